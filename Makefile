@@ -1,0 +1,36 @@
+# Every target makes .venv from nothing if it is missing. PYTHON chooses the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check fix bench clean
+
+# torch first: its index decides between the CPU and the CUDA build, and everything else asks for it.
+.venv: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch .venv
+
+demo: .venv
+	$(BIN)/sparsteer demo
+
+test: .venv
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: .venv
+	$(BIN)/python -m pytest -m slow
+
+check: .venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+fix: .venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv
+	$(BIN)/python benchmarks/bench_training_step.py
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""The `sparsteer` command."""

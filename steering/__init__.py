@@ -1,0 +1,1 @@
+"""Features, interventions, detoxification and data selection with a trained autoencoder."""
