@@ -1,0 +1,171 @@
+"""Files that are whole or not there; JSON, checksums, and the nearest right word for an error."""
+
+import ctypes
+import difflib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from .errors import InputError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""Every temporary name begins with this, so that a reader or a person can tell it from content."""
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Generator[Path]:
+    """Give a temporary path to write to; on success it becomes `path`, on an exception it is gone.
+
+    The temporary path lies in the same folder (made if missing) and keeps the suffix of `path`.
+    Content reaches the disk before the rename, so a crash leaves the old file or the new one.
+    Raises OSError as the file system does (a full disk is ENOSPC) and leaves `path` as it was.
+    """
+    path = Path(path)
+    temporary = _temporary_for(path)
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Generator[Path]:
+    """Give a temporary folder to fill; on success it becomes `path`, on an exception it is gone.
+
+    An existing folder at `path` is wholly replaced, and kept until the new one is complete. On
+    Linux the two are exchanged in one step; where the file system cannot do that, the old one is
+    moved aside first, and moved back if the new one cannot take its place. Raises OSError as the
+    file system does and leaves `path` as it was.
+    """
+    path = Path(path)
+    temporary = _temporary_for(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for item in temporary.rglob("*"):
+            if not item.is_symlink():
+                _fsync(item)
+        _fsync(temporary)
+        if path.exists():
+            _exchange(temporary, path)
+        else:
+            os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _fsync(path.parent)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: str | Path, name: str = "*") -> None:
+    """Remove temporary files and folders that a killed process left in `folder`.
+
+    `name` is the final name that they were made for (a glob pattern); by default every name. Only
+    for a caller that is the one writer there: a living writer's temporary file looks the same.
+    """
+    for item in Path(folder).glob(f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 12}-{name}"):
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        else:
+            item.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write `value` as indented UTF-8 JSON, atomically; raise ValueError for NaN or infinity."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path, what: str) -> dict[str, Any]:
+    """The JSON object in the file at `path`; `what` names it in an error ("SAE configuration").
+
+    Raises InputError if the file is missing, unreadable, not JSON (NaN is not), or not an object.
+    """
+    path = Path(path)
+    try:
+        value: object = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except FileNotFoundError:
+        raise InputError(f"there is no {what} at {path}; check the path") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"the {what} {path} cannot be read ({reason}); check the path and its permissions"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"the {what} {path} is not valid JSON ({error}); restore it or write it again"
+        ) from None
+    if not isinstance(value, dict):
+        raise InputError(
+            f"the {what} {path} holds a JSON {type(value).__name__} where an object {{...}} is "
+            "needed; restore it or write it again"
+        )
+    return cast(dict[str, Any], value)
+
+
+def nearest(word: str, choices: Iterable[str]) -> list[str]:
+    """Up to three of `choices` that look most like `word`, best first; empty if none does."""
+    return difflib.get_close_matches(word, list(choices), n=3, cutoff=0.5)
+
+
+def sha256_file(path: str | Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary_for(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name}"
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Put `new` in the place of `path` and the old content at `new`."""
+    if _rename_exchange(new, path):
+        return
+    aside = _temporary_for(path)
+    os.rename(path, aside)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        os.rename(aside, path)
+        raise
+    os.rename(aside, new)
+
+
+def _rename_exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step; False where the system has no such call."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE in Linux's headers
+    if renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a JSON number")
