@@ -1,0 +1,1 @@
+"""Toxicity of generated text: prompts, scorer, measurements."""

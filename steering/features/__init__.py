@@ -1,0 +1,1 @@
+"""What each latent means: examples, statistics, search, and the picks of a person."""

@@ -1,0 +1,1 @@
+"""Instruction data scored and selected by its likeness to a target task."""
