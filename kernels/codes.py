@@ -1,8 +1,7 @@
-"""Sparse codes: the one type that travels from the encoder to the decoder, steering and selection."""
+"""Sparse codes: the one type from the encoder to the decoder, steering and selection."""
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 

@@ -1,0 +1,148 @@
+"""Sparse encode: pre = (x - b_dec) @ W_enc^T + b_enc, then a selection, without [B, F] in memory.
+
+The product is taken for a block of rows at a time into one buffer that stays in the cache, and the
+selection reads it there. Backward, with d = gradient of a kept value (0 in unused slots):
+    dW_enc[f] = sum of d * (x_b - b_dec),  db_enc[f] = sum of d,  db_dec = -db_enc @ W_enc,
+    dx_b = sum over the row's slots of d * W_enc[f].
+b_dec's gradient through the encoder is one product with a vector, never [B, D].
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .backward import latent_sums, row_blocks, weight_gradient
+from .codes import Codes
+from .decode import weighted_rows
+from .norms import row_norms
+from .top_afa import joined, top_afa_select
+from .topk import topk_select
+
+Selection = Callable[[Tensor, Tensor], Codes]
+"""From a block's pre-activations [b, F] and centred rows [b, D] to the block's codes."""
+
+
+def encode_topk(
+    x: Float[Tensor, "B D"],
+    b_dec: Float[Tensor, "D"],
+    W_enc: Float[Tensor, "F D"],
+    b_enc: Float[Tensor, "F"],
+    k: int,
+) -> Codes:
+    """Encode rows and keep the k largest positive pre-activations of each.
+
+    Args:
+        x: [B, D] rows.
+        b_dec: [D] subtracted from the rows first.
+        W_enc: [F, D] encoder, a latent a row.
+        b_enc: [F] encoder bias.
+        k: latents kept of each row, 1 to F.
+
+    Returns:
+        Codes [B, k] as of `topk_select`; the values are differentiable with respect to x, b_dec,
+        W_enc and b_enc.
+
+    Raises:
+        ValueError: k is not between 1 and F, or widths differ.
+    """
+    return _encode(x, b_dec, W_enc, b_enc, lambda pre, _: topk_select(pre, k))
+
+
+def encode_top_afa(
+    x: Float[Tensor, "B D"],
+    b_dec: Float[Tensor, "D"],
+    W_enc: Float[Tensor, "F D"],
+    b_enc: Float[Tensor, "F"],
+    decoder_norms: Float[Tensor, "F"],
+    max_active: int | None = None,
+) -> Codes:
+    """Encode rows and keep of each the latents whose joint norm is nearest ||x - b_dec||.
+
+    Args:
+        x, b_dec, W_enc, b_enc: as for `encode_topk`.
+        decoder_norms: [F] norms of the decoder rows.
+        max_active: width of the codes; the largest count of the batch where it is None.
+
+    Returns:
+        Codes [B, M] with counts, as of `top_afa_select`; differentiable as `encode_topk`. The
+        choice of how many latents to keep carries no gradient.
+
+    Raises:
+        ValueError: a row keeps more than max_active latents, or widths differ.
+    """
+
+    def select(pre_BF: Tensor, centred_BD: Tensor) -> Codes:
+        return top_afa_select(pre_BF, decoder_norms, row_norms(centred_BD))
+
+    codes = _encode(x, b_dec, W_enc, b_enc, select)
+    return codes if max_active is None else joined([codes], x, max_active)
+
+
+def _encode(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, select: Selection) -> Codes:
+    if not x.shape[-1] == W_enc.shape[1] == b_dec.shape[0]:
+        raise ValueError(
+            f"x has width {x.shape[-1]} and b_dec {b_dec.shape[0]}, but W_enc has {W_enc.shape[1]}"
+        )
+    codes = _SparseEncode.apply(x, b_dec, W_enc, b_enc, select)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    return Codes(*cast(tuple[Tensor, Tensor, Tensor | None], codes))
+
+
+class _SparseEncode(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BD: Tensor,
+        b_dec_D: Tensor,
+        W_enc_FD: Tensor,
+        b_enc_F: Tensor,
+        select: Selection,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        codes = _select_in_blocks(x_BD, b_dec_D, W_enc_FD, b_enc_F, select)
+        ctx.save_for_backward(x_BD, b_dec_D, W_enc_FD, codes.indices, codes.values)
+        ctx.mark_non_differentiable(codes.indices)
+        if codes.counts is not None:
+            ctx.mark_non_differentiable(codes.counts)
+        return codes.indices, codes.values, codes.counts
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x_BD, b_dec_D, W_enc_FD, indices_BM, values_BM = ctx.saved_tensors
+        grad_pre_BM = grads[1].masked_fill(values_BM <= 0, 0)
+        n_latents = len(W_enc_FD)
+        grad_x = grad_b_dec = grad_W = grad_b_enc = None
+        if ctx.needs_input_grad[0]:
+            grad_x = weighted_rows(indices_BM, grad_pre_BM, W_enc_FD)
+        if ctx.needs_input_grad[2]:
+            grad_W = weight_gradient(indices_BM, grad_pre_BM, x_BD - b_dec_D, n_latents)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
+            grad_b_enc = latent_sums(indices_BM, grad_pre_BM, n_latents)
+            grad_b_dec = -(grad_b_enc @ W_enc_FD)
+        return grad_x, grad_b_dec, grad_W, grad_b_enc, None
+
+
+def _select_in_blocks(
+    x_BD: Tensor, b_dec_D: Tensor, W_enc_FD: Tensor, b_enc_F: Tensor, select: Selection
+) -> Codes:
+    parts: list[Codes] = []
+    buffer_BF: Tensor | None = None
+    for block in row_blocks(len(x_BD)):
+        centred_BD = x_BD[block] - b_dec_D
+        if buffer_BF is None or len(centred_BD) != len(buffer_BF):
+            buffer_BF = x_BD.new_empty(len(centred_BD), len(W_enc_FD))
+        pre_BF = torch.addmm(b_enc_F, centred_BD, W_enc_FD.T, out=buffer_BF)
+        parts.append(select(pre_BF, centred_BD))
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return select(x_BD.new_empty(0, len(W_enc_FD)), x_BD)
+    if parts[0].counts is not None:
+        return joined(parts, x_BD)
+    return Codes(
+        torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
+    )

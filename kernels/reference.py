@@ -1,0 +1,81 @@
+"""The oracles: every operator in eager PyTorch, dense, plain, and right in float64.
+
+Fast implementations and tests compare with these. They build [B, F] freely and sort whole rows.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .codes import Codes
+
+
+def topk_select(pre_BF: Float[Tensor, "B F"], k: int) -> Codes:
+    """Keep the k largest positive pre-activations of each row; the lowest index wins a tie."""
+    order_BF = pre_BF.argsort(dim=-1, descending=True, stable=True)
+    indices_BK = order_BF[:, :k]
+    values_BK = pre_BF.gather(-1, indices_BK).relu()
+    return Codes(indices_BK.masked_fill(values_BK == 0, 0), values_BK)
+
+
+def top_afa_select(
+    pre_BF: Float[Tensor, "B F"],
+    decoder_norms_F: Float[Tensor, "F"],
+    target_B: Float[Tensor, "B"],
+) -> Codes:
+    """Keep the prefix of the descending order whose root of summed squares is nearest the target.
+
+    The order is that of relu(pre) * decoder norm; the first minimum wins, and at least one latent
+    is kept (top-AFA, arXiv 2503.24277, without its sentinel for "never all").
+    """
+    acts_BF = pre_BF.relu()
+    scaled_BF, order_BF = (acts_BF * decoder_norms_F).sort(dim=-1, descending=True, stable=True)
+    norm_BF = scaled_BF.square().cumsum(-1).sqrt()
+    counts_B = (norm_BF - target_B[:, None]).abs().argmin(-1) + 1
+    M = int(counts_B.max()) if len(counts_B) else 1
+    used_BM = torch.arange(M, device=pre_BF.device) < counts_B[:, None]
+    values_BM = acts_BF.gather(-1, order_BF[:, :M]) * used_BM
+    return Codes(order_BF[:, :M].masked_fill(values_BM == 0, 0), values_BM, counts_B)
+
+
+def pre_activations(
+    x_BD: Float[Tensor, "B D"],
+    b_dec_D: Float[Tensor, "D"],
+    W_enc_FD: Float[Tensor, "F D"],
+    b_enc_F: Float[Tensor, "F"],
+) -> Float[Tensor, "B F"]:
+    """(x - b_dec) @ W_enc^T + b_enc, with W_enc stored [F, D]."""
+    return (x_BD - b_dec_D) @ W_enc_FD.T + b_enc_F
+
+
+def decode(
+    codes: Codes, W_dec_FD: Float[Tensor, "F D"], b_dec_D: Float[Tensor, "D"]
+) -> Float[Tensor, "B D"]:
+    """codes @ W_dec + b_dec."""
+    return codes.dense(len(W_dec_FD)) @ W_dec_FD + b_dec_D
+
+
+def weight_gradient(
+    indices_BM: Int[Tensor, "B M"],
+    coefficients_BM: Float[Tensor, "B M"],
+    rows_BD: Float[Tensor, "B D"],
+    n_latents: int,
+) -> Float[Tensor, "F D"]:
+    """out[f] = sum over the slots (b, m) that hold f of coefficients[b, m] * rows[b]."""
+    return Codes(indices_BM, coefficients_BM).dense(n_latents).T @ rows_BD
+
+
+def gathered_dots(
+    indices_BM: Int[Tensor, "B M"],
+    rows_BD: Float[Tensor, "B D"],
+    weights_FD: Float[Tensor, "F D"],
+) -> Float[Tensor, "B M"]:
+    """out[b, m] = rows[b] . weights[indices[b, m]]."""
+    return (rows_BD @ weights_FD.T).gather(-1, indices_BM)
+
+
+def project_rows(
+    gradient_FD: Float[Tensor, "F D"], weights_FD: Float[Tensor, "F D"]
+) -> Float[Tensor, "F D"]:
+    """The gradient without its part along each (unit) row of the weights."""
+    return gradient_FD - (gradient_FD * weights_FD).sum(-1, keepdim=True) * weights_FD

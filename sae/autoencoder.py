@@ -1,0 +1,194 @@
+"""The sparse autoencoder: encode, decode, save and load."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..kernels.codes import Codes
+from ..kernels.decode import decode
+from ..kernels.encode import encode_top_afa, encode_topk
+from ..kernels.norms import row_norms
+from ..kernels.optimizer import normalize_rows_
+from .config import (
+    Origin,
+    SAEConfig,
+    TopAFAConfig,
+    TopKConfig,
+    build_dataclass,
+    config_from_dict,
+    config_to_dict,
+)
+from .errors import InputError
+from .files import atomic_folder, read_json, write_json
+from .tensor_files import load_tensors, save_tensors
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "sae.safetensors"
+FORMAT_VERSION = 1
+
+
+class SparseAutoencoder(nn.Module):
+    """A dictionary of F latents over activations of width D.
+
+    In scaled units: pre = (x - b_dec) @ W_enc^T + b_enc, the activation keeps some of relu(pre),
+    x_hat = codes @ W_dec + b_dec. `encode` and `decode` speak raw activations and scale inside.
+
+    Attributes:
+        W_enc: [F, D], a latent a row.  W_dec: [F, D], unit rows.  b_enc: [F].  b_dec: [D].
+        input_scale: scalar buffer; raw activations times it have mean squared norm D. It is 1 until
+            training estimates it. A single scalar keeps the differences between rows' norms.
+        origin: the model and site it was trained on, None if unknown.
+    """
+
+    input_scale: Tensor
+
+    def __init__(self, config: SAEConfig, *, seed: int = 0, origin: Origin | None = None) -> None:
+        """Random unit decoder rows from `seed`, the encoder their copy, biases zero."""
+        super().__init__()
+        self.config = config
+        self.origin = origin
+        generator = torch.Generator().manual_seed(seed)
+        directions_FD = torch.randn(config.n_latents, config.d_model, generator=generator)
+        self.W_dec = nn.Parameter(normalize_rows_(directions_FD))
+        self.W_enc = nn.Parameter(self.W_dec.detach().clone())
+        self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
+        self.b_dec = nn.Parameter(torch.zeros(config.d_model))
+        self.register_buffer("input_scale", torch.ones(()))
+
+    def encode(self, x: Float[Tensor, "*B D"]) -> Codes:
+        """The active latents of raw activations.
+
+        Args:
+            x: [..., D] raw activations, any floating dtype.
+
+        Returns:
+            Codes [..., M], values in scaled units; differentiable.
+
+        Raises:
+            ValueError: x has another width than the autoencoder.
+        """
+        if x.shape[-1] != self.config.d_model:
+            raise ValueError(
+                f"x has width {x.shape[-1]}, but the autoencoder reads {self.config.d_model}"
+            )
+        scaled_BD = x.reshape(-1, x.shape[-1]).to(self.W_enc.dtype) * self.input_scale
+        codes, leading = self.encode_scaled(scaled_BD), x.shape[:-1]
+        return Codes(
+            codes.indices.view(*leading, codes.indices.shape[-1]),
+            codes.values.view(*leading, codes.values.shape[-1]),
+            None if codes.counts is None else codes.counts.view(leading),
+        )
+
+    def decode(self, codes: Codes) -> Float[Tensor, "*B D"]:
+        """Raw activations [..., D] from codes in scaled units."""
+        return self.decode_scaled(codes) / self.input_scale
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The reconstruction of raw activations."""
+        return self.decode(self.encode(x))
+
+    def encode_scaled(self, x_BD: Float[Tensor, "B D"]) -> Codes:
+        """As `encode`, for rows that were scaled already."""
+        weights = (self.b_dec, self.W_enc, self.b_enc)
+        match self.config:
+            case TopKConfig(k=k):
+                return encode_topk(x_BD, *weights, k)
+            case TopAFAConfig():
+                return encode_top_afa(x_BD, *weights, self.decoder_norms())
+            case _:
+                raise TypeError(f"no activation is known for {type(self.config).__name__}")
+
+    def decode_scaled(self, codes: Codes) -> Float[Tensor, "*B D"]:
+        """As `decode`, in scaled units."""
+        return decode(codes, self.W_dec, self.b_dec)
+
+    @torch.no_grad()
+    def decoder_norms(self) -> Float[Tensor, "F"]:
+        """Norms of the decoder rows: 1 up to rounding after training here."""
+        return row_norms(self.W_dec)
+
+    def save(self, path: str | Path) -> None:
+        """Write `config.json` and `sae.safetensors` into the folder, which appears whole.
+
+        Raises:
+            InputError: the path holds something other than an autoencoder.
+        """
+        path = Path(path)
+        if path.exists() and not _may_replace(path):
+            raise InputError(
+                f"{path} holds something else than an autoencoder; choose another path"
+            )
+        with atomic_folder(path) as folder:
+            save_tensors(folder / WEIGHTS_FILE, self.state_dict())
+            write_json(folder / CONFIG_FILE, self.description())
+
+    def description(self) -> dict[str, Any]:
+        """What `config.json` holds: format, configuration and origin."""
+        return {
+            "format": "sparsteer-sae",
+            "version": FORMAT_VERSION,
+            **config_to_dict(self.config),
+            "origin": None if self.origin is None else asdict(self.origin),
+        }
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SparseAutoencoder":
+        """Read an autoencoder from its folder, or from the run folder that holds it as `sae/`.
+
+        Raises:
+            InputError: a file is missing, broken, or does not fit the other; the message names it.
+        """
+        folder = _sae_folder(Path(path))
+        config, origin = _read_description(folder / CONFIG_FILE)
+        sae = cls(config, origin=origin)
+        weights = folder / WEIGHTS_FILE
+        tensors = load_tensors(weights, "copy the whole folder again")
+        _require_same_shapes(tensors, sae.state_dict(), weights)
+        sae.load_state_dict(tensors)
+        return sae
+
+
+def _sae_folder(path: Path) -> Path:
+    for folder in (path, path / "sae"):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give the folder of a trained autoencoder")
+    raise InputError(f"{path} holds no {CONFIG_FILE}; give the folder of a trained autoencoder")
+
+
+def _may_replace(path: Path) -> bool:
+    return path.is_dir() and all(f.name in (CONFIG_FILE, WEIGHTS_FILE) for f in path.iterdir())
+
+
+def _read_description(path: Path) -> tuple[SAEConfig, Origin | None]:
+    values = read_json(path, "the autoencoder's configuration")
+    if values.pop("format", None) != "sparsteer-sae":
+        raise InputError(f"{path} is not a sparsteer autoencoder's configuration; import it first")
+    if (version := values.pop("version", None)) != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {version!r}, but this sparsteer reads {FORMAT_VERSION}; "
+            "use the sparsteer that wrote it or a newer one"
+        )
+    origin = values.pop("origin", None)
+    config = config_from_dict(values, str(path))
+    return config, None if origin is None else build_dataclass(Origin, origin, f"{path}, origin")
+
+
+def _require_same_shapes(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    for name in sorted(found.keys() | expected.keys()):
+        have, want = found.get(name), expected.get(name)
+        if have is None or want is None:
+            state = "missing" if have is None else "not expected"
+            raise InputError(f"{path}: tensor {name} is {state}; copy the whole folder again")
+        if have.shape != want.shape:
+            raise InputError(
+                f"{path}: {name} has shape {list(have.shape)}, but {CONFIG_FILE} beside it means "
+                f"{list(want.shape)}; the two files belong to different autoencoders"
+            )
+        if not have.isfinite().all():
+            raise InputError(f"{path}: {name} holds NaN or infinity; copy the folder again")

@@ -1,0 +1,117 @@
+"""Configurations of the autoencoders: what is fixed before training. Imports no torch."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from .errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where an autoencoder's activations came from; needed to put it back into the model."""
+
+    model: str
+    """The language model as the user named it."""
+    site: str
+    """The activation that was read, for example blocks.15.hook_resid_post."""
+    weights_hash: str
+    """sha256 of the language model's weights."""
+
+
+@dataclass(frozen=True)
+class SAEConfig:
+    """What every autoencoder has, whatever its activation."""
+
+    activation: ClassVar[str]
+
+    d_model: int
+    """D, width of the activations read."""
+    n_latents: int
+    """F, latents in the dictionary."""
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_latents"):
+            require_positive_integer(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class TopKConfig(SAEConfig):
+    """A top-k autoencoder: every row keeps its k largest latents (arXiv 2406.04093)."""
+
+    activation: ClassVar[str] = "topk"
+
+    k: int
+    """Latents kept of each row."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive_integer("k", self.k)
+        if self.k > self.n_latents:
+            raise InputError(f"k is {self.k}, but there are only {self.n_latents} latents; lower k")
+
+
+@dataclass(frozen=True)
+class TopAFAConfig(SAEConfig):
+    """A top-AFA autoencoder: each row keeps the latents whose joint norm is nearest the norm of the
+    row itself, so it chooses its own number of latents (arXiv 2503.24277)."""
+
+    activation: ClassVar[str] = "top_afa"
+
+
+CONFIGS: dict[str, type[SAEConfig]] = {
+    config.activation: config for config in (TopKConfig, TopAFAConfig)
+}
+"""The configurations by the name of their activation."""
+
+
+def config_to_dict(config: SAEConfig) -> dict[str, Any]:
+    """The configuration as plain values, with its activation's name."""
+    return {"activation": config.activation, **dataclasses.asdict(config)}
+
+
+def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:
+    """Build the configuration that `config_to_dict` wrote.
+
+    Raises:
+        InputError: an unknown activation, an unknown or missing key, or a value out of range; the
+            message names it, `where` it stands and the nearest right name.
+    """
+    values = dict(values)
+    activation = values.pop("activation", None)
+    if activation not in CONFIGS:
+        raise InputError(
+            f"{where}: activation is {activation!r}, which must be one of {', '.join(CONFIGS)}"
+        )
+    return build_dataclass(CONFIGS[activation], values, where)
+
+
+def build_dataclass(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """Build a dataclass from plain values; an unknown or missing key is an InputError."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(fields)}."
+            raise InputError(f"{where}: there is no key {key!r}; {hint}")
+    for name, field in fields.items():
+        required = field.default is field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise InputError(f"{where}: the key {name!r} is missing; add it.")
+    return cls(**values)
+
+
+def require_positive_integer(name: str, value: object) -> None:
+    """Raise an InputError that names the value unless it is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}, but must be a whole number of at least 1")
+
+
+def require_in_range(name: str, value: object, *, low: float, high: float) -> None:
+    """Raise an InputError that names the value unless it is a number from low to high."""
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if number is None or not low <= number <= high:  # NaN fails both comparisons
+        raise InputError(f"{name} is {value!r}, but must lie between {low:g} and {high:g}")

@@ -1,0 +1,82 @@
+"""Measures of an autoencoder over held-out rows, as running sums in float64."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .autoencoder import SparseAutoencoder
+
+
+class ReconstructionMetrics:
+    """Running sums over batches of raw rows; `result` turns them into measures.
+
+    FVU = sum ||x - x_hat||^2 / sum ||x - mean||^2, with the mean row of everything seen; explained
+    variance is 1 - FVU. Firing rates are per latent; a latent that never fired is dead here.
+    epsilon-LBO, a lower bound on the dictionary's overlap (arXiv 2503.24277), is
+    | ||x||^2 - ||f||^2 | / (c ||f||^2), with b_dec's norm appended to the codes f; the published
+    constant c counts every latent (n_latents), the tighter one only the active (L0).
+    """
+
+    def __init__(self, sae: SparseAutoencoder) -> None:
+        self._sae = sae
+        d_model, n_latents = sae.config.d_model, sae.config.n_latents
+        self._rows = 0
+        self._sum_D = torch.zeros(d_model, dtype=torch.float64)
+        self._squares = 0.0
+        self._residual_squares = 0.0
+        self._fired_F = torch.zeros(n_latents, dtype=torch.int64)
+        self._l0: list[Tensor] = []
+        self._epsilon_published: list[Tensor] = []
+        self._epsilon_active: list[Tensor] = []
+
+    @torch.no_grad()
+    def update(self, x_BD: Float[Tensor, "B D"]) -> None:
+        """Add a batch of raw rows."""
+        sae = self._sae
+        codes = sae.encode(x_BD)
+        rows_BD = x_BD.double()
+        self._rows += len(x_BD)
+        self._sum_D += rows_BD.sum(0).cpu()
+        self._squares += float(rows_BD.square().sum())
+        self._residual_squares += float((rows_BD - sae.decode(codes).double()).square().sum())
+        active_BM = codes.values > 0
+        self._fired_F += torch.bincount(
+            codes.indices[active_BM].cpu(), minlength=len(self._fired_F)
+        )
+        l0_B = active_BM.sum(-1).double().cpu()
+        self._l0.append(l0_B)
+        row_squares_B = (rows_BD * sae.input_scale.double()).square().sum(-1).cpu()
+        values_BM = codes.values.double() * sae.decoder_norms().double()[codes.indices]
+        code_squares_B = (values_BM.square().sum(-1) + sae.b_dec.double().square().sum()).cpu()
+        gap_B = (row_squares_B - code_squares_B).abs() / code_squares_B
+        # The published code takes h - 1 with h latents; b_dec makes l0 + 1 active features.
+        self._epsilon_published.append(gap_B / max(sae.config.n_latents - 1, 1))
+        self._epsilon_active.append(gap_B / l0_B.clamp(min=1))
+
+    @property
+    def fvu(self) -> float:
+        """Fraction of variance unexplained of what was seen so far."""
+        mean_squares = float(self._sum_D.square().sum()) / self._rows
+        return self._residual_squares / (self._squares - mean_squares)
+
+    def firing_rates(self) -> Float[Tensor, "F"]:
+        """Share of rows on which each latent was active, float64."""
+        return self._fired_F.double() / self._rows
+
+    def result(self) -> dict[str, float]:
+        """The measures so far: fvu, explained_variance, l0 (mean), l0_std, dead_share,
+        dense_share (active on over a tenth of the rows), and the medians epsilon_lbo (published
+        constant) and epsilon_lbo_active."""
+        rates_F = self.firing_rates()
+        l0_N = torch.cat(self._l0)
+        return {
+            "rows": self._rows,
+            "fvu": self.fvu,
+            "explained_variance": 1 - self.fvu,
+            "l0": float(l0_N.mean()),
+            "l0_std": float(l0_N.std(correction=0)),
+            "dead_share": float((rates_F == 0).double().mean()),
+            "dense_share": float((rates_F > 0.1).double().mean()),
+            "epsilon_lbo": float(torch.cat(self._epsilon_published).median()),
+            "epsilon_lbo_active": float(torch.cat(self._epsilon_active).median()),
+        }
