@@ -1,0 +1,106 @@
+"""Checkpoints: everything that the next step depends on, as safetensors and JSON, never pickled."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..sae.errors import InputError
+from ..sae.files import atomic_folder, read_json, write_json
+from ..sae.tensor_files import load_tensors, save_tensors
+from .trainer import Trainer
+
+_STATE_FILE = "trainer.safetensors"
+_PROGRESS_FILE = "progress.json"
+_NAME = re.compile(r"step-(\d+)")
+
+
+def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep: int) -> Path:
+    """Write `step-N` into the folder of checkpoints, then remove all but the newest `keep`.
+
+    Args:
+        checkpoints: the folder; made if missing.
+        trainer: its weights, optimiser state, counters and step are saved.
+        seconds: training time so far, carried on by a resumed run.
+        keep: checkpoints left over, at least 1.
+    """
+    target = checkpoints / f"step-{trainer.steps_done}"
+    with atomic_folder(target) as folder:
+        save_tensors(folder / _STATE_FILE, _state(trainer))
+        write_json(folder / _PROGRESS_FILE, {"steps_done": trainer.steps_done, "seconds": seconds})
+    for old in _by_age(checkpoints)[keep:]:
+        shutil.rmtree(old)
+    return target
+
+
+def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], None]) -> float:
+    """Put the trainer into the state of the newest whole checkpoint, if there is one.
+
+    Args:
+        checkpoints: the folder; it may be missing.
+        trainer: changed in place; untouched where there is no checkpoint.
+        say: told about a broken checkpoint that is passed over.
+
+    Returns:
+        Seconds of training that lie before it, 0 without a checkpoint.
+
+    Raises:
+        InputError: a whole checkpoint belongs to a differently shaped autoencoder.
+    """
+    for folder in _by_age(checkpoints):
+        try:
+            progress = read_json(folder / _PROGRESS_FILE, "the checkpoint's progress")
+            tensors = load_tensors(folder / _STATE_FILE, "train on from an older one")
+            steps_done, seconds = int(progress["steps_done"]), float(progress["seconds"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            say(f"checkpoint {folder} is broken and passed over: {error}")
+            continue
+        _load_state(trainer, tensors, folder)
+        trainer.steps_done = steps_done
+        return seconds
+    return 0.0
+
+
+def _by_age(checkpoints: Path) -> list[Path]:
+    """Checkpoint folders, the newest first."""
+    if not checkpoints.is_dir():
+        return []
+    steps = {
+        path: int(match[1])
+        for path in checkpoints.iterdir()
+        if (match := _NAME.fullmatch(path.name))
+    }
+    return sorted(steps, key=lambda path: steps[path], reverse=True)
+
+
+def _state(trainer: Trainer) -> dict[str, Tensor]:
+    state = {f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()}
+    for name, parameter in trainer.sae.named_parameters():
+        for key, value in trainer.optimizer.state[parameter].items():
+            state[f"adam.{key}.{name}"] = value
+    state["tokens_since_fired"] = trainer.tokens_since_fired
+    return state
+
+
+def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> None:
+    own = trainer.sae.state_dict()
+    for name, tensor in own.items():
+        saved = tensors.get(f"sae.{name}")
+        if saved is None or saved.shape != tensor.shape:
+            raise InputError(
+                f"checkpoint {folder} holds another autoencoder ({name} differs); "
+                "give another --out or remove the folder"
+            )
+    trainer.sae.load_state_dict({name: tensors[f"sae.{name}"] for name in own})
+    device = trainer.sae.W_dec.device
+    for name, parameter in trainer.sae.named_parameters():
+        suffix = f".{name}"
+        trainer.optimizer.state[parameter] = {
+            key.removeprefix("adam.").removesuffix(suffix): value.to(device)
+            for key, value in tensors.items()
+            if key.startswith("adam.") and key.endswith(suffix)
+        }
+    trainer.tokens_since_fired = tensors["tokens_since_fired"].to(torch.int64).to(device)

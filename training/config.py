@@ -1,0 +1,256 @@
+"""Configurations of this package, checked when they are made; nothing here imports torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+from ..sae.config import (
+    SAEConfig,
+    TopAFAConfig,
+    TopKConfig,
+    require_in_range,
+    require_positive_integer,
+)
+from ..sae.errors import InputError
+
+CacheDtype = Literal["float16", "bfloat16", "float32", "int8"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """What to read, with which model, and how the activation cache is laid out on disk."""
+
+    model: str
+    """Language model: `smollm2-135m`, a hub name, a folder, or a .gguf file."""
+
+    dataset: str
+    """Corpus: a .jsonl, .json, .parquet or .txt file (the text ones also as .gz, .bz2 or .xz), a
+    folder of them, a quoted pattern such as `'part-*.jsonl'`, a fetched name (news, commons,
+    healthtweets, rtp-prompts, instructions), or a hub name, with `@REVISION` if need be."""
+
+    out: str
+    """Folder of the cache; the same command again goes on where it stopped."""
+
+    site: tuple[str, ...] = ()
+    """Sites to read, all in one forward pass; none means the residual after the middle layer."""
+
+    tokens: int = 1_000_000
+    """Activation rows to write, one for each token that counts (no BOS, separator or padding)."""
+
+    context_length: int = 128
+    """Tokens in one context, BOS included."""
+
+    batch_size: int = 16
+    """Contexts in one forward pass."""
+
+    dtype: CacheDtype = "float16"
+    """How activations are stored; int8 has a float32 scale for each row."""
+
+    shard_rows: int = 32_768
+    """Rows in one shard file, about (whole batches of contexts); a kill loses at most one shard."""
+
+    held_out_fraction: float = 0.05
+    """Share of the documents kept out of training for evaluation, chosen by a hash of the text."""
+
+    text_field: str | None = None
+    """Field that holds the text; `A+B` joins two by a blank line. Default: `text`, or the right
+    one of a fetched name."""
+
+    split: str = "train"
+    """Split of a hub data set."""
+
+    subset: str | None = None
+    """Subset (configuration) of a hub data set that has several."""
+
+    shuffle_buffer: int = 10_000
+    """Documents held in memory to draw the next one from; 1 keeps the order of the corpus."""
+
+    seed: int = 0
+    """Seed of the order of documents."""
+
+    device: str = "auto"
+    """Device of the language model: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is
+    one."""
+
+    def __post_init__(self) -> None:
+        for name in ("model", "dataset", "out", "split", "device"):
+            if not getattr(self, name).strip():
+                raise InputError(f"{name} is empty; give a value")
+        self._check_site()
+        for name, least in (
+            ("tokens", 1),
+            ("context_length", 3),
+            ("batch_size", 1),
+            ("shard_rows", 1),
+            ("shuffle_buffer", 1),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        if self.dtype not in ("float16", "bfloat16", "float32", "int8"):
+            raise InputError(f"dtype is {self.dtype!r}; choose float16, bfloat16, float32 or int8")
+        if not 0 <= self.held_out_fraction < 1:
+            raise InputError(
+                f"held_out_fraction is {self.held_out_fraction}; it must be at least 0 and below 1"
+            )
+        if self.text_field is not None and not all(self.text_field.split("+")):
+            raise InputError(
+                f"text_field is {self.text_field!r}; give a field name, or several as A+B"
+            )
+
+    def _check_site(self) -> None:
+        if isinstance(cast(object, self.site), str):
+            raise InputError(f"site is the text {self.site!r}; give a tuple: ({self.site!r},)")
+        if not all(self.site):
+            raise InputError("site has an empty name; leave it out for the middle layer")
+        if len(set(self.site)) < len(self.site):
+            raise InputError(f"site {', '.join(self.site)} names one twice; give each once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How an autoencoder is trained. Steps are updates; tokens are activation rows."""
+
+    tokens: int = 10_000_000
+    """Activation rows to train on; rows come again in a new order when the cache is smaller."""
+    batch_size: int = 4096
+    """Rows of one update."""
+    lr: float | None = None
+    """Adam's learning rate at its highest; by default 2e-4 / sqrt(n_latents / 16384)."""
+    warmup_fraction: float = 0.05
+    """Share of the steps over which the learning rate rises from 0."""
+    decay_fraction: float = 0.2
+    """Share of the steps at the end over which the learning rate falls to 0."""
+    beta1: float = 0.9
+    """Adam's decay of the first moment."""
+    beta2: float = 0.999
+    """Adam's decay of the second moment."""
+    auxk_coefficient: float = 1 / 32
+    """Weight of the loss that revives dead latents; 0 turns it off."""
+    k_aux: int | None = None
+    """Dead latents kept of each row for that loss; by default half of d_model."""
+    dead_after_tokens: int | None = None
+    """Rows without firing after which a latent counts as dead; by default a tenth of `tokens`, at
+    most 10 million."""
+    afa_coefficient: float = 1 / 32
+    """Weight of the top-AFA norm loss (lambda); only top_afa uses it. It steers L0."""
+    seed: int = 0
+    """Seed of the initial directions and of the order of the rows."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    eval_every: int = 500
+    """Steps between two evaluations on held-out rows."""
+    eval_rows: int = 16_384
+    """Held-out rows of such an evaluation."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; a killed run loses at most so many."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept."""
+    device: str = "auto"
+    """Where to train: auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "batch_size", "log_every", "eval_every", "eval_rows"):
+            require_positive_integer(name, getattr(self, name))
+        for name in ("checkpoint_every", "keep_checkpoints"):
+            require_positive_integer(name, getattr(self, name))
+        for name in ("k_aux", "dead_after_tokens"):
+            if getattr(self, name) is not None:
+                require_positive_integer(name, getattr(self, name))
+        if self.lr is not None:
+            require_in_range("lr", self.lr, low=0, high=1)
+        for name in ("warmup_fraction", "decay_fraction"):
+            require_in_range(name, getattr(self, name), low=0, high=1)
+        for name in ("beta1", "beta2"):
+            require_in_range(name, getattr(self, name), low=0, high=1 - 1e-9)
+        for name in ("auxk_coefficient", "afa_coefficient"):
+            require_in_range(name, getattr(self, name), low=0, high=1e6)
+        if self.tokens < self.batch_size:
+            raise InputError(
+                f"tokens is {self.tokens}, less than one batch of {self.batch_size}; "
+                "raise tokens or lower batch_size"
+            )
+
+    @property
+    def n_steps(self) -> int:
+        """Updates of the whole run; the rest of a last incomplete batch is left out."""
+        return self.tokens // self.batch_size
+
+
+Activation = Literal["topk", "top_afa"]
+
+_DEFAULT_EXPANSION = 8
+_DEFAULT_K = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train an autoencoder on an activation cache; the same command again resumes it exactly."""
+
+    cache: str
+    """Folder of the activation cache."""
+
+    out: str
+    """Folder of the run: config.yaml, metrics.jsonl, checkpoints/ and, at the end, sae/."""
+
+    site: str | None = None
+    """Site of the cache to train on; needed only where it holds several."""
+
+    activation: Activation = "topk"
+    """topk keeps k latents of every row; top_afa lets each row choose how many."""
+
+    n_latents: int | None = None
+    """Latents in the dictionary; by default 8 times the width of the activations."""
+
+    k: int | None = None
+    """Latents that topk keeps of each row; by default 32. top_afa has none."""
+
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        if self.activation == "top_afa" and self.k is not None:
+            raise InputError(
+                f"k is {self.k}, but top_afa chooses the number of latents itself; "
+                "leave k out, or choose activation topk"
+            )
+        for name in ("n_latents", "k"):
+            if getattr(self, name) is not None:
+                require_positive_integer(name, getattr(self, name))
+
+    def sae_config(self, d_model: int) -> SAEConfig:
+        """The autoencoder's configuration for activations of the width."""
+        n_latents = self.n_latents or _DEFAULT_EXPANSION * d_model
+        if self.activation == "top_afa":
+            return TopAFAConfig(d_model, n_latents)
+        return TopKConfig(d_model, n_latents, self.k or _DEFAULT_K)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Measure an autoencoder on the held-out part of an activation cache."""
+
+    sae: str
+    """Folder of the autoencoder, or of the run that trained it."""
+
+    cache: str
+    """Folder of the activation cache."""
+
+    site: str | None = None
+    """Site of the cache; by default the one that the autoencoder was trained on."""
+
+    rows: int = 65_536
+    """Most held-out rows for the measures of reconstruction and sparsity."""
+
+    contexts: int = 32
+    """Held-out contexts for the loss with the autoencoder spliced in; 0 leaves the language model
+    out."""
+
+    model: str | None = None
+    """Language model to splice into; by default the one the cache was made with."""
+
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        require_positive_integer("rows", self.rows)
+        require_in_range("contexts", self.contexts, low=0, high=1e9)

@@ -1,0 +1,46 @@
+"""What training estimates from the data before the first step: input scale and decoder bias."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..kernels.norms import row_norms
+from ..sae.autoencoder import SparseAutoencoder
+
+
+def initialize_from_rows(sae: SparseAutoencoder, x: Float[Tensor, "N D"]) -> None:
+    """Set the input scale and b_dec from a sample of raw activations, in place.
+
+    The scale makes the mean squared norm of scaled rows D; b_dec becomes the geometric median of
+    the scaled rows, which a few huge rows hardly move.
+
+    Raises:
+        ValueError: the sample holds NaN or infinity, or nothing but zeros.
+    """
+    mean_square = x.double().square().sum(-1).mean()
+    if not mean_square.isfinite() or mean_square == 0:
+        raise ValueError("the sample of activations is all zeros or not finite")
+    with torch.no_grad():
+        sae.input_scale.copy_((sae.config.d_model / mean_square).sqrt())
+        scaled_ND = x.to(sae.b_dec.device).double() * sae.input_scale.double()
+        sae.b_dec.copy_(geometric_median(scaled_ND))
+
+
+def geometric_median(
+    x: Float[Tensor, "N D"], *, tolerance: float = 1e-6, max_steps: int = 200
+) -> Float[Tensor, "D"]:
+    """The point with the least sum of distances to the rows, by Weiszfeld's iteration.
+
+    Stops when a step moves it by less than `tolerance` of the rows' spread.
+    """
+    median_D = x.mean(0)
+    spread = row_norms(x - median_D).mean()
+    for _ in range(max_steps):
+        distance_N = row_norms(x - median_D).clamp(min=1e-12 * (1 + float(spread)))
+        weight_N = 1 / distance_N
+        moved_D = (weight_N @ x) / weight_N.sum()
+        shift = row_norms(moved_D - median_D)
+        median_D = moved_D
+        if shift <= tolerance * spread:
+            break
+    return median_D

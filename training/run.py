@@ -1,0 +1,126 @@
+"""The run folder: resolved configuration, environment, metrics, checkpoints and the result.
+
+RUN/config.yaml  environment.json  metrics.jsonl  checkpoints/step-N/  sae/
+"""
+
+import dataclasses
+import json
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from ..sae.errors import InputError
+from ..sae.files import atomic_file, write_json
+
+_PACKAGES = ("sparsteer", "torch", "triton", "transformer-lens", "transformers", "datasets")
+
+
+class RunFolder:
+    """One training run on disk.
+
+    Attributes:
+        path: the folder.  checkpoints: its folder of checkpoints.  sae: the finished autoencoder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.sae = self.path / "sae"
+        self._metrics: TextIO | None = None
+
+    def open(self, resolved: dict[str, Any], *, threads: int, device: str) -> None:
+        """Make the folder, or find it made by the same configuration.
+
+        Raises:
+            InputError: the folder holds something else, or a run of another configuration.
+        """
+        config = self.path / "config.yaml"
+        if config.exists():
+            self._require_same(_read_yaml(config), resolved)
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(
+                f"{self.path} exists and is not a run; give another --out or an empty folder"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        with atomic_file(config) as temporary:
+            temporary.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+        write_json(self.path / "environment.json", environment(threads=threads, device=device))
+
+    def is_complete(self) -> bool:
+        """Whether training ended and its autoencoder was saved."""
+        return (self.sae / "config.json").exists()
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop the metrics beyond the step, and a line cut short by a kill."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        with atomic_file(self.path / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl; it must hold `step`."""
+        if self._metrics is None:
+            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+        self._metrics.flush()
+
+    def close(self) -> None:
+        """Close metrics.jsonl; `log` opens it again."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl so far, without a last one cut short."""
+        path = self.path / "metrics.jsonl"
+        lines: list[dict[str, Any]] = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def _require_same(self, found: dict[str, Any], resolved: dict[str, Any]) -> None:
+        for name in [*resolved, *(name for name in found if name not in resolved)]:
+            if found.get(name) != resolved.get(name):
+                raise InputError(
+                    f"{self.path} holds a run with {name}={found.get(name)!r}, not "
+                    f"{resolved.get(name)!r}; give another --out, or the same settings to resume"
+                )
+
+
+def environment(*, threads: int, device: str) -> dict[str, Any]:
+    """What the numbers of a run depend on beside its configuration."""
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "device": device,
+        "threads": threads,
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as plain values, tuples as lists, for YAML."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML ({error}); remove the run folder") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no settings; remove the run folder")
+    return values  # pyright: ignore[reportUnknownVariableType] - YAML has no types

@@ -1,0 +1,77 @@
+"""How many threads torch gets: the cores that are really free, not those that exist.
+
+Two compute threads that share a core with other work run many times slower than one, because every
+parallel region waits for its slowest thread.
+"""
+
+import os
+import time
+from pathlib import Path
+
+_LOOK_SECONDS = 0.2
+
+
+def free_cores() -> int:
+    """Cores that this process may use and that are idle now; at least 1.
+
+    Looks at the process's affinity, its control group's quota and, where /proc/stat exists, how
+    busy those cores are over a fifth of a second. The environment variable SPARSTEER_THREADS, a
+    whole number of at least 1, overrides it all.
+    """
+    if (asked := os.environ.get("SPARSTEER_THREADS", "")).isdecimal() and int(asked) >= 1:
+        return int(asked)
+    allowed = (
+        os.sched_getaffinity(0)
+        if hasattr(os, "sched_getaffinity")
+        else set(range(os.cpu_count() or 1))
+    )
+    idle = _idle_cores(allowed)
+    return max(1, min(round(idle), int(_quota() or len(allowed))))
+
+
+def use_free_cores() -> int:
+    """Set torch's thread count to `free_cores()` and return it."""
+    import torch
+
+    threads = free_cores()
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _quota() -> float | None:
+    """Cores' worth of time that the control group allows, None if it sets no limit."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else max(1.0, float(limit) / float(period))
+    except (OSError, ValueError):
+        return None
+
+
+def _idle_cores(allowed: set[int]) -> float:
+    before = _core_times(allowed)
+    if before is None:
+        return len(allowed)
+    time.sleep(_LOOK_SECONDS)
+    after = _core_times(allowed) or before
+    idle = 0.0
+    for core, (idle_after, total_after) in after.items():
+        idle_before, total_before = before[core]
+        passed = total_after - total_before
+        idle += (idle_after - idle_before) / passed if passed else 1.0
+    return idle
+
+
+def _core_times(allowed: set[int]) -> dict[int, tuple[int, int]] | None:
+    """(idle, total) clock ticks since boot of each allowed core, None where unknown."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+    except OSError:
+        return None
+    times: dict[int, tuple[int, int]] = {}
+    for line in lines:
+        name, *fields = line.split()
+        core = name.removeprefix("cpu")
+        if name.startswith("cpu") and core.isdecimal() and int(core) in allowed:
+            ticks = [int(field) for field in fields[:8]]
+            times[int(core)] = (ticks[3] + ticks[4], sum(ticks))
+    return times or None

@@ -1,0 +1,175 @@
+"""Training one autoencoder: `fit` the schedule, `step` one update, `loss` the mathematics."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..kernels.codes import Codes
+from ..kernels.optimizer import normalize_rows_, project_gradient_
+from ..sae.autoencoder import SparseAutoencoder
+from ..sae.config import TopAFAConfig
+from ..sae.losses import afa_loss, auxk_loss, reconstruction_loss
+from .config import TrainerConfig
+
+# Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
+_ADAM_EPSILON = 6.25e-10
+_MOST_TOKENS_UNTIL_DEAD = 10_000_000
+
+
+class Losses(NamedTuple):
+    """Terms of the loss of one batch, and the forward pass they came from."""
+
+    total: Float[Tensor, ""]
+    mse: Float[Tensor, ""]
+    auxk: Float[Tensor, ""]
+    """Unweighted; 0 without dead latents."""
+    afa: Float[Tensor, ""]
+    """Unweighted; 0 for activations other than top_afa."""
+    codes: Codes
+    x_hat: Float[Tensor, "B D"]
+
+
+class StepMetrics(NamedTuple):
+    """What one update saw: 0-d tensors on the training device, detached."""
+
+    loss: Float[Tensor, ""]
+    mse: Float[Tensor, ""]
+    auxk: Float[Tensor, ""]
+    afa: Float[Tensor, ""]
+    fvu: Float[Tensor, ""]
+    """Fraction of the batch's variance unexplained, before the update."""
+    l0: Float[Tensor, ""]
+    """Mean active latents of a row."""
+    dead_share: Float[Tensor, ""]
+    """Share of latents that have not fired for `dead_after_tokens` rows."""
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss was NaN or infinite; the update was not made."""
+
+
+class Trainer:
+    """Adam with unit-norm decoder rows over batches of raw activations.
+
+    Attributes:
+        sae: the autoencoder, changed in place.
+        steps_done: updates so far; the learning rate follows it.
+        tokens_since_fired: [F] int64 rows since each latent last fired.
+    """
+
+    def __init__(self, sae: SparseAutoencoder, config: TrainerConfig | None = None) -> None:
+        self.sae = sae
+        self.config = config = config or TrainerConfig()
+        d_model, n_latents = sae.config.d_model, sae.config.n_latents
+        self.k_aux = config.k_aux or max(1, d_model // 2)
+        self.dead_after_tokens = config.dead_after_tokens or min(
+            _MOST_TOKENS_UNTIL_DEAD, max(1, config.tokens // 10)
+        )
+        self.lr = 2e-4 / (n_latents / 2**14) ** 0.5 if config.lr is None else config.lr
+        self.steps_done = 0
+        self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
+        self.optimizer = torch.optim.Adam(
+            sae.parameters(),
+            lr=self.lr,
+            betas=(config.beta1, config.beta2),
+            eps=_ADAM_EPSILON,
+            fused=True,
+        )
+
+    def step(self, x: Float[Tensor, "B D"]) -> StepMetrics:
+        """One update from a batch of raw activations.
+
+        Raises:
+            ValueError: x is not [B, D] of the autoencoder's width, or has no rows.
+            NonFiniteLoss: the loss is NaN or infinite; nothing was changed.
+        """
+        self._require_batch(x)
+        scaled_BD = x.to(self.sae.W_dec.dtype) * self.sae.input_scale
+        dead_N = self.dead_latents()
+        losses = self.loss(scaled_BD, dead_N)
+        if not losses.total.isfinite():  # the step's one wait for the device
+            raise NonFiniteLoss(self._where_not_finite(x))
+        self.optimizer.zero_grad()
+        torch.autograd.backward(losses.total)
+        self._update()
+        self._count_firing(losses.codes, len(x))
+        return self._metrics(scaled_BD, losses, dead_N)
+
+    def loss(
+        self, scaled_BD: Float[Tensor, "B D"], dead_N: Int[Tensor, "N"] | None = None
+    ) -> Losses:
+        """The loss of rows in scaled units, without side effects; no dead latents by default."""
+        sae, config = self.sae, self.config
+        codes = sae.encode_scaled(scaled_BD)
+        x_hat_BD = sae.decode_scaled(codes)
+        total = mse = reconstruction_loss(scaled_BD, x_hat_BD)
+        auxk = afa = torch.zeros_like(mse)
+        if dead_N is not None and len(dead_N) and config.auxk_coefficient:
+            auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, self.k_aux)
+            total = total + config.auxk_coefficient * auxk
+        if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
+            afa = afa_loss(codes, scaled_BD)
+            total = total + config.afa_coefficient * afa
+        return Losses(total, mse, auxk, afa, codes, x_hat_BD)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the step (from 0): rising, flat, then falling linearly to 0 at the end."""
+        n_steps = self.config.n_steps
+        warmup = self.config.warmup_fraction * n_steps
+        decay = self.config.decay_fraction * n_steps
+        rising = (step + 1) / warmup if step + 1 < warmup else 1.0
+        left = max(n_steps - step, 1)  # a caller may go on beyond n_steps
+        falling = left / decay if left < decay else 1.0
+        return self.lr * min(rising, falling)
+
+    def dead_latents(self) -> Int[Tensor, "N"]:
+        """Indices of the latents that have not fired for `dead_after_tokens` rows."""
+        return (self.tokens_since_fired >= self.dead_after_tokens).nonzero()[:, 0]
+
+    def _update(self) -> None:
+        # The order matters: Adam's moments must not see the part of the gradient that the row
+        # scaling takes back, and every step ends with unit rows.
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.steps_done)
+        W_dec = self.sae.W_dec
+        if W_dec.grad is None:
+            raise RuntimeError("the loss does not reach W_dec")
+        project_gradient_(W_dec.grad, W_dec.data)
+        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType] - its closure is untyped
+        normalize_rows_(W_dec.data)
+        self.steps_done += 1
+
+    def _count_firing(self, codes: Codes, n_rows: int) -> None:
+        self.tokens_since_fired += n_rows
+        self.tokens_since_fired[codes.indices[codes.values > 0]] = 0
+
+    @torch.no_grad()
+    def _metrics(
+        self, scaled_BD: Float[Tensor, "B D"], losses: Losses, dead_N: Int[Tensor, "N"]
+    ) -> StepMetrics:
+        variance = (scaled_BD - scaled_BD.mean(0)).square().mean()
+        n_latents = self.sae.config.n_latents
+        return StepMetrics(
+            loss=losses.total.detach(),
+            mse=losses.mse.detach(),
+            auxk=losses.auxk.detach(),
+            afa=losses.afa.detach(),
+            fvu=losses.mse.detach() / variance,
+            l0=(losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean(),
+            dead_share=scaled_BD.new_tensor(len(dead_N) / n_latents),
+        )
+
+    def _require_batch(self, x: Tensor) -> None:
+        d_model = self.sae.config.d_model
+        if x.ndim != 2 or x.shape[1] != d_model or len(x) == 0:
+            raise ValueError(f"x has shape {list(x.shape)}, but must be [B, {d_model}] with rows")
+
+    def _where_not_finite(self, x: Tensor) -> str:
+        bad_rows = (~x.isfinite().all(-1)).nonzero()[:, 0]
+        if len(bad_rows):
+            where = f"row {int(bad_rows[0])} of its batch is not finite ({len(bad_rows)} such rows)"
+        else:
+            where = "the batch is finite, so the weights diverged: lower the learning rate"
+        return f"the loss of step {self.steps_done} is not finite: {where}"
