@@ -110,10 +110,11 @@ class _SparseEncode(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
-        ctx: Any, *grads: Tensor
+        ctx: Any, *grads: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         x_BD, b_dec_D, W_enc_FD, indices_BM, values_BM = ctx.saved_tensors
-        grad_pre_BM = grads[1].masked_fill(values_BM <= 0, 0)
+        grad_values_BM = torch.zeros_like(values_BM) if grads[1] is None else grads[1]
+        grad_pre_BM = grad_values_BM.masked_fill(values_BM <= 0, 0)
         n_latents = len(W_enc_FD)
         grad_x = grad_b_dec = grad_W = grad_b_enc = None
         if ctx.needs_input_grad[0]:

@@ -1,0 +1,90 @@
+"""top-AFA selection against the sorting oracle in float64 and against a search by hand."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparsteer.kernels import reference
+from sparsteer.kernels.top_afa import top_afa_select
+
+
+def inputs(n_rows: int, n_latents: int) -> tuple[Tensor, Tensor, Tensor]:
+    pre = torch.randn(n_rows, n_latents)
+    norms = torch.rand(n_latents) + 0.5
+    return pre, norms, torch.rand(n_rows) * n_latents**0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3], ids=["tiny", "fitting", "huge"])
+def test_equals_the_float64_oracle(
+    shape: tuple[int, int, int], dtype: torch.dtype, scale: float
+) -> None:
+    pre, norms, target = (tensor.to(dtype) for tensor in inputs(shape[0], shape[1]))
+    target = target * scale
+    ours = top_afa_select(pre, norms, target)
+    oracle = reference.top_afa_select(pre.double(), norms.double(), target.double())
+    assert ours.counts is not None and oracle.counts is not None
+    assert torch.equal(ours.counts, oracle.counts)
+    assert torch.equal(ours.dense(shape[1]).double(), oracle.dense(shape[1]))
+    assert ours.indices.shape[1] == int(oracle.counts.max())
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(-1, 3), min_size=8, max_size=8), min_size=1, max_size=4),
+    target=st.floats(0, 12),
+)
+def test_ties_go_to_the_lowest_indices(rows: list[list[int]], target: float) -> None:
+    pre = torch.tensor(rows, dtype=torch.float64)
+    targets = torch.full((len(rows),), target, dtype=torch.float64)
+    norms = torch.ones(8, dtype=torch.float64)
+    ours, oracle = (
+        select(pre, norms, targets) for select in (top_afa_select, reference.top_afa_select)
+    )
+    assert torch.equal(ours.dense(8), oracle.dense(8))
+
+
+def test_no_other_prefix_is_nearer() -> None:
+    pre, norms, target = inputs(50, 90)
+    codes = top_afa_select(pre, norms, target)
+    scaled = (pre.relu() * norms).sort(descending=True).values.double()
+    assert codes.counts is not None
+    for row in range(50):
+        gaps = [
+            abs(float(scaled[row, :n].square().sum().sqrt()) - float(target[row]))
+            for n in range(1, 91)
+        ]
+        assert gaps[int(codes.counts[row]) - 1] <= min(gaps) + 1e-12
+
+
+def test_more_latents_than_the_first_width_are_found() -> None:
+    pre = torch.rand(4, 500) + 0.5
+    target = torch.tensor([0.1, 3.0, 15.0, 100.0])
+    counts = top_afa_select(pre, torch.ones(500), target).counts
+    assert counts is not None
+    assert counts[0] == 1 and 64 < counts[2] < 500 and counts[3] == 500
+
+
+def test_a_row_without_positives_has_one_slot_of_value_zero() -> None:
+    pre = torch.randn(3, 20)
+    pre[1] = -pre[1].abs()
+    codes = top_afa_select(pre, torch.ones(20), torch.full((3,), 2.0))
+    assert codes.counts is not None and codes.counts[1] == 1
+    assert (codes.values[1] == 0).all() and (codes.indices[1] == 0).all()
+
+
+def test_max_active_pads_and_never_cuts() -> None:
+    pre, norms, target = inputs(9, 40)
+    free = top_afa_select(pre, norms, target)
+    largest = free.indices.shape[1]
+    padded = top_afa_select(pre, norms, target, max_active=largest + 3)
+    assert padded.indices.shape == (9, largest + 3)
+    assert torch.equal(padded.dense(40), free.dense(40))
+    with pytest.raises(ValueError, match=f"keeps {largest} latents, more than max_active=1"):
+        top_afa_select(pre, norms, target, max_active=1)
+
+
+def test_no_rows_give_no_codes() -> None:
+    codes = top_afa_select(torch.randn(0, 5), torch.ones(5), torch.randn(0))
+    assert codes.indices.shape[0] == 0 and codes.counts is not None and len(codes.counts) == 0

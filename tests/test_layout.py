@@ -1,0 +1,101 @@
+"""The layers: imports go one way, packages are all listed, nothing heavy is imported unasked."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ["kernels", "sae", "training", "steering", "cli"]
+HEAVY = ["transformers", "transformer_lens", "datasets", "wandb", "matplotlib"]
+
+
+def listed_packages() -> dict[str, str]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert set(settings["packages"]) == set(settings["package-dir"])
+    return settings["package-dir"]
+
+
+def source_files(layer: str) -> list[Path]:
+    return sorted((ROOT / layer).rglob("*.py"))
+
+
+def imported_layers(path: Path) -> set[str]:
+    """The layers that a file names, absolutely or relatively."""
+    depth = len(path.relative_to(ROOT).parts)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.removeprefix("sparsteer.") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == depth and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.removeprefix("sparsteer."))
+    return {name.split(".")[0] for name in names} & set(LAYERS)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_go_one_way(layer: str) -> None:
+    above = set(LAYERS[LAYERS.index(layer) + 1 :])
+    files = source_files(layer)
+    assert files
+    for path in files:
+        assert not imported_layers(path) & above, f"{path} imports a layer above its own"
+
+
+def test_the_direction_check_sees_relative_imports() -> None:
+    assert "kernels" in imported_layers(ROOT / "sae" / "autoencoder.py")
+    assert "sae" in imported_layers(ROOT / "training" / "trainer.py")
+
+
+def test_every_package_is_listed() -> None:
+    with_code = {
+        "sparsteer." + ".".join(path.parent.relative_to(ROOT).parts)
+        for layer in LAYERS
+        for path in source_files(layer)
+    }
+    assert with_code == set(listed_packages())
+
+
+def test_typing_links_cover_the_layers() -> None:
+    links = {link.name: link.resolve() for link in (ROOT / ".typing" / "sparsteer").iterdir()}
+    assert links == {layer: ROOT / layer for layer in LAYERS}
+
+
+def test_kernels_is_a_namespace_folder() -> None:
+    """With an __init__.py it would shadow the `kernels` library of other people here."""
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    spec = find_spec("kernels")
+    assert spec is None or spec.origin is None or ROOT not in Path(spec.origin).parents
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import sparsteer.kernels.encode, sparsteer.kernels.top_afa",
+        "import sparsteer.sae; sparsteer.sae.SparseAutoencoder",
+        "import sparsteer.sae.losses, sparsteer.sae.metrics, sparsteer.sae.tensor_files",
+        "import sparsteer.training.trainer, sparsteer.training.checkpoint",
+    ],
+)
+def test_core_imports_nothing_heavy(statement: str) -> None:
+    code = f"{statement}\nimport sys\nprint(*(n for n in {HEAVY} if n in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    "module", ["sae.config", "sae.errors", "sae.files", "training.config", "sae", "training"]
+)
+def test_configurations_import_no_torch(module: str) -> None:
+    code = f"import sparsteer.{module}, sys\nprint('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "False"
