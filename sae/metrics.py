@@ -63,7 +63,7 @@ class ReconstructionMetrics:
         """Share of rows on which each latent was active, float64."""
         return self._fired_F.double() / self._rows
 
-    def result(self) -> dict[str, float]:
+    def result(self) -> dict[str, float | int]:
         """The measures so far: fvu, explained_variance, l0 (mean), l0_std, dead_share,
         dense_share (active on over a tenth of the rows), and the medians epsilon_lbo (published
         constant) and epsilon_lbo_active."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
+import jaxtyping
 import pytest
 
 # Before anything imports the Hugging Face libraries, which read these once.
@@ -89,3 +90,12 @@ def tiny_model(tiny_model_folder: Path) -> "LanguageModel":
     from sparsteer.sae.language_model import LanguageModel
 
     return LanguageModel.load(str(tiny_model_folder))
+
+
+@pytest.fixture
+def without_type_checks() -> Iterator[None]:
+    """The state a user has: no annotation is checked, only what the code checks itself."""
+    # jaxtyping leaves the type of the value open.
+    jaxtyping.config.update("jaxtyping_disable", True)  # pyright: ignore[reportUnknownMemberType]
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)  # pyright: ignore[reportUnknownMemberType]

@@ -158,13 +158,13 @@ class TrainerConfig:
             if getattr(self, name) is not None:
                 require_positive_integer(name, getattr(self, name))
         if self.lr is not None:
-            require_in_range("lr", self.lr, low=0, high=1)
+            require_in_range("lr", self.lr, low=0.0, high=1.0)
         for name in ("warmup_fraction", "decay_fraction"):
-            require_in_range(name, getattr(self, name), low=0, high=1)
+            require_in_range(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("beta1", "beta2"):
-            require_in_range(name, getattr(self, name), low=0, high=1 - 1e-9)
+            require_in_range(name, getattr(self, name), low=0.0, high=1 - 1e-9)
         for name in ("auxk_coefficient", "afa_coefficient"):
-            require_in_range(name, getattr(self, name), low=0, high=1e6)
+            require_in_range(name, getattr(self, name), low=0.0, high=1e6)
         if self.tokens < self.batch_size:
             raise InputError(
                 f"tokens is {self.tokens}, less than one batch of {self.batch_size}; "
@@ -253,4 +253,4 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         require_positive_integer("rows", self.rows)
-        require_in_range("contexts", self.contexts, low=0, high=1e9)
+        require_in_range("contexts", self.contexts, low=0.0, high=1e9)

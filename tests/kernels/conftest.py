@@ -1,8 +1,7 @@
 """Inputs of awkward sizes, and what counts as accurate."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -36,11 +35,3 @@ def accurate_as_eager() -> AccurateAsEager:
             assert error <= allowed + floor, f"output {number}: {error:.3e} over {allowed:.3e}"
 
     return check
-
-
-@pytest.fixture
-def without_shape_checks() -> Iterator[None]:
-    """The state a user has: no annotation is checked, only what the operators check themselves."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

@@ -143,7 +143,7 @@ def test_no_rows(path: str) -> None:
     assert W_enc.grad is not None and (W_enc.grad == 0).all()
 
 
-@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.usefixtures("without_type_checks")
 def test_widths_must_agree() -> None:
     x, b_dec, W_enc, b_enc, W_dec = make_weights(6, 30, 4, torch.float32)
     with pytest.raises(ValueError, match="x has width 3"):

@@ -1,0 +1,165 @@
+"""The autoencoder: algebra in raw units, save then load, and broken files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsteer.kernels import reference
+from sparsteer.sae import InputError, Origin, SparseAutoencoder, TopAFAConfig, TopKConfig
+from sparsteer.sae.autoencoder import CONFIG_FILE, WEIGHTS_FILE
+from sparsteer.sae.config import SAEConfig
+from sparsteer.sae.tensor_files import load_tensors, save_tensors
+
+ORIGIN = Origin(model="some/model", site="blocks.1.hook_resid_post", weights_hash="0f" * 32)
+
+
+def random_sae(config: SAEConfig, scale: float = 0.37) -> SparseAutoencoder:
+    sae = SparseAutoencoder(config, seed=3, origin=ORIGIN)
+    with torch.no_grad():
+        sae.W_enc.add_(0.1 * torch.randn_like(sae.W_enc))
+        sae.b_enc.add_(0.1 * torch.randn_like(sae.b_enc))
+        sae.b_dec.add_(torch.randn_like(sae.b_dec))
+        sae.input_scale.fill_(scale)
+    return sae
+
+
+@pytest.fixture(params=[TopKConfig(13, 57, 5), TopAFAConfig(13, 57)], ids=["topk", "top_afa"])
+def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
+    return random_sae(request.param)
+
+
+def test_equals_the_dense_formula_in_raw_units(sae: SparseAutoencoder) -> None:
+    x = 4 * torch.randn(21, 13)
+    scaled = x * 0.37
+    pre = reference.pre_activations(scaled, sae.b_dec, sae.W_enc, sae.b_enc)
+    if isinstance(sae.config, TopKConfig):
+        codes = reference.topk_select(pre, 5)
+    else:
+        target = (scaled - sae.b_dec).square().sum(-1).sqrt()
+        codes = reference.top_afa_select(pre, sae.decoder_norms(), target)
+    torch.testing.assert_close(sae.encode(x).dense(57), codes.dense(57))
+    expected = reference.decode(codes, sae.W_dec, sae.b_dec) / 0.37
+    torch.testing.assert_close(sae(x), expected)
+
+
+def test_leading_dimensions_are_kept(sae: SparseAutoencoder) -> None:
+    x = torch.randn(2, 3, 4, 13)
+    codes = sae.encode(x)
+    assert codes.indices.shape[:-1] == codes.values.shape[:-1] == (2, 3, 4)
+    assert codes.counts is None or codes.counts.shape == (2, 3, 4)
+    assert sae.decode(codes).shape == x.shape
+    torch.testing.assert_close(sae(x)[1, 2], sae(x[1, 2]))
+
+
+def test_permuting_latents_changes_no_reconstruction(sae: SparseAutoencoder) -> None:
+    x = torch.randn(9, 13)
+    before = sae(x)
+    order = torch.randperm(57)
+    with torch.no_grad():
+        for tensor in (sae.W_enc, sae.b_enc, sae.W_dec):
+            tensor.copy_(tensor[order].clone())
+    torch.testing.assert_close(sae(x), before)
+
+
+def test_starts_with_unit_rows_and_a_tied_encoder() -> None:
+    sae = SparseAutoencoder(TopKConfig(13, 57, 5), seed=1)
+    torch.testing.assert_close(sae.decoder_norms(), torch.ones(57))
+    assert torch.equal(sae.W_enc, sae.W_dec) and sae.W_enc is not sae.W_dec
+    assert float(sae.input_scale) == 1
+    again, other = (SparseAutoencoder(TopKConfig(13, 57, 5), seed=seed) for seed in (1, 2))
+    assert torch.equal(sae.W_dec, again.W_dec) and not torch.equal(sae.W_dec, other.W_dec)
+
+
+def test_save_then_load_is_the_identity(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    sae.save(tmp_path / "sae")
+    loaded = SparseAutoencoder.load(tmp_path / "sae")
+    assert loaded.config == sae.config and loaded.origin == ORIGIN
+    for name, tensor in sae.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    x = torch.randn(8, 13)
+    assert torch.equal(loaded(x), sae(x))
+    assert sorted(path.name for path in (tmp_path / "sae").iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+
+
+def test_config_json_is_the_documented_format(tmp_path: Path) -> None:
+    random_sae(TopKConfig(13, 57, 5)).save(tmp_path / "sae")
+    assert json.loads((tmp_path / "sae" / CONFIG_FILE).read_text()) == {
+        "format": "sparsteer-sae",
+        "version": 1,
+        "activation": "topk",
+        "d_model": 13,
+        "n_latents": 57,
+        "k": 5,
+        "origin": {
+            "model": "some/model",
+            "site": "blocks.1.hook_resid_post",
+            "weights_hash": "0f" * 32,
+        },
+    }
+
+
+def test_loads_from_the_run_that_holds_it(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    sae.save(tmp_path / "run" / "sae")
+    assert SparseAutoencoder.load(tmp_path / "run").config == sae.config
+
+
+def test_saving_again_replaces_and_saving_over_other_files_is_refused(tmp_path: Path) -> None:
+    first, second = random_sae(TopKConfig(13, 57, 5)), random_sae(TopAFAConfig(13, 57))
+    first.save(tmp_path / "sae")
+    second.save(tmp_path / "sae")
+    assert SparseAutoencoder.load(tmp_path / "sae").config == second.config
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(InputError, match="thesis holds something else"):
+        first.save(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+def test_broken_folders_are_named(tmp_path: Path) -> None:
+    sae = random_sae(TopKConfig(13, 57, 5))
+
+    def message(path: Path) -> str:
+        with pytest.raises(InputError) as caught:
+            SparseAutoencoder.load(path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "does not exist" in message(tmp_path / "nowhere")
+    folder = tmp_path / "sae"
+    sae.save(folder)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+
+    def rewritten(**changes: object) -> str:
+        (folder / CONFIG_FILE).write_text(json.dumps(config | changes))
+        return message(folder)
+
+    assert "no key 'kk'" in rewritten(kk=3)
+    assert "format version 2" in rewritten(version=2)
+    assert "not a sparsteer autoencoder" in rewritten(format="other")
+    assert "W_dec has shape [57, 13]" in rewritten(n_latents=58)
+    (folder / CONFIG_FILE).write_text('{"format": ')
+    assert CONFIG_FILE in message(folder)
+
+    sae.save(folder)
+    weights = folder / WEIGHTS_FILE
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert f"{weights} cannot be read" in message(folder)
+    weights.unlink()
+    assert f"{weights} is missing" in message(folder)
+    weights.write_bytes(whole)
+    tensors = load_tensors(weights, "")
+    tensors["b_dec"][2] = torch.nan
+    save_tensors(weights, tensors)
+    assert "b_dec holds NaN" in message(folder)
+    del tensors["b_enc"]
+    save_tensors(weights, tensors)
+    assert "b_dec holds NaN" in message(folder) or "b_enc is missing" in message(folder)
+
+
+def test_another_width_is_named() -> None:
+    sae = random_sae(TopKConfig(13, 57, 5))
+    with pytest.raises(ValueError, match="x has width 12, but the autoencoder reads 13"):
+        sae.encode(torch.randn(2, 12))

@@ -1,0 +1,91 @@
+"""Losses and their gradients against dense autograd in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparsteer.kernels import reference
+from sparsteer.sae import SparseAutoencoder, TopAFAConfig, TopKConfig
+from sparsteer.sae.losses import afa_loss, auxk_loss, reconstruction_loss
+
+
+def random_sae() -> SparseAutoencoder:
+    sae = SparseAutoencoder(TopKConfig(13, 57, 5)).double()
+    with torch.no_grad():
+        sae.W_enc.add_(0.1 * torch.randn_like(sae.W_enc))
+        sae.b_enc.add_(0.1 * torch.randn_like(sae.b_enc))
+        sae.b_dec.add_(torch.randn_like(sae.b_dec))
+    return sae
+
+
+def gradients(loss: Tensor, sae: SparseAutoencoder) -> list[Tensor]:
+    names, parameters = zip(*sae.named_parameters(), strict=True)
+    assert names == ("W_dec", "W_enc", "b_enc", "b_dec")
+    return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+
+
+@pytest.mark.parametrize("k_aux", [1, 7, 100])
+def test_auxk_reaches_encoder_and_decoder_as_dense_autograd_does(k_aux: int) -> None:
+    sae, x = random_sae(), torch.randn(31, 13, dtype=torch.float64)
+    dead = torch.tensor([1, 4, 5, 9, 20, 33, 34, 50, 56])
+    x_hat = sae.decode_scaled(sae.encode_scaled(x))
+    ours = auxk_loss(sae, x, x_hat, dead, k_aux)
+
+    residual = (x - x_hat).detach()
+    pre = reference.pre_activations(x, sae.b_dec, sae.W_enc, sae.b_enc)[:, dead]
+    kept = reference.topk_select(pre.detach(), min(k_aux, len(dead))).dense(len(dead)) > 0
+    dead_hat = (pre.relu() * kept) @ sae.W_dec[dead]
+    variance = (residual - residual.mean(0)).square().mean()
+    dense = (dead_hat - residual).square().mean() / variance
+
+    torch.testing.assert_close(ours, dense)
+    found = gradients(ours, sae)
+    assert (found[1][dead] != 0).any(), "nothing reaches W_enc"
+    for got, want in zip(found, gradients(dense, sae), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_auxk_moves_only_dead_latents() -> None:
+    sae, x = random_sae(), torch.randn(31, 13, dtype=torch.float64)
+    dead = torch.tensor([3, 8])
+    x_hat = sae.decode_scaled(sae.encode_scaled(x))
+    W_dec_grad, W_enc_grad, b_enc_grad, _ = gradients(auxk_loss(sae, x, x_hat, dead, 2), sae)
+    alive = torch.ones(57, dtype=torch.bool)
+    alive[dead] = False
+    for grad in (W_dec_grad, W_enc_grad, b_enc_grad):
+        assert (grad[alive] == 0).all() and (grad[dead] != 0).any()
+
+
+def test_auxk_without_dead_latents_is_zero_and_a_perfect_fit_is_finite() -> None:
+    sae, x = random_sae(), torch.randn(31, 13, dtype=torch.float64)
+    none = torch.zeros(0, dtype=torch.int64)
+    assert auxk_loss(sae, x, x / 2, none, 4) == 0
+    assert auxk_loss(sae, x, x, torch.tensor([1]), 4).isfinite()
+
+
+def test_afa_loss_and_its_gradient_equal_the_dense_formula() -> None:
+    sae = SparseAutoencoder(TopAFAConfig(13, 57)).double()
+    x = torch.randn(31, 13, dtype=torch.float64)
+    codes = sae.encode_scaled(x)
+    ours = afa_loss(codes, x)
+    pre = reference.pre_activations(x, sae.b_dec, sae.W_enc, sae.b_enc)
+    kept = codes.dense(57).detach() > 0
+    norms = (pre.relu() * kept).square().sum(-1).sqrt()
+    dense = (norms - x.square().sum(-1).sqrt()).square().mean()
+    torch.testing.assert_close(ours, dense)
+    for got, want in zip(gradients(ours, sae), gradients(dense, sae), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_afa_loss_of_a_silent_row_has_a_finite_gradient() -> None:
+    sae = SparseAutoencoder(TopAFAConfig(13, 57)).double()
+    with torch.no_grad():
+        sae.b_enc.sub_(100)
+    x = torch.randn(3, 13, dtype=torch.float64)
+    for grad in gradients(afa_loss(sae.encode_scaled(x), x), sae):
+        assert grad.isfinite().all()
+
+
+def test_reconstruction_loss_is_the_mean_square() -> None:
+    x, x_hat = torch.randn(5, 4), torch.randn(5, 4)
+    torch.testing.assert_close(reconstruction_loss(x, x_hat), (x - x_hat).square().sum() / 20)

@@ -1,0 +1,256 @@
+"""The trainer against a plain dense one: gradients, 50 steps with AuxK off and on, schedules."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparsteer.kernels import reference
+from sparsteer.sae import InputError, SparseAutoencoder, TopAFAConfig, TopKConfig
+from sparsteer.sae.config import SAEConfig
+from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.initialize import geometric_median, initialize_from_rows
+from sparsteer.training.trainer import NonFiniteLoss, Trainer
+
+D, F, K, B = 24, 200, 8, 256
+CONFIGS: list[SAEConfig] = [TopKConfig(D, F, K), TopAFAConfig(D, F)]
+
+
+def planted_rows(n_rows: int) -> Tensor:
+    """Rows made of few of 60 planted directions, plus noise and a mean."""
+    directions = torch.randn(60, D, generator=torch.Generator().manual_seed(7))
+    chosen = torch.rand(n_rows, 60) < 0.08
+    rows = (chosen * torch.rand(n_rows, 60).add(0.5)) @ directions
+    return 2 * rows + 0.1 * torch.randn(n_rows, D) + 0.5
+
+
+class DenseTrainer:
+    """What the trainer should amount to, written densely: autograd over [B, F], plain Adam."""
+
+    def __init__(self, sae: SparseAutoencoder, like: Trainer) -> None:
+        self.config, self.like = sae.config, like
+        self.W_dec = sae.W_dec.detach().clone().requires_grad_()
+        self.W_enc = sae.W_enc.detach().clone().requires_grad_()
+        self.b_enc = sae.b_enc.detach().clone().requires_grad_()
+        self.b_dec = sae.b_dec.detach().clone().requires_grad_()
+        self.since_fired = torch.zeros(F)
+        self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters()]
+        self.steps = 0
+
+    def parameters(self) -> list[Tensor]:
+        return [self.W_dec, self.W_enc, self.b_enc, self.b_dec]
+
+    def acts(self, x: Tensor) -> Tensor:
+        pre = reference.pre_activations(x, self.b_dec, self.W_enc, self.b_enc)
+        if isinstance(self.config, TopKConfig):
+            codes = reference.topk_select(pre.detach(), self.config.k)
+        else:
+            norms = self.W_dec.detach().square().sum(-1).sqrt()
+            target = (x - self.b_dec.detach()).square().sum(-1).sqrt()
+            codes = reference.top_afa_select(pre.detach(), norms, target)
+        return pre.relu() * (codes.dense(F) > 0)
+
+    def loss(self, x: Tensor) -> Tensor:
+        trainer = self.like.config
+        acts = self.acts(x)
+        error = x - acts @ self.W_dec - self.b_dec
+        loss = error.square().mean()
+        if isinstance(self.config, TopAFAConfig):
+            gap = acts.square().sum(-1).sqrt() - x.square().sum(-1).sqrt()
+            loss = loss + trainer.afa_coefficient * gap.square().mean()
+        dead = self.since_fired >= self.like.dead_after_tokens
+        if trainer.auxk_coefficient and dead.any():
+            pre = reference.pre_activations(x, self.b_dec, self.W_enc, self.b_enc)[:, dead]
+            k_aux = min(self.like.k_aux, int(dead.sum()))
+            kept = reference.topk_select(pre.detach(), k_aux).dense(int(dead.sum())) > 0
+            residual = error.detach()
+            aux = ((pre.relu() * kept) @ self.W_dec[dead] - residual).square().mean()
+            variance = (residual - residual.mean(0)).square().mean()
+            loss = loss + trainer.auxk_coefficient * aux / variance
+        self.fired = (acts > 0).any(0)
+        return loss
+
+    def step(self, x: Tensor) -> None:
+        gradients = list(torch.autograd.grad(self.loss(x), self.parameters()))
+        with torch.no_grad():
+            gradients[0] = reference.project_rows(gradients[0], self.W_dec)
+            lr, config = self.like.learning_rate(self.steps), self.like.config
+            self.steps += 1
+            for p, g, (m, v) in zip(self.parameters(), gradients, self.moments, strict=True):
+                m.mul_(config.beta1).add_(g, alpha=1 - config.beta1)
+                v.mul_(config.beta2).add_(g * g, alpha=1 - config.beta2)
+                m_hat = m / (1 - config.beta1**self.steps)
+                v_hat = v / (1 - config.beta2**self.steps)
+                p -= lr * m_hat / (v_hat.sqrt() + 6.25e-10)
+            self.W_dec /= self.W_dec.square().sum(-1, keepdim=True).sqrt()
+            self.since_fired += len(x)
+            self.since_fired[self.fired] = 0
+
+    @torch.no_grad()
+    def fvu(self, x: Tensor) -> float:
+        error = x - self.acts(x) @ self.W_dec - self.b_dec
+        return float(error.square().sum() / (x - x.mean(0)).square().sum())
+
+
+@pytest.mark.parametrize("auxk", [0.0, 1 / 32], ids=["no-auxk", "auxk"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["topk", "top_afa"])
+def test_fifty_steps_land_where_a_dense_trainer_does(config: SAEConfig, auxk: float) -> None:
+    settings = TrainerConfig(
+        tokens=50 * B, batch_size=B, lr=3e-3, auxk_coefficient=auxk, dead_after_tokens=3 * B
+    )
+    sae = SparseAutoencoder(config, seed=1).double()
+    initialize_from_rows(sae, planted_rows(1000).double())
+    with torch.no_grad():
+        sae.b_enc[:30] = -4  # silent from the start, so that AuxK has work
+    trainer = Trainer(sae, settings)
+    dense = DenseTrainer(sae, trainer)
+    saw_dead = False
+    for _ in range(50):
+        x = planted_rows(B).double()
+        saw_dead |= len(trainer.dead_latents()) > 0
+        trainer.step(x)
+        dense.step(x * sae.input_scale)
+    assert saw_dead, "the comparison never met a dead latent"
+    x = planted_rows(2000).double() * sae.input_scale
+    with torch.no_grad():
+        x_hat = sae.decode_scaled(sae.encode_scaled(x))
+        ours = float((x - x_hat).square().sum() / (x - x.mean(0)).square().sum())
+    assert ours < 0.6
+    assert abs(ours - dense.fvu(x)) <= 0.01 * dense.fvu(x)
+    torch.testing.assert_close(sae.W_dec.data, dense.W_dec.data, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["topk", "top_afa"])
+def test_gradients_equal_dense_autograd(config: SAEConfig) -> None:
+    sae = SparseAutoencoder(config, seed=2).double()
+    trainer = Trainer(sae, TrainerConfig(dead_after_tokens=1))
+    trainer.tokens_since_fired[::3] = 5
+    dense = DenseTrainer(sae, trainer)
+    dense.since_fired[::3] = 5
+    x = planted_rows(B).double()
+    loss = trainer.loss(x, trainer.dead_latents()).total
+    torch.testing.assert_close(loss, dense.loss(x))
+    ours = torch.autograd.grad(loss, (sae.W_dec, sae.W_enc, sae.b_enc, sae.b_dec))
+    for name, got, want in zip(
+        ("W_dec", "W_enc", "b_enc", "b_dec"),
+        ours,
+        torch.autograd.grad(dense.loss(x), dense.parameters()),
+        strict=True,
+    ):
+        assert (want != 0).any(), name
+        torch.testing.assert_close(got, want, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_rows_stay_on_the_unit_sphere_and_step_leaves_the_scale() -> None:
+    sae = SparseAutoencoder(TopKConfig(D, F, K))
+    trainer = Trainer(sae, TrainerConfig(tokens=20 * B, batch_size=B, lr=1e-2))
+    metrics = [trainer.step(planted_rows(B)) for _ in range(20)][-1]
+    torch.testing.assert_close(sae.decoder_norms(), torch.ones(F))
+    assert float(sae.input_scale) == 1
+    assert all(value.isfinite() for value in metrics)
+    assert float(metrics.l0) <= K
+
+
+def test_initialisation_makes_the_mean_squared_norm_d() -> None:
+    rows = planted_rows(3000)
+    sae = SparseAutoencoder(TopKConfig(D, F, K))
+    initialize_from_rows(sae, rows)
+    scaled = rows * sae.input_scale
+    assert float(scaled.square().sum(-1).mean()) == pytest.approx(D, rel=1e-5)
+    torch.testing.assert_close(
+        sae.b_dec.data, geometric_median(scaled.double()).float(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_geometric_median_minimises_the_sum_of_distances_and_ignores_an_outlier() -> None:
+    rows = torch.randn(400, 5, dtype=torch.float64)
+    median = geometric_median(rows)
+
+    def cost(point: Tensor) -> float:
+        return float((rows - point).square().sum(-1).sqrt().sum())
+
+    for _ in range(50):
+        assert cost(median) <= cost(median + 0.01 * torch.randn(5, dtype=torch.float64)) + 1e-9
+    moved = geometric_median(torch.cat([rows, torch.full((4, 5), 1e6, dtype=torch.float64)]))
+    assert (moved - median).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_non_finite_row_stops_before_anything_changes(bad: float) -> None:
+    sae = SparseAutoencoder(TopKConfig(D, F, K))
+    trainer = Trainer(sae, TrainerConfig())
+    trainer.step(planted_rows(B))
+    before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
+    rows = planted_rows(B)
+    rows[17, 3] = bad
+    with pytest.raises(NonFiniteLoss, match=r"step 1 .*row 17 of its batch is not finite \(1 such"):
+        trainer.step(rows)
+    assert trainer.steps_done == 1
+    for name, tensor in sae.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("shape", [(5, D + 1), (D,), (0, D), (2, 3, D)])
+def test_a_batch_of_another_shape_is_named(shape: tuple[int, ...]) -> None:
+    trainer = Trainer(SparseAutoencoder(TopKConfig(D, F, K)))
+    with pytest.raises(ValueError, match="x has shape"):
+        trainer.step(torch.randn(shape))
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    config = TrainerConfig(tokens=1000 * B, batch_size=B, lr=0.5)
+    trainer = Trainer(SparseAutoencoder(TopKConfig(D, F, K)), config)
+    rates = [trainer.learning_rate(step) for step in range(1000)]
+    assert 0 < rates[0] < 0.02 and rates[100:700] == [0.5] * 600
+    assert rates == sorted(rates[:500]) + sorted(rates[500:], reverse=True)
+    assert 0 < rates[-1] < 0.01
+
+
+def test_the_default_rate_falls_with_the_width() -> None:
+    rates = [
+        Trainer(SparseAutoencoder(TopKConfig(4, n_latents, 2)), TrainerConfig()).lr
+        for n_latents in (2**12, 2**14)
+    ]
+    assert rates == pytest.approx([4e-4, 2e-4])
+
+
+def test_latents_die_after_silence_and_revive_on_firing() -> None:
+    sae = SparseAutoencoder(TopKConfig(D, F, K))
+    trainer = Trainer(sae, TrainerConfig(dead_after_tokens=2 * B))
+    with torch.no_grad():
+        sae.b_enc[5] = -1e6
+    for _ in range(2):
+        trainer.step(planted_rows(B))
+    assert 5 in trainer.dead_latents()
+    with torch.no_grad():
+        sae.b_enc[5] = 1e3
+    metrics = trainer.step(planted_rows(B))
+    assert 5 not in trainer.dead_latents() and float(metrics.dead_share) > 0
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tokens": 100, "batch_size": 200}, "tokens is 100, less than one batch of 200"),
+        ({"tokens": 0}, "tokens is 0"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"beta2": 1.0}, "beta2 is 1.0"),
+        ({"warmup_fraction": -0.5}, "warmup_fraction is -0.5"),
+        ({"k_aux": 0}, "k_aux is 0"),
+    ],
+)
+def test_wrong_settings_are_named(values: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainerConfig(**values)  # pyright: ignore[reportArgumentType] - wrong on purpose
+
+
+def test_top_afa_has_no_k() -> None:
+    with pytest.raises(InputError, match="k is 8, but top_afa chooses"):
+        TrainConfig(cache="c", out="o", activation="top_afa", k=8)
+    assert TrainConfig(cache="c", out="o").sae_config(16) == TopKConfig(16, 128, 32)
+    assert TrainConfig(cache="c", out="o", activation="top_afa").sae_config(16) == TopAFAConfig(
+        16, 128
+    )
