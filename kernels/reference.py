@@ -79,3 +79,18 @@ def project_rows(
 ) -> Float[Tensor, "F D"]:
     """The gradient without its part along each (unit) row of the weights."""
     return gradient_FD - (gradient_FD * weights_FD).sum(-1, keepdim=True) * weights_FD
+
+
+def generalized_jaccard_csr(
+    offsets: Int[Tensor, "N_plus_1"],
+    indices: Int[Tensor, "nnz"],
+    values: Float[Tensor, "nnz"],
+    prototype_F: Float[Tensor, "F"],
+) -> Float[Tensor, "N"]:
+    """sum min / sum max of each row with the prototype; duplicates are summed, 0/0 is 0."""
+    rows = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
+    dense_NF = values.new_zeros(len(offsets) - 1, len(prototype_F))
+    dense_NF.index_put_((rows, indices), values, accumulate=True)
+    minima_N = torch.minimum(dense_NF, prototype_F).sum(-1)
+    maxima_N = torch.maximum(dense_NF, prototype_F).sum(-1)
+    return torch.where(maxima_N == 0, 0, minima_N / maxima_N)
