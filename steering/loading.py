@@ -1,0 +1,60 @@
+"""A run's autoencoder together with the language model and site that it was trained on."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..sae.autoencoder import SparseAutoencoder
+from ..sae.errors import InputError
+from ..sae.language_model import LanguageModel
+from ..sae.site import Site
+
+
+class LoadedRun(NamedTuple):
+    """What belongs together to read, steer or score texts."""
+
+    model: LanguageModel
+    site: Site
+    sae: SparseAutoencoder
+
+
+def load_run(
+    run: str,
+    *,
+    model: str | None = None,
+    site: str | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda sentence: None,
+) -> LoadedRun:
+    """Load the autoencoder of a run folder (or an autoencoder's folder), its model and its site.
+
+    Args:
+        run: the folder.
+        model: language model; by default the one the autoencoder names as its origin.
+        site: site in it; by default the one it was trained on.
+        device: auto, cpu, cuda or cuda:N, for both.
+        say: told what takes time.
+
+    Raises:
+        InputError: something is missing, or the language model has other weights than the one the
+            autoencoder was trained on, or another width.
+    """
+    sae = SparseAutoencoder.load(run)
+    origin = sae.origin
+    if origin is None and (model is None or site is None):
+        raise InputError(
+            f"{run} does not say which model and site it was trained on; give --model and --site"
+        )
+    source = model or (origin.model if origin else "")
+    language_model = LanguageModel.load(source, device=device, progress=say)
+    if origin is not None and language_model.weights_hash != origin.weights_hash:
+        raise InputError(
+            f"{source} has other weights than {origin.model}, which the autoencoder of {run} was "
+            "trained on; give --model with the right one"
+        )
+    place = language_model.site(site or (origin.site if origin else None))
+    if place.width != sae.config.d_model:
+        raise InputError(
+            f"the autoencoder of {run} reads activations of width {sae.config.d_model}, but "
+            f"{place.name} of {source} has width {place.width}; give --model with the right one"
+        )
+    return LoadedRun(language_model, place, sae.to(language_model.device))
