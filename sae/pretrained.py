@@ -1,0 +1,231 @@
+"""Find and load the transformers model and tokenizer that a user named; quiet, never a pickle."""
+
+import contextlib
+import copy
+import io
+import re
+import warnings
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+import transformers
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import transformers as bridge_sources
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from . import fetch
+from .errors import InputError
+from .files import nearest
+
+# These entry points leave the types of their arguments open.
+_models: Any = AutoModelForCausalLM
+_tokenizers: Any = AutoTokenizer
+_hub: Any = huggingface_hub
+_bridges: Any = bridge_sources
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+"""A model in evaluation mode on the CPU, and its tokenizer."""
+
+
+def locate(source: str, progress: Callable[[str], None]) -> Path:
+    """The local folder or .gguf file of the model that `source` names.
+
+    `source` is a name that can be fetched, a folder, a .gguf file or a name on the Hugging Face
+    hub, tried in this order. Only a name not fetched yet and a hub name use the network; of a hub
+    model only configuration, tokenizer and safetensors files are downloaded.
+
+    Raises InputError where nothing is found or the weights are no safetensors.
+    """
+    if source in fetch.ARTEFACTS:
+        return _fetched(source, progress)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _checked_folder(path, source)
+    if path.is_file():
+        return _checked_gguf(path)
+    if _looks_like_path(source) or not _HUB_NAME.fullmatch(source):
+        raise InputError(f"there is no model folder or file at {source!r}; check the path")
+    return _checked_folder(_from_hub(source), source)
+
+
+def load_bridge(
+    path: Path, device: torch.device, dtype: torch.dtype
+) -> tuple[TransformerBridge, PreTrainedTokenizerBase]:
+    """The model at a path from `locate` in the bridge, its weights frozen, and its tokenizer.
+
+    The bridge changes its tokenizer (it makes it prepend BOS), so it is given a copy.
+
+    Raises InputError as `load` does, and for an architecture that the bridge does not know.
+    """
+    model, tokenizer = load(path, dtype)
+    moved: Any = model.requires_grad_(False)
+    moved.to(device)
+    with _explained(path), _quiet():
+        bridge = _bridges.boot(
+            str(path),
+            hf_model=model,
+            tokenizer=copy.deepcopy(tokenizer),
+            device=device,
+            dtype=dtype,
+        )
+    return bridge, tokenizer
+
+
+def load(path: Path, dtype: torch.dtype) -> Loaded:
+    """The causal language model and the tokenizer at a path from `locate`, on the CPU.
+
+    Raises InputError where the files are damaged, incomplete or of no causal language model.
+    """
+    return load_gguf(path, dtype) if path.is_file() else load_folder(path, dtype)
+
+
+def load_folder(
+    folder: Path, dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a Hugging Face folder; every weight of the model must be in its safetensors files."""
+    with _explained(folder), _quiet():
+        tokenizer = _tokenizers.from_pretrained(folder, local_files_only=True)
+        model = _load_model(folder, dtype, use_safetensors=True)
+    return model, tokenizer
+
+
+def load_gguf(file: Path, dtype: torch.dtype) -> Loaded:
+    """Load a GGUF file, its weights de-quantised, as an ordinary model that can be saved."""
+    with _explained(file), _quiet():
+        where: dict[str, Any] = {"gguf_file": file.name}
+        tokenizer = _tokenizers.from_pretrained(file.parent, local_files_only=True, **where)
+        model = _load_model(file.parent, dtype, **where)
+    # The loader marks the model as quantised, though its weights no longer are, and names no
+    # architecture, by which the bridge chooses its adapter.
+    vars(model.config).pop("quantization_config", None)
+    for name in ("hf_quantizer", "is_quantized", "quantization_method"):
+        vars(model).pop(name, None)
+    model.config.architectures = [type(model).__name__]
+    return model, tokenizer
+
+
+def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write an ordinary Hugging Face folder with safetensors weights."""
+    with _quiet():
+        # transformers leaves the types of its keyword arguments open.
+        model.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]
+        tokenizer.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _load_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    # Eager attention is what the bridge's hooks need; it sets no other, and was as fast.
+    model, report = _models.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation="eager",
+        local_files_only=True,
+        output_loading_info=True,
+        **options,
+    )
+    if missing := sorted(report["missing_keys"]):
+        # transformers would go on with random values in their place.
+        raise ValueError(f"the weights lack {', '.join(missing[:3])}")
+    return model.eval()
+
+
+def _fetched(source: str, progress: Callable[[str], None]) -> Path:
+    models = [name for name, artefact in fetch.ARTEFACTS.items() if not artefact.file]
+    if source not in models:
+        raise InputError(f"{source!r} is a text, not a language model; try {' or '.join(models)}")
+    return fetch.fetch(source, progress=progress)
+
+
+def _looks_like_path(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith(".gguf")
+
+
+def _checked_folder(folder: Path, source: str) -> Path:
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{source!r} holds no config.json, so it is no Hugging Face model; check the path"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{source!r} holds no safetensors weights, and pickled weights are never loaded; "
+            "convert it once, elsewhere, with transformers' save_pretrained"
+        )
+    return folder
+
+
+def _checked_gguf(file: Path) -> Path:
+    with open(file, "rb") as stream:
+        magic = stream.read(4)
+    if magic != b"GGUF":
+        raise InputError(f"{str(file)!r} is not a GGUF file; give a model folder or a .gguf file")
+    return file
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        return Path(
+            _hub.snapshot_download(
+                name,
+                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+                # Subfolders and `consolidated` files hold the same weights in other formats.
+                ignore_patterns=["*/*", "consolidated*"],
+            )
+        )
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        near = nearest(name, fetch.ARTEFACTS)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise InputError(
+            f"{name!r} is no folder, .gguf file or named model, and the Hugging Face hub gave no "
+            f"such model ({_first_line(error)}); check the name and the network{hint}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Generator[None]:
+    """Turn what the loaders raise for wrong files into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise InputError(
+            f"{str(path)!r} could not be loaded as a causal language model "
+            f"({_first_line(error)}); check that it is one and that its files are whole"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    line, *_ = str(error).strip().splitlines() or [type(error).__name__]
+    return line.strip().rstrip(".")
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """No warnings, progress bars or prints of the loading libraries; errors are raised as ever."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        # The GGUF loader draws its bar without asking the library's setting.
+        silence = io.StringIO()
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(silence),
+            contextlib.redirect_stderr(silence),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
