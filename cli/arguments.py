@@ -1,0 +1,244 @@
+"""From the words of a command line to a configuration, on the dataclasses of the Python API.
+
+tyro writes the help and turns words into values. What goes wrong around that is found here first,
+so that every wrong input is answered with one sentence that names the right flag.
+"""
+
+import contextlib
+import dataclasses
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar, cast, get_type_hints
+
+import tyro
+
+from ..sae.errors import InputError
+from ..sae.files import nearest
+from .console import Report, Terminal
+from .options import CommonOptions, Option, options_of
+from .recipe import read_recipe
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb(Generic[C]):
+    """One verb of the command: the configuration that it reads, and the function that it calls."""
+
+    config: type[C]
+    """Dataclass whose fields are the flags; a nested dataclass adds its own fields."""
+
+    run: Callable[[C, Terminal], Report]
+    """Does the work; the first line of its docstring stands in the list of verbs."""
+
+    positional: tuple[str, ...] = ()
+    """Fields that are given without a flag, in order."""
+
+    resumes: str = ""
+    """What a person reads after an interruption, if the same command goes on."""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring of `run`."""
+        return (self.run.__doc__ or "").strip().splitlines()[0]
+
+    def options(self) -> dict[str, Option]:
+        """Every option by its name on the command line, those that all verbs have at the end."""
+        return options_of(self.config, self.positional) | options_of(CommonOptions)
+
+
+@dataclass(frozen=True)
+class Given:
+    """The words that were given for one option."""
+
+    words: list[str]
+    source: str = ""
+    """Where they were read, for an error: empty for the command line."""
+
+
+def parse(prog: str, verb: Verb[C], words: Sequence[str]) -> tuple[C, CommonOptions]:
+    """Read the words after the verb, and the recipe they name.
+
+    Raises:
+        InputError: one sentence about the first thing that is wrong.
+    """
+    options = verb.options()
+    given = _split(prog, options, words)
+    if "config" in given:
+        (path,) = given["config"].words
+        of_recipe = {name: o for name, o in options.items() if name not in ("config", "json")}
+        for name, values in read_recipe(path, of_recipe).items():
+            given.setdefault(name, Given(values, f" in {path}"))
+    missing = [o for name, o in options.items() if o.required and name not in given]
+    if missing:
+        names = " and ".join(option.shown for option in missing)
+        verb_form = "is" if len(missing) == 1 else "are"
+        raise InputError(f"{names} {verb_form} missing; write {_usage(prog, missing)}")
+    values = _typed(options, given)
+    return _built(verb.config, values), _built(CommonOptions, values)
+
+
+def show_help(prog: str, verb: Verb[Any]) -> None:
+    """Print what the verb does and its options."""
+    fields = [
+        (option.name, _annotated(option), dataclasses.field(**option.default_keyword()))
+        for option in verb.options().values()
+    ]
+    with contextlib.suppress(SystemExit):  # tyro ends the program after the help
+        tyro.cli(
+            dataclasses.make_dataclass("Options", fields, kw_only=True),
+            prog=prog,
+            description=textwrap.fill(" ".join((verb.run.__doc__ or "").split()), 80),
+            args=["--help"],
+            config=(tyro.conf.PositionalMetavarFromFieldName,),
+        )
+
+
+def wants_help(words: Sequence[str]) -> bool:
+    """Whether the words ask for help, before a `--` that ends the options."""
+    before = list(words[: words.index("--")]) if "--" in words else words
+    return "--help" in before or "-h" in before
+
+
+def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[str, Given]:
+    """Sort the words by option. An option that takes several values may also be repeated."""
+    given: dict[str, Given] = {}
+    places = [name for name, option in options.items() if option.positional]
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            for value in left:
+                _place(prog, places, given, value)
+            break
+        if not _is_flag(word):
+            _place(prog, places, given, word)
+            continue
+        name, values = _one_flag(prog, options, word, left)
+        if options[name].is_list and name in given:
+            values = given[name].words + values
+        given[name] = Given(values)
+    return given
+
+
+def _place(prog: str, places: list[str], given: dict[str, Given], value: str) -> None:
+    if not places:
+        raise InputError(f"unexpected argument {value!r} for {prog}; see {prog} --help")
+    given[places.pop(0)] = Given([value])
+
+
+def _one_flag(
+    prog: str, options: dict[str, Option], word: str, left: list[str]
+) -> tuple[str, list[str]]:
+    """The option that the word names and its values, taken from the words `left` of the line."""
+    flag, equals, attached = word.partition("=")
+    name = flag.removeprefix("--").replace("_", "-")
+    flags = {n: option for n, option in options.items() if not option.positional}
+    off = name.removeprefix("no-")
+    if name not in flags and name.startswith("no-") and off in flags and flags[off].is_switch:
+        _require_no_value(flag, equals)
+        return off, ["False"]
+    if name not in flags or not flag.startswith("--"):
+        near = nearest(name, flags)
+        remedy = f"perhaps you meant --{near[0]}" if near else f"see {prog} --help"
+        raise InputError(f"unrecognized option {flag} for {prog}; {remedy}")
+    option = flags[name]
+    if option.is_switch:
+        _require_no_value(flag, equals)
+        return name, ["True"]
+    values = [attached] if equals else []
+    while left and not _is_flag(left[0]) and left[0] != "--" and (option.is_list or not values):
+        values.append(left.pop(0))
+    if not values:
+        raise InputError(f"{option.shown} has no value; write {option.shown} {option.metavar}")
+    return name, values
+
+
+def _require_no_value(flag: str, equals: str) -> None:
+    if equals:
+        raise InputError(f"{flag} takes no value; write {flag} or --no-{flag.removeprefix('--')}")
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word is a flag; negative numbers and a lone dash are values."""
+    return word.startswith("-") and word.lstrip("-")[:1].isalpha()
+
+
+def _usage(prog: str, missing: list[Option]) -> str:
+    words = [o.shown if o.positional else f"{o.shown} {o.metavar}" for o in missing]
+    return f"`{prog} ... {' '.join(words)}`"
+
+
+def _typed(options: dict[str, Option], given: dict[str, Given]) -> dict[str, Any]:
+    """The values of the given options, by the names of their fields."""
+    try:
+        return _through_tyro({options[name]: words for name, words in given.items()})
+    except ValueError:
+        for name, words in given.items():
+            _explain(options[name], words)
+        raise
+
+
+def _explain(option: Option, given: Given) -> None:
+    """Raise the InputError for the option's words if they are what is wrong."""
+    try:
+        _through_tyro({option: given})
+    except ValueError:
+        found = " ".join(given.words)
+        near = nearest(found, option.choices)
+        hint = f"; perhaps you meant {near[0]}" if near else ""
+        raise InputError(
+            f"{option.shown}{given.source} is {found!r}, but must be {option.expected}{hint}"
+        ) from None
+
+
+def _through_tyro(given: dict[Option, Given]) -> dict[str, Any]:
+    """Let tyro convert the words of each option; a ValueError without text where it cannot."""
+    fields = [(option.name, option.type) for option in given]
+    words: list[str] = []
+    for option, values in given.items():
+        flag = f"--{option.name.replace('_', '-')}"
+        words += [flag, *values.words] if option.is_list else [f"{flag}={values.words[0]}"]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            parsed: object = tyro.cli(
+                cast(type[object], dataclasses.make_dataclass("Options", fields, kw_only=True)),
+                prog="",
+                args=words,
+                add_help=False,
+            )
+    except SystemExit:
+        raise ValueError from None
+    return vars(parsed)
+
+
+def _annotated(option: Option) -> Any:
+    """The option's type with what tyro shows of it."""
+    arg = tyro.conf.arg(
+        help=option.help, metavar=option.metavar, help_behavior_hint=option.default_hint
+    )
+    annotated = Annotated[option.type, arg]
+    return tyro.conf.Positional[annotated] if option.positional else annotated
+
+
+def _built(config: type[C], values: dict[str, Any]) -> C:
+    """The dataclass from the values, nested ones first; its own checks name the flag."""
+    arguments: dict[str, Any] = {}
+    for name, kind in get_type_hints(config).items():
+        if dataclasses.is_dataclass(kind):
+            arguments[name] = _built(cast(type[Any], kind), values)
+        elif name in values:
+            arguments[name] = values[name]
+    try:
+        return config(**arguments)
+    except InputError as error:
+        raise InputError(_with_flag(str(error), config)) from None
+
+
+def _with_flag(message: str, config: type[Any]) -> str:
+    """The message of a configuration, the field that it begins with written as its flag."""
+    name, space, rest = message.partition(" ")
+    is_field = any(field.name == name for field in dataclasses.fields(config))
+    return f"--{name.replace('_', '-')}{space}{rest}" if is_field else message

@@ -1,0 +1,203 @@
+"""What the command says: results on standard output, everything else on standard error."""
+
+import json
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_SECONDS_BETWEEN_LINES = 5.0
+_WIDTH_OF_A_FILE = 110
+
+READ_FVU = "share of the variance missed: 0 is perfect, 1 as bad as the mean row"
+
+Update = Callable[[int, int, str], None]
+"""Told about progress: units done, units in all, and what else to show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The result of a verb: for programs, for people, and for the shell."""
+
+    values: dict[str, Any]
+    """What `--json` prints."""
+    shown: Sequence["RenderableType"] = field(default_factory=tuple)
+    """What a person reads: lines of text and tables."""
+    status: int = 0
+
+
+class Terminal:
+    """Standard error, where a person follows the work: sentences and progress."""
+
+    def __init__(self) -> None:
+        self._console = _console(sys.stderr)
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence on a line of its own."""
+        self._console.print(sentence)
+
+    @contextmanager
+    def progress(self, title: str, unit: str) -> Generator[Update]:
+        """Give a function that shows progress: a bar on a terminal, else a line now and then."""
+        pace = _Pace()
+        if self._console.is_terminal:
+            with _bar(self._console, title, unit, pace) as update:
+                yield update
+        else:
+            yield _Lines(self.say, title, unit, pace).update
+
+
+def write_json(values: dict[str, Any]) -> None:
+    """Print one JSON object on standard output; NaN and infinity, which JSON lacks, become null."""
+    sys.stdout.write(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def write_report(report: Report) -> None:
+    """Print for a person what the verb found."""
+    console = _console(sys.stdout)
+    for item in report.shown:
+        if console.is_terminal:
+            console.print(item)
+            continue
+        with console.capture() as captured:
+            console.print(item)
+        # Tables are padded with spaces on the right, which a file has no use for.
+        for line in captured.get().splitlines():
+            sys.stdout.write(f"{line.rstrip()}\n")
+    sys.stdout.flush()
+
+
+def table(*rows: tuple[str, str, str]) -> "RenderableType":
+    """A table of measures: name, value, and how to read it."""
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column(style="dim")
+    for row in rows:
+        grid.add_row(*row)
+    return grid
+
+
+def next_command(*words: str) -> str:
+    """The line that says what to type next, quoted for the shell."""
+    return f"next: {shlex.join(('sparsteer', *words))}"
+
+
+def count(number: float) -> str:
+    """A whole number with separators."""
+    return f"{number:,.0f}"
+
+
+def share(number: float) -> str:
+    """A share of 1 in percent."""
+    return f"{100 * number:.1f}%"
+
+
+def size(n_bytes: float) -> str:
+    """Bytes in decimal units."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes:.0f} bytes"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 3.2 s, 4:05 or 1:02:03."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Pace:
+    """Units for each second since the first update, and the time that is left."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def text(self, done: int, total: int, unit: str) -> str:
+        """`unit`/s and the time left; empty before there are two updates to compare."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, done
+        passed, units = now - self._first[0], done - self._first[1]
+        if not passed or units <= 0:
+            return ""
+        pace = f"{count(units / passed)} {unit}/s"
+        left = (total - done) * passed / units
+        return f"{pace}, {duration(left)} left" if left else pace
+
+
+class _Lines:
+    """Progress where nobody watches a bar: a line every few seconds, and the last."""
+
+    def __init__(self, say: Callable[[str], None], title: str, unit: str, pace: _Pace) -> None:
+        self._say, self._title, self._unit, self._pace = say, title, unit, pace
+        self._next = 0.0
+
+    def update(self, done: int, total: int, more: str) -> None:
+        pace = self._pace.text(done, total, self._unit)
+        if time.monotonic() < self._next and done < total:
+            return
+        self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
+        parts = (f"{count(done)} of {count(total)} {self._unit}", pace, more)
+        self._say(f"{self._title}: {', '.join(part for part in parts if part)}")
+
+
+@contextmanager
+def _bar(console: "Console", title: str, unit: str, pace: _Pace) -> Generator[Update]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[more]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, more="")
+
+        def update(done: int, total: int, more: str) -> None:
+            parts = (pace.text(done, total, unit), more)
+            text = ", ".join(part for part in parts if part)
+            bar.update(task, completed=done, total=total, more=text)
+
+        yield update
+
+
+def _console(file: TextIO) -> "Console":
+    from rich.console import Console
+
+    # A file or a pipe has no width of its own; markup would eat brackets in paths.
+    console = Console(file=file, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
+        console.soft_wrap = True
+    return console
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - any JSON
+        case list() | tuple():
+            return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType] - any JSON
+        case Path():
+            return str(value)
+        case _:
+            return value

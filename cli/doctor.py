@@ -1,0 +1,118 @@
+"""The verb `doctor`."""
+
+import importlib.util
+import platform
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from .console import Report, Terminal, size
+from .machine import (
+    REQUIRED,
+    Problem,
+    cache_space,
+    devices,
+    memory,
+    network,
+    packages,
+    training_step,
+    triton_state,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """What to look at."""
+
+    network: bool = False
+    """Also see whether pip's package index and the Hugging Face hub can be reached."""
+
+
+def run(options: DoctorOptions, terminal: Terminal) -> Report:
+    """Say what is installed, on which device, which kernels run, and what would fail.
+
+    Every problem comes with its remedy. The exit status is 1 if something essential is broken.
+    """
+    problems: list[Problem] = []
+    found = packages(problems)
+    values: dict[str, Any] = {
+        "sparsteer": found["sparsteer"],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": found,
+    }
+    lines = [
+        f"sparsteer {found['sparsteer']}, Python {values['python']}, {values['platform']}",
+        "packages  " + ", ".join(f"{name} {found[name] or 'missing'}" for name in REQUIRED),
+    ]
+    if found["torch"]:
+        values |= _hardware(problems, lines)
+    values |= _storage(problems, lines)
+    if options.network:
+        terminal.say("asking pip's index and the hub")
+        values["network"] = network(problems)
+        answers = (f"{name} {'ok' if ok else 'silent'}" for name, ok in values["network"].items())
+        lines.append(f"network   {', '.join(answers)}")
+    broken = any(problem.essential for problem in problems)
+    values |= {"ok": not broken, "problems": [vars(problem) for problem in problems]}
+    lines += [f"problem   {problem.what}: {problem.remedy}" for problem in problems]
+    lines.append(_verdict(problems, broken))
+    return Report(values=values, shown=lines, status=int(broken))
+
+
+def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
+    """Devices, the kernels that run on each, free cores and memory."""
+    from ..training.threads import free_cores
+
+    found = devices(problems)
+    triton = triton_state()
+    for device in found:
+        device["training_step"] = training_step(device["device"], problems)
+        works = "a training step runs" if device["training_step"] else "a training step fails"
+        kernels = f"kernels: {device['kernels']}; {works}"
+        lines.append(f"{device['device']:<9} {device['name']}, {kernels}")
+    free, (total_bytes, free_bytes) = free_cores(), memory(problems)
+    lines += [
+        f"triton    {triton['note']}",
+        f"cores     {free} free of {found[0]['cores']} (threads that training would use)",
+        f"memory    {size(free_bytes)} free of {size(total_bytes)}",
+    ]
+    return {
+        "devices": found,
+        "triton": triton,
+        "free_cores": free,
+        "memory": {"total_bytes": total_bytes, "free_bytes": free_bytes},
+    }
+
+
+def _storage(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
+    """The cache folder, what was fetched, and whether pip is there to fetch more."""
+    from ..sae.fetch import ARTEFACTS, cache_folder, is_fetched
+
+    folder, free_bytes = cache_folder(), cache_space(problems)
+    fetched = {name: is_fetched(name) for name in ARTEFACTS}
+    pip = importlib.util.find_spec("pip") is not None
+    if not pip:
+        problems.append(
+            Problem(
+                "pip is not installed, so nothing can be fetched by name",
+                f"{sys.executable} -m ensurepip",
+            )
+        )
+    here = [name for name, is_here in fetched.items() if is_here]
+    others = [name for name, is_here in fetched.items() if not is_here]
+    lines.append(f"cache     {folder}, {size(free_bytes)} free on its disk")
+    lines.append(f"fetched   {', '.join(here) or 'nothing yet'}")
+    if others:
+        lines.append(f"          not yet: {', '.join(others)} (sparsteer fetch NAME)")
+    return {
+        "cache": {"path": str(folder), "free_bytes": free_bytes},
+        "fetched": fetched,
+        "pip": pip,
+    }
+
+
+def _verdict(problems: list[Problem], broken: bool) -> str:
+    if broken:
+        return "not usable before the problems above are mended"
+    return "usable, with the limits above" if problems else "all is well"

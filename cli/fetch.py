@@ -1,0 +1,78 @@
+"""The verb `fetch`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..sae.errors import InputError
+from .console import Report, Terminal, next_command, size
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchOptions:
+    """What to fetch."""
+
+    name: str | None = None
+    """Name of a model or text, as --list shows it."""
+
+    list: bool = False
+    """Show what can be fetched, from where, and under which licence."""
+
+    def __post_init__(self) -> None:
+        if self.list == (self.name is not None):
+            raise InputError("give either NAME, the name of a model or text, or --list")
+
+
+def run(options: FetchOptions, terminal: Terminal) -> Report:
+    """Bring a named model or text into the local cache, its checksum verified.
+
+    What is there already is checked and not fetched again.
+    """
+    return _one(options.name, terminal) if options.name else _all()
+
+
+def _one(name: str, terminal: Terminal) -> Report:
+    from ..sae.fetch import ARTEFACTS, fetch
+
+    path = fetch(name, progress=terminal.say)
+    artefact = ARTEFACTS[name]
+    values = {
+        "name": name,
+        "path": str(path),
+        "origin": artefact.origin,
+        "licence": artefact.licence,
+    }
+    shown = (f"{name} is in {path}", f"{artefact.summary}; licence: {artefact.licence}")
+    return Report(values=values, shown=shown)
+
+
+def _all() -> Report:
+    from rich.table import Table
+
+    from ..sae.fetch import ARTEFACTS, cached_path, is_fetched
+
+    entries: list[dict[str, Any]] = []
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("name", "download", "fetched", "what", "origin", "licence"):
+        grid.add_column(heading, no_wrap=heading in ("name", "download"))
+    for artefact in ARTEFACTS.values():
+        fetched = is_fetched(artefact.name)
+        entries.append(
+            {
+                "name": artefact.name,
+                "summary": artefact.summary,
+                "bytes": artefact.size,
+                "origin": artefact.origin,
+                "licence": artefact.licence,
+                "fetched": fetched,
+                "path": str(cached_path(artefact.name)),
+            }
+        )
+        grid.add_row(
+            artefact.name,
+            size(artefact.size),
+            "yes" if fetched else "no",
+            artefact.summary,
+            artefact.origin,
+            artefact.licence,
+        )
+    return Report(values={"artefacts": entries}, shown=(grid, next_command("fetch", "NAME")))

