@@ -74,7 +74,7 @@ def density_histogram(rates_F: Float[Tensor, "F"]) -> dict[str, Any]:
     counts = torch.bincount(bins, minlength=len(edges) - 1)
     return {
         "log10_edges": _DENSITY_EDGES,
-        "latents": counts.tolist(),
+        "latents": [int(count) for count in counts],
         "dead": int((rates_F == 0).sum()),
     }
 
@@ -98,8 +98,8 @@ def spliced_losses(
         "loss_mean_ablated": mean_D.expand_as,
     }
     sums, n_tokens = dict.fromkeys(edits, 0.0), 0
-    batches = zip(tokens_CL.split(_CONTEXTS_AT_ONCE), mask_CL.split(_CONTEXTS_AT_ONCE), strict=True)
-    for tokens_BL, mask_BL in batches:
+    batches = (torch.split(tensor, _CONTEXTS_AT_ONCE) for tensor in (tokens_CL, mask_CL))
+    for tokens_BL, mask_BL in zip(*batches, strict=True):
         replaced_BL1 = rearrange(~site.model.left_out(tokens_BL, mask_BL), "b l -> b l 1")
         counted_BT = mask_BL[:, 1:]
         n_tokens += int(counted_BT.sum())

@@ -135,7 +135,7 @@ def evaluate_rows(
     """The measures over at most `limit` held-out rows of the cache."""
     measures = ReconstructionMetrics(sae)
     held_out_ND = cache.held_out(site=site, limit=limit)
-    for rows_BD in held_out_ND.split(_EVAL_ROWS_AT_ONCE):
+    for rows_BD in torch.split(held_out_ND, _EVAL_ROWS_AT_ONCE):
         measures.update(rows_BD.to(sae.W_dec.device))
     return measures
 

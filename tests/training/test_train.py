@@ -1,0 +1,231 @@
+"""Whole runs: exact resume, the run folder, held-out figures, and what is refused."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sparsteer.sae import InputError, SparseAutoencoder
+from sparsteer.training.cache import ActivationCache
+from sparsteer.training.checkpoint import restore_newest, save_checkpoint
+from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.train import evaluate_rows, train
+from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
+
+TRAINER = TrainerConfig(
+    tokens=40 * 128,
+    batch_size=128,
+    lr=3e-3,
+    dead_after_tokens=300,
+    log_every=4,
+    eval_every=16,
+    eval_rows=200,
+    checkpoint_every=8,
+    device="cpu",
+)
+
+
+def config_of(cache: Path, out: Path, activation: Any = "topk", **changes: Any) -> TrainConfig:
+    return TrainConfig(
+        cache=str(cache),
+        out=str(out),
+        activation=activation,
+        n_latents=70,
+        k=4 if activation == "topk" else None,
+        trainer=dataclasses.replace(TRAINER, **changes),
+    )
+
+
+class Killed(Exception):
+    """Stands in for a kill: nothing in the code catches it."""
+
+
+def train_until(config: TrainConfig, step: int) -> None:
+    """Train and die right after the step was reported."""
+
+    def report(done: int, total: int, figures: dict[str, float]) -> None:
+        if done >= step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, report=report)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return SparseAutoencoder.load(run).state_dict()
+
+
+def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    lines = json.loads(json.dumps(lines))
+    for name in ("seconds", "tokens_per_second", "run"):
+        lines[-1]["summary"].pop(name)
+    return lines
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    for name, tensor in weights(left).items():
+        assert torch.equal(tensor, weights(right)[name]), name
+    assert without_times(metrics_of(left)) == without_times(metrics_of(right))
+
+
+@pytest.mark.parametrize("activation", ["topk", "top_afa"])
+@pytest.mark.parametrize("step", [4, 20, 39], ids=["before-a-checkpoint", "middle", "end"])
+def test_a_killed_run_ends_with_the_same_bits(
+    planted_cache: Path, tmp_path: Path, activation: str, step: int
+) -> None:
+    train(config_of(planted_cache, tmp_path / "whole", activation))
+    killed = config_of(planted_cache, tmp_path / "killed", activation)
+    train_until(killed, step)
+    said: list[str] = []
+    train(killed, say=said.append)
+    if step > 8:
+        assert f"goes on from step {step // 8 * 8 if step < 40 else 32}" in said[0]
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_the_bits_do_not_depend_on_the_threads(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        for threads in ("1", "2"):
+            monkeypatch.setenv("SPARSTEER_THREADS", threads)
+            train(config_of(planted_cache, tmp_path / threads))
+            assert torch.get_num_threads() == int(threads)
+    finally:
+        torch.set_num_threads(1)
+    assert_same_run(tmp_path / "1", tmp_path / "2")
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(planted_cache: Path, tmp_path: Path) -> None:
+    train(config_of(planted_cache, tmp_path / "whole"))
+    config = config_of(planted_cache, tmp_path / "killed")
+    train_until(config, 28)
+    newest = tmp_path / "killed" / "checkpoints" / "step-24" / "trainer.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    said: list[str] = []
+    train(config, say=said.append)
+    assert "step-24 is broken and passed over" in said[0]
+    assert "goes on from step 16" in said[1]
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_checkpoints_rotate_and_restore_everything(planted_cache: Path, tmp_path: Path) -> None:
+    config = config_of(planted_cache, tmp_path / "run")
+    train_until(config, 36)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-24", "step-32"]
+    cache = ActivationCache(planted_cache)
+    trainer = Trainer(SparseAutoencoder(config.sae_config(12), seed=9), config.trainer)
+    restore_newest(checkpoints, trainer, print)
+    assert trainer.steps_done == 32
+    save_checkpoint(tmp_path / "again", trainer, seconds=1.0, keep=1)
+    other = Trainer(SparseAutoencoder(config.sae_config(12), seed=5), config.trainer)
+    assert restore_newest(tmp_path / "again", other, print) == 1.0
+    batches = cache.batches(128, start=32)
+    for _, rows in zip(range(3), batches, strict=False):
+        assert all(map(torch.equal, trainer.step(rows), other.step(rows)))
+    batches.close()
+    assert torch.equal(trainer.tokens_since_fired, other.tokens_since_fired)
+
+
+def test_a_finished_run_is_not_trained_again(planted_cache: Path, tmp_path: Path) -> None:
+    config = config_of(planted_cache, tmp_path / "run")
+    summary = train(config)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    said: list[str] = []
+    assert train(config, say=said.append) == summary
+    assert "complete" in said[0]
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_run_folder_and_its_figures(planted_cache: Path, tmp_path: Path) -> None:
+    config = config_of(planted_cache, tmp_path / "run")
+    summary = train(config)
+    run = tmp_path / "run"
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "sae"} <= {
+        path.name for path in run.iterdir()
+    }
+    lines = metrics_of(run)
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == sorted(set(steps)) and steps[-1] == 40
+    assert [line["step"] for line in lines if "held_out" in line] == [16, 32]
+    assert lines[-1]["summary"] == summary
+    assert summary["tokens"] == 40 * 128 and summary["tokens_per_second"] > 0
+
+    cache, sae = ActivationCache(planted_cache), SparseAutoencoder.load(run)
+    x = cache.held_out(limit=200).double()
+    x_hat = sae(x.float()).detach().double()
+    fvu = float((x - x_hat).square().sum() / (x - x.mean(0)).square().sum())
+    assert summary["held_out"]["fvu"] == pytest.approx(fvu, rel=1e-6)
+    assert fvu < 0.8
+    assert sae.origin is not None and sae.origin.site == cache.sites[0]
+    assert float(sae.input_scale) != 1
+
+
+def test_held_out_rows_are_limited(planted_cache: Path) -> None:
+    cache = ActivationCache(planted_cache)
+    sae = SparseAutoencoder(TrainConfig(cache="c", out="o", n_latents=70, k=4).sae_config(12))
+    assert evaluate_rows(sae, cache, cache.sites[0], 50).result()["rows"] == 50
+
+
+def test_another_configuration_in_the_folder_is_refused(
+    planted_cache: Path, tmp_path: Path, write_cache: Callable[..., Path]
+) -> None:
+    train_until(config_of(planted_cache, tmp_path / "run"), 12)
+    before = sorted(path for path in (tmp_path / "run").rglob("*"))
+    with pytest.raises(InputError, match="trainer") as caught:
+        train(config_of(planted_cache, tmp_path / "run", seed=3))
+    assert "\n" not in str(caught.value)
+    other = write_cache(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="cache"):
+        train(config_of(other, tmp_path / "run"))
+    assert sorted(path for path in (tmp_path / "run").rglob("*")) == before
+
+
+def test_a_folder_with_other_things_is_refused(planted_cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is not a run"):
+        train(config_of(planted_cache, tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_nan_in_the_data_at_the_start_stops_the_run(
+    tmp_path: Path, write_cache: Callable[..., Path]
+) -> None:
+    bad = write_cache(tmp_path / "bad", bad_row=True)
+    with pytest.raises(ValueError, match="not finite"):
+        train(config_of(bad, tmp_path / "run"))
+    assert not (tmp_path / "run" / "sae").exists()
+
+
+def test_nan_in_the_middle_stops_the_run_and_keeps_its_checkpoint(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(config_of(planted_cache, tmp_path / "whole"))
+    config = config_of(planted_cache, tmp_path / "run")
+    step = Trainer.step
+
+    def poisoned(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        return step(trainer, x * torch.nan if trainer.steps_done == 21 else x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", poisoned)
+        with pytest.raises(NonFiniteLoss, match="loss of step 21"):
+            train(config)
+    train(config)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_batch_larger_than_the_cache_is_refused(planted_cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch_size is 100,000"):
+        train(config_of(planted_cache, tmp_path / "run", batch_size=100_000, tokens=100_000))
+    assert not (tmp_path / "run" / "checkpoints").exists()
