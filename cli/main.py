@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 from ..sae.errors import InputError
 from ..sae.files import nearest
+from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
 from ..training.config import CacheConfig, EvalConfig, TrainConfig
-from . import cache, doctor, evaluate, fetch, train
+from . import cache, doctor, evaluate, features, fetch, pick, train
 from .arguments import Verb, parse, show_help, wants_help
 from .console import Terminal, write_json, write_report
 from .failures import sentence
@@ -29,6 +30,10 @@ VERBS: dict[str, Verb[Any]] = {
     "cache": Verb(config=CacheConfig, run=cache.run, resumes="from the last whole shard"),
     "train": Verb(config=TrainConfig, run=train.run, resumes="from the last checkpoint"),
     "eval": Verb(config=EvalConfig, run=evaluate.run, positional=("sae",)),
+    "features build": Verb(config=BuildConfig, run=features.build, positional=("run",)),
+    "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
+    "features find": Verb(config=FindConfig, run=features.find, positional=("run",)),
+    "pick": Verb(config=PickConfig, run=pick.run, positional=("run", "action", "feature")),
 }
 """Every verb; one of two words, such as "features build", is written so."""
 

@@ -1,0 +1,213 @@
+"""The verbs `features build`, `features show` and `features find`."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..steering.features.config import BuildConfig, FindConfig, ShowConfig
+from .console import Report, Terminal, count, duration, next_command, share, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from ..steering.features.index import Example, Feature, FeatureIndex, RankedToken
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_HEAT = ("", "on #4a2f00", "on #7a4b00", "on #ad6a00", "on #e08a00")
+"""Background of a token by its activation; colour only repeats what marks and numbers say."""
+
+_PEAK_TEXTS = 4
+
+
+def build(config: BuildConfig, terminal: Terminal) -> Report:
+    """Build the feature index: examples, statistics, tokens and neighbours of every latent.
+
+    RUN is the folder of a run. An index that is there already is replaced.
+    """
+    from ..steering.features.build import build_index
+
+    started = time.perf_counter()
+    with terminal.progress("indexing", "rows") as update:
+        values = build_index(
+            config, say=terminal.say, report=lambda done, total, _: update(done, total, "")
+        )
+    seconds = time.perf_counter() - started
+    rows = (
+        ("rows", count(values["rows"]), f"activations of {values['model']} at {values['site']}"),
+        ("latents", count(values["n_latents"]), f"{count(values['never_fired'])} never fired"),
+        ("examples", count(values["examples"]), "top ones of each latent, and as many random ones"),
+        ("time", duration(seconds), "of this command"),
+    )
+    shown = (
+        f"the feature index lies in {values['index']}",
+        table(*rows),
+        next_command("features show", config.run, "N"),
+    )
+    return Report(values={**values, "seconds": seconds}, shown=shown)
+
+
+def show(config: ShowConfig, terminal: Terminal) -> Report:
+    """Show a feature: statistics, the tokens that it promotes, and places where it fires.
+
+    RUN is the folder of a run with a feature index, FEATURE the number of a latent. The token on
+    which the feature fires stands between double brackets.
+    """
+    from ..steering.features.index import FeatureIndex
+
+    index = FeatureIndex.of_run(config.run)
+    feature = index.feature(config.feature)
+    shown: list[RenderableType] = [
+        f"feature {feature.feature} of {config.run}, on {count(index.manifest['rows'])} rows at "
+        f"{index.manifest['site']}; activations are in {index.manifest['unit']}",
+        *_statistics(feature),
+    ]
+    if feature.fired:
+        most = feature.max_activation
+        for title, examples in (
+            ("largest activations, one for each context:", feature.top),
+            ("random ones of all its activations:", feature.random),
+        ):
+            shown += ["", title, *(_example(e, most) for e in examples[: config.examples])]
+    return Report(values={**feature.to_dict(), "unit": index.manifest["unit"]}, shown=shown)
+
+
+def find(config: FindConfig, terminal: Terminal) -> Report:
+    """Rank the features that tell two files of texts apart.
+
+    RUN is the folder of a run. If it has a feature index, the tokens on which each feature fires
+    most are shown beside it.
+    """
+    from ..steering.features.search import find as find_in_files
+
+    values = find_in_files(config, say=terminal.say)
+    best = values["features"][0]["feature"] if values["features"] else "N"
+    shown = (
+        f"features of {config.run} by {config.rank_by}, of {count(values['considered'])} that fire "
+        f"in at least {share(config.min_firing)} of the positive texts:",
+        _found_table(values, _index_of(config.run, values["sae"])),
+        *_found_context(values),
+        next_command("features show", config.run, str(best)),
+    )
+    return Report(values=values, shown=shown)
+
+
+def _statistics(feature: "Feature") -> "list[RenderableType]":
+    edges, counts = feature.histogram_edges, feature.histogram
+    used = [number for number, firings in enumerate(counts) if firings]
+    rows = [
+        ("fired", count(feature.fired), "rows"),
+        ("density", f"{100 * feature.density:.4g}%", "share of the rows on which it fires"),
+    ]
+    if not used:
+        return [table(*rows), "it never fired, so there is nothing more to show"]
+    inside = counts[used[0] : used[-1] + 1]
+    bars = "".join(_BARS[-(-firings * (len(_BARS) - 1) // max(inside))] for firings in inside)
+    low, high = edges[used[0]], edges[used[-1] + 1]
+    rows += [
+        (
+            "max",
+            f"{feature.max_activation:.4g}",
+            "largest activation, the unit of steering strength",
+        ),
+        ("p99", f"{feature.p99_activation:.4g}", "99 in 100 firings do not exceed it"),
+        ("median", f"{feature.median_activation:.4g}", "half of its firings do not exceed it"),
+        ("mean", f"{feature.mean_activation:.4g}", "mean activation where it fires"),
+    ]
+    return [
+        table(*rows),
+        f"histogram: |{bars}|",
+        f"firings by activation, from {low:.3g} to {high:.3g}, four bars for each doubling "
+        f"(highest bar {count(max(inside))} firings)",
+        *_tokens("raises the logit of", feature.promoted),
+        *_tokens("lowers the logit of", feature.suppressed),
+        "nearest decoder directions: "
+        + ", ".join(f"{n.feature} (cosine {n.cosine:.2f})" for n in feature.neighbours),
+    ]
+
+
+def _tokens(title: str, tokens: "tuple[RankedToken, ...] | None") -> list[str]:
+    from ..steering.features.vocabulary import visible
+
+    if tokens is None:
+        return []
+    return [f"{title}: " + "  ".join(f"'{visible(t.text)}' {t.logit:+.1f}" for t in tokens)]
+
+
+def _example(example: "Example", most: float) -> "Text":
+    """A line: activation, place, and the tokens with the peak between brackets."""
+    from rich.text import Text
+
+    from ..steering.features.vocabulary import visible
+
+    line = Text(f"{example.activation:8.3f}  doc {example.document} token {example.position}  ")
+    if not example.starts_document:
+        line.append("…")
+    # Of a character made of several tokens, the first has the text.
+    marked = max(n for n in range(example.peak + 1) if example.texts[n] or n == 0)
+    for number, (text, activation) in enumerate(
+        zip(example.texts, example.activations, strict=True)
+    ):
+        style = _HEAT[math.ceil(min(activation / most, 1) * (len(_HEAT) - 1))]
+        if number == marked:
+            line.append(f"⟦{visible(text)}⟧", f"bold {style}")
+        else:
+            line.append(visible(text), style)
+    return line
+
+
+def _index_of(run: str, sae: str) -> "FeatureIndex | None":
+    """The index of the run; None if none has been built yet."""
+    from pathlib import Path
+
+    from ..steering.features.index import FeatureIndex
+    from ..steering.features.layout import FOLDER
+
+    return FeatureIndex(run, sae=sae) if (Path(run) / FOLDER).exists() else None
+
+
+def _found_table(values: dict[str, Any], index: "FeatureIndex | None") -> "RenderableType":
+    from rich.table import Table
+
+    from ..steering.features.vocabulary import visible
+
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    names = ("feature", "AUROC mean", "AUROC max", "difference", "fires in +", "fires in -")
+    for name in names:
+        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("fires most on" if index else "")
+    for found in values["features"]:
+        peaks = index.peak_texts(found["feature"], _PEAK_TEXTS) if index else []
+        grid.add_row(
+            str(found["feature"]),
+            f"{found['auroc_mean']:.3f}",
+            f"{found['auroc_max']:.3f}",
+            f"{found['difference']:+.4g}",
+            share(found["firing_positive"]),
+            share(found["firing_negative"]),
+            " ".join(f"'{visible(peak)}'" for peak in peaks),
+        )
+    return grid
+
+
+def _found_context(values: dict[str, Any]) -> list[str]:
+    """What the ranking is to be held against, and what was not read."""
+    positive, negative = values["positive"], values["negative"]
+    lines = [
+        f"texts: {count(positive['texts'])} positive of {positive['mean_length']:.1f} tokens and "
+        f"{count(negative['texts'])} negative of {negative['mean_length']:.1f} on average",
+        f"length alone: AUROC {values['length_auroc']:.3f} (0.5 tells nothing; far from it, take "
+        "texts of like lengths)",
+        f"chance alone: best {values['rank_by']} {values['chance']:.3f} with the labels shuffled",
+    ]
+    for name, side in (("positive", positive), ("negative", negative)):
+        if side["truncated"]:
+            lines.append(
+                f"{count(side['truncated'])} {name} texts were cut; --max-length reads more of them"
+            )
+        if side["without_content"]:
+            lines.append(
+                f"{count(side['without_content'])} {name} texts have no token that counts and were "
+                "left out"
+            )
+    return lines

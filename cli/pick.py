@@ -1,0 +1,46 @@
+"""The verb `pick`."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from ..steering.features.config import PickConfig
+from .console import Report, Terminal
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ..steering.features.picks import Picks
+
+
+def run(config: PickConfig, terminal: Terminal) -> Report:
+    """Add, remove or list the picked features of a run.
+
+    RUN is the folder of a run, ACTION is add, remove or list, FEATURE the number to add or remove.
+    Adding a feature again changes what is given of it.
+    """
+    from ..steering.features.picks import FILE, change_picks
+
+    picks = change_picks(config)
+    shown: tuple[RenderableType, ...] = (
+        (f"{len(picks.picks)} picks in {config.run}/{FILE}:", _table(picks))
+        if picks.picks
+        else (f"nothing is picked; add a feature with `sparsteer pick {config.run} add N`",)
+    )
+    return Report(values=dataclasses.asdict(picks), shown=shown)
+
+
+def _table(picks: "Picks") -> "RenderableType":
+    from rich.table import Table
+
+    from ..steering.features.vocabulary import visible
+
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column("feature", justify="right")
+    grid.add_column("strength", justify="right")
+    grid.add_column("label")
+    grid.add_column("note")
+    for pick in picks.picks:
+        grid.add_row(
+            str(pick.feature), f"{pick.strength:+g}", visible(pick.label), visible(pick.note)
+        )
+    return grid

@@ -1,0 +1,212 @@
+"""Build the feature index of a run: one pass over an activation cache, then the directions.
+
+RUN/features/ holds `manifest.json`, `statistics.parquet`, `vocabulary.parquet` and arrays that are
+read by memory map; docs/features.md describes each.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ...sae.autoencoder import SparseAutoencoder
+from ...sae.errors import InputError
+from ...sae.files import atomic_folder, remove_leftovers, write_json
+from ...sae.language_model import LanguageModel
+from ...training.cache import ActivationCache
+from ...training.manifest import ShardEntry
+from ...training.threads import use_free_cores
+from ...training.train import resolve_device
+from .collect import ROWS_AT_ONCE, Collected, collect
+from .config import BuildConfig
+from .directions import Best, decoder_neighbours, promoted_tokens
+from .hashing import sae_fingerprint
+from .layout import FOLDER, FORMAT, MANIFEST, STATISTICS, UNIT, VERSION, VOCABULARY
+from .parquet import write_columns
+from .statistics import LatentStatistics
+from .tables import ExampleTable
+from .vocabulary import load_tokenizer, token_bytes
+from .windows import pieces
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""Told after each piece: rows done, rows in all, figures (none)."""
+
+
+def build_index(
+    config: BuildConfig,
+    *,
+    say: Callable[[str], None] = lambda sentence: None,
+    report: Report = lambda done, total, figures: None,
+) -> dict[str, Any]:
+    """Build RUN/features/, which appears whole and replaces an older one.
+
+    Args:
+        config: what to read and how much to keep.
+        say: sentences for a person.
+        report: progress, after every 8,192 rows or so.
+
+    Returns:
+        index (its folder), rows, n_latents, never_fired, and what the manifest holds.
+
+    Raises:
+        InputError: run, cache and language model do not belong together.
+    """
+    use_free_cores()
+    device = resolve_device(config.device)
+    sae = SparseAutoencoder.load(Path(config.run) / "sae").to(device)
+    cache = ActivationCache(config.cache)
+    site = _fitting_site(sae, cache, config)
+    shards = _first_shards(cache, config.rows)
+    # Before the pass, so that a model that is missing or another one is found at once.
+    tokens, best = _read_language_model(sae, cache, config, device, say)
+    collected = _collect(sae, cache, shards, site, config, device, report)
+    best["neighbour"] = decoder_neighbours(sae.W_dec, config.neighbours)
+    edges, counts_FH = collected.statistics.histogram()
+    arrays: dict[str, Tensor] = {"histogram": counts_FH}
+    arrays |= _example_arrays("top", collected.top) | _example_arrays("random", collected.random)
+    for name, (numbers, values) in best.items():
+        arrays |= {f"{name}_numbers": numbers, f"{name}_values": values}
+    n_rows = sum(entry.rows for entry in shards)
+    manifest = {
+        **_identity(sae, cache, site),
+        "rows": n_rows,
+        "n_latents": sae.config.n_latents,
+        "examples": config.examples,
+        "before": config.before,
+        "after": config.after,
+        "seed": config.seed,
+        "promoted": "promoted" in best,
+        "unit": UNIT,
+        "histogram_edges": [float(edge) for edge in edges],
+    }
+    folder = Path(config.run) / FOLDER
+    remove_leftovers(config.run, FOLDER)
+    with atomic_folder(folder) as temporary:
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array.cpu().numpy(), allow_pickle=False)
+        write_columns(temporary / STATISTICS, _statistics(collected.statistics, n_rows))
+        write_columns(temporary / VOCABULARY, {"bytes": tokens})
+        write_json(temporary / MANIFEST, manifest)
+    never_fired = int((collected.statistics.fired == 0).sum())
+    return {"index": str(folder), "never_fired": never_fired, **manifest}
+
+
+def _collect(
+    sae: SparseAutoencoder,
+    cache: ActivationCache,
+    shards: list[ShardEntry],
+    site: str,
+    config: BuildConfig,
+    device: str,
+    report: Report,
+) -> Collected:
+    total = sum(entry.rows for entry in shards)
+    done = 0
+
+    def progress(n_rows: int) -> None:
+        nonlocal done
+        done += n_rows
+        report(done, total, {})
+
+    return collect(
+        sae,
+        pieces(cache, shards, site, ROWS_AT_ONCE, device),
+        examples=config.examples,
+        before=config.before,
+        after=config.after,
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def _first_shards(cache: ActivationCache, rows: int | None) -> list[ShardEntry]:
+    """The shards from the first on that hold at least so many rows together."""
+    chosen: list[ShardEntry] = []
+    n_rows = 0
+    for entry in cache.manifest.shards:
+        if rows is not None and n_rows >= rows:
+            break
+        chosen.append(entry)
+        n_rows += entry.rows
+    return chosen
+
+
+def _fitting_site(sae: SparseAutoencoder, cache: ActivationCache, config: BuildConfig) -> str:
+    """The site of the cache to read; an InputError if the cache does not suit the autoencoder."""
+    origin, manifest = sae.origin, cache.manifest
+    if sae.config.d_model != cache.d_model:
+        raise InputError(
+            f"the autoencoder of {config.run} reads activations of width {sae.config.d_model}, but "
+            f"{config.cache} holds width {cache.d_model}; give a cache of the model it was "
+            "trained on"
+        )
+    if origin is not None and origin.weights_hash != manifest.weights_hash:
+        raise InputError(
+            f"{config.cache} is of the language model {manifest.model}, whose weights are not "
+            f"those of {origin.model}, which the autoencoder of {config.run} was trained on; give "
+            "a cache of that model"
+        )
+    if config.site is None and origin is not None:
+        return cache.site_name(origin.site)
+    return cache.site_name(config.site)
+
+
+def _read_language_model(
+    sae: SparseAutoencoder,
+    cache: ActivationCache,
+    config: BuildConfig,
+    device: str,
+    say: Callable[[str], None],
+) -> tuple[list[bytes], dict[str, Best]]:
+    """The bytes of every token; promoted and suppressed tokens unless they are left out."""
+    source = config.model or cache.manifest.model
+    if not config.promoted:
+        return token_bytes(load_tokenizer(source, say)), {}
+    model = LanguageModel.load(source, device=device, progress=say)
+    if model.weights_hash != cache.manifest.weights_hash:
+        raise InputError(
+            f"{source} has other weights than the model that {config.cache} was made with; give "
+            "--model with the right one, or --promoted 0 to use its tokenizer alone"
+        )
+    say("finding the tokens that each latent promotes")
+    promoted, suppressed = promoted_tokens(model, sae.W_dec, config.promoted)
+    return token_bytes(model.tokenizer), {"promoted": promoted, "suppressed": suppressed}
+
+
+def _identity(sae: SparseAutoencoder, cache: ActivationCache, site: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "sae": sae_fingerprint(sae),
+        "cache": cache.fingerprint,
+        "model": cache.manifest.model,
+        "weights_hash": cache.manifest.weights_hash,
+        "tokenizer_hash": cache.manifest.tokenizer_hash,
+        "site": site,
+    }
+
+
+def _example_arrays(kind: str, table: ExampleTable) -> dict[str, Tensor]:
+    """A table's arrays by file name; a random example's score means nothing to a reader."""
+    return {
+        f"{kind}_rows": table.rows,
+        f"{kind}_docs": table.docs,
+        f"{kind}_positions": table.positions,
+        f"{kind}_tokens": table.tokens,
+        f"{kind}_activations": table.activations,
+    }
+
+
+def _statistics(statistics: LatentStatistics, n_rows: int) -> dict[str, np.ndarray]:
+    columns = {
+        "fired": statistics.fired,
+        "density": statistics.fired.double() / n_rows,
+        "mean_activation": statistics.mean(),
+        "median_activation": statistics.percentile(0.5),
+        "p99_activation": statistics.percentile(0.99),
+        "max_activation": statistics.largest,
+    }
+    numbers = np.arange(len(statistics.fired), dtype=np.int32)
+    return {"feature": numbers} | {name: values.cpu().numpy() for name, values in columns.items()}

@@ -1,0 +1,179 @@
+"""Settings of the feature index, its view and the search; nothing here imports torch."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ...sae.config import require_in_range, require_positive_integer
+from ...sae.errors import InputError
+
+Ranking = Literal["auroc_mean", "auroc_max", "difference"]
+
+PickAction = Literal["add", "remove", "list"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """Build the feature index of a run: examples, statistics, tokens and neighbours of every
+    latent, read from an activation cache in one pass."""
+
+    run: str
+    """Folder of the run; the index becomes its folder features/."""
+
+    cache: str
+    """Folder of the activation cache, made with the same language model as the run's."""
+
+    site: str | None = None
+    """Site of the cache; by default the one that the autoencoder was trained on."""
+
+    model: str | None = None
+    """Language model, for the texts of tokens and for promoted tokens; by default the one that the
+    cache was made with."""
+
+    examples: int = 20
+    """Top activating examples of each latent, and as many random ones."""
+
+    before: int = 24
+    """Tokens kept before the activating one, as far as its document goes."""
+
+    after: int = 8
+    """Tokens kept after it."""
+
+    neighbours: int = 10
+    """Latents with the most similar decoder direction to keep of each latent."""
+
+    promoted: int = 10
+    """Tokens whose logit the latent raises most to keep of each latent, and as many that it lowers;
+    with 0 only the tokenizer of the language model is loaded."""
+
+    rows: int | None = None
+    """Read whole shards of the cache only until there are so many rows; by default all."""
+
+    seed: int = 0
+    """Seed of the random examples."""
+
+    device: str = "auto"
+    """Where to encode: auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        require_positive_integer("examples", self.examples)
+        for name in ("before", "after", "neighbours", "promoted", "seed"):
+            require_at_least_0(name, getattr(self, name))
+        if self.rows is not None:
+            require_positive_integer("rows", self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """Show one feature of a run's index."""
+
+    run: str
+    """Folder of the run, or of its feature index."""
+
+    feature: int
+    """Number of the feature, from 0."""
+
+    examples: int = 8
+    """Top examples to show, and as many random ones."""
+
+    def __post_init__(self) -> None:
+        require_at_least_0("examples", self.examples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindConfig:
+    """Rank the features that tell two sets of texts apart."""
+
+    run: str
+    """Folder of the run."""
+
+    positive: str
+    """Texts that should activate the feature: a .txt file with one on each line, or a .jsonl file
+    with a field `text`."""
+
+    negative: str
+    """Texts that should not."""
+
+    model: str | None = None
+    """Language model; by default the one that the autoencoder was trained on."""
+
+    site: str | None = None
+    """Site in it; by default the one that the autoencoder was trained on."""
+
+    rank_by: Ranking = "auroc_mean"
+    """What the features are ranked by: AUROC of the mean over a text's tokens, AUROC of the
+    largest activation in a text, or the difference of the means."""
+
+    min_firing: float = 0.1
+    """Leave out features that fire in a smaller share of the positive texts."""
+
+    top: int = 20
+    """Features to show."""
+
+    max_length: int = 256
+    """Tokens read of each text; the rest is cut, and how many texts were cut is said."""
+
+    batch_size: int = 16
+    """Texts in one forward pass."""
+
+    text_field: str = "text"
+    """Field of a .jsonl file that holds the text."""
+
+    seed: int = 0
+    """Seed of the shuffled labels that show what chance alone would find."""
+
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        for name in ("top", "max_length", "batch_size"):
+            require_positive_integer(name, getattr(self, name))
+        require_in_range("min_firing", self.min_firing, low=0, high=1)
+        require_at_least_0("seed", self.seed)
+        if self.rank_by not in get_args(Ranking):
+            raise InputError(
+                f"rank_by is {self.rank_by!r}; choose auroc_mean, auroc_max or difference"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickConfig:
+    """Change or list the picks of a run."""
+
+    run: str
+    """Folder of the run; the picks are its picks.json."""
+
+    action: PickAction
+    """add (or change) a pick, remove one, or list all."""
+
+    feature: int | None = None
+    """Number of the feature to add or remove."""
+
+    label: str | None = None
+    """A few words for what the feature stands for."""
+
+    note: str | None = None
+    """Anything else worth keeping."""
+
+    strength: float | None = None
+    """How strongly to steer with it, in multiples of its own largest activation; negative
+    suppresses it. Default for a new pick: 1."""
+
+    def __post_init__(self) -> None:
+        if self.action not in get_args(PickAction):
+            raise InputError(f"action is {self.action!r}; choose add, remove or list")
+        if self.action != "list" and self.feature is None:
+            raise InputError(
+                f"pick {self.action} needs the number of a feature: "
+                f"sparsteer pick {self.run} {self.action} N"
+            )
+        if self.action == "list" and self.feature is not None:
+            raise InputError(f"pick list takes no feature, but {self.feature} was given; drop it")
+        for name in ("label", "note", "strength"):
+            if self.action != "add" and getattr(self, name) is not None:
+                raise InputError(f"{name} goes with pick add only; leave it out")
+
+
+def require_at_least_0(name: str, value: object) -> None:
+    """Raise an InputError that names the value unless it is an integer of at least 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InputError(f"{name} is {value!r}, but must be a whole number of at least 0")

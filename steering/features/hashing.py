@@ -1,0 +1,45 @@
+"""Hashes of integers, and of an autoencoder: for random choices and identities that stay put."""
+
+import hashlib
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ...sae.autoencoder import SparseAutoencoder
+from ...sae.config import config_to_dict
+
+
+def mixed(x: Int[Tensor, "*X"]) -> Int[Tensor, "*X"]:
+    """Hash int64 values to int64 values, one to one (the finaliser of SplitMix64).
+
+    int64 products wrap around in torch, as the method needs.
+    """
+    x = (x ^ _shifted(x, 30)) * -0x40A7B892E31B1A47
+    x = (x ^ _shifted(x, 27)) * -0x6B2FB644ECCEEE15
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """A shift to the right that fills with zeros; torch's fills with the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def priorities(latents: Int[Tensor, "E"], rows: Int[Tensor, "E"], seed: int) -> Int[Tensor, "E"]:
+    """Random, not negative, and a function of latent, row and seed alone.
+
+    The rows of a latent with the largest priorities are a uniform sample without replacement
+    (bottom-k sampling), whatever the order and the batches in which rows come.
+    """
+    seeded = mixed(torch.tensor(seed + 1, device=rows.device))
+    return mixed(mixed(rows + seeded) + mixed(latents ^ seeded)) & torch.iinfo(torch.int64).max
+
+
+def sae_fingerprint(sae: SparseAutoencoder) -> str:
+    """SHA-256 over configuration and weights; where it is stored or came from does not matter."""
+    digest = hashlib.sha256(repr(sorted(config_to_dict(sae.config).items())).encode())
+    for name, tensor in sorted(sae.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(values.numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,272 @@
+"""Read a feature index: one feature in milliseconds, without the language model's files."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ...sae.errors import InputError
+from ...sae.files import read_json
+from .layout import FOLDER, FORMAT, MANIFEST, STATISTICS, VERSION, VOCABULARY
+from .parquet import read_columns
+from .vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Example:
+    """A place in the corpus where a feature fires, with the tokens around it."""
+
+    activation: float
+    """At the peak, in the autoencoder's scaled units."""
+    document: int
+    """Number of the document in the corpus, from 0."""
+    position: int
+    """The peak token's position in its document, from 0."""
+    row: int
+    """Number of the row in the activation cache."""
+    peak: int
+    """Which of the tokens below it is, from 0."""
+    tokens: tuple[int, ...]
+    """Ids, as the model read them."""
+    texts: tuple[str, ...]
+    """A text for each token; a character made of several tokens stands at the first of them."""
+    activations: tuple[float, ...]
+    """The feature's activation at each token; 0 where it does not fire, and at special tokens."""
+
+    @property
+    def starts_document(self) -> bool:
+        """Whether the tokens begin where their document begins."""
+        return self.peak == self.position
+
+
+@dataclass(frozen=True)
+class RankedToken:
+    """A token that a feature's decoder direction raises or lowers."""
+
+    token: int
+    text: str
+    logit: float
+    """Relative to the mean over the vocabulary; compares tokens of one feature."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another feature with a similar decoder direction."""
+
+    feature: int
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What the index says of one latent. Activations are in the autoencoder's scaled units."""
+
+    feature: int
+    fired: int
+    """Rows on which it fired."""
+    density: float
+    """Share of the rows on which it fired."""
+    mean_activation: float
+    """Mean over the rows on which it fired; 0 if it never did, as those below."""
+    median_activation: float
+    """Activation that half of the firings do not exceed; at most 1/32 off."""
+    p99_activation: float
+    """Activation that 99 in 100 firings do not exceed; at most 1/32 off."""
+    max_activation: float
+    histogram: tuple[int, ...]
+    """Firings in each bin between `histogram_edges`."""
+    histogram_edges: tuple[float, ...]
+    """One more than bins; four bins for each doubling."""
+    top: tuple[Example, ...]
+    """Largest activations, best first: one for each context, and no window twice."""
+    random: tuple[Example, ...]
+    """A uniform sample of the places where it fires, in random order."""
+    promoted: tuple[RankedToken, ...] | None
+    """Tokens that the direction raises most, best first; None if left out of the index."""
+    suppressed: tuple[RankedToken, ...] | None
+    """Tokens that it lowers most, the lowest first."""
+    neighbours: tuple[Neighbour, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return asdict(self)
+
+
+class FeatureIndex:
+    """The feature index of a run, opened for reading.
+
+    Attributes:
+        path: its folder.  manifest: the content of manifest.json.  n_latents: F.
+    """
+
+    def __init__(self, path: str | Path, *, sae: str | None = None) -> None:
+        """Open the index in a folder, or in the run folder that holds it as `features/`.
+
+        Args:
+            path: the folder.
+            sae: fingerprint (`sae_fingerprint`) of the autoencoder that it must be of; by default
+                it is not checked.
+
+        Raises:
+            InputError: there is no index, it is broken, or it is of another autoencoder.
+        """
+        self.path = _index_folder(Path(path))
+        self.manifest = read_json(self.path / MANIFEST, "feature index's manifest")
+        if self.manifest.get("format") != FORMAT or self.manifest.get("version") != VERSION:
+            raise InputError(
+                f"{self.path} is no feature index that this sparsteer reads; {self._remedy}"
+            )
+        if sae is not None and self.manifest["sae"] != sae:
+            raise InputError(
+                f"the feature index {self.path} is of another autoencoder than the one given; "
+                f"{self._remedy}"
+            )
+        self.n_latents = cast(int, self.manifest["n_latents"])
+
+    @classmethod
+    def of_run(cls, run: str | Path) -> "FeatureIndex":
+        """Open the index of a run, checked against the run's autoencoder.
+
+        Raises:
+            InputError: as the constructor, or the run has no autoencoder.
+        """
+        from ...sae.autoencoder import SparseAutoencoder
+        from .hashing import sae_fingerprint
+
+        folder = _index_folder(Path(run))
+        sae = SparseAutoencoder.load(folder.parent / "sae")
+        return cls(folder, sae=sae_fingerprint(sae))
+
+    def feature(self, number: int) -> Feature:
+        """Everything that the index holds of a feature.
+
+        Raises:
+            InputError: there is no feature of that number.
+        """
+        self._require(number)
+        statistics = {name: column[number].item() for name, column in self.statistics.items()}
+        return Feature(
+            **statistics,
+            histogram=tuple(self._array("histogram")[number].tolist()),
+            histogram_edges=tuple(self.manifest["histogram_edges"]),
+            top=self._examples("top", number),
+            random=self._examples("random", number),
+            promoted=self._ranked_tokens("promoted", number),
+            suppressed=self._ranked_tokens("suppressed", number),
+            neighbours=tuple(
+                Neighbour(*pair)
+                for pair in zip(
+                    self._array("neighbour_numbers")[number].tolist(),
+                    self._array("neighbour_values")[number].tolist(),
+                    strict=True,
+                )
+            ),
+        )
+
+    def max_activation(self, number: int) -> float:
+        """The largest activation of a feature, in scaled units: the unit of steering strength.
+
+        Raises:
+            InputError: there is no feature of that number.
+        """
+        self._require(number)
+        return self.statistics["max_activation"][number].item()
+
+    def peak_texts(self, number: int, limit: int) -> list[str]:
+        """The texts of the tokens on which a feature fires most, each once, at most `limit`.
+
+        Raises:
+            InputError: there is no feature of that number.
+        """
+        self._require(number)
+        rows = self._array("top_rows")[number]
+        peaks = self._array("top_tokens")[number, :, self.manifest["before"]]
+        ids = dict.fromkeys(int(peak) for peak in peaks[rows >= 0])
+        return ["".join(self.vocabulary.texts([id_])) for id_ in list(ids)[:limit]]
+
+    @cached_property
+    def statistics(self) -> dict[str, np.ndarray]:
+        """The columns of statistics.parquet, [F] each."""
+        columns = read_columns(self.path / STATISTICS, self._remedy)
+        return {name: column.to_numpy() for name, column in columns.items()}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The text of every token id."""
+        return Vocabulary(read_columns(self.path / VOCABULARY, self._remedy)["bytes"].to_pylist())
+
+    @property
+    def _remedy(self) -> str:
+        return f"build the index again with `{_build_command(self.path.parent)}`"
+
+    def _require(self, number: int) -> None:
+        if not 0 <= number < self.n_latents:
+            raise InputError(
+                f"there is no feature {number}; this autoencoder has features 0 to "
+                f"{self.n_latents - 1}"
+            )
+
+    def _array(self, name: str) -> np.ndarray:
+        if name not in self._arrays:
+            path = self.path / f"{name}.npy"
+            try:
+                self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise InputError(f"{path} cannot be read ({error}); {self._remedy}") from None
+        return self._arrays[name]
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _examples(self, kind: str, number: int) -> tuple[Example, ...]:
+        rows, docs, positions, tokens, activations = (
+            self._array(f"{kind}_{name}")[number]
+            for name in ("rows", "docs", "positions", "tokens", "activations")
+        )
+        before = cast(int, self.manifest["before"])
+        examples: list[Example] = []
+        for place in np.flatnonzero(rows >= 0):
+            inside = np.flatnonzero(tokens[place] >= 0)
+            ids = tokens[place][inside].tolist()
+            examples.append(
+                Example(
+                    activation=activations[place, before].item(),
+                    document=docs[place].item(),
+                    position=positions[place].item(),
+                    row=rows[place].item(),
+                    peak=before - int(inside[0]),
+                    tokens=tuple(ids),
+                    texts=tuple(self.vocabulary.texts(ids)),
+                    activations=tuple(activations[place][inside].tolist()),
+                )
+            )
+        return tuple(examples)
+
+    def _ranked_tokens(self, kind: str, number: int) -> tuple[RankedToken, ...] | None:
+        if not self.manifest["promoted"]:
+            return None
+        ids = self._array(f"{kind}_numbers")[number].tolist()
+        logits = self._array(f"{kind}_values")[number].tolist()
+        # One by one: neighbours in the ranking are no text together.
+        return tuple(
+            RankedToken(id_, "".join(self.vocabulary.texts([id_])), logit)
+            for id_, logit in zip(ids, logits, strict=True)
+        )
+
+
+def _index_folder(path: Path) -> Path:
+    for folder in (path, path / FOLDER):
+        if (folder / MANIFEST).is_file():
+            return folder
+    raise InputError(
+        f"{path} holds no feature index; build it with `{_build_command(path)}`"
+        if path.exists()
+        else f"{path} does not exist; give the folder of a run"
+    )
+
+
+def _build_command(run: Path) -> str:
+    return f"sparsteer features build {run} --cache DIR"

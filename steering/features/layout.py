@@ -1,0 +1,15 @@
+"""Names and units in a feature index's folder; nothing here imports torch."""
+
+FOLDER = "features"
+MANIFEST = "manifest.json"
+STATISTICS = "statistics.parquet"
+VOCABULARY = "vocabulary.parquet"
+
+FORMAT = "sparsteer-features"
+VERSION = 1
+
+UNIT = (
+    "scaled units of the autoencoder: raw activations times input_scale, so that their mean "
+    "squared norm is d_model"
+)
+"""What an activation is measured in."""

@@ -1,0 +1,35 @@
+"""Columns to Parquet and back; pyarrow, which has no types, is imported when it is used."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...sae.errors import InputError
+
+
+def write_columns(path: Path, columns: Mapping[str, np.ndarray | Sequence[bytes]]) -> None:
+    """Write columns of one length; equal content gives equal bytes."""
+    table = _module("pyarrow").table(dict(columns))
+    _module("pyarrow.parquet").write_table(table, path)
+
+
+def read_columns(path: Path, remedy: str) -> dict[str, Any]:
+    """The columns of the file by name, as pyarrow's chunked arrays.
+
+    Raises:
+        InputError: it cannot be read; the message ends with the remedy.
+    """
+    try:
+        # A small file gains nothing from threads, and starting them takes longer than reading.
+        table = _module("pyarrow.parquet").read_table(path, use_threads=False)
+    except (OSError, _module("pyarrow").ArrowException) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{path} cannot be read ({reason}); {remedy}") from None
+    return {name: table.column(name) for name in table.column_names}
+
+
+def _module(name: str) -> Any:
+    return import_module(name)

@@ -1,0 +1,167 @@
+"""Picks: the features that a person chose, with label, note and strength, in a JSON file."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ...sae.config import build_dataclass
+from ...sae.errors import InputError
+from ...sae.files import read_json, write_json
+from .config import PickConfig
+
+FILE = "picks.json"
+FORMAT = "sparsteer-picks"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """One chosen feature."""
+
+    feature: int
+    """The latent's number, from 0."""
+
+    label: str = ""
+    """A few words for what it stands for."""
+
+    note: str = ""
+    """Anything else worth keeping."""
+
+    strength: float = 1.0
+    """How strongly to steer with it, in multiples of its own largest activation; negative
+    suppresses it."""
+
+    def __post_init__(self) -> None:
+        if type(cast(object, self.feature)) is not int or self.feature < 0:
+            raise InputError(
+                f"feature is {self.feature!r}, but must be a whole number of at least 0"
+            )
+        for name in ("label", "note"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} is {getattr(self, name)!r}, but must be text")
+        strength = cast(object, self.strength)
+        if (
+            isinstance(strength, bool)
+            or not isinstance(strength, int | float)
+            or not math.isfinite(strength)
+        ):
+            raise InputError(f"strength is {strength!r}, but must be a finite number")
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The picks of one autoencoder, in the order in which they were added."""
+
+    sae: str
+    """The autoencoder's fingerprint (`sae_fingerprint`): a number means nothing in another one."""
+
+    picks: tuple[Pick, ...] = ()
+
+    def add(self, pick: Pick) -> "Picks":
+        """With the pick at the end, or in the place of the one of the same feature."""
+        if any(old.feature == pick.feature for old in self.picks):
+            kept = (pick if old.feature == pick.feature else old for old in self.picks)
+            return dataclasses.replace(self, picks=tuple(kept))
+        return dataclasses.replace(self, picks=(*self.picks, pick))
+
+    def remove(self, feature: int) -> "Picks":
+        """Without the feature.
+
+        Raises:
+            InputError: it is not picked.
+        """
+        kept = tuple(pick for pick in self.picks if pick.feature != feature)
+        if len(kept) == len(self.picks):
+            picked = ", ".join(str(pick.feature) for pick in self.picks) or "none"
+            raise InputError(f"feature {feature} is not picked; picked are: {picked}")
+        return dataclasses.replace(self, picks=kept)
+
+    def save(self, path: str | Path) -> None:
+        """Write the file atomically, into a folder as `picks.json`."""
+        write_json(
+            _file(Path(path)),
+            {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, *, sae: str) -> "Picks":
+        """Read a file, or the `picks.json` of a run folder.
+
+        Args:
+            path: the file or the folder.
+            sae: fingerprint of the autoencoder that the picks must be of.
+
+        Raises:
+            InputError: the file is missing or broken, or its picks are of another autoencoder.
+        """
+        path = _file(Path(path))
+        if not path.exists():
+            raise InputError(
+                f"there are no picks at {path}; add one with `sparsteer pick {path.parent} add N`"
+            )
+        values = read_json(path, "picks file")
+        if values.get("format") != FORMAT or values.get("version") != VERSION:
+            raise InputError(f"{path} is no picks file that this sparsteer reads; check the path")
+        if values.get("sae") != sae:
+            raise InputError(
+                f"the picks in {path} are of another autoencoder, whose features have other "
+                "meanings; give the picks of this one, or pick anew"
+            )
+        return cls(sae, _picks(values.get("picks"), path))
+
+
+def change_picks(config: PickConfig) -> Picks:
+    """Do what the configuration says to the picks of a run, and give them as they are then.
+
+    Adding a feature that is picked already changes what is given of it and keeps the rest.
+
+    Raises:
+        InputError: there is no run or no such feature, or the picks are of another autoencoder.
+    """
+    from ...sae.autoencoder import SparseAutoencoder
+    from .hashing import sae_fingerprint
+
+    run = Path(config.run)
+    sae = SparseAutoencoder.load(run / "sae")
+    fingerprint = sae_fingerprint(sae)
+    picks = Picks.load(run, sae=fingerprint) if (run / FILE).exists() else Picks(fingerprint)
+    if config.action == "list" or config.feature is None:
+        return picks
+    if config.action == "remove":
+        changed = picks.remove(config.feature)
+    else:
+        if not 0 <= config.feature < sae.config.n_latents:
+            raise InputError(
+                f"there is no feature {config.feature}; this autoencoder has features 0 to "
+                f"{sae.config.n_latents - 1}"
+            )
+        old = next((pick for pick in picks.picks if pick.feature == config.feature), None)
+        given = {name: getattr(config, name) for name in ("label", "note", "strength")}
+        new = {name: value for name, value in given.items() if value is not None}
+        changed = picks.add(dataclasses.replace(old or Pick(feature=config.feature), **new))
+    changed.save(run)
+    return changed
+
+
+def _file(path: Path) -> Path:
+    return path / FILE if path.is_dir() else path
+
+
+def _picks(entries: object, path: Path) -> tuple[Pick, ...]:
+    if not isinstance(entries, list):
+        raise InputError(f"{path} holds no list of picks; restore it or pick anew")
+    picks: list[Pick] = []
+    for number, entry in enumerate(cast(list[object], entries), start=1):
+        where = f"{path}, pick {number}"
+        if not isinstance(entry, dict):
+            raise InputError(f"{where} is no object; restore it or pick anew")
+        try:
+            picks.append(build_dataclass(Pick, cast(dict[str, Any], entry), where))
+        except InputError as error:
+            known = str(error).startswith(where)
+            raise InputError(str(error) if known else f"{where}: {error}") from None
+    if len({pick.feature for pick in picks}) < len(picks):
+        raise InputError(f"{path} picks a feature twice; remove one of the two")
+    return tuple(picks)

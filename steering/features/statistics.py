@@ -1,0 +1,93 @@
+"""How often and how strongly each latent fires, from sparse codes in one pass."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .windows import Activations
+
+_LOWEST_OCTAVE, _HIGHEST_OCTAVE = -12, 16
+_FINE_BITS, _STORED_BITS = 5, 2
+"""Bins an octave, as powers of two: 32 for percentiles, 4 in the stored histogram."""
+_MANTISSA_BITS = 23
+_EXPONENT_BIAS = 127
+
+
+class LatentStatistics:
+    """Counts, sums and fine histograms of positive activations, in the SAE's scaled units.
+
+    Bins are 32 parts of equal width of each octave from 2^-12 to 2^16; smaller and larger
+    activations count in the end bins. 3.6 kB a latent.
+
+    Attributes:
+        fired: int64 [F], rows on which the latent fired.  total: float64 [F], sum of activations.
+        largest: float32 [F].
+    """
+
+    def __init__(self, n_latents: int, device: str) -> None:
+        n_bins = (_HIGHEST_OCTAVE - _LOWEST_OCTAVE) << _FINE_BITS
+        self.fired = torch.zeros(n_latents, dtype=torch.int64, device=device)
+        self.total = torch.zeros(n_latents, dtype=torch.float64, device=device)
+        self.largest = torch.zeros(n_latents, device=device)
+        self._fine_FB = torch.zeros(n_latents, n_bins, dtype=torch.int32, device=device)
+
+    def add(self, activations: Activations) -> None:
+        """Count the activations of more rows."""
+        n_latents, n_bins = self._fine_FB.shape
+        latents, values = activations.latents, activations.values
+        counts_F = torch.bincount(latents, minlength=n_latents)
+        self.fired += counts_F
+        # Sums of sorted segments: the same at every run, also on a GPU.
+        self.total += torch.segment_reduce(values.double(), "sum", lengths=counts_F, initial=0)
+        self.largest.scatter_reduce_(0, latents, values, "amax")
+        slots = latents * n_bins + _fine_bins(values)
+        ones = torch.ones_like(slots, dtype=torch.int32)
+        self._fine_FB.view(-1).scatter_add_(0, slots, ones)
+
+    def mean(self) -> Float[Tensor, "F"]:
+        """Mean activation where the latent fires, float32; 0 if it never does."""
+        return (self.total / self.fired.clamp(min=1)).float()
+
+    def percentile(self, share: float) -> Float[Tensor, "F"]:
+        """The activation that a share of the firings does not exceed, at most 1/32 off.
+
+        It lies in the bin of the ceil(share * fired)-th smallest activation, placed by the rank
+        within that bin. float32 [F]; 0 for a latent that never fires.
+        """
+        cumulative_FB = self._fine_FB.cumsum(1, dtype=torch.int32)
+        rank_F = (share * self.fired).ceil().int().clamp(min=1)
+        bins_F = torch.searchsorted(cumulative_FB, rank_F[:, None])[:, 0]
+        bins_F = bins_F.clamp(max=self._fine_FB.shape[1] - 1)
+        inside_F = self._fine_FB.gather(1, bins_F[:, None])[:, 0].clamp(min=1)
+        below_F = cumulative_FB.gather(1, bins_F[:, None])[:, 0] - inside_F
+        low_F, high_F = _edges(bins_F), _edges(bins_F + 1)
+        fraction_F = (rank_F - below_F - 0.5) / inside_F
+        value_F = (low_F + (high_F - low_F) * fraction_F).minimum(self.largest)
+        return value_F.masked_fill(self.fired == 0, 0)
+
+    def histogram(self) -> tuple[Float[Tensor, "H1"], Int[Tensor, "F H"]]:
+        """Edges (float32) and counts (int64) of the firings, four bins an octave.
+
+        Bins that are empty for all latents at either end are left out.
+        """
+        n_latents = len(self.fired)
+        joined = 1 << (_FINE_BITS - _STORED_BITS)
+        counts_FH = self._fine_FB.view(n_latents, -1, joined).sum(-1)
+        used = counts_FH.any(0).nonzero()[:, 0]
+        first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+        edges = _edges(torch.arange(first, last + 2) * joined)
+        return edges, counts_FH[:, first : last + 1]
+
+
+def _fine_bins(values_E: Float[Tensor, "E"]) -> Int[Tensor, "E"]:
+    """The bin of each positive activation: exponent and leading bits of the mantissa."""
+    bits = values_E.view(torch.int32) >> (_MANTISSA_BITS - _FINE_BITS)
+    lowest = (_EXPONENT_BIAS + _LOWEST_OCTAVE) << _FINE_BITS
+    n_bins = (_HIGHEST_OCTAVE - _LOWEST_OCTAVE) << _FINE_BITS
+    return (bits - lowest).clamp(0, n_bins - 1).long()
+
+
+def _edges(bins: Int[Tensor, "*X"]) -> Float[Tensor, "*X"]:
+    """The lower edge of each bin."""
+    lowest = (_EXPONENT_BIAS + _LOWEST_OCTAVE) << _FINE_BITS
+    return ((bins + lowest) << (_MANTISSA_BITS - _FINE_BITS)).to(torch.int32).view(torch.float32)

@@ -1,0 +1,186 @@
+"""The best examples of every latent, kept while the cache streams past.
+
+A table holds for each of F latents the N rows with the largest scores so far, with their token
+windows. Offers and tables are merged by sorts over all latents at once; the result does not depend
+on the pieces in which rows come, and of equal scores the earlier row wins.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from .windows import NO_TOKEN, Activations, Piece, Windows
+
+_LATENTS_AT_ONCE = 4096
+"""Latents whose tables are merged together, so that temporaries stay small."""
+
+
+@dataclass(frozen=True)
+class Offers:
+    """Rows of a piece that want to be an example of a latent, in the order of their rows."""
+
+    latents: Int[Tensor, "E"]
+    rows: Int[Tensor, "E"]
+    """int64: numbers within the piece."""
+    scores: Shaped[Tensor, "E"]
+    """float32 or int64, at least 0."""
+
+    def chosen(self, which: Shaped[Tensor, "..."]) -> "Offers":
+        """Some of them, by a mask or by numbers."""
+        return Offers(self.latents[which], self.rows[which], self.scores[which])
+
+
+def one_per_context(activations: Activations, context_R: Int[Tensor, "R"]) -> Offers:
+    """Of each latent and context the row with the largest activation, the first of equal ones."""
+    latents, rows, values = activations.latents, activations.rows, activations.values
+    if not len(latents):
+        return Offers(latents, rows, values)
+    groups_E = _runs(latents * len(context_R) + context_R[rows])
+    largest_G = values.new_zeros(int(groups_E[-1]) + 1)
+    largest_G.scatter_reduce_(0, groups_E, values, "amax")
+    peaks = (values == largest_G[groups_E]).nonzero()[:, 0]
+    first = _is_first(groups_E[peaks])
+    return Offers(latents, rows, values).chosen(peaks[first])
+
+
+class ExampleTable:
+    """The N best rows of each of F latents.
+
+    Attributes, all [F, N] or [F, N, W], best first, unused places at the end:
+        scores: -1 in an unused place.  rows: number in the cache, -1 in an unused place.
+        identities: hash of the window.  docs, positions: where the row is in the corpus.
+        tokens: int32 window.  activations: float32, the latent's at every token of the window.
+    """
+
+    def __init__(
+        self,
+        n_latents: int,
+        n_examples: int,
+        window: int,
+        *,
+        score_dtype: torch.dtype,
+        distinct: bool,
+        device: str,
+    ) -> None:
+        """An empty table; with `distinct`, of equal windows only the best stays."""
+        self.distinct = distinct
+        shape = (n_latents, n_examples)
+        self.scores = torch.full(shape, -1, dtype=score_dtype, device=device)
+        self.rows = torch.full(shape, -1, device=device)
+        self.identities = torch.zeros_like(self.rows)
+        self.docs = torch.full(shape, -1, device=device)
+        self.positions = torch.full(shape, -1, dtype=torch.int32, device=device)
+        self.tokens = torch.full((*shape, window), NO_TOKEN, dtype=torch.int32, device=device)
+        self.activations = torch.zeros((*shape, window), device=device)
+
+    def offer(
+        self, offers: Offers, piece: Piece, windows: Windows, activations: Activations
+    ) -> None:
+        """Let the rows in that are better than the worst of their latent's table."""
+        worst_F = self.scores[:, -1]
+        offers = offers.chosen(offers.scores > worst_F[offers.latents])
+        offers = _by_latent_and_score(offers)
+        if self.distinct:
+            offers = offers.chosen(_best_of_equal(offers, windows.identity))
+        latents_T, offers_TN = _ranked(offers, n_best=self.scores.shape[1])
+        for start in range(0, len(latents_T), _LATENTS_AT_ONCE):
+            merge = slice(start, start + _LATENTS_AT_ONCE)
+            self._merge(latents_T[merge], offers_TN[merge], offers, piece, windows, activations)
+
+    def _merge(
+        self,
+        latents_T: Int[Tensor, "T"],
+        offers_TN: Int[Tensor, "T N"],
+        offers: Offers,
+        piece: Piece,
+        windows: Windows,
+        activations: Activations,
+    ) -> None:
+        """Merge the tables of some latents with their ranked offers (numbers, -1 for none)."""
+        n_examples = self.scores.shape[1]
+        rows_TN = offers.rows[offers_TN.clamp(min=0)]
+        none_TN = offers_TN < 0
+        scores_TN = offers.scores[offers_TN.clamp(min=0)].masked_fill(none_TN, -1)
+        both = torch.cat([self.scores[latents_T], scores_TN], dim=1)
+        if self.distinct:
+            equal_TNN = (
+                rearrange(self.identities[latents_T], "t n -> t n 1")
+                == rearrange(windows.identity[rows_TN], "t m -> t 1 m")
+            ) & _both_used(self.scores[latents_T], scores_TN)
+            both = both.masked_fill(_loses(equal_TNN, both), -1)
+        scores_TN, order_TN = both.sort(dim=1, descending=True, stable=True)
+        order_TN = order_TN[:, :n_examples]
+        new_TN = (order_TN >= n_examples) & (scores_TN[:, :n_examples] >= 0)
+        old_TN = order_TN.clamp(max=n_examples - 1)
+        rows_E = rows_TN.gather(1, (order_TN - n_examples).clamp(min=0))[new_TN]
+        latents_E = latents_T[:, None].expand_as(new_TN)[new_TN]
+        new_values = {
+            "rows": rows_E + piece.first_row,
+            "identities": windows.identity[rows_E],
+            "docs": piece.doc[rows_E],
+            "positions": piece.position[rows_E],
+            "tokens": windows.tokens[rows_E],
+            "activations": activations.at(latents_E[:, None], windows.rows[rows_E]),
+        }
+        for name, values_E in new_values.items():
+            table = getattr(self, name)
+            merged = table[latents_T[:, None], old_TN]
+            merged[new_TN] = values_E.to(table.dtype)
+            table[latents_T] = merged
+        self.scores[latents_T] = scores_TN[:, :n_examples]
+
+
+def _both_used(old_TN: Tensor, new_TN: Tensor) -> Bool[Tensor, "T N N"]:
+    return rearrange(old_TN >= 0, "t n -> t n 1") & rearrange(new_TN >= 0, "t m -> t 1 m")
+
+
+def _loses(
+    equal_TNN: Bool[Tensor, "T N N"], scores_TM: Shaped[Tensor, "T M"]
+) -> Bool[Tensor, "T M"]:
+    """Of every pair of an old and an offered example with equal windows the one with less."""
+    old_TN, new_TN = scores_TM.chunk(2, dim=1)
+    old_TN1, new_T1N = rearrange(old_TN, "t n -> t n 1"), rearrange(new_TN, "t m -> t 1 m")
+    old_loses = (equal_TNN & (new_T1N > old_TN1)).any(2)
+    new_loses = (equal_TNN & (new_T1N <= old_TN1)).any(1)
+    return torch.cat([old_loses, new_loses], dim=1)
+
+
+def _by_latent_and_score(offers: Offers) -> Offers:
+    """Sorted by latent, then from the best score down, then by row."""
+    best_first = offers.chosen(offers.scores.argsort(descending=True, stable=True))
+    return best_first.chosen(best_first.latents.argsort(stable=True))
+
+
+def _best_of_equal(offers: Offers, identity_R: Int[Tensor, "R"]) -> Bool[Tensor, "E"]:
+    """Which sorted offers are the first of their latent with their window."""
+    identities_E = identity_R[offers.rows]
+    order = identities_E.argsort(stable=True)
+    order = order[offers.latents[order].argsort(stable=True)]
+    first = _is_first(offers.latents[order]) | _is_first(identities_E[order])
+    kept = torch.empty_like(first)
+    kept[order] = first
+    return kept
+
+
+def _ranked(offers: Offers, n_best: int) -> tuple[Int[Tensor, "T"], Int[Tensor, "T N"]]:
+    """The latents among sorted offers, and the numbers of each one's first N, -1 for none."""
+    n_offers = len(offers.latents)
+    starts_T = _is_first(offers.latents).nonzero()[:, 0]
+    ends_T = torch.cat([starts_T[1:], starts_T.new_full((min(n_offers, 1),), n_offers)])
+    numbers_TN = starts_T[:, None] + torch.arange(n_best, device=starts_T.device)
+    return offers.latents[starts_T], numbers_TN.masked_fill(numbers_TN >= ends_T[:, None], -1)
+
+
+def _is_first(keys_E: Int[Tensor, "E"]) -> Bool[Tensor, "E"]:
+    """Where a key differs from the one before."""
+    first = torch.ones_like(keys_E, dtype=torch.bool)
+    first[1:] = keys_E[1:] != keys_E[:-1]
+    return first
+
+
+def _runs(keys_E: Int[Tensor, "E"]) -> Int[Tensor, "E"]:
+    """Number the runs of equal neighbouring keys from 0."""
+    return _is_first(keys_E).cumsum(0) - 1

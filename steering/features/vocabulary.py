@@ -1,0 +1,122 @@
+"""Token ids to text without the tokenizer, and text that cannot deceive a terminal or a reader.
+
+The bytes of every token are kept beside the index, so that showing examples loads no model. Tokens
+are joined as bytes: a character made of several tokens comes out whole.
+"""
+
+import json
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_NAMED = {"\n": "\u23ce", "\t": "\u21e5"}
+_INVALID_BYTES = range(0xDC80, 0xDD00)
+"""Surrogates by which `surrogateescape` stands for bytes that are not UTF-8."""
+
+
+def visible(text: str) -> str:
+    """The text with everything that is not plainly visible written out.
+
+    A line break becomes a return sign and a tab an arrow. Control characters, terminal escapes,
+    marks that reverse or hide text, odd spaces, unassigned and private characters become their
+    code points between angle brackets; bytes that are not UTF-8 likewise.
+    """
+    return "".join(_visible_character(character) for character in text)
+
+
+def _visible_character(character: str) -> str:
+    if character in _NAMED:
+        return _NAMED[character]
+    if ord(character) in _INVALID_BYTES:
+        return f"\u27e8byte {ord(character) - 0xDC00:02X}\u27e9"
+    # C*: control, format (bidi, zero width), surrogate, private, unassigned; Z*: separators.
+    if character != " " and unicodedata.category(character)[0] in "CZ":
+        return f"\u27e8U+{ord(character):04X}\u27e9"
+    return character
+
+
+def load_tokenizer(source: str, progress: Callable[[str], None]) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a language model by name, without the model.
+
+    Raises:
+        InputError: no model is found under the name.
+    """
+    from transformers import AutoTokenizer
+
+    from ...sae.pretrained import locate
+
+    path = locate(source, progress)
+    options = {"gguf_file": path.name} if path.is_file() else {}
+    folder = path.parent if path.is_file() else path
+    # transformers leaves the types of this entry point open.
+    return cast(Any, AutoTokenizer).from_pretrained(folder, local_files_only=True, **options)
+
+
+def token_bytes(tokenizer: "PreTrainedTokenizerBase") -> list[bytes]:
+    """The bytes that each token id stands for; an unused id stands for none."""
+    is_byte_level = _is_byte_level(tokenizer)
+    added = {id_: str(token) for id_, token in tokenizer.added_tokens_decoder.items()}
+    result: list[bytes] = []
+    tokens = cast(list[str | None], tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+    for id_, token in enumerate(tokens):
+        if token is None:
+            result.append(b"")
+        elif id_ in added:
+            result.append(added[id_].encode())
+        elif is_byte_level and all(character in _byte_of_character() for character in token):
+            result.append(bytes(_byte_of_character()[character] for character in token))
+        elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            result.append(bytes([int(token[3:5], 16)]))
+        else:
+            result.append(token.replace("\u2581", " ").encode())
+    return result
+
+
+class Vocabulary:
+    """The bytes of every token id."""
+
+    def __init__(self, tokens: Sequence[bytes]) -> None:
+        self.tokens = tokens
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """One text for each token; joined they are the whole text.
+
+        A character made of several tokens is given to the first of them, and the others are empty.
+        Bytes that are not UTF-8 become lone surrogates, which `visible` writes out.
+        """
+        parts = [self._bytes(id_) for id_ in ids]
+        owners = [index for index, part in enumerate(parts) for _ in part]
+        texts = [""] * len(parts)
+        at = 0
+        for character in b"".join(parts).decode("utf-8", "surrogateescape"):
+            texts[owners[at]] += character
+            at += len(character.encode("utf-8", "surrogateescape"))
+        return texts
+
+    def _bytes(self, id_: int) -> bytes:
+        # A model's vocabulary is often padded beyond the tokenizer's.
+        return self.tokens[id_] if 0 <= id_ < len(self.tokens) else f"<token {id_}>".encode()
+
+
+def _is_byte_level(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether characters of a token stand for bytes, as in GPT-2's and most later tokenizers."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return False
+    decoder = cast(dict[str, Any], json.loads(backend.to_str())["decoder"] or {})
+    stages = cast(list[dict[str, Any]], decoder.get("decoders", [decoder]))
+    return any(stage.get("type") == "ByteLevel" for stage in stages)
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's table: printable bytes are themselves, the others follow from U+0100 in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {
+        chr(256 + index): byte for index, byte in enumerate(others)
+    }
