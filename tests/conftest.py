@@ -1,7 +1,8 @@
 """What every test shares: no network, one thread, explicit randomness, a tiny language model."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ import torch
 
 if TYPE_CHECKING:
     from sparsteer.sae.language_model import LanguageModel
+
+_USER_CACHE = os.environ.get("SPARSTEER_CACHE")
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -90,6 +93,32 @@ def tiny_model(tiny_model_folder: Path) -> "LanguageModel":
     from sparsteer.sae.language_model import LanguageModel
 
     return LanguageModel.load(str(tiny_model_folder))
+
+
+@pytest.fixture(scope="session")
+def default_model(cache_folder: Path) -> "LanguageModel":
+    """The default model from the user's own cache, fetched if it is not there: for slow tests."""
+    from sparsteer.sae.language_model import LanguageModel
+
+    with _user_cache():
+        return LanguageModel.load("smollm2-135m")
+
+
+@pytest.fixture
+def user_cache() -> Iterator[None]:
+    """The user's own cache instead of the empty one: for slow tests of what is fetched."""
+    with _user_cache():
+        yield
+
+
+@contextmanager
+def _user_cache() -> Generator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if _USER_CACHE is None:
+            patch.delenv("SPARSTEER_CACHE")
+        else:
+            patch.setenv("SPARSTEER_CACHE", _USER_CACHE)
+        yield
 
 
 @pytest.fixture
