@@ -1,7 +1,10 @@
 """Top-k selection: codes = the k largest positive entries of each row of pre-activations.
 
-Without a sort of the row: `torch.topk` of k + 1 entries. The extra entry shows whether the k-th
-value is tied across the cut; only such rows are ordered again, so that the lowest index wins.
+Without a sort of the row. PyTorch: `torch.topk` of k + 1 entries; the extra entry shows whether the
+k-th value is tied across the cut, and only such rows are ordered again, so that the lowest index
+wins. Triton: rows of up to 32,768 latents are bisected in registers (the row is read from memory
+once, and again from the cache when the codes are written); of longer rows only the groups of
+columns whose maximum reaches the k-th largest maximum are looked at.
 """
 
 import torch
@@ -9,6 +12,194 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .codes import Codes
+from .dispatch import (
+    Pointer,
+    Scalar,
+    architecture,
+    ceil_div,
+    constexpr,
+    jit,
+    launch,
+    next_power_of_2,
+    tl,
+    uses_triton,
+)
+from .selection import (
+    blocks_of_rows,
+    column_at,
+    emit_row,
+    group_maxima,
+    group_width,
+    key_shift,
+    kth_largest,
+    list_groups,
+    row_keys,
+)
+from .tiles import tile
+
+_LONGEST_IN_REGISTERS = 32768
+
+
+@jit
+def _topk_row_kernel(
+    pre_ptr: Pointer,  # [B, F]
+    indices_ptr: Pointer,  # [B, K] (out)
+    values_ptr: Pointer,  # [B, K] (out)
+    stride_pre: Scalar,
+    F: Scalar,
+    K: Scalar,
+    SHIFT: constexpr,
+    BLOCK_F: constexpr,
+    EMIT: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    pre_ptr += row * stride_pre
+    columns = tl.arange(0, BLOCK_F)
+    keys = row_keys(pre_ptr, pre_ptr, columns, columns < F, False, SHIFT)
+    threshold, ties = kth_largest(keys, K)
+    emit_row(
+        pre_ptr, pre_ptr, indices_ptr, F, indices_ptr + row * K, values_ptr + row * K,
+        F, K, threshold, ties, False, False, SHIFT, 1, EMIT,
+    )  # fmt: skip
+
+
+@jit
+def _topk_list_kernel(
+    maxima_ptr: Pointer,  # [B, G] largest key of each group
+    groups_ptr: Pointer,  # [B, G] (out) groups that can hold one of the K largest, ascending
+    counts_ptr: Pointer,  # [B] (out) how many groups
+    ranges_ptr: Pointer,  # [B, 2] (out) keys between which the K-th largest lies
+    G: Scalar,
+    K: Scalar,
+    BLOCK_G: constexpr,
+    EMIT: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    groups = tl.arange(0, BLOCK_G)
+    maxima = tl.load(maxima_ptr + row * G + groups, mask=groups < G, other=0)
+    threshold, ties = kth_largest(maxima, K)
+    # K groups reach the bound, so at least K entries do.
+    bound = tl.maximum(tl.where(ties > 0, threshold, threshold + 1), 1)
+    tl.store(ranges_ptr + row * 2, bound - 1)
+    tl.store(ranges_ptr + row * 2 + 1, tl.max(maxima, 0))
+    count = list_groups(maxima_ptr + row * G, groups_ptr + row * G, bound, G, EMIT)
+    tl.store(counts_ptr + row, count)
+
+
+@jit
+def _topk_listed_kernel(
+    pre_ptr: Pointer,  # [B, F]
+    groups_ptr: Pointer,  # [B, G]
+    counts_ptr: Pointer,  # [B]
+    ranges_ptr: Pointer,  # [B, 2]
+    indices_ptr: Pointer,  # [B, K] (out)
+    values_ptr: Pointer,  # [B, K] (out)
+    stride_pre: Scalar,
+    F: Scalar,
+    G: Scalar,
+    K: Scalar,
+    SHIFT: constexpr,
+    GROUP: constexpr,
+    EMIT: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    pre_ptr += row * stride_pre
+    groups_ptr += row * G
+    n_positions = tl.load(counts_ptr + row) * GROUP
+    low = tl.load(ranges_ptr + row * 2)
+    high = tl.load(ranges_ptr + row * 2 + 1)
+    above = low * 0
+    # The same bisection as kth_largest, over entries that stay in the cache.
+    while low < high:
+        middle = high - (high - low) // 2
+        count = low * 0
+        for start in range(0, n_positions, EMIT):
+            positions = start + tl.arange(0, EMIT)
+            inside = positions < n_positions
+            columns = column_at(positions, groups_ptr, inside, True, GROUP)
+            keys = row_keys(pre_ptr, pre_ptr, columns, inside & (columns < F), False, SHIFT)
+            count += tl.sum((keys >= middle).to(tl.int32), 0)
+        if count > K:
+            low = middle
+        else:
+            high = middle - 1
+            above = count
+            if count == K:
+                low = high
+    ties = tl.where(low > 0, K - above, 0)
+    emit_row(
+        pre_ptr, pre_ptr, groups_ptr, n_positions, indices_ptr + row * K, values_ptr + row * K,
+        F, K, low, ties, False, True, SHIFT, GROUP, EMIT,
+    )  # fmt: skip
+
+
+def _launch_topk(pre: Float[Tensor, "B F"], k: int) -> Codes:
+    n_rows, n_latents = pre.shape
+    if pre.stride(1) != 1:
+        pre = pre.contiguous()
+    indices = torch.empty(n_rows, k, dtype=torch.int64, device=pre.device)
+    values = torch.empty(n_rows, k, dtype=pre.dtype, device=pre.device)
+    if n_latents > _LONGEST_IN_REGISTERS:
+        _launch_topk_of_long_rows(pre, k, indices, values)
+        return Codes(indices, values)
+    sizes = tile("select_row", architecture(pre), F=n_latents, K=k)
+    launch(
+        _topk_row_kernel,
+        (n_rows,),
+        pre_ptr=pre,
+        indices_ptr=indices,
+        values_ptr=values,
+        stride_pre=pre.stride(0),
+        F=n_latents,
+        K=k,
+        SHIFT=key_shift(pre.dtype),
+        BLOCK_F=max(16, next_power_of_2(n_latents)),
+        EMIT=sizes["EMIT"],
+        num_warps=sizes["num_warps"],
+    )
+    return Codes(indices, values)
+
+
+def _launch_topk_of_long_rows(pre: Tensor, k: int, indices: Tensor, values: Tensor) -> None:
+    n_rows, n_latents = pre.shape
+    sizes = tile("select_group", architecture(pre), F=n_latents, K=k)
+    group = group_width(n_latents, sizes["GROUP"])
+    G = ceil_div(n_latents, group)
+    for rows in blocks_of_rows(n_rows, G):
+        maxima = group_maxima(pre[rows], None, group)
+        groups = torch.empty_like(maxima)
+        counts, ranges = maxima.new_empty(len(maxima)), maxima.new_empty(len(maxima), 2)
+        launch(
+            _topk_list_kernel,
+            (len(maxima),),
+            maxima_ptr=maxima,
+            groups_ptr=groups,
+            counts_ptr=counts,
+            ranges_ptr=ranges,
+            G=G,
+            K=k,
+            BLOCK_G=next_power_of_2(G),
+            EMIT=sizes["EMIT"],
+            num_warps=sizes["num_warps"],
+        )
+        launch(
+            _topk_listed_kernel,
+            (len(maxima),),
+            pre_ptr=pre[rows],
+            groups_ptr=groups,
+            counts_ptr=counts,
+            ranges_ptr=ranges,
+            indices_ptr=indices[rows],
+            values_ptr=values[rows],
+            stride_pre=pre.stride(0),
+            F=n_latents,
+            G=G,
+            K=k,
+            SHIFT=key_shift(pre.dtype),
+            GROUP=group,
+            EMIT=sizes["EMIT"],
+            num_warps=sizes["num_warps"],
+        )
 
 
 def topk_select(pre: Float[Tensor, "B F"], k: int) -> Codes:
@@ -32,6 +223,8 @@ def topk_select(pre: Float[Tensor, "B F"], k: int) -> Codes:
     if not 1 <= k <= n_latents:
         raise ValueError(f"k is {k}, but must lie between 1 and the {n_latents} latents")
     with torch.no_grad():
+        if uses_triton(pre):
+            return _launch_topk(pre.detach(), k)
         values_BK, indices_BK = pre.topk(min(k + 1, n_latents), dim=-1)
         if k < n_latents:
             tied_B = (values_BK[:, k] == values_BK[:, k - 1]) & (values_BK[:, k] > 0)

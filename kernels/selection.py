@@ -1,0 +1,223 @@
+"""What the Triton selections share: sortable keys, a search for the k-th, the writing of codes.
+
+No row is sorted. The bits of relu(value) as an integer are in the order of the values, so the k-th
+largest is found by bisecting integers. For a row too long for registers, the maxima of groups of
+neighbouring columns come first: the k-th largest maximum is a lower bound of the k-th largest
+entry, so only groups whose maximum reaches it (k, and ties) hold anything of interest.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .dispatch import (
+    Pointer,
+    Scalar,
+    architecture,
+    ceil_div,
+    constexpr,
+    jit,
+    launch,
+    next_power_of_2,
+    tl,
+)
+from .tiles import tile
+
+# Rows are taken in blocks whose maxima and lists stay below 64 MB each.
+_MOST_GROUPS_AT_ONCE = 1 << 24
+_MOST_GROUPS_IN_REGISTERS = 16384
+
+
+def key_shift(dtype: torch.dtype) -> int:
+    """Trailing bits that are zero in a float32 that came from this dtype."""
+    return {torch.bfloat16: 16, torch.float16: 13}.get(dtype, 0)
+
+
+@jit
+def sortable_key(values: Pointer, SHIFT: constexpr) -> Pointer:
+    """int32 keys in the order of relu(values) in float32; NaN lies above infinity."""
+    values = values.to(tl.float32)
+    bits = tl.where(values > 0, values, 0.0).to(tl.int32, bitcast=True)
+    return tl.where(values != values, 0x7FC00000, bits) >> SHIFT
+
+
+@jit
+def row_keys(
+    pre_ptr: Pointer,  # [F] one row
+    norms_ptr: Pointer,  # [F] factors of the keys, read if SCALED
+    columns: Pointer,
+    inside: Pointer,
+    SCALED: constexpr,
+    SHIFT: constexpr,
+) -> Pointer:
+    """Keys of some columns of a row, 0 outside."""
+    values = tl.load(pre_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+    if SCALED:
+        values *= tl.load(norms_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+    return sortable_key(values, SHIFT)
+
+
+@jit
+def kth_largest(keys: Pointer, k: Scalar) -> Pointer:
+    """(threshold, ties): the k largest keys are those above it and `ties` of those equal to it.
+
+    Keys are at least 0; zeros are never counted, so with fewer than k positive keys all of them
+    lie above a threshold of 0.
+    """
+    low = tl.min(keys, 0) * 0
+    high = tl.max(keys, 0)
+    above = low
+    while low < high:
+        middle = high - (high - low) // 2
+        count = tl.sum((keys >= middle).to(tl.int32), 0)
+        if count > k:
+            low = middle
+        else:
+            high = middle - 1
+            above = count
+            if count == k:
+                low = high
+    return low, tl.where(low > 0, k - above, 0)
+
+
+@jit
+def column_at(
+    positions: Pointer,
+    groups_ptr: Pointer,  # [G] groups of one row, read if LISTED
+    inside: Pointer,
+    LISTED: constexpr,
+    GROUP: constexpr,
+) -> Pointer:
+    """The column at each position: of the whole row, or of the listed groups one after another."""
+    if LISTED:
+        group = tl.load(groups_ptr + positions // GROUP, mask=inside, other=0)
+        columns = group * GROUP + positions % GROUP
+    else:
+        columns = positions
+    return columns
+
+
+@jit
+def emit_row(
+    pre_ptr: Pointer,  # [F] one row
+    norms_ptr: Pointer,  # [F], read if SCALED
+    groups_ptr: Pointer,  # [G] ascending groups, read if LISTED
+    n_positions: Scalar,  # columns to look at
+    indices_ptr: Pointer,  # [M] (out)
+    values_ptr: Pointer,  # [M] (out)
+    F: Scalar,
+    M: Scalar,
+    threshold: Scalar,
+    ties: Scalar,
+    SCALED: constexpr,
+    LISTED: constexpr,
+    SHIFT: constexpr,
+    GROUP: constexpr,
+    EMIT: constexpr,
+) -> None:
+    """Write the columns above the threshold and the first `ties` equal to it; zero unused slots."""
+    used = threshold * 0
+    equal_before = threshold * 0
+    for start in range(0, n_positions, EMIT):
+        positions = start + tl.arange(0, EMIT)
+        inside = positions < n_positions
+        columns = column_at(positions, groups_ptr, inside, LISTED, GROUP)
+        inside = inside & (columns < F)
+        keys = row_keys(pre_ptr, norms_ptr, columns, inside, SCALED, SHIFT)
+        equal = ((keys == threshold) & inside).to(tl.int32)
+        rank = equal_before + tl.cumsum(equal, 0)
+        kept = (keys > threshold) | ((equal == 1) & (rank <= ties))
+        slots = used + tl.cumsum(kept.to(tl.int32), 0) - 1
+        kept = kept & (slots < M)
+        tl.store(indices_ptr + slots, columns.to(tl.int64), mask=kept)
+        values = tl.load(pre_ptr + columns, mask=inside, other=0.0)
+        tl.store(values_ptr + slots, values, mask=kept)
+        used += tl.sum(kept.to(tl.int32), 0)
+        equal_before += tl.sum(equal, 0)
+    for start in range(0, M, EMIT):
+        slots = start + tl.arange(0, EMIT)
+        unused = (slots >= used) & (slots < M)
+        zeros = tl.zeros([EMIT], tl.int64)
+        tl.store(indices_ptr + slots, zeros, mask=unused)
+        tl.store(values_ptr + slots, zeros.to(values_ptr.dtype.element_ty), mask=unused)
+
+
+@jit
+def list_groups(
+    maxima_ptr: Pointer,  # [G] one row
+    groups_ptr: Pointer,  # [G] (out) ascending groups whose maximum reaches the bound
+    bound: Scalar,
+    G: Scalar,
+    EMIT: constexpr,
+) -> Pointer:
+    """Write the groups and return how many there are."""
+    count = bound * 0
+    for start in range(0, G, EMIT):
+        groups = start + tl.arange(0, EMIT)
+        maxima = tl.load(maxima_ptr + groups, mask=groups < G, other=0)
+        reaches = maxima >= bound
+        slots = count + tl.cumsum(reaches.to(tl.int32), 0) - 1
+        tl.store(groups_ptr + slots, groups, mask=reaches)
+        count += tl.sum(reaches.to(tl.int32), 0)
+    return count
+
+
+@jit
+def _group_maxima_kernel(
+    pre_ptr: Pointer,  # [B, F]
+    norms_ptr: Pointer,  # [F], read if SCALED
+    maxima_ptr: Pointer,  # [B, G] (out) largest key of each group
+    stride_pre: Scalar,
+    F: Scalar,
+    G: Scalar,
+    SCALED: constexpr,
+    SHIFT: constexpr,
+    GROUP: constexpr,
+    BLOCK: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    keys = row_keys(pre_ptr + row * stride_pre, norms_ptr, columns, columns < F, SCALED, SHIFT)
+    maxima = tl.max(tl.reshape(keys, (BLOCK // GROUP, GROUP)), axis=1)
+    groups = tl.program_id(1) * (BLOCK // GROUP) + tl.arange(0, BLOCK // GROUP)
+    tl.store(maxima_ptr + row * G + groups, maxima, mask=groups < G)
+
+
+def group_width(n_latents: int, group: int) -> int:
+    """Columns of a group: `group`, more where the row's maxima would not fit in registers."""
+    while ceil_div(n_latents, group) > _MOST_GROUPS_IN_REGISTERS:
+        group *= 2
+    return group
+
+
+def blocks_of_rows(n_rows: int, n_groups: int) -> list[slice]:
+    """Row blocks whose group maxima and lists are small."""
+    size = max(1, _MOST_GROUPS_AT_ONCE // n_groups)
+    return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+
+
+def group_maxima(
+    pre: Float[Tensor, "B F"], norms: Float[Tensor, "F"] | None, group: int
+) -> Int[Tensor, "B G"]:
+    """The largest key of each group of columns, of relu(pre) times norms where they are given."""
+    n_rows, n_latents = pre.shape
+    G = ceil_div(n_latents, group)
+    maxima = torch.empty(n_rows, G, dtype=torch.int32, device=pre.device)
+    sizes = tile("select_group", architecture(pre), F=n_latents)
+    block = min(sizes["BLOCK"], max(group, next_power_of_2(n_latents)))
+    launch(
+        _group_maxima_kernel,
+        (n_rows, ceil_div(n_latents, block)),
+        pre_ptr=pre,
+        norms_ptr=pre if norms is None else norms,
+        maxima_ptr=maxima,
+        stride_pre=pre.stride(0),
+        F=n_latents,
+        G=G,
+        SCALED=norms is not None,
+        SHIFT=key_shift(pre.dtype) if norms is None else 0,
+        GROUP=group,
+        BLOCK=block,
+        num_warps=sizes["num_warps"],
+    )
+    return maxima

@@ -1,0 +1,73 @@
+"""The Triton kernels without a GPU: run in the interpreter, and compiled for four architectures.
+
+Both need a process of their own, since Triton decides at import whether to interpret.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parent / "triton"
+ROOT = Path(__file__).parents[2]
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
+REGISTERS = 65536
+PRODUCTS: set[str] = set()
+"""Kernels that must use tensor cores."""
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or find_spec("triton") is None, reason="Triton is not installed here"
+)
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Interpreter and compiler side by side, since each takes most of a minute when it is cold."""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    environment.pop("TRITON_INTERPRET", None)
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    compiler = [sys.executable, str(FOLDER / "compile_all.py"), *map(str, SHARED_LIMIT)]
+    # The suite's own run-time type checks would slow the interpreter down and see nothing in it.
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)]
+    started = {
+        "compiler": subprocess.Popen(compiler, env=environment, **pipes),
+        "interpreter": subprocess.Popen(
+            tests, env=environment | {"TRITON_INTERPRET": "1"}, **pipes
+        ),
+    }
+    yield started
+    for process in started.values():
+        process.kill()
+        process.wait()
+
+
+def test_every_kernel_equals_its_oracle_in_the_interpreter(
+    processes: dict[str, subprocess.Popen[str]],
+) -> None:
+    output, errors = processes["interpreter"].communicate()
+    assert processes["interpreter"].returncode == 0, output[-20000:] + errors[-2000:]
+    assert " passed" in output and "skipped" not in output
+
+
+def test_every_kernel_compiles_without_spills(
+    processes: dict[str, subprocess.Popen[str]],
+) -> None:
+    output, errors = processes["compiler"].communicate()
+    assert processes["compiler"].returncode == 0, errors[-4000:]
+    rows = [json.loads(line) for line in output.splitlines()]
+    assert {row["arch"] for row in rows} == set(SHARED_LIMIT)
+    wrong = [
+        row
+        for row in rows
+        if row["stack"] > 0
+        or row["shared"] > SHARED_LIMIT[row["arch"]]
+        or row["registers"] * 32 * row["warps"] > REGISTERS
+        or row["tensor_core"] != (row["kernel"] in PRODUCTS)
+    ]
+    assert not wrong, "\n".join(map(str, wrong))

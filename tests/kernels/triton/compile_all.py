@@ -1,0 +1,135 @@
+"""Compile every Triton kernel without a GPU, as its launcher would run it, and inspect the code.
+
+Run as a script with architectures as arguments (80 90 100 120): the launchers get fake tensors
+of real sizes, and instead of running, each launch is compiled for the architecture. One JSON object
+a kernel on standard output; `test_kernels_on_triton.py` judges them.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sparsteer.kernels import dispatch, topk
+
+# Triton is untyped.
+triton: Any = import_module("triton")
+compiler: Any = import_module("triton.compiler")
+backends: Any = import_module("triton.backends.compiler")
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+TYPES = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+    torch.int16: "*i16",
+    torch.bool: "*i1",
+    torch.uint8: "*u8",
+}
+
+
+def compiled(kernel: Any, arch: int, options: dict[str, int], arguments: dict[str, Any]) -> Any:
+    """The kernel compiled as Triton's own launch would: 1 and multiples of 16 are special."""
+    constexprs = {p.name for p in kernel.params if p.is_constexpr}
+    signature, constants, attributes = {}, {}, {}
+    for number, name in enumerate(kernel.arg_names):
+        value = arguments[name]
+        if name in constexprs or value is None or (type(value) is int and value == 1):
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, Tensor):
+            signature[name] = TYPES[value.dtype]
+            attributes[number,] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+        else:
+            signature[name] = "i32" if abs(value) < 2**31 else "i64"
+            if value % 16 == 0:
+                attributes[number,] = [["tt.divisibility", 16]]
+    return triton.compile(
+        compiler.ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes),
+        target=backends.GPUTarget("cuda", arch, 32),
+        options={**options, "enable_fp_fusion": True},
+    )
+
+
+def report(kernel: Any, arch: int, options: dict[str, int], arguments: dict[str, Any]) -> None:
+    code = compiled(kernel, arch, options, arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(code.asm["cubin"])
+        usage, assembly = (
+            subprocess.run([str(TOOLS / tool), *flags, str(cubin)], capture_output=True, text=True)
+            for tool, flags in [("cuobjdump", ["-res-usage"]), ("nvdisasm", ["-c"])]
+        )
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout).groups()  # pyright: ignore[reportOptionalMemberAccess] - fails loudly
+    tensor_core = bool(re.search(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|TCGEN05)", assembly.stdout))
+    row = {
+        "kernel": kernel.__name__.strip("_"),
+        "arch": arch,
+        "registers": int(registers),
+        "stack": int(stack),
+        "shared": code.metadata.shared,
+        "warps": options["num_warps"],
+        "tensor_core": tensor_core,
+    }
+    print(json.dumps(row), flush=True)
+
+
+def launches(arch: int) -> dict[str, tuple[Any, dict[str, int], dict[str, Any]]]:
+    """Every launch of every operator at real sizes, by kernel and what is compiled in."""
+    found: dict[str, tuple[Any, dict[str, int], dict[str, Any]]] = {}
+
+    def record(kernel: Any, grid: Any, *, num_warps: int, num_stages: int = 3, **args: Any) -> None:
+        options = {"num_warps": num_warps, "num_stages": num_stages}
+        fixed = {p.name: args[p.name] for p in kernel.params if p.is_constexpr}
+        dtypes = [v.dtype for v in args.values() if isinstance(v, Tensor)]
+        found[f"{kernel.__name__} {fixed} {dtypes} {options}"] = kernel, options, args
+
+    def architecture(_: Tensor) -> int:
+        return arch
+
+    replacements: dict[str, Any] = {"launch": record, "architecture": architecture}
+    for module in [m for name, m in sys.modules.items() if name.startswith("sparsteer.kernels")]:
+        for name in replacements.keys() & vars(module).keys():
+            setattr(module, name, replacements[name])
+    with FakeTensorMode():
+        for call in operators():
+            call()
+    return found
+
+
+def operators() -> list[Callable[[], Any]]:
+    """Calls of the launchers at the sizes that matter, with fake tensors."""
+
+    def fake(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        return torch.empty(*shape, dtype=dtype)
+
+    calls: list[Callable[[], Any]] = []
+    for F, k, dtype in [
+        (12288, 32, torch.bfloat16),
+        (32768, 64, torch.float32),
+        (131072, 64, torch.bfloat16),
+    ]:
+        calls.append(lambda F=F, k=k, d=dtype: topk._launch_topk(fake(8192, F, dtype=d), k))  # pyright: ignore[reportPrivateUsage] - the launcher under test
+    return calls
+
+
+if __name__ == "__main__":
+    if dispatch.INTERPRETED:
+        sys.exit("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    for arch in map(int, sys.argv[1:]):
+        for kernel, options, arguments in launches(arch).values():
+            report(kernel, arch, options, arguments)
