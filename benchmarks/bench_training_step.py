@@ -1,0 +1,120 @@
+"""One training step on a CPU against a plain dense PyTorch step and the encoder's product alone.
+
+    python benchmarks/bench_training_step.py [--rounds 10] [--threads 2]
+
+The competitors take one step each in turn, so that noise of the machine meets all of them; medians
+and the ratio to the encoder's matrix product, which no exact step can avoid, are reported.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from results_file import write_table
+from torch import Tensor
+
+from sparsteer.kernels import reference
+from sparsteer.sae import SparseAutoencoder, TopAFAConfig, TopKConfig
+from sparsteer.training.config import TrainerConfig
+from sparsteer.training.initialize import initialize_from_rows
+from sparsteer.training.trainer import Trainer
+
+SHAPES = [(576, 4608, 4096, 32), (768, 12288, 4096, 32)]
+"""Width, latents, rows, k."""
+
+
+def planted_rows(n_rows: int, width: int) -> Tensor:
+    """Rows made of few of 4 * width directions: selection meets realistic pre-activations."""
+    directions = torch.nn.functional.normalize(torch.randn(4 * width, width), dim=-1)
+    chosen = (torch.rand(n_rows, 4 * width) < 0.02) * torch.rand(n_rows, 4 * width)
+    return chosen @ directions + 0.02 * torch.randn(n_rows, width)
+
+
+def sparsteer_step(sae: SparseAutoencoder, x: Tensor) -> Callable[[], object]:
+    trainer = Trainer(sae, TrainerConfig(tokens=100_000_000))
+    return lambda: trainer.step(x)
+
+
+def dense_step(config: TopKConfig, x: Tensor) -> Callable[[], object]:
+    """Dense autograd over [B, F], torch's Adam, unit rows: what one writes first."""
+    sae = SparseAutoencoder(config)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=3e-4, fused=True)
+
+    def step() -> None:
+        pre = reference.pre_activations(x, sae.b_dec, sae.W_enc, sae.b_enc)
+        top = pre.topk(config.k, sorted=False)
+        acts = torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
+        loss = (acts @ sae.W_dec + sae.b_dec - x).square().mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        if sae.W_dec.grad is not None:
+            sae.W_dec.grad = reference.project_rows(sae.W_dec.grad, sae.W_dec.detach())
+        optimizer.step()  # pyright: ignore[reportUnknownMemberType] - its closure is untyped
+        torch.nn.functional.normalize(sae.W_dec.data, dim=-1, out=sae.W_dec.data)
+
+    return step
+
+
+def encoder_product(x: Tensor, n_latents: int) -> Callable[[], object]:
+    weights = torch.randn(n_latents, x.shape[1])
+    out = torch.empty(len(x), n_latents)
+    return lambda: torch.mm(x, weights.T, out=out)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows: list[list[str]] = []
+    for width, n_latents, n_rows, k in SHAPES:
+        torch.default_generator.manual_seed(0)
+        x = planted_rows(n_rows, width)
+        topk = SparseAutoencoder(TopKConfig(width, n_latents, k))
+        top_afa = SparseAutoencoder(TopAFAConfig(width, n_latents))
+        for sae in (topk, top_afa):
+            initialize_from_rows(sae, x)
+        competitors = {
+            "encoder product alone": encoder_product(x, n_latents),
+            "sparsteer topk": sparsteer_step(topk, x),
+            "sparsteer top_afa": sparsteer_step(top_afa, x),
+            "dense topk": dense_step(TopKConfig(width, n_latents, k), x),
+        }
+        times: dict[str, list[float]] = {name: [] for name in competitors}
+        for call in competitors.values():
+            call()
+        for _ in range(arguments.rounds):
+            for name, call in competitors.items():
+                times[name].append(seconds(call))
+        floor = statistics.median(times["encoder product alone"])
+        for name, taken in times.items():
+            median = statistics.median(taken)
+            rows.append(
+                [
+                    f"D={width} F={n_latents} B={n_rows} K={k}",
+                    name,
+                    f"{1e3 * median:.0f}",
+                    f"{1e3 * min(taken):.0f}",
+                    f"{n_rows / median:,.0f}",
+                    f"{median / floor:.2f}",
+                ]
+            )
+    header = ["shape", "step", "median ms", "min ms", "rows/s", "x encoder product"]
+    notes = [
+        f"{arguments.rounds} rounds, interleaved. top_afa starts at few active latents and grows "
+        "towards D during a run, where its step costs more.",
+    ]
+    write_table("training-step", header, rows, notes)
+
+
+if __name__ == "__main__":
+    main()
