@@ -1,0 +1,108 @@
+"""Packing keeps every token once and in order, and never mixes held-out with training documents."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsteer.sae.errors import InputError
+from sparsteer.training.packing import (
+    NO_DOCUMENT,
+    Context,
+    TokenisedDocument,
+    is_held_out,
+    pack,
+)
+
+BOS, EOS = 1, 2
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> list[TokenisedDocument]:
+    sides = draw(st.lists(st.booleans(), max_size=12))
+    numbers = draw(st.permutations(range(len(sides))))
+    ids = st.lists(st.integers(3, 99), max_size=40)
+    return [
+        TokenisedDocument(7 * n, draw(ids), side) for n, side in zip(numbers, sides, strict=True)
+    ]
+
+
+def text_columns(context: Context, bos_id: int | None) -> list[tuple[int, int, int]]:
+    """(token, doc, position) of a context without its BOS, whose columns are checked."""
+    columns = list(
+        zip(context.tokens.tolist(), context.doc.tolist(), context.position.tolist(), strict=True)
+    )
+    if bos_id is None:
+        return columns
+    assert columns[0] == (bos_id, NO_DOCUMENT, NO_DOCUMENT)
+    return columns[1:]
+
+
+@given(corpora(), st.integers(2, 17), st.sampled_from([BOS, None]), st.sampled_from([EOS, None]))
+def test_every_token_once_in_order(
+    documents: list[TokenisedDocument], length: int, bos_id: int | None, eos_id: int | None
+) -> None:
+    contexts = list(pack(documents, context_length=length, bos_id=bos_id, eos_id=eos_id))
+    for side in (False, True):
+        streamed = [
+            column
+            for context in contexts
+            if context.held_out == side
+            for column in text_columns(context, bos_id)
+        ]
+        end = [] if eos_id is None else [eos_id]
+        assert streamed == [
+            (token, document.number, position)
+            for document in documents
+            if document.held_out == side and document.ids
+            for position, token in enumerate(document.ids + end)
+        ]
+
+
+@given(corpora(), st.integers(2, 17))
+def test_sides_never_share_a_context_and_only_the_last_is_short(
+    documents: list[TokenisedDocument], length: int
+) -> None:
+    sides = {document.number: document.held_out for document in documents}
+    lengths: defaultdict[bool, list[int]] = defaultdict(list)
+    for context in pack(documents, context_length=length, bos_id=BOS, eos_id=EOS):
+        assert {sides[doc] for doc in context.doc[1:].tolist()} == {context.held_out}
+        lengths[context.held_out].append(len(context.tokens))
+    for found in lengths.values():
+        assert set(found[:-1]) <= {length}
+        assert 2 <= found[-1] <= length
+
+
+def test_contexts_come_as_soon_as_they_are_full() -> None:
+    def source() -> Iterator[TokenisedDocument]:
+        yield TokenisedDocument(0, list(range(3, 13)), False)
+        raise AssertionError("read further than needed")
+
+    contexts = pack(source(), context_length=5, bos_id=BOS, eos_id=EOS)
+    assert next(contexts).tokens.tolist() == [BOS, 3, 4, 5, 6]
+    assert next(contexts).tokens.tolist() == [BOS, 7, 8, 9, 10]
+
+
+def test_no_room_for_text() -> None:
+    with pytest.raises(InputError, match="context_length is 1"):
+        next(pack([], context_length=1, bos_id=BOS, eos_id=EOS))
+
+
+@given(st.text(), st.floats(0, 1), st.floats(0, 1))
+def test_held_out_side_is_a_function_of_the_text_and_grows(text: str, a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    assert is_held_out(text, low) <= is_held_out(text, high)
+    assert not is_held_out(text, 0.0)
+    assert is_held_out(text, 1.0)
+
+
+def test_held_out_share_is_near_the_fraction() -> None:
+    share = np.mean([is_held_out(f"document {i}", 0.1) for i in range(4000)])
+    assert abs(share - 0.1) < 4 * (0.1 * 0.9 / 4000) ** 0.5
+
+
+def test_text_with_lone_surrogates_has_a_side() -> None:
+    assert is_held_out("\ud800", 1.0)
