@@ -1,0 +1,30 @@
+"""Corpora, the activation cache, and the training of autoencoders on it.
+
+Names are loaded when first used, so that reading a configuration imports no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .cache import ActivationCache as ActivationCache
+    from .config import CacheConfig as CacheConfig
+    from .config import TrainerConfig as TrainerConfig
+    from .harvest import cache_activations as cache_activations
+    from .trainer import Trainer as Trainer
+
+_HOMES = {
+    "ActivationCache": "cache",
+    "CacheConfig": "config",
+    "TrainerConfig": "config",
+    "cache_activations": "harvest",
+    "Trainer": "trainer",
+}
+
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the table above is the list
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

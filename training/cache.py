@@ -1,0 +1,213 @@
+"""Reading an activation cache: shuffled batches to train on, held-out rows and contexts."""
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..sae.errors import InputError
+from ..sae.files import nearest, sha256_file
+from .batches import shuffled_batches
+from .manifest import ShardEntry, read_manifest
+from .shards import Shard
+
+_REMEDY = "run the `sparsteer cache` command that wrote it again, and it will be repaired"
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+
+
+class ActivationCache:
+    """An activation cache on disk, opened for reading.
+
+    Opening checks the manifest and the shards' sizes; a shard's checksum is checked when it is
+    first read. Any number of readers may have a cache open, also while it is written with
+    `allow_incomplete`: they see the shards that were whole when they opened it.
+
+    Raises:
+        InputError: the manifest is missing or broken, a shard is missing or truncated, or the cache
+            is incomplete (unless `allow_incomplete`).
+    """
+
+    def __init__(self, path: str | Path, *, allow_incomplete: bool = False) -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        if not (self.manifest.complete or allow_incomplete):
+            raise InputError(
+                f"the cache {self.path} is incomplete ({self.manifest.rows:,} rows are there); run "
+                "the `sparsteer cache` command that wrote it again, and it will go on"
+            )
+        for entry in self.manifest.shards:
+            self._check_size(entry)
+        self._checked: set[str] = set()
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites whose activations it holds."""
+        return list(self.manifest.sites)
+
+    @property
+    def d_model(self) -> int:
+        """D, width of the activations."""
+        return self.manifest.d_model
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in all."""
+        return self.manifest.rows
+
+    @property
+    def n_train(self) -> int:
+        """Rows for training."""
+        return self.manifest.rows - self.manifest.held_out_rows
+
+    @property
+    def n_held_out(self) -> int:
+        """Rows kept out of training."""
+        return self.manifest.held_out_rows
+
+    @property
+    def fingerprint(self) -> str:
+        """One hash for all the content."""
+        return self.manifest.fingerprint
+
+    def site_name(self, site: str | None = None) -> str:
+        """The site meant: the one named, or the only one there is.
+
+        Raises InputError if the cache does not hold it, or holds several and none is named.
+        """
+        if site in self.sites:
+            return site
+        if site is None:
+            if len(self.sites) == 1:
+                return self.sites[0]
+            raise InputError(f"{self.path} holds the sites {', '.join(self.sites)}; choose one")
+        near = nearest(site, self.sites) or self.sites
+        raise InputError(f"{self.path} has no site {site!r}; it has {' and '.join(near)}")
+
+    def batches(
+        self, batch_size: int, *, site: str | None = None, seed: int = 0, start: int = 0
+    ) -> Generator[Float[Tensor, "B D"], None, None]:
+        """Training rows in float32, shuffled, without end; begin at batch `start`.
+
+        Batch i depends on `seed` and i alone. In each epoch every training row occurs at most once;
+        the few that fill no whole batch are left out, others each time. The order is new in every
+        epoch: shards in random order, and rows shuffled over as many shards as WINDOW_BYTES hold.
+        A thread reads the next window meanwhile; it ends when the iterator is closed or forgotten.
+
+        Raises:
+            InputError: `batch_size` is below 1 or more than the training rows, the site is unknown;
+                while reading, a shard's content has changed.
+        """
+        if batch_size < 1 or start < 0:
+            raise InputError(
+                f"batch_size is {batch_size} and start is {start}; they must be at least 1 and 0"
+            )
+        if batch_size > self.n_train:
+            raise InputError(
+                f"batch_size is {batch_size:,}, but {self.path} has only {self.n_train:,} training "
+                "rows; lower the batch size, or cache more tokens"
+            )
+        return shuffled_batches(
+            self.manifest.shards,
+            self.shard,
+            site=self.site_name(site),
+            row_bytes=self.d_model * _ITEM_BYTES[self.manifest.dtype],
+            batch_size=batch_size,
+            seed=seed,
+            start=start,
+        )
+
+    def held_out(
+        self, *, site: str | None = None, limit: int | None = None
+    ) -> Float[Tensor, "N D"]:
+        """The held-out rows in float32, or `limit` of them, spread evenly; the same every time.
+
+        Raises InputError if there are none, the site is unknown, or a shard's content has changed.
+        """
+        site = self.site_name(site)
+        self._require_held_out()
+        counts = [entry.held_out_rows for entry in self.manifest.shards]
+        parts: list[Tensor] = []
+        for entry, chosen in self._spread(counts, limit):
+            shard = self.shard(entry)
+            rows = shard.row_numbers(held_out=True)[chosen]
+            parts.append(shard.stored(site).rows(rows).restored())
+        return torch.cat(parts)
+
+    def held_out_contexts(
+        self, limit: int | None = None
+    ) -> tuple[Int[Tensor, "C L"], Bool[Tensor, "C L"]]:
+        """Tokens (int64) and attention mask of the held-out contexts, or of `limit` spread evenly.
+
+        Raises InputError if there are none, or a shard's content has changed.
+        """
+        self._require_held_out()
+        counts = [entry.held_out_contexts for entry in self.manifest.shards]
+        tokens: list[Tensor] = []
+        lengths: list[Tensor] = []
+        for entry, chosen in self._spread(counts, limit):
+            shard = self.shard(entry)
+            numbers = np.flatnonzero(shard.tensor("held_out").numpy())[chosen]
+            tokens.append(shard.tensor("contexts")[numbers].long())
+            lengths.append(shard.tensor("lengths")[numbers])
+        columns = torch.arange(self.manifest.context_length)
+        return torch.cat(tokens), columns < torch.cat(lengths)[:, None]
+
+    def verify(self) -> None:
+        """Check every byte against the checksums; raise InputError naming the first bad shard."""
+        for entry in self.manifest.shards:
+            self._check_size(entry)
+            self._check_content(entry)
+
+    def shard(self, entry: ShardEntry) -> Shard:
+        """Open one shard of the manifest for reading, its content checked the first time.
+
+        Raises InputError if the content is not what was written.
+        """
+        if entry.file not in self._checked:
+            self._check_content(entry)
+            self._checked.add(entry.file)
+        return Shard(self.path / entry.file)
+
+    def _check_size(self, entry: ShardEntry) -> None:
+        path = self.path / entry.file
+        if not path.is_file():
+            raise InputError(f"the shard {path} is missing; {_REMEDY}")
+        if (size := path.stat().st_size) != entry.bytes:
+            raise InputError(
+                f"the shard {path} has {size:,} bytes instead of {entry.bytes:,}; {_REMEDY}"
+            )
+
+    def _check_content(self, entry: ShardEntry) -> None:
+        path = self.path / entry.file
+        try:
+            good = sha256_file(path) == entry.sha256
+        except OSError as error:
+            raise InputError(
+                f"the shard {path} cannot be read ({error.strerror}); {_REMEDY}"
+            ) from None
+        if not good:
+            raise InputError(f"the content of the shard {path} has changed; {_REMEDY}")
+
+    def _require_held_out(self) -> None:
+        if not self.n_held_out:
+            raise InputError(
+                f"{self.path} has no held-out rows; cache more documents, or with a higher "
+                "--held-out-fraction"
+            )
+
+    def _spread(
+        self, counts: list[int], limit: int | None
+    ) -> Iterator[tuple[ShardEntry, Int[np.ndarray, "M"]]]:
+        """Spread `limit` choices evenly over items of which each shard has `counts`."""
+        total = sum(counts)
+        n_chosen = total if limit is None else min(limit, total)
+        chosen = np.arange(n_chosen) * total // max(n_chosen, 1)
+        before = 0
+        for entry, n_items in zip(self.manifest.shards, counts, strict=True):
+            here = chosen[(chosen >= before) & (chosen < before + n_items)] - before
+            if len(here):
+                yield entry, here
+            before += n_items
