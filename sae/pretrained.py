@@ -13,7 +13,6 @@ import huggingface_hub
 import torch
 import transformers
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import transformers as bridge_sources
 from transformers import (
@@ -24,6 +23,7 @@ from transformers import (
 )
 
 from . import fetch
+from .bridge_cache import accept_cache
 from .errors import InputError
 from .files import nearest
 
@@ -80,6 +80,7 @@ def load_bridge(
             device=device,
             dtype=dtype,
         )
+    accept_cache(bridge)
     return bridge, tokenizer
 
 
@@ -193,10 +194,12 @@ def _from_hub(name: str) -> Path:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Generator[None]:
-    """Turn what the loaders raise for wrong files into one sentence."""
+    """Turn what the loaders raise for wrong files, which may be anything, into one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise InputError(
             f"{str(path)!r} could not be loaded as a causal language model "
             f"({_first_line(error)}); check that it is one and that its files are whole"

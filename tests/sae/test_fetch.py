@@ -104,7 +104,7 @@ def no_pip(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         copied.write_bytes(next(registry.wheels.iterdir()).read_bytes())
         return copied
 
-    monkeypatch.setattr(fetch, "_download", copy)
+    monkeypatch.setattr(fetch, "download", copy)
     return downloads
 
 
