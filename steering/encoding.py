@@ -76,7 +76,7 @@ def encode_texts(
     Raises:
         InputError: the autoencoder has another width than the site, or a limit is out of range.
     """
-    limit = _checked_limit(model, max_length)
+    limit = read_limit(model, max_length)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     if sae.config.d_model != site.width:
@@ -87,7 +87,16 @@ def encode_texts(
     return _encode(site, sae, texts, batch_size, limit)
 
 
-def _checked_limit(model: LanguageModel, max_length: int | None) -> int:
+def tokens_of(model: LanguageModel, text: str) -> list[int]:
+    """The token ids of a text as `encode_texts` reads it, without BOS, however many they are."""
+    return model.tokenize(text.encode("utf-8", errors="replace").decode("utf-8"))
+
+
+def read_limit(model: LanguageModel, max_length: int | None) -> int:
+    """How many tokens `encode_texts` reads of each text under this `max_length`.
+
+    Raises InputError if it is out of range for the model.
+    """
     room = model.max_context - len(_prefix(model))
     if max_length is None:
         return min(DEFAULT_MAX_LENGTH, room)
@@ -125,7 +134,7 @@ def _windows(
     window: list[tuple[list[int], int]] = []
     held = 0
     for text in texts:
-        tokens = model.tokenize(_whole(text)) if isinstance(text, str) else list(text)
+        tokens = tokens_of(model, text) if isinstance(text, str) else list(text)
         window.append((tokens[:limit], len(tokens)))
         held += min(len(tokens), limit)
         if held >= _WINDOW_TOKENS or len(window) >= _WINDOW_TEXTS:
@@ -133,10 +142,6 @@ def _windows(
             window, held = [], 0
     if window:
         yield window
-
-
-def _whole(text: str) -> str:
-    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:

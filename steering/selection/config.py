@@ -1,0 +1,112 @@
+"""Settings of scoring and selection; nothing here imports torch."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ...sae.config import require_positive_integer
+from ...sae.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Which rows to score against which target, through which autoencoder."""
+
+    file: str
+    """Rows to score: a .jsonl (or .jsonl.gz) or .parquet file."""
+
+    target: str
+    """Examples of the task that the rows should help with, in a file of the same kinds; a few to a
+    few hundred."""
+
+    run: str
+    """Run folder with the autoencoder (`sae/`), or the folder of an autoencoder."""
+
+    out: str
+    """Where the rows go, unchanged and in order, with the new columns; the same format as FILE."""
+
+    field: str | None = None
+    """Field that holds a row's text; `A+B` joins several by a blank line, and a list of chat
+    messages counts as its messages' texts. By default the layout is detected: messages,
+    conversations, instruction with input and output, prompt with completion, question with answer,
+    or text."""
+
+    target_field: str | None = None
+    """The same for the target; by default `field`, or the target's own detected layout."""
+
+    long_rows: Literal["truncate", "skip"] = "truncate"
+    """What becomes of a row longer than `max_length`: scored by its beginning (status truncated),
+    or not scored (status too_long)."""
+
+    max_length: int | None = None
+    """Tokens read of a row, BOS not counted; by default 1024, or the model's context if shorter."""
+
+    batch_size: int = 32
+    """Rows in one forward pass; fewer where they are long."""
+
+    part_rows: int = 512
+    """Rows scored between two saves; an interrupted run loses at most so many."""
+
+    prefix: str = "sparsteer"
+    """The new columns are PREFIX_score, PREFIX_status and PREFIX_tokens."""
+
+    model: str | None = None
+    """Language model; by default the one that the autoencoder was trained on."""
+
+    site: str | None = None
+    """Site in it; by default the one that the autoencoder was trained on."""
+
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("file", "target", "run", "out", "prefix"):
+            if not getattr(self, name).strip():
+                raise InputError(f"{name} is empty; give a value")
+        for name in ("field", "target_field"):
+            value = getattr(self, name)
+            if value is not None and not all(value.split("+")):
+                raise InputError(f"{name} is {value!r}; give a field's name, or several as A+B")
+        for name in ("batch_size", "part_rows"):
+            require_positive_integer(name, getattr(self, name))
+        if self.max_length is not None:
+            require_positive_integer("max_length", self.max_length)
+        if self.long_rows not in ("truncate", "skip"):
+            raise InputError(f"long_rows is {self.long_rows!r}; choose truncate or skip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """Which rows of a scored file to take."""
+
+    file: str
+    """Rows with a column of scores, as `score` writes them: a .jsonl or .parquet file."""
+
+    out: str
+    """Where the chosen rows go, unchanged and in their order; the same format as FILE."""
+
+    ratio: float | None = None
+    """Share of all rows to take, above 0 and at most 1: the nearest whole number, at least one."""
+
+    count: int | None = None
+    """Rows to take; instead of `ratio`."""
+
+    column: str = "sparsteer_score"
+    """Column of the scores; the highest are taken, of equal ones the first."""
+
+    def __post_init__(self) -> None:
+        for name in ("file", "out", "column"):
+            if not getattr(self, name).strip():
+                raise InputError(f"{name} is empty; give a value")
+        if (self.ratio is None) == (self.count is None):
+            raise InputError("ratio and count are the two ways to say how many; give one of them")
+        if self.ratio is not None:
+            require_ratio(self.ratio)
+        if self.count is not None:
+            require_positive_integer("count", self.count)
+
+
+def require_ratio(ratio: float) -> None:
+    """Raise an InputError that names the ratio unless it lies above 0 and at most at 1."""
+    if math.isnan(ratio) or not 0 < ratio <= 1:
+        raise InputError(f"ratio is {ratio}, but must lie above 0 and at most at 1")

@@ -1,0 +1,63 @@
+"""Scores saved part by part, so that an interrupted run goes on where it stopped."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ...sae.errors import InputError
+from ...sae.files import read_json, remove_leftovers, write_json
+from .scores import RowScore
+
+_MANIFEST = "manifest.json"
+
+
+class Parts:
+    """A folder of parts, the first rows in the first one; it is gone when the scores are written.
+
+    A part is a small JSON file of scores, not of codes, so that the folder stays far smaller than
+    the rows.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        """Make the folder, or find the one that a run of the same identity left.
+
+        Raises InputError if it is of another identity, naming what differs.
+        """
+        self.folder = folder
+        self._n_parts = 0
+        if not (folder / _MANIFEST).exists():
+            if folder.exists() and any(folder.iterdir()):
+                raise InputError(f"{folder} is not of a scoring; give another --out or move it")
+            write_json(folder / _MANIFEST, identity)
+        remove_leftovers(folder)
+        found = read_json(folder / _MANIFEST, "manifest of scored parts")
+        for name in identity | found:
+            if found.get(name) != identity.get(name):
+                raise InputError(
+                    f"{folder} holds scores of an interrupted run with another {name}; remove it, "
+                    "or give another --out"
+                )
+
+    def read(self) -> list[RowScore]:
+        """The scores saved before, in the order of the rows."""
+        found: list[RowScore] = []
+        while (path := self._path(self._n_parts)).exists():
+            part = read_json(path, "scored part")
+            try:
+                found += [RowScore(*row) for row in part["rows"]]
+            except (KeyError, TypeError):
+                raise InputError(f"{path} is damaged; remove {self.folder}") from None
+            self._n_parts += 1
+        return found
+
+    def append(self, rows: list[RowScore]) -> None:
+        """Save the next rows' scores."""
+        write_json(self._path(self._n_parts), {"rows": rows})
+        self._n_parts += 1
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:06}.json"

@@ -1,0 +1,151 @@
+"""Texts against a target's prototype: the score of each, or why it has none."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ...sae.errors import InputError
+from ..encoding import EncodedText, encode_texts, read_limit, tokens_of
+from ..loading import LoadedRun
+from .embedding import Mean, SparseRows, mean_code
+from .rows import RowText
+from .statistics import quantiles, spearman
+
+_DIGITS = 7
+"""What the float32 arithmetic of the language model supports."""
+
+
+class RowScore(NamedTuple):
+    """What is known of one row."""
+
+    score: float | None
+    """Similarity with the target, from 0 to 1, to 7 digits; None if the row was not scored."""
+    status: str
+    """ok; truncated (scored by its beginning); too_long (longer than the limit, not scored); empty
+    (no text); too_short (no token but those that are left out); missing (no such field); not_text
+    (a field holds something that is no text); non_finite (the activations overflow)."""
+    tokens: int | None
+    """Tokens of the whole text; None if there is no text to count."""
+
+
+class Prototype(NamedTuple):
+    """A target, as rows are compared with it."""
+
+    latents: Float[Tensor, "F"]
+    """The mean over the target's examples of their mean codes."""
+    rows: list[RowScore]
+    """Status and tokens of each example; there is no score."""
+
+    @property
+    def n_used(self) -> int:
+        """Examples that the mean is over."""
+        return sum(is_scored(row.status) for row in self.rows)
+
+
+def is_scored(status: str) -> bool:
+    """Whether a row of this status has a score, and a target's example of it counts."""
+    return status in ("ok", "truncated")
+
+
+def prototype_of(
+    loaded: LoadedRun,
+    texts: Sequence[RowText],
+    *,
+    where: str,
+    batch_size: int,
+    max_length: int | None,
+) -> Prototype:
+    """The mean of the examples' mean codes; examples without content tokens do not count.
+
+    A long example is read by its beginning.
+
+    Raises:
+        InputError: no example counts; `where` names the target.
+    """
+    embeddings, rows = _read(loaded, texts, batch_size, max_length, skip_long=False)
+    used = [place for place, row in enumerate(rows) if is_scored(row.status)]
+    if not used:
+        states = ", ".join(sorted({row.status for row in rows})) or "no rows"
+        raise InputError(
+            f"the target {where} has no example that can be read ({states}); give at least one "
+            "with two tokens of text"
+        )
+    return Prototype(embeddings.take(used).mean(), rows)
+
+
+def score_texts(
+    loaded: LoadedRun,
+    texts: Sequence[RowText],
+    prototype: Float[Tensor, "F"],
+    *,
+    batch_size: int,
+    max_length: int | None,
+    skip_long: bool = False,
+) -> list[RowScore]:
+    """The score and status of each text; with `skip_long`, texts over the limit have none."""
+    embeddings, rows = _read(loaded, texts, batch_size, max_length, skip_long=skip_long)
+    scored = [place for place, row in enumerate(rows) if is_scored(row.status)]
+    similarities = embeddings.take(scored).similarities(prototype)
+    for place, similarity in zip(scored, similarities, strict=True):
+        score = float(f"{float(similarity):.{_DIGITS}g}")
+        rows[place] = rows[place]._replace(score=score)
+    return rows
+
+
+def summary_of(rows: Sequence[RowScore]) -> dict[str, Any]:
+    """Rows, scored rows, statuses, spread of the scores, and their correlation with length."""
+    scored = [(row.score, float(row.tokens or 0)) for row in rows if row.score is not None]
+    scores = [score for score, _ in scored]
+    return {
+        "rows": len(rows),
+        "scored": len(scored),
+        "statuses": dict(sorted(Counter(row.status for row in rows).items())),
+        "score": quantiles(scores),
+        "spearman_tokens": spearman(scores, [length for _, length in scored]),
+        "tokens": sum(row.tokens or 0 for row in rows),
+    }
+
+
+def _read(
+    loaded: LoadedRun,
+    texts: Sequence[RowText],
+    batch_size: int,
+    max_length: int | None,
+    *,
+    skip_long: bool,
+) -> tuple[SparseRows, list[RowScore]]:
+    """The mean code of each text, and its status without a score."""
+    limit = read_limit(loaded.model, max_length)
+    tokens = [tokens_of(loaded.model, text.text) for text in texts]
+    skipped = [skip_long and len(own) > limit for own in tokens]
+    encoded = encode_texts(
+        *loaded,
+        ([] if skip else own for own, skip in zip(tokens, skipped, strict=True)),
+        batch_size=batch_size,
+        max_length=max_length,
+    )
+    n_latents = loaded.sae.config.n_latents
+    means: list[Mean] = []
+    rows: list[RowScore] = []
+    for text, own, skip, read in zip(texts, tokens, skipped, encoded, strict=True):
+        means.append(mean_code(read.codes, n_latents))
+        has_text = text.status in ("ok", "empty")
+        status = text.status if text.status != "ok" else _status(read, means[-1], skip)
+        rows.append(RowScore(None, status, len(own) if has_text else None))
+    return SparseRows.stack(means, n_latents), rows
+
+
+def _status(read: EncodedText, mean: Mean, skipped: bool) -> str:
+    """What became of a row that has a text."""
+    if skipped:
+        return "too_long"
+    if read.empty:
+        return "empty"
+    if not read.kept.any():
+        return "too_short"
+    if not mean.values.isfinite().all():
+        return "non_finite"
+    return "truncated" if read.truncated else "ok"

@@ -1,0 +1,186 @@
+"""Score rows of instruction data by their likeness to a target task (arXiv 2503.15573).
+
+Rows are scored part by part into OUT.parts/, and written with their scores when all are done, so an
+interrupted run goes on where it stopped and OUT appears whole.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ...sae.errors import InputError
+from ...sae.files import sha256_file
+from ...training.threads import use_free_cores
+from ..features.hashing import sae_fingerprint
+from ..loading import LoadedRun, load_run
+from .config import ScoreConfig
+from .parts import Parts
+from .rows import TextFields, find_text_fields
+from .scores import Prototype, RowScore, prototype_of, score_texts, summary_of
+from .tables import Column, Overview, RowFile, open_rows
+
+Report = Callable[[int, int], None]
+"""Told after each part: rows done, rows in all."""
+
+
+def score(
+    config: ScoreConfig,
+    *,
+    say: Callable[[str], None] = lambda sentence: None,
+    report: Report = lambda done, total: None,
+) -> dict[str, Any]:
+    """Write the rows of a file with three more columns: score, status and tokens of each.
+
+    The score is the generalised Jaccard similarity, from 0 to 1, of the row's mean code with the
+    mean over the target's examples. It is null unless the status is ok or truncated. The other
+    statuses are those of `RowScore`. Rows keep their order and content, JSON Lines byte for byte.
+
+    Returns:
+        out, rows, scored, statuses (how many rows have each), text and target (what was read),
+        score (mean and quantiles, None if nothing was scored), spearman_tokens (rank correlation of
+        score and row length: near 1 or -1 the score says little but length; None if one of them is
+        constant), tokens, seconds, resumed_rows.
+
+    Raises:
+        InputError: a file is missing, broken, empty or lacks the text's field; the columns are
+            there already; run and model do not belong together; or OUT.parts/ holds the parts of
+            another scoring.
+    """
+    began = time.perf_counter()
+    out = Path(config.out)
+    rows, target = open_rows(config.file, "FILE"), open_rows(config.target, "--target")
+    rows.require_same_kind(out)
+    if out.resolve() == target.path.resolve():
+        raise InputError(f"--out {out} is the target as well; give another --out")
+    overview = _overview(rows)
+    _require_new_columns(overview, config)
+    fields = find_text_fields(overview.columns, config.field, config.file, "--field")
+    target_fields = _target_fields(target, config)
+    say(f"text of {config.file}: {' + '.join(fields.fields)}{_detected(fields)}")
+    use_free_cores()
+    loaded = load_run(
+        config.run, model=config.model, site=config.site, device=config.device, say=say
+    )
+    prototype = _read_target(loaded, target, target_fields, config)
+    parts = Parts(
+        out.parent / f"{out.name}.parts", _identity(config, loaded, fields, target_fields)
+    )
+    found = parts.read()
+    n_resumed = len(found)
+    if n_resumed:
+        say(f"{n_resumed:,} of {overview.n_rows:,} rows were scored before")
+    for part in _scored_parts(loaded, rows, fields, prototype, config, n_resumed):
+        parts.append(part)
+        found += part
+        report(len(found), overview.n_rows)
+    rows.write(out, added=_columns(found, config.prefix))
+    parts.remove()
+    return {
+        "out": config.out,
+        "file": config.file,
+        "model": loaded.model.name,
+        "site": loaded.site.name,
+        **summary_of(found),
+        "text": fields.described(),
+        "target": _about_target(prototype, target_fields, config),
+        "seconds": time.perf_counter() - began,
+        "resumed_rows": n_resumed,
+    }
+
+
+def _overview(file: RowFile) -> Overview:
+    overview = file.overview()
+    if overview.n_rows == 0:
+        raise InputError(f"{file.path} holds no rows; give a file with at least one")
+    return overview
+
+
+def _require_new_columns(overview: Overview, config: ScoreConfig) -> None:
+    for name in _columns([], config.prefix):
+        if name in overview.columns:
+            raise InputError(
+                f"{config.file} has a column {name!r} already; give another --prefix than "
+                f"{config.prefix}"
+            )
+
+
+def _columns(found: list[RowScore], prefix: str) -> dict[str, Column]:
+    return {
+        f"{prefix}_score": Column("double", [row.score for row in found]),
+        f"{prefix}_status": Column("string", [row.status for row in found]),
+        f"{prefix}_tokens": Column("int64", [row.tokens for row in found]),
+    }
+
+
+def _target_fields(target: RowFile, config: ScoreConfig) -> TextFields:
+    given = config.target_field or config.field
+    columns = _overview(target).columns
+    return find_text_fields(columns, given, config.target, "--target-field")
+
+
+def _detected(fields: TextFields) -> str:
+    return "" if fields.layout == "given" else f" (layout {fields.layout}, detected)"
+
+
+def _read_target(
+    loaded: LoadedRun, target: RowFile, fields: TextFields, config: ScoreConfig
+) -> Prototype:
+    return prototype_of(
+        loaded,
+        [fields.text_of(row) for row in target.rows(fields=fields.fields)],
+        where=config.target,
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+    )
+
+
+def _identity(
+    config: ScoreConfig, loaded: LoadedRun, fields: TextFields, target_fields: TextFields
+) -> dict[str, Any]:
+    """What scores depend on; parts of another identity are not mixed with these."""
+    return {
+        "rows": sha256_file(config.file),
+        "target": sha256_file(config.target),
+        "autoencoder": sae_fingerprint(loaded.sae),
+        "model": loaded.model.weights_hash,
+        "site": loaded.site.name,
+        "field": "+".join(fields.fields),
+        "target_field": "+".join(target_fields.fields),
+        "long_rows": config.long_rows,
+        "max_length": config.max_length,
+        "part_rows": config.part_rows,
+    }
+
+
+def _about_target(prototype: Prototype, fields: TextFields, config: ScoreConfig) -> dict[str, Any]:
+    return {
+        "file": config.target,
+        "rows": len(prototype.rows),
+        "used": prototype.n_used,
+        "statuses": dict(sorted(Counter(row.status for row in prototype.rows).items())),
+        "text": fields.described(),
+        "active_latents": int((prototype.latents > 0).sum()),
+    }
+
+
+def _scored_parts(
+    loaded: LoadedRun,
+    rows: RowFile,
+    fields: TextFields,
+    prototype: Prototype,
+    config: ScoreConfig,
+    start: int,
+) -> Iterator[list[RowScore]]:
+    source = rows.rows(start, fields.fields)
+    while texts := [fields.text_of(row) for row in islice(source, config.part_rows)]:
+        yield score_texts(
+            loaded,
+            texts,
+            prototype.latents,
+            batch_size=config.batch_size,
+            max_length=config.max_length,
+            skip_long=config.long_rows == "skip",
+        )
