@@ -196,11 +196,13 @@ def _explain(option: Option, given: Given) -> None:
 
 def _through_tyro(given: dict[Option, Given]) -> dict[str, Any]:
     """Let tyro convert the words of each option; a ValueError without text where it cannot."""
-    fields = [(option.name, option.type) for option in given]
-    words: list[str] = []
-    for option, values in given.items():
-        flag = f"--{option.name.replace('_', '-')}"
-        words += [flag, *values.words] if option.is_list else [f"{flag}={values.words[0]}"]
+    fields = [(o.name, tyro.conf.UseAppendAction[o.type] if o.is_list else o.type) for o in given]
+    # Joined by =, a value may begin with a dash.
+    words = [
+        f"--{option.name.replace('_', '-')}={value}"
+        for option, values in given.items()
+        for value in values.words
+    ]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             parsed: object = tyro.cli(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -38,7 +38,7 @@ class Terminal:
     """Standard error, where a person follows the work: sentences and progress."""
 
     def __init__(self) -> None:
-        self._console = _console(sys.stderr)
+        self._console = _console(stderr=True)
 
     def say(self, sentence: str) -> None:
         """Print a sentence on a line of its own."""
@@ -63,7 +63,7 @@ def write_json(values: dict[str, Any]) -> None:
 
 def write_report(report: Report) -> None:
     """Print for a person what the verb found."""
-    console = _console(sys.stdout)
+    console = _console(stderr=False)
     for item in report.shown:
         if console.is_terminal:
             console.print(item)
@@ -94,17 +94,17 @@ def next_command(*words: str) -> str:
     return f"next: {shlex.join(('sparsteer', *words))}"
 
 
-def count(number: float) -> str:
+def count(number: int | float) -> str:
     """A whole number with separators."""
     return f"{number:,.0f}"
 
 
-def share(number: float) -> str:
+def share(number: int | float) -> str:
     """A share of 1 in percent."""
     return f"{100 * number:.1f}%"
 
 
-def size(n_bytes: float) -> str:
+def size(n_bytes: int | float) -> str:
     """Bytes in decimal units."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale:
@@ -112,7 +112,7 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes:.0f} bytes"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """Seconds as 3.2 s, 4:05 or 1:02:03."""
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -177,11 +177,11 @@ def _bar(console: "Console", title: str, unit: str, pace: _Pace) -> Generator[Up
         yield update
 
 
-def _console(file: TextIO) -> "Console":
+def _console(*, stderr: bool) -> "Console":
     from rich.console import Console
 
     # A file or a pipe has no width of its own; markup would eat brackets in paths.
-    console = Console(file=file, markup=False, highlight=False, emoji=False)
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
         console.soft_wrap = True

@@ -69,6 +69,10 @@ def _run(words: Sequence[str]) -> int:
     if not words or words[0] in ("--help", "-h"):
         _show_verbs(VERBS)
         return 0
+    group = {name: verb for name, verb in VERBS.items() if name.startswith(f"{words[0]} ")}
+    if group and words[1:] in (["--help"], ["-h"]):
+        _show_verbs(group)
+        return 0
     if words[0] == "--version":
         print(f"sparsteer {version('sparsteer')}")
         return 0

@@ -1,5 +1,6 @@
 """The verb `train`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..training.config import TrainConfig
@@ -43,7 +44,7 @@ class _Figures:
         self._update = update
         self._held_out = ""
 
-    def report(self, done: int, total: int, figures: dict[str, float]) -> None:
+    def report(self, done: int, total: int, figures: Mapping[str, int | float]) -> None:
         if "held_out_fvu" in figures:
             self._held_out = f", held-out FVU {figures['held_out_fvu']:.3f}"
             return

@@ -1,0 +1,128 @@
+"""The verb cache on the tiny model: what it writes and says, and every wrong input."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sparsteer.training.cache import ActivationCache
+
+from .conftest import CACHE_WORDS, SITES, Sparsteer
+
+
+@pytest.fixture
+def words(tiny_model_folder: Path, corpus: Path, tmp_path: Path) -> list[str]:
+    """A right command, but for the rows."""
+    flags = {"--model": tiny_model_folder, "--dataset": corpus, "--out": tmp_path / "cache"}
+    return [str(word) for pair in flags.items() for word in pair] + list(CACHE_WORDS)
+
+
+def test_it_writes_what_it_says(sparsteer: Sparsteer, words: list[str], tmp_path: Path) -> None:
+    done = sparsteer("cache", *words, "--tokens", 3000, "--json")
+    assert done.status == 0
+    cache = ActivationCache(tmp_path / "cache")
+    values = done.values
+    assert values["rows"] == cache.n_rows == 3000
+    assert values["sites"] == cache.sites == ["blocks.1.hook_resid_post"]
+    assert values["held_out_rows"] == cache.n_held_out > 0
+    assert values["left_out"] == cache.manifest.left_out
+    assert values["bytes"] == sum(file.stat().st_size for file in cache.path.glob("shard-*"))
+    assert done.err.splitlines()[-1].startswith("caching: 3,000 of 3,000 rows")
+
+
+def test_it_reads_well_and_goes_on(sparsteer: Sparsteer, words: list[str], tmp_path: Path) -> None:
+    done = sparsteer("cache", *words, "--tokens", 3000)
+    assert "rows          3,000" in done.out
+    assert f"next: sparsteer train --cache {tmp_path / 'cache'} --out RUN" in done.out
+    again = sparsteer("cache", *words, "--tokens", 3000)
+    assert "is complete (3,000 rows); nothing to do" in again.err
+    assert again.out.splitlines()[:4] == done.out.splitlines()[:4]
+
+
+def test_a_recipe_is_the_same_as_flags(
+    sparsteer: Sparsteer, words: list[str], tmp_path: Path
+) -> None:
+    sites = "\n".join(f"- {site}" for site in SITES)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"tokens: 99999999\nseed: 3\nsite:\n{sites}\n")
+    sparsteer("cache", *words, "--tokens", 800, "--config", recipe)
+    cache = ActivationCache(tmp_path / "cache")
+    assert (cache.n_rows, cache.sites) == (800, list(SITES))
+    assert cache.manifest.config["seed"] == 3
+
+
+def test_several_sites_may_be_repeated(cache: Path) -> None:
+    assert ActivationCache(cache).sites == list(SITES)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "sentence"),
+    [
+        ("--site", "blocks.1.hook_residpost", "blocks.1.hook_resid_post"),
+        ("--model", "no/model/here", "no/model/here"),
+        ("--dataset", "no.jsonl", "there is no file no.jsonl"),
+        ("--text-field", "txt", "there is no field 'txt'; its fields are text"),
+        ("--context-length", "513", "at most 512 tokens"),
+        ("--dtype", "float33", "perhaps you meant float32"),
+        ("--tokens", "-3", "--tokens is -3; it must be at least 1"),
+        ("--held-out-fraction", "1", "--held-out-fraction is 1.0; it must be"),
+    ],
+)
+def test_wrong_input(
+    sparsteer: Sparsteer, words: list[str], flag: str, value: str, sentence: str
+) -> None:
+    done = sparsteer("cache", *words, flag, value)
+    assert done.status == 2
+    assert sentence in done.error
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", '{"text": ""}\n{"text": "  "}\n'])
+def test_an_empty_corpus(sparsteer: Sparsteer, words: list[str], tmp_path: Path, text: str) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text(text)
+    done = sparsteer("cache", *words, "--dataset", empty)
+    assert done.status == 2
+    assert str(empty) in done.error
+
+
+def test_a_damaged_model(
+    sparsteer: Sparsteer, words: list[str], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in tiny_model_folder.iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    (model / "config.json").write_text("{")
+    done = sparsteer("cache", *words, "--model", model)
+    assert done.status == 2
+    assert str(model) in done.error
+
+
+def test_other_settings_in_the_same_folder(sparsteer: Sparsteer, words: list[str]) -> None:
+    sparsteer("cache", *words, "--tokens", 600)
+    done = sparsteer("cache", *words, "--tokens", 600, "--seed", 1)
+    assert done.status == 2
+    assert "seed" in done.error
+
+
+def test_a_full_disk(
+    sparsteer: Sparsteer, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> object:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sparsteer.training.harvest.write_shard", full)
+    done = sparsteer("cache", *words, "--tokens", 600)
+    assert done.status == 1
+    assert done.err.splitlines()[-1].startswith("error: no space left on the disk")
+
+
+def test_the_corpus_ending_early_is_said(
+    sparsteer: Sparsteer, words: list[str], tmp_path: Path
+) -> None:
+    short = tmp_path / "short.jsonl"
+    short.write_text("".join(json.dumps({"text": f"a short text {n}"}) + "\n" for n in range(20)))
+    done = sparsteer("cache", *words, "--dataset", short, "--json")
+    assert done.status == 0
+    (notice,) = (notice for notice in done.values["notices"] if "ended" in notice)
+    assert notice in done.err

@@ -1,0 +1,88 @@
+"""JSON without NaN, progress in lines, numbers for people."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from sparsteer.cli import console
+from sparsteer.cli.console import (
+    Report,
+    Terminal,
+    duration,
+    next_command,
+    share,
+    size,
+    table,
+    write_json,
+    write_report,
+)
+
+
+def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"a": math.nan, "b": [1.5, -math.inf], "c": {"d": (Path("x"), True, None)}, "e": "é"}
+    write_json(values)
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"a": None, "b": [1.5, None], "c": {"d": ["x", True, None]}, "e": "é"}
+
+
+def test_a_report_keeps_brackets_and_long_lines_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/data/[bold]" + "x" * 300
+    write_report(Report(values={}, shown=(path, table(("FVU", "0.5", "how to read it")))))
+    assert capsys.readouterr().out == f"{path}\nFVU  0.5  how to read it\n"
+
+
+def test_progress_is_a_line_every_few_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with Terminal().progress("training", "rows") as update:
+        for done in range(1000, 20_001, 1000):  # a second each, one line in five and the last
+            update(done, 20_000, f"FVU {done}")
+            now += 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "training: 1,000 of 20,000 rows, FVU 1000",
+        "training: 6,000 of 20,000 rows, 1,000 rows/s, 14.0 s left, FVU 6000",
+        "training: 11,000 of 20,000 rows, 1,000 rows/s, 9.0 s left, FVU 11000",
+        "training: 16,000 of 20,000 rows, 1,000 rows/s, 4.0 s left, FVU 16000",
+        "training: 20,000 of 20,000 rows, 1,000 rows/s, FVU 20000",
+    ]
+
+
+def test_progress_on_a_terminal_is_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal = Terminal()
+    with terminal.progress("training", "rows") as update:
+        update(100, 400, "FVU 0.5")
+        terminal.say("a sentence")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "25%" in captured.err
+    assert "FVU 0.5" in captured.err
+    assert "a sentence\n" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (59, "59.0 s"), (61, "1:01"), (7199.6, "2:00:00")]
+)
+def test_durations(seconds: int | float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"), [(7, "7 bytes"), (1500, "1.5 kB"), (92.9e6, "92.9 MB"), (3e9, "3.0 GB")]
+)
+def test_sizes(n_bytes: int | float, text: str) -> None:
+    assert size(n_bytes) == text
+
+
+def test_shares_and_quoting() -> None:
+    assert share(0.1234) == "12.3%"
+    assert next_command("eval", "my run") == "next: sparsteer eval 'my run'"

@@ -1,0 +1,112 @@
+"""The verb eval on a run of the tiny model."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sparsteer.sae import SparseAutoencoder, TopKConfig
+
+from .conftest import SITES, Sparsteer
+
+
+def test_the_measures(sparsteer: Sparsteer, run_folder: Path, cache: Path) -> None:
+    done = sparsteer("eval", run_folder / "sae", "--cache", cache, "--contexts", 5, "--json")
+    assert done.status == 0
+    values = done.values
+    assert values["site"] == SITES[1]
+    assert values["explained_variance"] == 1 - values["fvu"]
+    assert values["l0"] <= 4
+    assert values["language_model"]["contexts"] == 5
+    assert values["loss_recovered"] == values["language_model"]["loss_recovered"]
+    histogram = values["density_histogram"]
+    assert sum(histogram["latents"]) + histogram["dead"] == 48
+    assert all(math.isfinite(values[name]) for name in ("fvu", "dead_share", "epsilon_lbo"))
+
+
+def test_it_reads_well_and_takes_the_run(
+    sparsteer: Sparsteer, run_folder: Path, cache: Path
+) -> None:
+    done = sparsteer("eval", run_folder, "--cache", cache, "--contexts", 5)
+    for word in ("FVU", "L0", "dead", "dense", "loss spliced", "recovered", "density:"):
+        assert word in done.out
+    without = sparsteer("eval", run_folder, "--cache", cache, "--contexts", 0)
+    assert without.status == 0
+    assert "recovered" not in without.out
+
+
+@pytest.fixture
+def sae(run_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the autoencoder, to be damaged."""
+    return Path(shutil.copytree(run_folder / "sae", tmp_path / "sae"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is not valid JSON"),
+        ("[1]", "where an object {...} is needed"),
+        ('{"format": "other"}', "is not a sparsteer autoencoder's configuration"),
+    ],
+)
+def test_a_broken_configuration(
+    sparsteer: Sparsteer, sae: Path, cache: Path, text: str, sentence: str
+) -> None:
+    (sae / "config.json").write_text(text)
+    done = sparsteer("eval", sae, "--cache", cache)
+    assert done.status == 2
+    assert sentence in done.error
+    assert str(sae / "config.json") in done.error
+
+
+def test_an_unknown_key(sparsteer: Sparsteer, sae: Path, cache: Path) -> None:
+    values = json.loads((sae / "config.json").read_text())
+    values["n_latent"] = values.pop("n_latents")
+    (sae / "config.json").write_text(json.dumps(values))
+    done = sparsteer("eval", sae, "--cache", cache)
+    assert done.status == 2
+    assert "there is no key 'n_latent'; did you mean n_latents?" in done.error
+
+
+def test_truncated_weights(sparsteer: Sparsteer, sae: Path, cache: Path) -> None:
+    weights = sae / "sae.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    done = sparsteer("eval", sae, "--cache", cache)
+    assert done.status == 2
+    assert str(weights) in done.error
+
+
+def test_another_width(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
+    SparseAutoencoder(TopKConfig(31, 40, 2)).save(tmp_path / "narrow")
+    done = sparsteer("eval", tmp_path / "narrow", "--cache", cache, "--site", SITES[0])
+    assert done.status == 2
+    assert "of width 31" in done.error
+    assert "holds width 32" in done.error
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--site", "blocks.1.hook_resid_pots"], SITES[1]),
+        (["--rows", "0"], "--rows is 0"),
+        (["--model", "no/such/model"], "no/such/model"),
+    ],
+)
+def test_wrong_input(
+    sparsteer: Sparsteer, run_folder: Path, cache: Path, words: list[str], sentence: str
+) -> None:
+    done = sparsteer("eval", run_folder, "--cache", cache, *words)
+    assert done.status == 2
+    *_, last = done.err.splitlines()
+    assert last.startswith("error: ")
+    assert sentence in last
+
+
+def test_a_missing_autoencoder(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
+    done = sparsteer("eval", tmp_path / "no", "--cache", cache)
+    assert done.status == 2
+    assert f"{tmp_path / 'no'} does not exist" in done.error
+    done = sparsteer("eval", tmp_path, "--cache", cache)
+    assert f"{tmp_path} holds no config.json" in done.error

@@ -1,0 +1,87 @@
+"""Killed with SIGKILL in the middle, the same command ends as if it had never been."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from .conftest import CACHE_WORDS, SITES, TRAIN_WORDS, Sparsteer
+
+KILLED_AT_A_RENAME = """
+import os, signal, sys
+from sparsteer.cli.main import main
+replace = os.replace
+def replace_or_die(source, target):
+    if os.path.basename(target) == "shard-00003.safetensors":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = replace_or_die
+main(sys.argv[1:])
+"""
+
+KILLED_AT_A_STEP = """
+import os, signal, sys
+from sparsteer.cli.main import main
+from sparsteer.training.trainer import Trainer
+step = Trainer.step
+def step_or_die(self, x):
+    if self.steps_done == 27:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, x)
+Trainer.step = step_or_die
+main(sys.argv[1:])
+"""
+
+
+def run_and_die(code: str, *words: object) -> None:
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, hidden ones included, by name."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def test_cache(
+    sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, cache: Path, tmp_path: Path
+) -> None:
+    words = ("cache", "--model", tiny_model_folder, "--dataset", corpus, "--out", tmp_path / "c")
+    words = (*words, *CACHE_WORDS, "--tokens", 5000, "--site", *SITES)
+    run_and_die(KILLED_AT_A_RENAME, *words)
+    left = content(tmp_path / "c")
+    assert "shard-00002.safetensors" in left
+    assert "shard-00003.safetensors" not in left
+    assert any(name.startswith(".tmp-") for name in left)
+    done = sparsteer(*words)
+    assert done.status == 0
+    assert " goes on from " in done.err
+    ours, uninterrupted = content(tmp_path / "c"), content(cache)
+    assert ours == uninterrupted
+
+
+def test_train(sparsteer: Sparsteer, cache: Path, run_folder: Path, tmp_path: Path) -> None:
+    words = ("train", "--cache", cache, "--out", tmp_path / "r", "--site", SITES[1], *TRAIN_WORDS)
+    words = (*words, "--checkpoint-every", 10)
+    run_and_die(KILLED_AT_A_STEP, *words)
+    assert not (tmp_path / "r" / "sae").exists()
+    done = sparsteer(*words)
+    assert done.status == 0
+    assert "goes on from step 20" in done.err
+    assert content(tmp_path / "r" / "sae") == content(run_folder / "sae")
+
+
+def test_one_object_on_standard_output_of_a_process(
+    tiny_model_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """With real libraries and file descriptors, where anything printed would show."""
+    words = ("--model", tiny_model_folder, "--dataset", corpus, "--out", tmp_path / "c")
+    words = (*words, *CACHE_WORDS, "--tokens", 3000, "--json")
+    command = [sys.executable, "-m", "sparsteer.cli", "cache", *words]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == 3000
+    said = done.stderr.splitlines()
+    assert [line for line in said if not line.startswith(("loading", "caching"))] == []

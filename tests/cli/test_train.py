@@ -1,0 +1,173 @@
+"""The verb train on a cache of the tiny model."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from sparsteer.sae import SparseAutoencoder, TopAFAConfig
+from sparsteer.training.trainer import NonFiniteLoss, Trainer
+
+from .conftest import SITES, TRAIN_WORDS, Sparsteer
+
+
+def test_it_trains_what_it_says(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
+    words = ("--cache", cache, "--out", tmp_path / "run", "--activation", "top_afa", "--n-latents")
+    limits = ("--tokens", 2000, "--batch-size", 50, "--seed", 2, "--site", SITES[0])
+    done = sparsteer("train", *words, 40, *limits, "--json")
+    assert done.status == 0
+    values = done.values
+    assert (values["activation"], values["tokens"], values["steps"]) == ("top_afa", 2000, 40)
+    sae = SparseAutoencoder.load(values["sae"])
+    assert sae.config == TopAFAConfig(32, 40)
+    assert sae.origin is not None
+    assert sae.origin.site == SITES[0]
+    assert "training: 2,000 of 2,000 rows" in done.err
+    assert "L0 " in done.err
+
+
+def test_it_reads_well_and_says_when_it_is_done(
+    sparsteer: Sparsteer, cache: Path, run_folder: Path
+) -> None:
+    words = ("--cache", cache, "--out", run_folder, "--site", SITES[1], *TRAIN_WORDS)
+    done = sparsteer("train", *words)
+    assert "is complete; nothing to train" in done.err
+    for word in ("FVU", "L0", "dead", "speed"):
+        assert f"{word} " in done.out
+    assert f"next: sparsteer eval {run_folder / 'sae'} --cache {cache}" in done.out
+
+
+def test_held_out_figures_stay_in_sight(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
+    words = ("--cache", cache, "--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
+    done = sparsteer("train", *words, "--eval-every", 20)
+    assert ", held-out FVU " in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], f"holds the sites {' and '.join(SITES)}"),
+        (["--site", "blocks.1.hook_resid_pst"], SITES[1]),
+        (["--site", SITES[0], "--batch-size", "5000", "--tokens", "9000"], "batch_size is 5,000"),
+        (["--site", SITES[0], "--n-latents", "3"], "there are only 3 latents"),
+        (["--site", SITES[0], "--activation", "top_afa"], "--k is 4, but top_afa"),
+        (["--site", SITES[0], "--tokens", "40"], "less than one batch of 50"),
+        (["--site", SITES[0], "--lr", "nan"], "--lr is nan"),
+    ],
+)
+def test_wrong_input(
+    sparsteer: Sparsteer, cache: Path, tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    done = sparsteer("train", "--cache", cache, "--out", tmp_path / "run", *TRAIN_WORDS, *words)
+    assert done.status == 2
+    assert sentence in done.error.replace(", ", " and " if not words else ", ")
+
+
+@pytest.fixture
+def copied(cache: Path, tmp_path: Path) -> Path:
+    """A copy of the cache, to be damaged."""
+    return Path(shutil.copytree(cache, tmp_path / "copy"))
+
+
+def test_a_missing_cache(sparsteer: Sparsteer, tmp_path: Path) -> None:
+    done = sparsteer("train", "--cache", tmp_path / "no", "--out", tmp_path / "run")
+    assert done.status == 2
+    assert str(tmp_path / "no") in done.error
+
+
+def test_a_truncated_shard(sparsteer: Sparsteer, copied: Path, tmp_path: Path) -> None:
+    shard = copied / "shard-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-7])
+    words = ("--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
+    done = sparsteer("train", "--cache", copied, *words)
+    assert done.status == 2
+    assert str(shard) in done.error
+    assert "again" in done.error
+
+
+def test_a_changed_byte(sparsteer: Sparsteer, copied: Path, tmp_path: Path) -> None:
+    shard = copied / "shard-00002.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-100] ^= 1
+    shard.write_bytes(content)
+    words = ("--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
+    done = sparsteer("train", "--cache", copied, *words)
+    assert done.status == 2
+    assert f"the content of the shard {shard} has changed" in done.error
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}'])
+def test_a_broken_manifest(sparsteer: Sparsteer, copied: Path, tmp_path: Path, text: str) -> None:
+    (copied / "manifest.json").write_text(text)
+    done = sparsteer("train", "--cache", copied, "--out", tmp_path / "run")
+    assert done.status == 2
+    assert str(copied / "manifest.json") in done.error
+
+
+def test_another_run_in_the_same_folder(
+    sparsteer: Sparsteer, cache: Path, run_folder: Path
+) -> None:
+    words = ("--cache", cache, "--out", run_folder, "--site", SITES[1], *TRAIN_WORDS)
+    done = sparsteer("train", *words, "--seed", 9)
+    assert done.status == 2
+    assert "seed" in done.error
+
+
+def test_a_loss_that_is_not_finite(
+    sparsteer: Sparsteer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(self: Trainer, x: object) -> object:
+        raise NonFiniteLoss("the loss of step 0 is not finite")
+
+    monkeypatch.setattr(Trainer, "step", diverged)
+    words = ("--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
+    done = sparsteer("train", "--cache", cache, *words)
+    assert done.status == 1
+    assert done.err.splitlines()[-1] == "error: the loss of step 0 is not finite"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_goes_on(
+    sparsteer: Sparsteer,
+    cache: Path,
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    step = Trainer.step
+
+    def interrupted(self: Trainer, x: object) -> object:
+        if self.steps_done == 25:
+            signal.raise_signal(number)
+        return step(self, x)  # pyright: ignore[reportArgumentType] - a tensor
+
+    words = ("--cache", cache, "--out", tmp_path / "run", "--site", SITES[1], *TRAIN_WORDS)
+    more = ("--checkpoint-every", 10)
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    done = sparsteer("train", *words, *more)
+    assert done.status == 1
+    assert done.err.splitlines()[-1] == (
+        "error: interrupted; the same command goes on from the last checkpoint"
+    )
+    monkeypatch.setattr(Trainer, "step", step)
+    done = sparsteer("train", *words, *more)
+    assert done.status == 0
+    assert "goes on from step 20" in done.err
+    weights = (folder / "sae" / "sae.safetensors" for folder in (tmp_path / "run", run_folder))
+    ours, uninterrupted = (file.read_bytes() for file in weights)
+    assert ours == uninterrupted
+
+
+def test_a_recipe_and_flags(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        f"cache: {cache}\nsite: {SITES[0]}\nn_latents: 33\nk: 3\ntokens: 500\nbatch-size: 50\n"
+    )
+    words = ("--config", recipe, "--out", tmp_path / "run", "--k", 5)
+    summary = sparsteer("train", *words, "--json").values
+    assert (summary["n_latents"], summary["k"], summary["tokens"]) == (33, 5, 500)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["summary"]["k"] == 5
