@@ -1,0 +1,75 @@
+"""The verbs `score` and `select`."""
+
+from typing import Any
+
+from ..steering.selection.config import ScoreConfig, SelectConfig
+from .console import Report, Terminal, count, duration, next_command, share, table
+
+
+def score(config: ScoreConfig, terminal: Terminal) -> Report:
+    """Score rows of instruction data by their likeness to a target task.
+
+    FILE is the rows; they are written with the columns score, status and tokens, unchanged and in
+    order. The same command again goes on where it was interrupted.
+    """
+    from ..steering.selection.scoring import score as score_file
+
+    with terminal.progress("scoring", "rows") as update:
+        values = score_file(
+            config, say=terminal.say, report=lambda done, total: update(done, total, "")
+        )
+    target = values["target"]
+    rows = [
+        ("target", count(target["used"]), f"examples read of {count(target['rows'])}"),
+        ("scored", count(values["scored"]), f"of {count(values['rows'])} rows{_others(values)}"),
+        *_spread(values),
+        ("time", duration(values["seconds"]), f"for {count(values['tokens'])} tokens"),
+    ]
+    shown = (
+        f"the rows and their scores lie in {config.out}",
+        table(*rows),
+        next_command("select", config.out, "--ratio", "0.05", "--out", "FILE"),
+    )
+    return Report(values=values, shown=shown)
+
+
+def select(config: SelectConfig, terminal: Terminal) -> Report:
+    """Take the rows with the highest scores, by ratio or count.
+
+    FILE is the rows with their scores. Those taken are written unchanged and in their order.
+    """
+    from ..steering.selection.selecting import select as select_rows
+
+    values = select_rows(config)
+    left = values["highest_left"]
+    cut = "nothing scored is left" if left is None else f"the highest that is left is {left:.4f}"
+    unscored = values["rows"] - values["scored"]
+    rows = [
+        ("selected", count(values["selected"]), f"of {count(values['rows'])} rows"),
+        ("unscored", count(unscored), "rows without a score are never taken"),
+        ("cut", f"{values['lowest_selected']:.4f}", f"the lowest score taken; {cut}"),
+    ]
+    if tokens := values["mean_tokens"]:
+        longer = f"tokens of a selected row, on average; {tokens['scored']:.1f} of a scored one"
+        rows.append(("length", f"{tokens['selected']:.1f}", longer))
+    return Report(values=values, shown=(f"the selection lies in {config.out}", table(*rows)))
+
+
+def _others(values: dict[str, Any]) -> str:
+    """How many rows have which status, but for the ordinary one."""
+    others = {name: n for name, n in values["statuses"].items() if name != "ok"}
+    return "".join(f"; {name} {count(n)}" for name, n in others.items())
+
+
+def _spread(values: dict[str, Any]) -> list[tuple[str, str, str]]:
+    spread, correlation = values["score"], values["spearman_tokens"]
+    if spread is None:
+        return []
+    low, high = f"{spread['p5']:.4f}", f"{spread['p95']:.4f}"
+    rows = [
+        ("median", f"{spread['median']:.4f}", f"of the scores; {share(0.9)} lie in {low} to {high}")
+    ]
+    if correlation is not None:
+        how = "rank correlation of score and tokens; near 1 or -1 the score is mostly length"
+        rows.append(("length", f"{correlation:+.2f}", how))
+    return rows
