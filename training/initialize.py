@@ -6,13 +6,16 @@ from torch import Tensor
 
 from ..kernels.norms import row_norms
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.config import TopAFAConfig
 
 
 def initialize_from_rows(sae: SparseAutoencoder, x: Float[Tensor, "N D"]) -> None:
     """Set the input scale and b_dec from a sample of raw activations, in place.
 
     The scale makes the mean squared norm of scaled rows D; b_dec becomes the geometric median of
-    the scaled rows, which a few huge rows hardly move.
+    the scaled rows, which a few huge rows hardly move. For top_afa b_dec stays as it is, zero at
+    first as published: selection aims at ||x - b_dec|| and the loss at ||x||, and where rows share
+    a large mean the median drives these so far apart that L0 collapses to a few latents.
 
     Raises:
         ValueError: the sample holds NaN or infinity, or nothing but zeros.
@@ -22,6 +25,8 @@ def initialize_from_rows(sae: SparseAutoencoder, x: Float[Tensor, "N D"]) -> Non
         raise ValueError("the sample of activations is all zeros or not finite")
     with torch.no_grad():
         sae.input_scale.copy_((sae.config.d_model / mean_square).sqrt())
+        if isinstance(sae.config, TopAFAConfig):
+            return
         scaled_ND = x.to(sae.b_dec.device).double() * sae.input_scale.double()
         sae.b_dec.copy_(geometric_median(scaled_ND))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from sparsteer.kernels import reference
 from sparsteer.sae import InputError, SparseAutoencoder, TopAFAConfig, TopKConfig
 from sparsteer.sae.config import SAEConfig
+from sparsteer.sae.metrics import ReconstructionMetrics
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.initialize import geometric_median, initialize_from_rows
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
@@ -161,6 +162,25 @@ def test_initialisation_makes_the_mean_squared_norm_d() -> None:
     torch.testing.assert_close(
         sae.b_dec.data, geometric_median(scaled.double()).float(), rtol=1e-4, atol=1e-5
     )
+
+
+def test_top_afa_does_not_collapse_where_rows_share_a_large_mean() -> None:
+    directions = torch.nn.functional.normalize(torch.randn(F, D), dim=-1)
+    mean = 6 * torch.nn.functional.normalize(torch.randn(D), dim=-1)
+
+    def rows(n_rows: int) -> Tensor:
+        acts = (torch.rand(n_rows, F) < 4 / F) * (1 + 2 * torch.rand(n_rows, F))
+        return acts @ directions + mean
+
+    sae = SparseAutoencoder(TopAFAConfig(D, F))
+    initialize_from_rows(sae, rows(1000))
+    trainer = Trainer(sae, TrainerConfig(tokens=200 * 128, batch_size=128, lr=3e-3))
+    for _ in range(200):
+        trainer.step(rows(128))
+    measures = ReconstructionMetrics(sae)
+    measures.update(rows(1000))
+    assert measures.fvu < 0.6
+    assert measures.result()["l0"] > 5
 
 
 def test_geometric_median_minimises_the_sum_of_distances_and_ignores_an_outlier() -> None:
