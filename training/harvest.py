@@ -1,0 +1,257 @@
+"""Writing an activation cache: a language model over a corpus, shard by shard, resumable.
+
+Contexts come in one order that the configuration decides, and every shard holds the same number of
+them, in whole batches. So a run that goes on after a kill skips the contexts of the finished shards
+without running the model, and writes the others byte for byte as one that was never interrupted.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from ..sae.errors import InputError
+from ..sae.files import remove_leftovers
+from ..sae.language_model import LanguageModel
+from ..sae.site import Site
+from .config import CacheConfig
+from .corpus import Corpus, open_corpus
+from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
+from .packing import Context, TokenisedDocument, is_held_out, pack
+from .reading import ContextReader
+from .resume import (
+    deciding_settings,
+    only_writer,
+    previous_manifest,
+    require_same_source,
+    whole_shards,
+)
+from .shards import write_shard
+from .threads import free_cores
+
+Progress = Callable[[int, int, float], None]
+"""Told after each forward pass: rows done, rows wanted, rows per second of this process."""
+
+
+def cache_activations(
+    config: CacheConfig,
+    *,
+    model: LanguageModel | None = None,
+    progress: Progress = lambda done, wanted, rate: None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> CacheManifest:
+    """Write the activation cache of the configuration, or go on where a killed run stopped.
+
+    Shards that are there and whole are kept, damaged ones are written again. The same configuration
+    and corpus give the same bytes, however often the run was interrupted.
+
+    Args:
+        config: what to cache; its `out` folder is made or resumed.
+        model: `config.model` if it is loaded already.
+        progress: called after every forward pass.
+        say: sentences for a person (resuming, nothing to do, the corpus ended early).
+
+    Returns:
+        The manifest of the complete cache.
+
+    Raises:
+        InputError: the corpus, model or site cannot be read, `out` holds something else or is being
+            written, or an activation is not finite in `config.dtype`.
+        OSError: the disk is full or fails; the shards written so far stay usable.
+    """
+    folder = Path(config.out)
+    previous = previous_manifest(folder, config)
+    kept = whole_shards(folder, previous.shards) if previous else {}
+    if previous and previous.complete and len(kept) == len(previous.shards):
+        say(f"{folder} is complete ({previous.rows:,} rows); nothing to do")
+        return previous
+    corpus = open_corpus(
+        config.dataset,
+        text_field=config.text_field,
+        split=config.split,
+        subset=config.subset,
+        revision=previous.corpus.revision if previous else None,
+        progress=say,
+    )
+    model = model or LanguageModel.load(config.model, device=config.device, progress=say)
+    sites = [model.site(name) for name in config.site or (None,)]
+    manifest = _first_manifest(config, model, sites, corpus)
+    if previous:
+        require_same_source(folder, previous, manifest)
+        n_kept = sum(entry.rows for entry in kept.values())
+        say(f"{folder} goes on from {n_kept:,} rows")
+        manifest = dataclasses.replace(previous, complete=False, notices=())
+    reader = ContextReader(
+        model,
+        sites,
+        context_length=config.context_length,
+        batch_size=config.batch_size,
+        dtype=config.dtype,
+    )
+    with only_writer(folder), _threads(manifest.threads):
+        remove_leftovers(folder)
+        source = _Source(corpus, model, config)
+        manifest = _write_shards(folder, manifest, reader, source, kept, _Meter(config, progress))
+        manifest = _finished(manifest, config)
+        write_manifest(folder, manifest)
+    for notice in manifest.notices:
+        say(notice)
+    return manifest
+
+
+class _Source:
+    """The contexts of the corpus in order, and how many documents went into them so far."""
+
+    def __init__(self, corpus: Corpus, model: LanguageModel, config: CacheConfig) -> None:
+        self.documents = self.held_out_documents = self.empty_documents = 0
+        self.contexts: Iterator[Context] = pack(
+            self._tokenised(corpus, model, config),
+            context_length=config.context_length,
+            bos_id=model.bos_id,
+            eos_id=model.eos_id,
+        )
+
+    def count(self, entry: CorpusEntry) -> CorpusEntry:
+        """The entry of the manifest with the documents so far."""
+        return dataclasses.replace(
+            entry,
+            documents=self.documents,
+            held_out_documents=self.held_out_documents,
+            empty_documents=self.empty_documents,
+        )
+
+    def _tokenised(
+        self, corpus: Corpus, model: LanguageModel, config: CacheConfig
+    ) -> Iterator[TokenisedDocument]:
+        documents = corpus.documents(seed=config.seed, shuffle_buffer=config.shuffle_buffer)
+        for number, text in documents:
+            self.documents += 1
+            if not text.strip():
+                self.empty_documents += 1
+                continue
+            held_out = is_held_out(text, config.held_out_fraction)
+            self.held_out_documents += held_out
+            yield TokenisedDocument(number, model.tokenize(text), held_out)
+
+
+class _Meter:
+    """Tells the user's progress function how many rows there are and how fast they come."""
+
+    def __init__(self, config: CacheConfig, progress: Progress) -> None:
+        self.wanted = config.tokens
+        self.progress = progress
+        self.new_rows = 0
+        self.started: float | None = None
+
+    def told(self, rows_before: int) -> Callable[[int], None]:
+        """A function to tell the new rows of a shard that begins after `rows_before` rows."""
+        new_before = self.new_rows
+        started = self.started = self.started or time.perf_counter()
+
+        def told(rows_of_shard: int) -> None:
+            self.new_rows = new_before + rows_of_shard
+            rate = self.new_rows / max(time.perf_counter() - started, 1e-9)
+            self.progress(rows_before + rows_of_shard, self.wanted, rate)
+
+        return told
+
+
+def _write_shards(
+    folder: Path,
+    manifest: CacheManifest,
+    reader: ContextReader,
+    source: _Source,
+    kept: dict[int, ShardEntry],
+    meter: _Meter,
+) -> CacheManifest:
+    """Write every shard that is not kept, and the manifest after each of them."""
+    entries: list[ShardEntry] = []
+    rows = 0
+    while rows < meter.wanted:
+        contexts = list(islice(source.contexts, manifest.contexts_per_shard))
+        if not contexts:
+            break
+        index = len(entries)
+        if index in kept:
+            entries.append(kept[index])
+        else:
+            content, left_out = reader.read(contexts, meter.wanted - rows, meter.told(rows))
+            entries.append(write_shard(folder, index, content, left_out))
+            manifest = dataclasses.replace(
+                manifest,
+                corpus=source.count(manifest.corpus),
+                shards=(*entries, *manifest.shards[len(entries) :]),
+            )
+            write_manifest(folder, manifest)
+        rows += entries[-1].rows
+    return dataclasses.replace(
+        manifest, corpus=source.count(manifest.corpus), shards=tuple(entries)
+    )
+
+
+def _finished(manifest: CacheManifest, config: CacheConfig) -> CacheManifest:
+    """The manifest of the complete cache, with what the user should know about it."""
+    corpus = manifest.corpus
+    if manifest.rows == 0:
+        raise InputError(
+            f"{corpus.dataset} gives no activations: {corpus.documents} documents, "
+            f"{corpus.empty_documents} of them empty; give a corpus with more text"
+        )
+    notices: list[str] = []
+    if manifest.rows < config.tokens:
+        notices.append(
+            f"{corpus.dataset} ended after {manifest.rows:,} rows; {config.tokens:,} were asked for"
+        )
+    side = "held-out" if config.held_out_fraction and not manifest.held_out_rows else ""
+    side = side or ("training" if manifest.held_out_rows == manifest.rows else "")
+    if side:
+        notices.append(
+            f"none of the {corpus.documents} documents fell to the {side} side; more documents or "
+            "another --held-out-fraction give both sides some"
+        )
+    return dataclasses.replace(manifest, complete=True, notices=tuple(notices))
+
+
+def _first_manifest(
+    config: CacheConfig, model: LanguageModel, sites: list[Site], corpus: Corpus
+) -> CacheManifest:
+    if config.context_length > model.max_context:
+        raise InputError(
+            f"context_length is {config.context_length}, but {config.model} reads at most "
+            f"{model.max_context} tokens; lower it"
+        )
+    tokens_per_batch = config.context_length * config.batch_size
+    return CacheManifest(
+        complete=False,
+        model=config.model,
+        weights_hash=model.weights_hash,
+        tokenizer_hash=model.tokenizer_hash,
+        sites=tuple(site.name for site in sites),
+        d_model=model.d_model,
+        dtype=config.dtype,
+        context_length=config.context_length,
+        contexts_per_shard=config.batch_size * max(1, round(config.shard_rows / tokens_per_batch)),
+        threads=free_cores(),
+        corpus=CorpusEntry(
+            dataset=corpus.dataset,
+            fingerprint=corpus.fingerprint,
+            revision=corpus.revision,
+            parts=corpus.parts,
+        ),
+        config=deciding_settings(config),
+    )
+
+
+@contextmanager
+def _threads(n_threads: int) -> Generator[None]:
+    """Let torch use the threads that the cache was begun with: results depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,86 @@
+"""What a folder holds before an activation cache is written there, and whether to go on with it."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..sae.errors import InputError
+from ..sae.files import TEMPORARY_PREFIX, sha256_file
+from .config import CacheConfig
+from .manifest import FILE as MANIFEST
+from .manifest import CacheManifest, ShardEntry, read_manifest
+from .run import to_plain
+from .shards import shard_name
+
+_INDIFFERENT = ("out", "device")
+"""Settings that do not decide the content."""
+
+_LOCK = ".lock"
+
+
+def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None:
+    """The manifest of what is in the folder, None if nothing is; anything else is refused."""
+    if not (folder / MANIFEST).exists():
+        if folder.exists() and (not folder.is_dir() or any(map(_is_content, folder.iterdir()))):
+            raise InputError(
+                f"{folder} exists and is no activation cache; give another --out or an empty folder"
+            )
+        return None
+    manifest = read_manifest(folder)
+    wanted = deciding_settings(config)
+    for name in [*wanted, *(name for name in manifest.config if name not in wanted)]:
+        if manifest.config.get(name) != wanted.get(name):
+            raise InputError(
+                f"{folder} holds a cache with {name}={manifest.config.get(name)!r}, not "
+                f"{wanted.get(name)!r}; give another --out, or the same settings to go on"
+            )
+    return manifest
+
+
+def _is_content(path: Path) -> bool:
+    """Whether a file is more than what a writer killed before its first shard leaves behind."""
+    return not (path.name == _LOCK or path.name.startswith((TEMPORARY_PREFIX, shard_name(0))))
+
+
+def deciding_settings(config: CacheConfig) -> dict[str, Any]:
+    """The settings that decide the content of a cache, as plain values."""
+    return {name: value for name, value in to_plain(config).items() if name not in _INDIFFERENT}
+
+
+def whole_shards(folder: Path, entries: tuple[ShardEntry, ...]) -> dict[int, ShardEntry]:
+    """The shards, by number, that are there with the content that was written."""
+    return {
+        index: entry
+        for index, entry in enumerate(entries)
+        if (folder / entry.file).is_file() and sha256_file(folder / entry.file) == entry.sha256
+    }
+
+
+def require_same_source(folder: Path, found: CacheManifest, wanted: CacheManifest) -> None:
+    """Raise InputError unless both are of the same model and corpus, by their hashes."""
+    for what, before, now in (
+        ("the weights of the model", found.weights_hash, wanted.weights_hash),
+        ("the tokenizer of the model", found.tokenizer_hash, wanted.tokenizer_hash),
+        ("the content of the corpus", found.corpus.fingerprint, wanted.corpus.fingerprint),
+    ):
+        if before != now:
+            raise InputError(
+                f"{what} has changed since {folder} was begun; give another --out, or what was "
+                "there before"
+            )
+
+
+@contextmanager
+def only_writer(folder: Path) -> Generator[None]:
+    """Hold the folder, made if missing, against other writers; InputError if there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f"another process is writing {folder}; wait for it, or give another --out"
+        ) from None
