@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from . import fetch
-from .bridge_cache import accept_cache
+from .bridge_attention import repair_attention
 from .errors import InputError
 from .files import nearest
 
@@ -80,7 +80,7 @@ def load_bridge(
             device=device,
             dtype=dtype,
         )
-    accept_cache(bridge)
+    repair_attention(bridge)
     return bridge, tokenizer
 
 
