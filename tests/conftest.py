@@ -1,10 +1,11 @@
 """What every test shares: no network, one thread, explicit randomness, a tiny language model."""
 
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import jaxtyping
@@ -119,6 +120,46 @@ def _user_cache() -> Generator[None]:
         else:
             patch.setenv("SPARSTEER_CACHE", _USER_CACHE)
         yield
+
+
+@pytest.fixture(scope="session", params=["gpt2", "gpt_neox", "gemma2"])
+def other_model(
+    request: pytest.FixtureRequest,
+    tiny_model_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "LanguageModel":
+    """Random models (3 layers, width 32) unlike a Llama: learned positions, parallel blocks, capped
+    logits."""
+    from transformers import Gemma2Config, GPT2Config, GPTNeoXConfig
+    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+    from sparsteer.sae.language_model import LanguageModel
+
+    shape: dict[str, Any] = {
+        "vocab_size": 259,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    gemma: dict[str, Any] = {"intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8}
+    config = {
+        "gpt2": lambda: GPT2Config(**shape),
+        "gpt_neox": lambda: GPTNeoXConfig(**shape, intermediate_size=64),
+        "gemma2": lambda: Gemma2Config(**shape, **gemma, final_logit_softcapping=2.0),
+    }[request.param]()
+    torch.default_generator.manual_seed(0)
+    auto_model: Any = AutoModelForCausalLM  # transformers leaves its types open
+    model = auto_model.from_config(config)
+    folder = tmp_path_factory.mktemp("models") / request.param
+    model.save_pretrained(folder)
+    for file in tiny_model_folder.glob("tokenizer*"):
+        shutil.copy(file, folder)
+    return LanguageModel.load(str(folder))
 
 
 @pytest.fixture
