@@ -48,6 +48,7 @@ def train(
     """
     cache = ActivationCache(config.cache)
     site = cache.site_name(config.site)
+    cache.held_out(site=site, limit=1)  # a cache without any is refused now, not after training
     device = resolve_device(config.trainer.device)
     sae_config = config.sae_config(cache.d_model)
     resolved = {

@@ -10,7 +10,7 @@ import pytest
 from sparsteer.sae import SparseAutoencoder, TopAFAConfig
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
 
-from .conftest import SITES, TRAIN_WORDS, Sparsteer
+from .conftest import CACHE_WORDS, SITES, TRAIN_WORDS, Sparsteer
 
 
 def test_it_trains_what_it_says(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
@@ -63,6 +63,19 @@ def test_wrong_input(
     done = sparsteer("train", "--cache", cache, "--out", tmp_path / "run", *TRAIN_WORDS, *words)
     assert done.status == 2
     assert sentence in done.error.replace(", ", " and " if not words else ", ")
+
+
+def test_a_cache_without_held_out_rows_is_refused_before_training(
+    sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    words = ("--model", tiny_model_folder, "--dataset", corpus, "--out", tmp_path / "cache")
+    sparsteer("cache", *words, *CACHE_WORDS, "--held-out-fraction", 0, "--tokens", 600)
+    words = ("--cache", tmp_path / "cache", "--out", tmp_path / "run", *TRAIN_WORDS)
+    done = sparsteer("train", *words)
+    assert done.status == 2
+    assert "has no held-out rows" in done.error
+    assert "training:" not in done.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
