@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from sparsteer.sae import language_model
 from sparsteer.sae.errors import InputError
+from sparsteer.sae.fetch import cached_path
 from sparsteer.sae.language_model import LanguageModel
 
 # transformers leaves the types of its entry points open.
@@ -61,18 +62,16 @@ def test_logits_are_those_of_transformers(
 def test_logits_of_the_default_model_are_those_of_transformers(
     default_model: LanguageModel, user_cache: None
 ) -> None:
-    from sparsteer.sae.fetch import cached_path
-
     original = load_transformers(
         cached_path("smollm2-135m"), dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    ids = default_model.tokenize("The cat sat on the mat, and then it went to the kitchen to eat.")
+    ids = default_model.tokenize("The capital of France is")
     tokens = torch.tensor([ids, ids[::-1]])
     with torch.no_grad():
         expected = original(tokens).logits
     torch.testing.assert_close(default_model.logits(tokens), expected, rtol=0, atol=1e-6)
     tokenizer: Any = default_model.tokenizer
-    assert tokenizer.decode(expected[0, 3].argmax()) == " the"  # "... sat on"
+    assert tokenizer.decode(expected[0, -1].argmax()) == " Paris"
 
 
 @settings(max_examples=25)
