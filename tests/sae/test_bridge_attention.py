@@ -1,43 +1,12 @@
 """The bridge's attention: the same with a key-value cache, and double precision in float64."""
 
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
 from sparsteer.sae.bridge_attention import cached_positions, new_cache
 from sparsteer.sae.language_model import LanguageModel
-
-
-@pytest.fixture(scope="module")
-def gpt2_folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random GPT-2, whose attention and positions are of another kind than Llama's."""
-    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(
-        vocab_size=259,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=64,
-        initializer_range=0.3,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    folder = tmp_path_factory.mktemp("models") / "gpt2"
-    model: Any = GPT2LMHeadModel(config)
-    model.save_pretrained(folder)
-    tokenizers: Any = AutoTokenizer
-    tokenizers.from_pretrained(tiny_model_folder).save_pretrained(folder)
-    return folder
-
-
-def load(kind: str, request: pytest.FixtureRequest, dtype: str) -> LanguageModel:
-    fixture = {"llama": "tiny_model_folder", "gpt2": "gpt2_folder"}[kind]
-    return LanguageModel.load(str(request.getfixturevalue(fixture)), dtype=dtype)
 
 
 def left_padded() -> tuple[Tensor, Tensor]:
@@ -47,12 +16,8 @@ def left_padded() -> tuple[Tensor, Tensor]:
     return tokens.where(mask, 0), mask
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_cached_pass_is_the_uncached_one(
-    kind: str, dtype: str, request: pytest.FixtureRequest
-) -> None:
-    model = load(kind, request, dtype)
+def check_cached_pass(model: LanguageModel, tolerance: float) -> None:
+    """A prompt, one token and a few more, each pass going on from the cache of the last."""
     tokens, mask = left_padded()
     bridge: Any = model.bridge
     name, cache = new_cache(model.bridge)
@@ -60,28 +25,41 @@ def test_a_cached_pass_is_the_uncached_one(
     parts: list[Tensor] = []
     with torch.no_grad():
         for start, end in ((0, 19), (19, 20), (20, 23)):
-            part = bridge(
-                tokens[:, start:end],
-                attention_mask=mask[:, :end].long(),
-                use_cache=True,
-                **{name: cache},
-            )
-            parts.append(part)
+            own_mask = mask[:, :end].long()
+            own_tokens = tokens[:, start:end]
+            given = {name: cache}
+            parts.append(bridge(own_tokens, attention_mask=own_mask, use_cache=True, **given))
             assert cached_positions(cache) == end
-    tolerance = 1e-4 if dtype == "float32" else 1e-11
-    assert torch.allclose(
-        torch.cat(parts, 1)[mask], model.logits(tokens, mask)[mask], atol=tolerance
-    )
+    expected = model.logits(tokens, mask)[mask]
+    assert torch.allclose(torch.cat(parts, 1)[mask], expected, atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_left_padding_changes_only_the_last_bits_of_float64(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
-    model = load(kind, request, "float64")
+def test_a_cached_pass_is_the_uncached_one(tiny_model: LanguageModel) -> None:
+    check_cached_pass(tiny_model, 1e-4)
+
+
+def test_a_cached_pass_is_the_uncached_one_in_other_models(other_model: LanguageModel) -> None:
+    check_cached_pass(other_model, 1e-4)
+
+
+def check_left_padding(model: LanguageModel) -> None:
     tokens, mask = left_padded()
     together = model.logits(tokens, mask)
     assert together.isfinite().all()
     for row in range(3):
         alone = model.logits(tokens[row : row + 1, mask[row]])
         assert torch.allclose(together[row][mask[row]], alone[0], atol=1e-11)
+
+
+def test_left_padding_changes_only_the_last_bits_of_float64(tiny_model: LanguageModel) -> None:
+    model = LanguageModel.load(tiny_model.name, dtype="float64")
+    check_left_padding(model)
+    check_cached_pass(model, 1e-11)
+
+
+def test_left_padding_changes_only_the_last_bits_of_other_models_in_float64(
+    other_model: LanguageModel,
+) -> None:
+    model = LanguageModel.load(other_model.name, dtype="float64")
+    check_left_padding(model)
+    check_cached_pass(model, 1e-11)
