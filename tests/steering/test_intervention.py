@@ -1,0 +1,511 @@
+"""Interventions: the specification, the three tiers, and that the model is left as it was."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sparsteer.sae.autoencoder import SparseAutoencoder
+from sparsteer.sae.bridge_attention import new_cache
+from sparsteer.sae.config import SAEConfig, TopAFAConfig, TopKConfig
+from sparsteer.sae.errors import InputError
+from sparsteer.sae.language_model import LanguageModel
+from sparsteer.steering.controls import random_feature
+from sparsteer.steering.gate import Gate
+from sparsteer.steering.intervention import Intervention, SteeredFeature, Tier
+from sparsteer.steering.steering_run import change
+
+SITE = "blocks.1.hook_resid_post"
+LENGTHS = (3, 11, 29, 17)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_folder: Path) -> LanguageModel:
+    """The tiny model in double precision, so that only rounding is out of the comparison."""
+    return LanguageModel.load(str(tiny_model_folder), dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def sae() -> SparseAutoencoder:
+    return make_sae(TopKConfig(d_model=32, n_latents=70, k=9), torch.float64)
+
+
+def make_sae(config: SAEConfig, dtype: torch.dtype) -> SparseAutoencoder:
+    """A random autoencoder with an input scale and biases that matter, and unequal weights."""
+    sae = SparseAutoencoder(config, seed=3).to(dtype)
+    draw = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        sae.input_scale.fill_(0.37)
+        for weights, size in ((sae.b_enc, 0.3), (sae.b_dec, 0.5), (sae.W_enc, 0.2)):
+            weights += size * torch.randn(weights.shape, generator=draw)
+    return sae
+
+
+def batch(seed: int = 0, side: str = "right") -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """BOS and random bytes, rows of very different lengths, padded on one side."""
+    draw = torch.Generator().manual_seed(seed)
+    tokens = torch.zeros(len(LENGTHS), max(LENGTHS), dtype=torch.int64)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    for row, length in enumerate(LENGTHS):
+        own = torch.randint(3, 259, (length,), generator=draw)
+        own[0] = 1
+        place = slice(0, length) if side == "right" else slice(-length, None)
+        tokens[row, place] = own
+        mask[row, place] = True
+    return tokens, mask
+
+
+def dense_activations(
+    model: LanguageModel, sae: SparseAutoencoder, tokens: Tensor, mask: Tensor
+) -> Float[Tensor, "B L F"]:
+    with torch.no_grad():
+        codes = sae.encode(model.site(SITE).read(tokens, mask))
+    return codes.dense(sae.config.n_latents)
+
+
+def intervention(*features: int, tier: Tier = "constant", threshold: float = 0.0) -> Intervention:
+    steered = tuple(
+        SteeredFeature(index=index, strength=1.5, sign=sign, max_activation=2.0 + number)
+        for number, (index, sign) in enumerate(zip(features, (1, -1, 1, -1), strict=False))
+    )
+    return Intervention(site=SITE, features=steered, tier=tier, threshold=threshold)
+
+
+def read_steered(
+    spec: Intervention, model: LanguageModel, sae: SparseAutoencoder, tokens: Tensor, mask: Tensor
+) -> Float[Tensor, "B L D"]:
+    with spec.apply(model, sae):
+        return model.site(SITE).read(tokens, mask)
+
+
+def a_selective_latent(acts_BLF: Tensor, ordinary_BL: Tensor) -> int:
+    """A latent that fires in the prompts of some rows only, and at few of their positions."""
+    fires_BLF = (acts_BLF > 0) & ordinary_BL[:, :, None]
+    rows_F = fires_BLF.any(1).sum(0)
+    candidates = ((rows_F > 0) & (rows_F < len(LENGTHS))).nonzero()[:, 0]
+    return int(max(candidates, key=lambda latent: int(fires_BLF[:, :, latent].sum())))
+
+
+# The specification
+
+
+features = st.fixed_dictionaries(
+    {
+        "index": st.integers(0, 10**6),
+        "strength": st.floats(allow_nan=False, allow_infinity=False),
+        "sign": st.sampled_from([1, -1]),
+        "max_activation": st.floats(1e-300, 1e300),
+    }
+)
+specifications = st.fixed_dictionaries(
+    {
+        "site": st.text(min_size=1).filter(str.strip),
+        "features": st.lists(features, min_size=1, unique_by=lambda feature: feature["index"]),
+        "tier": st.sampled_from(["constant", "per_input", "per_token"]),
+        "threshold": st.floats(allow_nan=False, max_value=1e300),
+    }
+)
+
+
+@given(specifications)
+def test_json_gives_back_the_same_specification(values: dict[str, Any]):
+    spec = Intervention.from_dict(values)
+    assert Intervention.from_json(spec.to_json()) == spec
+    assert json.loads(spec.to_json()) == spec.to_dict()
+
+
+def test_features_may_be_plain_values():
+    values: dict[str, Any] = {"site": SITE, "features": [{"index": 4, "max_activation": 2.5}]}
+    expected = SteeredFeature(index=4, strength=1.0, sign=1, max_activation=2.5)
+    assert Intervention.from_dict(values).features == (expected,)
+
+
+FEATURE: dict[str, Any] = {"index": 4, "strength": 2.0, "sign": -1, "max_activation": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tiers": "constant"}, r"no key 'tiers'; did you mean tier\?"),
+        ({"tier": "per_inputs"}, r"tier is 'per_inputs'; did you mean per_input\?"),
+        ({"tier": "xyz"}, r"tier is 'xyz'; the tiers are constant, per_input, per_token"),
+        ({"features": []}, "features is empty"),
+        ({"features": {}}, "give a list"),
+        ({"features": [4]}, r"features\[0\]: 4 is not a feature"),
+        ({"features": [FEATURE, FEATURE]}, "feature 4 is given twice"),
+        ({"features": [{**FEATURE, "stregth": 1}]}, r"'stregth'; did you mean strength\?"),
+        ({"features": [{"index": 4}]}, "max_activation' is missing"),
+        ({"features": [{**FEATURE, "index": -1}]}, "feature is -1"),
+        ({"features": [{**FEATURE, "index": True}]}, "feature is True"),
+        ({"features": [{**FEATURE, "strength": math.inf}]}, "feature 4: strength is inf"),
+        ({"features": [{**FEATURE, "strength": math.nan}]}, "feature 4: strength is nan"),
+        ({"features": [{**FEATURE, "strength": "2"}]}, "feature 4: strength is '2'"),
+        ({"features": [{**FEATURE, "sign": 0}]}, "feature 4: sign is 0; give 1 or -1"),
+        ({"features": [{**FEATURE, "max_activation": 0.0}]}, "it never fired"),
+        ({"features": [{**FEATURE, "max_activation": math.nan}]}, "max_activation is nan"),
+        ({"threshold": math.nan}, "threshold is nan"),
+        ({"threshold": math.inf}, "threshold is inf"),
+        ({"site": " "}, "site is ' '"),
+    ],
+)
+@pytest.mark.usefixtures("without_type_checks")
+def test_wrong_specifications_are_input_errors(values: dict[str, Any], message: str):
+    whole = {"site": SITE, "features": [FEATURE], "tier": "constant", "threshold": 0.0}
+    with pytest.raises(InputError, match=message):
+        Intervention.from_dict({**whole, **values})
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3"])
+def test_text_that_is_no_json_object_is_an_input_error(text: str):
+    with pytest.raises(InputError, match=r"picked\.json is not"):
+        Intervention.from_json(text, "picked.json")
+
+
+def test_a_specification_does_not_fit_every_model_and_autoencoder(
+    model: LanguageModel, sae: SparseAutoencoder
+):
+    with pytest.raises(InputError, match="no feature 70; the autoencoder's are 0 to 69"):
+        intervention(3, 70).apply(model, sae)
+    narrow = SparseAutoencoder(TopKConfig(d_model=16, n_latents=70, k=9))
+    with pytest.raises(InputError, match="width 16"):
+        intervention(3).apply(model, narrow)
+    elsewhere = dataclasses.replace(intervention(3), site="blocks.1.hook_residpost")
+    with pytest.raises(InputError, match=r"no site.*blocks\.1\.hook_resid_post"):
+        elsewhere.apply(model, sae)
+
+
+def test_the_change_is_in_raw_units(sae: SparseAutoencoder):
+    spec = intervention(5, 8)
+    codes = torch.zeros(70, dtype=torch.float64)
+    codes[5], codes[8] = 1.5 * 2.0, -1.5 * 3.0
+    expected = (codes @ sae.W_dec.detach()) / 0.37
+    assert torch.allclose(change(spec, sae), expected, rtol=1e-12, atol=0)
+    # Adding it moves the reconstruction as far as activations of those sizes would.
+    x_D = torch.randn(32, dtype=torch.float64)
+    assert torch.allclose((x_D + expected) - x_D, change(spec, sae), atol=1e-12)
+
+
+# The tiers
+
+
+def test_constant_equals_adding_to_the_bias_of_the_site(
+    tiny_model_folder: Path, sae: SparseAutoencoder
+):
+    own = LanguageModel.load(str(tiny_model_folder), dtype="float64")
+    spec = intervention(5, 8, 60)
+    tokens, mask = batch()
+    with spec.apply(own, sae):
+        steered = own.logits(tokens, mask)
+    bridge: Any = own.bridge
+    linear = bridge.blocks[1].mlp.out.original_component
+    linear.bias = torch.nn.Parameter(change(spec, sae))
+    assert torch.allclose(steered[mask], own.logits(tokens, mask)[mask], atol=1e-10)
+    linear.bias = None
+    assert not torch.allclose(steered[mask], own.logits(tokens, mask)[mask], atol=1e-3)
+
+
+def test_per_token_below_every_threshold_is_constant_off_the_sinks(
+    model: LanguageModel, sae: SparseAutoencoder
+):
+    spec = intervention(5, 8)
+    tokens, mask = batch()
+    base = model.site(SITE).read(tokens, mask)
+    always = dataclasses.replace(spec, tier="per_token", threshold=-math.inf)
+    moved = read_steered(always, model, sae, tokens, mask) - base
+    ordinary = ~model.left_out(tokens, mask)
+    assert torch.equal(moved[ordinary], (base + change(spec, sae) - base)[ordinary])
+    assert not moved[~ordinary].any()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_per_token_steers_the_positions_that_fire(
+    model: LanguageModel, sae: SparseAutoencoder, side: str, threshold: float
+):
+    tokens, mask = batch(side=side)
+    acts = dense_activations(model, sae, tokens, mask)
+    ordinary = ~model.left_out(tokens, mask)
+    one = a_selective_latent(acts, ordinary)
+    other = next(int(o) for o in acts[ordinary].sum(0).argsort(descending=True) if o != one)
+    spec = intervention(one, other, tier="per_token", threshold=threshold)
+    fires = (acts[..., one] > threshold * 2.0) | (acts[..., other] > threshold * 3.0)
+    expected = fires & ordinary
+    assert 0 < expected.sum() < ordinary.sum()
+    moved = read_steered(spec, model, sae, tokens, mask) != model.site(SITE).read(tokens, mask)
+    assert torch.equal(moved.any(-1)[mask], expected[mask])
+    assert torch.equal(moved.all(-1)[mask], expected[mask])
+
+
+def test_per_input_steers_whole_texts_with_the_feature_and_no_others(
+    model: LanguageModel, sae: SparseAutoencoder
+):
+    tokens, mask = batch(side="left")
+    acts = dense_activations(model, sae, tokens, mask)
+    ordinary = ~model.left_out(tokens, mask)
+    latent = a_selective_latent(acts, ordinary)
+    spec = intervention(latent, tier="per_input")
+    fires = ((acts[..., latent] > 0) & ordinary).any(1)
+    assert fires.any() and not fires.all()
+    base, steered = model.logits(tokens, mask), None
+    with spec.apply(model, sae):
+        steered = model.logits(tokens, mask)
+    with dataclasses.replace(spec, tier="constant").apply(model, sae):
+        constant = model.logits(tokens, mask)
+    for row in range(len(LENGTHS)):
+        expected = constant if fires[row] else base
+        assert torch.equal(steered[row][mask[row]], expected[row][mask[row]])
+
+
+def test_an_activation_at_a_sink_switches_nothing_on(model: LanguageModel, sae: SparseAutoencoder):
+    tokens, mask = batch()
+    tokens, mask = tokens[:, :2], mask[:, :2]  # BOS and each text's first token, sinks both
+    acts = dense_activations(model, sae, tokens, mask)
+    latents = [int(latent) for latent in acts[mask].sum(0).topk(2).indices]
+    assert acts[..., latents].max() > 0
+    for tier in ("per_input", "per_token"):
+        spec = intervention(*latents, tier=tier)
+        steered = read_steered(spec, model, sae, tokens, mask)
+        assert torch.equal(steered, model.site(SITE).read(tokens, mask))
+
+
+@pytest.mark.parametrize("tier", ["per_input", "per_token"])
+def test_a_text_is_steered_alike_in_one_pass_and_token_by_token(
+    model: LanguageModel, sae: SparseAutoencoder, tier: Tier
+):
+    tokens, mask = batch(side="left")
+    n_prompt = 20
+    acts = dense_activations(model, sae, tokens, mask)
+    ordinary = ~model.left_out(tokens, mask)
+    in_prompt = ((acts > 0) & ordinary[..., None])[:, :n_prompt].any(1)
+    later = ((acts > 0) & ordinary[..., None])[:, n_prompt + 2 :].any(1)
+    # Some text begins to be steered in its prompt, and some only later.
+    both = (in_prompt.any(0) & (later & ~in_prompt).any(0)).nonzero()[:, 0]
+    spec = intervention(int(both[0]), tier=tier)
+    with spec.apply(model, sae, prompt_columns=n_prompt):
+        whole = model.logits(tokens, mask)
+    bridge: Any = model.bridge
+    parts: list[Tensor] = []
+    name, cache = new_cache(model.bridge)
+    run = spec.apply(model, sae)
+    for start, end in ((0, n_prompt), *((t, t + 1) for t in range(n_prompt, tokens.shape[1]))):
+        unsteered = bridge(tokens[:, start:end], attention_mask=mask.long()[:, :end])
+        assert unsteered.shape[1] == end - start  # what happens outside of the block is not seen
+        with run, torch.no_grad():
+            part = bridge(
+                tokens[:, start:end],
+                attention_mask=mask.long()[:, :end],
+                use_cache=True,
+                **{name: cache},
+            )
+        parts.append(part)
+    assert torch.allclose(torch.cat(parts, 1)[mask], whole[mask], atol=1e-10)
+    assert not torch.allclose(whole[mask], model.logits(tokens, mask)[mask], atol=1e-3)
+
+
+def test_new_texts_start_switched_off(model: LanguageModel, sae: SparseAutoencoder):
+    tokens, mask = batch(side="left")
+    acts = dense_activations(model, sae, tokens, mask)
+    ordinary = ~model.left_out(tokens, mask)
+    latent = a_selective_latent(acts, ordinary)
+    fires = ((acts[..., latent] > 0) & ordinary).any(1)
+    order = fires.int().argsort(descending=True)
+    base = model.logits(tokens, mask)
+    with intervention(latent, tier="per_input").apply(model, sae):
+        model.logits(tokens[order], mask[order])
+        again = model.logits(tokens, mask)
+    assert torch.equal(again[~fires][mask[~fires]], base[~fires][mask[~fires]])
+
+
+def test_a_cache_from_outside_is_refused(model: LanguageModel, sae: SparseAutoencoder):
+    tokens, _ = batch()
+    bridge: Any = model.bridge
+    name, cache = new_cache(model.bridge)
+    with torch.no_grad():
+        bridge(tokens, use_cache=True, **{name: cache})
+    with (
+        intervention(3, tier="per_token").apply(model, sae),
+        pytest.raises(ValueError, match="29 positions that this steering run has not seen"),
+    ):
+        bridge(tokens[:, :1], **{name: cache})
+
+
+# Nesting
+
+
+def test_nested_interventions_equal_their_sum(model: LanguageModel, sae: SparseAutoencoder):
+    tokens, mask = batch()
+    one, two, both = intervention(5), intervention(8), intervention(5, 8)
+    two = dataclasses.replace(two, features=both.features[1:])
+    with both.apply(model, sae):
+        at_once = model.logits(tokens, mask)
+    for outer, inner in ((one, two), (two, one)):
+        with outer.apply(model, sae), inner.apply(model, sae):
+            nested = model.logits(tokens, mask)
+        assert torch.allclose(nested[mask], at_once[mask], atol=1e-10)
+
+
+def test_every_gate_of_nested_interventions_reads_the_residual_before_any(
+    model: LanguageModel, sae: SparseAutoencoder
+):
+    tokens, mask = batch()
+    acts = dense_activations(model, sae, tokens, mask)
+    latent = a_selective_latent(acts, ~model.left_out(tokens, mask))
+    base = model.site(SITE).read(tokens, mask)
+    gated = intervention(latent, tier="per_token")
+    own = read_steered(gated, model, sae, tokens, mask) - base
+    # A push against the feature, strong enough that the gate behind it would see nothing.
+    against = SteeredFeature(index=latent, strength=50.0, sign=-1, max_activation=2.0)
+    push = dataclasses.replace(gated, features=(against,), tier="constant")
+    for outer, inner in ((push, gated), (gated, push)):
+        with outer.apply(model, sae), inner.apply(model, sae):
+            both = model.site(SITE).read(tokens, mask)
+        assert torch.allclose(both - base, own + change(push, sae), atol=1e-9)
+    assert own.any()
+
+
+def test_interventions_may_end_in_any_order(model: LanguageModel, sae: SparseAutoencoder):
+    tokens, mask = batch()
+    base = model.logits(tokens, mask)
+    one, two = intervention(5).apply(model, sae), intervention(8).apply(model, sae)
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    with intervention(8).apply(model, sae):
+        pass
+    rest = model.logits(tokens, mask)
+    two.__exit__(None, None, None)
+    with intervention(8).apply(model, sae):
+        assert torch.equal(rest, model.logits(tokens, mask))
+    assert torch.equal(base, model.logits(tokens, mask))
+
+
+# Nothing is left behind
+
+
+def hooks_on(model: LanguageModel) -> int:
+    """Every hook of every kind anywhere in the model."""
+    bridge: Any = model.bridge
+    modules: list[Any] = [*bridge.modules(), *bridge.original_model.modules()]
+    attributes: list[tuple[str, Any]] = [item for each in modules for item in vars(each).items()]
+    return sum(
+        len(hooks) for name, hooks in attributes if "hooks" in name and hasattr(hooks, "__len__")
+    )
+
+
+@pytest.mark.parametrize("tier", ["constant", "per_input", "per_token"])
+def test_strength_0_is_the_unsteered_model_bit_for_bit(
+    tiny_model: LanguageModel, sae: SparseAutoencoder, tier: Tier
+):
+    tokens, mask = batch()
+    base = tiny_model.logits(tokens, mask)
+    still = SteeredFeature(index=5, strength=0.0, max_activation=2.0)
+    spec = Intervention(site=SITE, features=(still,), tier=tier, threshold=-math.inf)
+    with spec.apply(tiny_model, sae):
+        steered = tiny_model.logits(tokens, mask)
+    assert torch.equal(steered.view(torch.int32), base.view(torch.int32))
+
+
+@pytest.mark.parametrize("tier", ["constant", "per_input", "per_token"])
+def test_leaving_restores_the_model_bit_for_bit_also_after_an_exception(
+    tiny_model: LanguageModel, tier: Tier
+):
+    sae = make_sae(TopKConfig(d_model=32, n_latents=70, k=9), torch.float32)
+    tokens, mask = batch()
+    base, hooks = tiny_model.logits(tokens, mask), hooks_on(tiny_model)
+    spec = intervention(5, 8, tier=tier, threshold=-math.inf)
+    with spec.apply(tiny_model, sae):
+        assert not torch.equal(tiny_model.logits(tokens, mask), base)
+        assert hooks_on(tiny_model) > hooks
+    with pytest.raises(InputError, match="takes; shorten"), spec.apply(tiny_model, sae):
+        tiny_model.logits(tokens.repeat(1, 20))
+    with pytest.raises(KeyboardInterrupt), spec.apply(tiny_model, sae):
+        with tiny_model.site("blocks.2.hook_resid_pre").write(interrupt):
+            tiny_model.logits(tokens, mask)
+    again = spec.apply(tiny_model, sae)
+    with again, pytest.raises(RuntimeError, match="active already"), again:
+        pass
+    assert hooks_on(tiny_model) == hooks
+    assert torch.equal(tiny_model.logits(tokens, mask).view(torch.int32), base.view(torch.int32))
+
+
+def interrupt(h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+    raise KeyboardInterrupt
+
+
+# The gate
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "config", [TopKConfig(d_model=32, n_latents=70, k=9), TopAFAConfig(d_model=32, n_latents=70)]
+)
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    n_rows=st.integers(0, 40),
+    latents=st.lists(st.integers(0, 69), min_size=1, max_size=5, unique=True),
+    threshold=st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 2.0]),
+)
+def test_the_gate_is_what_encode_says(
+    config: SAEConfig,
+    dtype: torch.dtype,
+    seed: int,
+    n_rows: int,
+    latents: list[int],
+    threshold: float,
+):
+    sae = make_sae(config, dtype)
+    draw = torch.Generator().manual_seed(seed)
+    rows = 3 * torch.randn(n_rows, 32, generator=draw, dtype=torch.float32)
+    with torch.no_grad():
+        acts = sae.encode(rows).dense(70)[:, latents]
+    thresholds = [threshold * (1 + number) for number in range(len(latents))]
+    expected = (acts > torch.tensor(thresholds, dtype=dtype)).any(1)
+    assert torch.equal(Gate(sae, latents, thresholds).fires(rows), expected)
+
+
+def test_a_latent_that_selection_drops_does_not_fire():
+    sae = make_sae(TopKConfig(d_model=32, n_latents=70, k=1), torch.float64)
+    rows = torch.randn(200, 32, dtype=torch.float64)
+    with torch.no_grad():
+        pre = (rows * sae.input_scale - sae.b_dec) @ sae.W_enc.T + sae.b_enc
+    latent = int((pre > 0).sum(0).argmax())
+    fires = Gate(sae, [latent], [0.0]).fires(rows)
+    assert torch.equal(fires, pre.argmax(1) == latent)
+    assert fires.sum() < (pre[:, latent] > 0).sum()
+
+
+# The control
+
+
+@given(seed=st.integers(0, 10**6))
+def test_a_random_feature_changes_as_much_and_is_another(seed: int):
+    sae = make_sae(TopKConfig(d_model=32, n_latents=9, k=2), torch.float64)
+    with torch.no_grad():
+        sae.W_dec.data *= torch.linspace(0.5, 2, 9, dtype=torch.float64)[:, None]
+    spec = intervention(2, 5, tier="per_token", threshold=0.3)
+    control = random_feature(spec, sae, seed=seed)
+    sizes = [float(change(each, sae).square().sum().sqrt()) for each in (spec, control)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-9)
+    assert control.features[0].index not in (2, 5)
+    assert control.tier == "constant"
+    assert random_feature(spec, sae, seed=seed) == control
+
+
+def test_a_random_feature_is_one_of_the_candidates_and_not_always_the_same(
+    sae: SparseAutoencoder,
+):
+    spec = intervention(5)
+    drawn = [random_feature(spec, sae, seed=seed, candidates=[5, 7, 9]) for seed in range(40)]
+    assert {control.features[0].index for control in drawn} == {7, 9}
+    assert {control.features[0].sign for control in drawn} == {1, -1}
+    with pytest.raises(InputError, match="no latent besides"):
+        random_feature(spec, sae, seed=0, candidates=[5])
