@@ -196,7 +196,7 @@ class LanguageModel:
         Raises InputError if the rows are longer than the model's context.
         """
         hidden_BLD = self._before_head(tokens, attention_mask)
-        tokens = tokens.to(self.device)
+        tokens = tokens.to(self.device, torch.int64)
         counted_BT = torch.ones_like(tokens[:, 1:], dtype=torch.bool)
         if attention_mask is not None:
             real_BL = attention_mask.to(self.device)
@@ -229,7 +229,8 @@ class LanguageModel:
             )
         mask = None if attention_mask is None else attention_mask.to(self.device, torch.int64)
         bridge: Any = self.bridge
-        return bridge(tokens.to(self.device), attention_mask=mask, use_cache=False)
+        tokens = tokens.to(self.device, torch.int64)
+        return bridge(tokens, attention_mask=mask, use_cache=False)
 
     @property
     def _wide(self) -> torch.dtype:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable, Generator
@@ -92,9 +93,7 @@ def load(path: Path, dtype: torch.dtype) -> Loaded:
     return load_gguf(path, dtype) if path.is_file() else load_folder(path, dtype)
 
 
-def load_folder(
-    folder: Path, dtype: torch.dtype
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
     """Load a Hugging Face folder; every weight of the model must be in its safetensors files."""
     with _explained(folder), _quiet():
         tokenizer = _tokenizers.from_pretrained(folder, local_files_only=True)
@@ -126,7 +125,7 @@ def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
 
 
 def _load_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
-    # Eager attention is what the bridge's hooks need; it sets no other, and was as fast.
+    # The bridge's attention is eager, whatever the model's; so is then the model it is compared to.
     model, report = _models.from_pretrained(
         folder,
         dtype=dtype,
@@ -216,6 +215,7 @@ def _quiet() -> Generator[None]:
     """No warnings, progress bars or prints of the loading libraries; errors are raised as ever."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    handlers = logging.root.handlers[:]
     log.set_verbosity_error()
     log.disable_progress_bar()
     try:
@@ -229,6 +229,9 @@ def _quiet() -> Generator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        # A library's first warning gives the root logger a handler, which would write to the
+        # silence for ever.
+        logging.root.handlers[:] = handlers
         log.set_verbosity(level)
         if bars:
             log.enable_progress_bar()

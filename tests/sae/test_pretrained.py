@@ -1,5 +1,6 @@
 """Finding and loading models: what is refused, and that it is quiet, offline and never a pickle."""
 
+import logging
 import re
 import shutil
 import socket
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 from tokenizers.pre_tokenizers import ByteLevel
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources import transformers as bridge_sources
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sparsteer.sae import fetch, pretrained
@@ -53,6 +56,22 @@ def test_loading_prints_warns_and_connects_nowhere(
         LanguageModel.load(str(tiny_model_folder))
     assert caught == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_warning_while_loading_does_not_silence_later_ones(
+    tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    boot = TransformerBridge.boot_transformers
+
+    def boot_with_warning(*args: Any, **kwargs: Any) -> TransformerBridge:
+        logging.warning("from the library")
+        return boot(*args, **kwargs)
+
+    monkeypatch.setattr(bridge_sources, "boot", boot_with_warning)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    LanguageModel.load(str(tiny_model_folder))
+    logging.warning("later")
+    assert capfd.readouterr().err == "WARNING:root:later\n"
 
 
 def test_pickled_weights_are_refused(copied: Path) -> None:
