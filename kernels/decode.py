@@ -1,6 +1,12 @@
-"""Sparse decode: x_hat = codes @ W_dec + b_dec, reading only the active rows of W_dec."""
+"""Sparse decode: x_hat = codes @ W_dec + b_dec, reading only the active rows of W_dec.
 
-from typing import Any, cast
+`decode_mse` goes on to the loss mean((x_hat - x)^2) with r = 2 (x_hat - x) / (B D), its gradient:
+    dvalues[b, m] = W_dec[indices[b, m]] . r[b],  dW_dec[f] = sum of values * r[b],  db_dec = sum r.
+The Triton kernel takes the dot products of dvalues while the rows of W_dec are in the cache from
+the reconstruction.
+"""
+
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +14,169 @@ from torch import Tensor
 
 from .backward import dense_block, gathered_dots, prefers_dense, row_blocks, weight_gradient
 from .codes import Codes
+from .dispatch import (
+    Pointer,
+    Scalar,
+    architecture,
+    ceil_div,
+    constexpr,
+    jit,
+    launch,
+    tl,
+    uses_triton,
+)
+from .tiles import tile
+
+_WIDEST_IN_REGISTERS = 4096  # columns of a row that one program of decode_mse holds
+
+
+@jit
+def _decode_kernel(
+    indices_ptr: Pointer,  # [B, M]
+    values_ptr: Pointer,  # [B, M]
+    weights_ptr: Pointer,  # [F, D]
+    out_ptr: Pointer,  # [B, D] (out)
+    D: Scalar,
+    M: Scalar,
+    BLOCK_D: constexpr,
+    ROWS: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    in_row = columns < D
+    total = _weighted_sum(
+        indices_ptr + row * M, values_ptr + row * M, weights_ptr, columns, in_row, D, M,
+        BLOCK_D, ROWS,
+    )  # fmt: skip
+    tl.store(out_ptr + row * D + columns, total.to(out_ptr.dtype.element_ty), mask=in_row)
+
+
+@jit
+def _weighted_sum(
+    indices_ptr: Pointer,  # [M] one row
+    values_ptr: Pointer,  # [M] one row
+    weights_ptr: Pointer,  # [F, D]
+    columns: Pointer,
+    in_row: Pointer,
+    D: Scalar,
+    M: Scalar,
+    BLOCK_D: constexpr,
+    ROWS: constexpr,
+) -> Pointer:
+    total = tl.zeros([BLOCK_D], tl.float32)
+    for slot in tl.range(0, M, ROWS, num_stages=3):
+        slots = slot + tl.arange(0, ROWS)
+        inside = slots < M
+        latents = tl.load(indices_ptr + slots, mask=inside, other=0)
+        values = tl.load(values_ptr + slots, mask=inside, other=0.0).to(tl.float32)
+        weights = tl.load(
+            weights_ptr + latents[:, None] * D + columns[None, :],
+            mask=inside[:, None] & in_row[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        total += tl.sum(weights * values[:, None], 0)
+    return total
+
+
+@jit
+def _decode_mse_kernel(
+    indices_ptr: Pointer,  # [B, M]
+    values_ptr: Pointer,  # [B, M]
+    weights_ptr: Pointer,  # [F, D]
+    bias_ptr: Pointer,  # [D]
+    x_ptr: Pointer,  # [B, D]
+    x_hat_ptr: Pointer,  # [B, D] (out)
+    residual_ptr: Pointer,  # [B, D] (out) scale * (x_hat - x)
+    grad_values_ptr: Pointer,  # [B, M] (out)
+    losses_ptr: Pointer,  # [B] (out) sum of (x_hat - x)^2, float32
+    scale: Scalar,
+    D: Scalar,
+    M: Scalar,
+    BLOCK_D: constexpr,
+    ROWS: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK_D)
+    in_row = columns < D
+    total = _weighted_sum(
+        indices_ptr + row * M, values_ptr + row * M, weights_ptr, columns, in_row, D, M,
+        BLOCK_D, ROWS,
+    )  # fmt: skip
+    total += tl.load(bias_ptr + columns, mask=in_row, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + row * D + columns, mask=in_row, other=0.0).to(tl.float32)
+    residual = tl.where(in_row, total - x, 0.0)
+    tl.store(losses_ptr + row, tl.sum(residual * residual, 0))
+    tl.store(x_hat_ptr + row * D + columns, total.to(x_hat_ptr.dtype.element_ty), mask=in_row)
+    residual *= scale
+    tl.store(
+        residual_ptr + row * D + columns,
+        residual.to(residual_ptr.dtype.element_ty),
+        mask=in_row,
+    )
+    for slot in tl.range(0, M, ROWS, num_stages=3):
+        slots = slot + tl.arange(0, ROWS)
+        inside = slots < M
+        latents = tl.load(indices_ptr + row * M + slots, mask=inside, other=0)
+        weights = tl.load(
+            weights_ptr + latents[:, None] * D + columns[None, :],
+            mask=inside[:, None] & in_row[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        dots = tl.sum(weights * residual[None, :], 1)
+        tl.store(
+            grad_values_ptr + row * M + slots,
+            dots.to(grad_values_ptr.dtype.element_ty),
+            mask=inside,
+        )
+
+
+def _launch_decode(indices: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    n_rows, M = indices.shape
+    D = weights.shape[1]
+    sizes = tile("decode", architecture(weights), D=D, F=len(weights), K=M)
+    out = values.new_empty(n_rows, D)
+    launch(
+        _decode_kernel,
+        (n_rows, ceil_div(D, sizes["BLOCK_D"])),
+        indices_ptr=indices.contiguous(),
+        values_ptr=values.contiguous(),
+        weights_ptr=weights.contiguous(),
+        out_ptr=out,
+        D=D,
+        M=M,
+        **sizes,
+    )
+    return out
+
+
+def _launch_decode_mse(
+    indices: Tensor, values: Tensor, weights: Tensor, bias: Tensor, x: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """loss, x_hat, residual (the loss's gradient in x_hat) and the loss's gradient in values."""
+    n_rows, M = indices.shape
+    D = weights.shape[1]
+    sizes = tile("decode", architecture(weights), D=D, F=len(weights), K=M)
+    x_hat, residual = torch.empty_like(x), torch.empty_like(x)
+    grad_values = torch.empty_like(values)
+    losses = x.new_empty(n_rows, dtype=torch.float32)
+    launch(
+        _decode_mse_kernel,
+        (n_rows,),
+        indices_ptr=indices.contiguous(),
+        values_ptr=values.contiguous(),
+        weights_ptr=weights.contiguous(),
+        bias_ptr=bias.contiguous(),
+        x_ptr=x.contiguous(),
+        x_hat_ptr=x_hat,
+        residual_ptr=residual,
+        grad_values_ptr=grad_values,
+        losses_ptr=losses,
+        scale=2.0 / max(1, x.numel()),
+        D=D,
+        M=M,
+        **sizes,
+    )
+    return losses.sum().div(x.numel()).to(x.dtype), x_hat, residual, grad_values
 
 
 def decode(
@@ -35,16 +204,57 @@ def decode(
     return x_hat_BD.view(*leading, W_dec.shape[1]) + b_dec
 
 
+class Reconstruction(NamedTuple):
+    """What `decode_mse` returns."""
+
+    loss: Float[Tensor, ""]
+    """Mean over rows and dimensions of (x_hat - x)^2."""
+    x_hat: Float[Tensor, "B D"]
+    """Detached: only the loss carries a gradient."""
+
+
+def decode_mse(
+    codes: Codes,
+    W_dec: Float[Tensor, "F D"],
+    b_dec: Float[Tensor, "D"],
+    x: Float[Tensor, "B D"],
+) -> Reconstruction:
+    """Decode and compare with the rows in one pass.
+
+    Args:
+        codes, W_dec, b_dec: as for `decode`, for rows [B].
+        x: [B, D] the rows to compare with, without a gradient of their own.
+
+    Returns:
+        The mean squared error, differentiable with respect to the values, W_dec and b_dec, and the
+        reconstructions, detached.
+
+    Raises:
+        ValueError: the widths differ, or x wants a gradient.
+    """
+    if not b_dec.shape[0] == W_dec.shape[1] == x.shape[1]:
+        raise ValueError(
+            f"x has width {x.shape[1]} and b_dec {b_dec.shape[0]}, but W_dec has {W_dec.shape[1]}"
+        )
+    if x.requires_grad:
+        raise ValueError("x wants a gradient, which decode_mse does not give; detach it")
+    out = _DecodeMSE.apply(codes.indices, codes.values, W_dec, b_dec, x)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    return Reconstruction(*cast(tuple[Tensor, Tensor], out))
+
+
 def weighted_rows(
     indices: Int[Tensor, "B M"], values: Float[Tensor, "B M"], weights: Float[Tensor, "F D"]
 ) -> Float[Tensor, "B D"]:
     """out[b] = sum over m of values[b, m] * weights[indices[b, m]], without a gradient."""
-    if prefers_dense(len(weights), indices.shape[-1]):
+    on_gpu = uses_triton(weights)
+    if prefers_dense(len(weights), indices.shape[-1], on_gpu):
         out_BD = values.new_empty(len(values), weights.shape[-1])
         for block in row_blocks(len(values)):
             dense_BF = dense_block(indices[block], values[block], len(weights))
             torch.mm(dense_BF, weights, out=out_BD[block])
         return out_BD
+    if on_gpu:
+        return _launch_decode(indices, values, weights)
     return torch.nn.functional.embedding_bag(
         indices, weights, per_sample_weights=values, mode="sum"
     )
@@ -68,3 +278,47 @@ class _SparseDecode(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_W_FD = weight_gradient(indices_BM, values_BM, grad_BD, len(W_dec_FD))
         return None, grad_values_BM, grad_W_FD
+
+
+class _DecodeMSE(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        indices_BM: Tensor,
+        values_BM: Tensor,
+        W_dec_FD: Tensor,
+        b_dec_D: Tensor,
+        x_BD: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        sparse = not prefers_dense(len(W_dec_FD), indices_BM.shape[-1], True)
+        if uses_triton(W_dec_FD) and sparse and W_dec_FD.shape[1] <= _WIDEST_IN_REGISTERS:
+            loss, x_hat_BD, residual_BD, grad_values_BM = _launch_decode_mse(
+                indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD
+            )
+        else:
+            x_hat_BD = weighted_rows(indices_BM, values_BM, W_dec_FD) + b_dec_D
+            loss = torch.nn.functional.mse_loss(x_hat_BD, x_BD)
+            residual_BD = (x_hat_BD - x_BD).mul_(2 / max(1, x_BD.numel()))
+            grad_values_BM = gathered_dots(indices_BM, residual_BD, W_dec_FD)
+        ctx.save_for_backward(indices_BM, values_BM, residual_BD, grad_values_BM)
+        ctx.n_latents = len(W_dec_FD)
+        ctx.mark_non_differentiable(x_hat_BD)
+        return loss, x_hat_BD
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
+        ctx: Any, grad_loss: Tensor, _: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        indices_BM, values_BM, residual_BD, grad_values_BM = ctx.saved_tensors
+        grad_values = grad_W_FD = grad_b_D = None
+        if ctx.needs_input_grad[1]:
+            grad_values = grad_loss * grad_values_BM
+        if ctx.needs_input_grad[2]:
+            # grad_loss waits on the device: the small factor scales the values, not the result.
+            grad_W_FD = weight_gradient(
+                indices_BM, grad_loss * values_BM, residual_BD, ctx.n_latents
+            )
+        if ctx.needs_input_grad[3]:
+            grad_b_D = grad_loss * residual_BD.sum(0)
+        return None, grad_values, grad_W_FD, grad_b_D, None

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .backward import latent_sums, row_blocks, weight_gradient
+from .backward import encoder_gradients, latent_sums, row_blocks
 from .codes import Codes
 from .decode import weighted_rows
 from .norms import row_norms
@@ -120,9 +120,11 @@ class _SparseEncode(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = weighted_rows(indices_BM, grad_pre_BM, W_enc_FD)
         if ctx.needs_input_grad[2]:
-            grad_W = weight_gradient(indices_BM, grad_pre_BM, x_BD - b_dec_D, n_latents)
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
+            centred_BD = x_BD - b_dec_D
+            grad_W, grad_b_enc = encoder_gradients(indices_BM, grad_pre_BM, centred_BD, n_latents)
+        elif ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
             grad_b_enc = latent_sums(indices_BM, grad_pre_BM, n_latents)
+        if ctx.needs_input_grad[1] and grad_b_enc is not None:
             grad_b_dec = -(grad_b_enc @ W_enc_FD)
         return grad_x, grad_b_dec, grad_W, grad_b_enc, None
 

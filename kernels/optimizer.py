@@ -1,10 +1,176 @@
-"""Unit-norm decoder rows under a gradient method: projection before the step, scaling after it."""
+"""Unit-norm decoder rows under a gradient method: projection before the step, scaling after it.
+
+`adam_step_` does all of it in place. With g the gradient times the clipping factor, and for unit
+rows w less its part along w:
+    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
+    w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon),  then w = w / ||w||.
+Triton reads and writes each of w, m, v once; PyTorch takes its fused Adam between two passes.
+"""
+
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .dispatch import (
+    Pointer,
+    Scalar,
+    architecture,
+    constexpr,
+    jit,
+    launch,
+    next_power_of_2,
+    tl,
+    uses_triton,
+)
 from .norms import row_norms
+from .tiles import tile
+
+
+@jit
+def _adam_kernel(
+    weights_ptr: Pointer,  # [F, D] (in and out)
+    gradient_ptr: Pointer,  # [F, D]
+    first_ptr: Pointer,  # [F, D] (in and out)
+    second_ptr: Pointer,  # [F, D] (in and out)
+    factor_ptr: Pointer,  # [] factor of the gradient
+    lr: Scalar,
+    beta1: Scalar,
+    beta2: Scalar,
+    correction1: Scalar,
+    correction2: Scalar,
+    epsilon: Scalar,
+    D: Scalar,
+    UNIT_ROWS: constexpr,
+    BLOCK_D: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK_D)
+    in_row = columns < D
+    at = row * D + columns
+    weights = tl.load(weights_ptr + at, mask=in_row, other=0.0).to(tl.float32)
+    gradient = tl.load(gradient_ptr + at, mask=in_row, other=0.0).to(tl.float32)
+    gradient *= tl.load(factor_ptr).to(tl.float32)
+    if UNIT_ROWS:
+        gradient -= tl.sum(gradient * weights, 0) * weights
+    first = tl.load(first_ptr + at, mask=in_row, other=0.0)
+    second = tl.load(second_ptr + at, mask=in_row, other=0.0)
+    first = beta1 * first + (1.0 - beta1) * gradient
+    second = beta2 * second + (1.0 - beta2) * gradient * gradient
+    weights -= lr * (first / correction1) / (tl.sqrt(second / correction2) + epsilon)
+    if UNIT_ROWS:
+        norm = tl.sqrt(tl.sum(weights * weights, 0))
+        weights = tl.where(norm > 0, weights / norm, weights)
+    tl.store(weights_ptr + at, weights.to(weights_ptr.dtype.element_ty), mask=in_row)
+    tl.store(first_ptr + at, first, mask=in_row)
+    tl.store(second_ptr + at, second, mask=in_row)
+
+
+def _launch_adam(
+    weights: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    factor: Tensor,
+    step: int,
+    lr: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    unit_rows: bool,
+) -> None:
+    n_rows, D = weights.shape
+    sizes = tile("adam", architecture(weights), D=D)
+    launch(
+        _adam_kernel,
+        (n_rows,),
+        weights_ptr=weights,
+        gradient_ptr=gradient.contiguous(),
+        first_ptr=first,
+        second_ptr=second,
+        factor_ptr=factor,
+        lr=lr,
+        beta1=betas[0],
+        beta2=betas[1],
+        correction1=1 - betas[0] ** step,
+        correction2=1 - betas[1] ** step,
+        epsilon=epsilon,
+        D=D,
+        UNIT_ROWS=unit_rows,
+        BLOCK_D=next_power_of_2(D),
+        num_warps=sizes["num_warps"],
+    )
+
+
+@torch.no_grad()
+def adam_step_(
+    weights: Float[Tensor, "F D"],
+    gradient: Float[Tensor, "F D"],
+    first: Float[Tensor, "F D"],
+    second: Float[Tensor, "F D"],
+    *,
+    step: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-8,
+    unit_rows: bool = False,
+    factor: Float[Tensor, ""] | None = None,
+) -> None:
+    """Take one Adam step in place; for unit rows with projected gradient and norm 1 after it.
+
+    Args:
+        weights: [F, D], contiguous; changed in place.
+        gradient: [F, D]; its content is lost.
+        first, second: [F, D] float32 moments (float64 for float64 weights); changed in place.
+        step: the number of this step, from 1.
+        lr, betas, epsilon: as of Adam (arXiv 1412.6980).
+        unit_rows: keep every row of the weights at norm 1; a zero row stays zero.
+        factor: scalar on the same device that multiplies the gradient, such as
+            `clipping_factor`'s; 1 if None.
+
+    Raises:
+        ValueError: step is below 1, or the weights or moments are not contiguous.
+    """
+    if step < 1:
+        raise ValueError(f"step is {step}, but steps count from 1")
+    if not all(tensor.is_contiguous() for tensor in (weights, first, second)):
+        raise ValueError("weights and moments must be contiguous; they are changed in place")
+    if uses_triton(weights):
+        one = torch.ones((), device=weights.device) if factor is None else factor
+        _launch_adam(weights, gradient, first, second, one, step, lr, betas, epsilon, unit_rows)
+        return
+    if factor is not None:
+        gradient.mul_(factor)
+    if unit_rows:
+        project_gradient_(gradient, weights)
+    torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage] - what torch.optim.Adam(fused=True) calls
+        [weights],
+        [gradient],
+        [first],
+        [second],
+        [],
+        [torch.tensor(float(step), device=weights.device)],
+        lr=lr,
+        beta1=betas[0],
+        beta2=betas[1],
+        weight_decay=0.0,
+        eps=epsilon,
+        amsgrad=False,
+        maximize=False,
+    )
+    if unit_rows:
+        normalize_rows_(weights)
+
+
+@torch.no_grad()
+def clipping_factor(gradients: Iterable[Tensor], max_norm: float) -> Float[Tensor, ""]:
+    """min(1, max_norm / norm of all gradients together), on their device and without waiting.
+
+    NaN and infinity stay visible: a norm that is not finite gives NaN or 0.
+    """
+    norms = [torch.linalg.vector_norm(gradient).float() for gradient in gradients]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType] - untyped builtin
+    total = torch.linalg.vector_norm(torch.stack(norms))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType] - untyped builtin
+    return (max_norm / total).clamp(max=1.0)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - untyped builtin
 
 
 def project_gradient_(

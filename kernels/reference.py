@@ -94,3 +94,31 @@ def generalized_jaccard_csr(
     minima_N = torch.minimum(dense_NF, prototype_F).sum(-1)
     maxima_N = torch.maximum(dense_NF, prototype_F).sum(-1)
     return torch.where(maxima_N == 0, 0, minima_N / maxima_N)
+
+
+def adam_step(
+    weights: Float[Tensor, "F D"],
+    gradient: Float[Tensor, "F D"],
+    first: Float[Tensor, "F D"],
+    second: Float[Tensor, "F D"],
+    step: int,
+    lr: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    unit_rows: bool,
+) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F D"], Float[Tensor, "F D"]]:
+    """Adam's step number `step` (from 1): the new weights and moments (arXiv 1412.6980).
+
+    With unit_rows the gradient is projected first and the rows are scaled to norm 1 after.
+    """
+    if unit_rows:
+        gradient = project_rows(gradient, weights)
+    first = betas[0] * first + (1 - betas[0]) * gradient
+    second = betas[1] * second + (1 - betas[1]) * gradient.square()
+    mean = first / (1 - betas[0] ** step)
+    variance = second / (1 - betas[1] ** step)
+    weights = weights - lr * mean / (variance.sqrt() + epsilon)
+    if unit_rows:
+        norms = weights.square().sum(-1, keepdim=True).sqrt()
+        weights = torch.where(norms > 0, weights / norms, 0)
+    return weights, first, second

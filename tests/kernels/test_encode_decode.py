@@ -20,7 +20,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Force one side of the dispatch, so that both meet every shape."""
     forced = request.param == "dense"
 
-    def decide(n_latents: int, n_slots: int) -> bool:
+    def decide(n_latents: int, n_slots: int, on_gpu: bool = False) -> bool:
         return forced
 
     for module in ("backward", "decode"):

@@ -5,6 +5,9 @@ of real sizes, and instead of running, each launch is compiled for the architect
 a kernel on standard output; `test_kernels_on_triton.py` judges them.
 """
 
+# pyright: reportPrivateUsage=false
+# The launchers are what is tested here.
+
 import json
 import os
 import re
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sparsteer.kernels import dispatch, topk
+from sparsteer.kernels import backward, decode, dispatch, optimizer, top_afa, topk
 
 # Triton is untyped.
 triton: Any = import_module("triton")
@@ -73,13 +76,14 @@ def report(kernel: Any, arch: int, options: dict[str, int], arguments: dict[str,
             subprocess.run([str(TOOLS / tool), *flags, str(cubin)], capture_output=True, text=True)
             for tool, flags in [("cuobjdump", ["-res-usage"]), ("nvdisasm", ["-c"])]
         )
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout).groups()  # pyright: ignore[reportOptionalMemberAccess] - fails loudly
+    registers = re.search(r"REG:(\d+)", usage.stdout)
+    assert registers is not None, usage.stderr
     tensor_core = bool(re.search(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|TCGEN05)", assembly.stdout))
     row = {
         "kernel": kernel.__name__.strip("_"),
         "arch": arch,
-        "registers": int(registers),
-        "stack": int(stack),
+        "registers": int(registers[1]),
+        "spills": len(re.findall(r"\b(?:STL|LDL)\b", assembly.stdout)),
         "shared": code.metadata.shared,
         "warps": options["num_warps"],
         "tensor_core": tensor_core,
@@ -100,7 +104,14 @@ def launches(arch: int) -> dict[str, tuple[Any, dict[str, int], dict[str, Any]]]
     def architecture(_: Tensor) -> int:
         return arch
 
-    replacements: dict[str, Any] = {"launch": record, "architecture": architecture}
+    def largest(_: Tensor) -> int:
+        return 300
+
+    replacements: dict[str, Any] = {
+        "launch": record,
+        "architecture": architecture,
+        "_largest": largest,
+    }
     for module in [m for name, m in sys.modules.items() if name.startswith("sparsteer.kernels")]:
         for name in replacements.keys() & vars(module).keys():
             setattr(module, name, replacements[name])
@@ -116,14 +127,37 @@ def operators() -> list[Callable[[], Any]]:
     def fake(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         return torch.empty(*shape, dtype=dtype)
 
-    calls: list[Callable[[], Any]] = []
-    for F, k, dtype in [
-        (12288, 32, torch.bfloat16),
-        (32768, 64, torch.float32),
-        (131072, 64, torch.bfloat16),
-    ]:
-        calls.append(lambda F=F, k=k, d=dtype: topk._launch_topk(fake(8192, F, dtype=d), k))  # pyright: ignore[reportPrivateUsage] - the launcher under test
-    return calls
+    def launch_products() -> None:
+        for F, D, M in [(12288, 768, 32), (131072, 4096, 64)]:
+            for dtype in (torch.bfloat16, torch.float32):
+                indices = torch.empty(8192, M, dtype=torch.int64)
+                values, rows = fake(8192, M, dtype=dtype), fake(8192, D, dtype=dtype)
+                weights = fake(F, D, dtype=dtype)
+                decode._launch_decode(indices, values, weights)
+                decode._launch_decode_mse(indices, values, weights, weights[0], rows)
+                backward._launch_gathered_dots(indices, rows, weights)
+                for second in (None, (values, rows)):
+                    backward._launch_segment_sums(indices, values, rows, F, second)
+
+    def launch_adam() -> None:
+        for D in (768, 4096, 8192):
+            one = fake(1, dtype=torch.float32)
+            moments = fake(12288, D, dtype=torch.float32)
+            optimizer._launch_adam(
+                moments, moments, moments, moments, one, 2, 1e-3, (0.9, 0.999), 1e-8, True
+            )
+
+    def launch_selections() -> None:
+        for F, k, dtype in [
+            (12288, 32, torch.bfloat16),
+            (32768, 64, torch.float32),
+            (131072, 64, torch.bfloat16),
+        ]:
+            topk._launch_topk(fake(8192, F, dtype=dtype), k)
+        norms, target = fake(131072, dtype=torch.float32), fake(512, dtype=torch.float32)
+        top_afa._launch_top_afa(fake(512, 131072), norms, target)
+
+    return [launch_products, launch_adam, launch_selections]
 
 
 if __name__ == "__main__":

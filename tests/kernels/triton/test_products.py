@@ -1,0 +1,187 @@
+"""The Triton products and the optimiser against dense oracles: values and every gradient."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparsteer.kernels import backward, reference
+from sparsteer.kernels.codes import Codes
+from sparsteer.kernels.decode import decode, decode_mse
+from sparsteer.kernels.encode import encode_topk
+from sparsteer.kernels.optimizer import adam_step_, clipping_factor, normalize_rows_
+
+AccurateAsEager = Callable[[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor]], None]
+SIZES = [(1, 1, 1, 1), (3, 50, 33, 7), (40, 9, 70, 4)]
+"""Rows, latents, width, slots; none a multiple of a tile."""
+
+
+@pytest.fixture(autouse=True)
+def sparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep small sizes on the sparse side of the dispatch, and split segments of over 8 slots."""
+    monkeypatch.setattr(backward, "_DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU", 0)
+    monkeypatch.setenv("SPARSTEER_TILES", "backward:CHUNK=8;decode:ROWS=4")
+
+
+@pytest.fixture(params=SIZES, ids=lambda size: "B{}-F{}-D{}-M{}".format(*size))
+def size(request: pytest.FixtureRequest) -> tuple[int, int, int, int]:
+    return request.param
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+def random_codes(n_rows: int, n_latents: int, n_slots: int, device: str) -> Codes:
+    """Distinct latents in each row, positive values, and some unused slots."""
+    order = torch.rand(n_rows, n_latents).argsort(-1)[:, :n_slots]
+    values = torch.rand(n_rows, n_slots) + 0.1
+    values[torch.rand(n_rows, n_slots) < 0.2] = 0
+    return Codes(order.masked_fill(values == 0, 0).to(device), values.to(device))
+
+
+def test_products_equal_their_oracles(
+    size: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    device: str,
+    accurate_as_eager: AccurateAsEager,
+) -> None:
+    n_rows, n_latents, width, n_slots = size
+    codes = random_codes(n_rows, n_latents, n_slots, device)
+    indices, values = codes.indices, codes.values.to(dtype)
+    rows = torch.randn(n_rows, width, device=device).to(dtype)
+    weights = torch.randn(n_latents, width, device=device).to(dtype)
+    zero = torch.zeros(width, device=device, dtype=dtype)
+    ours = [
+        decode(Codes(indices, values), weights, zero),
+        backward.gathered_dots(indices, rows, weights),
+        backward.weight_gradient(indices, values, rows, n_latents),
+    ]
+
+    def oracle(dtype: torch.dtype) -> list[Tensor]:
+        v, r, w = values.to(dtype), rows.to(dtype), weights.to(dtype)
+        return [
+            reference.decode(Codes(indices, v), w, zero.to(dtype)),
+            reference.gathered_dots(indices, r, w),
+            reference.weight_gradient(indices, v, r, n_latents),
+        ]
+
+    accurate_as_eager(ours, oracle(dtype), oracle(torch.float64))
+
+
+def test_one_pass_gives_all_weight_gradients(
+    size: tuple[int, int, int, int], device: str, accurate_as_eager: AccurateAsEager
+) -> None:
+    n_rows, n_latents, width, n_slots = size
+    codes = random_codes(n_rows, n_latents, n_slots, device)
+    grad_values = torch.randn(n_rows, n_slots, device=device) * (codes.values > 0)
+    grad_x_hat, centred = torch.randn(2, n_rows, width, device=device).unbind()
+    arguments = (codes.indices, codes.values, grad_values, grad_x_hat, centred, n_latents)
+    ours = backward.autoencoder_gradients(*arguments)
+
+    def oracle(dtype: torch.dtype) -> list[Tensor]:
+        v, g = codes.values.to(dtype), grad_values.to(dtype)
+        pairs = [(v, grad_x_hat), (g, centred), (g, torch.ones(n_rows, 1, device=device))]
+        dW_dec, dW_enc, db_enc = (
+            reference.weight_gradient(codes.indices, c, rows.to(dtype), n_latents)
+            for c, rows in pairs
+        )
+        return [dW_dec, dW_enc, db_enc[:, 0]]
+
+    accurate_as_eager(ours, oracle(torch.float32), oracle(torch.float64))
+    again = backward.autoencoder_gradients(*arguments)
+    assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True))
+
+
+def test_one_dense_latent_is_split_and_summed(device: str) -> None:
+    """More slots than a program takes, all on one latent, among latents without any."""
+    indices = torch.full((100, 1), 3, device=device)
+    values, rows = torch.rand(100, 1, device=device), torch.randn(100, 6, device=device)
+    out = backward.weight_gradient(indices, values, rows, 7)
+    torch.testing.assert_close(out[3], (values * rows).sum(0))
+    assert (out[[0, 1, 2, 4, 5, 6]] == 0).all()
+
+
+def test_nan_reaches_the_gradient(device: str) -> None:
+    indices = torch.tensor([[2], [1]], device=device)
+    values = torch.tensor([[torch.nan], [1.0]], device=device)
+    out = backward.weight_gradient(indices, values, torch.ones(2, 3, device=device), 4)
+    assert out[2].isnan().all() and out[[0, 1, 3]].isfinite().all()
+
+
+def test_decode_mse_and_its_gradients(
+    size: tuple[int, int, int, int], device: str, accurate_as_eager: AccurateAsEager
+) -> None:
+    n_rows, n_latents, width, n_slots = size
+    codes = random_codes(n_rows, n_latents, n_slots, device)
+    tensors = [
+        codes.values,
+        torch.randn(n_latents, width, device=device),
+        torch.randn(width, device=device),
+    ]
+    x = torch.randn(n_rows, width, device=device)
+
+    def run(dtype: torch.dtype, ours: bool) -> list[Tensor]:
+        values, W_dec, b_dec = (t.to(dtype).requires_grad_() for t in tensors)
+        if ours:
+            loss, x_hat = decode_mse(Codes(codes.indices, values), W_dec, b_dec, x)
+            assert not x_hat.requires_grad
+        else:
+            x_hat = reference.decode(Codes(codes.indices, values), W_dec, b_dec)
+            loss = (x_hat - x).square().mean()
+        gradients = torch.autograd.grad(3 * loss, (values, W_dec, b_dec))
+        # Unused slots get the gradient of latent 0, which encoders drop.
+        used = gradients[0] * (codes.values > 0)
+        return [loss.detach(), x_hat.detach(), used, *gradients[1:]]
+
+    accurate_as_eager(
+        run(torch.float32, True), run(torch.float32, False), run(torch.float64, False)
+    )
+
+
+def test_encode_and_decode_end_to_end(device: str, accurate_as_eager: AccurateAsEager) -> None:
+    tensors = [torch.randn(*shape) for shape in [(6, 20), (20,), (60, 20), (60,), (60, 20)]]
+
+    def run(dtype: torch.dtype, dense: bool) -> list[Tensor]:
+        x, b_dec, W_enc, b_enc, W_dec = leaves = [
+            tensor.to(device, dtype).requires_grad_() for tensor in tensors
+        ]
+        if dense:
+            pre = reference.pre_activations(x, b_dec, W_enc, b_enc)
+            kept = reference.topk_select(pre, 5).dense(60) > 0
+            out = (pre.relu() * kept) @ W_dec + b_dec
+        else:
+            out = decode(encode_topk(x, b_dec, W_enc, b_enc, 5), W_dec, b_dec)
+        return [out.detach(), *torch.autograd.grad(out.square().sum(), leaves)]
+
+    accurate_as_eager(run(torch.float32, False), run(torch.float32, True), run(torch.float64, True))
+
+
+@pytest.mark.parametrize("unit_rows", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 33), (7, 130)])
+def test_adam_equals_the_oracle(unit_rows: bool, shape: tuple[int, int], device: str) -> None:
+    weights = normalize_rows_(torch.randn(*shape, device=device))
+    first, second = torch.zeros(2, *shape, device=device).unbind()
+    expected = weights.double(), first.double(), second.double()
+    factor = torch.tensor(0.5, device=device)
+    for step in (1, 2, 3):
+        gradient = torch.randn(*shape, device=device)
+        old, *moments = expected
+        half = gradient.double() / 2
+        expected = reference.adam_step(
+            old, half, moments[0], moments[1], step, 0.01, (0.9, 0.99), 1e-8, unit_rows
+        )
+        adam_step_(
+            weights, gradient, first, second, step=step, lr=0.01, betas=(0.9, 0.99),
+            unit_rows=unit_rows, factor=factor,
+        )  # fmt: skip
+    for got, want in zip((weights, first, second), expected, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_factor(device: str) -> None:
+    gradients = [torch.full((2, 8), 3.0, device=device), torch.zeros(3, device=device)]
+    assert clipping_factor(gradients, 6.0).item() == 0.5
+    assert clipping_factor(gradients, 60.0).item() == 1.0
