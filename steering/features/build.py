@@ -37,6 +37,7 @@ Report = Callable[[int, int, dict[str, float]], None]
 def build_index(
     config: BuildConfig,
     *,
+    model: LanguageModel | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     report: Report = lambda done, total, figures: None,
 ) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def build_index(
 
     Args:
         config: what to read and how much to keep.
+        model: the language model if it is loaded already.
         say: sentences for a person.
         report: progress, after every 8,192 rows or so.
 
@@ -60,7 +62,7 @@ def build_index(
     site = _fitting_site(sae, cache, config)
     shards = _first_shards(cache, config.rows)
     # Before the pass, so that a model that is missing or another one is found at once.
-    tokens, best = _read_language_model(sae, cache, config, device, say)
+    tokens, best = _read_language_model(sae, cache, config, model, say)
     collected = _collect(sae, cache, shards, site, config, device, report)
     best["neighbour"] = decoder_neighbours(sae.W_dec, config.neighbours)
     edges, counts_FH = collected.statistics.histogram()
@@ -157,14 +159,15 @@ def _read_language_model(
     sae: SparseAutoencoder,
     cache: ActivationCache,
     config: BuildConfig,
-    device: str,
+    model: LanguageModel | None,
     say: Callable[[str], None],
 ) -> tuple[list[bytes], dict[str, Best]]:
     """The bytes of every token; promoted and suppressed tokens unless they are left out."""
     source = config.model or cache.manifest.model
     if not config.promoted:
-        return token_bytes(load_tokenizer(source, say)), {}
-    model = LanguageModel.load(source, device=device, progress=say)
+        return token_bytes(model.tokenizer if model else load_tokenizer(source, say)), {}
+    device = str(sae.W_dec.device)
+    model = model or LanguageModel.load(source, device=device, progress=say)
     if model.weights_hash != cache.manifest.weights_hash:
         raise InputError(
             f"{source} has other weights than the model that {config.cache} was made with; give "

@@ -32,7 +32,9 @@ def priorities(latents: Int[Tensor, "E"], rows: Int[Tensor, "E"], seed: int) -> 
     (bottom-k sampling), whatever the order and the batches in which rows come.
     """
     seeded = mixed(torch.tensor(seed + 1, device=rows.device))
-    return mixed(mixed(rows + seeded) + mixed(latents ^ seeded)) & torch.iinfo(torch.int64).max
+    # Latents are spread by an odd factor, so that row and latent cannot change places.
+    spread = latents * -0x61C8864680B583EB
+    return mixed(mixed(rows + seeded) + spread) & torch.iinfo(torch.int64).max
 
 
 def sae_fingerprint(sae: SparseAutoencoder) -> str:

@@ -78,7 +78,8 @@ class Feature:
     histogram: tuple[int, ...]
     """Firings in each bin between `histogram_edges`."""
     histogram_edges: tuple[float, ...]
-    """One more than bins; four bins for each doubling."""
+    """One more than bins; four bins for each doubling. Activations below 2^-12 or from 2^16 on
+    count in the bin at that end."""
     top: tuple[Example, ...]
     """Largest activations, best first: one for each context, and no window twice."""
     random: tuple[Example, ...]

@@ -14,6 +14,17 @@ from torch import Tensor
 
 from .windows import NO_TOKEN, Activations, Piece, Windows
 
+_UNUSED = {
+    "scores": -1,
+    "rows": -1,
+    "identities": 0,
+    "docs": -1,
+    "positions": -1,
+    "tokens": NO_TOKEN,
+    "activations": 0,
+}
+"""What stands in a place of a table that no example takes."""
+
 _LATENTS_AT_ONCE = 4096
 """Latents whose tables are merged together, so that temporaries stay small."""
 
@@ -67,14 +78,18 @@ class ExampleTable:
     ) -> None:
         """An empty table; with `distinct`, of equal windows only the best stays."""
         self.distinct = distinct
-        shape = (n_latents, n_examples)
-        self.scores = torch.full(shape, -1, dtype=score_dtype, device=device)
-        self.rows = torch.full(shape, -1, device=device)
-        self.identities = torch.zeros_like(self.rows)
-        self.docs = torch.full(shape, -1, device=device)
-        self.positions = torch.full(shape, -1, dtype=torch.int32, device=device)
-        self.tokens = torch.full((*shape, window), NO_TOKEN, dtype=torch.int32, device=device)
-        self.activations = torch.zeros((*shape, window), device=device)
+
+        def unused(name: str, dtype: torch.dtype, *more: int) -> Tensor:
+            shape = (n_latents, n_examples, *more)
+            return torch.full(shape, _UNUSED[name], dtype=dtype, device=device)
+
+        self.scores = unused("scores", score_dtype)
+        self.rows = unused("rows", torch.int64)
+        self.identities = unused("identities", torch.int64)
+        self.docs = unused("docs", torch.int64)
+        self.positions = unused("positions", torch.int32)
+        self.tokens = unused("tokens", torch.int32, window)
+        self.activations = unused("activations", torch.float32, window)
 
     def offer(
         self, offers: Offers, piece: Piece, windows: Windows, activations: Activations
@@ -112,8 +127,9 @@ class ExampleTable:
             ) & _both_used(self.scores[latents_T], scores_TN)
             both = both.masked_fill(_loses(equal_TNN, both), -1)
         scores_TN, order_TN = both.sort(dim=1, descending=True, stable=True)
-        order_TN = order_TN[:, :n_examples]
-        new_TN = (order_TN >= n_examples) & (scores_TN[:, :n_examples] >= 0)
+        scores_TN, order_TN = scores_TN[:, :n_examples], order_TN[:, :n_examples]
+        unused_TN = scores_TN < 0
+        new_TN = (order_TN >= n_examples) & ~unused_TN
         old_TN = order_TN.clamp(max=n_examples - 1)
         rows_E = rows_TN.gather(1, (order_TN - n_examples).clamp(min=0))[new_TN]
         latents_E = latents_T[:, None].expand_as(new_TN)[new_TN]
@@ -123,14 +139,15 @@ class ExampleTable:
             "docs": piece.doc[rows_E],
             "positions": piece.position[rows_E],
             "tokens": windows.tokens[rows_E],
-            "activations": activations.at(latents_E[:, None], windows.rows[rows_E]),
+            "activations": activations.at(latents_E, windows.rows[rows_E]),
         }
         for name, values_E in new_values.items():
             table = getattr(self, name)
             merged = table[latents_T[:, None], old_TN]
             merged[new_TN] = values_E.to(table.dtype)
+            merged[unused_TN] = _UNUSED[name]
             table[latents_T] = merged
-        self.scores[latents_T] = scores_TN[:, :n_examples]
+        self.scores[latents_T] = scores_TN
 
 
 def _both_used(old_TN: Tensor, new_TN: Tensor) -> Bool[Tensor, "T N N"]:

@@ -111,11 +111,11 @@ class Activations:
         self.latents = self._keys.div(n_rows, rounding_mode="floor")
         self.rows = self._keys - self.latents * n_rows
 
-    def at(self, latents: Int[Tensor, "*X"], rows: Int[Tensor, "*X"]) -> Float[Tensor, "*X"]:
-        """Activations of the latents at the rows; 0 where one does not fire or the row is -1."""
+    def at(self, latents: Int[Tensor, "E"], rows: Int[Tensor, "E W"]) -> Float[Tensor, "E W"]:
+        """Each latent's activations at its rows; 0 where it does not fire or the row is -1."""
         if not len(self._keys):
             return torch.zeros_like(rows, dtype=torch.float32)
-        keys = latents * self.n_rows + rows
+        keys = latents[:, None] * self.n_rows + rows
         slots = torch.searchsorted(self._keys, keys).clamp_(max=len(self._keys) - 1)
         found = (self._keys[slots] == keys) & (rows >= 0)
         return self.values[slots].masked_fill(~found, 0)

@@ -1,0 +1,209 @@
+"""Opening and reading an index, and everything that does not belong together."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsteer.sae import InputError, LanguageModel, Origin, SparseAutoencoder
+from sparsteer.sae.config import TopKConfig
+from sparsteer.steering.features import BuildConfig, FeatureIndex, build_index, sae_fingerprint
+from sparsteer.training.config import CacheConfig
+from sparsteer.training.harvest import cache_activations
+
+N_LATENTS = 24
+SITE = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def cache(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    corpus = folder / "corpus.jsonl"
+    texts = [f"{word} {number}" for word in ("one", "two", "three") for number in range(40)]
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    config = CacheConfig(
+        model=tiny_model.name,
+        dataset=str(corpus),
+        out=str(folder / "cache"),
+        site=(SITE,),
+        context_length=32,
+        device="cpu",
+    )
+    cache_activations(config, model=tiny_model)
+    return folder / "cache"
+
+
+def config_of(run: Path, cache: Path, **changes: Any) -> BuildConfig:
+    return BuildConfig(run=str(run), cache=str(cache), device="cpu", **changes)
+
+
+def sae_of(model: LanguageModel, *, site: str = SITE) -> SparseAutoencoder:
+    origin = Origin(model=model.name, site=site, weights_hash=model.weights_hash)
+    return SparseAutoencoder(TopKConfig(model.d_model, N_LATENTS, 4), seed=1, origin=origin)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: LanguageModel, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with its index."""
+    run = tmp_path_factory.mktemp("run")
+    sae_of(tiny_model).save(run / "sae")
+    build_index(config_of(run, cache), model=tiny_model)
+    return run
+
+
+def test_a_run_or_its_index_can_be_opened(run: Path) -> None:
+    given = FeatureIndex(run).feature(5)
+    assert FeatureIndex(run / "features").feature(5) == given
+    assert FeatureIndex.of_run(str(run)).feature(5) == given
+    assert given.top and given.promoted and given.neighbours
+
+
+def test_a_cache_of_another_model(tmp_path: Path, cache: Path, tiny_model: LanguageModel) -> None:
+    sae = sae_of(tiny_model)
+    sae.origin = Origin(model="other/model", site=SITE, weights_hash="f" * 64)
+    sae.save(tmp_path / "sae")
+    with pytest.raises(InputError, match="other/model"):
+        build_index(config_of(tmp_path, cache), model=tiny_model)
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_cache_of_another_width(tmp_path: Path, cache: Path, tiny_model: LanguageModel) -> None:
+    SparseAutoencoder(TopKConfig(8, 20, 2)).save(tmp_path / "sae")
+    with pytest.raises(InputError, match=r"width 8.*holds width 32"):
+        build_index(config_of(tmp_path, cache), model=tiny_model)
+
+
+def test_a_cache_without_the_site(tmp_path: Path, cache: Path, tiny_model: LanguageModel) -> None:
+    sae_of(tiny_model, site="blocks.2.hook_resid_post").save(tmp_path / "sae")
+    with pytest.raises(InputError, match=r"no site 'blocks.2.hook_resid_post'.*blocks.1"):
+        build_index(config_of(tmp_path, cache), model=tiny_model)
+    assert build_index(config_of(tmp_path, cache, site=SITE), model=tiny_model)["site"] == SITE
+
+
+def test_an_autoencoder_of_unknown_origin(
+    tmp_path: Path, cache: Path, tiny_model: LanguageModel
+) -> None:
+    sae = sae_of(tiny_model)
+    sae.origin = None
+    sae.save(tmp_path / "sae")
+    assert build_index(config_of(tmp_path, cache), model=tiny_model)["site"] == SITE
+
+
+def test_a_language_model_of_other_weights(
+    tmp_path: Path, cache: Path, tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae_of(tiny_model).save(tmp_path / "sae")
+    monkeypatch.setitem(vars(tiny_model), "weights_hash", "0" * 64)
+    sae = SparseAutoencoder.load(tmp_path)
+    assert sae.origin is not None
+    with pytest.raises(InputError, match="other weights"):
+        build_index(config_of(tmp_path, cache), model=tiny_model)
+
+
+@pytest.mark.parametrize("name", ["run", "cache"])
+def test_a_missing_folder(tmp_path: Path, run: Path, cache: Path, name: str) -> None:
+    folders = {"run": run, "cache": cache, name: tmp_path / "nowhere"}
+    with pytest.raises(InputError, match="nowhere"):
+        build_index(config_of(folders["run"], folders["cache"]))
+
+
+def test_an_index_of_another_autoencoder(run: Path, tmp_path: Path) -> None:
+    fingerprint = sae_fingerprint(SparseAutoencoder.load(run))
+    assert FeatureIndex(run, sae=fingerprint).manifest["sae"] == fingerprint
+    with pytest.raises(InputError, match=r"another autoencoder.*features build"):
+        FeatureIndex(run, sae="0" * 64)
+
+
+def test_a_run_trained_anew_under_an_old_index(
+    tmp_path: Path, cache: Path, tiny_model: LanguageModel
+) -> None:
+    sae = sae_of(tiny_model)
+    sae.save(tmp_path / "sae")
+    build_index(config_of(tmp_path, cache), model=tiny_model)
+    sae.W_dec.data[3, 2] += 0.25
+    sae.save(tmp_path / "sae")
+    with pytest.raises(InputError, match="another autoencoder"):
+        FeatureIndex.of_run(tmp_path)
+
+
+def test_the_fingerprint_is_of_content(tmp_path: Path, tiny_model: LanguageModel) -> None:
+    sae = sae_of(tiny_model)
+    given = sae_fingerprint(sae)
+    sae.save(tmp_path / "elsewhere")
+    sae.origin = None
+    assert sae_fingerprint(SparseAutoencoder.load(tmp_path / "elsewhere")) == given
+    assert sae_fingerprint(sae) == given
+    changes: dict[str, Callable[[SparseAutoencoder], object]] = {
+        "weight": lambda sae: sae.b_enc.data[0].add_(1e-6),
+        "scale": lambda sae: sae.input_scale.mul_(2),
+        "k": lambda sae: setattr(sae, "config", TopKConfig(32, N_LATENTS, 5)),
+    }
+    for name, change in changes.items():
+        other = sae_of(tiny_model)
+        change(other)
+        assert sae_fingerprint(other) != given, name
+
+
+def test_a_missing_index_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"`sparsteer features build {tmp_path} --cache DIR`"):
+        FeatureIndex.of_run(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        FeatureIndex(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("number", [-1, N_LATENTS])
+def test_an_unknown_feature_names_the_range(run: Path, number: int) -> None:
+    index = FeatureIndex(run)
+    for read in (index.feature, index.max_activation):
+        with pytest.raises(InputError, match=f"no feature {number}.*0 to {N_LATENTS - 1}"):
+            read(number)
+    with pytest.raises(InputError, match=f"no feature {number}"):
+        index.peak_texts(number, 3)
+
+
+@pytest.mark.parametrize("name", ["top_tokens.npy", "statistics.parquet", "manifest.json"])
+def test_a_damaged_index(tmp_path: Path, cache: Path, tiny_model: LanguageModel, name: str) -> None:
+    sae_of(tiny_model).save(tmp_path / "sae")
+    build_index(config_of(tmp_path, cache, promoted=0), model=tiny_model)
+    damaged = tmp_path / "features" / name
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(InputError, match=name):
+        FeatureIndex(tmp_path).feature(0)
+
+
+def test_an_index_of_a_later_version(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"format": "sparsteer-features", "version": 99}')
+    with pytest.raises(InputError, match=r"no feature index that this sparsteer reads.*build"):
+        FeatureIndex(tmp_path)
+
+
+def test_peak_texts(run: Path) -> None:
+    index = FeatureIndex(run)
+    several = 0
+    for number in range(N_LATENTS):
+        ids = dict.fromkeys(example.tokens[example.peak] for example in index.feature(number).top)
+        expected = ["".join(index.vocabulary.texts([id_])) for id_ in ids]
+        assert index.peak_texts(number, 2) == expected[:2]
+        several += len(expected) > 2
+    assert several
+
+
+def test_a_feature_as_json(run: Path) -> None:
+    values = json.loads(json.dumps(FeatureIndex(run).feature(3).to_dict(), allow_nan=False))
+    assert values["feature"] == 3 and values["top"][0]["tokens"]
+    assert len(values["histogram_edges"]) == len(values["histogram"]) + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"examples": 0}, "examples is 0"),
+        ({"before": -1}, "before is -1"),
+        ({"rows": 0}, "rows is 0"),
+    ],
+)
+def test_settings_are_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BuildConfig(run="run", cache="cache", **changes)
