@@ -49,7 +49,8 @@ class CacheConfig:
     """Rows in one shard file, about (whole batches of contexts); a kill loses at most one shard."""
 
     held_out_fraction: float = 0.05
-    """Share of the documents kept out of training for evaluation, chosen by a hash of the text."""
+    """Share of the rows kept for evaluation, of documents that training never sees; which ones is
+    decided by a hash of their text."""
 
     text_field: str | None = None
     """Field that holds the text; `A+B` joins two by a blank line. Default: `text`, or the right
@@ -76,17 +77,11 @@ class CacheConfig:
             if not getattr(self, name).strip():
                 raise InputError(f"{name} is empty; give a value")
         self._check_site()
-        for name, least in (
-            ("tokens", 1),
-            ("context_length", 3),
-            ("batch_size", 1),
-            ("shard_rows", 1),
-            ("shuffle_buffer", 1),
-            ("seed", 0),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"{name} is {value}; it must be at least {least}")
+        for name in ("tokens", "batch_size", "shard_rows", "shuffle_buffer"):
+            require_positive_integer(name, getattr(self, name))
+        for name, least in (("context_length", 3), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if self.dtype not in ("float16", "bfloat16", "float32", "int8"):
             raise InputError(f"dtype is {self.dtype!r}; choose float16, bfloat16, float32 or int8")
         if not 0 <= self.held_out_fraction < 1:
@@ -97,6 +92,12 @@ class CacheConfig:
             raise InputError(
                 f"text_field is {self.text_field!r}; give a field name, or several as A+B"
             )
+
+    @property
+    def held_out_rows(self) -> int:
+        """Rows wanted for evaluation: at least one unless the fraction is 0, and never all."""
+        least = 1 if self.held_out_fraction else 0
+        return min(max(least, round(self.tokens * self.held_out_fraction)), self.tokens - 1)
 
     def _check_site(self) -> None:
         if isinstance(cast(object, self.site), str):

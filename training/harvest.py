@@ -20,8 +20,9 @@ from ..sae.language_model import LanguageModel
 from ..sae.site import Site
 from .config import CacheConfig
 from .corpus import Corpus, open_corpus
+from .held_out import held_out_bound, is_held_out
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
-from .packing import Context, TokenisedDocument, is_held_out, pack
+from .packing import TokenisedDocument, pack
 from .reading import ContextReader
 from .resume import (
     deciding_settings,
@@ -30,6 +31,7 @@ from .resume import (
     require_same_source,
     whole_shards,
 )
+from .rows import ChosenContext, choose_rows
 from .shards import write_shard
 from .threads import free_cores
 
@@ -94,7 +96,7 @@ def cache_activations(
     )
     with only_writer(folder), _threads(manifest.threads):
         remove_leftovers(folder)
-        source = _Source(corpus, model, config)
+        source = _Source(corpus, model, config, manifest.held_out_below)
         manifest = _write_shards(folder, manifest, reader, source, kept, _Meter(config, progress))
         manifest = _finished(manifest, config)
         write_manifest(folder, manifest)
@@ -104,15 +106,25 @@ def cache_activations(
 
 
 class _Source:
-    """The contexts of the corpus in order, and how many documents went into them so far."""
+    """The contexts to read in order, and how many documents went into them so far."""
 
-    def __init__(self, corpus: Corpus, model: LanguageModel, config: CacheConfig) -> None:
+    def __init__(
+        self, corpus: Corpus, model: LanguageModel, config: CacheConfig, held_out_below: int
+    ) -> None:
         self.documents = self.held_out_documents = self.empty_documents = 0
-        self.contexts: Iterator[Context] = pack(
-            self._tokenised(corpus, model, config),
+        contexts = pack(
+            self._tokenised(corpus, model, config, held_out_below),
             context_length=config.context_length,
             bos_id=model.bos_id,
             eos_id=model.eos_id,
+        )
+        self.contexts: Iterator[ChosenContext] = choose_rows(
+            contexts,
+            model,
+            rows=config.tokens,
+            held_out_rows=config.held_out_rows,
+            context_length=config.context_length,
+            at_once=config.batch_size,
         )
 
     def count(self, entry: CorpusEntry) -> CorpusEntry:
@@ -125,7 +137,7 @@ class _Source:
         )
 
     def _tokenised(
-        self, corpus: Corpus, model: LanguageModel, config: CacheConfig
+        self, corpus: Corpus, model: LanguageModel, config: CacheConfig, held_out_below: int
     ) -> Iterator[TokenisedDocument]:
         documents = corpus.documents(seed=config.seed, shuffle_buffer=config.shuffle_buffer)
         for number, text in documents:
@@ -133,7 +145,7 @@ class _Source:
             if not text.strip():
                 self.empty_documents += 1
                 continue
-            held_out = is_held_out(text, config.held_out_fraction)
+            held_out = is_held_out(text, held_out_below)
             self.held_out_documents += held_out
             yield TokenisedDocument(number, model.tokenize(text), held_out)
 
@@ -171,15 +183,12 @@ def _write_shards(
     """Write every shard that is not kept, and the manifest after each of them."""
     entries: list[ShardEntry] = []
     rows = 0
-    while rows < meter.wanted:
-        contexts = list(islice(source.contexts, manifest.contexts_per_shard))
-        if not contexts:
-            break
+    while chosen := list(islice(source.contexts, manifest.contexts_per_shard)):
         index = len(entries)
         if index in kept:
             entries.append(kept[index])
         else:
-            content, left_out = reader.read(contexts, meter.wanted - rows, meter.told(rows))
+            content, left_out = reader.read(chosen, meter.told(rows))
             entries.append(write_shard(folder, index, content, left_out))
             manifest = dataclasses.replace(
                 manifest,
@@ -206,12 +215,11 @@ def _finished(manifest: CacheManifest, config: CacheConfig) -> CacheManifest:
         notices.append(
             f"{corpus.dataset} ended after {manifest.rows:,} rows; {config.tokens:,} were asked for"
         )
-    side = "held-out" if config.held_out_fraction and not manifest.held_out_rows else ""
-    side = side or ("training" if manifest.held_out_rows == manifest.rows else "")
-    if side:
+    if config.held_out_rows and manifest.held_out_rows in (0, manifest.rows):
+        side = "training" if manifest.held_out_rows else "held-out"
         notices.append(
-            f"none of the {corpus.documents} documents fell to the {side} side; more documents or "
-            "another --held-out-fraction give both sides some"
+            f"no document fell to the {side} side, because {corpus.dataset} has too few; "
+            "more documents give both sides some"
         )
     return dataclasses.replace(manifest, complete=True, notices=tuple(notices))
 
@@ -235,6 +243,7 @@ def _first_manifest(
         dtype=config.dtype,
         context_length=config.context_length,
         contexts_per_shard=config.batch_size * max(1, round(config.shard_rows / tokens_per_batch)),
+        held_out_below=held_out_bound(corpus, config.held_out_fraction),
         threads=free_cores(),
         corpus=CorpusEntry(
             dataset=corpus.dataset,

@@ -79,6 +79,8 @@ class CacheManifest:
     context_length: int
     contexts_per_shard: int
     """Contexts in every shard but the last."""
+    held_out_below: int
+    """Documents are held out whose text's hash is below this."""
     threads: int
     """Threads that torch ran with, which the last bits of an activation depend on."""
     corpus: CorpusEntry

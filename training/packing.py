@@ -6,7 +6,6 @@ Nothing is dropped: a document goes on in the next context, and only the last co
 short.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -40,16 +39,6 @@ class Context(NamedTuple):
     """int64: the token's position in its document."""
     held_out: bool
     """Whether all its documents are held-out ones; if not, none is."""
-
-
-def is_held_out(text: str, fraction: float) -> bool:
-    """Whether a document is kept for evaluation: a hash of its text, so equal texts go together.
-
-    Nothing else decides, so a document is on the same side in every cache of the same `fraction`,
-    and on the held-out side of every larger one.
-    """
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 def pack(

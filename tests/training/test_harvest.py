@@ -20,8 +20,8 @@ from torch import Tensor
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
 from sparsteer.training import ActivationCache, CacheConfig, cache_activations, reading
+from sparsteer.training.held_out import is_held_out
 from sparsteer.training.manifest import CacheManifest
-from sparsteer.training.packing import is_held_out
 
 LENGTH, BATCH, TOKENS, FRACTION = 32, 4, 1001, 0.3
 SITE = "blocks.1.hook_resid_post"
@@ -104,23 +104,19 @@ def test_rows_are_what_the_model_gives_for_their_contexts(
     assert (cache.sites, cache.d_model, cache.n_rows) == ([SITE], 32, TOKENS)
     assert len(manifest.shards) == 5
     site = tiny_model.site(SITE)
-    n_rows = 0
+    n_cut = n_rows = 0
     for entry in manifest.shards:
         shard = cache.shard(entry)
         rows, held_out = shard.stored(SITE).restored(), shard.tensor("held_out")
         contexts, lengths = shard.tensor("contexts").long(), shard.tensor("lengths")
         mask = torch.arange(LENGTH) < lengths[:, None]
-        left_out = tiny_model.left_out(contexts, mask)
-        expected = [
-            (context, offset)
-            for context in range(len(contexts))
-            for offset in range(LENGTH)
-            if not left_out[context, offset]
-        ]
+        ordinary = ~tiny_model.left_out(contexts, mask)
         places = torch.stack([shard.tensor("context"), shard.tensor("offset")], dim=1)
-        # Only the last shard may have positions that could be rows but were not asked for.
-        assert [(int(c), int(o)) for c, o in places] == expected[: len(rows)]
-        assert len(rows) == len(expected) or entry is manifest.shards[-1]
+        for context in range(len(contexts)):
+            wanted = list(map(int, ordinary[context].nonzero()))
+            here = list(map(int, places[places[:, 0] == context, 1]))
+            assert here == wanted[: len(here)] != []
+            n_cut += len(here) < len(wanted)
         for context in range(len(contexts)):
             alone = site.read(contexts[context : context + 1, : lengths[context]])[0]
             here = places[:, 0] == context
@@ -131,9 +127,10 @@ def test_rows_are_what_the_model_gives_for_their_contexts(
             assert tiny_model.tokenize(texts[doc])[position] == token
             context, offset = map(int, places[number])
             assert contexts[context, offset] == token
-            assert bool(held_out[context]) == is_held_out(texts[doc], FRACTION)
+            assert bool(held_out[context]) == is_held_out(texts[doc], manifest.held_out_below)
         n_rows += len(rows)
     assert n_rows == TOKENS
+    assert n_cut <= 2  # the last context of each side
 
 
 def test_rows_and_positions_left_out_are_all_positions(
@@ -147,21 +144,33 @@ def test_rows_and_positions_left_out_are_all_positions(
     assert left_out["bos"] == n_contexts == len(contexts)
     assert left_out["first_token"] == n_contexts
     assert left_out["separator"] == int((contexts == tiny_model.eos_id).sum())
-    assert 0 <= left_out["surplus"] < LENGTH
+    assert 0 <= left_out["surplus"] < 2 * LENGTH
     assert left_out["padding"] == 0
     assert not (all_rows(ActivationCache(config.out), "tokens") <= 2).any()
 
 
-@pytest.mark.parametrize("tokens", [1, 29, 30, 31, 239, 240, 241, 960])
+def rows_of_side(cache: ActivationCache, *, held_out: bool) -> Tensor:
+    """Document, position and activations of the rows of a side, in order."""
+    parts: list[Tensor] = []
+    for entry in cache.manifest.shards:
+        shard = cache.shard(entry)
+        index = torch.as_tensor(shard.row_numbers(held_out=held_out))
+        columns = [shard.tensor(name)[index, None].float() for name in ("doc", "position")]
+        parts.append(torch.cat([*columns, shard.stored(SITE).restored()[index]], dim=1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 29, 30, 31, 239, 240, 241, 960])
 def test_exactly_the_rows_asked_for(write: Write, config: CacheConfig, tokens: int) -> None:
-    """Also at the bounds of contexts and shards; what is there begins like the longer cache."""
-    assert write(tokens=tokens).rows == tokens
-    short = ActivationCache(config.out)
+    """Also at the bounds of contexts and shards; each side begins like that of a larger cache."""
+    manifest = write(tokens=tokens)
+    n_held_out = 0 if tokens == 1 else max(1, round(tokens * FRACTION))
+    assert (manifest.rows, manifest.held_out_rows) == (tokens, n_held_out)
     write(out=config.out + "-long")
-    long = ActivationCache(config.out + "-long")
-    for name in ("rows", "tokens", "doc", "position"):
-        torch.testing.assert_close(all_rows(short, name), all_rows(long, name)[:tokens])
-    assert int(all_rows(short, "contexts").shape[0]) * LENGTH < tokens + 3 * LENGTH + tokens // 5
+    for held_out in (False, True):
+        short = rows_of_side(ActivationCache(config.out), held_out=held_out)
+        long = rows_of_side(ActivationCache(config.out + "-long"), held_out=held_out)
+        torch.testing.assert_close(short, long[: len(short)])
 
 
 def test_no_text_is_read_for_rows_that_are_not_wanted(
@@ -183,7 +192,9 @@ def test_a_corpus_that_ends_early(write: Write, config: CacheConfig, texts: list
     corpus = manifest.corpus
     n_empty = sum(not text for text in texts)
     assert (corpus.documents, corpus.empty_documents) == (len(texts), n_empty)
-    assert corpus.held_out_documents == sum(is_held_out(t, FRACTION) for t in texts if t)
+    assert corpus.held_out_documents == sum(
+        is_held_out(t, manifest.held_out_below) for t in texts if t
+    )
     # Every token of every document has a row or is the first of its context.
     cache = ActivationCache(config.out)
     n_tokens = sum(len(text.encode()) for text in texts)
@@ -493,12 +504,21 @@ def test_wrong_input(write: Write, config: CacheConfig, tmp_path: Path) -> None:
     assert not Path(config.out).exists()
 
 
-@pytest.mark.parametrize(("fraction", "side"), [(1e-12, "held-out"), (1 - 1e-12, "training")])
-def test_a_side_without_documents_is_said(write: Write, fraction: float, side: str) -> None:
+def test_a_corpus_of_one_text_has_no_held_out_side(write: Write, tmp_path: Path) -> None:
+    text = tmp_path / "one.jsonl"
+    text.write_text(json.dumps({"text": "one and the same text, " * 9}) + "\n")
     said: list[str] = []
-    manifest = write(held_out_fraction=fraction, say=said.append)
+    manifest = write(dataset=str(text), tokens=100, say=said.append)
     assert said == list(manifest.notices)
-    assert f"none of the {manifest.corpus.documents} documents fell to the {side} side" in said[0]
+    assert "no document fell to the held-out side" in said[0]
+    assert manifest.rows == 100
+
+
+def test_few_documents_have_both_sides(write: Write) -> None:
+    manifest = write(held_out_fraction=1e-6)
+    assert (manifest.rows, manifest.held_out_rows) == (TOKENS, 1)
+    assert manifest.corpus.held_out_documents == 1
+    assert manifest.notices == ()
 
 
 def test_no_notice_where_no_held_out_part_was_asked_for(write: Write) -> None:

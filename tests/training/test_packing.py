@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +12,6 @@ from sparsteer.training.packing import (
     NO_DOCUMENT,
     Context,
     TokenisedDocument,
-    is_held_out,
     pack,
 )
 
@@ -89,20 +87,3 @@ def test_contexts_come_as_soon_as_they_are_full() -> None:
 def test_no_room_for_text() -> None:
     with pytest.raises(InputError, match="context_length is 1"):
         next(pack([], context_length=1, bos_id=BOS, eos_id=EOS))
-
-
-@given(st.text(), st.floats(0, 1), st.floats(0, 1))
-def test_held_out_side_is_a_function_of_the_text_and_grows(text: str, a: float, b: float) -> None:
-    low, high = sorted((a, b))
-    assert is_held_out(text, low) <= is_held_out(text, high)
-    assert not is_held_out(text, 0.0)
-    assert is_held_out(text, 1.0)
-
-
-def test_held_out_share_is_near_the_fraction() -> None:
-    share = np.mean([is_held_out(f"document {i}", 0.1) for i in range(4000)])
-    assert abs(share - 0.1) < 4 * (0.1 * 0.9 / 4000) ** 0.5
-
-
-def test_text_with_lone_surrogates_has_a_side() -> None:
-    assert is_held_out("\ud800", 1.0)
