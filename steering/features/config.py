@@ -127,7 +127,7 @@ class FindConfig:
     def __post_init__(self) -> None:
         for name in ("top", "max_length", "batch_size"):
             require_positive_integer(name, getattr(self, name))
-        require_in_range("min_firing", self.min_firing, low=0, high=1)
+        require_in_range("min_firing", self.min_firing, low=0.0, high=1.0)
         require_at_least_0("seed", self.seed)
         if self.rank_by not in get_args(Ranking):
             raise InputError(

@@ -75,15 +75,17 @@ def _pool(
         values.append(text.codes.values[used_CM].float())
     keys_E, order = torch.cat(keys).sort(stable=True)
     values_E = torch.cat(values)[order]
+    if not len(keys_E):  # segment_reduce takes no empty list of segments
+        return keys_E, values_E, values_E
     unique_K, counts_K = _runs(keys_E)
     sums_K = torch.segment_reduce(values_E.double(), "sum", lengths=counts_K)
     return unique_K, sums_K.float(), torch.segment_reduce(values_E, "max", lengths=counts_K)
 
 
 def _runs(keys_E: Int[Tensor, "E"]) -> tuple[Int[Tensor, "K"], Int[Tensor, "K"]]:
-    """The different ones of sorted keys, and how often each occurs."""
+    """The different ones of sorted keys, of which there is at least one, and how often each is."""
     is_new_E = torch.ones_like(keys_E, dtype=torch.bool)
     is_new_E[1:] = keys_E[1:] != keys_E[:-1]
     starts_K = is_new_E.nonzero()[:, 0]
-    ends_K = torch.cat([starts_K[1:], starts_K.new_full((min(len(keys_E), 1),), len(keys_E))])
+    ends_K = torch.cat([starts_K[1:], starts_K.new_full((1,), len(keys_E))])
     return keys_E[starts_K], ends_K - starts_K

@@ -5,6 +5,7 @@ are joined as bytes: a character made of several tokens comes out whole.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _NAMED = {"\n": "\u23ce", "\t": "\u21e5"}
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+"""A token that stands for one byte, in vocabularies of SentencePiece."""
+
 _INVALID_BYTES = range(0xDC80, 0xDD00)
 """Surrogates by which `surrogateescape` stands for bytes that are not UTF-8."""
 
@@ -69,8 +73,8 @@ def token_bytes(tokenizer: "PreTrainedTokenizerBase") -> list[bytes]:
             result.append(added[id_].encode())
         elif is_byte_level and all(character in _byte_of_character() for character in token):
             result.append(bytes(_byte_of_character()[character] for character in token))
-        elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            result.append(bytes([int(token[3:5], 16)]))
+        elif byte := _BYTE_TOKEN.fullmatch(token):
+            result.append(bytes.fromhex(byte[1]))
         else:
             result.append(token.replace("\u2581", " ").encode())
     return result
