@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .selecting import select as select
     from .similarity import generalized_jaccard as generalized_jaccard
     from .targets import Selection as Selection
-    from .targets import recover_group as recover_group
+    from .targets import recover_groups as recover_groups
     from .targets import select_for_target as select_for_target
 
 _HOMES = {
@@ -23,7 +23,7 @@ _HOMES = {
     "Selection": "targets",
     "SparseRows": "embedding",
     "generalized_jaccard": "similarity",
-    "recover_group": "targets",
+    "recover_groups": "targets",
     "score": "scoring",
     "select": "selecting",
     "select_for_target": "targets",

@@ -50,49 +50,39 @@ def is_scored(status: str) -> bool:
     return status in ("ok", "truncated")
 
 
-def prototype_of(
-    loaded: LoadedRun,
-    texts: Sequence[RowText],
-    *,
-    where: str,
-    batch_size: int,
-    max_length: int | None,
-) -> Prototype:
-    """The mean of the examples' mean codes; examples without content tokens do not count.
+class ReadRows(NamedTuple):
+    """Rows as they were read: what they are compared by, and status and tokens of each."""
 
-    A long example is read by its beginning.
+    means: SparseRows
+    rows: list[RowScore]
+    """Without a score."""
 
-    Raises:
-        InputError: no example counts; `where` names the target.
-    """
-    embeddings, rows = _read(loaded, texts, batch_size, max_length, skip_long=False)
-    used = [place for place, row in enumerate(rows) if is_scored(row.status)]
-    if not used:
-        states = ", ".join(sorted({row.status for row in rows})) or "no rows"
-        raise InputError(
-            f"the target {where} has no example that can be read ({states}); give at least one "
-            "with two tokens of text"
-        )
-    return Prototype(embeddings.take(used).mean(), rows)
+    def take(self, places: Sequence[int]) -> "ReadRows":
+        """Some of the rows, in the order asked for."""
+        return ReadRows(self.means.take(places), [self.rows[place] for place in places])
 
+    def prototype(self, where: str) -> Prototype:
+        """The rows as a target; those without content tokens do not count.
 
-def score_texts(
-    loaded: LoadedRun,
-    texts: Sequence[RowText],
-    prototype: Float[Tensor, "F"],
-    *,
-    batch_size: int,
-    max_length: int | None,
-    skip_long: bool = False,
-) -> list[RowScore]:
-    """The score and status of each text; with `skip_long`, texts over the limit have none."""
-    embeddings, rows = _read(loaded, texts, batch_size, max_length, skip_long=skip_long)
-    scored = [place for place, row in enumerate(rows) if is_scored(row.status)]
-    similarities = embeddings.take(scored).similarities(prototype)
-    for place, similarity in zip(scored, similarities, strict=True):
-        score = float(f"{float(similarity):.{_DIGITS}g}")
-        rows[place] = rows[place]._replace(score=score)
-    return rows
+        Raises InputError if none counts; `where` names the target.
+        """
+        used = [place for place, row in enumerate(self.rows) if is_scored(row.status)]
+        if not used:
+            states = ", ".join(sorted({row.status for row in self.rows}))
+            raise InputError(
+                f"{where} has no example that can be read (status {states}); give at least one "
+                "with two tokens of text"
+            )
+        return Prototype(self.means.take(used).mean(), self.rows)
+
+    def scored_against(self, prototype: Prototype) -> list[RowScore]:
+        """The rows with their scores."""
+        scored = [place for place, row in enumerate(self.rows) if is_scored(row.status)]
+        similarities = self.means.take(scored).similarities(prototype.latents)
+        found = list(self.rows)
+        for place, similarity in zip(scored, similarities, strict=True):
+            found[place] = found[place]._replace(score=float(f"{float(similarity):.{_DIGITS}g}"))
+        return found
 
 
 def summary_of(rows: Sequence[RowScore]) -> dict[str, Any]:
@@ -109,15 +99,18 @@ def summary_of(rows: Sequence[RowScore]) -> dict[str, Any]:
     }
 
 
-def _read(
+def read_rows(
     loaded: LoadedRun,
     texts: Sequence[RowText],
+    *,
     batch_size: int,
     max_length: int | None,
-    *,
-    skip_long: bool,
-) -> tuple[SparseRows, list[RowScore]]:
-    """The mean code of each text, and its status without a score."""
+    skip_long: bool = False,
+) -> ReadRows:
+    """Read the mean code of each text; with `skip_long` those over the limit are not read.
+
+    Raises InputError for a limit that is out of range.
+    """
     limit = read_limit(loaded.model, max_length)
     tokens = [tokens_of(loaded.model, text.text) for text in texts]
     skipped = [skip_long and len(own) > limit for own in tokens]
@@ -135,7 +128,7 @@ def _read(
         has_text = text.status in ("ok", "empty")
         status = text.status if text.status != "ok" else _status(read, means[-1], skip)
         rows.append(RowScore(None, status, len(own) if has_text else None))
-    return SparseRows.stack(means, n_latents), rows
+    return ReadRows(SparseRows.stack(means, n_latents), rows)
 
 
 def _status(read: EncodedText, mean: Mean, skipped: bool) -> str:

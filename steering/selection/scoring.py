@@ -19,7 +19,7 @@ from ..loading import LoadedRun, load_run
 from .config import ScoreConfig
 from .parts import Parts
 from .rows import TextFields, find_text_fields
-from .scores import Prototype, RowScore, prototype_of, score_texts, summary_of
+from .scores import Prototype, RowScore, read_rows, summary_of
 from .tables import Column, Overview, RowFile, open_rows
 
 Report = Callable[[int, int], None]
@@ -128,13 +128,9 @@ def _detected(fields: TextFields) -> str:
 def _read_target(
     loaded: LoadedRun, target: RowFile, fields: TextFields, config: ScoreConfig
 ) -> Prototype:
-    return prototype_of(
-        loaded,
-        [fields.text_of(row) for row in target.rows(fields=fields.fields)],
-        where=config.target,
-        batch_size=config.batch_size,
-        max_length=config.max_length,
-    )
+    texts = [fields.text_of(row) for row in target.rows(fields=fields.fields)]
+    read = read_rows(loaded, texts, batch_size=config.batch_size, max_length=config.max_length)
+    return read.prototype(f"the target {config.target}")
 
 
 def _identity(
@@ -176,11 +172,11 @@ def _scored_parts(
 ) -> Iterator[list[RowScore]]:
     source = rows.rows(start, fields.fields)
     while texts := [fields.text_of(row) for row in islice(source, config.part_rows)]:
-        yield score_texts(
+        read = read_rows(
             loaded,
             texts,
-            prototype.latents,
             batch_size=config.batch_size,
             max_length=config.max_length,
             skip_long=config.long_rows == "skip",
         )
+        yield read.scored_against(prototype)

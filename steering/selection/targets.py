@@ -13,7 +13,7 @@ from ...sae.site import Site
 from ..loading import LoadedRun
 from .config import require_ratio
 from .rows import Row, RowText, find_text_fields
-from .scores import Prototype, RowScore, is_scored, prototype_of, score_texts, summary_of
+from .scores import Prototype, ReadRows, RowScore, is_scored, read_rows, summary_of
 from .selecting import best, rows_of_ratio
 
 
@@ -55,77 +55,106 @@ def select_for_target(
     """
     require_ratio(ratio)
     loaded = LoadedRun(model, site, sae)
-    prototype = prototype_of(
-        loaded,
-        _texts(target, field, "the target"),
-        where="given",
-        batch_size=batch_size,
-        max_length=max_length,
-    )
-    rows = score_texts(
-        loaded,
-        _texts(pool, field, "the pool"),
-        prototype.latents,
-        batch_size=batch_size,
-        max_length=max_length,
-    )
-    scores = [row.score for row in rows]
-    return Selection(rows, prototype, best(scores, rows_of_ratio(ratio, len(rows))))
+    pool_texts, target_texts = _texts(pool, field, "the pool"), _texts(target, field, "the target")
+    target_rows = read_rows(loaded, target_texts, batch_size=batch_size, max_length=max_length)
+    prototype = target_rows.prototype("the target")
+    pool_rows = read_rows(loaded, pool_texts, batch_size=batch_size, max_length=max_length)
+    return _choose(pool_rows, prototype, ratio)
 
 
-def recover_group(
+def recover_groups(
     model: LanguageModel,
     site: Site,
     sae: SparseAutoencoder,
     rows: Sequence[Row],
     *,
-    group: str,
     group_field: str = "group",
     n_targets: int = 5,
     ratio: float = 0.1,
+    draws: int = 5,
     seed: int = 0,
     batch_size: int = 32,
     max_length: int | None = None,
-) -> dict[str, Any]:
-    """Hide a few rows of one group as the target, select from the rest, and count the group's.
+) -> dict[str, dict[str, Any]]:
+    """Whether selection finds a group's rows again from a few of them, for every group.
+
+    A target is drawn from the group and taken out of the pool, the best of all other rows are
+    selected, and the group's share among them is counted; several targets are drawn to show how
+    much the result depends on them. The rows are read once, whatever the number of targets.
 
     Args:
-        rows: rows with a column `group_field`, the group's own among them.
-        group: the group that the target is drawn from, at random by `seed`.
-        n_targets: rows of the target; they are not in the pool.
-        ratio: share of the pool to take.
+        rows: rows with a text and a `group_field`.
+        n_targets: rows of a target.
+        ratio: share of the pool to select.
+        draws: targets drawn from each group.
+        seed: of the draws.
+        batch_size, max_length: as in `encode_texts`.
 
     Returns:
-        group, target (rows), pool, selected, precision_of_target_source (share of the selected that
-        are of the group), precision_of_random (the group's share of the pool, what random choice
-        would reach on average), spearman_tokens (rank correlation of score and length), and
-        precision_of_length: what choosing the rows nearest the target's mean length reaches.
+        For each group with more rows than a target needs, most frequent first: target, pool and
+        selected (rows), precisions (the group's share of the selected rows, for each draw),
+        precision_of_target_source (their mean), and what would be reached without reading:
+        precision_of_random (the group's share of the pool) and precision_of_length (choosing rows
+        of about the target's length); and spearman_tokens (mean rank correlation of score and
+        length, None if there is none).
 
     Raises:
-        InputError: the group has no more rows than the target needs.
+        InputError: no group is large enough, or a number is out of range.
     """
-    members = [place for place, row in enumerate(rows) if row.get(group_field) == group]
-    if len(members) <= n_targets:
+    require_ratio(ratio)
+    groups = Counter(row.get(group_field) for row in rows)
+    large = [group for group, n in groups.most_common() if group is not None and n > n_targets]
+    if not large or n_targets < 1 or draws < 1:
         raise InputError(
-            f"{group_field} {group!r} has {len(members)} rows, but more than n_targets = "
-            f"{n_targets} are needed; choose a larger group"
+            f"no group of {group_field!r} has more than {n_targets} rows, or n_targets or draws is "
+            "below 1; give rows with larger groups"
         )
-    hidden = set(random.Random(seed).sample(members, n_targets))
-    pool = [row for place, row in enumerate(rows) if place not in hidden]
-    target = [rows[place] for place in sorted(hidden)]
-    selection = select_for_target(
-        model, site, sae, pool, target, ratio, batch_size=batch_size, max_length=max_length
-    )
-    is_member = [row.get(group_field) == group for row in pool]
+    texts = _texts(rows, None, "the pool")
+    loaded = LoadedRun(model, site, sae)
+    read = read_rows(loaded, texts, batch_size=batch_size, max_length=max_length)
+    found: dict[str, dict[str, Any]] = {}
+    for group in large:
+        members = {place for place, row in enumerate(rows) if row.get(group_field) == group}
+        source = random.Random(f"{seed} {group}")
+        targets = [set(source.sample(sorted(members), n_targets)) for _ in range(draws)]
+        found[str(group)] = _recovered(read, members, targets, ratio)
+    return found
+
+
+def _choose(pool: ReadRows, prototype: Prototype, ratio: float) -> Selection:
+    rows = pool.scored_against(prototype)
+    scores = [row.score for row in rows]
+    return Selection(rows, prototype, best(scores, rows_of_ratio(ratio, len(rows))))
+
+
+def _recovered(
+    read: ReadRows, members: set[int], targets: Sequence[set[int]], ratio: float
+) -> dict[str, Any]:
+    precisions: list[float] = []
+    by_length: list[float] = []
+    correlations: list[float] = []
+    n_selected = 0
+    for target in targets:
+        places = [place for place in range(len(read.rows)) if place not in target]
+        prototype = read.take(sorted(target)).prototype("the target")
+        selection = _choose(read.take(places), prototype, ratio)
+        is_member = [place in members for place in places]
+        n_selected = len(selection.chosen)
+        precisions.append(_share(is_member, selection.chosen))
+        by_length.append(_share(is_member, _nearest_in_length(selection)))
+        correlation = summary_of(selection.rows)["spearman_tokens"]
+        correlations += [] if correlation is None else [correlation]
+    n_targets = len(targets[0])
+    n_pool = len(read.rows) - n_targets
     return {
-        "group": group,
         "target": n_targets,
-        "pool": len(pool),
-        "selected": len(selection.chosen),
-        "precision_of_target_source": _share(is_member, selection.chosen),
-        "precision_of_random": _share(is_member, range(len(pool))),
-        "precision_of_length": _share(is_member, _nearest_in_length(selection)),
-        "spearman_tokens": summary_of(selection.rows)["spearman_tokens"],
+        "pool": n_pool,
+        "selected": n_selected,
+        "precisions": precisions,
+        "precision_of_target_source": _mean(precisions),
+        "precision_of_random": (len(members) - n_targets) / n_pool,
+        "precision_of_length": _mean(by_length),
+        "spearman_tokens": _mean(correlations) if correlations else None,
     }
 
 
@@ -138,13 +167,17 @@ def _texts(rows: Sequence[Row], field: str | None, where: str) -> list[RowText]:
 
 
 def _share(is_member: Sequence[bool], places: Sequence[int]) -> float:
-    return sum(is_member[place] for place in places) / len(places)
+    return sum(is_member[place] for place in places) / len(places) if places else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _nearest_in_length(selection: Selection) -> list[int]:
     """As many rows as were chosen, those whose length is nearest the target's mean length."""
-    lengths = [row.tokens for row in selection.prototype.rows if is_scored(row.status)]
-    mean = sum(length or 0 for length in lengths) / len(lengths)
+    lengths = [row.tokens or 0 for row in selection.prototype.rows if is_scored(row.status)]
+    mean = sum(lengths) / len(lengths)
     nearness = [
         None if row.score is None else -abs((row.tokens or 0) - mean) for row in selection.rows
     ]

@@ -15,7 +15,7 @@ from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.encoding import encode_texts
 from sparsteer.steering.selection import (
     generalized_jaccard,
-    recover_group,
+    recover_groups,
     select_for_target,
 )
 from sparsteer.steering.selection.embedding import SparseRows, mean_code
@@ -304,19 +304,43 @@ def test_an_overflowing_row_has_a_status(
     assert found.chosen == [0] and found.rows[1].score is None
 
 
-def test_a_hidden_group_is_found_again(tiny_model: LanguageModel, sae: SparseAutoencoder) -> None:
+def test_groups_are_found_again(tiny_model: LanguageModel, sae: SparseAutoencoder) -> None:
     rows = [{"text": f"{a} + {b} = {a + b}", "group": "sum"} for a in (3, 14, 25) for b in (7, 18)]
     words = ["a quiet morning", "the grey cat sleeps", "rain fell", "we went home", "she sang"]
     rows += [{"text": word, "group": "words"} for word in words * 2]
-    found = recover_group(
-        tiny_model, tiny_model.site(), sae, rows, group="sum", n_targets=2, ratio=0.25
-    )
-    assert (found["target"], found["pool"], found["selected"]) == (2, 14, 4)
-    assert found["precision_of_random"] == pytest.approx(4 / 14)
-    assert found["precision_of_target_source"] == 1
-    assert 0 <= found["precision_of_length"] <= 1 and -1 <= found["spearman_tokens"] <= 1
-    with pytest.raises(InputError, match="'sum' has 6 rows"):
-        recover_group(tiny_model, tiny_model.site(), sae, rows, group="sum", n_targets=6)
+    rows += [{"text": "alone", "group": "rare"}, {"text": "without"}]
+    site = tiny_model.site()
+    found = recover_groups(tiny_model, site, sae, rows, n_targets=2, ratio=0.25, draws=3)
+    assert list(found) == ["words", "sum"]
+    for group, size in (("sum", 6), ("words", 10)):
+        one = found[group]
+        assert (one["target"], one["pool"], one["selected"]) == (2, 16, 4)
+        assert one["precision_of_random"] == pytest.approx((size - 2) / 16)
+        assert len(one["precisions"]) == 3 and min(one["precisions"]) >= 0.75
+        assert one["precision_of_target_source"] == pytest.approx(sum(one["precisions"]) / 3)
+        assert -1 <= one["spearman_tokens"] <= 1
+    # "3 + 7 = 10" is about as long as "rain fell".
+    assert 0 < found["sum"]["precision_of_length"] < 1
+    with pytest.raises(InputError, match="has more than 10 rows"):
+        recover_groups(tiny_model, site, sae, rows, n_targets=10)
+
+
+def test_a_recovered_group_is_a_selection(
+    tiny_model: LanguageModel, sae: SparseAutoencoder
+) -> None:
+    """One draw of one group, done by hand."""
+    rows = [{"text": f"{n} {'ab' * n}", "group": "xy"[n % 3 == 0]} for n in range(9)]
+    site = tiny_model.site()
+    found = recover_groups(tiny_model, site, sae, rows, n_targets=2, ratio=0.5, draws=1, seed=4)[
+        "y"
+    ]
+    shares: set[float] = set()
+    for hidden in ((0, 3), (0, 6), (3, 6)):
+        pool = [row for n, row in enumerate(rows) if n not in hidden]
+        target = [rows[n] for n in hidden]
+        chosen = select_for_target(tiny_model, site, sae, pool, target, 0.5).chosen
+        shares.add(sum(pool[n]["group"] == "y" for n in chosen) / len(chosen))
+    assert found["precision_of_target_source"] in shares
 
 
 def test_wrong_input_of_a_selection(tiny_model: LanguageModel, sae: SparseAutoencoder) -> None:
@@ -327,7 +351,7 @@ def test_wrong_input_of_a_selection(tiny_model: LanguageModel, sae: SparseAutoen
         (pool, pool, math.nan, "ratio is nan"),
         (pool, [], 0.5, "the target has no rows"),
         ([], pool, 0.5, "the pool has no rows"),
-        (pool, [{"text": ""}, {"text": "x"}], 0.5, r"no example.*\(empty, too_short\)"),
+        (pool, [{"text": ""}, {"text": "x"}], 0.5, r"no example.*\(status empty, too_short\)"),
         ([{"body": "text"}], pool, 0.5, "none of the fields"),
     ]
     for rows, target, ratio, message in cases:

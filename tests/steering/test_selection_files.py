@@ -291,7 +291,7 @@ OK_LINE = b'{"text": "fine"}\n'
         (with_file("t.jsonl", b"", "target"), "t.jsonl holds no rows"),
         (
             with_file("t.jsonl", b'{"text": "\\n"}', "target"),
-            r"no example that .*\(empty\)",
+            r"t.jsonl has no example that .*status empty",
         ),
         (with_file("t.jsonl", b'{"body": "x"}', "target"), "--target-field: body"),
         (with_path("file", "gone.jsonl"), "FILE .*gone.jsonl is not there"),
