@@ -394,7 +394,7 @@ def hooks_on(model: LanguageModel) -> int:
     """Every hook of every kind anywhere in the model."""
     bridge: Any = model.bridge
     modules: list[Any] = [*bridge.modules(), *bridge.original_model.modules()]
-    attributes: list[tuple[str, Any]] = [item for each in modules for item in vars(each).items()]
+    attributes: list[tuple[str, Any]] = [item for each in modules for item in each.__dict__.items()]
     return sum(
         len(hooks) for name, hooks in attributes if "hooks" in name and hasattr(hooks, "__len__")
     )

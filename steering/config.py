@@ -1,0 +1,86 @@
+"""Configurations of this package, checked when they are made; nothing here imports torch."""
+
+from dataclasses import dataclass, field
+
+from ..sae.config import require_in_range, require_positive_integer
+from ..sae.errors import InputError
+from .intervention import Tier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen, and when to stop."""
+
+    max_new_tokens: int = 64
+    """Tokens generated at most for a prompt; the end-of-text token stops earlier."""
+
+    temperature: float = 0.0
+    """Logits are divided by it before a token is drawn; 0 always takes the likeliest token."""
+
+    seed: int = 0
+    """Seed of the random draws. The same prompt and seed draw the same random numbers, whatever is
+    steered and whatever else is generated."""
+
+    batch_size: int = 16
+    """Prompts in one forward pass."""
+
+    def __post_init__(self) -> None:
+        require_positive_integer("max_new_tokens", self.max_new_tokens)
+        require_positive_integer("batch_size", self.batch_size)
+        require_in_range("temperature", self.temperature, low=0.0, high=100.0)
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; it must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """What to write with and without steering, and how to steer."""
+
+    run: str
+    """Run folder with the autoencoder (`sae/`) and its feature index (`features/`), or the folder
+    of an autoencoder."""
+
+    prompt: tuple[str, ...] = ()
+    """Beginning of a text; may be given several times."""
+
+    prompts: str | None = None
+    """File of prompts: one a line, or .jsonl rows with a field `prompt`."""
+
+    feature: tuple[int, ...] = ()
+    """Number of a feature to steer; may be given several times."""
+
+    picks: str | None = None
+    """File of picks; all its features are steered, each with its own strength."""
+
+    strength: float | None = None
+    """Size of the change, in multiples of a feature's largest activation; negative suppresses.
+    Default: 1, or the strength of each pick; with picks it is a factor of theirs."""
+
+    tier: Tier = "constant"
+    """constant steers every position; per_input the whole text once a feature fires in the prompt,
+    else what follows its first firing; per_token only the tokens at which it fires."""
+
+    threshold: float = 0.0
+    """A feature fires above this activation, in multiples of its largest."""
+
+    max_activation: float | None = None
+    """Largest activation of the features, in the autoencoder's units; by default the feature
+    index's."""
+
+    chat: bool = False
+    """Wrap each prompt as a user's message in the model's chat template."""
+
+    model: str | None = None
+    """Language model; by default the one that the autoencoder was trained on."""
+
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    """How tokens are chosen."""
+
+    def __post_init__(self) -> None:
+        if not self.prompt and self.prompts is None:
+            raise InputError("prompt is missing; give --prompt TEXT or --prompts FILE")
+        if bool(self.feature) == (self.picks is not None):
+            raise InputError("feature and picks are the two ways to say what; give one of them")

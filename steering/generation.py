@@ -1,0 +1,290 @@
+"""Text generated a token at a time, steered or not, in batches whose rows do not touch each other.
+
+Prompts are padded on the left and decoded with a key-value cache. Each row draws its own random
+numbers, so its text depends on the prompt, the settings and the seed, not on the rest of the batch.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..sae.autoencoder import SparseAutoencoder
+from ..sae.bridge_attention import cached_positions, new_cache
+from ..sae.errors import InputError
+from ..sae.language_model import LanguageModel
+from .config import Sampling
+from .intervention import Intervention
+
+_NGRAM = 3
+INCOHERENT_REPETITION = 0.5
+"""A text that repeats itself more than this is likely incoherent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """What was generated after one prompt."""
+
+    text: str
+    """The continuation alone, special tokens left out."""
+    tokens: tuple[int, ...]
+    """Its token ids, the end-of-text token not among them."""
+    stopped: Literal["eos", "length"]
+    """Why it ends: the end-of-text token, or `max_new_tokens`."""
+
+    @property
+    def repetition(self) -> float:
+        """Share of its runs of three tokens that occurred before in it; 0 if it has none."""
+        grams = list(zip(*(self.tokens[start:] for start in range(_NGRAM)), strict=False))
+        return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+    @property
+    def likely_incoherent(self) -> bool:
+        """Whether it repeats itself so much that steering has likely broken it."""
+        return self.repetition > INCOHERENT_REPETITION
+
+
+class Generation:
+    """A batch of prompts being continued, a token a step.
+
+    Nothing is left on the model between steps, so several generations may take turns.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        intervention: Intervention | None = None,
+        sae: SparseAutoencoder | None = None,
+        use_cache: bool = True,
+    ) -> None:
+        """Take the prompts as token ids, BOS included (see `prompt_tokens`).
+
+        Args:
+            model: the language model.
+            prompts: token ids of at least one prompt, each of at least one token.
+            sampling: how tokens are chosen; its batch_size is not looked at here.
+            intervention: how to steer; needs `sae`. None generates what the model would.
+            sae: the autoencoder of the intervention's features.
+            use_cache: False gives the model the whole text anew at each step. Same tokens, slower.
+
+        Raises:
+            InputError: a prompt is empty or does not fit into the model's context, or the
+                intervention does not fit the model or the autoencoder.
+        """
+        self._model, self._sampling = model, sampling
+        _require_room(model, prompts, sampling)
+        self._prompts = [list(prompt) for prompt in prompts]
+        self._tokens_BT, self._mask_BT = _left_padded(model, self._prompts)
+        self._steering: Any = nullcontext()
+        if intervention is not None:
+            if sae is None:
+                raise TypeError("an intervention needs the autoencoder that its features are of")
+            self._steering = intervention.apply(model, sae, prompt_columns=self._tokens_BT.shape[1])
+        self._noise = [_noise_of(sampling.seed, prompt) for prompt in self._prompts]
+        self._stop_ids = _stop_ids(model)
+        self._cache: dict[str, Any] = {}
+        if use_cache:
+            name, cache = new_cache(model.bridge)
+            self._cache[name] = cache
+        self.generated: list[list[int]] = [[] for _ in prompts]
+        """Token ids generated so far, a list for each row."""
+        self._ended = [False for _ in prompts]
+        self._n_steps = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether no row goes on."""
+        return all(self._ended) or self._n_steps == self._sampling.max_new_tokens
+
+    def step(self) -> None:
+        """Add one token to each row that goes on.
+
+        Raises:
+            InputError: the intervention is so strong that the model's logits are not numbers.
+        """
+        chosen_B = self._choose(self._next_logits())
+        pad = self._model.pad_id or 0
+        for row in range(len(chosen_B)):
+            token = int(chosen_B[row])
+            if self._ended[row] or token in self._stop_ids:
+                self._ended[row] = True
+                chosen_B[row] = pad
+            else:
+                self.generated[row].append(token)
+        self._n_steps += 1
+        goes_on_B = ~torch.tensor(self._ended)
+        self._tokens_BT = torch.cat([self._tokens_BT, chosen_B[:, None]], dim=1)
+        self._mask_BT = torch.cat([self._mask_BT, goes_on_B[:, None]], dim=1)
+
+    def text(self, row: int) -> str:
+        """The row's continuation so far, without a character whose bytes are not complete."""
+        return continuation_text(self._model, self._prompts[row], self.generated[row])
+
+    def results(self) -> list[Continuation]:
+        """The continuations so far, in the order of the prompts."""
+        return [
+            Continuation(
+                text=self.text(row),
+                tokens=tuple(self.generated[row]),
+                stopped="eos" if self._ended[row] else "length",
+            )
+            for row in range(len(self._prompts))
+        ]
+
+    @torch.no_grad()
+    def _next_logits(self) -> Float[Tensor, "B V"]:
+        n_seen = sum(map(cached_positions, self._cache.values()))
+        device = self._model.device
+        with self._steering:
+            logits_BLV: Tensor = cast(Any, self._model.bridge)(
+                self._tokens_BT[:, n_seen:].to(device),
+                attention_mask=self._mask_BT.long().to(device),
+                use_cache=bool(self._cache),
+                logits_to_keep=1,
+                **self._cache,
+            )
+        for cache in self._cache.values():
+            _require_filled(cache, self._tokens_BT)
+        logits_BV = logits_BLV[:, -1].cpu()
+        if logits_BV.isnan().any():
+            raise InputError("the model's logits are not numbers any more; lower the strength")
+        return logits_BV
+
+    def _choose(self, logits_BV: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:
+        """The likeliest token, or a draw: argmax of logits / temperature + Gumbel noise.
+
+        The noise is the same for a base and a steered text, so they differ only where the steering
+        moves the logits enough.
+        """
+        if self._sampling.temperature == 0:
+            return logits_BV.argmax(dim=-1)
+        scores_BV = logits_BV.double() / self._sampling.temperature
+        for row, generator in enumerate(self._noise):
+            exponential_V = torch.empty_like(scores_BV[row]).exponential_(generator=generator)
+            scores_BV[row] -= exponential_V.log()
+        return scores_BV.argmax(dim=-1)
+
+
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    *,
+    intervention: Intervention | None = None,
+    sae: SparseAutoencoder | None = None,
+) -> list[Continuation]:
+    """Continue each prompt and return the continuations in the prompts' order.
+
+    Prompts of like lengths share a batch of `sampling.batch_size`; how they are batched changes
+    nothing but rounding.
+
+    Args:
+        model: the language model.
+        prompts: beginnings of texts; each is read after the model's BOS token.
+        sampling: how tokens are chosen.
+        intervention, sae: how to steer, as for `Generation`.
+
+    Raises:
+        InputError: as `Generation`.
+    """
+    tokenized = [prompt_tokens(model, prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda number: len(tokenized[number]))
+    found: dict[int, Continuation] = {}
+    for start in range(0, len(order), sampling.batch_size):
+        batch = order[start : start + sampling.batch_size]
+        rows = [tokenized[number] for number in batch]
+        generation = Generation(model, rows, sampling, intervention=intervention, sae=sae)
+        while not generation.done:
+            generation.step()
+        found.update(zip(batch, generation.results(), strict=True))
+    return [found[number] for number in range(len(prompts))]
+
+
+def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> list[int]:
+    """The prompt's token ids after the model's BOS token, or in its chat template.
+
+    Raises:
+        InputError: the prompt has no token, or the model has no chat template.
+    """
+    if chat:
+        tokenizer = cast(Any, model.tokenizer)
+        if not tokenizer.chat_template:
+            raise InputError(f"{model.name} has no chat template; leave --chat out")
+        message = [{"role": "user", "content": prompt}]
+        ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+        return list(ids)
+    tokens = [] if model.bos_id is None else [model.bos_id]
+    tokens += model.tokenize(prompt)
+    if not tokens:
+        raise InputError(f"the prompt {prompt!r} has no token; give at least a word")
+    return tokens
+
+
+def continuation_text(model: LanguageModel, prompt: Sequence[int], generated: Sequence[int]) -> str:
+    """The text that generated tokens add to a prompt's, up to the last whole character.
+
+    Decoding the two together keeps the space between them, which some tokenizers drop at the start
+    of a text.
+    """
+    decode = cast(Any, model.tokenizer).decode
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    before: str = decode(list(prompt), **options)
+    both: str = decode([*prompt, *generated], **options)
+    return both[len(before) :].rstrip("\ufffd")
+
+
+def _left_padded(
+    model: LanguageModel, prompts: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """Tokens and mask with the padding before each prompt, so that all go on in the same column."""
+    width = max(len(prompt) for prompt in prompts)
+    tokens_BT = torch.full((len(prompts), width), model.pad_id or 0)
+    mask_BT = torch.zeros(len(prompts), width, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        tokens_BT[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask_BT[row, width - len(prompt) :] = True
+    return tokens_BT, mask_BT
+
+
+def _require_room(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling
+) -> None:
+    if not prompts or not all(prompts):
+        raise InputError("a prompt has no token; give at least a word")
+    longest = max(len(prompt) for prompt in prompts)
+    if longest + sampling.max_new_tokens > model.max_context:
+        raise InputError(
+            f"a prompt of {longest} tokens and max_new_tokens {sampling.max_new_tokens} exceed the "
+            f"{model.max_context} tokens that {model.name} can hold; shorten one of them"
+        )
+
+
+def _require_filled(cache: Any, tokens_BT: Int[Tensor, "B T"]) -> None:
+    """A model that leaves its cache alone would attend from each new token to itself only."""
+    if cached_positions(cache) != tokens_BT.shape[1]:
+        raise RuntimeError(
+            f"the model keeps {cached_positions(cache)} of {tokens_BT.shape[1]} positions in its "
+            "key-value cache; generate with use_cache=False"
+        )
+
+
+def _noise_of(seed: int, prompt: Sequence[int]) -> torch.Generator:
+    """A row's own random numbers, from the seed and its prompt alone."""
+    digest = hashlib.sha256(f"{seed} {list(prompt)}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+
+
+def _stop_ids(model: LanguageModel) -> set[int]:
+    """Tokens that end a text: the tokenizer's, and those that the model's own settings add."""
+    settings = getattr(cast(Any, model.bridge).original_model, "generation_config", None)
+    more = getattr(settings, "eos_token_id", None)
+    ids: list[int | None] = [model.eos_id, *(more if isinstance(more, list) else [more])]
+    return {token for token in ids if token is not None}
