@@ -1,0 +1,158 @@
+"""The verbs features build, show and find, and pick, on a run of the tiny model."""
+
+import json
+import shutil
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from sparsteer.sae import SparseAutoencoder, TopKConfig
+from sparsteer.steering.features import FeatureIndex
+
+from .conftest import SITES, Sparsteer
+
+HOSTILE = ["\x1b[2Jwiped\x07 clean\x1b]0;owned\x07", "a\u202etxt.exe\u202c", "[bold red]markup[/]"]
+
+
+@pytest.fixture(scope="session")
+def hostile_cache(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """A cache of texts that would change a terminal or hide what they say."""
+    from sparsteer.cli.main import main
+
+    folder = tmp_path_factory.mktemp("hostile")
+    corpus = folder / "text.jsonl"
+    lines = [json.dumps({"text": f"{number} {text}"}) for number in range(30) for text in HOSTILE]
+    corpus.write_text("\n".join(lines) + "\n")
+    words = ["--model", str(tiny_model_folder), "--dataset", str(corpus), "--site", SITES[1]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSTEER_THREADS", "1")
+        assert main(["cache", *words, "--context-length", "32", "--out", str(folder / "c")]) == 0
+    return folder / "c"
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be given an index and picks."""
+    shutil.copytree(run_folder / "sae", tmp_path / "run" / "sae")
+    return tmp_path / "run"
+
+
+def test_build_and_show(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
+    built = sparsteer("features", "build", run, "--cache", cache, "--examples", 5, "--json")
+    assert built.status == 0
+    assert built.values["rows"] == 5000 and built.values["n_latents"] == 48
+    index = FeatureIndex.of_run(run)
+    assert built.values["index"] == str(index.path)
+    fired = index.statistics["fired"]
+    number = int(fired.argmax())
+    shown = sparsteer("features", "show", run, number, "--json")
+    expected = json.loads(json.dumps(index.feature(number).to_dict()))
+    assert shown.status == 0 and shown.values.pop("unit") == index.manifest["unit"]
+    assert {name: shown.values[name] for name in expected} == expected
+    text = sparsteer("features", "show", run, number, "--examples", 3).out
+    for word in (
+        "scaled units",
+        "density",
+        "max",
+        "p99",
+        "histogram",
+        "raises the logit",
+        "nearest",
+    ):
+        assert word in text
+    assert text.count("⟦") == text.count("⟧") == 6, "three top and three random examples"
+    peak = index.feature(number).top[0]
+    assert f"⟦{peak.texts[peak.peak]}⟧" in text
+
+
+def test_hostile_text_is_shown_harmless(
+    sparsteer: Sparsteer, run: Path, hostile_cache: Path
+) -> None:
+    assert sparsteer("features", "build", run, "--cache", hostile_cache).status == 0
+    index = FeatureIndex.of_run(run)
+    seen = ""
+    for number in range(index.n_latents):
+        seen += sparsteer("features", "show", run, number, "--examples", 20).out
+    assert not [c for c in seen if unicodedata.category(c)[0] == "C" and c != "\n"]
+    for written in ("⟨U+001B⟩", "⟨U+0007⟩", "⟨U+202E⟩"):
+        assert written in seen
+    assert "[bold red]" in seen.replace("⟦", "").replace("⟧", ""), "markup is text"
+
+
+def test_a_feature_that_never_fired(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
+    sae = SparseAutoencoder.load(run)
+    sae.b_enc.data[11] = -1e6
+    shutil.rmtree(run / "sae")
+    sae.save(run / "sae")
+    assert sparsteer("features", "build", run, "--cache", cache, "--promoted", 0).status == 0
+    shown = sparsteer("features", "show", run, 11)
+    assert shown.status == 0 and "never fired" in shown.out and "⟦" not in shown.out
+
+
+def test_find(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("aaa bb aab\nba ab aaaa\nabab bbba aa\n")
+    (tmp_path / "n.txt").write_text("jih ghi\nhhij gigi jj\niij hgj hhh\n")
+    words = ("features", "find", run, "--positive", tmp_path / "p.txt", "--negative")
+    found = sparsteer(*words, tmp_path / "n.txt", "--top", 3, "--json")
+    assert found.status == 0
+    features = found.values["features"]
+    assert len(features) == 3 and features[0]["auroc_mean"] >= features[1]["auroc_mean"]
+    text = sparsteer(*words, tmp_path / "n.txt", "--top", 3).out
+    for feature in features:
+        assert f"{feature['auroc_mean']:.3f}" in text
+    assert "length alone: AUROC" in text and "chance alone" in text
+    assert "fires most on" not in text, "there is no index yet"
+    assert sparsteer("features", "build", run, "--cache", cache).status == 0
+    assert "fires most on" in sparsteer(*words, tmp_path / "n.txt").out
+
+
+def test_pick(sparsteer: Sparsteer, run: Path) -> None:
+    assert "nothing is picked" in sparsteer("pick", run, "list").out
+    added = sparsteer("pick", run, "add", 7, "--label", "\u202eevil", "--strength", "-2", "--json")
+    assert added.status == 0
+    assert added.values["picks"] == [
+        {"feature": 7, "label": "\u202eevil", "note": "", "strength": -2.0}
+    ]
+    listed = sparsteer("pick", run, "list").out
+    assert "7" in listed and "⟨U+202E⟩evil" in listed and "\u202e" not in listed
+    assert json.loads((run / "picks.json").read_text())["picks"] == added.values["picks"]
+    assert sparsteer("pick", run, "remove", 7, "--json").values["picks"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("features", "show", "RUN", 0), "holds no feature index; build it with `sparsteer"),
+        (("features", "show", "RUN", "x"), "FEATURE is 'x', but must be a whole number"),
+        (("features", "build", "RUN"), "--cache is missing"),
+        (("features", "build", "RUN", "--cache", "NOWHERE"), "NOWHERE"),
+        (("features", "find", "RUN", "--positive", "P", "--negative", "P"), "no file P"),
+        (
+            ("features", "find", "RUN", "--positive=P", "--negative=P", "--rank-by", "auc"),
+            "--rank-by is 'auc'",
+        ),
+        (("pick", "RUN", "add"), "needs the number of a feature"),
+        (("pick", "RUN", "add", 48), "no feature 48; this autoencoder has features 0 to 47"),
+        (("pick", "RUN", "drop", 1), "ACTION is 'drop'"),
+        (("pick", "RUN", "add", 1, "--strength", "nan"), "strength is nan"),
+        (("pick", "RUN", "remove", 1), "feature 1 is not picked"),
+    ],
+)
+def test_wrong_input(
+    sparsteer: Sparsteer, run: Path, words: tuple[object, ...], sentence: str
+) -> None:
+    done = sparsteer(*(run if word == "RUN" else word for word in words))
+    assert done.status == 2
+    assert sentence in done.error
+
+
+def test_an_index_or_picks_of_another_autoencoder(
+    sparsteer: Sparsteer, run: Path, cache: Path
+) -> None:
+    assert sparsteer("features", "build", run, "--cache", cache, "--promoted", 0).status == 0
+    assert sparsteer("pick", run, "add", 1).status == 0
+    shutil.rmtree(run / "sae")
+    SparseAutoencoder(TopKConfig(32, 48, 4), seed=9).save(run / "sae")
+    assert "another autoencoder" in sparsteer("features", "show", run, 1).error
+    assert "another autoencoder" in sparsteer("pick", run, "list").error
