@@ -77,11 +77,19 @@ class CacheConfig:
             if not getattr(self, name).strip():
                 raise InputError(f"{name} is empty; give a value")
         self._check_site()
-        for name in ("tokens", "batch_size", "shard_rows", "shuffle_buffer"):
-            require_positive_integer(name, getattr(self, name))
-        for name, least in (("context_length", 3), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name, least in (
+            ("tokens", 1),
+            ("context_length", 3),
+            ("batch_size", 1),
+            ("shard_rows", 1),
+            ("shuffle_buffer", 1),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int):
+                raise InputError(f"{name} is {value!r}; it must be a whole number")
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
         if self.dtype not in ("float16", "bfloat16", "float32", "int8"):
             raise InputError(f"dtype is {self.dtype!r}; choose float16, bfloat16, float32 or int8")
         if not 0 <= self.held_out_fraction < 1:

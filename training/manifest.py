@@ -79,13 +79,13 @@ class CacheManifest:
     context_length: int
     contexts_per_shard: int
     """Contexts in every shard but the last."""
-    held_out_below: int
-    """Documents are held out whose text's hash is below this."""
     threads: int
     """Threads that torch ran with, which the last bits of an activation depend on."""
     corpus: CorpusEntry
     config: dict[str, Any]
     """The settings that decide the content."""
+    held_out_below: int = 0
+    """Documents are held out whose text's hash is below this; 0 holds out none."""
     notices: tuple[str, ...] = ()
     """What the user should know about this cache, in sentences."""
     shards: tuple[ShardEntry, ...] = ()

@@ -83,7 +83,6 @@ def write_cache(
         dtype=dtype,
         context_length=LENGTH,
         contexts_per_shard=4,
-        held_out_below=0,
         threads=1,
         corpus=CorpusEntry(dataset="x", fingerprint="f", revision=None, parts=("x",)),
         config={},

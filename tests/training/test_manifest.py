@@ -40,10 +40,10 @@ MANIFEST = CacheManifest(
     dtype="float16",
     context_length=16,
     contexts_per_shard=4,
-    held_out_below=0,
     threads=1,
     corpus=CorpusEntry(dataset="news", fingerprint="f", revision=None, parts=("news.jsonl",)),
     config={"site": ["a"], "seed": 0},
+    held_out_below=2**63 + 1,
     notices=("a notice",),
     shards=(shard(0), shard(1), shard(2)),
 )
