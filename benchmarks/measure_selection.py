@@ -1,0 +1,118 @@
+"""Does selection find the rows of a task again from five of them? Beside it: chance, length, and
+the cosine of mean activations without an autoencoder.
+
+    python benchmarks/measure_selection.py RUN [--max-length 128] [--ratio 0.1] [--draws 5]
+
+The rows are those of `sparsteer fetch instructions`. Each group is a task; five of its rows, drawn
+several times, are the target and leave the pool. The figure is the group's share of the rows that
+are selected from the pool, mean and standard deviation over the draws.
+"""
+
+import argparse
+import json
+import random
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+from results_file import write_table
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from sparsteer.sae.fetch import fetch
+from sparsteer.steering.encoding import tokens_of
+from sparsteer.steering.loading import LoadedRun, load_run
+from sparsteer.steering.selection.rows import find_text_fields
+from sparsteer.steering.selection.scores import ReadRows, read_rows
+from sparsteer.steering.selection.selecting import best, rows_of_ratio
+
+N_TARGETS = 5
+
+Ranking = Callable[[list[int], list[int]], Sequence[float]]
+"""From the target's rows and the pool's to a score for each row of the pool."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--ratio", type=float, default=0.1)
+    parser.add_argument("--draws", type=int, default=5)
+    options = parser.parse_args()
+    rows = [json.loads(line) for line in fetch("instructions").read_text("utf-8").splitlines()]
+    fields = find_text_fields(Counter(name for row in rows for name in row), None, "rows", "field")
+    loaded = load_run(options.run, say=print)
+    texts = [fields.text_of(row) for row in rows]
+    read = read_rows(loaded, texts, batch_size=32, max_length=options.max_length)
+    means_ND = mean_activations(loaded, [text.text for text in texts], options.max_length)
+    rankings: dict[str, Ranking] = {
+        "jaccard": lambda target, pool: jaccard(read, target, pool),
+        "mean activation": lambda target, pool: cosine(means_ND, target, pool),
+        "the same, centred": lambda target, pool: cosine(means_ND - means_ND.mean(0), target, pool),
+        "length": lambda target, pool: nearest_length(read, target, pool),
+    }
+    groups = [row["group"] for row in rows]
+    lines = [
+        measure(group, groups, rankings, options.ratio, options.draws)
+        for group in sorted(set(groups))
+    ]
+    notes = [
+        f"The group's share of the selected rows, mean and standard deviation of {options.draws} "
+        f"targets of {N_TARGETS} rows. {len(rows)} rows, {options.ratio:.0%} of the pool selected, "
+        f"{options.max_length} tokens read of a row.",
+        f"{loaded.sae.config}, {loaded.site.name} of {loaded.model.name}.",
+    ]
+    write_table("selection", ["group", "chance", *rankings], lines, notes)
+
+
+def measure(
+    group: str, groups: list[str], rankings: dict[str, Ranking], ratio: float, draws: int
+) -> list[str]:
+    """A line of the table: the group's share of the selected rows, for each ranking."""
+    members = [place for place, other in enumerate(groups) if other == group]
+    shares: dict[str, list[float]] = {name: [] for name in rankings}
+    for draw in range(draws):
+        target = sorted(random.Random(f"{draw} {group}").sample(members, N_TARGETS))
+        pool = [place for place in range(len(groups)) if place not in target]
+        for name, ranking in rankings.items():
+            chosen = best(list(ranking(target, pool)), rows_of_ratio(ratio, len(pool)))
+            share = sum(groups[pool[place]] == group for place in chosen) / len(chosen)
+            shares[name].append(share)
+    chance = (len(members) - N_TARGETS) / (len(groups) - N_TARGETS)
+    shown = [
+        f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+        for values in shares.values()
+    ]
+    return [group, f"{chance:.2f}", *shown]
+
+
+def mean_activations(loaded: LoadedRun, texts: list[str], max_length: int) -> Tensor:
+    """[N, D]: the mean residual over the content tokens of each text, read one text at a time."""
+    model, bos = loaded.model, [loaded.model.bos_id] if loaded.model.bos_id is not None else []
+    means: list[Tensor] = []
+    for text in texts:
+        tokens = torch.tensor([bos + tokens_of(model, text)[:max_length]])
+        content = ~model.left_out(tokens)[0]
+        means.append(loaded.site.read(tokens)[0, content].mean(0))
+    return torch.stack(means)
+
+
+def jaccard(read: ReadRows, target: list[int], pool: list[int]) -> list[float]:
+    scored = read.take(pool).scored_against(read.take(target).prototype("the target"))
+    return [row.score or 0.0 for row in scored]
+
+
+def cosine(rows_ND: Tensor, target: list[int], pool: list[int]) -> list[float]:
+    similarities = cosine_similarity(rows_ND[pool], rows_ND[target].mean(0, keepdim=True))
+    return [float(similarity) for similarity in similarities]
+
+
+def nearest_length(read: ReadRows, target: list[int], pool: list[int]) -> list[float]:
+    lengths = [float(row.tokens or 0) for row in read.rows]
+    mean = statistics.mean(lengths[place] for place in target)
+    return [-abs(lengths[place] - mean) for place in pool]
+
+
+if __name__ == "__main__":
+    main()
