@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...sae.errors import InputError
-from ...sae.files import sha256_file
+from ...sae.files import remove_leftovers, sha256_file
 from ...training.threads import use_free_cores
 from ..features.hashing import sae_fingerprint
 from ..loading import LoadedRun, load_run
@@ -76,6 +76,7 @@ def score(
         parts.append(part)
         found += part
         report(len(found), overview.n_rows)
+    remove_leftovers(out.parent, out.name)
     rows.write(out, added=_columns(found, config.prefix))
     parts.remove()
     return {

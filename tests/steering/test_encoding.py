@@ -162,3 +162,18 @@ def test_wrong_input_is_an_input_error(site: Site, sae: SparseAutoencoder) -> No
     other = SparseAutoencoder(TopKConfig(16, 40, 4))
     with pytest.raises(InputError, match=r"width 16.*width 32"):
         encode_texts(site.model, site, other, ["text"])
+
+
+@pytest.mark.slow
+def test_a_batch_equals_one_by_one_on_the_default_model(default_model: LanguageModel) -> None:
+    site = default_model.site()
+    sae = SparseAutoencoder(TopKConfig(default_model.d_model, N_LATENTS, 12), seed=3)
+    # A random dictionary that reads raw activations: their scale keeps the values near 1.
+    sae.input_scale.fill_(0.1)
+    together = encode(site, sae, TEXTS, batch_size=3)
+    for text, ours in zip(TEXTS, together, strict=True):
+        (alone,) = encode(site, sae, [text])
+        assert torch.equal(ours.kept, alone.kept) and ours.n_tokens == alone.n_tokens
+        torch.testing.assert_close(
+            ours.codes.dense(N_LATENTS), alone.codes.dense(N_LATENTS), rtol=1e-3, atol=1e-2
+        )

@@ -205,11 +205,16 @@ def test_an_interrupted_run_goes_on(config: ScoreConfig) -> None:
     assert not Path(again.out).exists()
     with pytest.raises(InputError, match="with another max_length; remove it"):
         score(replace(again, max_length=100))
+    # What a kill in the middle of a write leaves.
+    for folder in (f"{again.out}.parts", str(Path(again.out).parent)):
+        name = "again.jsonl" if not folder.endswith(".parts") else "part-000002.json"
+        (Path(folder) / f".tmp-0123456789ab-{name}").write_text("half")
     seen: list[int] = []
     summary = score(again, report=lambda done, total: seen.append(done))
     assert summary["resumed_rows"] == 6 and seen == [8]
     assert Path(again.out).read_bytes() == whole
-    assert not list(Path(again.out).parent.glob("*.parts"))
+    left = sorted(path.name for path in Path(again.out).parent.iterdir())
+    assert left == ["again.jsonl", "rows.jsonl", "scored.jsonl", "target.jsonl"]
 
 
 def test_a_damaged_or_foreign_parts_folder_is_named(config: ScoreConfig) -> None:
