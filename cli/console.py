@@ -54,6 +54,20 @@ class Terminal:
         else:
             yield _Lines(self.say, title, unit, pace).update
 
+    @contextmanager
+    def live(self) -> Generator["Callable[[RenderableType], None]"]:
+        """Give a function that shows something in place of what it showed before.
+
+        At the end it is gone. Where nobody watches a terminal nothing is shown.
+        """
+        if not self._console.is_terminal:
+            yield lambda shown: None
+            return
+        from rich.live import Live
+
+        with Live(console=self._console, transient=True, auto_refresh=False) as live:
+            yield lambda shown: live.update(shown, refresh=True)
+
 
 def write_json(values: dict[str, Any]) -> None:
     """Print one JSON object on standard output; NaN and infinity, which JSON lacks, become null."""

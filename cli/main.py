@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 
 from ..sae.errors import InputError
 from ..sae.files import nearest
+from ..steering.config import GenerateConfig
 from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from ..training.config import CacheConfig, EvalConfig, TrainConfig
-from . import cache, doctor, evaluate, features, fetch, pick, selection, train
+from . import cache, doctor, evaluate, features, fetch, generate, pick, selection, train
 from .arguments import Verb, parse, show_help, wants_help
 from .console import Terminal, write_json, write_report
 from .failures import sentence
@@ -35,6 +36,7 @@ VERBS: dict[str, Verb[Any]] = {
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features find": Verb(config=FindConfig, run=features.find, positional=("run",)),
     "pick": Verb(config=PickConfig, run=pick.run, positional=("run", "action", "feature")),
+    "generate": Verb(config=GenerateConfig, run=generate.run, positional=("run",)),
     "score": Verb(
         config=ScoreConfig,
         run=selection.score,

@@ -1,10 +1,11 @@
 """Configurations of this package, checked when they are made; nothing here imports torch."""
 
+import math
 from dataclasses import dataclass, field
 
 from ..sae.config import require_in_range, require_positive_integer
 from ..sae.errors import InputError
-from .intervention import Tier
+from .intervention import Tier, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +45,13 @@ class GenerateConfig:
     """Beginning of a text; may be given several times."""
 
     prompts: str | None = None
-    """File of prompts: one a line, or .jsonl rows with a field `prompt`."""
+    """File of prompts: .txt with one on each line, or .jsonl or .parquet with a field `prompt`."""
 
     feature: tuple[int, ...] = ()
     """Number of a feature to steer; may be given several times."""
 
     picks: str | None = None
-    """File of picks; all its features are steered, each with its own strength."""
+    """File of picks, or the run folder that has them; all are steered, each with its strength."""
 
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
@@ -61,7 +62,7 @@ class GenerateConfig:
     else what follows its first firing; per_token only the tokens at which it fires."""
 
     threshold: float = 0.0
-    """A feature fires above this activation, in multiples of its largest."""
+    """A feature fires above this activation, in multiples of its largest (-inf: everywhere)."""
 
     max_activation: float | None = None
     """Largest activation of the features, in the autoencoder's units; by default the feature
@@ -73,6 +74,9 @@ class GenerateConfig:
     model: str | None = None
     """Language model; by default the one that the autoencoder was trained on."""
 
+    site: str | None = None
+    """Site in it; by default the one that the autoencoder was trained on."""
+
     device: str = "auto"
     """Where to run: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
@@ -82,5 +86,14 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         if not self.prompt and self.prompts is None:
             raise InputError("prompt is missing; give --prompt TEXT or --prompts FILE")
-        if bool(self.feature) == (self.picks is not None):
-            raise InputError("feature and picks are the two ways to say what; give one of them")
+        if not self.feature and self.picks is None:
+            raise InputError("feature is missing; give --feature N or --picks FILE")
+        if self.feature and self.picks is not None:
+            raise InputError("picks cannot stand beside --feature; give one of them")
+        for name in ("strength", "max_activation"):
+            if (value := getattr(self, name)) is not None:
+                require_finite(name, value)
+        if math.isnan(self.threshold) or self.threshold == math.inf:
+            raise InputError(
+                f"threshold is {self.threshold}; give a number, or -inf to fire everywhere"
+            )

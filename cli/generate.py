@@ -1,0 +1,61 @@
+"""The verb `generate`."""
+
+from typing import TYPE_CHECKING
+
+from ..steering.config import GenerateConfig
+from .console import Report, Terminal, share
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def run(config: GenerateConfig, terminal: Terminal) -> Report:
+    """Continue prompts with and without steering, side by side, from the same random numbers.
+
+    RUN is the folder of a run. On a terminal the texts are shown while they are written.
+    """
+    from rich.console import Group
+
+    from ..steering.side_by_side import side_by_side
+
+    with terminal.live() as show:
+
+        def watch(rows: list[tuple[str, str, str]]) -> None:
+            show(Group(*(part for row in rows for part in _pair(*row))))
+
+        values = side_by_side(config, say=terminal.say, watch=watch)
+    intervention = values["intervention"]
+    features = " and ".join(
+        f"feature {feature['index']} at {feature['strength'] * feature['sign']:+g}"
+        for feature in intervention["features"]
+    )
+    shown: list[RenderableType] = [
+        f"steered {intervention['tier']}: {features} times its largest activation"
+    ]
+    for result in values["results"]:
+        base, steered = result["base"], result["steered"]
+        shown += _pair(result["prompt"], base["text"], steered["text"])
+        if steered["likely_incoherent"]:
+            shown.append(
+                f"likely incoherent: {share(steered['repetition'])} of the steered text repeats "
+                f"itself ({share(base['repetition'])} of the base text); try less strength"
+            )
+    return Report(values=values, shown=shown)
+
+
+def _pair(prompt: str, base: str, steered: str) -> "list[RenderableType]":
+    """A prompt, and its two continuations in columns."""
+    from rich.table import Table
+
+    grid = Table(expand=True, padding=(0, 2, 0, 0), box=None)
+    grid.add_column("base", ratio=1, overflow="fold")
+    grid.add_column("steered", ratio=1, overflow="fold")
+    grid.add_row(_lines(base), _lines(steered))
+    return ["", f"prompt: {_lines(prompt)}", grid]
+
+
+def _lines(text: str) -> str:
+    """The text with its line breaks, but nothing else that could move the cursor."""
+    from ..steering.features.vocabulary import visible
+
+    return "\n".join(visible(line) for line in text.split("\n"))

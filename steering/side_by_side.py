@@ -1,0 +1,117 @@
+"""What a model writes by itself and steered, from the same prompts and the same random numbers."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from ..sae.autoencoder import SparseAutoencoder
+from ..sae.errors import InputError
+from ..training.threads import use_free_cores
+from .config import GenerateConfig
+from .features.hashing import sae_fingerprint
+from .features.index import FeatureIndex
+from .features.picks import Picks
+from .features.text_lists import read_text_list
+from .generation import Continuation, Generation, prompt_tokens
+from .intervention import Intervention, SteeredFeature
+from .loading import load_run
+
+Watch = Callable[[list[tuple[str, str, str]]], None]
+"""Told the batch that is being written: prompt, base text and steered text so far of each row."""
+
+
+def side_by_side(
+    config: GenerateConfig,
+    *,
+    say: Callable[[str], None] = lambda sentence: None,
+    watch: Watch = lambda rows: None,
+) -> dict[str, Any]:
+    """Continue every prompt with and without steering, token by token in turns.
+
+    Args:
+        config: prompts, features, tier and settings.
+        say: told what takes time.
+        watch: told the texts so far after each token.
+
+    Returns:
+        `run`, `model`, `site`, `intervention` (as `Intervention.from_dict` reads it), the settings,
+        and for each prompt in `results` its text and the continuations `base` and `steered`, each
+        with `text`, `tokens`, `stopped`, `repetition` and `likely_incoherent`.
+
+    Raises:
+        InputError: no such run, feature, picks or site, or a prompt that does not fit.
+    """
+    use_free_cores()
+    prompts = [*config.prompt]
+    if config.prompts is not None:
+        prompts += read_text_list(config.prompts, "prompt")
+    features = steered_features(config, SparseAutoencoder.load(config.run))
+    model, site, sae = load_run(
+        config.run, model=config.model, site=config.site, device=config.device, say=say
+    )
+    intervention = Intervention(
+        site=site.name, features=features, tier=config.tier, threshold=config.threshold
+    )
+    rows = [prompt_tokens(model, prompt, chat=config.chat) for prompt in prompts]
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(prompts), config.sampling.batch_size):
+        batch = rows[start : start + config.sampling.batch_size]
+        base = Generation(model, batch, config.sampling)
+        steered = Generation(model, batch, config.sampling, intervention=intervention, sae=sae)
+        texts = prompts[start : start + config.sampling.batch_size]
+        while not (base.done and steered.done):
+            for generation in (base, steered):
+                if not generation.done:
+                    generation.step()
+            watch([(text, base.text(n), steered.text(n)) for n, text in enumerate(texts)])
+        for text, own, other in zip(texts, base.results(), steered.results(), strict=True):
+            results.append({"prompt": text, "base": _plain(own), "steered": _plain(other)})
+    return {
+        "run": config.run,
+        "model": model.name,
+        "site": site.name,
+        "intervention": intervention.to_dict(),
+        "chat": config.chat,
+        **dataclasses.asdict(config.sampling),
+        "results": results,
+    }
+
+
+def steered_features(config: GenerateConfig, sae: SparseAutoencoder) -> tuple[SteeredFeature, ...]:
+    """The features that the configuration names, each with its strength and its own unit.
+
+    Raises:
+        InputError: a feature does not exist or never fires, the picks are of another autoencoder,
+            or there is no feature index that knows the largest activations.
+    """
+    fingerprint = sae_fingerprint(sae)
+    factor = 1.0 if config.strength is None else config.strength
+    strengths = dict.fromkeys(config.feature, factor)
+    if config.picks is not None:
+        picks = Picks.load(config.picks, sae=fingerprint).picks
+        if not picks:
+            raise InputError(f"{config.picks} has no picks; add one with `sparsteer pick`")
+        strengths = {pick.feature: factor * pick.strength for pick in picks}
+    for number in strengths:
+        if not 0 <= number < sae.config.n_latents:
+            raise InputError(
+                f"there is no feature {number}; this autoencoder has features 0 to "
+                f"{sae.config.n_latents - 1}"
+            )
+    units = dict.fromkeys(strengths, config.max_activation)
+    if config.max_activation is None:
+        index = FeatureIndex(config.run, sae=fingerprint)
+        units = {number: index.max_activation(number) for number in strengths}
+    return tuple(
+        SteeredFeature(index=number, strength=strengths[number], max_activation=unit)
+        for number, unit in units.items()
+        if unit is not None
+    )
+
+
+def _plain(text: Continuation) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(text),
+        "repetition": text.repetition,
+        "likely_incoherent": text.likely_incoherent,
+    }

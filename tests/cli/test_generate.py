@@ -1,0 +1,193 @@
+"""The verb generate, on a run of the tiny model with a feature index."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sparsteer.cli.console import Terminal
+from sparsteer.cli.generate import run as run_verb
+from sparsteer.sae import SparseAutoencoder, TopKConfig
+from sparsteer.sae.language_model import LanguageModel
+from sparsteer.steering.config import GenerateConfig, Sampling
+from sparsteer.steering.features import FeatureIndex
+from sparsteer.steering.generation import generate
+from sparsteer.steering.intervention import Intervention
+
+from .conftest import SITES, Sparsteer
+
+
+@pytest.fixture(scope="module")
+def run(run_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with an index of its features."""
+    from sparsteer.cli.main import main
+
+    folder = tmp_path_factory.mktemp("indexed") / "run"
+    shutil.copytree(run_folder / "sae", folder / "sae")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSTEER_THREADS", "1")
+        assert main(["features", "build", str(folder), "--cache", str(cache)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def busy(run: Path) -> list[int]:
+    """The two features that fire most."""
+    fired = FeatureIndex.of_run(run).statistics["fired"]
+    return [int(number) for number in fired.argsort()[::-1][:2]]
+
+
+PROMPTS = ["abc def", "x", "ghi abc " * 9]
+
+
+def texts(values: dict[str, Any], side: str) -> list[str]:
+    return [result[side]["text"] for result in values["results"]]
+
+
+def test_base_and_steered_as_python_generates_them(
+    sparsteer: Sparsteer, run: Path, busy: list[int], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS[1:]))
+    words = ["--feature", busy[0], busy[1], "--strength", "-3", "--tier", "per_input"]
+    words += ["--prompt", PROMPTS[0], "--prompts", file, "--max-new-tokens", 9, "--seed", 4]
+    done = sparsteer("generate", run, *words, "--temperature", "0.9", "--batch-size", 2, "--json")
+    assert done.status == 0
+    values = done.values
+    assert [result["prompt"] for result in values["results"]] == PROMPTS
+    spec = Intervention.from_dict(values["intervention"])
+    index = FeatureIndex.of_run(run)
+    assert [(f.index, f.strength, f.sign, f.max_activation) for f in spec.features] == [
+        (number, -3.0, 1, index.max_activation(number)) for number in busy
+    ]
+    assert (spec.site, spec.tier, spec.threshold) == (SITES[1], "per_input", 0.0)
+    model = LanguageModel.load(str(tiny_model_folder))
+    sae = SparseAutoencoder.load(run)
+    sampling = Sampling(max_new_tokens=9, seed=4, temperature=0.9)
+    base = generate(model, PROMPTS, sampling)
+    steered = generate(model, PROMPTS, sampling, intervention=spec, sae=sae)
+    assert texts(values, "base") == [text.text for text in base]
+    assert texts(values, "steered") == [text.text for text in steered]
+    assert texts(values, "base") != texts(values, "steered")
+    kept = values["results"][0]["steered"]
+    assert kept["tokens"] == list(steered[0].tokens) and kept["stopped"] == steered[0].stopped
+    assert kept["repetition"] == steered[0].repetition
+
+
+def test_picks_steer_with_their_own_strengths(
+    sparsteer: Sparsteer, run: Path, busy: list[int]
+) -> None:
+    for number, strength in zip(busy, ("1.5", "-0.5"), strict=True):
+        sparsteer("pick", run, "add", number, "--strength", strength)
+    words = ["--prompt", "abc", "--max-new-tokens", 2, "--json"]
+    for given, factor in (([], 1.0), (["--strength", 2], 2.0)):
+        done = sparsteer("generate", run, "--picks", run / "picks.json", *given, *words)
+        found = done.values["intervention"]["features"]
+        assert [(f["index"], f["strength"]) for f in found] == [
+            (busy[0], 1.5 * factor),
+            (busy[1], -0.5 * factor),
+        ]
+
+
+def test_a_person_reads_both_sides_and_a_warning(
+    sparsteer: Sparsteer, run: Path, busy: list[int]
+) -> None:
+    words = ["--feature", busy[0], "--strength", 400, "--prompt", "abc\x1b[2J def"]
+    done = sparsteer("generate", run, *words, "--max-new-tokens", 30)
+    assert done.status == 0
+    assert "prompt: abc\u27e8U+001B\u27e9[2J def" in done.out
+    assert "base" in done.out and "steered" in done.out
+    assert f"steered constant: feature {busy[0]} at +400" in done.out
+    assert "likely incoherent" in done.out
+    assert "\x1b" not in done.out + done.err
+
+
+def test_a_terminal_shows_every_token_and_is_cleared(
+    run: Path, busy: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    terminal = Terminal()
+    console = Console(file=screen, force_terminal=True, width=100, markup=False)
+    monkeypatch.setattr(terminal, "_console", console)
+    config = GenerateConfig(
+        run=str(run), feature=(busy[0],), prompt=("abc",), sampling=Sampling(max_new_tokens=5)
+    )
+    report = run_verb(config, terminal)
+    (result,) = report.values["results"]
+    shown = screen.getvalue()
+    assert shown.count("prompt: abc") == 6  # after every token, and once more before it is gone
+    assert result["steered"]["text"][:2] in shown
+    assert shown.rstrip().endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--feature", "48"], "there is no feature 48; this autoencoder has features 0 to 47"),
+        (["--feature", "-1"], "there is no feature -1"),
+        (["--feature", "1", "--tier", "per_tokens"], "per_token"),
+        (["--feature", "1", "--strength", "nan"], "--strength is nan; give a finite number"),
+        (["--feature", "1", "--strength", "inf"], "--strength is inf"),
+        (["--feature", "1", "--threshold", "nan"], "--threshold is nan"),
+        (["--feature", "1", "--picks", "x"], "--picks cannot stand beside --feature"),
+        ([], "--feature is missing; give --feature N or --picks FILE"),
+        (["--feature", "1", "--temperature", "-1"], "--temperature is -1"),
+        (["--feature", "1", "--site", "blocks.1.hook_residpost"], "blocks.1.hook_resid_post"),
+        (["--feature", "1", "--max-new-tokens", "600"], "exceed the 512 tokens"),
+        (["--feature", "1", "--chat"], "no chat template"),
+        (["--feature", "1", "--prompts", "none.txt"], "there is no file none.txt"),
+        (["--picks", "none.json"], "there are no picks at none.json"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    sparsteer: Sparsteer, run: Path, words: list[str], message: str
+) -> None:
+    done = sparsteer("generate", run, "--prompt", "abc", *words)
+    assert done.status == 2
+    assert message in done.error
+
+
+def test_no_prompt_is_one_sentence(sparsteer: Sparsteer, run: Path) -> None:
+    done = sparsteer("generate", run, "--feature", 1)
+    assert done.status == 2
+    assert done.error == "--prompt is missing; give --prompt TEXT or --prompts FILE"
+
+
+def test_picks_of_another_autoencoder_are_refused(
+    sparsteer: Sparsteer, run: Path, busy: list[int], tmp_path: Path
+) -> None:
+    SparseAutoencoder(TopKConfig(32, 48, 4), seed=9).save(tmp_path / "other" / "sae")
+    sparsteer("pick", tmp_path / "other", "add", busy[0])
+    done = sparsteer("generate", run, "--picks", tmp_path / "other", "--prompt", "abc")
+    assert done.status == 2
+    assert "are of another autoencoder" in done.error
+
+
+def test_without_an_index_the_unit_must_be_given(
+    sparsteer: Sparsteer, run_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_folder / "sae", tmp_path / "run" / "sae")
+    words = [tmp_path / "run", "--feature", 3, "--prompt", "abc", "--max-new-tokens", 2]
+    done = sparsteer("generate", *words)
+    assert done.status == 2
+    assert "holds no feature index; build it with" in done.error
+    done = sparsteer("generate", *words, "--max-activation", 2.5, "--json")
+    assert done.values["intervention"]["features"][0]["max_activation"] == 2.5
+
+
+def test_a_feature_that_never_fired_is_refused(
+    sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    sae = SparseAutoencoder.load(run_folder)
+    sae.b_enc.data[5] -= 1000
+    sae.save(tmp_path / "run" / "sae")
+    sparsteer("features", "build", tmp_path / "run", "--cache", cache, "--rows", 500)
+    done = sparsteer("generate", tmp_path / "run", "--feature", 5, "--prompt", "abc")
+    assert done.status == 2
+    assert done.error == (
+        "feature 5: max_activation is 0.0, so it never fired; choose another feature"
+    )
