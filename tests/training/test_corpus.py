@@ -83,6 +83,17 @@ def test_few_files_are_open_at_a_time() -> None:
     assert len(list(documents)) == 12 * 3 - 2 * corpus_module.OPEN_PARTS
 
 
+def test_which_files_come_first_depends_on_the_seed() -> None:
+    corpus = corpus_of([[str(part)] * 50 for part in range(40)])
+    first = {
+        frozenset(text for _, text in read(corpus, seed, shuffle_buffer=2)[:20])
+        for seed in range(5)
+    }
+    assert len(first) == 5
+    in_order = [text for _, text in read(corpus, shuffle_buffer=1)[:8]]
+    assert in_order == [str(part) for part in range(8)]
+
+
 def test_the_buffer_is_bounded_in_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_module, "BUFFER_CHARACTERS", 50)
     n_read = 0

@@ -78,10 +78,14 @@ def test_parquet(tmp_path: Path) -> None:
 def test_reading_leaves_nothing_behind(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub")
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     (tmp_path / "a.txt").write_text("x")
     assert texts(tmp_path / "a.txt") == ["x"]
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "temporary"]
+    assert os.listdir(temporary) == []
     assert capfd.readouterr() == ("", "")
 
 

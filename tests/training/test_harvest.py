@@ -261,9 +261,9 @@ def count_contexts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     read_sites = reading.read_sites
 
-    def counting(model: Any, sites: Any, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def counting(model: Any, sites: Any, tokens: Tensor) -> dict[str, Tensor]:
         counts.append(len(tokens))
-        return read_sites(model, sites, tokens, mask)
+        return read_sites(model, sites, tokens)
 
     monkeypatch.setattr(reading, "read_sites", counting)
     return counts
@@ -384,6 +384,29 @@ def test_a_damaged_shard_is_repaired_and_the_others_kept(
     write()
     assert content(config.out) == whole
     assert n_contexts == [BATCH, BATCH]
+
+
+def test_an_interrupted_repair_goes_on(
+    write: Write, config: CacheConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write()
+    whole = content(config.out)
+    for number in (0, 2, 3):
+        Path(config.out, f"shard-0000{number}.safetensors").unlink()
+
+    def stop(done: int, wanted: int, rate: float) -> None:
+        if done > 600:
+            raise Stop
+
+    with pytest.raises(Stop):
+        write(progress=stop)
+    assert "shard-00000.safetensors" in content(config.out)
+    with pytest.raises(InputError, match="incomplete"):
+        ActivationCache(config.out)
+    n_contexts = count_contexts(monkeypatch)
+    write()
+    assert content(config.out) == whole
+    assert len(n_contexts) == 4
 
 
 @pytest.mark.parametrize(
