@@ -294,10 +294,11 @@ def prefers_dense(n_latents: int, n_slots: int, on_gpu: bool = False) -> bool:
     return n_latents < ratio * n_slots
 
 
-def row_blocks(n_rows: int) -> Iterator[slice]:
+def row_blocks(n_rows: int, at_least: int = 0) -> Iterator[slice]:
     """Slices of rows small enough that a dense [rows, F] block of them is no burden."""
-    for start in range(0, n_rows, _DENSE_ROWS_AT_ONCE):
-        yield slice(start, min(start + _DENSE_ROWS_AT_ONCE, n_rows))
+    size = max(_DENSE_ROWS_AT_ONCE, at_least)
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))
 
 
 def dense_block(

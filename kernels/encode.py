@@ -1,7 +1,10 @@
 """Sparse encode: pre = (x - b_dec) @ W_enc^T + b_enc, then a selection, without [B, F] in memory.
 
 The product is taken for a block of rows at a time into one buffer that stays in the cache, and the
-selection reads it there. Backward, with d = gradient of a kept value (0 in unused slots):
+selection reads it there. In low precision on a GPU, top-k is fused with the product instead
+(`encode_fused`); rows that lack its certificate are taken again in this way.
+
+Backward, with d = gradient of a kept value (0 in unused slots):
     dW_enc[f] = sum of d * (x_b - b_dec),  db_enc[f] = sum of d,  db_dec = -db_enc @ W_enc,
     dx_b = sum over the row's slots of d * W_enc[f].
 b_dec's gradient through the encoder is one product with a vector, never [B, D].
@@ -17,12 +20,18 @@ from torch import Tensor
 from .backward import encoder_gradients, latent_sums, row_blocks
 from .codes import Codes
 from .decode import weighted_rows
+from .dispatch import uses_triton
+from .encode_fused import fused_pays, fused_topk
 from .norms import row_norms
 from .top_afa import joined, top_afa_select
 from .topk import topk_select
 
+_PRE_ACTIVATIONS_AT_ONCE_ON_GPU = 1 << 27
+
 Selection = Callable[[Tensor, Tensor], Codes]
 """From a block's pre-activations [b, F] and centred rows [b, D] to the block's codes."""
+Encoding = Callable[[Tensor, Tensor, Tensor, Tensor], Codes]
+"""From x, b_dec, W_enc and b_enc to the codes, without a gradient."""
 
 
 def encode_topk(
@@ -48,7 +57,21 @@ def encode_topk(
     Raises:
         ValueError: k is not between 1 and F, or widths differ.
     """
-    return _encode(x, b_dec, W_enc, b_enc, lambda pre, _: topk_select(pre, k))
+
+    def select(pre_BF: Tensor, _: Tensor) -> Codes:
+        return topk_select(pre_BF, k)
+
+    def encode(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor) -> Codes:
+        if 1 <= k <= len(W_enc) and fused_pays(x, len(W_enc), k):
+            codes, uncertain_B = fused_topk(x - b_dec, W_enc, b_enc, k)
+            rows = uncertain_B.nonzero()[:, 0]  # waits for the GPU
+            if len(rows):
+                again = _select_in_blocks(x[rows], b_dec, W_enc, b_enc, select)
+                codes.indices[rows], codes.values[rows] = again.indices, again.values
+            return codes
+        return _select_in_blocks(x, b_dec, W_enc, b_enc, select)
+
+    return _encode(x, b_dec, W_enc, b_enc, encode)
 
 
 def encode_top_afa(
@@ -77,16 +100,19 @@ def encode_top_afa(
     def select(pre_BF: Tensor, centred_BD: Tensor) -> Codes:
         return top_afa_select(pre_BF, decoder_norms, row_norms(centred_BD))
 
-    codes = _encode(x, b_dec, W_enc, b_enc, select)
+    def encode(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor) -> Codes:
+        return _select_in_blocks(x, b_dec, W_enc, b_enc, select)
+
+    codes = _encode(x, b_dec, W_enc, b_enc, encode)
     return codes if max_active is None else joined([codes], x, max_active)
 
 
-def _encode(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, select: Selection) -> Codes:
+def _encode(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, encode: Encoding) -> Codes:
     if not x.shape[-1] == W_enc.shape[1] == b_dec.shape[0]:
         raise ValueError(
             f"x has width {x.shape[-1]} and b_dec {b_dec.shape[0]}, but W_enc has {W_enc.shape[1]}"
         )
-    codes = _SparseEncode.apply(x, b_dec, W_enc, b_enc, select)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    codes = _SparseEncode.apply(x, b_dec, W_enc, b_enc, encode)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
     return Codes(*cast(tuple[Tensor, Tensor, Tensor | None], codes))
 
 
@@ -98,9 +124,9 @@ class _SparseEncode(torch.autograd.Function):
         b_dec_D: Tensor,
         W_enc_FD: Tensor,
         b_enc_F: Tensor,
-        select: Selection,
+        encode: Encoding,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        codes = _select_in_blocks(x_BD, b_dec_D, W_enc_FD, b_enc_F, select)
+        codes = encode(x_BD, b_dec_D, W_enc_FD, b_enc_F)
         ctx.save_for_backward(x_BD, b_dec_D, W_enc_FD, codes.indices, codes.values)
         ctx.mark_non_differentiable(codes.indices)
         if codes.counts is not None:
@@ -134,7 +160,8 @@ def _select_in_blocks(
 ) -> Codes:
     parts: list[Codes] = []
     buffer_BF: Tensor | None = None
-    for block in row_blocks(len(x_BD)):
+    at_once = _PRE_ACTIVATIONS_AT_ONCE_ON_GPU // len(W_enc_FD) if uses_triton(x_BD) else 0
+    for block in row_blocks(len(x_BD), at_once):
         centred_BD = x_BD[block] - b_dec_D
         if buffer_BF is None or len(centred_BD) != len(buffer_BF):
             buffer_BF = x_BD.new_empty(len(centred_BD), len(W_enc_FD))

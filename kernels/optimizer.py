@@ -143,7 +143,7 @@ def adam_step_(
         gradient.mul_(factor)
     if unit_rows:
         project_gradient_(gradient, weights)
-    torch._fused_adam_(  # pyright: ignore[reportPrivateImportUsage] - what torch.optim.Adam(fused=True) calls
+    torch._fused_adam_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - what torch.optim.Adam(fused=True) calls
         [weights],
         [gradient],
         [first],

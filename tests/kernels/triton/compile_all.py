@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sparsteer.kernels import backward, decode, dispatch, optimizer, top_afa, topk
+from sparsteer.kernels import backward, decode, dispatch, encode_fused, optimizer, top_afa, topk
 
 # Triton is untyped.
 triton: Any = import_module("triton")
@@ -157,7 +157,13 @@ def operators() -> list[Callable[[], Any]]:
         norms, target = fake(131072, dtype=torch.float32), fake(512, dtype=torch.float32)
         top_afa._launch_top_afa(fake(512, 131072), norms, target)
 
-    return [launch_products, launch_adam, launch_selections]
+    def launch_encode() -> None:
+        for F, D, k in [(12288, 768, 32), (24576, 2304, 64), (131072, 1000, 64)]:
+            for dtype in (torch.bfloat16, torch.float32):
+                weights = fake(F, D, dtype=dtype)
+                encode_fused.fused_topk(fake(4096, D, dtype=dtype), weights, weights[:, 0], k)
+
+    return [launch_encode, launch_products, launch_adam, launch_selections]
 
 
 if __name__ == "__main__":

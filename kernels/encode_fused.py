@@ -1,0 +1,214 @@
+"""The encoder's product and its top-k selection in one: no pre-activation reaches the GPU's memory.
+
+While a tile of pre-activations is in registers, the KEPT largest of every GROUP neighbouring
+columns are stored as packed keys: the bits of relu(pre) in float32, their lowest log2(GROUP) bits
+replaced by the column's place in its group. A second kernel selects the k largest keys of a row.
+
+Exact, by a certificate for each row: a row is right if no group's last stored key is among the
+selected (then no key that was not stored can be), and if the cut falls between two different keys
+(else the replaced bits would decide). The few rows that fail are computed again densely. Values are
+within 2^-18 (GROUP 32) or 2^-17 (64) of the product's, relatively, which is far below the rounding
+of the bfloat16, float16 and TF32 products that this path serves.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .codes import Codes
+from .dispatch import (
+    Pointer,
+    Scalar,
+    architecture,
+    ceil_div,
+    constexpr,
+    jit,
+    launch,
+    next_power_of_2,
+    tl,
+    uses_triton,
+)
+from .selection import kth_largest, sortable_key
+from .tiles import tile
+
+# Writing and reading the pre-activations costs 267 / D of the product on an H100 (computed, not
+# measured); beyond this width that is less than a Triton product loses against cuBLAS.
+_WIDEST_THAT_PAYS = 4000
+_MOST_KEYS_IN_REGISTERS = 32768
+_MOST_KEYS_AT_ONCE = 1 << 26
+_MOST_ROWS_COMPUTED_AGAIN = 0.02
+
+
+@jit
+def _encode_keys_kernel(
+    x_ptr: Pointer,  # [B, D] centred rows
+    weights_ptr: Pointer,  # [F, D]
+    bias_ptr: Pointer,  # [F]
+    keys_ptr: Pointer,  # [B, G, KEPT] (out)
+    B: Scalar,
+    F: Scalar,
+    G: Scalar,
+    D: constexpr,
+    BLOCK_B: constexpr,
+    BLOCK_F: constexpr,
+    BLOCK_D: constexpr,
+    GROUP: constexpr,
+    KEPT: constexpr,
+    SUPER: constexpr,
+) -> None:
+    # Programs that run together share SUPER blocks of rows, so that both operands stay in L2.
+    program = tl.program_id(0)
+    blocks_b = tl.cdiv(B, BLOCK_B)
+    width = SUPER * tl.cdiv(F, BLOCK_F)
+    first = program // width * SUPER
+    height = tl.minimum(blocks_b - first, SUPER)
+    block_b = first + program % width % height
+    block_f = program % width // height
+    rows = block_b * BLOCK_B + tl.arange(0, BLOCK_B)
+    latents = block_f * BLOCK_F + tl.arange(0, BLOCK_F)
+    inner = tl.arange(0, BLOCK_D)
+    in_rows, in_latents = rows < B, latents < F
+    x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * D + inner[None, :]
+    weight_ptrs = weights_ptr + latents.to(tl.int64)[None, :] * D + inner[:, None]
+    pre = tl.zeros((BLOCK_B, BLOCK_F), tl.float32)
+    for start in range(0, D, BLOCK_D):
+        if D % BLOCK_D == 0:
+            x = tl.load(x_ptrs, mask=in_rows[:, None], other=0.0)
+            weights = tl.load(weight_ptrs, mask=in_latents[None, :], other=0.0)
+        else:
+            in_width = start + inner < D
+            x = tl.load(x_ptrs, mask=in_rows[:, None] & in_width[None, :], other=0.0)
+            weights = tl.load(weight_ptrs, mask=in_latents[None, :] & in_width[:, None], other=0.0)
+        pre = tl.dot(x, weights, pre, input_precision="tf32")
+        x_ptrs += BLOCK_D
+        weight_ptrs += BLOCK_D
+    pre += tl.load(bias_ptr + latents, mask=in_latents, other=0.0).to(tl.float32)[None, :]
+    place = tl.arange(0, BLOCK_F) % GROUP
+    keys = (sortable_key(pre, 0) & -GROUP) | (GROUP - 1 - place)[None, :]
+    keys = tl.where(in_latents[None, :], keys, -1)
+    keys = tl.reshape(keys, (BLOCK_B, BLOCK_F // GROUP, GROUP))
+    groups = block_f * (BLOCK_F // GROUP) + tl.arange(0, BLOCK_F // GROUP)
+    key_ptrs = keys_ptr + (rows.to(tl.int64)[:, None] * G + groups[None, :]) * KEPT
+    inside = in_rows[:, None] & (groups < G)[None, :]
+    for kept in tl.static_range(KEPT):
+        largest = tl.max(keys, axis=2)
+        tl.store(key_ptrs + kept, largest, mask=inside)
+        keys = tl.where(keys == largest[:, :, None], -1, keys)
+
+
+@jit
+def _select_keys_kernel(
+    keys_ptr: Pointer,  # [B, N] packed keys, KEPT of each group in turn
+    indices_ptr: Pointer,  # [B, K] (out)
+    values_ptr: Pointer,  # [B, K] (out)
+    uncertain_ptr: Pointer,  # [B] (out) bool: the row lacks its certificate
+    N: Scalar,
+    K: Scalar,
+    GROUP: constexpr,
+    KEPT: constexpr,
+    BLOCK: constexpr,
+    EMIT: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    keys_ptr += row * N
+    places = tl.arange(0, BLOCK)
+    scores = tl.load(keys_ptr + places, mask=places < N, other=0)
+    scores = tl.where(scores > 0, scores & -GROUP, 0)
+    threshold, ties = kth_largest(scores, K)
+    full = (scores > threshold) & (places % KEPT == KEPT - 1)
+    uncertain = (ties > 0) | (tl.max(full.to(tl.int32), 0) > 0)
+    tl.store(uncertain_ptr + row, uncertain)
+    used = threshold * 0
+    for start in range(0, N, EMIT):
+        positions = start + tl.arange(0, EMIT)
+        keys = tl.load(keys_ptr + positions, mask=positions < N, other=0)
+        bits = tl.where(keys > 0, keys & -GROUP, 0)
+        kept = bits > threshold
+        slots = used + tl.cumsum(kept.to(tl.int32), 0) - 1
+        kept = kept & (slots < K)
+        columns = positions // KEPT * GROUP + (GROUP - 1 - (keys & (GROUP - 1)))
+        # The middle of what the replaced bits could have been; infinity and NaN as they are.
+        middle = tl.where(bits < 0x7F800000, bits + GROUP // 2, bits)
+        values = middle.to(tl.float32, bitcast=True)
+        tl.store(indices_ptr + row * K + slots, columns.to(tl.int64), mask=kept)
+        tl.store(values_ptr + row * K + slots, values.to(values_ptr.dtype.element_ty), mask=kept)
+        used += tl.sum(kept.to(tl.int32), 0)
+    for start in range(0, K, EMIT):
+        slots = start + tl.arange(0, EMIT)
+        unused = (slots >= used) & (slots < K)
+        zeros = tl.zeros([EMIT], tl.int64)
+        tl.store(indices_ptr + row * K + slots, zeros, mask=unused)
+        tl.store(values_ptr + row * K + slots, zeros.to(values_ptr.dtype.element_ty), mask=unused)
+
+
+def fused_pays(x: Float[Tensor, "B D"], n_latents: int, k: int) -> bool:
+    """Whether the fused encoder serves this call: a low-precision product, narrow rows, small k."""
+    if not uses_triton(x) or x.shape[1] > _WIDEST_THAT_PAYS:
+        return False
+    if x.dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32:
+        return False
+    sizes = tile("encode_topk", architecture(x), D=x.shape[1], F=n_latents, K=k)
+    n_groups = ceil_div(n_latents, sizes["GROUP"])
+    if n_groups * sizes["KEPT"] > _MOST_KEYS_IN_REGISTERS:
+        return False
+    return _share_without_certificate(n_groups, sizes["KEPT"], k) <= _MOST_ROWS_COMPUTED_AGAIN
+
+
+def _share_without_certificate(n_groups: int, kept: int, k: int) -> float:
+    """Expected share of rows with `kept` or more of k latents at random places in one group."""
+    rate = k / n_groups
+    fewer = sum(math.exp(-rate) * rate**n / math.factorial(n) for n in range(kept))
+    return min(1.0, n_groups * (1 - fewer))
+
+
+def fused_topk(
+    centred: Float[Tensor, "B D"], W_enc: Float[Tensor, "F D"], b_enc: Float[Tensor, "F"], k: int
+) -> tuple[Codes, Bool[Tensor, "B"]]:
+    """The codes of each row and whether the row lacks its certificate (then they may be wrong)."""
+    n_rows, D = centred.shape
+    n_latents = len(W_enc)
+    sizes = tile("encode_topk", architecture(centred), D=D, F=n_latents, K=k)
+    sizes["BLOCK_D"] = sizes["BLOCK_D"] * 2 // centred.element_size()  # bytes of shared memory
+    G = ceil_div(n_latents, sizes["GROUP"])
+    N = G * sizes["KEPT"]
+    indices = torch.empty(n_rows, k, dtype=torch.int64, device=centred.device)
+    values = torch.empty(n_rows, k, dtype=centred.dtype, device=centred.device)
+    uncertain = torch.empty(n_rows, dtype=torch.bool, device=centred.device)
+    at_once = max(sizes["BLOCK_B"], _MOST_KEYS_AT_ONCE // N)
+    block = next_power_of_2(N)
+    for start in range(0, n_rows, at_once):
+        rows = slice(start, min(start + at_once, n_rows))
+        n_block = rows.stop - rows.start
+        keys = torch.empty(n_block, N, dtype=torch.int32, device=centred.device)
+        blocks = ceil_div(n_block, sizes["BLOCK_B"]) * ceil_div(n_latents, sizes["BLOCK_F"])
+        launch(
+            _encode_keys_kernel,
+            (blocks,),
+            x_ptr=centred[rows].contiguous(),
+            weights_ptr=W_enc.contiguous(),
+            bias_ptr=b_enc.contiguous(),
+            keys_ptr=keys,
+            B=n_block,
+            F=n_latents,
+            G=G,
+            D=D,
+            **sizes,
+        )
+        launch(
+            _select_keys_kernel,
+            (n_block,),
+            keys_ptr=keys,
+            indices_ptr=indices[rows],
+            values_ptr=values[rows],
+            uncertain_ptr=uncertain[rows],
+            N=N,
+            K=k,
+            GROUP=sizes["GROUP"],
+            KEPT=sizes["KEPT"],
+            BLOCK=block,
+            EMIT=min(2048, block),
+            num_warps=4 if block <= 4096 else 8 if block <= 8192 else 16,
+        )
+    return Codes(indices, values), uncertain
