@@ -23,8 +23,11 @@ def score(config: ScoreConfig, terminal: Terminal) -> Report:
         ("target", count(target["used"]), f"examples read of {count(target['rows'])}"),
         ("scored", count(values["scored"]), f"of {count(values['rows'])} rows{_others(values)}"),
         *_spread(values),
-        ("time", duration(values["seconds"]), f"for {count(values['tokens'])} tokens"),
+        ("time", duration(values["seconds"]), f"the rows have {count(values['tokens'])} tokens"),
     ]
+    if values["in_target"]:
+        same = "rows are examples of the target themselves, and sure to score high"
+        rows.insert(2, ("overlap", count(values["in_target"]), same))
     shown = (
         f"the rows and their scores lie in {config.out}",
         table(*rows),

@@ -18,7 +18,7 @@ from ..features.hashing import sae_fingerprint
 from ..loading import LoadedRun, load_run
 from .config import ScoreConfig
 from .parts import Parts
-from .rows import TextFields, find_text_fields
+from .rows import RowText, TextFields, find_text_fields
 from .scores import Prototype, RowScore, read_rows, summary_of
 from .tables import Column, Overview, RowFile, open_rows
 
@@ -42,7 +42,8 @@ def score(
         out, rows, scored, statuses (how many rows have each), text and target (what was read),
         score (mean and quantiles, None if nothing was scored), spearman_tokens (rank correlation of
         score and row length: near 1 or -1 the score says little but length; None if one of them is
-        constant), tokens, seconds, resumed_rows.
+        constant), tokens, in_target (rows with the very text of an example, which are sure to score
+        high), seconds, resumed_rows.
 
     Raises:
         InputError: a file is missing, broken, empty or lacks the text's field; the columns are
@@ -64,7 +65,8 @@ def score(
     loaded = load_run(
         config.run, model=config.model, site=config.site, device=config.device, say=say
     )
-    prototype = _read_target(loaded, target, target_fields, config)
+    examples = [target_fields.text_of(row) for row in target.rows(fields=target_fields.fields)]
+    prototype = _prototype(loaded, examples, config)
     parts = Parts(
         out.parent / f"{out.name}.parts", _identity(config, loaded, fields, target_fields)
     )
@@ -87,6 +89,7 @@ def score(
         **summary_of(found),
         "text": fields.described(),
         "target": _about_target(prototype, target_fields, config),
+        "in_target": _shared(rows, fields, examples),
         "seconds": time.perf_counter() - began,
         "resumed_rows": n_resumed,
     }
@@ -126,12 +129,15 @@ def _detected(fields: TextFields) -> str:
     return "" if fields.layout == "given" else f" (layout {fields.layout}, detected)"
 
 
-def _read_target(
-    loaded: LoadedRun, target: RowFile, fields: TextFields, config: ScoreConfig
-) -> Prototype:
-    texts = [fields.text_of(row) for row in target.rows(fields=fields.fields)]
-    read = read_rows(loaded, texts, batch_size=config.batch_size, max_length=config.max_length)
+def _prototype(loaded: LoadedRun, examples: list[RowText], config: ScoreConfig) -> Prototype:
+    read = read_rows(loaded, examples, batch_size=config.batch_size, max_length=config.max_length)
     return read.prototype(f"the target {config.target}")
+
+
+def _shared(rows: RowFile, fields: TextFields, examples: list[RowText]) -> int:
+    """How many rows have the very text of an example."""
+    texts = {example.text for example in examples if example.text}
+    return sum(fields.text_of(row).text in texts for row in rows.rows(fields=fields.fields))
 
 
 def _identity(

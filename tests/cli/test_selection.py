@@ -45,7 +45,7 @@ def test_score_and_select(sparsteer: Sparsteer, files: dict[str, Path], run_fold
     assert shown.status == 0 and "selected       3  of 19 rows" in shown.out
     assert f"{done.values['mean_tokens']['scored']:.1f} of a scored one" in shown.out
     again = sparsteer(*words)
-    assert "18  of 19 rows; empty 1" in again.out
+    assert "18  of 19 rows; empty 1" in again.out and "overlap" not in again.out
     assert f"{values['spearman_tokens']:+.2f}  rank correlation" in again.out
     assert f"next: sparsteer select {scored} --ratio" in again.out
 
@@ -74,3 +74,13 @@ def test_wrong_input_is_one_sentence(
     done = sparsteer(*words.format(**files).split())
     assert done.status == 2
     assert sentence.format(**files) in done.error
+
+
+def test_a_target_within_the_rows_is_said(
+    sparsteer: Sparsteer, files: dict[str, Path], run_folder: Path
+) -> None:
+    pool, _, scored, _ = files.values()
+    words = ("--run", run_folder, "--out", scored)
+    done = sparsteer("score", pool, "--target", pool, *words)
+    assert done.status == 0
+    assert "overlap      18  rows are examples of the target themselves" in done.out

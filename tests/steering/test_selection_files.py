@@ -111,6 +111,7 @@ def test_jsonl_rows_stay_byte_for_byte(config: ScoreConfig) -> None:
         "fields": ["instruction", "input", "output"],
     }
     assert summary["target"]["statuses"] == {"empty": 1, "ok": 1}
+    assert summary["in_target"] == 0
     assert summary["target"]["used"] == 1 and summary["target"]["active_latents"] > 0
     assert not list(Path(config.out).parent.glob("*.parts"))
     assert not list(Path(config.out).parent.glob(".tmp-*"))
@@ -233,6 +234,11 @@ def test_a_damaged_or_foreign_parts_folder_is_named(config: ScoreConfig) -> None
     (folder / "part-000000.json").write_text('{"rows": [[1]]}')
     with pytest.raises(InputError, match=r"part-000000.json is damaged; remove .*\.parts"):
         score(config)
+
+
+def test_rows_that_are_examples_themselves_are_counted(config: ScoreConfig) -> None:
+    Path(config.target).write_bytes(LINES[0] + b'\n{"instruction": "Other"}\n' + LINES[2])
+    assert score(config)["in_target"] == 1  # the row without a text is none
 
 
 def test_long_rows_can_be_left_unscored(config: ScoreConfig) -> None:
