@@ -35,6 +35,8 @@ def run(config: GenerateConfig, terminal: Terminal) -> Report:
     for result in values["results"]:
         base, steered = result["base"], result["steered"]
         shown += _pair(result["prompt"], base["text"], steered["text"])
+        if base["tokens"] == steered["tokens"]:
+            shown.append("the texts are the same: no feature fired, or none changed a token")
         if steered["likely_incoherent"]:
             shown.append(
                 f"likely incoherent: {share(steered['repetition'])} of the steered text repeats "

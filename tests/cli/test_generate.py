@@ -106,6 +106,15 @@ def test_a_person_reads_both_sides_and_a_warning(
     assert "\x1b" not in done.out + done.err
 
 
+def test_a_text_without_the_feature_is_said_to_be_the_same(
+    sparsteer: Sparsteer, run: Path, busy: list[int]
+) -> None:
+    words = ["--feature", busy[0], "--tier", "per_token", "--strength", 50, "--prompt", "abc"]
+    same = "the texts are the same: no feature fired, or none changed a token"
+    assert same in sparsteer("generate", run, *words, "--threshold", 1000).out
+    assert same not in sparsteer("generate", run, *words, "--threshold=-inf").out
+
+
 def test_a_terminal_shows_every_token_and_is_cleared(
     run: Path, busy: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
