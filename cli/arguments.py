@@ -7,7 +7,6 @@ so that every wrong input is answered with one sentence that names the right fla
 import contextlib
 import dataclasses
 import io
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar, cast, get_type_hints
@@ -90,7 +89,7 @@ def show_help(prog: str, verb: Verb[Any]) -> None:
         tyro.cli(
             dataclasses.make_dataclass("Options", fields, kw_only=True),
             prog=prog,
-            description=textwrap.fill(" ".join((verb.run.__doc__ or "").split()), 80),
+            description=" ".join((verb.run.__doc__ or "").split()),
             args=["--help"],
             config=(tyro.conf.PositionalMetavarFromFieldName,),
         )
@@ -162,8 +161,14 @@ def _require_no_value(flag: str, equals: str) -> None:
 
 
 def _is_flag(word: str) -> bool:
-    """Whether a word is a flag; negative numbers and a lone dash are values."""
-    return word.startswith("-") and word.lstrip("-")[:1].isalpha()
+    """Whether a word is a flag; negative numbers (also -inf) and a lone dash are values."""
+    if not word.startswith("-") or not word.lstrip("-")[:1].isalpha():
+        return False
+    try:
+        float(word)
+    except ValueError:
+        return True
+    return False
 
 
 def _usage(prog: str, missing: list[Option]) -> str:

@@ -96,6 +96,7 @@ def test_switches_go_on_and_off() -> None:
 def test_values_may_begin_with_a_dash() -> None:
     assert read("--", "-x").source == "-x"
     assert read("x", "--site=-y").site == ("-y",)
+    assert "--learning-rate is -inf;" in refused("x", "--learning-rate", "-inf")
     assert "--learning-rate is -0.5;" in refused("x", "--learning-rate", "-0.5")
 
 
