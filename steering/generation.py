@@ -111,15 +111,14 @@ class Generation:
             InputError: the intervention is so strong that the model's logits are not numbers.
         """
         chosen_B = self._choose(self._next_logits())
-        pad = self._model.pad_id or 0
         for row in range(len(chosen_B)):
             token = int(chosen_B[row])
             if self._ended[row] or token in self._stop_ids:
                 self._ended[row] = True
-                chosen_B[row] = pad
             else:
                 self.generated[row].append(token)
         self._n_steps += 1
+        # What stands behind the end of a row is masked, whatever it is.
         goes_on_B = ~torch.tensor(self._ended)
         self._tokens_BT = torch.cat([self._tokens_BT, chosen_B[:, None]], dim=1)
         self._mask_BT = torch.cat([self._mask_BT, goes_on_B[:, None]], dim=1)
