@@ -1,6 +1,8 @@
 """Opening and reading an index, and everything that does not belong together."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,3 +209,14 @@ def test_a_feature_as_json(run: Path) -> None:
 def test_settings_are_checked(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         BuildConfig(run="run", cache="cache", **changes)
+
+
+def test_reading_imports_no_language_model() -> None:
+    program = (
+        "import sys\n"
+        "from sparsteer.steering.features import BuildConfig, FeatureIndex, Picks, visible\n"
+        "slow = ('torch', 'transformers', 'transformer_lens', 'datasets', 'wandb', 'pyarrow')\n"
+        "print([name for name in slow if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
