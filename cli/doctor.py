@@ -67,10 +67,10 @@ def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
     found = devices(problems)
     triton = triton_state()
     for device in found:
-        device["training_step"] = training_step(device["device"], problems)
-        works = "a training step runs" if device["training_step"] else "a training step fails"
-        kernels = f"kernels: {device['kernels']}; {works}"
-        lines.append(f"{device['device']:<9} {device['name']}, {kernels}")
+        runs = device["kernels"] != "none" and training_step(device["device"], problems)
+        device["training_step"] = runs
+        works = f"{device['kernels']} kernels, a training step {'runs' if runs else 'fails'}"
+        lines.append(f"{device['device']:<9} {device['name']}: {works}")
     free, (total_bytes, free_bytes) = free_cores(), memory(problems)
     lines += [
         f"triton    {triton['note']}",

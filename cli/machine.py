@@ -69,7 +69,7 @@ def devices(problems: list[Problem]) -> list[dict[str, Any]]:
             "device": "cpu",
             "name": _cpu_name(),
             "cores": _allowed_cores(),
-            "kernels": "eager, sparse",
+            "kernels": _kernels("cpu", problems),
         }
     ]
     for index in range(torch.cuda.device_count()):
@@ -78,7 +78,7 @@ def devices(problems: list[Problem]) -> list[dict[str, Any]]:
                 "device": f"cuda:{index}",
                 "name": torch.cuda.get_device_name(index),
                 "memory_bytes": torch.cuda.mem_get_info(index)[1],
-                "kernels": "eager, sparse",
+                "kernels": _kernels(f"cuda:{index}", problems),
             }
         )
     if len(found) == 1 and Path("/dev/nvidiactl").exists():
@@ -86,6 +86,20 @@ def devices(problems: list[Problem]) -> list[dict[str, Any]]:
         what = f"there is an NVIDIA GPU, but torch {torch.__version__} {reason}"
         problems.append(Problem(what, "install torch's CUDA build and a driver that fits it"))
     return found
+
+
+def _kernels(device: str, problems: list[Problem]) -> str:
+    """Which implementation the operators take on the device: triton, eager, or none that runs."""
+    import torch
+
+    from ..kernels.dispatch import uses_triton
+
+    try:
+        return "triton" if uses_triton(torch.empty(0, device=device)) else "eager"
+    except RuntimeError as error:
+        what, _, remedy = str(error).partition("; ")
+        problems.append(Problem(what, remedy or "set it to one of these"))
+        return "none"
 
 
 def training_step(device: str, problems: list[Problem]) -> bool:
@@ -108,18 +122,16 @@ def training_step(device: str, problems: list[Problem]) -> bool:
 
 
 def triton_state() -> dict[str, Any]:
-    """Triton's version and whether its kernels can run: they need a CUDA device."""
+    """Triton's version and whether its kernels can run here: they need a CUDA device."""
     import torch
 
-    version = _version("triton")
-    usable = version is not None and torch.cuda.is_available()
-    if version is None:
-        note = "missing: the eager kernels run everywhere"
-    elif usable:
-        note = f"{version}, usable on CUDA"
-    else:
-        note = f"{version}, not usable here: it needs a CUDA device"
-    return {"version": version, "usable": usable, "note": note}
+    from ..kernels.dispatch import triton_problem, triton_version
+
+    version, problem = triton_version(), triton_problem()
+    if problem is None and not torch.cuda.is_available():
+        problem = "its kernels need a CUDA device"
+    note = f"{version or 'missing'}, {problem or 'its kernels run on CUDA'}"
+    return {"version": version, "usable": problem is None, "note": note}
 
 
 def memory(problems: list[Problem]) -> tuple[int, int]:
@@ -177,11 +189,11 @@ def _index_answers() -> bool:
 
 
 def _hub_answers() -> bool:
-    import huggingface_hub
+    from huggingface_hub import get_session
+    from huggingface_hub.constants import ENDPOINT
 
-    url = f"{huggingface_hub.constants.ENDPOINT}/api/models?limit=1"
     try:
-        response = huggingface_hub.get_session().get(url, timeout=_NETWORK_SECONDS)
+        response = get_session().get(f"{ENDPOINT}/api/models?limit=1", timeout=_NETWORK_SECONDS)
     except Exception:  # whichever of its HTTP client's errors: the hub does not answer
         return False
     return response.status_code == 200

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +86,19 @@ def test_a_broken_torch_is_said(sparsteer: Sparsteer, monkeypatch: pytest.Monkey
     assert "not usable before" in done.out
 
 
+def test_kernels_that_cannot_run_are_a_problem_with_their_own_remedy(
+    sparsteer: Sparsteer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(tensor: torch.Tensor) -> bool:
+        raise RuntimeError("Triton 1.0 is installed; install a Triton from 3.6")
+
+    monkeypatch.setattr("sparsteer.kernels.dispatch.uses_triton", refuse)
+    done = sparsteer("doctor")
+    assert "cpu " in done.out
+    assert "none kernels, a training step fails" in done.out
+    assert "problem   Triton 1.0 is installed: install a Triton from 3.6" in done.out
+
+
 def test_no_pip(sparsteer: Sparsteer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", answering(None))
     done = sparsteer("doctor", "--json")
@@ -113,6 +127,16 @@ def test_little_memory_and_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         ["only", problems[1].what.split(" ")[1], "GB"],
     ]
     assert not any(problem.essential for problem in problems)
+
+
+def test_an_offline_hub_and_a_slow_index_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(command: list[str], *, timeout: int, **keywords: object) -> object:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(machine.subprocess, "run", slow)
+    problems: list[Problem] = []
+    assert machine.network(problems) == {"package_index": False, "hub": False}  # offline in tests
+    assert [problem.what.split(" ")[-2:] for problem in problems] == [["not", "answer"]] * 2
 
 
 def test_the_network_is_asked_only_on_demand(
