@@ -1,0 +1,38 @@
+"""The report of the demo: one HTML file, which needs no network, that says what came out.
+
+A section is a function from what is known to HTML; `SECTIONS` has them in order.
+"""
+
+from collections.abc import Callable, Mapping
+
+from .charts import density, epsilon, language_model, training
+from .config import DemoConfig
+from .known import Known
+from .markup import Html
+from .page import page
+from .reproduction import reproduction
+from .stage import StageResult
+from .summary import comparison, introduction, numbers, smallness, title
+
+SECTIONS: tuple[Callable[[Known], Html], ...] = (
+    introduction,
+    smallness,
+    numbers,
+    comparison,
+    training,
+    density,
+    language_model,
+    epsilon,
+    reproduction,
+)
+
+
+def render(config: DemoConfig, stages: Mapping[str, StageResult]) -> str:
+    """The report as the text of an HTML file.
+
+    Args:
+        config: the demo's configuration.
+        stages: the outcome of every stage, by name.
+    """
+    known = Known(config, stages)
+    return page(title(known), [section(known) for section in SECTIONS])

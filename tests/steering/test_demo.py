@@ -1,0 +1,330 @@
+"""The demo: the whole chain on a tiny model, what a second run reuses, and what the report says."""
+
+import dataclasses
+import json
+import random
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsteer.steering.demo.config import ACTIVATIONS, DemoConfig
+from sparsteer.steering.demo.markup import Html, tag
+from sparsteer.steering.demo.pipeline import STAGES, run_demo
+from sparsteer.steering.demo.report import render
+from sparsteer.steering.demo.stage import StageResult
+
+HOSTILE = "<script>alert(1)</script>\"'&</style><img src=x onerror=alert(2)>"
+
+
+def evaluation(rng: random.Random, n_latents: int) -> dict[str, Any]:
+    """A result of `evaluate`, random but possible."""
+    clean = rng.uniform(2, 4)
+    zero, mean = clean + rng.uniform(4, 8), clean + rng.uniform(2, 4)
+    spliced = clean + rng.uniform(0.1, 1.5)
+    dead = rng.randrange(1, n_latents // 4)
+    bins = [rng.randrange(0, 90) for _ in range(24)]
+    return {
+        "n_latents": n_latents,
+        "rows": 19_873,
+        "fvu": rng.uniform(0.05, 0.5),
+        "l0": rng.uniform(20, 700),
+        "l0_std": rng.uniform(1, 200),
+        "dead_share": dead / n_latents,
+        "dense_share": rng.uniform(0.01, 0.2),
+        "epsilon_lbo": rng.uniform(1e-6, 1e-4),
+        "epsilon_lbo_active": rng.uniform(1e-4, 1e-2),
+        "density_histogram": {
+            "log10_edges": [-6 + step / 4 for step in range(25)],
+            "latents": bins,
+            "dead": dead,
+        },
+        "language_model": {
+            "loss": clean,
+            "loss_spliced": spliced,
+            "loss_zero_ablated": zero,
+            "loss_mean_ablated": mean,
+            "loss_recovered": (zero - spliced) / (zero - clean),
+            "loss_recovered_from_mean": (mean - spliced) / (mean - clean),
+            "contexts": 31,
+            "tokens": 3901,
+        },
+    }
+
+
+def training(rng: random.Random, n_latents: int, activation: str) -> dict[str, Any]:
+    """A stage that trained: a summary of `train`, its curve and environment."""
+    curve: list[dict[str, float]] = []
+    for step in range(10, 400, 10):
+        point = {
+            "tokens": step * 1024,
+            "fvu": 0.3 + 1.5 / step**0.5 * rng.random(),
+            "l0": 32.0 if activation == "topk" else 900 / step**0.3,
+            "dead_share": 0.01,
+        }
+        curve.append(point | ({"held_out_fvu": point["fvu"] + 0.02} if step % 50 == 0 else {}))
+    return {
+        "n_latents": n_latents,
+        **({"k": 32} if activation == "topk" else {}),
+        "steps": 390,
+        "tokens": 390 * 1024,
+        "tokens_per_second": rng.uniform(1e3, 2e4),
+        "curve": curve,
+        "environment": {
+            "python": "3.13.1",
+            "platform": "Linux-9.9",
+            "device": "cpu",
+            "threads": 2,
+            "packages": {"torch": "2.13.0", "triton": None},
+        },
+    }
+
+
+def outcomes(seed: int = 0, **cache: Any) -> dict[str, StageResult]:
+    """Outcomes of every stage with random numbers."""
+    rng = random.Random(seed)
+    results: dict[str, dict[str, Any]] = {
+        "fetch": {
+            "artefacts": [
+                {"name": "news", "summary": "articles", "licence": "not stated", "origin": "p==1"}
+            ]
+        },
+        "cache": {
+            "site": "blocks.15.hook_resid_post",
+            "d_model": 576,
+            "rows": 200_000,
+            "held_out_rows": 19_873,
+            "documents": 412,
+            "held_out_documents": 41,
+            "left_out": {"bos": 1_650, "separator": 403, "padding": 0},
+            "context_length": 128,
+            "dtype": "float16",
+            "weights_hash": "ab" * 32,
+            "corpus_fingerprint": "cd" * 32,
+            "notices": [],
+            **cache,
+        },
+        **{f"train_{name}": training(rng, 4608, name) for name in ACTIVATIONS},
+        **{f"eval_{name}": evaluation(rng, 4608) for name in ACTIVATIONS},
+    }
+    return {
+        name: StageResult(
+            name, f"stage {name}", result, seconds=rng.uniform(0, 9), reused=False, made_in=5.0
+        )
+        for name, result in results.items()
+    }
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, attributes and visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in ("meta", "br", "use", "path", "rect"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+        elif tag not in ("path", "rect", "use"):
+            raise AssertionError(f"</{tag}> closes {self.open[-1:]}")
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+def require_self_contained(text: str) -> Page:
+    """The page, which may refer to nothing outside itself and runs no script."""
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "iframe", "img", "object", "base"} & set(page.elements)
+    assert not re.search(r"https?://|//[a-z]+\.[a-z]|@import", text)
+    for name, value in page.attributes:
+        assert not name.startswith("on")
+        if name in ("src", "href"):
+            assert value.startswith("#")
+            assert value[1:] in page.ids
+    return page
+
+
+def test_the_report_shows_every_measure_of_both_autoencoders() -> None:
+    stages = outcomes()
+    page = require_self_contained(render(DemoConfig(), stages))
+    for name in ACTIVATIONS:
+        measured = stages[f"eval_{name}"].result
+        losses = measured["language_model"]
+        speed = stages[f"train_{name}"].result["tokens_per_second"]
+        for shown in (
+            f"{measured['fvu']:.4f}",
+            f"{measured['l0']:.1f} ± {measured['l0_std']:.1f}",
+            f"{100 * measured['dead_share']:.1f}%",
+            f"{100 * measured['dense_share']:.1f}%",
+            f"{100 * losses['loss_recovered']:.1f}%",
+            f"{100 * losses['loss_recovered_from_mean']:.1f}%",
+            f"{losses['loss_spliced'] - losses['loss']:.3f}",
+            f"{losses['loss_spliced']:.2f}",
+            f"{measured['density_histogram']['dead']:,}",
+            f"{speed:,.0f}",
+        ):
+            assert shown in page.text, shown
+    for shown in ("200,000", "19,873", "ab" * 32, "torch 2.13.0", "sparsteer demo", "41 documents"):
+        assert shown in page.text, shown
+    assert "triton" not in page.text
+    for stage in stages.values():
+        assert f"{stage.title} {stage.seconds:.1f} made in this run" in page.text
+
+
+def test_every_plot_names_its_axes_and_takes_the_colours_of_the_page() -> None:
+    text = render(DemoConfig(), outcomes())
+    drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert len(drawings) == 6
+    for drawing in drawings:
+        assert re.search(r"\(share of|\(latents|\(thousands\)|\(log scale\)|\(nats", drawing)
+        assert "currentColor" in drawing
+        assert "#0101" not in drawing
+        assert "<style" not in drawing
+    ids = Page(text).ids
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_comparison_says_what_the_numbers_say(seed: int) -> None:
+    stages = outcomes(seed)
+    rng = random.Random(seed)
+    fvu = {"topk": rng.uniform(0.1, 0.4), "top_afa": rng.uniform(0.1, 0.4)}
+    l0 = {"topk": 32.0, "top_afa": rng.choice([rng.uniform(40, 200), rng.uniform(500, 700)])}
+    for name in ACTIVATIONS:
+        stages[f"eval_{name}"].result.update(fvu=fvu[name], l0=l0[name])
+    text = Page(render(DemoConfig(), stages)).text
+    assert f"{l0['top_afa'] / 32:.1f} times as many latents per row" in text
+    assert "not at matched L0" in text
+    dominated = fvu["top_afa"] > fvu["topk"]
+    assert ("the sparser one, top-k, also has the lower FVU" in text) == dominated
+    assert ("the one with more latents has the lower FVU" in text) == (not dominated)
+    assert ("says little about the dictionary" in text) == (l0["top_afa"] >= 288)
+
+
+def test_at_equal_l0_the_comparison_is_not_refused() -> None:
+    stages = outcomes()
+    for name, l0 in (("topk", 64.0), ("top_afa", 61.5)):
+        stages[f"eval_{name}"].result["l0"] = l0
+    text = Page(render(DemoConfig(), stages)).text
+    assert "their FVUs can be compared" in text
+    assert "not at matched L0" not in text
+
+
+def test_hostile_texts_stay_text() -> None:
+    config = DemoConfig(out=HOSTILE.replace("/", "|"), model=HOSTILE, dataset=HOSTILE)
+    stages = outcomes(site=HOSTILE, notices=[HOSTILE], weights_hash=HOSTILE)
+    fetched = stages["fetch"].result["artefacts"][0]
+    fetched.update(name=HOSTILE, summary=HOSTILE, licence=HOSTILE, origin=HOSTILE)
+    stages["fetch"] = dataclasses.replace(stages["fetch"], title=HOSTILE)
+    page = require_self_contained(render(config, stages))
+    assert page.text.count("<script>alert(1)</script>") >= 9
+
+
+def test_tags_escape_text_and_attributes_but_not_html() -> None:
+    inner = tag("em", "a < b & c")
+    assert inner == "<em>a &lt; b &amp; c</em>"
+    written = tag("p", inner, "<i>", [inner], class_='"><b>', http_equiv="x")
+    assert written == (f'<p class="&quot;&gt;&lt;b&gt;" http-equiv="x">{inner}&lt;i&gt;{inner}</p>')
+    assert isinstance(written, Html)
+    assert tag("meta", charset="utf-8") == '<meta charset="utf-8">'
+
+
+@pytest.fixture(scope="module")
+def tiny_demo(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> DemoConfig:
+    """A demo of a second or two: random sentences, the tiny model."""
+    folder = tmp_path_factory.mktemp("demo")
+    rng = random.Random(3)
+    words = ["".join(rng.choices("abcdefghijklmnop", k=rng.randint(1, 9))) for _ in range(120)]
+    corpus = folder / "texts.jsonl"
+    with corpus.open("w", encoding="utf-8") as file:
+        for _ in range(100):
+            text = " ".join(rng.choices(words, k=rng.randint(20, 90)))
+            file.write(json.dumps({"text": text}) + "\n")
+    return DemoConfig(
+        out=str(folder / "out"),
+        model=str(tiny_model_folder),
+        dataset=str(corpus),
+        tokens=4000,
+        training_tokens=6400,
+        n_latents=96,
+        k=6,
+        batch_size=128,
+        contexts=6,
+        device="cpu",
+    )
+
+
+def require_contract(config: DemoConfig, summary: Mapping[str, Any]) -> None:
+    """Exactly the keys and kinds of values that the command promises."""
+    assert list(summary) == ["model", "site", "tokens", "seconds", "saes", "report"]
+    assert summary["model"] == config.model
+    assert list(summary["seconds"]) == [*(stage.name for stage in STAGES), "report"]
+    assert all(seconds >= 0 for seconds in summary["seconds"].values())
+    assert list(summary["saes"]) == ["topk", "top_afa"]
+    for measures in summary["saes"].values():
+        assert list(measures) == ["fvu", "l0", "dead_share", "loss_recovered", "tokens_per_second"]
+        assert all(isinstance(value, float) for value in measures.values())
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_the_whole_chain_then_everything_reused_and_only_what_changed_again(
+    tiny_demo: DemoConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    first = run_demo(tiny_demo, say=said.append)
+    require_contract(tiny_demo, first)
+    assert (first["site"], first["tokens"]) == ("blocks.1.hook_resid_post", 4000)
+    assert first["saes"]["topk"]["l0"] <= 6
+    assert 0 < first["saes"]["topk"]["fvu"] < 0.9
+    assert not any("reused" in sentence for sentence in said)
+    page = require_self_contained(Path(first["report"]).read_text(encoding="utf-8"))
+    for measures in first["saes"].values():
+        assert f"{measures['fvu']:.4f}" in page.text
+
+    kept = {
+        path: path.stat().st_mtime_ns
+        for path in tiny_demo.folder.rglob("*")
+        if path.is_file() and path != tiny_demo.report
+    }
+    said.clear()
+    second = run_demo(tiny_demo, say=said.append)
+    assert {name: second[name] for name in ("saes", "site", "tokens")} == {
+        name: first[name] for name in ("saes", "site", "tokens")
+    }
+    assert sum("reused" in sentence for sentence in said) == len(STAGES)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    text = Path(second["report"]).read_text(encoding="utf-8")
+    assert text.count("reused; made in") == len(STAGES)
+
+    said.clear()
+    fewer = dataclasses.replace(tiny_demo, contexts=3)
+    third = run_demo(fewer, say=said.append)
+    assert sum("reused" in sentence for sentence in said) == len(STAGES) - 2
+    assert third["saes"]["topk"]["fvu"] == first["saes"]["topk"]["fvu"]
+    assert third["saes"]["topk"]["loss_recovered"] != first["saes"]["topk"]["loss_recovered"]
+    assert capsys.readouterr() == ("", "")
