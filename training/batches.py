@@ -81,8 +81,8 @@ def plan_windows(
 ) -> Iterator[Window]:
     """The windows to read, without end, from the one that holds the first row of batch `start` on.
 
-    An epoch takes the shards in random order and groups them into windows of at most WINDOW_BYTES.
-    Its last rows, fewer than a batch, are left out.
+    An epoch takes the shards in random order and groups them into windows of at most WINDOW_BYTES,
+    or of one shard. Its last rows, fewer than a batch, are left out.
     """
     with_rows = [shard for shard in shards if train_rows(shard)]
     batches_per_epoch = sum(map(train_rows, with_rows)) // batch_size
@@ -123,10 +123,12 @@ def train_rows(shard: ShardEntry) -> int:
 
 def _grouped(shards: list[ShardEntry], row_bytes: int) -> Iterator[list[ShardEntry]]:
     group: list[ShardEntry] = []
+    n_bytes = 0
     for shard in shards:
-        if group and sum(map(train_rows, [*group, shard])) * row_bytes > WINDOW_BYTES:
+        n_bytes += train_rows(shard) * row_bytes
+        if group and n_bytes > WINDOW_BYTES:
             yield group
-            group = []
+            group, n_bytes = [], train_rows(shard) * row_bytes
         group.append(shard)
     yield group
 

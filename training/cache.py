@@ -15,6 +15,9 @@ from .manifest import ShardEntry, read_manifest
 from .shards import Shard
 
 _REMEDY = "run the `sparsteer cache` command that wrote it again, and it will be repaired"
+_FEW_SHARDS = 32
+"""A limited part of the held-out rows comes from this many shards if they have enough."""
+
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
@@ -124,6 +127,8 @@ class ActivationCache:
     ) -> Float[Tensor, "N D"]:
         """The held-out rows in float32, or `limit` of them, spread evenly; the same every time.
 
+        With a limit, a large cache is read only in part: in a few shards all over it.
+
         Raises InputError if there are none, the site is unknown, or a shard's content has changed.
         """
         site = self.site_name(site)
@@ -202,12 +207,26 @@ class ActivationCache:
         self, counts: list[int], limit: int | None
     ) -> Iterator[tuple[ShardEntry, Int[np.ndarray, "M"]]]:
         """Spread `limit` choices evenly over items of which each shard has `counts`."""
-        total = sum(counts)
+        items = [(e, n) for e, n in zip(self.manifest.shards, counts, strict=True) if n]
+        if limit is not None:
+            items = _some_shards(items, limit)
+        total = sum(n for _, n in items)
         n_chosen = total if limit is None else min(limit, total)
         chosen = np.arange(n_chosen) * total // max(n_chosen, 1)
         before = 0
-        for entry, n_items in zip(self.manifest.shards, counts, strict=True):
+        for entry, n_items in items:
             here = chosen[(chosen >= before) & (chosen < before + n_items)] - before
             if len(here):
                 yield entry, here
             before += n_items
+
+
+def _some_shards(items: list[tuple[ShardEntry, int]], limit: int) -> list[tuple[ShardEntry, int]]:
+    """Evenly spread shards with at least `limit` items, so that few need be read and checked."""
+    n_shards = _FEW_SHARDS
+    while n_shards < len(items):
+        some = [items[i * len(items) // n_shards] for i in range(n_shards)]
+        if sum(n for _, n in some) >= limit:
+            return some
+        n_shards *= 2
+    return items

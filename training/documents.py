@@ -6,6 +6,7 @@ as text, without a word (datasets 5.2).
 """
 
 import json
+import re
 import shutil
 import tempfile
 import zlib
@@ -20,6 +21,8 @@ from ..sae.errors import InputError
 from ..sae.files import nearest
 
 Row = dict[str, Any]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _CHUNK_CHARACTERS = 1 << 20
 """Text read at a time: the 10 MB that datasets takes need four times the memory and are slower."""
@@ -74,6 +77,8 @@ def read_texts(path: Path, fields: tuple[str, ...]) -> Iterator[str]:
 def text_of(row: Row, fields: tuple[str, ...], where: str) -> str:
     """The text of a row: its `fields` joined by a blank line, without those that are null or empty.
 
+    Half of a surrogate pair, which JSON can hold and no tokenizer takes, becomes U+FFFD.
+
     Raises InputError naming the row as `where` says and, for a missing field, the nearest ones.
     """
     texts: list[str] = []
@@ -86,7 +91,7 @@ def text_of(row: Row, fields: tuple[str, ...], where: str) -> str:
                 "name the field of the text with --text-field, or mend the row"
             )
         texts.append(value or "")
-    return "\n\n".join(text for text in texts if text)
+    return _SURROGATE.sub("\ufffd", "\n\n".join(text for text in texts if text))
 
 
 def require_field(field: str, names: Iterable[str], where: str) -> None:

@@ -28,7 +28,8 @@ from .resume import (
     deciding_settings,
     only_writer,
     previous_manifest,
-    require_same_source,
+    require_same_corpus,
+    require_same_model,
     whole_shards,
 )
 from .rows import ChosenContext, choose_rows
@@ -36,7 +37,8 @@ from .shards import write_shard
 from .threads import free_cores
 
 Progress = Callable[[int, int, float], None]
-"""Told after each forward pass: rows done, rows wanted, rows per second of this process."""
+"""Told after each forward pass: rows done, rows wanted, rows per second of this process. On going
+on, also told of each shard that is there, with a speed of 0."""
 
 
 def cache_activations(
@@ -69,24 +71,21 @@ def cache_activations(
     previous = previous_manifest(folder, config)
     kept = whole_shards(folder, previous.shards) if previous else {}
     if previous and previous.complete and len(kept) == len(previous.shards):
+        if previous.corpus.revision is None:  # a hub data set is pinned, and need not be reached
+            require_same_corpus(folder, previous, _open_corpus(config, previous, say))
         say(f"{folder} is complete ({previous.rows:,} rows); nothing to do")
         return previous
-    corpus = open_corpus(
-        config.dataset,
-        text_field=config.text_field,
-        split=config.split,
-        subset=config.subset,
-        revision=previous.corpus.revision if previous else None,
-        progress=say,
-    )
+    corpus = _open_corpus(config, previous, say)
     model = model or LanguageModel.load(config.model, device=config.device, progress=say)
     sites = [model.site(name) for name in config.site or (None,)]
-    manifest = _first_manifest(config, model, sites, corpus)
     if previous:
-        require_same_source(folder, previous, manifest)
+        require_same_corpus(folder, previous, corpus)
+        require_same_model(folder, previous, model)
         n_kept = sum(entry.rows for entry in kept.values())
         say(f"{folder} goes on from {n_kept:,} rows")
         manifest = dataclasses.replace(previous, complete=False, notices=())
+    else:
+        manifest = _first_manifest(config, model, sites, corpus)
     reader = ContextReader(
         model,
         sites,
@@ -97,12 +96,27 @@ def cache_activations(
     with only_writer(folder), _threads(manifest.threads):
         remove_leftovers(folder)
         source = _Source(corpus, model, config, manifest.held_out_below)
-        manifest = _write_shards(folder, manifest, reader, source, kept, _Meter(config, progress))
+        manifest = _write_shards(
+            folder, manifest, reader, source, kept, _Meter(config.tokens, progress)
+        )
         manifest = _finished(manifest, config)
         write_manifest(folder, manifest)
     for notice in manifest.notices:
         say(notice)
     return manifest
+
+
+def _open_corpus(
+    config: CacheConfig, previous: CacheManifest | None, say: Callable[[str], None]
+) -> Corpus:
+    return open_corpus(
+        config.dataset,
+        text_field=config.text_field,
+        split=config.split,
+        subset=config.subset,
+        revision=previous.corpus.revision if previous else None,
+        progress=say,
+    )
 
 
 class _Source:
@@ -153,23 +167,24 @@ class _Source:
 class _Meter:
     """Tells the user's progress function how many rows there are and how fast they come."""
 
-    def __init__(self, config: CacheConfig, progress: Progress) -> None:
-        self.wanted = config.tokens
-        self.progress = progress
-        self.new_rows = 0
-        self.started: float | None = None
+    def __init__(self, wanted: int, progress: Progress) -> None:
+        self._wanted = wanted
+        self._progress = progress
+        self._rows = self._new_rows = 0
+        self._started = time.perf_counter()
 
-    def told(self, rows_before: int) -> Callable[[int], None]:
-        """A function to tell the new rows of a shard that begins after `rows_before` rows."""
-        new_before = self.new_rows
-        started = self.started = self.started or time.perf_counter()
+    def keep(self, rows: int) -> None:
+        """Rows of a finished shard, which do not count for the speed; nor does the time so far."""
+        self._rows += rows
+        self._started = time.perf_counter()
+        self._progress(self._rows, self._wanted, 0.0)
 
-        def told(rows_of_shard: int) -> None:
-            self.new_rows = new_before + rows_of_shard
-            rate = self.new_rows / max(time.perf_counter() - started, 1e-9)
-            self.progress(rows_before + rows_of_shard, self.wanted, rate)
-
-        return told
+    def add(self, rows: int) -> None:
+        """Rows of a forward pass."""
+        self._rows += rows
+        self._new_rows += rows
+        rate = self._new_rows / max(time.perf_counter() - self._started, 1e-9)
+        self._progress(self._rows, self._wanted, rate)
 
 
 def _write_shards(
@@ -182,13 +197,13 @@ def _write_shards(
 ) -> CacheManifest:
     """Write every shard that is not kept, and the manifest after each of them."""
     entries: list[ShardEntry] = []
-    rows = 0
     while chosen := list(islice(source.contexts, manifest.contexts_per_shard)):
         index = len(entries)
         if index in kept:
             entries.append(kept[index])
+            meter.keep(kept[index].rows)
         else:
-            content, left_out = reader.read(chosen, meter.told(rows))
+            content, left_out = reader.read(chosen, meter.add)
             entries.append(write_shard(folder, index, content, left_out))
             manifest = dataclasses.replace(
                 manifest,
@@ -196,7 +211,6 @@ def _write_shards(
                 shards=(*entries, *manifest.shards[len(entries) :]),
             )
             write_manifest(folder, manifest)
-        rows += entries[-1].rows
     return dataclasses.replace(
         manifest, corpus=source.count(manifest.corpus), shards=tuple(entries)
     )

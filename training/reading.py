@@ -43,7 +43,7 @@ class ContextReader:
     ) -> tuple[ShardContent, dict[str, int]]:
         """The content of a shard of these contexts, and its positions without a row, by reason.
 
-        `progress` is told the rows so far after each forward pass.
+        `progress` is told the rows of each forward pass after it.
 
         Raises InputError if an activation is not finite or not in the range of the dtype.
         """
@@ -74,13 +74,11 @@ class ContextReader:
         progress: Callable[[int], None],
     ) -> dict[str, Stored]:
         parts: dict[str, list[Stored]] = {site.name: [] for site in self.sites}
-        n_rows = 0
         for start in range(0, len(tokens), self.batch_size):
             batch = slice(start, start + self.batch_size)
             for name, stored in self._forward(tokens[batch], rows[batch]).items():
                 parts[name].append(stored)
-            n_rows += int(rows[batch].sum())
-            progress(n_rows)
+            progress(int(rows[batch].sum()))
         return {name: _joined(stored) for name, stored in parts.items()}
 
     def _forward(self, tokens: Int[Tensor, "B L"], rows: Bool[Tensor, "B L"]) -> dict[str, Stored]:

@@ -9,7 +9,9 @@ from filelock import FileLock, Timeout
 
 from ..sae.errors import InputError
 from ..sae.files import TEMPORARY_PREFIX, sha256_file
+from ..sae.language_model import LanguageModel
 from .config import CacheConfig
+from .corpus import Corpus
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .run import to_plain
@@ -59,17 +61,25 @@ def whole_shards(folder: Path, entries: tuple[ShardEntry, ...]) -> dict[int, Sha
     }
 
 
-def require_same_source(folder: Path, found: CacheManifest, wanted: CacheManifest) -> None:
-    """Raise InputError unless both are of the same model and corpus, by their hashes."""
+def require_same_corpus(folder: Path, previous: CacheManifest, corpus: Corpus) -> None:
+    """Raise InputError unless the corpus is the one that the cache was begun with."""
+    if corpus.fingerprint != previous.corpus.fingerprint:
+        raise InputError(
+            f"the content of {corpus.dataset} has changed since {folder} was begun; give another "
+            "--out, or the text as it was"
+        )
+
+
+def require_same_model(folder: Path, previous: CacheManifest, model: LanguageModel) -> None:
+    """Raise InputError unless weights and tokenizer are those that the cache was begun with."""
     for what, before, now in (
-        ("the weights of the model", found.weights_hash, wanted.weights_hash),
-        ("the tokenizer of the model", found.tokenizer_hash, wanted.tokenizer_hash),
-        ("the content of the corpus", found.corpus.fingerprint, wanted.corpus.fingerprint),
+        ("weights", previous.weights_hash, model.weights_hash),
+        ("tokenizer rules", previous.tokenizer_hash, model.tokenizer_hash),
     ):
         if before != now:
             raise InputError(
-                f"{what} has changed since {folder} was begun; give another --out, or what was "
-                "there before"
+                f"{model.name} has other {what} now than when {folder} was begun; give another "
+                "--out, or the model as it was"
             )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsteer.sae.errors import InputError
 from sparsteer.training import ActivationCache, batches
+from sparsteer.training import cache as cache_module
 from sparsteer.training.config import CacheDtype
 from sparsteer.training.manifest import (
     LEFT_OUT,
@@ -24,7 +25,7 @@ from sparsteer.training.manifest import (
     ShardEntry,
     write_manifest,
 )
-from sparsteer.training.shards import ShardContent, to_stored, write_shard
+from sparsteer.training.shards import Shard, ShardContent, to_stored, write_shard
 
 D, LENGTH, PER_CONTEXT = 3, 9, 7
 SITES = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
@@ -252,6 +253,26 @@ def test_a_limit_spreads_held_out_rows_evenly(cache: ActivationCache) -> None:
         places = [everything.index(row) for row in found]
         assert len(found) == limit
         assert places == [i * 21 // limit for i in range(limit)]
+
+
+def test_a_limit_reads_few_shards_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = write_cache(tmp_path / "c", [[i % 2 == 0, False] for i in range(16)])
+    monkeypatch.setattr(cache_module, "_FEW_SHARDS", 2)
+    opened: list[str] = []
+    shard = cache.shard
+
+    def counting(entry: ShardEntry) -> Shard:
+        opened.append(entry.file)
+        return shard(entry)
+
+    monkeypatch.setattr(cache, "shard", counting)
+    assert len(cache.held_out(limit=2 * PER_CONTEXT)) == 2 * PER_CONTEXT
+    assert opened == ["shard-00000.safetensors", "shard-00008.safetensors"]
+    opened.clear()
+    assert len(cache.held_out(limit=3 * PER_CONTEXT)) == 3 * PER_CONTEXT
+    assert [int(name[6:11]) for name in opened] == [0, 4, 8, 12]
+    opened.clear()
+    assert len(cache.held_out_contexts(8)[0]) == len(opened) == 8
 
 
 def test_held_out_contexts(cache: ActivationCache) -> None:

@@ -69,6 +69,12 @@ def test_byte_order_mark_and_text_like_numbers_and_dates(tmp_path: Path) -> None
     assert texts(path) == wanted
 
 
+def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(r'{"text": "half \ud800, whole \ud83d\ude00"}')
+    assert texts(path) == ["half \ufffd, whole \U0001f600"]
+
+
 def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_parquet(path, {"n": [1, 2, 3], "text": ["a", None, "c\n"]})

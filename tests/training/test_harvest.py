@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
-from sparsteer.training import ActivationCache, CacheConfig, cache_activations, reading
+from sparsteer.training import ActivationCache, CacheConfig, cache_activations, harvest, reading
+from sparsteer.training.corpus import Corpus
 from sparsteer.training.held_out import is_held_out
 from sparsteer.training.manifest import CacheManifest
 
@@ -295,7 +296,13 @@ def test_resumed_after_any_forward_pass(
 
     n_contexts = count_contexts(monkeypatch)
     said: list[str] = []
-    write(say=said.append)
+    told: list[float] = []
+
+    def progress(done: int, wanted: int, rate: float) -> None:
+        told.append(rate)
+
+    write(say=said.append, progress=progress)
+    assert [rate == 0 for rate in told] == [True] * n_whole + [False] * (9 - 2 * n_whole)
     assert content(config.out) == content(config.out + "-whole")
     assert len(n_contexts) == 9 - 2 * n_whole
     assert [("goes on" in sentence) for sentence in said] == [True] * bool(n_whole)
@@ -364,6 +371,36 @@ def test_a_finished_cache_is_left_alone(
     assert cache_activations(elsewhere, say=said.append) == manifest
     assert said == [f"{config.out} is complete (1,001 rows); nothing to do"]
     assert {path: path.stat().st_mtime_ns for path in Path(config.out).iterdir()} == before
+
+
+def test_a_finished_cache_of_a_text_that_has_changed(
+    write: Write, config: CacheConfig, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(Path(config.dataset).read_bytes())
+    write(dataset=str(copy))
+    with copy.open("a") as file:
+        file.write('{"text": "one more"}\n')
+    with pytest.raises(InputError, match=r"the content of .*copy\.jsonl has changed since"):
+        write(dataset=str(copy))
+
+
+def test_a_hub_data_set_stays_at_its_commit(
+    write: Write, config: CacheConfig, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def open_corpus(dataset: str, *, revision: str | None, **options: object) -> Corpus:
+        asked.append(revision)
+        commit = revision or "commit-1"
+        return Corpus(dataset, f"x@{commit}", commit, ("x",), lambda part: iter(texts))
+
+    monkeypatch.setattr(harvest, "open_corpus", open_corpus)
+    interrupted(write, config)
+    write()
+    assert asked == [None, "commit-1"]
+    write()
+    assert asked == [None, "commit-1"]  # a finished one needs no network
 
 
 @pytest.mark.parametrize("damage", ["changed", "truncated", "missing"])
@@ -444,7 +481,7 @@ def interrupted(write: Write, config: CacheConfig) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [("weights_hash", "the weights of the model"), ("tokenizer_hash", "the tokenizer")],
+    [("weights_hash", "other weights now"), ("tokenizer_hash", "other tokenizer rules now")],
 )
 def test_another_model_under_the_same_name(
     write: Write, config: CacheConfig, key: str, words: str
@@ -452,7 +489,7 @@ def test_another_model_under_the_same_name(
     manifest = interrupted(write, config)
     manifest[key] = "0"
     Path(config.out, "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=f"{words}.* has changed since"):
+    with pytest.raises(InputError, match=f"{words} than when .* was begun"):
         write()
 
 
@@ -467,7 +504,7 @@ def test_a_corpus_that_has_changed_or_gone(write: Write, config: CacheConfig) ->
     interrupted(write_copy, config)
     with copy.open("a") as file:
         file.write('{"text": "one more"}\n')
-    with pytest.raises(InputError, match="the content of the corpus has changed since"):
+    with pytest.raises(InputError, match=r"the content of .*copy\.jsonl has changed since"):
         write_copy()
     copy.unlink()
     with pytest.raises(InputError, match=r"there is no file .*copy\.jsonl"):
