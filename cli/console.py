@@ -176,7 +176,7 @@ def _bar(console: "Console", title: str, unit: str, pace: _Pace) -> Generator[Up
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TaskProgressColumn(),
         TextColumn("{task.fields[more]}"),
     )
@@ -184,8 +184,9 @@ def _bar(console: "Console", title: str, unit: str, pace: _Pace) -> Generator[Up
         task = bar.add_task(title, total=None, more="")
 
         def update(done: int, total: int, more: str) -> None:
+            # Two lines beside the bar, so that both fit into 80 columns.
             parts = (pace.text(done, total, unit), more)
-            text = ", ".join(part for part in parts if part)
+            text = "\n".join(part for part in parts if part)
             bar.update(task, completed=done, total=total, more=text)
 
         yield update

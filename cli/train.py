@@ -46,7 +46,7 @@ class _Figures:
 
     def report(self, done: int, total: int, figures: Mapping[str, int | float]) -> None:
         if "held_out_fvu" in figures:
-            self._held_out = f", held-out FVU {figures['held_out_fvu']:.3f}"
+            self._held_out = f", held-out {figures['held_out_fvu']:.3f}"
             return
         text = (
             f"FVU {figures['fvu']:.3f}, L0 {figures['l0']:.1f}, dead {share(figures['dead_share'])}"

@@ -42,7 +42,7 @@ def test_it_reads_well_and_says_when_it_is_done(
 def test_held_out_figures_stay_in_sight(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
     words = ("--cache", cache, "--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
     done = sparsteer("train", *words, "--eval-every", 20)
-    assert ", held-out FVU " in done.err.splitlines()[-1]
+    assert ", held-out 0." in done.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
