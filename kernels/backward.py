@@ -96,8 +96,8 @@ def _segments_kernel(
                 total2 += tl.sum(rows * weights[:, None], 0)
         split = n_items > 1
         target = tl.where(split, tl.load(splits_ptr + latent) + part, latent).to(tl.int64)
-        whole_row = in_row & (n_items == 1)
-        part_row = in_row & split
+        whole_row = columns < tl.where(split, 0, D)
+        part_row = columns < tl.where(split, D, 0)
         at = target * D + columns
         tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=whole_row)
         tl.store(partial_ptr + at, total, mask=part_row)
