@@ -35,6 +35,7 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
     seconds = time.perf_counter() - started
     rows = (
         ("rows", count(values["rows"]), f"activations of {values['model']} at {values['site']}"),
+        ("outliers", count(values["outliers"]), "rows more, left out for their outlying norm"),
         ("latents", count(values["n_latents"]), f"{count(values['never_fired'])} never fired"),
         ("examples", count(values["examples"]), "top ones of each latent, and as many random ones"),
         ("time", duration(seconds), "of this command"),

@@ -28,7 +28,7 @@ from .parquet import write_columns
 from .statistics import LatentStatistics
 from .tables import ExampleTable
 from .vocabulary import load_tokenizer, token_bytes
-from .windows import pieces
+from .windows import norm_bound, pieces
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Told after each piece: rows done, rows in all, figures (none)."""
@@ -50,7 +50,7 @@ def build_index(
         report: progress, after every 8,192 rows or so.
 
     Returns:
-        index (its folder), rows, n_latents, never_fired, and what the manifest holds.
+        index (its folder), never_fired (latents), and what the manifest holds: rows, n_latents, ...
 
     Raises:
         InputError: run, cache and language model do not belong together.
@@ -60,20 +60,24 @@ def build_index(
     sae = SparseAutoencoder.load(Path(config.run) / "sae").to(device)
     cache = ActivationCache(config.cache)
     site = _fitting_site(sae, cache, config)
-    shards = _first_shards(cache, config.rows)
     # Before the pass, so that a model that is missing or another one is found at once.
     tokens, best = _read_language_model(sae, cache, config, model, say)
-    collected = _collect(sae, cache, shards, site, config, device, report)
+    collected = _collect(sae, cache, site, config, report)
     best["neighbour"] = decoder_neighbours(sae.W_dec, config.neighbours)
-    edges, counts_FH = collected.statistics.histogram()
-    arrays: dict[str, Tensor] = {"histogram": counts_FH}
-    arrays |= _example_arrays("top", collected.top) | _example_arrays("random", collected.random)
-    for name, (numbers, values) in best.items():
-        arrays |= {f"{name}_numbers": numbers, f"{name}_values": values}
-    n_rows = sum(entry.rows for entry in shards)
+    statistics = collected.statistics
+    edges, counts_FH = statistics.histogram()
+    arrays = {
+        "histogram": counts_FH,
+        **_example_arrays("top", collected.top),
+        **_example_arrays("random", collected.random),
+        **{f"{name}_numbers": numbers for name, (numbers, _) in best.items()},
+        **{f"{name}_values": values for name, (_, values) in best.items()},
+    }
     manifest = {
         **_identity(sae, cache, site),
-        "rows": n_rows,
+        "rows": statistics.n_rows,
+        "outliers": sum(e.rows for e in _first_shards(cache, config.rows)) - statistics.n_rows,
+        "outlier_norm": config.outlier_norm,
         "n_latents": sae.config.n_latents,
         "examples": config.examples,
         "before": config.before,
@@ -88,22 +92,21 @@ def build_index(
     with atomic_folder(folder) as temporary:
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array.cpu().numpy(), allow_pickle=False)
-        write_columns(temporary / STATISTICS, _statistics(collected.statistics, n_rows))
+        write_columns(temporary / STATISTICS, _statistics(statistics))
         write_columns(temporary / VOCABULARY, {"bytes": tokens})
         write_json(temporary / MANIFEST, manifest)
-    never_fired = int((collected.statistics.fired == 0).sum())
-    return {"index": str(folder), "never_fired": never_fired, **manifest}
+    return {"index": str(folder), "never_fired": int((statistics.fired == 0).sum()), **manifest}
 
 
 def _collect(
     sae: SparseAutoencoder,
     cache: ActivationCache,
-    shards: list[ShardEntry],
     site: str,
     config: BuildConfig,
-    device: str,
     report: Report,
 ) -> Collected:
+    shards = _first_shards(cache, config.rows)
+    device = str(sae.W_dec.device)
     total = sum(entry.rows for entry in shards)
     done = 0
 
@@ -112,9 +115,10 @@ def _collect(
         done += n_rows
         report(done, total, {})
 
+    bound = norm_bound(cache, shards[0], site, config.outlier_norm)
     return collect(
         sae,
-        pieces(cache, shards, site, ROWS_AT_ONCE, device),
+        pieces(cache, shards, site, rows_at_once=ROWS_AT_ONCE, bound=bound, device=device),
         examples=config.examples,
         before=config.before,
         after=config.after,
@@ -202,10 +206,10 @@ def _example_arrays(kind: str, table: ExampleTable) -> dict[str, Tensor]:
     }
 
 
-def _statistics(statistics: LatentStatistics, n_rows: int) -> dict[str, np.ndarray]:
+def _statistics(statistics: LatentStatistics) -> dict[str, np.ndarray]:
     columns = {
         "fired": statistics.fired,
-        "density": statistics.fired.double() / n_rows,
+        "density": statistics.fired.double() / statistics.n_rows,
         "mean_activation": statistics.mean(),
         "median_activation": statistics.percentile(0.5),
         "p99_activation": statistics.percentile(0.99),

@@ -61,7 +61,7 @@ def collect(
     )
     for piece in pieces:
         activations = encoded(sae, piece)
-        collected.statistics.add(activations)
+        collected.statistics.add(activations, int(piece.kept.sum()))
         around = windows(piece, before, after)
         peaks = one_per_context(activations, piece.context)
         collected.top.offer(peaks, piece, around, activations)
@@ -73,14 +73,10 @@ def collect(
 
 
 def encoded(sae: SparseAutoencoder, piece: Piece) -> Activations:
-    """The nonzero codes of a piece."""
-    numbers_R = torch.arange(len(piece.rows_RD), device=piece.rows_RD.device)
+    """The nonzero codes of the rows of a piece that count."""
+    numbers_R = piece.kept.nonzero()[:, 0]
     parts = [
-        (numbers_B, sae.encode(rows_BD))
-        for numbers_B, rows_BD in zip(
-            torch.split(numbers_R, _ENCODED_AT_ONCE),
-            torch.split(piece.rows_RD, _ENCODED_AT_ONCE),
-            strict=True,
-        )
+        (numbers_B, sae.encode(piece.rows_RD[numbers_B]))
+        for numbers_B in torch.split(numbers_R, _ENCODED_AT_ONCE)
     ]
     return Activations(parts, len(piece.rows_RD))

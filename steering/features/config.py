@@ -45,6 +45,10 @@ class BuildConfig:
     """Tokens whose logit the latent raises most to keep of each latent, and as many that it lowers;
     with 0 only the tokenizer of the language model is loaded."""
 
+    outlier_norm: float = 5.0
+    """Leave out rows whose norm is more than so many times the median: attention sinks beyond the
+    usual places, which would pass for the largest activations of many latents. 0 keeps all."""
+
     rows: int | None = None
     """Read whole shards of the cache only until there are so many rows; by default all."""
 
@@ -58,6 +62,7 @@ class BuildConfig:
         require_positive_integer("examples", self.examples)
         for name in ("before", "after", "neighbours", "promoted", "seed"):
             require_at_least_0(name, getattr(self, name))
+        require_in_range("outlier_norm", self.outlier_norm, low=0.0, high=1e9)
         if self.rows is not None:
             require_positive_integer("rows", self.rows)
 

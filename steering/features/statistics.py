@@ -20,19 +20,22 @@ class LatentStatistics:
     activations count in the end bins. 3.6 kB a latent.
 
     Attributes:
+        n_rows: rows counted, whether a latent fired on them or not.
         fired: int64 [F], rows on which the latent fired.  total: float64 [F], sum of activations.
         largest: float32 [F].
     """
 
     def __init__(self, n_latents: int, device: str) -> None:
         n_bins = (_HIGHEST_OCTAVE - _LOWEST_OCTAVE) << _FINE_BITS
+        self.n_rows = 0
         self.fired = torch.zeros(n_latents, dtype=torch.int64, device=device)
         self.total = torch.zeros(n_latents, dtype=torch.float64, device=device)
         self.largest = torch.zeros(n_latents, device=device)
         self._fine_FB = torch.zeros(n_latents, n_bins, dtype=torch.int32, device=device)
 
-    def add(self, activations: Activations) -> None:
-        """Count the activations of more rows."""
+    def add(self, activations: Activations, n_rows: int) -> None:
+        """Count the activations of `n_rows` more rows."""
+        self.n_rows += n_rows
         n_latents, n_bins = self._fine_FB.shape
         latents, values = activations.latents, activations.values
         counts_F = torch.bincount(latents, minlength=n_latents)

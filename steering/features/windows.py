@@ -3,12 +3,13 @@
 Everything is looked up by stored token ids and columns; no text is tokenised again.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...kernels.codes import Codes
@@ -38,14 +39,40 @@ class Piece:
     doc: Int[Tensor, "R"]
     position: Int[Tensor, "R"]
     """int64: the row's token position in its document."""
+    kept: Bool[Tensor, "R"]
+    """Which rows count; the others have an outlying norm."""
     has_bos: bool
     """Whether column 0 of every context is BOS."""
 
 
+def norm_bound(cache: ActivationCache, entry: ShardEntry, site: str, times: float) -> float:
+    """`times` the median norm of a shard's rows; no bound (infinity) if `times` is 0.
+
+    Raises:
+        InputError: the shard's content is not what was written.
+    """
+    if not times:
+        return math.inf
+    rows_ND = cache.shard(entry).stored(site).restored()
+    return times * float(_norms(rows_ND).median())
+
+
 def pieces(
-    cache: ActivationCache, shards: list[ShardEntry], site: str, rows_at_once: int, device: str
+    cache: ActivationCache,
+    shards: list[ShardEntry],
+    site: str,
+    *,
+    rows_at_once: int,
+    bound: float,
+    device: str,
 ) -> Iterator[Piece]:
     """Read shards in order as pieces of whole contexts with about `rows_at_once` rows.
+
+    Args:
+        cache, shards, site: what to read.
+        rows_at_once: most rows of a piece, unless a single context has more.
+        bound: rows with a larger norm do not count.
+        device: where the tensors are put.
 
     Raises:
         InputError: a shard's content is not what was written.
@@ -70,10 +97,15 @@ def pieces(
                 contexts=contexts_CL[first:last].long().to(device),
                 lengths=lengths_C[first:last].long().to(device),
                 context=(context_N[begin:end] - first).to(device),
+                kept=_norms(rows_RD) <= bound,
                 has_bos=entry.left_out["bos"] > 0,
                 **{name: column_N[begin:end].to(device) for name, column_N in columns.items()},
             )
         first_row += entry.rows
+
+
+def _norms(rows_RD: Float[Tensor, "R D"]) -> Float[Tensor, "R"]:
+    return rows_RD.square().sum(1).sqrt()
 
 
 def _context_ranges(starts_C: Int[Tensor, "C1"], rows_at_once: int) -> Iterator[tuple[int, int]]:

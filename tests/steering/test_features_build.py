@@ -1,6 +1,7 @@
 """The index against the cache read again in full: every statistic, every example, every token."""
 
 import json
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,14 @@ from sparsteer.steering.features import (
 )
 from sparsteer.steering.features.collect import Collected, collect
 from sparsteer.steering.features.tables import ExampleTable
-from sparsteer.steering.features.windows import Activations, pieces, windows
+from sparsteer.steering.features.windows import Activations, norm_bound, pieces, windows
 from sparsteer.training.cache import ActivationCache
 from sparsteer.training.config import CacheConfig
 from sparsteer.training.harvest import cache_activations
 
 N_LATENTS, EXAMPLES, BEFORE, AFTER = 40, 5, 6, 3
 LENGTH = 24
+OUTLIER_NORM = 1.3
 SITE = "blocks.1.hook_resid_post"
 
 
@@ -37,7 +39,7 @@ def documents() -> list[str]:
     generator = np.random.default_rng(1)
     words = ["sun", "Mond", "été", "☃", "\n", "🎉", "a", "\x1b[31m", "\u202e", "zz zz"]
     random = [" ".join(generator.choice(words, size=generator.integers(1, 25))) for _ in range(70)]
-    return [*random, "the same boilerplate", *random[:20], "the same boilerplate", "", "x"]
+    return [*random, "the same boilerplate", *random[:40], "the same boilerplate", "", "x"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Setup:
             "examples": EXAMPLES,
             "before": BEFORE,
             "after": AFTER,
+            "outlier_norm": OUTLIER_NORM,
             "neighbours": 4,
             "promoted": 3,
             "device": "cpu",
@@ -126,6 +129,8 @@ class Dense:
     """The whole cache in full: dense codes, and every row's place."""
 
     codes_NF: Tensor
+    """Zero in rows of an outlying norm, which do not count."""
+    counted: int
     rows: list[Row]
     lengths: dict[tuple[str, int], int]
 
@@ -134,17 +139,23 @@ def read_all(setup: Setup) -> Dense:
     cache = ActivationCache(setup.cache)
     sae = SparseAutoencoder.load(setup.run / "sae")
     codes: list[Tensor] = []
+    norms: list[Tensor] = []
     rows: list[Row] = []
     lengths: dict[tuple[str, int], int] = {}
     for entry in cache.manifest.shards:
         shard = cache.shard(entry)
-        codes.append(sae.encode(shard.stored(SITE).restored()).dense(N_LATENTS).detach())
+        acts_ND = shard.stored(SITE).restored()
+        norms.append(acts_ND.square().sum(1).sqrt())
+        codes.append(sae.encode(acts_ND).dense(N_LATENTS).detach())
         columns = [shard.tensor(name) for name in ("doc", "position", "context", "offset")]
         for doc, position, context, offset in zip(*columns, strict=True):
             rows.append(Row(int(doc), int(position), (entry.file, int(context)), int(offset)))
         for context, length in enumerate(shard.tensor("lengths")):
             lengths[entry.file, context] = int(length)
-    return Dense(torch.cat(codes), rows, lengths)
+    # The median is that of the first shard, so that one pass is enough.
+    counts_N = torch.cat(norms) <= OUTLIER_NORM * norms[0].median()
+    codes_NF = torch.cat(codes) * counts_N[:, None]
+    return Dense(codes_NF, int(counts_N.sum()), rows, lengths)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +188,7 @@ def test_the_cache_has_what_makes_it_hard(dense: Dense, setup: Setup) -> None:
     assert max(map(len, of_context.values())) > 2, "several documents in a context"
     assert max(map(len, of_document.values())) > 2, "several contexts of a document"
     assert max(Counter(setup.texts).values()) > 1
+    assert 20 < len(dense.rows) - dense.counted < len(dense.rows) / 4, "outliers"
     fired = (dense.codes_NF > 0).sum(0)
     assert fired[7] == 0 and 0 < int(fired[fired > 0].min()) and int(fired.max()) > 50
 
@@ -186,7 +198,7 @@ def test_statistics(index: FeatureIndex, dense: Dense) -> None:
         feature = index.feature(number)
         values = np.sort(dense.codes_NF[:, number][dense.codes_NF[:, number] > 0].numpy())
         assert feature.fired == len(values)
-        assert feature.density == pytest.approx(len(values) / len(dense.rows), rel=1e-12)
+        assert feature.density == pytest.approx(len(values) / dense.counted, rel=1e-12)
         if not len(values):
             assert feature.mean_activation == feature.max_activation == 0
             assert feature.p99_activation == feature.median_activation == 0
@@ -341,7 +353,9 @@ def test_pieces_change_nothing(setup: Setup, rows_at_once: int) -> None:
     sae = SparseAutoencoder.load(setup.run / "sae").double()
 
     def run(rows: int) -> Collected:
-        parts = pieces(cache, list(cache.manifest.shards[-4:]), SITE, rows, "cpu")
+        shards = list(cache.manifest.shards[-4:])
+        bound = norm_bound(cache, shards[0], SITE, OUTLIER_NORM)
+        parts = pieces(cache, shards, SITE, rows_at_once=rows, bound=bound, device="cpu")
         return collect(sae, parts, examples=EXAMPLES, before=BEFORE, after=AFTER, seed=3)
 
     ours, other = run(rows_at_once), run(150)
@@ -354,10 +368,11 @@ def test_pieces_change_nothing(setup: Setup, rows_at_once: int) -> None:
 def test_pieces_cover_the_cache_once(setup: Setup) -> None:
     cache = ActivationCache(setup.cache)
     n_rows = 0
-    for piece in pieces(cache, list(cache.manifest.shards), SITE, 100, "cpu"):
+    shards = list(cache.manifest.shards)
+    for piece in pieces(cache, shards, SITE, rows_at_once=100, bound=math.inf, device="cpu"):
         assert piece.first_row == n_rows
         n_rows += len(piece.rows_RD)
-        assert len(piece.rows_RD) <= 100
+        assert len(piece.rows_RD) <= 100 and piece.kept.all()
         assert torch.equal(
             windows(piece, 0, 0).tokens[:, 0], piece.contexts[piece.context, piece.offset]
         )
@@ -424,16 +439,30 @@ def test_promoted_tokens_can_be_left_out(
     assert feature.promoted is None and feature.suppressed is None
 
 
+def test_outliers_are_counted(
+    setup: Setup, dense: Dense, tmp_path: Path, tiny_model: LanguageModel
+) -> None:
+    setup = copied(setup, tmp_path)
+    values = build_index(setup.config(promoted=0), model=tiny_model)
+    assert values["rows"] == dense.counted
+    assert values["outliers"] == len(dense.rows) - dense.counted
+    values = build_index(setup.config(promoted=0, outlier_norm=0.0), model=tiny_model)
+    assert (values["rows"], values["outliers"]) == (len(dense.rows), 0)
+
+
 def test_rows_limit_the_shards(setup: Setup, tmp_path: Path, tiny_model: LanguageModel) -> None:
     setup = copied(setup, tmp_path)
     shards = ActivationCache(setup.cache).manifest.shards
     values = build_index(setup.config(rows=shards[0].rows + 1), model=tiny_model)
-    assert values["rows"] == shards[0].rows + shards[1].rows
+    assert values["rows"] + values["outliers"] == shards[0].rows + shards[1].rows
     done: list[tuple[int, int]] = []
     values = build_index(
         setup.config(rows=1), model=tiny_model, report=lambda d, total, _: done.append((d, total))
     )
-    assert values["rows"] == shards[0].rows and done[-1] == (shards[0].rows, shards[0].rows)
+    assert values["rows"] + values["outliers"] == shards[0].rows and done[-1] == (
+        shards[0].rows,
+        shards[0].rows,
+    )
     assert values["never_fired"] == sum(
         FeatureIndex(setup.run).feature(n).fired == 0 for n in range(N_LATENTS)
     )

@@ -204,6 +204,7 @@ def test_a_feature_as_json(run: Path) -> None:
         ({"examples": 0}, "examples is 0"),
         ({"before": -1}, "before is -1"),
         ({"rows": 0}, "rows is 0"),
+        ({"outlier_norm": -1.0}, "outlier_norm is -1"),
     ],
 )
 def test_settings_are_checked(changes: dict[str, Any], message: str) -> None:

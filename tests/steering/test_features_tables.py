@@ -31,6 +31,7 @@ def piece_of(tokens_CL: Tensor, first_row: int) -> Piece:
         offset=offset,
         doc=context + first_row,
         position=offset - 1,
+        kept=torch.ones_like(offset, dtype=torch.bool),
         has_bos=True,
     )
 
