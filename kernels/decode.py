@@ -200,8 +200,7 @@ def decode(
         raise ValueError(f"b_dec has width {b_dec.shape[0]}, but W_dec has {W_dec.shape[1]}")
     leading, n_slots = codes.indices.shape[:-1], codes.indices.shape[-1]
     slots = codes.indices.reshape(-1, n_slots), codes.values.reshape(-1, n_slots)
-    x_hat_BD = cast(Tensor, _SparseDecode.apply(*slots, W_dec))  # pyright: ignore[reportUnknownMemberType] - autograd.Function is untyped
-    return x_hat_BD.view(*leading, W_dec.shape[1]) + b_dec
+    return _decode_op(*slots, W_dec).view(*leading, W_dec.shape[1]) + b_dec
 
 
 class Reconstruction(NamedTuple):
@@ -260,24 +259,48 @@ def weighted_rows(
     )
 
 
-class _SparseDecode(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, indices_BM: Tensor, values_BM: Tensor, W_dec_FD: Tensor) -> Tensor:
-        ctx.save_for_backward(indices_BM, values_BM, W_dec_FD)
-        return weighted_rows(indices_BM, values_BM, W_dec_FD)
+@torch.library.custom_op("sparsteer::decode", mutates_args=())
+def _decode_op(indices: Tensor, values: Tensor, W_dec: Tensor) -> Tensor:
+    return weighted_rows(indices, values, W_dec)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
-        ctx: Any, grad_BD: Tensor
-    ) -> tuple[None, Tensor | None, Tensor | None]:
-        indices_BM, values_BM, W_dec_FD = ctx.saved_tensors
-        grad_values_BM = grad_W_FD = None
-        if ctx.needs_input_grad[1]:
-            grad_values_BM = gathered_dots(indices_BM, grad_BD, W_dec_FD)
-        if ctx.needs_input_grad[2]:
-            grad_W_FD = weight_gradient(indices_BM, values_BM, grad_BD, len(W_dec_FD))
-        return None, grad_values_BM, grad_W_FD
+
+@_decode_op.register_fake  # pyright: ignore[reportUnknownMemberType] - untyped
+def _(indices: Tensor, values: Tensor, W_dec: Tensor) -> Tensor:
+    return values.new_empty(indices.shape[0], W_dec.shape[1])
+
+
+@torch.library.custom_op("sparsteer::decode_backward", mutates_args=())
+def _decode_backward_op(
+    grad: Tensor, indices: Tensor, values: Tensor, W_dec: Tensor, for_values: bool, for_W: bool
+) -> list[Tensor]:
+    """The gradients asked for, of the values first."""
+    gradients: list[Tensor] = []
+    if for_values:
+        gradients.append(gathered_dots(indices, grad, W_dec))
+    if for_W:
+        gradients.append(weight_gradient(indices, values, grad, len(W_dec)))
+    return gradients
+
+
+@_decode_backward_op.register_fake  # pyright: ignore[reportUnknownMemberType] - untyped
+def _(
+    grad: Tensor, indices: Tensor, values: Tensor, W_dec: Tensor, for_values: bool, for_W: bool
+) -> list[Tensor]:
+    shapes = [values.shape] * for_values + [W_dec.shape] * for_W
+    return [grad.new_empty(shape) for shape in shapes]
+
+
+def _decode_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _decode_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    _, for_values, for_W = ctx.needs_input_grad
+    gradients = _decode_backward_op(grad, *ctx.saved_tensors, for_values, for_W)
+    return None, gradients.pop(0) if for_values else None, gradients.pop() if for_W else None
+
+
+_decode_op.register_autograd(_decode_backward, setup_context=_decode_context)  # pyright: ignore[reportUnknownMemberType] - untyped
 
 
 class _DecodeMSE(torch.autograd.Function):

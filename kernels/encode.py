@@ -30,8 +30,6 @@ _PRE_ACTIVATIONS_AT_ONCE_ON_GPU = 1 << 27
 
 Selection = Callable[[Tensor, Tensor], Codes]
 """From a block's pre-activations [b, F] and centred rows [b, D] to the block's codes."""
-Encoding = Callable[[Tensor, Tensor, Tensor, Tensor], Codes]
-"""From x, b_dec, W_enc and b_enc to the codes, without a gradient."""
 
 
 def encode_topk(
@@ -58,20 +56,9 @@ def encode_topk(
         ValueError: k is not between 1 and F, or widths differ.
     """
 
-    def select(pre_BF: Tensor, _: Tensor) -> Codes:
-        return topk_select(pre_BF, k)
-
-    def encode(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor) -> Codes:
-        if 1 <= k <= len(W_enc) and fused_pays(x, len(W_enc), k):
-            codes, uncertain_B = fused_topk(x - b_dec, W_enc, b_enc, k)
-            rows = uncertain_B.nonzero()[:, 0]  # waits for the GPU
-            if len(rows):
-                again = _select_in_blocks(x[rows], b_dec, W_enc, b_enc, select)
-                codes.indices[rows], codes.values[rows] = again.indices, again.values
-            return codes
-        return _select_in_blocks(x, b_dec, W_enc, b_enc, select)
-
-    return _encode(x, b_dec, W_enc, b_enc, encode)
+    _require_widths(x, b_dec, W_enc)
+    values, indices = _encode_topk_op(x, b_dec, W_enc, b_enc, k)
+    return Codes(indices, values)
 
 
 def encode_top_afa(
@@ -100,23 +87,114 @@ def encode_top_afa(
     def select(pre_BF: Tensor, centred_BD: Tensor) -> Codes:
         return top_afa_select(pre_BF, decoder_norms, row_norms(centred_BD))
 
-    def encode(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor) -> Codes:
-        return _select_in_blocks(x, b_dec, W_enc, b_enc, select)
-
-    codes = _encode(x, b_dec, W_enc, b_enc, encode)
+    _require_widths(x, b_dec, W_enc)
+    slots = _SparseEncode.apply(x, b_dec, W_enc, b_enc, select)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    codes = Codes(*cast(tuple[Tensor, Tensor, Tensor], slots))
     return codes if max_active is None else joined([codes], x, max_active)
 
 
-def _encode(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, encode: Encoding) -> Codes:
+def _require_widths(x: Tensor, b_dec: Tensor, W_enc: Tensor) -> None:
     if not x.shape[-1] == W_enc.shape[1] == b_dec.shape[0]:
         raise ValueError(
             f"x has width {x.shape[-1]} and b_dec {b_dec.shape[0]}, but W_enc has {W_enc.shape[1]}"
         )
-    codes = _SparseEncode.apply(x, b_dec, W_enc, b_enc, encode)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
-    return Codes(*cast(tuple[Tensor, Tensor, Tensor | None], codes))
+
+
+@torch.library.custom_op("sparsteer::encode_topk", mutates_args=())
+def _encode_topk_op(
+    x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Values and indices of the codes."""
+
+    def select(pre_BF: Tensor, _: Tensor) -> Codes:
+        return topk_select(pre_BF, k)
+
+    if not (1 <= k <= len(W_enc) and fused_pays(x, len(W_enc), k)):
+        codes = _select_in_blocks(x, b_dec, W_enc, b_enc, select)
+        return codes.values, codes.indices
+    codes, uncertain_B = fused_topk(x - b_dec, W_enc, b_enc, k)
+    rows = uncertain_B.nonzero()[:, 0]  # waits for the GPU
+    if len(rows):
+        again = _select_in_blocks(x[rows], b_dec, W_enc, b_enc, select)
+        codes.indices[rows], codes.values[rows] = again.indices, again.values
+    return codes.values, codes.indices
+
+
+@_encode_topk_op.register_fake  # pyright: ignore[reportUnknownMemberType] - untyped
+def _(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    return x.new_empty(len(x), k), x.new_empty(len(x), k, dtype=torch.int64)
+
+
+@torch.library.custom_op("sparsteer::encode_backward", mutates_args=())
+def _encode_backward_op(
+    grad_values: Tensor,
+    x: Tensor,
+    b_dec: Tensor,
+    W_enc: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    for_x: bool,
+    for_W: bool,
+    for_biases: bool,
+) -> list[Tensor]:
+    """The gradients asked for: of x; of W_enc; of b_enc and b_dec."""
+    grad_pre_BM = grad_values.masked_fill(values <= 0, 0)
+    gradients: list[Tensor] = []
+    if for_x:
+        gradients.append(weighted_rows(indices, grad_pre_BM, W_enc))
+    if for_W:
+        grad_W, grad_b_enc = encoder_gradients(indices, grad_pre_BM, x - b_dec, len(W_enc))
+        gradients.append(grad_W)
+    else:
+        grad_b_enc = latent_sums(indices, grad_pre_BM, len(W_enc)) if for_biases else None
+    if for_biases and grad_b_enc is not None:
+        gradients += [grad_b_enc, -(grad_b_enc @ W_enc)]
+    return gradients
+
+
+@_encode_backward_op.register_fake  # pyright: ignore[reportUnknownMemberType] - untyped
+def _(
+    grad_values: Tensor,
+    x: Tensor,
+    b_dec: Tensor,
+    W_enc: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    for_x: bool,
+    for_W: bool,
+    for_biases: bool,
+) -> list[Tensor]:
+    shapes = [x.shape] * for_x + [W_enc.shape] * for_W
+    shapes += [W_enc.shape[:1], b_dec.shape] * for_biases
+    return [grad_values.new_empty(shape) for shape in shapes]
+
+
+def _encode_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, b_dec, W_enc = inputs[:3]
+    values, indices = output
+    ctx.save_for_backward(x, b_dec, W_enc, indices, values)
+
+
+def _encode_backward(
+    ctx: Any, grad_values: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    if grad_values is None:
+        grad_values = torch.zeros_like(ctx.saved_tensors[-1])
+    for_x, for_b_dec, for_W, for_b_enc, _ = ctx.needs_input_grad
+    for_biases = for_b_dec or for_b_enc
+    gradients = _encode_backward_op(grad_values, *ctx.saved_tensors, for_x, for_W, for_biases)
+    grad_x = gradients.pop(0) if for_x else None
+    grad_W = gradients.pop(0) if for_W else None
+    grad_b_enc, grad_b_dec = gradients if for_biases else (None, None)
+    return grad_x, grad_b_dec, grad_W, grad_b_enc, None
+
+
+_encode_topk_op.register_autograd(_encode_backward, setup_context=_encode_context)  # pyright: ignore[reportUnknownMemberType] - untyped
 
 
 class _SparseEncode(torch.autograd.Function):
+    """For selections whose width depends on the data, which custom operators do not describe."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -124,35 +202,19 @@ class _SparseEncode(torch.autograd.Function):
         b_dec_D: Tensor,
         W_enc_FD: Tensor,
         b_enc_F: Tensor,
-        encode: Encoding,
+        select: Selection,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        codes = encode(x_BD, b_dec_D, W_enc_FD, b_enc_F)
-        ctx.save_for_backward(x_BD, b_dec_D, W_enc_FD, codes.indices, codes.values)
-        ctx.mark_non_differentiable(codes.indices)
-        if codes.counts is not None:
-            ctx.mark_non_differentiable(codes.counts)
-        return codes.indices, codes.values, codes.counts
+        codes = _select_in_blocks(x_BD, b_dec_D, W_enc_FD, b_enc_F, select)
+        _encode_context(ctx, (x_BD, b_dec_D, W_enc_FD), (codes.values, codes.indices))
+        ctx.mark_non_differentiable(codes.indices, codes.counts)
+        return codes
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
         ctx: Any, *grads: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        x_BD, b_dec_D, W_enc_FD, indices_BM, values_BM = ctx.saved_tensors
-        grad_values_BM = torch.zeros_like(values_BM) if grads[1] is None else grads[1]
-        grad_pre_BM = grad_values_BM.masked_fill(values_BM <= 0, 0)
-        n_latents = len(W_enc_FD)
-        grad_x = grad_b_dec = grad_W = grad_b_enc = None
-        if ctx.needs_input_grad[0]:
-            grad_x = weighted_rows(indices_BM, grad_pre_BM, W_enc_FD)
-        if ctx.needs_input_grad[2]:
-            centred_BD = x_BD - b_dec_D
-            grad_W, grad_b_enc = encoder_gradients(indices_BM, grad_pre_BM, centred_BD, n_latents)
-        elif ctx.needs_input_grad[1] or ctx.needs_input_grad[3]:
-            grad_b_enc = latent_sums(indices_BM, grad_pre_BM, n_latents)
-        if ctx.needs_input_grad[1] and grad_b_enc is not None:
-            grad_b_dec = -(grad_b_enc @ W_enc_FD)
-        return grad_x, grad_b_dec, grad_W, grad_b_enc, None
+        return _encode_backward(ctx, grads[1], None)
 
 
 def _select_in_blocks(
