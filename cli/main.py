@@ -18,10 +18,11 @@ from typing import Any, NoReturn
 from ..sae.errors import InputError
 from ..sae.files import nearest
 from ..steering.config import GenerateConfig
+from ..steering.demo.config import DemoConfig
 from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from ..training.config import CacheConfig, EvalConfig, TrainConfig
-from . import cache, doctor, evaluate, features, fetch, generate, pick, selection, train
+from . import cache, demo, doctor, evaluate, features, fetch, generate, pick, selection, train
 from .arguments import Verb, parse, show_help, wants_help
 from .console import Terminal, write_json, write_report
 from .failures import sentence
@@ -32,6 +33,7 @@ VERBS: dict[str, Verb[Any]] = {
     "cache": Verb(config=CacheConfig, run=cache.run, resumes="from the last whole shard"),
     "train": Verb(config=TrainConfig, run=train.run, resumes="from the last checkpoint"),
     "eval": Verb(config=EvalConfig, run=evaluate.run, positional=("sae",)),
+    "demo": Verb(config=DemoConfig, run=demo.run, resumes="from where it was"),
     "features build": Verb(config=BuildConfig, run=features.build, positional=("run",)),
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features find": Verb(config=FindConfig, run=features.find, positional=("run",)),

@@ -1,0 +1,92 @@
+"""The documentation's commands are ones that the command accepts, and no verb goes unexplained."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sparsteer.cli.arguments import parse, wants_help
+from sparsteer.cli.main import VERBS, find_verb
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def fenced(page: Path) -> list[tuple[str, str]]:
+    """The kind and the text of every fenced block."""
+    return [(match["kind"], match["text"]) for match in FENCED.finditer(page.read_text())]
+
+
+def commands(page: Path) -> list[str]:
+    """The command lines of a page, without the prompt, lines that go on joined.
+
+    In a block with prompts, lines without one are output.
+    """
+    found: list[str] = []
+    for kind, text in fenced(page):
+        lines = text.replace("\\\n", " ").splitlines()
+        prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        if kind in ("", "sh", "bash", "console"):
+            found += prompted or lines
+    return [line for line in found if line.split()[:1] == ["sparsteer"]]
+
+
+def recipes() -> dict[str, str]:
+    """YAML blocks that begin with a comment of their file name."""
+    named = re.compile(r"# (\S+\.yaml)\n")
+    return {
+        match[1]: text
+        for page in PAGES
+        for kind, text in fenced(page)
+        if kind == "yaml" and (match := named.match(text))
+    }
+
+
+def words_of(line: str) -> list[str]:
+    """The words behind `sparsteer`, up to a comment or what the shell would do with the result."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    words = list(lexer)
+    operators = [place for place, word in enumerate(words) if set(word) <= set("|&;<>")]
+    return words[1 : min(operators, default=len(words))]
+
+
+LINES = [pytest.param(line, id=f"{page.name}: {line}") for page in PAGES for line in commands(page)]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_command_is_accepted(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in recipes().items():
+        Path(name).write_text(text)
+    words = words_of(line)
+    if words in (["--help"], ["--version"]):
+        return
+    name, rest = find_verb(words, VERBS)
+    if not wants_help(rest):
+        parse(f"sparsteer {name}", VERBS[name], rest)
+
+
+def test_there_are_commands_to_check() -> None:
+    found = {find_verb(words_of(line), VERBS)[0] for line in commands(ROOT / "docs" / "cli.md")}
+    assert found == set(VERBS)
+
+
+def test_every_verb_has_a_section() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text()
+    assert re.findall(r"^## sparsteer (.+)$", text, re.MULTILINE) == list(VERBS)
+
+
+def test_what_counts_as_a_command() -> None:
+    assert words_of("sparsteer doctor --json | jq .ok  # a comment") == ["doctor", "--json"]
+    assert words_of("sparsteer eval 'my run' > out.txt") == ["eval", "my run"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
