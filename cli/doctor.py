@@ -1,5 +1,6 @@
 """The verb `doctor`."""
 
+import importlib.metadata
 import importlib.util
 import platform
 import sys
@@ -8,10 +9,10 @@ from typing import Any
 
 from .console import Report, Terminal, size
 from .machine import (
-    REQUIRED,
     Problem,
     cache_space,
     devices,
+    extras,
     memory,
     network,
     packages,
@@ -34,18 +35,20 @@ def run(options: DoctorOptions, terminal: Terminal) -> Report:
     Every problem comes with its remedy. The exit status is 1 if something essential is broken.
     """
     problems: list[Problem] = []
-    found = packages(problems)
     values: dict[str, Any] = {
-        "sparsteer": found["sparsteer"],
+        "sparsteer": importlib.metadata.version("sparsteer"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": found,
+        "packages": packages(problems),
+        "extras": extras(),
     }
+    found = (f"{name} {version or 'missing'}" for name, version in values["packages"].items())
     lines = [
-        f"sparsteer {found['sparsteer']}, Python {values['python']}, {values['platform']}",
-        "packages  " + ", ".join(f"{name} {found[name] or 'missing'}" for name in REQUIRED),
+        f"sparsteer {values['sparsteer']}, Python {values['python']}, {values['platform']}",
+        f"packages  {', '.join(found)}",
+        *_optional(values["extras"]),
     ]
-    if found["torch"]:
+    if importlib.util.find_spec("torch"):
         values |= _hardware(problems, lines)
     values |= _storage(problems, lines)
     if options.network:
@@ -58,6 +61,18 @@ def run(options: DoctorOptions, terminal: Terminal) -> Report:
     lines += [f"problem   {problem.what}: {problem.remedy}" for problem in problems]
     lines.append(_verdict(problems, broken))
     return Report(values=values, shown=lines, status=int(broken))
+
+
+def _optional(extras: dict[str, list[str]]) -> list[str]:
+    """Which optional parts are there, and how to get the others."""
+    here = [name for name, missing in extras.items() if not missing]
+    lines = [f"extras    {', '.join(here) or 'none'}"]
+    lines += [
+        f"          without {', '.join(missing)}: pip install 'sparsteer[{name}]'"
+        for name, missing in extras.items()
+        if missing
+    ]
+    return lines
 
 
 def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:

@@ -7,27 +7,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-REQUIRED = (
-    "torch",
-    "triton",
-    "transformer-lens",
-    "transformers",
-    "datasets",
-    "einops",
-    "gguf",
-    "jaxtyping",
-    "numpy",
-    "pyyaml",
-    "rich",
-    "safetensors",
-    "tyro",
-    "wandb",
-)
-"""The packages that sparsteer stands on."""
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
-_OPTIONAL = ("matplotlib", "alt-profanity-check", "fastapi", "uvicorn")
 _LEAST_DISK = 2e9
 _LEAST_MEMORY = 2e9
 _NETWORK_SECONDS = 20
@@ -44,20 +28,40 @@ class Problem:
 
 
 def packages(problems: list[Problem]) -> dict[str, str | None]:
-    """Versions of the packages, None for one that is missing; too old or missing is a problem."""
-    from packaging.requirements import Requirement
+    """Versions of the packages that sparsteer needs, None for one that is missing.
 
-    found = {name: _version(name) for name in ("sparsteer", *REQUIRED, *_OPTIONAL)}
-    for text in importlib.metadata.requires("sparsteer") or ():
-        needed = Requirement(text)
-        if needed.marker and not needed.marker.evaluate({"extra": ""}):
+    A package that is missing or too old is a problem.
+    """
+    found: dict[str, str | None] = {}
+    for needed in _requirements():
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        version = _version(needed.name)
+        version = found[needed.name] = _version(needed.name)
         if version is None or not needed.specifier.contains(version, prereleases=True):
             state = "is missing" if version is None else f"is {version}, too old"
             remedy = f'pip install "{needed.name}{needed.specifier}"'
             problems.append(Problem(f"{needed.name} {state}", remedy, needed.name != "triton"))
     return found
+
+
+def extras() -> dict[str, list[str]]:
+    """The optional parts of sparsteer, each with those of its packages that are missing."""
+    metadata = importlib.metadata.metadata("sparsteer")
+    missing: dict[str, list[str]] = {name: [] for name in metadata.get_all("Provides-Extra") or ()}
+    for needed in _requirements():
+        if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+            continue
+        for name, packages in missing.items():
+            if needed.marker.evaluate({"extra": name}) and _version(needed.name) is None:
+                packages.append(needed.name)
+    return missing
+
+
+def _requirements() -> "list[Requirement]":
+    """Of the installed sparsteer, those of its optional parts included."""
+    from packaging.requirements import Requirement
+
+    return [Requirement(text) for text in importlib.metadata.requires("sparsteer") or ()]
 
 
 def devices(problems: list[Problem]) -> list[dict[str, Any]]:

@@ -75,6 +75,19 @@ def test_missing_and_old_packages(
         assert problem["remedy"] == f'pip install "{requirement}"'
 
 
+def test_optional_parts_that_are_not_there(
+    sparsteer: Sparsteer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ["torch", "no-such-package; extra == 'plots'", "numpy; extra == 'eval'"]
+    monkeypatch.setattr(importlib.metadata, "requires", answering(wanted))
+    done = sparsteer("doctor")
+    assert done.status == 0
+    assert "without no-such-package: pip install 'sparsteer[plots]'" in done.out
+    values = sparsteer("doctor", "--json").values
+    assert (values["extras"]["plots"], values["extras"]["eval"]) == (["no-such-package"], [])
+    assert values["packages"].keys() == {"torch"}
+
+
 def test_a_broken_torch_is_said(sparsteer: Sparsteer, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: object, x: object) -> None:
         raise RuntimeError("undefined symbol: cblas\nmore")
