@@ -43,7 +43,7 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
     shown = (
         f"the feature index lies in {values['index']}",
         table(*rows),
-        next_command("features show", config.run, "N"),
+        next_command("features", "show", config.run, "N"),
     )
     return Report(values={**values, "seconds": seconds}, shown=shown)
 
@@ -88,7 +88,7 @@ def find(config: FindConfig, terminal: Terminal) -> Report:
         f"in at least {share(config.min_firing)} of the positive texts:",
         _found_table(values, _index_of(config.run, values["sae"])),
         *_found_context(values),
-        next_command("features show", config.run, str(best)),
+        next_command("features", "show", config.run, str(best)),
     )
     return Report(values=values, shown=shown)
 

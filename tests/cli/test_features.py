@@ -101,6 +101,7 @@ def test_find(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path) -> N
     text = sparsteer(*words, tmp_path / "n.txt", "--top", 3).out
     for feature in features:
         assert f"{feature['auroc_mean']:.3f}" in text
+    assert f"next: sparsteer features show {run} {features[0]['feature']}" in text
     assert "length alone: AUROC" in text and "chance alone" in text
     assert "fires most on" not in text, "there is no index yet"
     assert sparsteer("features", "build", run, "--cache", cache).status == 0

@@ -68,6 +68,21 @@ def test_tokens_of_a_sentencepiece_model() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
+def test_the_default_vocabulary(default_model: LanguageModel) -> None:
+    vocabulary = Vocabulary(token_bytes(default_model.tokenizer))
+    for text in (
+        "Hello 🎉 naïve\n\tдом \u202e",
+        "中文 and 한국어",
+        " ".join(map(chr, range(32, 999))),
+    ):
+        ids = default_model.tokenize(text)
+        assert len(ids) < len(text.encode()), "tokens of several bytes"
+        assert "".join(vocabulary.texts(ids)) == text
+    assert default_model.bos_id is not None
+    assert vocabulary.texts([default_model.bos_id]) == ["<|im_start|>"]
+
+
 def test_the_tokenizer_loads_without_the_model(
     tiny_model: LanguageModel, vocabulary: Vocabulary
 ) -> None:
