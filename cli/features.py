@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..steering.features.config import BuildConfig, FindConfig, ShowConfig
@@ -79,14 +80,18 @@ def find(config: FindConfig, terminal: Terminal) -> Report:
     RUN is the folder of a run. If it has a feature index, the tokens on which each feature fires
     most are shown beside it.
     """
+    from ..steering.features.index import FeatureIndex
+    from ..steering.features.layout import FOLDER
     from ..steering.features.search import find as find_in_files
 
+    # Before the work, so that an index of another autoencoder is found at once.
+    index = FeatureIndex.of_run(config.run) if (Path(config.run) / FOLDER).exists() else None
     values = find_in_files(config, say=terminal.say)
     best = values["features"][0]["feature"] if values["features"] else "N"
     shown = (
         f"features of {config.run} by {config.rank_by}, of {count(values['considered'])} that fire "
         f"in at least {share(config.min_firing)} of the positive texts:",
-        _found_table(values, _index_of(config.run, values["sae"])),
+        _found_table(values, index),
         *_found_context(values),
         next_command("features", "show", config.run, str(best)),
     )
@@ -155,16 +160,6 @@ def _example(example: "Example", most: float) -> "Text":
         else:
             line.append(visible(text), style)
     return line
-
-
-def _index_of(run: str, sae: str) -> "FeatureIndex | None":
-    """The index of the run; None if none has been built yet."""
-    from pathlib import Path
-
-    from ..steering.features.index import FeatureIndex
-    from ..steering.features.layout import FOLDER
-
-    return FeatureIndex(run, sae=sae) if (Path(run) / FOLDER).exists() else None
 
 
 def _found_table(values: dict[str, Any], index: "FeatureIndex | None") -> "RenderableType":

@@ -157,3 +157,6 @@ def test_an_index_or_picks_of_another_autoencoder(
     SparseAutoencoder(TopKConfig(32, 48, 4), seed=9).save(run / "sae")
     assert "another autoencoder" in sparsteer("features", "show", run, 1).error
     assert "another autoencoder" in sparsteer("pick", run, "list").error
+    (run / "p.txt").write_text("some words")
+    words = ("features", "find", run, "--positive", run / "p.txt", "--negative", run / "p.txt")
+    assert "another autoencoder" in sparsteer(*words).error

@@ -72,7 +72,7 @@ def test_tokens_of_a_sentencepiece_model() -> None:
 def test_the_default_vocabulary(default_model: LanguageModel) -> None:
     vocabulary = Vocabulary(token_bytes(default_model.tokenizer))
     for text in (
-        "Hello 🎉 naïve\n\tдом \u202e",
+        "Hello 🎉 naïve\n\tжизнь \u202e",
         "中文 and 한국어",
         " ".join(map(chr, range(32, 999))),
     ):
