@@ -43,7 +43,8 @@ def density(known: Known) -> Html:
     ]
     text = (
         "Each latent is counted at how often it fires. A healthy sparse dictionary is a hump well "
-        "left of the grey band: latents that fire rarely can be about something."
+        "left of the grey band: latents that fire rarely can be about something. The bars next to "
+        "“never” are latents that fired once or a few times in all."
     )
     return tag(
         "section",
@@ -68,10 +69,10 @@ def language_model(known: Known) -> Html:
         for name in ACTIVATIONS
     )
     text = (
-        "The activation is replaced at every token but the first two of a context, and the model "
-        f"goes on from there: {one['contexts']:,} held-out contexts, {one['tokens']:,} predicted "
-        "tokens. A nat more of loss means that the model gives the right token e (2.7) times less "
-        "probability. Against the mean row in place of zeros, a fairer yardstick, the loss "
+        "The activation is replaced at every token (but a context's first two and separators), and "
+        f"the model goes on from there: {one['contexts']:,} held-out contexts, {one['tokens']:,} "
+        "predicted tokens. A nat more of loss means that the model gives the right token e (2.7) "
+        "times less probability. Against the mean row in place of zeros, a fairer yardstick, the loss "
         f"recovered is {against_mean}."
     )
     caption = (
@@ -103,9 +104,10 @@ def epsilon(known: Known) -> Html:
             "The published constant c counts all latents but one "
             f"({known.measures['topk']['n_latents'] - 1:,}); only the active ones can overlap on a "
             "row, so c = L0 gives a bound that is tighter and as true. Both are medians over the "
-            "held-out rows, b_dec counting as one more latent. A bound near 0 does not say that "
-            "latents are at right angles, and part of the difference in length is reconstruction "
-            "error, not overlap: read it beside FVU. (arXiv 2503.24277)",
+            "held-out rows, b_dec counting as one more latent. Three cautions. Top-AFA picks its "
+            "latents so that the lengths agree, so its bound is near 0 by construction. A bound "
+            "near 0 does not say that latents are at right angles. And part of the difference is "
+            "reconstruction error, not overlap: read it beside FVU. (arXiv 2503.24277)",
         ),
     )
 

@@ -48,7 +48,7 @@ class DemoConfig:
     batch_size: int = 1024
     """Rows of one training step."""
 
-    contexts: int = 32
+    contexts: int = 16
     """Held-out contexts for the loss of the model with an autoencoder spliced in."""
 
     seed: int = 0

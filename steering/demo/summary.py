@@ -111,7 +111,8 @@ def numbers(known: Known) -> Html:
         row(
             "ε-LBO (all latents)",
             lambda a: _small(measures[a]["epsilon_lbo"]),
-            "Lower bound on the overlap of two latents, as published; explained below.",
+            "Lower bound on the overlap of two latents, as published; explained below. For top-AFA "
+            "near 0 by construction.",
         ),
         row(
             "ε-LBO (active latents)",
@@ -166,7 +167,7 @@ def _at_different_l0(fvus: str, afa_has_more: bool, afa_has_lower_fvu: bool) -> 
     unmatched = "They are not at matched L0, so neither FVU nor loss recovered ranks the methods: "
     if afa_has_more == afa_has_lower_fvu:
         return (
-            f"{unmatched}the one with more latents has the lower FVU ({fvus}), as with any method. "
+            f"{unmatched}the one with more latents has the lower FVU ({fvus}), as expected of any. "
             "Judge each FVU at its own L0."
         )
     sparser, other = ("top-k", "top-AFA") if afa_has_more else ("top-AFA", "top-k")

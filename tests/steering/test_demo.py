@@ -4,6 +4,9 @@ import dataclasses
 import json
 import random
 import re
+import resource
+import subprocess
+import sys
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sparsteer.sae import InputError
 from sparsteer.steering.demo.config import ACTIVATIONS, DemoConfig
 from sparsteer.steering.demo.markup import Html, tag
 from sparsteer.steering.demo.pipeline import STAGES, run_demo
@@ -328,3 +332,85 @@ def test_the_whole_chain_then_everything_reused_and_only_what_changed_again(
     assert third["saes"]["topk"]["fvu"] == first["saes"]["topk"]["fvu"]
     assert third["saes"]["topk"]["loss_recovered"] != first["saes"]["topk"]["loss_recovered"]
     assert capsys.readouterr() == ("", "")
+
+
+def test_without_matplotlib_nothing_is_begun(
+    tiny_demo: DemoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    config = dataclasses.replace(tiny_demo, out=str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"pip install 'sparsteer\[plots\]'"):
+        run_demo(config)
+    assert not config.folder.exists()
+
+
+def test_a_damaged_cache_is_made_again(tiny_demo: DemoConfig) -> None:
+    before = run_demo(tiny_demo)
+    shard = next(tiny_demo.cache.glob("shard-*.safetensors"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-7])
+    said: list[str] = []
+    after = run_demo(tiny_demo, say=said.append)
+    assert shard.read_bytes() == whole
+    assert after["saes"] == before["saes"]
+    assert sum("reused" in sentence for sentence in said) == len(STAGES) - 1
+
+
+def test_the_command_gives_the_same_settings_again() -> None:
+    assert DemoConfig().command() == "sparsteer demo"
+    changed = DemoConfig(out="a b", n_latents=64, seed=3)
+    assert changed.command() == "sparsteer demo --out 'a b' --n-latents 64 --seed 3"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"out": " "}, "out is empty; give a folder"),
+        ({"contexts": 0}, "contexts is 0"),
+        ({"training_tokens": 10}, "less than one batch of 1024"),
+        ({"tokens": 0}, "tokens is 0"),
+        ({"k": 0}, "k is 0"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_runs(
+    wrong: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        DemoConfig(**wrong)
+
+
+@pytest.mark.slow
+def test_the_real_demo_in_its_bounds_of_time_and_memory(tmp_path: Path) -> None:
+    """Eight minutes on two cores, counted in CPU time, which other work on the machine leaves alone
+    but for a little; 4 GB of memory; a second run in seconds."""
+
+    def demo() -> tuple[dict[str, Any], float]:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-m", "sparsteer.cli", "demo", "--out", "demo", "--json"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return json.loads(done.stdout), cpu
+
+    first, cpu_seconds = demo()
+    require_contract(DemoConfig(), first)
+    assert cpu_seconds < 2 * 8 * 60
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4_000_000
+    assert first["tokens"] == 200_000
+    topk, top_afa = first["saes"]["topk"], first["saes"]["top_afa"]
+    assert topk["l0"] <= 32
+    assert topk["fvu"] < 0.25
+    assert topk["dead_share"] < 0.1
+    assert topk["loss_recovered"] > 0.7
+    assert top_afa["l0"] < 576
+    assert top_afa["fvu"] < 0.12
+    assert top_afa["loss_recovered"] > 0.85
+    require_self_contained((tmp_path / first["report"]).read_text(encoding="utf-8"))
+
+    second, cpu_seconds = demo()
+    assert second["saes"] == first["saes"]
+    assert cpu_seconds < 30
