@@ -77,7 +77,7 @@ def _table(operator: str, arch: int, D: int, F: int, K: int) -> Tile:
         case "backward":  # SLOTS rows in flight, CHUNK slots of a latent by one program
             return {
                 "BLOCK_D": min(4096, _power(D)),
-                "SLOTS": 4 if D <= 1024 else 2,
+                "SLOTS": 4 if D <= 1024 else 1 if arch == 120 else 2,
                 "CHUNK": 256,
                 "num_warps": 4 if D <= 1024 else 8,
             }
