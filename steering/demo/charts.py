@@ -72,8 +72,8 @@ def language_model(known: Known) -> Html:
         "The activation is replaced at every token (but a context's first two and separators), and "
         f"the model goes on from there: {one['contexts']:,} held-out contexts, {one['tokens']:,} "
         "predicted tokens. A nat more of loss means that the model gives the right token e (2.7) "
-        "times less probability. Against the mean row in place of zeros, a fairer yardstick, the loss "
-        f"recovered is {against_mean}."
+        "times less probability. Against the mean row in place of zeros, a fairer yardstick, the "
+        f"loss recovered is {against_mean}."
     )
     caption = (
         "Lower is better. The bars of a good autoencoder end near the untouched model's; “mean "
