@@ -23,7 +23,6 @@ from .decode import weighted_rows
 from .dispatch import uses_triton
 from .encode_fused import fused_pays, fused_topk
 from .norms import row_norms
-from .product import affine
 from .top_afa import joined, top_afa_select
 from .topk import topk_select
 
@@ -228,7 +227,7 @@ def _select_in_blocks(
         centred_BD = x_BD[block] - b_dec_D
         if buffer_BF is None or len(centred_BD) != len(buffer_BF):
             buffer_BF = x_BD.new_empty(len(centred_BD), len(W_enc_FD))
-        pre_BF = affine(centred_BD, W_enc_FD, b_enc_F, buffer_BF)
+        pre_BF = torch.addmm(b_enc_F, centred_BD, W_enc_FD.T, out=buffer_BF)
         parts.append(select(pre_BF, centred_BD))
     if len(parts) == 1:
         return parts[0]
