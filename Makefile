@@ -31,6 +31,7 @@ fix: .venv
 
 bench: .venv
 	$(BIN)/python benchmarks/bench_training_step.py
+	$(BIN)/python benchmarks/bench_sparse_products.py
 
 clean:
 	rm -rf .venv

@@ -33,8 +33,8 @@ from .dispatch import (
 from .tiles import tile
 
 # On a CPU the sparse products touch M rows of D floats where dense ones do F columns of fused
-# multiply-adds; dense wins where fewer than this many latents stand for each slot. Measured by
-# benchmarks/bench_sparse_products.py.
+# multiply-adds; dense wins where fewer than this many latents stand for each slot: between 4 and
+# 6.5, depending on the width, by benchmarks/bench_sparse_products.py.
 _DENSE_BELOW_LATENTS_PER_SLOT = 5
 # On a GPU gathers are bound by memory and dense products by tensor cores; computed from an H100's
 # 800 TFLOP/s and 3 TB/s, with the rows in its L2 cache, not measured.
