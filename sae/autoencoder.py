@@ -166,7 +166,7 @@ def _may_replace(path: Path) -> bool:
 
 
 def _read_description(path: Path) -> tuple[SAEConfig, Origin | None]:
-    values = read_json(path, "the autoencoder's configuration")
+    values = read_json(path, "autoencoder's configuration")
     if values.pop("format", None) != "sparsteer-sae":
         raise InputError(f"{path} is not a sparsteer autoencoder's configuration; import it first")
     if (version := values.pop("version", None)) != FORMAT_VERSION:

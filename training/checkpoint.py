@@ -52,7 +52,7 @@ def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], Non
     """
     for folder in _by_age(checkpoints):
         try:
-            progress = read_json(folder / _PROGRESS_FILE, "the checkpoint's progress")
+            progress = read_json(folder / _PROGRESS_FILE, "checkpoint's progress")
             tensors = load_tensors(folder / _STATE_FILE, "train on from an older one")
             steps_done, seconds = int(progress["steps_done"]), float(progress["seconds"])
         except (OSError, KeyError, TypeError, ValueError) as error:
