@@ -2,14 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check fix bench clean
+.PHONY: .venv demo test test-slow check fix bench clean
+
+.venv: .venv/installed
 
 # torch first: its index decides between the CPU and the CUDA build, and everything else asks for it.
-.venv: pyproject.toml constraints.txt
+# The stamp comes last, so that an install that failed half-way is made again.
+.venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch .venv
+	touch $@
 
 demo: .venv
 	$(BIN)/sparsteer demo

@@ -144,10 +144,11 @@ class SparseAutoencoder(nn.Module):
         """
         folder = _sae_folder(Path(path))
         config, origin = _read_description(folder / CONFIG_FILE)
-        sae = cls(config, origin=origin)
         weights = folder / WEIGHTS_FILE
         tensors = load_tensors(weights, "copy the whole folder again")
-        _require_same_shapes(tensors, sae.state_dict(), weights)
+        # Before anything is built: a broken config.json may name a size that no memory holds.
+        _require_shapes_of(config, tensors, weights)
+        sae = cls(config, origin=origin)
         sae.load_state_dict(tensors)
         return sae
 
@@ -179,16 +180,24 @@ def _read_description(path: Path) -> tuple[SAEConfig, Origin | None]:
     return config, None if origin is None else build_dataclass(Origin, origin, f"{path}, origin")
 
 
-def _require_same_shapes(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) -> None:
+    D, F = config.d_model, config.n_latents
+    expected: dict[str, list[int]] = {
+        "W_dec": [F, D],
+        "W_enc": [F, D],
+        "b_dec": [D],
+        "b_enc": [F],
+        "input_scale": [],
+    }
     for name in sorted(found.keys() | expected.keys()):
         have, want = found.get(name), expected.get(name)
         if have is None or want is None:
             state = "missing" if have is None else "not expected"
             raise InputError(f"{path}: tensor {name} is {state}; copy the whole folder again")
-        if have.shape != want.shape:
+        if list(have.shape) != want:
             raise InputError(
                 f"{path}: {name} has shape {list(have.shape)}, but {CONFIG_FILE} beside it means "
-                f"{list(want.shape)}; the two files belong to different autoencoders"
+                f"{want}; the two files belong to different autoencoders"
             )
         if not have.isfinite().all():
             raise InputError(f"{path}: {name} holds NaN or infinity; copy the folder again")

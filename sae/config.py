@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from .errors import InputError
 
@@ -86,22 +86,29 @@ def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:
         raise InputError(
             f"{where}: activation is {activation!r}, which must be one of {', '.join(CONFIGS)}"
         )
-    return build_dataclass(CONFIGS[activation], values, where)
+    try:
+        return build_dataclass(CONFIGS[activation], values, where)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(where) else f"{where}: {text}") from None
 
 
-def build_dataclass(cls: type[T], values: dict[str, Any], where: str) -> T:
+def build_dataclass(cls: type[T], values: object, where: str) -> T:
     """Build a dataclass from plain values; an unknown or missing key is an InputError."""
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: {values!r} stands where an object with keys is needed")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
-    for key in values:
+    given = cast(dict[str, Any], values)
+    for key in given:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(fields)}."
             raise InputError(f"{where}: there is no key {key!r}; {hint}")
     for name, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING
-        if required and name not in values:
+        if required and name not in given:
             raise InputError(f"{where}: the key {name!r} is missing; add it.")
-    return cls(**values)
+    return cls(**given)
 
 
 def require_positive_integer(name: str, value: object) -> None:

@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
 from . import pretrained, site
+from .devices import resolve_device
 from .errors import InputError
 from .files import nearest, sha256_file
 
@@ -99,7 +100,7 @@ class LanguageModel:
         """
         if dtype not in _DTYPES:
             raise InputError(f"dtype {dtype!r} is unknown; use one of {', '.join(_DTYPES)}")
-        where = _device(device)
+        where = resolve_device(device)
         path = pretrained.locate(source, progress)
         progress(f"loading {source}")
         bridge, tokenizer = pretrained.load_bridge(path, where, _DTYPES[dtype])
@@ -256,20 +257,6 @@ class LanguageModel:
             first = self.run(tokens, attention_mask)
         (hidden_BLD,) = taken
         return hidden_BLD if torch.equal(unembed(hidden_BLD[:1, :1]), first) else None
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(
-            f"device {name!r} cannot be used here ({reason}); use cpu, cuda or auto"
-        ) from None
-    return device
 
 
 def _hash_tensors(files: list[Path]) -> str:

@@ -11,13 +11,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.devices import resolve_device
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site
 from .cache import ActivationCache
 from .config import EvalConfig
 from .threads import use_free_cores
-from .train import evaluate_rows, resolve_device
+from .train import evaluate_rows
 
 _CONTEXTS_AT_ONCE = 4
 _DENSITY_EDGES = [-6.0 + 0.25 * step for step in range(25)]
@@ -56,7 +57,7 @@ def evaluate(
     }
     if config.contexts:
         say(f"splicing into {config.model or cache.manifest.model}")
-        model = LanguageModel.load(config.model or cache.manifest.model, device=device)
+        model = LanguageModel.load(config.model or cache.manifest.model, device=str(device))
         _require_same_weights(model, cache, config)
         mean_D = cache.held_out(site=site, limit=config.rows).mean(0).to(device)
         tokens, mask = cache.held_out_contexts(config.contexts)

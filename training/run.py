@@ -84,13 +84,43 @@ class RunFolder:
                 break
         return lines
 
+    def summary(self) -> dict[str, Any]:
+        """The summary of a complete run, the last line of its metrics.
+
+        Raises InputError if it is not there.
+        """
+        lines = self.metrics()
+        if not lines or "summary" not in lines[-1]:
+            raise InputError(
+                f"{self.path} is complete, but {self.path / 'metrics.jsonl'} lacks its summary; "
+                "restore that file, or train into another --out"
+            )
+        return lines[-1]["summary"]
+
     def _require_same(self, found: dict[str, Any], resolved: dict[str, Any]) -> None:
-        for name in [*resolved, *(name for name in found if name not in resolved)]:
-            if found.get(name) != resolved.get(name):
+        before, now = _settings(found), _settings(resolved)
+        for name in [*now, *(name for name in before if name not in now)]:
+            if before.get(name) != now.get(name):
                 raise InputError(
-                    f"{self.path} holds a run with {name}={found.get(name)!r}, not "
-                    f"{resolved.get(name)!r}; give another --out, or the same settings to resume"
+                    f"{self.path} holds a run with {name}={before.get(name)!r}, not "
+                    f"{now.get(name)!r}; give another --out, or the same settings to resume"
                 )
+
+
+# Where the files lie does not matter: the fingerprint says which cache it is. What is left open in
+# activation, n_latents and k is decided in `sae`.
+_INDIFFERENT = ("out", "cache", "activation", "n_latents", "k")
+
+
+def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide a run, by the names of their flags."""
+    flat: dict[str, Any] = {}
+    for name, value in resolved.items():
+        if isinstance(value, dict):
+            flat |= value
+        elif name not in _INDIFFERENT:
+            flat[name] = value
+    return flat
 
 
 def environment(*, threads: int, device: str) -> dict[str, Any]:

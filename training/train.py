@@ -9,6 +9,7 @@ import torch
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import Origin, config_to_dict
+from ..sae.devices import resolve_device
 from ..sae.metrics import ReconstructionMetrics
 from .cache import ActivationCache
 from .checkpoint import restore_newest, save_checkpoint
@@ -58,10 +59,10 @@ def train(
         "cache_fingerprint": cache.fingerprint,
     }
     run = RunFolder(config.out)
-    run.open(resolved, threads=use_free_cores(), device=device)
+    run.open(resolved, threads=use_free_cores(), device=str(device))
     if run.is_complete():
         say(f"{run.path} is complete; nothing to train")
-        return run.metrics()[-1]["summary"]
+        return run.summary()
     origin = Origin(model=cache.manifest.model, site=site, weights_hash=cache.manifest.weights_hash)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
     trainer = Trainer(sae, config.trainer)
@@ -139,13 +140,6 @@ def evaluate_rows(
     for rows_BD in torch.split(held_out_ND, _EVAL_ROWS_AT_ONCE):
         measures.update(rows_BD.to(sae.W_dec.device))
     return measures
-
-
-def resolve_device(device: str) -> str:
-    """`auto` becomes cuda where there is a CUDA device, else cpu."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
 
 
 def _summary(

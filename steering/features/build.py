@@ -12,13 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
+from ...sae.devices import resolve_device
 from ...sae.errors import InputError
 from ...sae.files import atomic_folder, remove_leftovers, write_json
 from ...sae.language_model import LanguageModel
 from ...training.cache import ActivationCache
 from ...training.manifest import ShardEntry
 from ...training.threads import use_free_cores
-from ...training.train import resolve_device
 from .collect import ROWS_AT_ONCE, Collected, collect
 from .config import BuildConfig
 from .directions import Best, decoder_neighbours, promoted_tokens

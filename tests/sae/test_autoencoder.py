@@ -139,6 +139,9 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     assert "format version 2" in rewritten(version=2)
     assert "not a sparsteer autoencoder" in rewritten(format="other")
     assert "W_dec has shape [57, 13]" in rewritten(n_latents=58)
+    assert "W_dec has shape [57, 13]" in rewritten(n_latents=10**15)
+    assert f"{folder / CONFIG_FILE}: k is 0" in rewritten(k=0)
+    assert "'x' stands where an object" in rewritten(origin="x")
     (folder / CONFIG_FILE).write_text('{"format": ')
     assert CONFIG_FILE in message(folder)
 

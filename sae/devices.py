@@ -1,0 +1,24 @@
+"""The device that a user named, checked where it can still be answered with a sentence."""
+
+import torch
+
+from .errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: the name is unknown, or torch cannot use the device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"device {name!r} cannot be used here ({reason}); use cpu, cuda or auto"
+        ) from None
+    return device
