@@ -2,15 +2,25 @@
 
 import shlex
 
-from ..steering.demo.config import ACTIVATIONS, DemoConfig
+from ..steering.demo.config import ACTIVATIONS, STEERED, DemoConfig
 from .console import READ_FVU, Report, Terminal, count, duration, next_command, share, table
+
+_CONDITIONS = {
+    "base": "unsteered",
+    "constant": "every token pushed by the features found",
+    "per_input": "texts in which one fires",
+    "per_token": "tokens at which one fires",
+    "random_feature": "equally large pushes along random features, the mean of several",
+}
 
 
 def run(config: DemoConfig, terminal: Terminal) -> Report:
     """Run the whole chain on a small scale, and write a report to look at.
 
-    Fetches the model and the text, caches activations, trains a top-k and a top-AFA autoencoder and
-    evaluates both. The same command again goes on, and reuses what is there.
+    Fetches the model and the texts, caches activations, trains a top-k and a top-AFA autoencoder
+    and evaluates both. Then finds features of toxic prompts, measures toxicity with and without
+    steering, and selects instruction rows. The same command again goes on, and reuses what is
+    there.
     """
     from ..steering.demo.pipeline import run_demo
 
@@ -29,8 +39,26 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
             ("speed", count(sae["tokens_per_second"]), "rows trained on in a second"),
         )
         shown += [f"{activation}:", table(*rows)]
+    found = summary["features_found"]
+    best = f"AUROC {found[0]['auroc_mean']:.2f} for the best"
+    numbers = ", ".join(str(feature["feature"]) for feature in found)
+    selected = summary["selection"]
     shown += [
+        f"features more active in toxic prompts than in the corpus: {numbers} ({best})",
+        "toxicity of the texts, from 0 to 1:",
+        table(
+            *(
+                (name.replace("_", " "), f"{value:.3f}", _CONDITIONS[name])
+                for name, value in summary["toxicity"].items()
+            )
+        ),
+        f"selection for 5 examples of {config.subject}, {selected['selected']} of "
+        f"{count(selected['pool'])} rows:",
+        table(
+            ("precision", share(selected["precision_of_target_source"]), "of that group"),
+            ("by chance", share(selected["precision_of_random"]), "among random rows"),
+        ),
         f"the report, for a browser: {shlex.quote(summary['report'])}",
-        next_command("train", "--help"),
+        next_command("features", "show", str(config.run(STEERED)), str(found[0]["feature"])),
     ]
     return Report(values=summary, shown=shown)

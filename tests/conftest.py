@@ -1,6 +1,9 @@
 """What every test shares: no network, one thread, explicit randomness, a tiny language model."""
 
+import hashlib
+import json
 import os
+import random
 import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -18,6 +21,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
 
 import torch
+
+from sparsteer.sae.fetch import ARTEFACTS
 
 if TYPE_CHECKING:
     from sparsteer.sae.language_model import LanguageModel
@@ -94,6 +99,42 @@ def tiny_model(tiny_model_folder: Path) -> "LanguageModel":
     from sparsteer.sae.language_model import LanguageModel
 
     return LanguageModel.load(str(tiny_model_folder))
+
+
+@pytest.fixture(scope="session")
+def made_up_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for SPARSTEER_CACHE that holds made-up toxicity prompts and instruction rows, as if
+    they were fetched."""
+    source = random.Random(5)
+    words = ["".join(source.choices("abcdefghij", k=source.randint(2, 7))) for _ in range(200)]
+
+    def text(length: int) -> str:
+        return " ".join(source.choices(words, k=length))
+
+    rows: dict[str, list[dict[str, str]]] = {
+        "rtp-prompts": [
+            {"prompt": text(source.randint(3, 12)), "attribute": "insult"} for _ in range(40)
+        ],
+        "instructions": [
+            {"group": group, "instruction": text(9), "output": text(source.randint(2, 9))}
+            for group in ("stem", "code")
+            for _ in range(14)
+        ],
+    }
+    folder = tmp_path_factory.mktemp("fetched")
+    for name, lines in rows.items():
+        artefact = ARTEFACTS[name]
+        file = folder / name / artefact.file
+        file.parent.mkdir()
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        record = {
+            "origin": artefact.origin,
+            "revision": artefact.revision,
+            "files": {artefact.file: {"size": file.stat().st_size, "sha256": digest}},
+        }
+        (file.parent / "fetched.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,21 @@ from pathlib import Path
 from ...sae.config import require_positive_integer
 from ...sae.errors import InputError
 from ...training.config import Activation, CacheConfig, EvalConfig, TrainConfig, TrainerConfig
+from ..config import Sampling
+from ..features.config import BuildConfig
+from ..intervention import require_finite
 
 ACTIVATIONS: tuple[Activation, ...] = ("topk", "top_afa")
 """The autoencoders that the demo trains, in the order of the report."""
+
+STEERED: Activation = "topk"
+"""The one whose features are found, steered and selected by."""
+
+_TEMPERATURE = 0.7
+
+# Judged on 100 prompts of the tuning side, where four features lower toxicity from 0.21 to 0.11 and
+# random pushes to 0.18 to 0.20. With twice the push random ones do most of what the features do.
+_STRENGTH = -0.5
 
 # Found by trial on the default model and text with 400,000 rows; the usual values are for runs a
 # thousand times as long. Twice the rate leaves half of top-AFA's latents dead, and the usual weight
@@ -51,8 +63,26 @@ class DemoConfig:
     contexts: int = 16
     """Held-out contexts for the loss of the model with an autoencoder spliced in."""
 
+    picks: int = 4
+    """Features of the top-k autoencoder to find and to steer with."""
+
+    strength: float = _STRENGTH
+    """How far each is pushed, in multiples of its largest activation; negative suppresses it."""
+
+    prompts: int = 100
+    """Toxicity prompts, of the reporting side, that are continued with and without steering."""
+
+    new_tokens: int = 20
+    """Tokens that are generated for each prompt."""
+
+    instructions: str = "instructions"
+    """Rows to select from: the fetched name, or a .jsonl file with a column `group`."""
+
+    subject: str = "stem"
+    """Group of those rows whose selection is the headline; the report has every group."""
+
     seed: int = 0
-    """Seed of the order of documents and rows and of the initial directions."""
+    """Seed of the order of documents and rows, of the initial directions, and of all draws."""
 
     device: str = "auto"
     """Where to run: auto, cpu, cuda or cuda:N."""
@@ -60,8 +90,9 @@ class DemoConfig:
     def __post_init__(self) -> None:
         if not self.out.strip():
             raise InputError("out is empty; give a folder")
-        require_positive_integer("contexts", self.contexts)
-        require_positive_integer("training_tokens", self.training_tokens)
+        for name in ("contexts", "training_tokens", "picks", "prompts", "new_tokens"):
+            require_positive_integer(name, getattr(self, name))
+        require_finite("strength", self.strength)
         self.cache_config()
         for activation in ACTIVATIONS:
             self.train_config(activation)
@@ -124,6 +155,18 @@ class DemoConfig:
             cache=str(self.cache),
             contexts=self.contexts,
             device=self.device,
+        )
+
+    def build_config(self) -> BuildConfig:
+        """The feature index of the steered autoencoder."""
+        return BuildConfig(
+            run=str(self.run(STEERED)), cache=str(self.cache), seed=self.seed, device=self.device
+        )
+
+    def sampling(self) -> Sampling:
+        """How the continuations of the prompts are drawn."""
+        return Sampling(
+            max_new_tokens=self.new_tokens, temperature=_TEMPERATURE, seed=self.seed, batch_size=20
         )
 
     def command(self) -> str:

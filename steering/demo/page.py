@@ -40,6 +40,12 @@ tbody th { font-weight: 600; white-space: nowrap; }
 .numbers td:nth-child(3), .numbers th:nth-child(3) { color: var(--second); }
 .numbers td:nth-child(2), .numbers td:nth-child(3) { white-space: nowrap; font-weight: 600; }
 .numbers td:last-child { color: var(--soft); font-size: 0.9rem; }
+.plain { display: block; overflow-x: auto; width: fit-content; max-width: 100%; }
+.plain td, .plain th { padding-right: 1.6rem; }
+.plain small { color: var(--soft); font-weight: 400; white-space: normal; }
+details { margin: 1rem 0; }
+summary { cursor: pointer; font-weight: 600; }
+details table { margin: 0.8rem 0 1.4rem; }
 .facts, .times { font-size: 0.88rem; }
 .facts td { overflow-wrap: anywhere; }
 .times { width: auto; }

@@ -12,6 +12,9 @@ from ...sae.errors import InputError
 from ...sae.files import atomic_file, read_json, sha256_file
 from ...training.config import Activation
 from ...training.run import RunFolder, to_plain
+from ..detox.toxicity import load_scorer
+from ..intervention import TIERS
+from .application import APPLICATIONS, instruction_rows
 from .config import ACTIVATIONS, DemoConfig
 from .stage import Demo, Progress, Result, Stage, no_progress, run_stage
 
@@ -32,10 +35,15 @@ def run_demo(
 
     Returns:
         model, site, tokens (activation rows); seconds {stage: seconds of this run}; saes {topk,
-        top_afa: {fvu, l0, dead_share, loss_recovered, tokens_per_second}}; report, its path.
+        top_afa: {fvu, l0, dead_share, loss_recovered, tokens_per_second}}; features_found, a list
+        of {feature, auroc_mean, firing_positive, firing_negative}; toxicity, the mean probability
+        for {base, constant, per_input, per_token, random_feature}, and toxicity_share, the share of
+        texts above one half (random_feature: the mean over several); selection {pool, selected,
+        precision_of_target_source, precision_of_random}; report, its path.
 
     Raises:
-        InputError: matplotlib is missing, or the folder holds a demo of other settings.
+        InputError: matplotlib or alt-profanity-check is missing, the folder holds a demo of other
+            settings, or there are no instruction rows of the subject.
         FetchError: the model or the text cannot be downloaded.
     """
     if importlib.util.find_spec("matplotlib") is None:
@@ -43,6 +51,7 @@ def run_demo(
             "the demo's report needs matplotlib, which is not installed; "
             "run `pip install 'sparsteer[plots]'`"
         )
+    load_scorer()  # missing, it is said now and not after minutes
     demo = Demo(config, say, report)
     for number, stage in enumerate(STAGES, start=1):
         demo.stages[stage.name] = outcome = run_stage(stage, demo)
@@ -57,6 +66,13 @@ def run_demo(
         "tokens": demo.result("cache")["rows"],
         "seconds": {**seconds, "report": time.perf_counter() - started},
         "saes": {activation: _headline(demo, activation) for activation in ACTIVATIONS},
+        "features_found": [
+            {name: found[name] for name in _OF_A_FEATURE}
+            for found in demo.result("features")["features"]
+        ],
+        "toxicity": _toxicity(demo, "mean"),
+        "toxicity_share": _toxicity(demo, "share"),
+        "selection": _selected(demo),
         "report": str(config.report),
     }
 
@@ -66,6 +82,25 @@ def _headline(demo: Demo, activation: Activation) -> dict[str, float]:
     names = ("fvu", "l0", "dead_share", "loss_recovered")
     speed = demo.result(f"train_{activation}")["tokens_per_second"]
     return {**{name: measures[name] for name in names}, "tokens_per_second": speed}
+
+
+_OF_A_FEATURE = ("feature", "auroc_mean", "firing_positive", "firing_negative")
+
+
+def _toxicity(demo: Demo, measure: str) -> dict[str, float]:
+    """A measure for each condition; for the random features its mean."""
+    from ..detox.measure import BASE, RANDOM_FEATURE
+
+    conditions = demo.result("steering")["conditions"]
+    randoms = [found[measure] for name, found in conditions.items() if RANDOM_FEATURE in name]
+    named = {name: conditions[name][measure] for name in (BASE, *TIERS)}
+    return {**named, RANDOM_FEATURE: sum(randoms) / len(randoms)}
+
+
+def _selected(demo: Demo) -> dict[str, int | float]:
+    found = demo.result("selection")["groups"][demo.config.subject]
+    names = ("pool", "selected", "precision_of_target_source", "precision_of_random")
+    return {name: found[name] for name in names}
 
 
 def _write_report(demo: Demo) -> None:
@@ -90,7 +125,9 @@ def _settings(config: Any) -> Result:
 def _fetch_names(demo: Demo) -> list[str]:
     from ...sae.fetch import ARTEFACTS
 
-    return [name for name in (demo.config.model, demo.config.dataset) if name in ARTEFACTS]
+    config = demo.config
+    names = (config.model, config.dataset, "rtp-prompts", config.instructions)
+    return [name for name in dict.fromkeys(names) if name in ARTEFACTS]
 
 
 def _fetch(demo: Demo) -> Result:
@@ -98,6 +135,7 @@ def _fetch(demo: Demo) -> Result:
 
     for name in _fetch_names(demo):
         fetch(name, progress=demo.say)
+    instruction_rows(demo.config)
     found = [ARTEFACTS[name] for name in _fetch_names(demo)]
     return {
         "artefacts": [
@@ -224,7 +262,11 @@ STAGES: tuple[Stage, ...] = (
         name="fetch",
         title="fetch the model and the text",
         run=_fetch,
-        key=lambda demo: {"names": _fetch_names(demo)},
+        key=lambda demo: {
+            "names": _fetch_names(demo),
+            "instructions": demo.config.instructions,
+            "subject": demo.config.subject,
+        },
         is_there=_is_fetched,
     ),
     Stage(
@@ -236,5 +278,6 @@ STAGES: tuple[Stage, ...] = (
     ),
     *(_train_stage(activation) for activation in ACTIVATIONS),
     *(_eval_stage(activation) for activation in ACTIVATIONS),
+    *APPLICATIONS,
 )
 """In the order they run; each may read the results of those before it."""

@@ -154,19 +154,32 @@ def density(name: str, histogram: Mapping[str, Any], rows: int) -> Html:
     return plot.svg
 
 
-def loss_bars(bars: Sequence[tuple[str, float, str | None]]) -> Html:
+Bar = tuple[str, float, str | None]
+"""Label, length, and the autoencoder it belongs to, if any."""
+
+
+def loss_bars(bars: Sequence[Bar]) -> Html:
     """Next-token losses: what was done to the model, nats per token, and by which autoencoder."""
-    labels, losses, names = zip(*bars, strict=True)
+    return _bars("Next-token loss in nats per token", "next-token loss (nats per token)", bars, 2)
+
+
+def toxicity_bars(bars: Sequence[Bar]) -> Html:
+    """Mean toxicity of texts: the condition they were written under, and whose features steered."""
+    return _bars("Toxicity of the texts", "mean toxicity (probability)", bars, 3)
+
+
+def _bars(title: str, axis: str, bars: Sequence[Bar], digits: int) -> Html:
+    labels, lengths, names = zip(*bars, strict=True)
     colours = [_NEUTRAL if name is None else COLOURS[name] for name in names]
-    with _Plot("Next-token loss in nats per token", width=_WIDE, height=2.4) as plot:
-        plot.axes.barh(labels, losses, color=colours, height=0.62)
+    with _Plot(title, width=_WIDE, height=0.9 + 0.3 * len(bars)) as plot:
+        plot.axes.barh(labels, lengths, color=colours, height=0.62)
         plot.axes.invert_yaxis()
-        for row, loss in enumerate(losses):
-            plot.note(f"{loss:.2f}", loss, row, xytext=(4, 0), va="center")
-        plot.axes.set_xlim(0, max(losses) * 1.15)
+        for row, length in enumerate(lengths):
+            plot.note(f"{length:.{digits}f}", length, row, xytext=(4, 0), va="center")
+        plot.axes.set_xlim(0, max(lengths) * 1.15)
         plot.axes.grid(visible=False, axis="y")
         plot.axes.tick_params(axis="y", length=0)
-        plot.label("next-token loss (nats per token)", "")
+        plot.label(axis, "")
     return plot.svg
 
 

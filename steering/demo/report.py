@@ -11,11 +11,14 @@ from .known import Known
 from .markup import Html
 from .page import page
 from .reproduction import reproduction
+from .selected import headlines, selection
 from .stage import StageResult
+from .steered import features, steering
 from .summary import comparison, introduction, numbers, smallness, title
 
 SECTIONS: tuple[Callable[[Known], Html], ...] = (
     introduction,
+    headlines,
     smallness,
     numbers,
     comparison,
@@ -23,6 +26,9 @@ SECTIONS: tuple[Callable[[Known], Html], ...] = (
     density,
     language_model,
     epsilon,
+    features,
+    steering,
+    selection,
     reproduction,
 )
 

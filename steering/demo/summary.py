@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .config import ACTIVATIONS
+from .config import ACTIVATIONS, STEERED
 from .known import Known, percent
 from .markup import Html, join, table, tag
 from .plots import NAMES
@@ -35,7 +35,12 @@ def introduction(known: Known) -> Html:
         " lets the row choose: it takes the strongest latents until their joint norm is nearest "
         "the norm of the row, so there is no k to set.",
     )
-    return tag("header", tag("h1", title(known)), tag("p", join(*what)), tag("p", join(*kinds)))
+    further = (
+        f"Then the {NAMES[STEERED]} one was used: features that are more active in toxic prompts "
+        "were found, the model was steered with them, and instruction data chosen by its codes."
+    )
+    paragraphs = (tag("p", join(*words)) for words in (what, kinds, further))
+    return tag("header", tag("h1", title(known)), *paragraphs)
 
 
 def smallness(known: Known) -> Html:
@@ -127,7 +132,9 @@ def numbers(known: Known) -> Html:
         ),
     ]
     head = ["On held-out text", *(NAMES[name] for name in ACTIVATIONS), "How to read it"]
-    return tag("section", tag("h2", "The numbers"), table(head, rows, class_="numbers"))
+    return tag(
+        "section", tag("h2", "The numbers"), table(head, rows, class_="numbers"), id="numbers"
+    )
 
 
 def comparison(known: Known) -> Html:

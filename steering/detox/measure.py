@@ -25,9 +25,10 @@ def measure_tiers(
     sampling: Sampling,
     *,
     random_candidates: Sequence[int] | None = None,
+    n_random: int = 1,
     report: Callable[[int, int, str], None] = lambda done, total, doing: None,
 ) -> dict[str, Any]:
-    """Continue the prompts unsteered, under each tier, and under a random feature; score the texts.
+    """Continue the prompts unsteered, under each tier, and under random features; score the texts.
 
     Every condition draws the same random numbers for a prompt, so their differences are paired.
 
@@ -36,20 +37,24 @@ def measure_tiers(
             by each of the three.
         prompts: beginnings of texts, of one side of the split only (see `prompts.prompts_of`).
         sampling: how tokens are chosen.
-        random_candidates: latents that the random feature is drawn from; all by default.
+        random_candidates: latents that the random features are drawn from; all by default.
+        n_random: random features, each a control of its own; they differ much among themselves.
         report: told about progress: conditions done, conditions in all, the one that comes next.
 
     Returns:
-        For `base`, `constant`, `per_input`, `per_token` and `random_feature` what `measure` says.
+        For `base`, `constant`, `per_input`, `per_token` and `random_feature` (further ones are
+        `random_feature_2`, ...) what `measure` says.
 
     Raises:
         InputError: as `generate` and `toxicity_scores`.
     """
     conditions: dict[str, Intervention | None] = {BASE: None}
     conditions |= {tier: dataclasses.replace(intervention, tier=tier) for tier in TIERS}
-    conditions[RANDOM_FEATURE] = random_feature(
-        intervention, sae, seed=sampling.seed, candidates=random_candidates
-    )
+    for number in range(n_random):
+        name = RANDOM_FEATURE if number == 0 else f"{RANDOM_FEATURE}_{number + 1}"
+        conditions[name] = random_feature(
+            intervention, sae, seed=sampling.seed + number, candidates=random_candidates
+        )
     return measure(model, sae, conditions, prompts, sampling, report=report)
 
 

@@ -8,8 +8,15 @@ from .conftest import Sparsteer
 
 
 @pytest.fixture
-def words(tiny_model_folder: Path, corpus: Path, tmp_path: Path) -> list[str]:
+def words(
+    tiny_model_folder: Path,
+    corpus: Path,
+    tmp_path: Path,
+    made_up_texts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[str]:
     """A demo small enough for a test."""
+    monkeypatch.setenv("SPARSTEER_CACHE", str(made_up_texts))
     flags = {
         "--model": tiny_model_folder,
         "--dataset": corpus,
@@ -20,6 +27,8 @@ def words(tiny_model_folder: Path, corpus: Path, tmp_path: Path) -> list[str]:
         "--n-latents": 48,
         "--k": 4,
         "--contexts": 2,
+        "--prompts": 5,
+        "--new-tokens": 4,
     }
     return [str(word) for pair in flags.items() for word in pair]
 
@@ -33,6 +42,15 @@ def test_the_whole_chain_and_again(sparsteer: Sparsteer, words: list[str], tmp_p
     for measures in (values["saes"]["topk"], values["saes"]["top_afa"]):
         assert {*measures} == {"fvu", "l0", "dead_share", "loss_recovered", "tokens_per_second"}
         assert 0 < measures["fvu"]
+    assert len(values["features_found"]) == 4
+    conditions = ["base", "constant", "per_input", "per_token", "random_feature"]
+    for name in ("toxicity", "toxicity_share"):
+        assert list(values[name]) == conditions
+        assert all(0 <= value <= 1 for value in values[name].values())
+    chosen = values["selection"]
+    assert (chosen["pool"], chosen["selected"]) == (28 - 5, 2)
+    assert chosen["precision_of_random"] == pytest.approx((14 - 5) / (28 - 5))
+    assert 0 <= chosen["precision_of_target_source"] <= 1
     report = Path(values["report"])
     assert report == tmp_path / "demo" / "demo-report.html"
     assert "<html" in report.read_text()
@@ -40,7 +58,21 @@ def test_the_whole_chain_and_again(sparsteer: Sparsteer, words: list[str], tmp_p
     assert again.status == 0
     assert str(report) in again.out
     assert f"{values['saes']['topk']['fvu']:.4f}" in again.out
+    assert f"{values['toxicity']['constant']:.3f}" in again.out
     assert "reused" in again.err
+
+
+def test_the_picks_of_the_demo_steer(
+    sparsteer: Sparsteer, words: list[str], tmp_path: Path
+) -> None:
+    assert sparsteer("demo", *words, "--picks", "2", "--strength", "-3").status == 0
+    run = tmp_path / "demo" / "runs" / "topk"
+    done = sparsteer(
+        *("generate", run, "--picks", run, "--prompt", "abc de", "--max-new-tokens", "3", "--json")
+    )
+    assert done.status == 0
+    features = done.values["intervention"]["features"]
+    assert [feature["strength"] for feature in features] == [-3, -3]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +81,10 @@ def test_the_whole_chain_and_again(sparsteer: Sparsteer, words: list[str], tmp_p
         ("--dataset", "no.jsonl", "there is no file no.jsonl"),
         ("--training-tokens", "7", "less than one batch"),
         ("--contexts", "0", "--contexts is 0"),
+        ("--prompts", "0", "--prompts is 0"),
+        ("--strength", "nan", "--strength is nan"),
+        ("--subject", "sport", "give one of its groups: stem, code"),
+        ("--instructions", "no.jsonl", "--instructions no.jsonl is not there"),
         ("--toknes", "3", "perhaps you meant --tokens"),
     ],
 )

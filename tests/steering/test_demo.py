@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from sparsteer.sae import InputError
+from sparsteer.steering.demo.application import fragments
 from sparsteer.steering.demo.config import ACTIVATIONS, DemoConfig
 from sparsteer.steering.demo.markup import Html, tag
 from sparsteer.steering.demo.pipeline import STAGES, run_demo
 from sparsteer.steering.demo.report import render
 from sparsteer.steering.demo.stage import StageResult
+from sparsteer.steering.intervention import TIERS
 
 HOSTILE = "<script>alert(1)</script>\"'&</style><img src=x onerror=alert(2)>"
 
@@ -87,6 +89,68 @@ def training(rng: random.Random, n_latents: int, activation: str) -> dict[str, A
     }
 
 
+def found_features(rng: random.Random) -> dict[str, Any]:
+    """A result of the stage that finds features."""
+    texts = {"texts": 294, "without_content": 0, "truncated": 0, "mean_length": 15.5}
+    return {
+        "considered": 1166,
+        "chance": rng.uniform(0.53, 0.58),
+        "length_auroc": rng.uniform(0.48, 0.55),
+        "positive": texts,
+        "negative": texts,
+        "features": [
+            {
+                "feature": rng.randrange(4608),
+                "auroc_mean": rng.uniform(0.6, 0.9),
+                "firing_positive": rng.uniform(0.5, 0.9),
+                "firing_negative": rng.uniform(0.1, 0.4),
+                "max_activation": rng.uniform(2, 9),
+                "tokens": [f" tok{rng.randrange(99)}" for _ in range(5)],
+            }
+            for _ in range(3)
+        ],
+    }
+
+
+def measured_toxicity(rng: random.Random) -> dict[str, Any]:
+    """A result of the stage that steers."""
+    names = ["base", *TIERS, "random_feature", "random_feature_2", "random_feature_3"]
+    return {
+        "prompts": 80,
+        "tuning_prompts": 294,
+        "examples": ["You are", "He said"],
+        "conditions": {
+            name: {
+                "mean": rng.uniform(0.05, 0.3),
+                "share": rng.uniform(0.0, 0.2),
+                "change": rng.uniform(-0.2, 0.1),
+                "change_standard_error": rng.uniform(0.01, 0.05),
+                "repetition": rng.uniform(0.0, 0.1),
+                "changed": rng.uniform(0.5, 1.0),
+                "continuations": [f"{name} one", f"{name} two"],
+            }
+            for name in names
+        },
+        "identity_bias": {"queer": 0.93, "old": 0.04},
+    }
+
+
+def recovered_groups(rng: random.Random) -> dict[str, Any]:
+    """A result of the stage that selects."""
+    groups = {
+        name: {
+            "target": 5,
+            "pool": 441,
+            "selected": 44,
+            "precision_of_target_source": rng.uniform(0.3, 1.0),
+            "precision_of_random": rng.uniform(0.1, 0.3),
+            "precision_of_length": rng.uniform(0.1, 0.3),
+        }
+        for name in ("code", "stem", "social_sciences")
+    }
+    return {"groups": groups, "rows": 446, "max_length": 64, "ratio": 0.1}
+
+
 def outcomes(seed: int = 0, **cache: Any) -> dict[str, StageResult]:
     """Outcomes of every stage with random numbers."""
     rng = random.Random(seed)
@@ -113,6 +177,9 @@ def outcomes(seed: int = 0, **cache: Any) -> dict[str, StageResult]:
         },
         **{f"train_{name}": training(rng, 4608, name) for name in ACTIVATIONS},
         **{f"eval_{name}": evaluation(rng, 4608) for name in ACTIVATIONS},
+        "features": found_features(rng),
+        "steering": measured_toxicity(rng),
+        "selection": recovered_groups(rng),
     }
     return {
         name: StageResult(
@@ -203,9 +270,9 @@ def test_the_report_shows_every_measure_of_both_autoencoders() -> None:
 def test_every_plot_names_its_axes_and_takes_the_colours_of_the_page() -> None:
     text = render(DemoConfig(), outcomes())
     drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-    assert len(drawings) == 6
+    assert len(drawings) == 7
     for drawing in drawings:
-        assert re.search(r"\(share of|\(latents|\(thousands\)|\(log scale\)|\(nats", drawing)
+        assert re.search(r"\(share of|\(latents|\(thousands\)|\(log scale\)|\(nats|\(prob", drawing)
         assert "currentColor" in drawing
         assert "#0101" not in drawing
         assert "<style" not in drawing
@@ -239,14 +306,76 @@ def test_at_equal_l0_the_comparison_is_not_refused() -> None:
     assert "not at matched L0" not in text
 
 
+def test_the_report_shows_features_toxicity_and_selection() -> None:
+    stages = outcomes()
+    page = require_self_contained(render(DemoConfig(), stages))
+    found = stages["features"].result
+    for feature in found["features"]:
+        assert (
+            f"{feature['feature']} {feature['auroc_mean']:.2f} "
+            f"{100 * feature['firing_positive']:.1f}% {100 * feature['firing_negative']:.1f}% "
+            f"{' '.join(token.strip() for token in feature['tokens'])}"
+        ) in page.text
+    for shown in (f"{found['chance']:.2f}", f"{found['length_auroc']:.2f}", "1,166"):
+        assert shown in page.text
+    for name, measured in stages["steering"].result["conditions"].items():
+        shown = f"{measured['mean']:.3f} {100 * measured['share']:.1f}%"
+        assert shown in page.text, name
+        if name != "base":
+            change, error = measured["change"], measured["change_standard_error"]
+            assert f"{shown} {change:+.3f} ± {error:.3f}" in page.text, name
+    for name, group in stages["selection"].result["groups"].items():
+        shares = [
+            f"{100 * group[f'precision_of_{of}']:.1f}%"
+            for of in ("target_source", "random", "length")
+        ]
+        assert f"{name.replace('_', ' ')} 441 44 {' '.join(shares)}" in page.text
+    assert "“I am queer and I love my family.” scores 0.93" in page.text
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_steering_is_judged_by_random_pushes(better: bool) -> None:
+    stages = outcomes()
+    conditions = stages["steering"].result["conditions"]
+    for name, mean in zip(conditions, (0.3, 0.1, 0.2, 0.25, 0.15, 0.2, 0.25), strict=True):
+        conditions[name]["mean"] = mean
+    if not better:
+        conditions["random_feature_2"]["mean"] = 0.09
+    text = Page(render(DemoConfig(), stages)).text
+    # By random pushes 0.1 of 0.2.
+    assert ("random pushes alone make 50% of its change" in text) == better
+    assert ("does no better than random pushes of its size (0.090 to 0.250)" in text) != better
+
+
+def test_fragments_are_runs_of_words_of_the_texts() -> None:
+    texts = ["a b c d e f g h", "", "1 2 3", "p q\nr  s t"]
+    cut = fragments(texts, [2, 5, 3, 4, 1], seed=7)
+    assert [len(fragment.split()) for fragment in cut] == [2, 3, 3, 4, 1]
+    for number, fragment in enumerate(cut):
+        source = [texts[place] for place in (0, 2, 3)][number % 3]
+        assert f" {fragment} " in f" {' '.join(source.split())} "
+    assert fragments(texts, [2, 5, 3, 4, 1], seed=7) == cut
+    starts = {fragments(texts, [2], seed=seed)[0] for seed in range(30)}
+    assert {"a b", "g h"} <= starts
+    with pytest.raises(InputError, match="no text with a word"):
+        fragments([" "], [2], seed=0)
+
+
 def test_hostile_texts_stay_text() -> None:
     config = DemoConfig(out=HOSTILE.replace("/", "|"), model=HOSTILE, dataset=HOSTILE)
     stages = outcomes(site=HOSTILE, notices=[HOSTILE], weights_hash=HOSTILE)
     fetched = stages["fetch"].result["artefacts"][0]
     fetched.update(name=HOSTILE, summary=HOSTILE, licence=HOSTILE, origin=HOSTILE)
+    stages["features"].result["features"][0]["tokens"] = [HOSTILE, "</code>"]
+    steering = stages["steering"].result
+    steering["examples"] = [HOSTILE, HOSTILE]
+    for condition in steering["conditions"].values():
+        condition["continuations"] = [HOSTILE, HOSTILE]
+    groups = stages["selection"].result["groups"]
+    groups[HOSTILE] = groups["code"]
     stages["fetch"] = dataclasses.replace(stages["fetch"], title=HOSTILE)
     page = require_self_contained(render(config, stages))
-    assert page.text.count("<script>alert(1)</script>") >= 9
+    assert page.text.count("<script>alert(1)</script>") >= 9 + 1 + 2 + 2 * 5 + 1
 
 
 def test_tags_escape_text_and_attributes_but_not_html() -> None:
@@ -258,8 +387,19 @@ def test_tags_escape_text_and_attributes_but_not_html() -> None:
     assert tag("meta", charset="utf-8") == '<meta charset="utf-8">'
 
 
+@pytest.fixture
+def tiny_demo(
+    tiny_demo_config: DemoConfig, made_up_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> DemoConfig:
+    """The demo of a second or two, with its texts in the cache."""
+    monkeypatch.setenv("SPARSTEER_CACHE", str(made_up_texts))
+    return tiny_demo_config
+
+
 @pytest.fixture(scope="module")
-def tiny_demo(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> DemoConfig:
+def tiny_demo_config(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path
+) -> DemoConfig:
     """A demo of a second or two: random sentences, the tiny model."""
     folder = tmp_path_factory.mktemp("demo")
     rng = random.Random(3)
@@ -279,13 +419,19 @@ def tiny_demo(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path)
         k=6,
         batch_size=128,
         contexts=6,
+        picks=3,
+        prompts=5,
+        new_tokens=4,
         device="cpu",
     )
 
 
 def require_contract(config: DemoConfig, summary: Mapping[str, Any]) -> None:
     """Exactly the keys and kinds of values that the command promises."""
-    assert list(summary) == ["model", "site", "tokens", "seconds", "saes", "report"]
+    assert list(summary) == [
+        *("model", "site", "tokens", "seconds", "saes"),
+        *("features_found", "toxicity", "toxicity_share", "selection", "report"),
+    ]
     assert summary["model"] == config.model
     assert list(summary["seconds"]) == [*(stage.name for stage in STAGES), "report"]
     assert all(seconds >= 0 for seconds in summary["seconds"].values())
@@ -293,6 +439,15 @@ def require_contract(config: DemoConfig, summary: Mapping[str, Any]) -> None:
     for measures in summary["saes"].values():
         assert list(measures) == ["fvu", "l0", "dead_share", "loss_recovered", "tokens_per_second"]
         assert all(isinstance(value, float) for value in measures.values())
+    assert len(summary["features_found"]) == config.picks
+    for found in summary["features_found"]:
+        assert list(found) == ["feature", "auroc_mean", "firing_positive", "firing_negative"]
+    for name in ("toxicity", "toxicity_share"):
+        assert list(summary[name]) == ["base", *TIERS, "random_feature"]
+        assert all(0 <= value <= 1 for value in summary[name].values())
+    assert list(summary["selection"]) == [
+        *("pool", "selected", "precision_of_target_source", "precision_of_random")
+    ]
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
@@ -320,6 +475,8 @@ def test_the_whole_chain_then_everything_reused_and_only_what_changed_again(
     assert {name: second[name] for name in ("saes", "site", "tokens")} == {
         name: first[name] for name in ("saes", "site", "tokens")
     }
+    for name in ("features_found", "toxicity", "toxicity_share", "selection"):
+        assert second[name] == first[name]
     assert sum("reused" in sentence for sentence in said) == len(STAGES)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     text = Path(second["report"]).read_text(encoding="utf-8")
@@ -331,6 +488,14 @@ def test_the_whole_chain_then_everything_reused_and_only_what_changed_again(
     assert sum("reused" in sentence for sentence in said) == len(STAGES) - 2
     assert third["saes"]["topk"]["fvu"] == first["saes"]["topk"]["fvu"]
     assert third["saes"]["topk"]["loss_recovered"] != first["saes"]["topk"]["loss_recovered"]
+
+    said.clear()
+    stronger = dataclasses.replace(tiny_demo, strength=2.0)
+    fourth = run_demo(stronger, say=said.append)
+    assert sum("reused" in sentence for sentence in said) == len(STAGES) - 4  # contexts are back
+    assert fourth["features_found"] == first["features_found"]
+    assert fourth["toxicity"]["base"] == first["toxicity"]["base"]
+    assert fourth["selection"] == first["selection"]
     assert capsys.readouterr() == ("", "")
 
 
@@ -381,8 +546,8 @@ def test_wrong_settings_are_refused_before_anything_runs(
 
 @pytest.mark.slow
 def test_the_real_demo_in_its_bounds_of_time_and_memory(tmp_path: Path) -> None:
-    """Eight minutes on two cores, counted in CPU time, which other work on the machine leaves alone
-    but for a little; 4 GB of memory; a second run in seconds."""
+    """Twelve minutes on two cores, counted in CPU time, which other work on the machine leaves
+    alone but for a little; 4 GB of memory; a second run in seconds."""
 
     def demo() -> tuple[dict[str, Any], float]:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -398,7 +563,7 @@ def test_the_real_demo_in_its_bounds_of_time_and_memory(tmp_path: Path) -> None:
 
     first, cpu_seconds = demo()
     require_contract(DemoConfig(), first)
-    assert cpu_seconds < 2 * 8 * 60
+    assert cpu_seconds < 2 * 12 * 60
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4_000_000
     assert first["tokens"] == 200_000
     topk, top_afa = first["saes"]["topk"], first["saes"]["top_afa"]
@@ -409,6 +574,11 @@ def test_the_real_demo_in_its_bounds_of_time_and_memory(tmp_path: Path) -> None:
     assert top_afa["l0"] < 576
     assert top_afa["fvu"] < 0.12
     assert top_afa["loss_recovered"] > 0.85
+    best = first["features_found"][0]
+    assert best["auroc_mean"] > 0.6
+    assert first["toxicity"]["constant"] < first["toxicity"]["base"]
+    chosen = first["selection"]
+    assert chosen["precision_of_target_source"] > 1.5 * chosen["precision_of_random"]
     require_self_contained((tmp_path / first["report"]).read_text(encoding="utf-8"))
 
     second, cpu_seconds = demo()

@@ -1,0 +1,189 @@
+"""The sections about the features of toxic prompts, and about steering with them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..detox.measure import BASE, RANDOM_FEATURE
+from ..intervention import TIERS
+from . import plots
+from .config import STEERED
+from .known import Known, percent
+from .markup import Html, join, table, tag
+
+_TIER_WORDS = {
+    "constant": "every token is pushed",
+    "per_input": "a text is pushed once a feature fires in it",
+    "per_token": "only tokens at which a feature fires",
+}
+
+
+def features(known: Known) -> Html:
+    """Which features are more active in toxic prompts than in ordinary text."""
+    found = known.result("features")
+    texts = found["positive"]["texts"]
+    what = (
+        f"{texts:,} prompts of the toxic kind (RealToxicityPrompts, its tuning side) and as many "
+        f"fragments of “{known.config.dataset}”, cut to the same numbers of words, were read "
+        f"with the {plots.NAMES[STEERED]} autoencoder. AUROC is the chance that a feature is, on "
+        "average over a text, more active in a random prompt than in a random fragment: 0.5 says "
+        f"nothing, 1 tells all apart. Of {found['considered']:,} features that fire in a tenth of "
+        f"the prompts these are the best; with shuffled labels the best reaches "
+        f"{found['chance']:.2f}, and the length of a text alone {found['length_auroc']:.2f}."
+    )
+    rows = [
+        [
+            tag("code", str(feature["feature"])),
+            f"{feature['auroc_mean']:.2f}",
+            percent(feature["firing_positive"]),
+            percent(feature["firing_negative"]),
+            join(*(join(tag("code", token), " ") for token in feature["tokens"])),
+        ]
+        for feature in found["features"]
+    ]
+    head = ["Feature", "AUROC", "fires in prompts", "in fragments", "strongest at the tokens"]
+    caution = (
+        "AUROC says that the two kinds of text differ in a feature, not that the feature means "
+        "toxicity: their style and their subjects differ too. The tokens at which it is strongest "
+        "in the corpus help to judge; so does ",
+        tag("code", f"sparsteer features show {known.config.run(STEERED)} N"),
+        ". A corpus with no insults in it teaches no feature of insults.",
+    )
+    return tag(
+        "section",
+        tag("h2", "Features of toxic prompts"),
+        tag("p", what),
+        table(head, rows, class_="plain"),
+        tag("p", join(*caution)),
+        id="features",
+    )
+
+
+def steering(known: Known) -> Html:
+    """How toxic continuations are under each tier and under random pushes."""
+    config, found = known.config, known.result("steering")
+    conditions: dict[str, dict[str, Any]] = found["conditions"]
+    n_features = len(known.result("features")["features"])
+    towards = "away from" if config.strength < 0 else "towards"
+    what = (
+        f"{found['prompts']:,} other prompts (the reporting side, from which nothing was chosen) "
+        f"were continued by {config.new_tokens} tokens: by the model as it is, and while its "
+        f"activations are pushed {towards} the {n_features} features above, each by "
+        f"{abs(config.strength):g} times its largest activation. The random pushes go along one "
+        "random feature each, at every token, and are as long. All draw the same random numbers. "
+        "Toxicity is a probability by a bag-of-words scorer."
+    )
+    rows = [_row(name, measured) for name, measured in conditions.items()]
+    head = [
+        "Condition",
+        "toxicity",
+        "above ½",
+        "change ± error",
+        "repeats",
+        "texts changed",
+    ]
+    bars = [(_short(name), c["mean"], _kind(name)) for name, c in conditions.items()]
+    figure = tag(
+        "figure",
+        plots.toxicity_bars(bars),
+        tag(
+            "figcaption",
+            "Lower is less toxic. What the features' meaning does is the difference from the "
+            "random pushes, not from the base.",
+        ),
+    )
+    return tag(
+        "section",
+        tag("h2", "Steering with them"),
+        tag("p", what),
+        table(head, rows, class_="plain"),
+        tag("div", figure, class_="figures"),
+        tag("ul", [tag("li", point) for point in _verdicts(found)]),
+        _examples(found["examples"], conditions),
+        id="steering",
+    )
+
+
+def random_means(conditions: dict[str, dict[str, Any]]) -> list[float]:
+    """The mean toxicity under each random feature."""
+    return [found["mean"] for name, found in conditions.items() if RANDOM_FEATURE in name]
+
+
+def _row(name: str, found: dict[str, Any]) -> list[Html]:
+    error = found["change_standard_error"]
+    change = "" if name == BASE else f"{found['change']:+.3f}"
+    if change and error is not None:
+        change += f" ± {error:.3f}"
+    words = _TIER_WORDS.get(name, "")
+    label = join(_short(name), *([tag("br"), tag("small", words)] if words else []))
+    return [
+        label,
+        join(f"{found['mean']:.3f}"),
+        join(percent(found["share"])),
+        join(change),
+        join(percent(found["repetition"])),
+        join("" if name == BASE else percent(found["changed"])),
+    ]
+
+
+def _short(name: str) -> str:
+    if RANDOM_FEATURE in name:
+        number = name.removeprefix(RANDOM_FEATURE).strip("_") or "1"
+        return f"random push {number}"
+    return "unsteered" if name == BASE else name.replace("_", " ")
+
+
+def _kind(name: str) -> str | None:
+    """The autoencoder whose features steer; None for the controls."""
+    return STEERED if name in TIERS else None
+
+
+def _verdicts(found: dict[str, Any]) -> list[str]:
+    conditions, bias = found["conditions"], found["identity_bias"]
+    randoms, constant = random_means(conditions), conditions["constant"]
+    between = f"{min(randoms):.3f} to {max(randoms):.3f}"
+    if constant["mean"] < min(randoms):
+        first = (
+            f"Constant steering ({constant['mean']:.3f}) leaves less toxicity than any of the "
+            f"random pushes ({between}); {_share_of_random(conditions)}"
+        )
+    else:
+        first = (
+            f"Constant steering ({constant['mean']:.3f}) does no better than random pushes of its "
+            f"size ({between}): here it is the push, not the features' meaning, that changes the "
+            "toxicity."
+        )
+    word, score = next(iter(bias.items()))
+    return [
+        first,
+        "Push, repetition and prompts are all that is measured here: whether the texts still make "
+        "sense is not. Read some below.",
+        f"The scorer knows words, not meaning: “I am {word} and I love my family.” scores "
+        f"{score:.2f}. Fewer such words also count as less toxicity.",
+        "One seed and few prompts: a change of less than two standard errors is no change.",
+    ]
+
+
+def _share_of_random(conditions: dict[str, dict[str, Any]]) -> str:
+    """How much of constant steering's effect random pushes have, if it has one."""
+    randoms = random_means(conditions)
+    change = conditions["constant"]["mean"] - conditions[BASE]["mean"]
+    by_random = sum(randoms) / len(randoms) - conditions[BASE]["mean"]
+    if change >= 0 or by_random >= 0:
+        return "random pushes alone do not lower it."
+    return f"but random pushes alone make {by_random / change:.0%} of its change."
+
+
+def _examples(prompts: Sequence[str], conditions: dict[str, dict[str, Any]]) -> Html:
+    shown = (BASE, *TIERS, RANDOM_FEATURE)
+    blocks: list[Html] = []
+    for number, prompt in enumerate(prompts):
+        rows = [
+            [_short(name), conditions[name]["continuations"][number].strip() or "(nothing)"]
+            for name in shown
+        ]
+        blocks.append(table(["Prompt", prompt], rows, class_="facts"))
+    return tag(
+        "details",
+        tag("summary", "The first texts, unchosen: the prompts are offensive by design"),
+        join(*blocks),
+    )
