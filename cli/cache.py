@@ -1,17 +1,47 @@
-"""The verb `cache`."""
+"""The verbs `cache`, `cache info` and `cache verify`."""
 
+import dataclasses
 import time
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..training.config import CacheConfig
 from .console import Report, Terminal, count, duration, next_command, size, table
 
+if TYPE_CHECKING:
+    from ..training.manifest import CacheManifest
 
-def run(config: CacheConfig, terminal: Terminal) -> Report:
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """What to cache, or only what it would cost."""
+
+    cache: CacheConfig
+    """The cache."""
+
+    dry_run: bool = False
+    """Run a few forward passes, say what the cache will cost in bytes, time and memory, and write
+    nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """Which cache is meant."""
+
+    folder: str
+    """Folder of the activation cache."""
+
+
+def run(options: CacheOptions, terminal: Terminal) -> Report:
     """Run a language model over a corpus and write an activation cache.
 
     The same command again goes on from the last whole shard of an interrupted run.
     """
+    return (_estimate if options.dry_run else _write)(options.cache, terminal)
+
+
+def _write(config: CacheConfig, terminal: Terminal) -> Report:
     from ..training.harvest import cache_activations
 
     started = time.perf_counter()
@@ -20,9 +50,94 @@ def run(config: CacheConfig, terminal: Terminal) -> Report:
             config, progress=lambda done, total, rate: update(done, total, ""), say=terminal.say
         )
     seconds = time.perf_counter() - started
-    n_bytes = sum(shard.bytes for shard in manifest.shards)
-    values: dict[str, Any] = {
-        "cache": config.out,
+    shown = (
+        f"cached {', '.join(manifest.sites)} of {manifest.model} in {config.out}",
+        table(*_content_rows(manifest), ("time", duration(seconds), "of this command")),
+        next_command("train", "--cache", config.out, "--out", "RUN"),
+    )
+    return Report(values={**_values(config.out, manifest), "seconds": seconds}, shown=shown)
+
+
+def info(options: FolderOptions, terminal: Terminal) -> Report:
+    """Say what an activation cache holds, of which model and text.
+
+    Only the manifest is read.
+    """
+    from ..training.manifest import read_manifest
+
+    manifest = read_manifest(Path(options.folder))
+    state = "complete" if manifest.complete else "incomplete: give the command that wrote it again"
+    shown = (
+        f"{options.folder}: {', '.join(manifest.sites)} of {manifest.model}, {state}",
+        table(
+            *_content_rows(manifest),
+            ("contexts", count(manifest.context_length), "tokens in each"),
+            ("corpus", manifest.corpus.dataset, f"fingerprint {manifest.corpus.fingerprint[:16]}"),
+            ("fingerprint", manifest.fingerprint[:16], "of all its content"),
+        ),
+        *manifest.notices,
+    )
+    values = {
+        **_values(options.folder, manifest),
+        "complete": manifest.complete,
+        "context_length": manifest.context_length,
+        "fingerprint": manifest.fingerprint,
+        "corpus_fingerprint": manifest.corpus.fingerprint,
+        "weights_hash": manifest.weights_hash,
+        "tokenizer_hash": manifest.tokenizer_hash,
+        "config": manifest.config,
+    }
+    return Report(values=values, shown=shown)
+
+
+def verify(options: FolderOptions, terminal: Terminal) -> Report:
+    """Compare every byte of an activation cache with its checksums.
+
+    The exit status is 1 if a shard is missing or differs.
+    """
+    from ..training.cache import verify_cache
+
+    with terminal.progress("verifying", "bytes") as update:
+        problems = verify_cache(
+            options.folder, progress=lambda done, total: update(done, total, "")
+        )
+    values = {"cache": options.folder, "whole": not problems, "problems": problems}
+    shown = problems or [f"{options.folder} is whole: every byte is as it was written"]
+    return Report(values=values, shown=shown, status=1 if problems else 0)
+
+
+def _estimate(config: CacheConfig, terminal: Terminal) -> Report:
+    from ..training.estimate import estimate_cache
+
+    estimate = estimate_cache(config, say=terminal.say)
+    ended = "all that the corpus gives" if estimate.corpus_ended else "if the corpus has the text"
+    there = f"{ended}; {count(estimate.rows_there)} are there" if estimate.rows_there else ended
+    measured = f"by {count(estimate.measured_rows)} rows, {count(estimate.rows_per_second)} rows/s"
+    rows = [
+        ("rows", count(estimate.rows), f"{there}; width {estimate.d_model}"),
+        (
+            "size",
+            size(estimate.bytes),
+            f"in {count(estimate.shards)} shards; {size(estimate.bytes_free)} are free",
+        ),
+        ("time", duration(estimate.seconds), f"{measured}; the disk's own not counted"),
+        ("memory", size(estimate.memory_bytes), "at most, the language model included"),
+    ]
+    if estimate.device_memory_bytes:
+        rows.append(("on the GPU", size(estimate.device_memory_bytes), "at most"))
+    shown = [
+        f"caching {', '.join(estimate.sites)} of {config.model} in {config.out} would take:",
+        table(*rows),
+    ]
+    if not estimate.fits:
+        shown.append("it does not fit on that disk: lower --tokens, or give --out on another disk")
+    values = {**dataclasses.asdict(estimate), "fits": estimate.fits}
+    return Report(values=values, shown=shown, status=0 if estimate.fits else 1)
+
+
+def _values(folder: str, manifest: "CacheManifest") -> dict[str, Any]:
+    return {
+        "cache": folder,
         "model": manifest.model,
         "dataset": manifest.corpus.dataset,
         "sites": list(manifest.sites),
@@ -33,16 +148,22 @@ def run(config: CacheConfig, terminal: Terminal) -> Report:
         "left_out": manifest.left_out,
         "documents": manifest.corpus.documents,
         "shards": len(manifest.shards),
-        "bytes": n_bytes,
-        "seconds": seconds,
+        "bytes": _bytes(manifest),
         "notices": list(manifest.notices),
     }
+
+
+def _bytes(manifest: "CacheManifest") -> int:
+    return sum(shard.bytes for shard in manifest.shards)
+
+
+def _content_rows(manifest: "CacheManifest") -> tuple[tuple[str, str, str], ...]:
     left_out = ", ".join(
         f"{count(number)} {reason.replace('_', ' ')}"
         for reason, number in manifest.left_out.items()
         if number
     )
-    rows = (
+    return (
         ("rows", count(manifest.rows), f"activations of width {manifest.d_model} at each site"),
         ("held out", count(manifest.held_out_rows), "rows of documents that training never sees"),
         ("documents", count(manifest.corpus.documents), "read from the corpus so far"),
@@ -51,12 +172,9 @@ def run(config: CacheConfig, terminal: Terminal) -> Report:
             count(sum(manifest.left_out.values())),
             f"positions: {left_out}",
         ),
-        ("size", size(n_bytes), f"{manifest.dtype}, in {count(len(manifest.shards))} shards"),
-        ("time", duration(seconds), "of this command"),
+        (
+            "size",
+            size(_bytes(manifest)),
+            f"{manifest.dtype}, in {count(len(manifest.shards))} shards",
+        ),
     )
-    shown = (
-        f"cached {', '.join(manifest.sites)} of {manifest.model} in {config.out}",
-        table(*rows),
-        next_command("train", "--cache", config.out, "--out", "RUN"),
-    )
-    return Report(values=values, shown=shown)

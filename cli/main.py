@@ -21,7 +21,7 @@ from ..steering.config import GenerateConfig
 from ..steering.demo.config import DemoConfig
 from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
-from ..training.config import CacheConfig, EvalConfig, TrainConfig
+from ..training.config import EvalConfig, TrainConfig
 from . import cache, demo, doctor, evaluate, features, fetch, generate, pick, selection, train
 from .arguments import Verb, parse, show_help, wants_help
 from .console import Terminal, write_json, write_report
@@ -30,7 +30,9 @@ from .failures import sentence
 VERBS: dict[str, Verb[Any]] = {
     "doctor": Verb(config=doctor.DoctorOptions, run=doctor.run),
     "fetch": Verb(config=fetch.FetchOptions, run=fetch.run, positional=("name",)),
-    "cache": Verb(config=CacheConfig, run=cache.run, resumes="from the last whole shard"),
+    "cache": Verb(config=cache.CacheOptions, run=cache.run, resumes="from the last whole shard"),
+    "cache info": Verb(config=cache.FolderOptions, run=cache.info, positional=("folder",)),
+    "cache verify": Verb(config=cache.FolderOptions, run=cache.verify, positional=("folder",)),
     "train": Verb(config=TrainConfig, run=train.run, resumes="from the last checkpoint"),
     "eval": Verb(config=EvalConfig, run=evaluate.run, positional=("sae",)),
     "demo": Verb(config=DemoConfig, run=demo.run, resumes="from where it was"),
@@ -82,7 +84,7 @@ def _run(words: Sequence[str]) -> int:
         _show_verbs(VERBS)
         return 0
     group = {name: verb for name, verb in VERBS.items() if name.startswith(f"{words[0]} ")}
-    if group and words[1:] in (["--help"], ["-h"]):
+    if group and words[0] not in VERBS and words[1:] in (["--help"], ["-h"]):
         _show_verbs(group)
         return 0
     if words[0] == "--version":
@@ -92,6 +94,9 @@ def _run(words: Sequence[str]) -> int:
     prog, verb = f"sparsteer {name}", VERBS[name]
     if wants_help(rest):
         show_help(prog, verb)
+        if group and name == words[0]:
+            print("\nbeside it:")
+            _list(group)
         return 0
     config, common = parse(prog, verb, rest)
     # A library that prints must not get into what a program reads from standard output.
@@ -113,6 +118,7 @@ def find_verb(words: Sequence[str], verbs: Mapping[str, object]) -> tuple[str, S
     for length in (2, 1):
         name = " ".join(words[:length])
         if name in verbs:
+            _refuse_mistyped(name, words[length:], verbs)
             return name, words[length:]
     if words[0].startswith("-"):
         raise InputError(f"{words[0]} stands before the verb; write sparsteer VERB {words[0]}")
@@ -124,12 +130,25 @@ def find_verb(words: Sequence[str], verbs: Mapping[str, object]) -> tuple[str, S
     raise InputError(f"there is no verb {words[0]!r}; {remedy}")
 
 
-def _show_verbs(verbs: Mapping[str, Verb[Any]]) -> None:
+def _refuse_mistyped(name: str, rest: Sequence[str], verbs: Mapping[str, object]) -> None:
+    """A word behind a verb that has verbs of two words beside it is one of those, mistyped."""
+    beside = [verb for verb in verbs if verb.startswith(f"{name} ")]
+    if beside and rest and not rest[0].startswith("-"):
+        raise InputError(
+            f"there is no verb '{name} {rest[0]}'; write {' or '.join(beside)}, or {name} --help"
+        )
+
+
+def _list(verbs: Mapping[str, Verb[Any]]) -> None:
     width = max(map(len, verbs))
-    print("usage: sparsteer VERB [OPTIONS]\n")
-    print("Train sparse autoencoders on language models, and use what they find.\n")
     for name, verb in verbs.items():
         print(f"  {name:{width}}  {verb.summary}")
+
+
+def _show_verbs(verbs: Mapping[str, Verb[Any]]) -> None:
+    print("usage: sparsteer VERB [OPTIONS]\n")
+    print("Train sparse autoencoders on language models, and use what they find.\n")
+    _list(verbs)
     print("\nsparsteer VERB --help shows the options of a verb, sparsteer --version the version.")
 
 

@@ -1,6 +1,6 @@
 """Reading an activation cache: shuffled batches to train on, held-out rows and contexts."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -160,12 +160,6 @@ class ActivationCache:
         columns = torch.arange(self.manifest.context_length)
         return torch.cat(tokens), columns < torch.cat(lengths)[:, None]
 
-    def verify(self) -> None:
-        """Check every byte against the checksums; raise InputError naming the first bad shard."""
-        for entry in self.manifest.shards:
-            self._check_size(entry)
-            self._check_content(entry)
-
     def shard(self, entry: ShardEntry) -> Shard:
         """Open one shard of the manifest for reading, its content checked the first time.
 
@@ -177,24 +171,12 @@ class ActivationCache:
         return Shard(self.path / entry.file)
 
     def _check_size(self, entry: ShardEntry) -> None:
-        path = self.path / entry.file
-        if not path.is_file():
-            raise InputError(f"the shard {path} is missing; {_REMEDY}")
-        if (size := path.stat().st_size) != entry.bytes:
-            raise InputError(
-                f"the shard {path} has {size:,} bytes instead of {entry.bytes:,}; {_REMEDY}"
-            )
+        if problem := _size_problem(self.path, entry):
+            raise InputError(f"{problem}; {_REMEDY}")
 
     def _check_content(self, entry: ShardEntry) -> None:
-        path = self.path / entry.file
-        try:
-            good = sha256_file(path) == entry.sha256
-        except OSError as error:
-            raise InputError(
-                f"the shard {path} cannot be read ({error.strerror}); {_REMEDY}"
-            ) from None
-        if not good:
-            raise InputError(f"the content of the shard {path} has changed; {_REMEDY}")
+        if problem := _content_problem(self.path, entry):
+            raise InputError(f"{problem}; {_REMEDY}")
 
     def _require_held_out(self) -> None:
         if not self.n_held_out:
@@ -219,6 +201,56 @@ class ActivationCache:
             if len(here):
                 yield entry, here
             before += n_items
+
+
+def verify_cache(
+    path: str | Path, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[str]:
+    """Compare every byte of a cache's shards with the checksums that were taken when writing.
+
+    Args:
+        path: folder of the cache, which may be incomplete.
+        progress: told bytes read and bytes in all.
+
+    Returns:
+        A sentence for each shard that is missing or differs; empty if all are whole.
+
+    Raises:
+        InputError: the manifest is missing or broken.
+    """
+    manifest = read_manifest(Path(path))
+    total, done = sum(entry.bytes for entry in manifest.shards), 0
+    problems: list[str] = []
+    for entry in manifest.shards:
+        problem = _size_problem(Path(path), entry) or _content_problem(Path(path), entry)
+        if problem:
+            problems.append(f"{problem}; {_REMEDY}")
+        done += entry.bytes
+        progress(done, total)
+    return problems
+
+
+def _size_problem(folder: Path, entry: ShardEntry) -> str:
+    """What is wrong with a shard's file, empty if it is there in its size."""
+    path = folder / entry.file
+    if not path.is_file():
+        return f"the shard {path} is missing"
+    size = path.stat().st_size
+    return (
+        ""
+        if size == entry.bytes
+        else f"the shard {path} has {size:,} bytes instead of {entry.bytes:,}"
+    )
+
+
+def _content_problem(folder: Path, entry: ShardEntry) -> str:
+    """What is wrong with a shard's content, empty if it is as written."""
+    path = folder / entry.file
+    try:
+        good = sha256_file(path) == entry.sha256
+    except OSError as error:
+        return f"the shard {path} cannot be read ({error.strerror})"
+    return "" if good else f"the content of the shard {path} has changed"
 
 
 def _some_shards(items: list[tuple[ShardEntry, int]], limit: int) -> list[tuple[ShardEntry, int]]:

@@ -7,7 +7,7 @@ without running the model, and writes the others byte for byte as one that was n
 
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,10 +19,9 @@ from ..sae.files import remove_leftovers
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site
 from .config import CacheConfig
-from .corpus import Corpus, open_corpus
-from .held_out import held_out_bound, is_held_out
+from .corpus import Corpus
+from .held_out import held_out_bound
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
-from .packing import TokenisedDocument, pack
 from .reading import ContextReader
 from .resume import (
     deciding_settings,
@@ -32,8 +31,8 @@ from .resume import (
     require_same_model,
     whole_shards,
 )
-from .rows import ChosenContext, choose_rows
 from .shards import write_shard
+from .source import ContextSource, no_activations, open_source_corpus, require_text
 from .threads import free_cores
 
 Progress = Callable[[int, int, float], None]
@@ -72,10 +71,11 @@ def cache_activations(
     kept = whole_shards(folder, previous.shards) if previous else {}
     if previous and previous.complete and len(kept) == len(previous.shards):
         if previous.corpus.revision is None:  # a hub data set is pinned, and need not be reached
-            require_same_corpus(folder, previous, _open_corpus(config, previous, say))
+            require_same_corpus(folder, previous, open_source_corpus(config, previous, say))
         say(f"{folder} is complete ({previous.rows:,} rows); nothing to do")
         return previous
-    corpus = _open_corpus(config, previous, say)
+    corpus = open_source_corpus(config, previous, say)
+    require_text(corpus)
     model = model or LanguageModel.load(config.model, device=config.device, progress=say)
     sites = [model.site(name) for name in config.site or (None,)]
     if previous:
@@ -85,17 +85,11 @@ def cache_activations(
         say(f"{folder} goes on from {n_kept:,} rows")
         manifest = dataclasses.replace(previous, complete=False, notices=())
     else:
-        manifest = _first_manifest(config, model, sites, corpus)
-    reader = ContextReader(
-        model,
-        sites,
-        context_length=config.context_length,
-        batch_size=config.batch_size,
-        dtype=config.dtype,
-    )
-    with only_writer(folder), _threads(manifest.threads):
+        manifest = first_manifest(config, model, sites, corpus)
+    reader = context_reader(config, model, sites)
+    with only_writer(folder), use_threads(manifest.threads):
         remove_leftovers(folder)
-        source = _Source(corpus, model, config, manifest.held_out_below)
+        source = ContextSource(corpus, model, config, manifest.held_out_below)
         manifest = _write_shards(
             folder, manifest, reader, source, kept, _Meter(config.tokens, progress)
         )
@@ -104,64 +98,6 @@ def cache_activations(
     for notice in manifest.notices:
         say(notice)
     return manifest
-
-
-def _open_corpus(
-    config: CacheConfig, previous: CacheManifest | None, say: Callable[[str], None]
-) -> Corpus:
-    return open_corpus(
-        config.dataset,
-        text_field=config.text_field,
-        split=config.split,
-        subset=config.subset,
-        revision=previous.corpus.revision if previous else None,
-        progress=say,
-    )
-
-
-class _Source:
-    """The contexts to read in order, and how many documents went into them so far."""
-
-    def __init__(
-        self, corpus: Corpus, model: LanguageModel, config: CacheConfig, held_out_below: int
-    ) -> None:
-        self.documents = self.held_out_documents = self.empty_documents = 0
-        contexts = pack(
-            self._tokenised(corpus, model, config, held_out_below),
-            context_length=config.context_length,
-            bos_id=model.bos_id,
-            eos_id=model.eos_id,
-        )
-        self.contexts: Iterator[ChosenContext] = choose_rows(
-            contexts,
-            model,
-            rows=config.tokens,
-            held_out_rows=config.held_out_rows,
-            context_length=config.context_length,
-            at_once=config.batch_size,
-        )
-
-    def count(self, entry: CorpusEntry) -> CorpusEntry:
-        """The entry of the manifest with the documents so far."""
-        return dataclasses.replace(
-            entry,
-            documents=self.documents,
-            held_out_documents=self.held_out_documents,
-            empty_documents=self.empty_documents,
-        )
-
-    def _tokenised(
-        self, corpus: Corpus, model: LanguageModel, config: CacheConfig, held_out_below: int
-    ) -> Iterator[TokenisedDocument]:
-        documents = corpus.documents(seed=config.seed, shuffle_buffer=config.shuffle_buffer)
-        for number, text in documents:
-            self.documents += 1
-            if not text.strip():
-                self.empty_documents += 1
-                continue
-            held_out = is_held_out(text, held_out_below)
-            self.held_out_documents += held_out
-            yield TokenisedDocument(number, model.tokenize(text), held_out)
 
 
 class _Meter:
@@ -191,7 +127,7 @@ def _write_shards(
     folder: Path,
     manifest: CacheManifest,
     reader: ContextReader,
-    source: _Source,
+    source: ContextSource,
     kept: dict[int, ShardEntry],
     meter: _Meter,
 ) -> CacheManifest:
@@ -220,10 +156,7 @@ def _finished(manifest: CacheManifest, config: CacheConfig) -> CacheManifest:
     """The manifest of the complete cache, with what the user should know about it."""
     corpus = manifest.corpus
     if manifest.rows == 0:
-        raise InputError(
-            f"{corpus.dataset} gives no activations: {corpus.documents} documents, "
-            f"{corpus.empty_documents} of them empty; give a corpus with more text"
-        )
+        raise no_activations(corpus.dataset, corpus.documents, corpus.empty_documents)
     notices: list[str] = []
     if manifest.rows < config.tokens:
         notices.append(
@@ -238,9 +171,21 @@ def _finished(manifest: CacheManifest, config: CacheConfig) -> CacheManifest:
     return dataclasses.replace(manifest, complete=True, notices=tuple(notices))
 
 
-def _first_manifest(
+def context_reader(config: CacheConfig, model: LanguageModel, sites: list[Site]) -> ContextReader:
+    """The reader of the configuration's contexts."""
+    return ContextReader(
+        model,
+        sites,
+        context_length=config.context_length,
+        batch_size=config.batch_size,
+        dtype=config.dtype,
+    )
+
+
+def first_manifest(
     config: CacheConfig, model: LanguageModel, sites: list[Site], corpus: Corpus
 ) -> CacheManifest:
+    """The manifest of a cache without shards yet."""
     if config.context_length > model.max_context:
         raise InputError(
             f"context_length is {config.context_length}, but {config.model} reads at most "
@@ -270,7 +215,7 @@ def _first_manifest(
 
 
 @contextmanager
-def _threads(n_threads: int) -> Generator[None]:
+def use_threads(n_threads: int) -> Generator[None]:
     """Let torch use the threads that the cache was begun with: results depend on their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)

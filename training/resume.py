@@ -85,11 +85,19 @@ def require_same_model(folder: Path, previous: CacheManifest, model: LanguageMod
 
 @contextmanager
 def only_writer(folder: Path) -> Generator[None]:
-    """Hold the folder, made if missing, against other writers; InputError if there is one."""
+    """Hold the folder, made if missing, against other writers; InputError if there is one.
+
+    A folder in which nothing was written is removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / _LOCK, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                if [item.name for item in folder.iterdir()] == [_LOCK]:
+                    (folder / _LOCK).unlink()
+                    folder.rmdir()
     except Timeout:
         raise InputError(
             f"another process is writing {folder}; wait for it, or give another --out"

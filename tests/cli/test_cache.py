@@ -1,6 +1,7 @@
 """The verb cache on the tiny model: what it writes and says, and every wrong input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,73 @@ def test_the_corpus_ending_early_is_said(
     assert done.status == 0
     (notice,) = (notice for notice in done.values["notices"] if "ended" in notice)
     assert notice in done.err
+
+
+def test_an_empty_corpus_leaves_nothing_and_loads_nothing(
+    sparsteer: Sparsteer, words: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty.jsonl").write_text('{"text": " "}\n')
+    done = sparsteer("cache", *words, "--dataset", tmp_path / "empty.jsonl")
+    assert "gives no activations: 1 documents, 1 of them empty" in done.error
+    assert "loading" not in done.err
+    (tmp_path / "one-byte.jsonl").write_text('{"text": "a"}\n')
+    done = sparsteer("cache", *words, "--dataset", tmp_path / "one-byte.jsonl")
+    assert "gives no activations: 1 documents, 0 of them empty" in done.error
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_dry_run_says_what_it_would_cost(
+    sparsteer: Sparsteer, words: list[str], tmp_path: Path
+) -> None:
+    done = sparsteer("cache", *words, "--tokens", 3000, "--dry-run")
+    assert done.status == 0
+    for line in ("rows", "size", "time", "memory"):
+        assert f"\n{line} " in done.out
+    values = sparsteer("cache", *words, "--tokens", 3000, "--dry-run", "--json").values
+    assert (values["rows"], values["fits"]) == (3000, True)
+    assert not (tmp_path / "cache").exists()
+    too_large = sparsteer("cache", *words, "--tokens", 10**15, "--dry-run")
+    assert too_large.status == 1
+    assert "it does not fit on that disk" in too_large.out
+
+
+def test_info_says_what_a_cache_holds(sparsteer: Sparsteer, cache: Path, corpus: Path) -> None:
+    manifest = ActivationCache(cache).manifest
+    done = sparsteer("cache", "info", cache)
+    assert done.status == 0
+    for text in (*SITES, str(corpus), "complete", "5,000", manifest.fingerprint[:16]):
+        assert text in done.out
+    values = sparsteer("cache", "info", cache, "--json").values
+    assert (values["rows"], values["complete"], values["dtype"]) == (5000, True, "float16")
+    assert values["config"]["context_length"] == 32
+    wrong = sparsteer("cache", "info", cache / "no")
+    assert wrong.status == 2
+    assert str(cache / "no") in wrong.error
+
+
+def test_verify_names_a_shard_with_a_changed_byte(
+    sparsteer: Sparsteer, cache: Path, tmp_path: Path
+) -> None:
+    assert sparsteer("cache", "verify", cache).status == 0
+    copy = shutil.copytree(cache, tmp_path / "copy")
+    shard = copy / "shard-00004.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-1000] ^= 4
+    shard.write_bytes(content)
+    (copy / "shard-00001.safetensors").unlink()
+    done = sparsteer("cache", "verify", copy)
+    assert done.status == 1
+    missing, changed = done.out.splitlines()
+    assert "shard-00001.safetensors is missing" in missing
+    assert f"the content of the shard {shard} has changed" in changed
+    values = sparsteer("cache", "verify", copy, "--json").values
+    assert (values["whole"], len(values["problems"])) == (False, 2)
+
+
+def test_verbs_beside_cache(sparsteer: Sparsteer) -> None:
+    shown = sparsteer("cache", "--help").out
+    assert "--context-length" in shown
+    assert "cache info" in shown and "cache verify" in shown
+    mistyped = sparsteer("cache", "verfy", "folder")
+    assert mistyped.status == 2
+    assert mistyped.error.startswith("there is no verb 'cache verfy'; write cache info or cache")

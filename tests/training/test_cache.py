@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch import Tensor
 from sparsteer.sae.errors import InputError
 from sparsteer.training import ActivationCache, batches
 from sparsteer.training import cache as cache_module
+from sparsteer.training.cache import verify_cache
 from sparsteer.training.config import CacheDtype
 from sparsteer.training.manifest import (
     LEFT_OUT,
@@ -346,16 +348,21 @@ def test_a_changed_byte_is_found_before_it_is_used(damaged: Path) -> None:
         cache.held_out()
     with pytest.raises(InputError, match=message):
         cache.held_out_contexts()
-    with pytest.raises(InputError, match=message):
-        cache.verify()
+    (problem,) = verify_cache(damaged)
+    assert re.search(message, problem)
 
 
 def test_verify_passes_whole_caches_and_sees_later_damage(damaged: Path) -> None:
-    cache = ActivationCache(damaged)
-    cache.verify()
+    seen: list[tuple[int, int]] = []
+    assert verify_cache(damaged, progress=lambda done, total: seen.append((done, total))) == []
+    sizes = [file.stat().st_size for file in sorted(damaged.glob("shard-*"))]
+    assert seen == [(sum(sizes[: i + 1]), sum(sizes)) for i in range(len(sizes))]
     (damaged / "shard-00000.safetensors").unlink()
-    with pytest.raises(InputError, match=r"shard-00000\.safetensors is missing"):
-        cache.verify()
+    last = damaged / f"shard-{len(sizes) - 1:05d}.safetensors"
+    last.write_bytes(last.read_bytes()[:-1])
+    first_problem, last_problem = verify_cache(damaged)
+    assert "shard-00000.safetensors is missing; run" in first_problem
+    assert f"{last.name} has {sizes[-1] - 1:,} bytes instead of {sizes[-1]:,}; run" in last_problem
 
 
 def reading_threads() -> int:

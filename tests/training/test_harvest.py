@@ -19,7 +19,8 @@ from torch import Tensor
 
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
-from sparsteer.training import ActivationCache, CacheConfig, cache_activations, harvest, reading
+from sparsteer.training import ActivationCache, CacheConfig, cache_activations, reading
+from sparsteer.training.cache import verify_cache
 from sparsteer.training.corpus import Corpus
 from sparsteer.training.held_out import is_held_out
 from sparsteer.training.manifest import CacheManifest
@@ -291,7 +292,8 @@ def test_resumed_after_any_forward_pass(
             ActivationCache(config.out)
         started = ActivationCache(config.out, allow_incomplete=True)
         assert len(started.manifest.shards) == n_whole
-        started.verify()
+        assert verify_cache(config.out) == []
+    Path(config.out).mkdir(exist_ok=True)
     Path(config.out, ".tmp-0123456789ab-shard-00009.safetensors").write_text("left by a kill")
 
     n_contexts = count_contexts(monkeypatch)
@@ -354,7 +356,7 @@ def test_a_full_disk_leaves_the_whole_shards(
     names = sorted(content(config.out))
     assert names == ["manifest.json", "shard-00000.safetensors", "shard-00001.safetensors"]
     cache = ActivationCache(config.out, allow_incomplete=True)
-    cache.verify()
+    assert verify_cache(config.out) == []
     assert next(cache.batches(50)).shape == (50, 32)
     write()
     assert ActivationCache(config.out).n_rows == TOKENS
@@ -395,7 +397,7 @@ def test_a_hub_data_set_stays_at_its_commit(
         commit = revision or "commit-1"
         return Corpus(dataset, f"x@{commit}", commit, ("x",), lambda part: iter(texts))
 
-    monkeypatch.setattr(harvest, "open_corpus", open_corpus)
+    monkeypatch.setattr("sparsteer.training.source.open_corpus", open_corpus)
     interrupted(write, config)
     write()
     assert asked == [None, "commit-1"]
@@ -509,7 +511,7 @@ def test_a_corpus_that_has_changed_or_gone(write: Write, config: CacheConfig) ->
     copy.unlink()
     with pytest.raises(InputError, match=r"there is no file .*copy\.jsonl"):
         write_copy()
-    ActivationCache(config.out, allow_incomplete=True).verify()
+    assert verify_cache(config.out) == []
 
 
 def test_a_folder_of_something_else(write: Write, config: CacheConfig) -> None:
