@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,8 +21,29 @@ class Codes(NamedTuple):
     """The latent's activation, in the dtype of the pre-activations; positive in a used slot."""
     counts: Int[Tensor, "*B"] | None = None
     """int64: used slots of each row, which come first; None where all M slots are meant."""
+    steps: Float[Tensor, "*B M"] | None = None
+    """Only of jumprelu in training: 1 in used slots and 0 elsewhere, with the thresholds' gradient.
+    Then latents just below their threshold have slots of value 0 behind the used ones."""
 
     def dense(self, n_latents: int) -> Float[Tensor, "*B F"]:
         """The codes as a dense [..., F] tensor, for tests and small things."""
         dense = self.values.new_zeros(*self.values.shape[:-1], n_latents)
         return dense.scatter_add(-1, self.indices, self.values)
+
+
+def pack_entries(
+    rows: Int[Tensor, "N"], columns: Int[Tensor, "N"], values: Float[Tensor, "N"], n_rows: int
+) -> Codes:
+    """Codes [B, M] with counts from single entries that are sorted by row.
+
+    M is the largest count, at least 1, which waits for the device.
+    """
+    counts = torch.bincount(rows, minlength=n_rows)
+    width = max(1, int(counts.max())) if n_rows else 1
+    starts = counts.cumsum(0) - counts
+    slots = torch.arange(len(rows), device=rows.device) - starts[rows]
+    indices_BM = rows.new_zeros(n_rows, width)
+    values_BM = values.new_zeros(n_rows, width)
+    indices_BM[rows, slots] = columns
+    values_BM[rows, slots] = values
+    return Codes(indices_BM, values_BM, counts)

@@ -10,7 +10,7 @@ Backward, with d = gradient of a kept value (0 in unused slots):
 b_dec's gradient through the encoder is one product with a vector, never [B, D].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -18,11 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .backward import encoder_gradients, latent_sums, row_blocks
+from .batch_topk import BatchTop
 from .codes import Codes
 from .decode import weighted_rows
 from .dispatch import uses_triton
 from .encode_fused import fused_pays, fused_topk
 from .norms import row_norms
+from .selection import require_k
 from .top_afa import joined, top_afa_select
 from .topk import topk_select
 
@@ -87,10 +89,55 @@ def encode_top_afa(
     def select(pre_BF: Tensor, centred_BD: Tensor) -> Codes:
         return top_afa_select(pre_BF, decoder_norms, row_norms(centred_BD))
 
-    _require_widths(x, b_dec, W_enc)
-    slots = _SparseEncode.apply(x, b_dec, W_enc, b_enc, select)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
-    codes = Codes(*cast(tuple[Tensor, Tensor, Tensor], slots))
+    def choose() -> Codes:
+        return _select_in_blocks(x, b_dec, W_enc, b_enc, select)
+
+    codes = encode_chosen(x, b_dec, W_enc, b_enc, choose)
     return codes if max_active is None else joined([codes], x, max_active)
+
+
+def encode_batch_topk(
+    x: Float[Tensor, "B D"],
+    b_dec: Float[Tensor, "D"],
+    W_enc: Float[Tensor, "F D"],
+    b_enc: Float[Tensor, "F"],
+    k: int,
+) -> Codes:
+    """Encode rows and keep the B * k largest positive pre-activations of the batch.
+
+    Args:
+        x, b_dec, W_enc, b_enc: as for `encode_topk`.
+        k: latents kept of a row on average, 1 to F.
+
+    Returns:
+        Codes [B, M] with counts, as of `batch_topk_select`; differentiable as `encode_topk`.
+
+    Raises:
+        ValueError: k is not between 1 and F, or widths differ.
+    """
+    require_k(k, len(W_enc))
+
+    def choose() -> Codes:
+        top = BatchTop(len(x) * k, x)
+        for pre_BF, _ in pre_activation_blocks(x, b_dec, W_enc, b_enc):
+            top.add(pre_BF)
+        return top.codes()
+
+    return encode_chosen(x, b_dec, W_enc, b_enc, choose)
+
+
+def encode_chosen(
+    x: Float[Tensor, "B D"],
+    b_dec: Float[Tensor, "D"],
+    W_enc: Float[Tensor, "F D"],
+    b_enc: Float[Tensor, "F"],
+    choose: Callable[[], Codes],
+) -> Codes:
+    """The codes that `choose` makes of the pre-activations; positive values are differentiable with
+    respect to x, b_dec, W_enc and b_enc, the choice is not."""
+    _require_widths(x, b_dec, W_enc)
+    slots = _SparseEncode.apply(x, b_dec, W_enc, b_enc, choose)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    return Codes(*cast(tuple[Tensor, Tensor, Tensor], slots))
 
 
 def _require_widths(x: Tensor, b_dec: Tensor, W_enc: Tensor) -> None:
@@ -202,12 +249,12 @@ class _SparseEncode(torch.autograd.Function):
         b_dec_D: Tensor,
         W_enc_FD: Tensor,
         b_enc_F: Tensor,
-        select: Selection,
+        choose: Callable[[], Codes],
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        codes = _select_in_blocks(x_BD, b_dec_D, W_enc_FD, b_enc_F, select)
+        codes = choose()
         _encode_context(ctx, (x_BD, b_dec_D, W_enc_FD), (codes.values, codes.indices))
         ctx.mark_non_differentiable(codes.indices, codes.counts)
-        return codes
+        return codes.indices, codes.values, codes.counts
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -217,18 +264,27 @@ class _SparseEncode(torch.autograd.Function):
         return _encode_backward(ctx, grads[1], None)
 
 
-def _select_in_blocks(
-    x_BD: Tensor, b_dec_D: Tensor, W_enc_FD: Tensor, b_enc_F: Tensor, select: Selection
-) -> Codes:
-    parts: list[Codes] = []
+def pre_activation_blocks(
+    x_BD: Float[Tensor, "B D"],
+    b_dec_D: Float[Tensor, "D"],
+    W_enc_FD: Float[Tensor, "F D"],
+    b_enc_F: Float[Tensor, "F"],
+) -> Iterator[tuple[Float[Tensor, "b F"], Float[Tensor, "b D"]]]:
+    """Pre-activations and centred rows, a block of rows at a time; the next overwrites the last."""
     buffer_BF: Tensor | None = None
     at_once = _PRE_ACTIVATIONS_AT_ONCE_ON_GPU // len(W_enc_FD) if uses_triton(x_BD) else 0
     for block in row_blocks(len(x_BD), at_once):
         centred_BD = x_BD[block] - b_dec_D
         if buffer_BF is None or len(centred_BD) != len(buffer_BF):
             buffer_BF = x_BD.new_empty(len(centred_BD), len(W_enc_FD))
-        pre_BF = torch.addmm(b_enc_F, centred_BD, W_enc_FD.T, out=buffer_BF)
-        parts.append(select(pre_BF, centred_BD))
+        yield torch.addmm(b_enc_F, centred_BD, W_enc_FD.T, out=buffer_BF), centred_BD
+
+
+def _select_in_blocks(
+    x_BD: Tensor, b_dec_D: Tensor, W_enc_FD: Tensor, b_enc_F: Tensor, select: Selection
+) -> Codes:
+    blocks = pre_activation_blocks(x_BD, b_dec_D, W_enc_FD, b_enc_F)
+    parts = [select(pre_BF, centred_BD) for pre_BF, centred_BD in blocks]
     if len(parts) == 1:
         return parts[0]
     if not parts:

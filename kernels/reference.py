@@ -4,7 +4,7 @@ Fast implementations and tests compare with these. They build [B, F] freely and 
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .codes import Codes
@@ -16,6 +16,45 @@ def topk_select(pre_BF: Float[Tensor, "B F"], k: int) -> Codes:
     indices_BK = order_BF[:, :k]
     values_BK = pre_BF.gather(-1, indices_BK).relu()
     return Codes(indices_BK.masked_fill(values_BK == 0, 0), values_BK)
+
+
+def batch_topk_select(pre_BF: Float[Tensor, "B F"], k: int) -> Codes:
+    """Keep the B * k largest positive entries of the whole batch; the first of equal ones wins."""
+    order_N = pre_BF.flatten().argsort(descending=True, stable=True)[: len(pre_BF) * k]
+    kept_BF = torch.zeros_like(pre_BF, dtype=torch.bool)
+    kept_BF.view(-1)[order_N] = True
+    return _codes_of(pre_BF, kept_BF & ~(pre_BF <= 0))
+
+
+def jumprelu(pre_BF: Float[Tensor, "B F"], threshold_F: Float[Tensor, "F"]) -> Float[Tensor, "B F"]:
+    """pre where it exceeds its latent's threshold, else 0, dense (arXiv 2407.14435)."""
+    return torch.where(pre_BF > threshold_F, pre_BF, 0)
+
+
+def jumprelu_threshold_gradient(
+    pre_BF: Float[Tensor, "B F"],
+    threshold_F: Float[Tensor, "F"],
+    bandwidth: float,
+    grad_acts_BF: Float[Tensor, "B F"],
+    grad_steps_BF: Float[Tensor, "B F"],
+) -> Float[Tensor, "F"]:
+    """Straight through the jumps of activation and step, with a rectangle of the bandwidth.
+
+    -(threshold * dacts + dsteps) / bandwidth summed over the rows with |pre - threshold| below half
+    the bandwidth (arXiv 2407.14435, equations 11 and 12).
+    """
+    near_BF = (pre_BF - threshold_F).abs() < bandwidth / 2
+    return -((threshold_F * grad_acts_BF + grad_steps_BF) * near_BF).sum(0) / bandwidth
+
+
+def _codes_of(pre_BF: Float[Tensor, "B F"], kept_BF: Bool[Tensor, "B F"]) -> Codes:
+    """The kept entries in rising order of their indices, with counts."""
+    counts_B = kept_BF.sum(-1)
+    M = max(1, int(counts_B.max())) if len(counts_B) else 1
+    used_BM = torch.arange(M, device=pre_BF.device) < counts_B[:, None]
+    order_BM = kept_BF.int().argsort(dim=-1, descending=True, stable=True)[:, :M]
+    values_BM = pre_BF.gather(-1, order_BM).masked_fill(~used_BM, 0)
+    return Codes(order_BM.masked_fill(~used_BM, 0), values_BM, counts_B)
 
 
 def top_afa_select(

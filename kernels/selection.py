@@ -28,6 +28,12 @@ _MOST_GROUPS_AT_ONCE = 1 << 24
 _MOST_GROUPS_IN_REGISTERS = 16384
 
 
+def require_k(k: int, n_latents: int) -> None:
+    """Raise a ValueError that names k unless it lies between 1 and the number of latents."""
+    if not 1 <= k <= n_latents:
+        raise ValueError(f"k is {k}, but must lie between 1 and the {n_latents} latents")
+
+
 def key_shift(dtype: torch.dtype) -> int:
     """Trailing bits that are zero in a float32 that came from this dtype."""
     return {torch.bfloat16: 16, torch.float16: 13}.get(dtype, 0)

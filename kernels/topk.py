@@ -33,6 +33,7 @@ from .selection import (
     key_shift,
     kth_largest,
     list_groups,
+    require_k,
     row_keys,
 )
 from .tiles import tile
@@ -220,8 +221,7 @@ def topk_select(pre: Float[Tensor, "B F"], k: int) -> Codes:
     Selection carries no gradient of its own; `sparsteer.kernels.encode` differentiates through it.
     """
     n_latents = pre.shape[-1]
-    if not 1 <= k <= n_latents:
-        raise ValueError(f"k is {k}, but must lie between 1 and the {n_latents} latents")
+    require_k(k, n_latents)
     with torch.no_grad():
         if uses_triton(pre):
             return _launch_topk(pre.detach(), k)

@@ -9,7 +9,8 @@ from torch import Tensor
 from sparsteer.kernels import backward, reference
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode
-from sparsteer.kernels.encode import encode_top_afa, encode_topk
+from sparsteer.kernels.encode import encode_batch_topk, encode_top_afa, encode_topk
+from sparsteer.kernels.jumprelu import encode_jumprelu
 
 AccurateAsEager = Callable[[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor]], None]
 Weights = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -51,7 +52,7 @@ def with_gradients(out: Tensor, weights: Weights, grad: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("activation", ["top1", "top5", "all", "top_afa"])
+@pytest.mark.parametrize("activation", ["top1", "top5", "all", "top_afa", "batch_topk", "jumprelu"])
 def test_values_and_gradients(
     shape: tuple[int, int, int],
     path: str,
@@ -66,6 +67,10 @@ def test_values_and_gradients(
     def encode(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor) -> Codes:
         if activation == "top_afa":
             return encode_top_afa(x, b_dec, W_enc, b_enc, norms)
+        if activation == "jumprelu":
+            return encode_jumprelu(x, b_dec, W_enc, b_enc, norms)
+        if activation == "batch_topk":
+            return encode_batch_topk(x, b_dec, W_enc, b_enc, min(3, n_latents))
         k = {"top1": 1, "top5": min(5, n_latents), "all": n_latents}[activation]
         return encode_topk(x, b_dec, W_enc, b_enc, k)
 
@@ -78,7 +83,7 @@ def test_values_and_gradients(
     accurate_as_eager(ours, eager, exact)
 
 
-@pytest.mark.parametrize("activation", ["topk", "top_afa"])
+@pytest.mark.parametrize("activation", ["topk", "top_afa", "batch_topk", "jumprelu"])
 def test_selection_is_the_oracles(shape: tuple[int, int, int], activation: str) -> None:
     n_rows, n_latents, width = shape
     x, b_dec, W_enc, b_enc, _ = make_weights(n_rows, n_latents, width, torch.float64)
@@ -86,6 +91,15 @@ def test_selection_is_the_oracles(shape: tuple[int, int, int], activation: str) 
     if activation == "topk":
         k = max(1, n_latents // 3)
         ours, oracle = encode_topk(x, b_dec, W_enc, b_enc, k), reference.topk_select(pre, k)
+    elif activation == "batch_topk":
+        k = max(1, n_latents // 3)
+        ours = encode_batch_topk(x, b_dec, W_enc, b_enc, k)
+        oracle = reference.batch_topk_select(pre, k)
+    elif activation == "jumprelu":
+        threshold = torch.rand(n_latents, dtype=torch.float64)
+        ours = encode_jumprelu(x, b_dec, W_enc, b_enc, threshold)
+        torch.testing.assert_close(ours.dense(n_latents), reference.jumprelu(pre, threshold))
+        return
     else:
         norms = torch.rand(n_latents, dtype=torch.float64) + 0.5
         target = (x - b_dec).square().sum(-1).sqrt()
@@ -135,9 +149,15 @@ def test_leading_dimensions_are_kept() -> None:
     torch.testing.assert_close(out[1], decode(Codes(indices[1], values[1]), W_dec, b_dec))
 
 
-def test_no_rows(path: str) -> None:
+@pytest.mark.parametrize("activation", ["topk", "batch_topk", "jumprelu"])
+def test_no_rows(path: str, activation: str) -> None:
     x, b_dec, W_enc, b_enc, W_dec = make_weights(0, 30, 4, torch.float32)
-    out = decode(encode_topk(x, b_dec, W_enc, b_enc, 3), W_dec, b_dec)
+    if activation == "jumprelu":
+        codes = encode_jumprelu(x, b_dec, W_enc, b_enc, torch.ones(30), 0.5)
+    else:
+        encode = {"topk": encode_topk, "batch_topk": encode_batch_topk}[activation]
+        codes = encode(x, b_dec, W_enc, b_enc, 3)
+    out = decode(codes, W_dec, b_dec)
     assert out.shape == (0, 4)
     torch.autograd.backward(out.sum())
     assert W_enc.grad is not None and (W_enc.grad == 0).all()

@@ -23,7 +23,17 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sparsteer.kernels import backward, decode, dispatch, encode_fused, optimizer, top_afa, topk
+from sparsteer.kernels import (
+    backward,
+    batch_topk,
+    decode,
+    dispatch,
+    encode_fused,
+    jumprelu,
+    optimizer,
+    top_afa,
+    topk,
+)
 
 # Triton is untyped.
 triton: Any = import_module("triton")
@@ -156,6 +166,10 @@ def operators() -> list[Callable[[], Any]]:
             topk._launch_topk(fake(8192, F, dtype=dtype), k)
         norms, target = fake(131072, dtype=torch.float32), fake(512, dtype=torch.float32)
         top_afa._launch_top_afa(fake(512, 131072), norms, target)
+        for width, dtype in [(12288, torch.bfloat16), (131072, torch.float32)]:
+            pre = fake(512, width, dtype=dtype)
+            batch_topk._launch_candidates(pre, 512 * 32, fake(1, dtype=dtype))
+            jumprelu._launch_entries(pre, fake(width, dtype=torch.float32))
 
     def launch_encode() -> None:
         for F, D, k in [(12288, 768, 32), (24576, 2304, 64), (131072, 1000, 64)]:

@@ -5,6 +5,9 @@ import torch
 from torch import Tensor
 
 from sparsteer.kernels import dispatch, reference, topk
+from sparsteer.kernels.batch_topk import BatchTop, batch_topk_select
+from sparsteer.kernels.codes import Codes
+from sparsteer.kernels.jumprelu import jumprelu_select
 from sparsteer.kernels.top_afa import top_afa_select
 from sparsteer.kernels.topk import topk_select
 
@@ -121,3 +124,69 @@ def test_top_afa_never_cuts(device: str) -> None:
     assert wide.indices.shape == (3, 30) and torch.equal(wide.dense(30), free.dense(30))
     with pytest.raises(ValueError, match="more than max_active=1"):
         top_afa_select(pre, norms, target, max_active=1)
+
+
+def assert_same(ours: Codes, oracle: Codes) -> None:
+    assert ours.counts is not None and oracle.counts is not None
+    assert torch.equal(ours.indices, oracle.indices)
+    assert torch.equal(ours.values.double(), oracle.values.double())
+    assert torch.equal(ours.counts, oracle.counts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [(1, 7), (5, 33), (3, 3000)])
+def test_batch_topk_equals_the_oracle(
+    dtype: torch.dtype, size: tuple[int, int], device: str
+) -> None:
+    n_rows, n_latents = size
+    pre = awkward_rows(n_rows, n_latents, dtype, device)
+    for k in sorted({1, n_latents // 3 + 1, n_latents}):
+        ours = batch_topk_select(pre, k)
+        assert ours.values.dtype == dtype
+        assert_same(ours, reference.batch_topk_select(pre.double(), k))
+
+
+def test_batch_topk_of_blocks_and_ties(device: str) -> None:
+    pre = torch.randint(-2, 4, (7, 40), device=device).float()
+    for k in (1, 9, 30):
+        top = BatchTop(7 * k, pre)
+        for rows in (slice(0, 2), slice(2, 2), slice(2, 7)):
+            top.add(pre[rows])
+        assert_same(top.codes(), reference.batch_topk_select(pre, k))
+
+
+def test_batch_topk_keeps_nan_and_infinity_visible_and_reads_strided_rows(device: str) -> None:
+    pre = torch.randn(8, 60, device=device)[::2, ::2]
+    pre[0, 17], pre[1, 18], pre[2, 3] = torch.nan, torch.inf, -torch.inf
+    codes = batch_topk_select(pre, 2)
+    assert codes.values.isnan().sum() == 1 and codes.values.isinf().sum() == 1
+    assert codes.counts is not None and int(codes.counts.sum()) == 8
+    assert batch_topk_select(pre[:0], 2).indices.shape == (0, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 7), (5, 33), (3, 3000)])
+def test_jumprelu_equals_the_oracle(dtype: torch.dtype, size: tuple[int, int], device: str) -> None:
+    n_rows, n_latents = size
+    pre = awkward_rows(n_rows, n_latents, dtype, device)
+    threshold = torch.rand(n_latents, device=device)
+    codes = jumprelu_select(pre, threshold, 0.3)
+    dense = reference.jumprelu(pre, threshold)
+    assert torch.equal(codes.dense(n_latents), dense)
+    assert codes.counts is not None and codes.steps is not None
+    assert torch.equal(codes.counts, (dense > 0).sum(-1))
+    assert torch.equal(codes.steps.sum(-1), codes.counts.to(dtype))
+    # Every latent in the lower half of the rectangle has a slot of value 0.
+    beside = (pre <= threshold) & (pre > threshold - 0.15)
+    slots = Codes(codes.indices, (codes.values == 0).to(dtype)).dense(n_latents)
+    assert ((slots > 0) | ~beside | (torch.arange(n_latents, device=device) == 0)).all()
+
+
+def test_jumprelu_keeps_nan_and_reads_strided_rows(device: str) -> None:
+    pre = torch.randn(4, 90, device=device)[::2, ::3]
+    pre[1, 18] = torch.nan
+    threshold = torch.rand(30, device=device)
+    codes = jumprelu_select(pre, threshold)
+    assert codes.values.isnan().sum() == 1 and codes.values[0].isfinite().all()
+    assert torch.equal(codes.dense(30)[0], reference.jumprelu(pre, threshold)[0])
+    assert jumprelu_select(pre[:0], threshold, 0.1).indices.shape[0] == 0

@@ -1,0 +1,248 @@
+"""JumpReLU selection: codes = the pre-activations above their latent's own threshold.
+
+    values = pre * H(pre - threshold),  steps = H(pre - threshold),  with Heaviside's step H.
+Neither moves smoothly with the threshold, so its gradient goes straight through the jump, by a
+rectangle of width `bandwidth` around it (arXiv 2407.14435):
+    dvalues/dthreshold = -threshold / bandwidth,  dsteps/dthreshold = -1 / bandwidth
+where |pre - threshold| < bandwidth / 2, and 0 elsewhere. Half of these latents lie below their
+threshold: in training they get slots too, of value 0, so that a decoder gives their gradient.
+"""
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .codes import Codes, pack_entries
+from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .encode import encode_chosen, pre_activation_blocks
+from .tiles import tile
+
+Entries = tuple[Tensor, Tensor, Tensor]
+"""Rows, columns and pre-activations of single entries, in the order of the batch."""
+
+
+@jit
+def _exceeding(
+    pre_ptr: Pointer,  # [F] one row
+    low_ptr: Pointer,  # [F]
+    columns: Pointer,
+    F: Scalar,
+) -> Pointer:
+    """(pre, exceeds): some columns of a row, and which of them exceed their bound or are NaN."""
+    inside = columns < F
+    pre = tl.load(pre_ptr + columns, mask=inside, other=0.0)
+    low = tl.load(low_ptr + columns, mask=inside, other=0.0).to(tl.float32)
+    wide = pre.to(tl.float32)
+    return pre, inside & ((wide > low) | (wide != wide))
+
+
+@jit
+def _jump_count_kernel(
+    pre_ptr: Pointer,  # [B, F]
+    low_ptr: Pointer,  # [F]
+    counts_ptr: Pointer,  # [B] (out)
+    stride_pre: Scalar,
+    F: Scalar,
+    EMIT: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    pre_ptr += row * stride_pre
+    total = tl.zeros([EMIT], tl.int32)
+    for start in range(0, F, EMIT):
+        _, exceeds = _exceeding(pre_ptr, low_ptr, start + tl.arange(0, EMIT), F)
+        total += exceeds.to(tl.int32)
+    tl.store(counts_ptr + row, tl.sum(total, 0))
+
+
+@jit
+def _jump_emit_kernel(
+    pre_ptr: Pointer,  # [B, F]
+    low_ptr: Pointer,  # [F]
+    ends_ptr: Pointer,  # [B] where each row's entries end, int64
+    counts_ptr: Pointer,  # [B]
+    columns_ptr: Pointer,  # [N] (out)
+    values_ptr: Pointer,  # [N] (out)
+    stride_pre: Scalar,
+    F: Scalar,
+    EMIT: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    pre_ptr += row * stride_pre
+    used = tl.load(ends_ptr + row) - tl.load(counts_ptr + row)
+    for start in range(0, F, EMIT):
+        columns = start + tl.arange(0, EMIT)
+        pre, exceeds = _exceeding(pre_ptr, low_ptr, columns, F)
+        slots = used + tl.cumsum(exceeds.to(tl.int32), 0) - 1
+        tl.store(columns_ptr + slots, columns.to(tl.int64), mask=exceeds)
+        tl.store(values_ptr + slots, pre, mask=exceeds)
+        used += tl.sum(exceeds.to(tl.int32), 0)
+
+
+def _launch_entries(pre: Float[Tensor, "B F"], low: Float[Tensor, "F"]) -> Entries:
+    n_rows, n_latents = pre.shape
+    if pre.stride(1) != 1:
+        pre = pre.contiguous()
+    counts = torch.empty(n_rows, dtype=torch.int32, device=pre.device)
+    sizes = tile("select_group", architecture(pre), F=n_latents)
+    row: dict[str, Any] = {
+        "pre_ptr": pre,
+        "low_ptr": low,
+        "counts_ptr": counts,
+        "stride_pre": pre.stride(0),
+        "F": n_latents,
+        "EMIT": sizes["EMIT"],
+        "num_warps": sizes["num_warps"],
+    }
+    launch(_jump_count_kernel, (n_rows,), **row)
+    ends = counts.cumsum(0)
+    total = _largest(ends) if n_rows else 0
+    columns = torch.empty(total, dtype=torch.int64, device=pre.device)
+    values = torch.empty(total, dtype=pre.dtype, device=pre.device)
+    launch(
+        _jump_emit_kernel, (n_rows,), ends_ptr=ends, columns_ptr=columns, values_ptr=values, **row
+    )
+    rows = torch.arange(n_rows, device=pre.device).repeat_interleave(counts, output_size=total)
+    return rows, columns, values
+
+
+def _largest(ends: Tensor) -> int:
+    return int(ends.max())
+
+
+def _entries_above(pre: Float[Tensor, "B F"], low: Float[Tensor, "F"]) -> Entries:
+    """What exceeds its column's bound, NaN included; waits for a GPU."""
+    if uses_triton(pre):
+        return _launch_entries(pre, low)
+    rows, columns = (pre <= low).logical_not_().nonzero().unbind(1)
+    return rows, columns, pre[rows, columns]
+
+
+def _pack(entries: Entries, threshold: Float[Tensor, "F"], n_rows: int, beside: bool) -> Codes:
+    """Slots of the kept entries and, if `beside`, of the others behind them, with their
+    pre-activations as values, and minus infinity in slots that hold nothing."""
+    rows, columns, pre = entries
+    kept = (pre <= threshold[columns]).logical_not_()
+    codes = _padded(pack_entries(rows[kept], columns[kept], pre[kept], n_rows))
+    if not beside:
+        return codes
+    others = _padded(pack_entries(rows[~kept], columns[~kept], pre[~kept], n_rows))
+    return Codes(
+        torch.cat([codes.indices, others.indices], 1),
+        torch.cat([codes.values, others.values], 1),
+        codes.counts,
+    )
+
+
+def _padded(codes: Codes) -> Codes:
+    assert codes.counts is not None  # pack_entries gives them
+    slots = torch.arange(codes.values.shape[1], device=codes.values.device)
+    return codes._replace(
+        values=codes.values.masked_fill(slots >= codes.counts[:, None], -torch.inf)
+    )
+
+
+class _Jump(torch.autograd.Function):
+    """Values and steps of slots with the pre-activations and thresholds given."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, pre_BM: Tensor, threshold_BM: Tensor, bandwidth: float
+    ) -> tuple[Tensor, Tensor]:
+        kept_BM = (pre_BM <= threshold_BM).logical_not_()
+        ctx.save_for_backward(pre_BM, threshold_BM, kept_BM)
+        ctx.bandwidth = bandwidth
+        return pre_BM.masked_fill(~kept_BM, 0), kept_BM.to(pre_BM.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
+        ctx: Any, grad_values: Tensor, grad_steps: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
+        pre_BM, threshold_BM, kept_BM = ctx.saved_tensors
+        near_BM = (pre_BM - threshold_BM).abs() < ctx.bandwidth / 2
+        jump_BM = threshold_BM * grad_values + grad_steps
+        grad_threshold_BM = (jump_BM / -ctx.bandwidth).masked_fill(~near_BM, 0)
+        return grad_values.masked_fill(~kept_BM, 0), grad_threshold_BM, None
+
+
+def _jump(slots: Codes, threshold: Float[Tensor, "F"], bandwidth: float) -> Codes:
+    """Codes of slots that hold pre-activations, with the gradient of the threshold."""
+    if not bandwidth:
+        return slots._replace(values=slots.values.masked_fill(slots.values == -torch.inf, 0))
+    jumped = _Jump.apply(slots.values, threshold[slots.indices], bandwidth)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    values, steps = cast(tuple[Tensor, Tensor], jumped)
+    return Codes(slots.indices, values, slots.counts, steps)
+
+
+def _lower_bound(threshold: Tensor, bandwidth: float) -> Tensor:
+    if bandwidth < 0:
+        raise ValueError(f"bandwidth is {bandwidth}, but must not be negative")
+    return (threshold - bandwidth / 2).detach().contiguous()
+
+
+def jumprelu_select(
+    pre: Float[Tensor, "B F"], threshold: Float[Tensor, "F"], bandwidth: float = 0.0
+) -> Codes:
+    """Keep the pre-activations above their latent's threshold.
+
+    Args:
+        pre: [B, F] pre-activations.
+        threshold: [F], not negative.
+        bandwidth: width of the rectangle through which the threshold gets its gradient, in the
+            units of pre; 0 gives it none.
+
+    Returns:
+        Codes [B, M] with counts, used slots in rising order of their indices. With a bandwidth also
+        `steps`, and slots of value 0 for latents that lie less than half of it below their
+        threshold. Values are differentiable with respect to pre and, with a bandwidth, values and
+        steps to the threshold. NaN is kept.
+
+    Raises:
+        ValueError: the bandwidth is negative.
+    """
+    low_F = _lower_bound(threshold, bandwidth)
+    with torch.no_grad():
+        entries = _entries_above(pre.detach(), low_F)
+        slots = _pack(entries, threshold, len(pre), bandwidth > 0)
+    unused_BM = slots.values == -torch.inf
+    pre_BM = pre.gather(-1, slots.indices).masked_fill(unused_BM, -torch.inf)
+    return _jump(slots._replace(values=pre_BM), threshold, bandwidth)
+
+
+def encode_jumprelu(
+    x: Float[Tensor, "B D"],
+    b_dec: Float[Tensor, "D"],
+    W_enc: Float[Tensor, "F D"],
+    b_enc: Float[Tensor, "F"],
+    threshold: Float[Tensor, "F"],
+    bandwidth: float = 0.0,
+) -> Codes:
+    """Encode rows and keep the pre-activations above their latent's threshold.
+
+    Args:
+        x, b_dec, W_enc, b_enc: as for `encode_topk`.
+        threshold, bandwidth: as for `jumprelu_select`.
+
+    Returns:
+        Codes as of `jumprelu_select`, without [B, F] in memory; the values are differentiable with
+        respect to x, b_dec, W_enc, b_enc and, with a bandwidth, the threshold.
+
+    Raises:
+        ValueError: the bandwidth is negative, or widths differ.
+    """
+    low_F = _lower_bound(threshold, bandwidth)
+
+    def choose() -> Codes:
+        none = x.new_empty(0, dtype=torch.int64)
+        parts: list[Entries] = [(none, none, x.new_empty(0))]
+        n_rows = 0
+        for pre_BF, _ in pre_activation_blocks(x, b_dec, W_enc, b_enc):
+            rows, columns, pre = _entries_above(pre_BF, low_F)
+            parts.append((rows + n_rows, columns, pre))
+            n_rows += len(pre_BF)
+        rows, columns, pre = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return _pack((rows, columns, pre), threshold, n_rows, bandwidth > 0)
+
+    return _jump(encode_chosen(x, b_dec, W_enc, b_enc, choose), threshold, bandwidth)
