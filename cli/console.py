@@ -149,7 +149,8 @@ class _Pace:
         passed, units = now - self._first[0], done - self._first[1]
         if not passed or units <= 0:
             return ""
-        pace = f"{count(units / passed)} {unit}/s"
+        rate = units / passed
+        pace = f"{count(rate)} {unit}/s" if rate >= 1 else f"{duration(1 / rate)} each"
         left = (total - done) * passed / units
         return f"{pace}, {duration(left)} left" if left else pace
 

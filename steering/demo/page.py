@@ -20,6 +20,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text); overflow-wrap: break-word; }
 main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
+a { color: var(--first); }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.5rem 0 1rem; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 0.6rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 0.4rem; }

@@ -155,7 +155,7 @@ def _verdicts(found: dict[str, Any]) -> list[str]:
     word, score = next(iter(bias.items()))
     return [
         first,
-        "Push, repetition and prompts are all that is measured here: whether the texts still make "
+        "Toxicity and repetition are all that is measured here: whether the texts still make "
         "sense is not. Read some below.",
         f"The scorer knows words, not meaning: “I am {word} and I love my family.” scores "
         f"{score:.2f}. Fewer such words also count as less toxicity.",

@@ -53,7 +53,7 @@ def smallness(known: Known) -> Html:
         f"suite (SAEBench) saw {_SUITE_TOKENS / 1e6:.0f} million, "
         f"{_SUITE_TOKENS / trained['tokens']:,.0f} times as many. Expect common features of this "
         "one text, not fine or rare ones, and better numbers from a longer run.",
-        f"Everything below is measured on {cache['held_out_rows']:,} rows of "
+        f"The autoencoders are measured on {cache['held_out_rows']:,} rows of "
         f"{cache['held_out_documents']:,} documents that training never saw, and once: one random "
         "seed, so no error bars. Small differences mean nothing.",
         "The settings were chosen for a run of minutes by trials judged on these same held-out "
