@@ -114,8 +114,8 @@ def gathered_dots(
 
 
 def project_rows(
-    gradient_FD: Float[Tensor, "F D"], weights_FD: Float[Tensor, "F D"]
-) -> Float[Tensor, "F D"]:
+    gradient_FD: Float[Tensor, "*F D"], weights_FD: Float[Tensor, "*F D"]
+) -> Float[Tensor, "*F D"]:
     """The gradient without its part along each (unit) row of the weights."""
     return gradient_FD - (gradient_FD * weights_FD).sum(-1, keepdim=True) * weights_FD
 
@@ -136,16 +136,16 @@ def generalized_jaccard_csr(
 
 
 def adam_step(
-    weights: Float[Tensor, "F D"],
-    gradient: Float[Tensor, "F D"],
-    first: Float[Tensor, "F D"],
-    second: Float[Tensor, "F D"],
+    weights: Float[Tensor, "*F D"],
+    gradient: Float[Tensor, "*F D"],
+    first: Float[Tensor, "*F D"],
+    second: Float[Tensor, "*F D"],
     step: int,
     lr: float,
     betas: tuple[float, float],
     epsilon: float,
     unit_rows: bool,
-) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F D"], Float[Tensor, "F D"]]:
+) -> tuple[Float[Tensor, "*F D"], Float[Tensor, "*F D"], Float[Tensor, "*F D"]]:
     """Adam's step number `step` (from 1): the new weights and moments (arXiv 1412.6980).
 
     With unit_rows the gradient is projected first and the rows are scaled to norm 1 after.

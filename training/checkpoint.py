@@ -78,9 +78,7 @@ def _by_age(checkpoints: Path) -> list[Path]:
 
 def _state(trainer: Trainer) -> dict[str, Tensor]:
     state = {f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()}
-    for name, parameter in trainer.sae.named_parameters():
-        for key, value in trainer.optimizer.state[parameter].items():
-            state[f"adam.{key}.{name}"] = value
+    state |= {f"adam.{name}": moment for name, moment in trainer.optimizer.state().items()}
     state["tokens_since_fired"] = trainer.tokens_since_fired
     return state
 
@@ -96,11 +94,13 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
             )
     trainer.sae.load_state_dict({name: tensors[f"sae.{name}"] for name in own})
     device = trainer.sae.W_dec.device
-    for name, parameter in trainer.sae.named_parameters():
-        suffix = f".{name}"
-        trainer.optimizer.state[parameter] = {
-            key.removeprefix("adam.").removesuffix(suffix): value.to(device)
-            for key, value in tensors.items()
-            if key.startswith("adam.") and key.endswith(suffix)
-        }
+    prefix = "adam."
+    moments = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    try:
+        trainer.optimizer.load_state(moments)
+    except KeyError as error:
+        raise InputError(
+            f"checkpoint {folder} lacks the moments {prefix}{error.args[0]} that this sparsteer "
+            "writes; give another --out or remove the folder"
+        ) from None
     trainer.tokens_since_fired = tensors["tokens_since_fired"].to(torch.int64).to(device)

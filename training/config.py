@@ -1,5 +1,6 @@
 """Configurations of this package, checked when they are made; nothing here imports torch."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -134,6 +135,8 @@ class TrainerConfig:
     """Adam's decay of the first moment."""
     beta2: float = 0.999
     """Adam's decay of the second moment."""
+    clip_norm: float | None = None
+    """Largest norm of all gradients together; longer ones are scaled down to it. None: no limit."""
     auxk_coefficient: float = 1 / 32
     """Weight of the loss that revives dead latents; 0 turns it off."""
     k_aux: int | None = None
@@ -166,6 +169,8 @@ class TrainerConfig:
         for name in ("k_aux", "dead_after_tokens"):
             if getattr(self, name) is not None:
                 require_positive_integer(name, getattr(self, name))
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise InputError(f"clip_norm is {self.clip_norm}; it must be a positive number")
         if self.lr is not None:
             require_in_range("lr", self.lr, low=0.0, high=1.0)
         for name in ("warmup_fraction", "decay_fraction"):

@@ -7,11 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..kernels.codes import Codes
-from ..kernels.optimizer import normalize_rows_, project_gradient_
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import TopAFAConfig
 from ..sae.losses import afa_loss, auxk_loss, reconstruction_loss
 from .config import TrainerConfig
+from .optimizer import Adam
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
@@ -56,6 +56,7 @@ class Trainer:
     Attributes:
         sae: the autoencoder, changed in place.
         steps_done: updates so far; the learning rate follows it.
+        optimizer: Adam and its moments.
         tokens_since_fired: [F] int64 rows since each latent last fired.
     """
 
@@ -70,12 +71,12 @@ class Trainer:
         self.lr = 2e-4 / (n_latents / 2**14) ** 0.5 if config.lr is None else config.lr
         self.steps_done = 0
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
-        self.optimizer = torch.optim.Adam(
-            sae.parameters(),
-            lr=self.lr,
+        self.optimizer = Adam(
+            sae,
+            unit_rows={"W_dec"},
             betas=(config.beta1, config.beta2),
-            eps=_ADAM_EPSILON,
-            fused=True,
+            epsilon=_ADAM_EPSILON,
+            clip_norm=config.clip_norm,
         )
 
     def step(self, x: Float[Tensor, "B D"]) -> StepMetrics:
@@ -91,9 +92,9 @@ class Trainer:
         losses = self.loss(scaled_BD, dead_N)
         if not losses.total.isfinite():  # the step's one wait for the device
             raise NonFiniteLoss(self._where_not_finite(x))
-        self.optimizer.zero_grad()
         torch.autograd.backward(losses.total)
-        self._update()
+        self.optimizer.step(self.steps_done + 1, self.learning_rate(self.steps_done))
+        self.steps_done += 1
         self._count_firing(losses.codes, len(x))
         return self._metrics(scaled_BD, losses, dead_N)
 
@@ -127,19 +128,6 @@ class Trainer:
     def dead_latents(self) -> Int[Tensor, "N"]:
         """Indices of the latents that have not fired for `dead_after_tokens` rows."""
         return (self.tokens_since_fired >= self.dead_after_tokens).nonzero()[:, 0]
-
-    def _update(self) -> None:
-        # The order matters: Adam's moments must not see the part of the gradient that the row
-        # scaling takes back, and every step ends with unit rows.
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(self.steps_done)
-        W_dec = self.sae.W_dec
-        if W_dec.grad is None:
-            raise RuntimeError("the loss does not reach W_dec")
-        project_gradient_(W_dec.grad, W_dec.data)
-        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType] - its closure is untyped
-        normalize_rows_(W_dec.data)
-        self.steps_done += 1
 
     def _count_firing(self, codes: Codes, n_rows: int) -> None:
         self.tokens_since_fired += n_rows

@@ -1,10 +1,46 @@
 """Projection and row scaling keep decoder rows on the unit sphere."""
 
+import pytest
 import torch
 
-from sparsteer.kernels import reference
+from sparsteer.kernels import optimizer, reference
 from sparsteer.kernels.norms import row_norms
-from sparsteer.kernels.optimizer import normalize_rows_, project_gradient_
+from sparsteer.kernels.optimizer import adam_step_, normalize_rows_, project_gradient_
+
+
+@pytest.mark.parametrize("values_in_cache", [1, 70, 1 << 20], ids=["row", "uneven", "whole"])
+@pytest.mark.parametrize("shape", [(37, 11), (1, 1), (50,)])
+@pytest.mark.parametrize("unit_rows", [False, True])
+def test_adam_equals_the_oracle_whatever_the_blocks(
+    unit_rows: bool,
+    shape: tuple[int, ...],
+    values_in_cache: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(optimizer, "_VALUES_IN_CACHE", values_in_cache)
+    weights = normalize_rows_(torch.randn(shape, dtype=torch.float64))
+    first, second = torch.zeros_like(weights), torch.zeros_like(weights)
+    want = weights.clone(), first.clone(), second.clone()
+    for step in (1, 2, 3):
+        gradient = torch.randn_like(weights)
+        half = gradient / 2
+        want = reference.adam_step(
+            want[0], half, want[1], want[2], step, 0.01, (0.9, 0.99), 1e-8, unit_rows
+        )
+        adam_step_(
+            weights, gradient, first, second, step=step, lr=0.01, betas=(0.9, 0.99),
+            unit_rows=unit_rows, factor=torch.tensor(0.5, dtype=torch.float64),
+        )  # fmt: skip
+        for got, right in zip((weights, first, second), want, strict=True):
+            torch.testing.assert_close(got, right)
+
+
+def test_adam_refuses_step_zero_and_weights_it_cannot_change_in_place() -> None:
+    rows = torch.randn(4, 6)
+    with pytest.raises(ValueError, match="step is 0"):
+        adam_step_(rows, rows.clone(), rows.clone(), rows.clone(), step=0, lr=0.1)
+    with pytest.raises(ValueError, match="contiguous"):
+        adam_step_(rows.T, rows.T, rows.T, rows.T, step=1, lr=0.1)
 
 
 def test_projection_equals_the_oracle_and_leaves_nothing_along_the_rows() -> None:

@@ -153,6 +153,19 @@ def test_rows_stay_on_the_unit_sphere_and_step_leaves_the_scale() -> None:
     assert float(metrics.l0) <= K
 
 
+def test_clipping_bounds_the_gradients_that_the_moments_see() -> None:
+    moments: list[float] = []
+    for clip_norm in (None, 1e-3):
+        trainer = Trainer(
+            SparseAutoencoder(TopKConfig(D, F, K)), TrainerConfig(clip_norm=clip_norm)
+        )
+        trainer.step(planted_rows(B))
+        first = torch.cat([moment.flatten() for moment in trainer.optimizer.first.values()])
+        moments.append(float(first.square().sum().sqrt()) / (1 - trainer.config.beta1))
+    assert moments[0] > 1e-2
+    assert 0.5e-3 < moments[1] <= 1e-3 * (1 + 1e-5)
+
+
 def test_initialisation_makes_the_mean_squared_norm_d() -> None:
     rows = planted_rows(3000)
     sae = SparseAutoencoder(TopKConfig(D, F, K))
@@ -258,6 +271,8 @@ def test_latents_die_after_silence_and_revive_on_firing() -> None:
         ({"tokens": 0}, "tokens is 0"),
         ({"lr": math.nan}, "lr is nan"),
         ({"beta2": 1.0}, "beta2 is 1.0"),
+        ({"clip_norm": 0.0}, "clip_norm is 0.0; it must be a positive number"),
+        ({"clip_norm": math.nan}, "clip_norm is nan"),
         ({"warmup_fraction": -0.5}, "warmup_fraction is -0.5"),
         ({"k_aux": 0}, "k_aux is 0"),
     ],

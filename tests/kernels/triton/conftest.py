@@ -70,3 +70,21 @@ def products_of_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(builder, widened(a), widened(b), *rest)
 
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
+
+
+@pytest.fixture(autouse=True)
+def scalars_of_one_element(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton 3.6's interpreter makes numbers of one-element arrays, which NumPy 2.4 refuses."""
+    if not INTERPRETED:
+        return
+    interpreter: Any = import_module("triton.runtime.interpreter")
+    original = interpreter._patch_lang_tensor
+
+    def index(tensor: Any) -> int:
+        return int(tensor.handle.data.squeeze())
+
+    def patch(tensor: Any, scope: Any) -> None:
+        original(tensor, scope)
+        scope.set_attr(tensor, "__index__", index)
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch)

@@ -1,0 +1,84 @@
+"""Adam over a module's parameters: chosen rows stay unit, gradients may be clipped together."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from ..kernels.optimizer import adam_step_, clipping_factor
+
+
+class Adam:
+    """Adam (arXiv 1412.6980) whose step is one pass over the weights.
+
+    Attributes:
+        first, second: moments of each trained parameter, by its name.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        unit_rows: Collection[str],
+        betas: tuple[float, float],
+        epsilon: float,
+        clip_norm: float | None = None,
+    ) -> None:
+        """Moments of zero for every parameter of the module that wants a gradient.
+
+        Args:
+            unit_rows: names of the parameters whose rows keep norm 1.
+            clip_norm: largest norm of all gradients together; None for no limit.
+        """
+        self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self._unit_rows = unit_rows
+        self._betas = betas
+        self._epsilon = epsilon
+        self._clip_norm = clip_norm
+        self.first = {name: _moment(p) for name, p in self._parameters.items()}
+        self.second = {name: _moment(p) for name, p in self._parameters.items()}
+
+    def step(self, number: int, lr: float) -> None:
+        """Take step `number` (from 1) with the gradients that are there, and drop them.
+
+        Raises:
+            RuntimeError: a parameter has no gradient.
+        """
+        gradients = {name: self._gradient(name) for name in self._parameters}
+        clip = self._clip_norm
+        factor = None if clip is None else clipping_factor(gradients.values(), clip)
+        for name, parameter in self._parameters.items():
+            adam_step_(
+                parameter.data,
+                gradients.pop(name),
+                self.first[name],
+                self.second[name],
+                step=number,
+                lr=lr,
+                betas=self._betas,
+                epsilon=self._epsilon,
+                unit_rows=name in self._unit_rows,
+                factor=factor,
+            )
+            parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments under `first.NAME` and `second.NAME`."""
+        state = {f"first.{name}": moment for name, moment in self.first.items()}
+        return state | {f"second.{name}": moment for name, moment in self.second.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over moments that `state` gave; KeyError names one that is missing."""
+        for name, moment in self.state().items():
+            moment.copy_(state[name])
+
+    def _gradient(self, name: str) -> Tensor:
+        gradient = self._parameters[name].grad
+        if gradient is None:
+            raise RuntimeError(f"the loss does not reach {name}")
+        return gradient
+
+
+def _moment(parameter: Tensor) -> Tensor:
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
