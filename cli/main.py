@@ -21,7 +21,7 @@ from ..steering.config import GenerateConfig
 from ..steering.demo.config import DemoConfig
 from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
-from ..training.config import EvalConfig, TrainConfig
+from ..training.config import EvalConfig
 from . import cache, demo, doctor, evaluate, features, fetch, generate, pick, selection, train
 from .arguments import Verb, parse, show_help, wants_help
 from .console import Terminal, write_json, write_report
@@ -33,7 +33,7 @@ VERBS: dict[str, Verb[Any]] = {
     "cache": Verb(config=cache.CacheOptions, run=cache.run, resumes="from the last whole shard"),
     "cache info": Verb(config=cache.FolderOptions, run=cache.info, positional=("folder",)),
     "cache verify": Verb(config=cache.FolderOptions, run=cache.verify, positional=("folder",)),
-    "train": Verb(config=TrainConfig, run=train.run, resumes="from the last checkpoint"),
+    "train": Verb(config=train.TrainOptions, run=train.run, resumes="from the last checkpoint"),
     "eval": Verb(config=EvalConfig, run=evaluate.run, positional=("sae",)),
     "demo": Verb(config=DemoConfig, run=demo.run, resumes="from where it was"),
     "features build": Verb(config=BuildConfig, run=features.build, positional=("run",)),
@@ -73,8 +73,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     except InputError as error:
         return _fail(2, str(error))
-    except KeyboardInterrupt:
-        return _fail(1, _interrupted(words))
+    except KeyboardInterrupt as interrupt:
+        return _fail(1, str(interrupt) or _interrupted(words))
     except Exception as error:
         return _fail(1, sentence(error))
 

@@ -1,20 +1,40 @@
 """The verb `train`."""
 
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..training.config import TrainConfig
 from .console import READ_FVU, Report, Terminal, Update, count, duration, next_command, share, table
 
 
-def run(config: TrainConfig, terminal: Terminal) -> Report:
-    """Train a sparse autoencoder on an activation cache.
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What to train: one autoencoder, or one for each choice of a grid."""
+
+    train: TrainConfig
+    """The autoencoder."""
+
+    grid: tuple[str, ...] = ()
+    """Settings that vary, such as `k=32,64 seed=0,1`: one autoencoder for each choice, all on the
+    same batches, each in a run folder of its own in --out."""
+
+
+def run(options: TrainOptions, terminal: Terminal) -> Report:
+    """Train a sparse autoencoder, or several at once, on an activation cache.
 
     The same command again goes on from the last checkpoint of an interrupted run, and ends with the
     very weights of one that was not interrupted.
     """
+    return (_grid if options.grid else _one)(options, terminal)
+
+
+def _one(options: TrainOptions, terminal: Terminal) -> Report:
     from ..training.train import train
 
+    config = options.train
     with terminal.progress("training", "rows") as update:
         summary = train(config, report=_Figures(update).report, say=terminal.say)
     held_out = summary["held_out"]
@@ -37,6 +57,36 @@ def run(config: TrainConfig, terminal: Terminal) -> Report:
     return Report(values={**summary, "sae": str(sae)}, shown=shown)
 
 
+def _grid(options: TrainOptions, terminal: Terminal) -> Report:
+    from ..training.grid import grid_configs, parse_grid
+    from ..training.train import train_grid
+
+    config = options.train
+    configs = grid_configs(config, parse_grid(options.grid))
+    with terminal.progress(f"training {len(configs)} autoencoders", "rows") as update:
+        summaries = train_grid(configs, report=_GridFigures(update).report, say=terminal.say)
+    trained = [summary for summary in summaries if "failed" not in summary]
+    shown = [
+        f"trained {len(trained)} of {len(configs)} autoencoders on the same "
+        f"{count(config.trainer.n_steps * config.trainer.batch_size)} rows; on held-out rows:",
+        table(*(_grid_row(summary) for summary in summaries)),
+    ]
+    if trained:
+        cache = shlex.quote(config.cache)
+        shown.append(f"next: sparsteer eval {shlex.quote(config.out)}/*/ --cache {cache}")
+    values = {"out": config.out, "runs": summaries}
+    return Report(values=values, shown=shown, status=0 if len(trained) == len(configs) else 1)
+
+
+def _grid_row(summary: Mapping[str, Any]) -> tuple[str, str, str]:
+    name = Path(summary["run"]).name
+    if "failed" in summary:
+        return name, "failed", summary["failed"]
+    held_out = summary["held_out"]
+    rest = f"L0 {held_out['l0']:.1f}, dead {share(held_out['dead_share'])}"
+    return name, f"FVU {held_out['fvu']:.4f}", rest
+
+
 class _Figures:
     """Turns the trainer's figures into progress in rows, the held-out ones kept until the next."""
 
@@ -53,3 +103,19 @@ class _Figures:
         )
         rows = round(figures["tokens"])
         self._update(rows, rows * total // done, text + self._held_out)
+
+
+class _GridFigures:
+    """Turns the figures of several trainers into one progress, with the range of their FVU."""
+
+    def __init__(self, update: Update) -> None:
+        self._update = update
+        self._fvu: dict[str, float] = {}
+
+    def report(self, name: str, done: int, total: int, figures: Mapping[str, int | float]) -> None:
+        if "held_out_fvu" in figures:
+            return
+        self._fvu[name] = figures["fvu"]
+        rows = round(figures["tokens"])
+        text = f"FVU {min(self._fvu.values()):.3f} to {max(self._fvu.values()):.3f}"
+        self._update(rows, rows * total // done, text)

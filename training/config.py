@@ -12,6 +12,7 @@ from ..sae.config import (
     require_positive_integer,
 )
 from ..sae.errors import InputError
+from .tracking import Tracking
 
 CacheDtype = Literal["float16", "bfloat16", "float32", "int8"]
 
@@ -147,7 +148,9 @@ class TrainerConfig:
     afa_coefficient: float = 1 / 32
     """Weight of the top-AFA norm loss (lambda); only top_afa uses it. It steers L0."""
     seed: int = 0
-    """Seed of the initial directions and of the order of the rows."""
+    """Seed of the initial directions."""
+    data_seed: int = 0
+    """Seed of the order of the rows; runs with the same one see the same batches."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
     eval_every: int = 500
@@ -218,6 +221,10 @@ class TrainConfig:
 
     k: int | None = None
     """Latents that topk keeps of each row; by default 32. top_afa has none."""
+
+    track: Tracking | None = None
+    """Tracker that gets the figures too; metrics.jsonl is always written. With WANDB_MODE=offline
+    wandb needs no account."""
 
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 

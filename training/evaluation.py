@@ -17,8 +17,8 @@ from ..sae.language_model import LanguageModel
 from ..sae.site import Site
 from .cache import ActivationCache
 from .config import EvalConfig
+from .fit import measure_rows
 from .threads import use_free_cores
-from .train import evaluate_rows
 
 _CONTEXTS_AT_ONCE = 4
 _DENSITY_EDGES = [-6.0 + 0.25 * step for step in range(25)]
@@ -45,7 +45,7 @@ def evaluate(
     sae = SparseAutoencoder.load(config.sae).to(device)
     cache = ActivationCache(config.cache)
     site = _fitting_site(sae, cache, config)
-    measures = evaluate_rows(sae, cache, site, config.rows)
+    measures = measure_rows(sae, cache.held_out(site=site, limit=config.rows))
     result: dict[str, Any] = {
         "sae": config.sae,
         "cache": config.cache,

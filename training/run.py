@@ -15,6 +15,7 @@ import yaml
 
 from ..sae.errors import InputError
 from ..sae.files import atomic_file, write_json
+from .tracking import Tracker, Tracking, open_tracker
 
 _PACKAGES = ("sparsteer", "torch", "triton", "transformer-lens", "transformers", "datasets")
 
@@ -31,6 +32,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.sae = self.path / "sae"
         self._metrics: TextIO | None = None
+        self._tracker: Tracker | None = None
 
     def open(self, resolved: dict[str, Any], *, threads: int, device: str) -> None:
         """Make the folder, or find it made by the same configuration.
@@ -61,14 +63,23 @@ class RunFolder:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl; it must hold `step`."""
+        """Append a line to metrics.jsonl, and tell the tracker; it must hold `step`."""
         if self._metrics is None:
             self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
         self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
         self._metrics.flush()
+        if self._tracker is not None:
+            self._tracker.log(line)
+
+    def track(self, kind: Tracking | None, resolved: dict[str, Any]) -> None:
+        """From now on tell a tracker of this kind, too."""
+        self._tracker = open_tracker(kind, self.path, resolved)
 
     def close(self) -> None:
-        """Close metrics.jsonl; `log` opens it again."""
+        """Close metrics.jsonl, which `log` opens again, and the tracker."""
+        if self._tracker is not None:
+            self._tracker.close()
+            self._tracker = None
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
@@ -109,7 +120,7 @@ class RunFolder:
 
 # Where the files lie does not matter: the fingerprint says which cache it is. What is left open in
 # activation, n_latents and k is decided in `sae`.
-_INDIFFERENT = ("out", "cache", "activation", "n_latents", "k")
+_INDIFFERENT = ("out", "cache", "activation", "n_latents", "k", "track")
 
 
 def _settings(resolved: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""One training run from cache to autoencoder: initialise or resume, fit, save."""
+"""Training runs from cache to autoencoder: initialise or resume, fit, save; one or several."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,17 +9,19 @@ import torch
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import Origin, config_to_dict
 from ..sae.devices import resolve_device
-from ..sae.metrics import ReconstructionMetrics
 from .cache import ActivationCache
-from .checkpoint import restore_newest, save_checkpoint
+from .checkpoint import restore_newest
 from .config import TrainConfig
+from .fit import GridReport, Member, fit, measure_rows
 from .initialize import initialize_from_rows
 from .run import RunFolder, to_plain
 from .threads import use_free_cores
-from .trainer import Trainer
+from .tracking import require_tracker
+from .trainer import NonFiniteLoss, Trainer
 
 _SAMPLE_ROWS = 16_384
-_EVAL_ROWS_AT_ONCE = 4096
+
+Say = Callable[[str], None]
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Told after logged steps: steps done, steps in all, the newest figures."""
@@ -30,7 +31,7 @@ def train(
     config: TrainConfig,
     *,
     report: Report = lambda done, total, figures: None,
-    say: Callable[[str], None] = lambda sentence: None,
+    say: Say = lambda sentence: None,
 ) -> dict[str, Any]:
     """Train the autoencoder of the configuration, or go on where a killed run stopped.
 
@@ -46,114 +47,144 @@ def train(
     Raises:
         InputError: the cache or the run folder does not fit the configuration.
         NonFiniteLoss: NaN or infinity in the data or the loss; the last checkpoint stays.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step was saved.
     """
-    cache = ActivationCache(config.cache)
-    site = cache.site_name(config.site)
+
+    def one(name: str, done: int, total: int, figures: dict[str, float]) -> None:
+        report(done, total, figures)
+
+    (outcome,) = _train([config], report=one, say=say)
+    if isinstance(outcome, NonFiniteLoss):
+        raise outcome
+    return outcome
+
+
+def train_grid(
+    configs: Sequence[TrainConfig],
+    *,
+    report: GridReport = lambda name, done, total, figures: None,
+    say: Say = lambda sentence: None,
+) -> list[dict[str, Any]]:
+    """Train several autoencoders on the same batches, which are read once.
+
+    Each ends with the bits that it has when it is trained alone, and each resumes from its own
+    checkpoints. One whose loss is not finite stops; the others go on.
+
+    Args:
+        configs: as `grid_configs` makes them; each trains in its own `out`.
+        report, say: as for `train`.
+
+    Returns:
+        The summaries of `train` in the order of `configs`; for one that stopped, `run` and
+        `failed`, the reason.
+
+    Raises:
+        InputError: as `train`, before any training.
+        Interrupted: SIGINT or SIGTERM came; checkpoints of all were saved.
+    """
+    outcomes = _train(configs, report=report, say=say)
+    return [
+        {"run": config.out, "failed": str(outcome)}
+        if isinstance(outcome, NonFiniteLoss)
+        else outcome
+        for config, outcome in zip(configs, outcomes, strict=True)
+    ]
+
+
+def _train(
+    configs: Sequence[TrainConfig], *, report: GridReport, say: Say
+) -> list[dict[str, Any] | NonFiniteLoss]:
+    first = configs[0]
+    cache = ActivationCache(first.cache)
+    site = cache.site_name(first.site)
     cache.held_out(site=site, limit=1)  # a cache without any is refused now, not after training
-    device = resolve_device(config.trainer.device)
-    sae_config = config.sae_config(cache.d_model)
-    resolved = {
+    device = resolve_device(first.trainer.device)
+    require_tracker(first.track)
+    threads = use_free_cores()
+    runs = [RunFolder(config.out) for config in configs]
+    resolved = [_resolved(config, cache, site) for config in configs]
+    for run, settings in zip(runs, resolved, strict=True):
+        run.open(settings, threads=threads, device=str(device))
+    finished = [run.summary() if run.is_complete() else None for run in runs]
+    for run in (run for run in runs if run.is_complete()):
+        say(f"{run.path} is complete; nothing to train")
+    members = [
+        _begin(config, run, cache, site, device, say)
+        for config, run, summary in zip(configs, runs, finished, strict=True)
+        if summary is None
+    ]
+    try:
+        _initialize(members, cache, site)
+        for member in members:
+            member.run.track(member.config.track, _resolved(member.config, cache, site))
+        fit(members, cache, site, report=report)
+        outcomes = [_end(member, cache, site) for member in members]
+    finally:
+        for run in runs:
+            run.close()
+    ended = iter(outcomes)
+    return [next(ended) if summary is None else summary for summary in finished]
+
+
+def _resolved(config: TrainConfig, cache: ActivationCache, site: str) -> dict[str, Any]:
+    return {
         **to_plain(config),
-        "sae": config_to_dict(sae_config),
+        "sae": config_to_dict(config.sae_config(cache.d_model)),
         "site": site,
         "cache_fingerprint": cache.fingerprint,
     }
-    run = RunFolder(config.out)
-    run.open(resolved, threads=use_free_cores(), device=str(device))
-    if run.is_complete():
-        say(f"{run.path} is complete; nothing to train")
-        return run.summary()
-    origin = Origin(model=cache.manifest.model, site=site, weights_hash=cache.manifest.weights_hash)
+
+
+def _begin(
+    config: TrainConfig,
+    run: RunFolder,
+    cache: ActivationCache,
+    site: str,
+    device: torch.device,
+    say: Say,
+) -> Member:
+    """The autoencoder at its newest checkpoint, or before it has seen any data."""
+    manifest = cache.manifest
+    origin = Origin(model=manifest.model, site=site, weights_hash=manifest.weights_hash)
+    sae_config = config.sae_config(cache.d_model)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
     trainer = Trainer(sae, config.trainer)
     seconds = restore_newest(run.checkpoints, trainer, say)
     if trainer.steps_done:
         say(f"{run.path} goes on from step {trainer.steps_done}")
-    else:
-        n_sample = min(_SAMPLE_ROWS, cache.n_train)
-        sample = cache.batches(n_sample, site=site, seed=config.trainer.seed)
-        initialize_from_rows(sae, next(sample))
-        sample.close()
     run.keep_metrics_until(trainer.steps_done)
-    try:
-        seconds = fit(trainer, cache, site, run, seconds=seconds, report=report)
-        summary = _summary(config, trainer, cache, site, seconds)
-        run.log({"step": trainer.steps_done, "summary": summary})
-    finally:
-        run.close()
-    sae.save(run.sae)
-    return summary
+    return Member(config, run, trainer, seconds)
 
 
-def fit(
-    trainer: Trainer,
-    cache: ActivationCache,
-    site: str,
-    run: RunFolder,
-    *,
-    seconds: float = 0.0,
-    report: Report,
-) -> float:
-    """Train from the trainer's step to the last, with metrics and checkpoints in the run folder.
-
-    Returns:
-        Seconds spent on updates, those before (`seconds`) included; evaluation and checkpoints do
-        not count.
-    """
-    config, n_steps = trainer.config, trainer.config.n_steps
-    device = trainer.sae.W_dec.device
-    batches = cache.batches(
-        config.batch_size, site=site, seed=config.seed, start=trainer.steps_done
-    )
-    try:
-        while trainer.steps_done < n_steps:
-            started = time.perf_counter()
-            metrics = trainer.step(next(batches).to(device))
-            step = trainer.steps_done
-            seconds += time.perf_counter() - started
-            last = step == n_steps
-            if step % config.log_every == 0 or last:
-                figures = {name: float(value) for name, value in metrics._asdict().items()}
-                figures["lr"] = trainer.learning_rate(step - 1)
-                figures["tokens"] = step * config.batch_size
-                run.log({"step": step, **figures})
-                report(step, n_steps, figures | {"seconds": seconds})
-            if step % config.eval_every == 0 and not last:
-                held_out = evaluate_rows(trainer.sae, cache, site, config.eval_rows).result()
-                run.log({"step": step, "held_out": held_out})
-                report(step, n_steps, {f"held_out_{k}": v for k, v in held_out.items()})
-            if step % config.checkpoint_every == 0 and not last:
-                save_checkpoint(
-                    run.checkpoints, trainer, seconds=seconds, keep=config.keep_checkpoints
-                )
-    finally:
-        batches.close()
-    return seconds
+def _initialize(members: Sequence[Member], cache: ActivationCache, site: str) -> None:
+    """Set what those that begin estimate from the data, all from the same rows."""
+    fresh = [member for member in members if not member.trainer.steps_done]
+    if fresh:
+        n_sample = min(_SAMPLE_ROWS, cache.n_train)
+        sample = cache.batches(n_sample, site=site, seed=fresh[0].config.trainer.data_seed)
+        rows_ND = next(sample)
+        sample.close()
+        for member in fresh:
+            initialize_from_rows(member.trainer.sae, rows_ND)
 
 
-def evaluate_rows(
-    sae: SparseAutoencoder, cache: ActivationCache, site: str, limit: int
-) -> ReconstructionMetrics:
-    """The measures over at most `limit` held-out rows of the cache."""
-    measures = ReconstructionMetrics(sae)
-    held_out_ND = cache.held_out(site=site, limit=limit)
-    for rows_BD in torch.split(held_out_ND, _EVAL_ROWS_AT_ONCE):
-        measures.update(rows_BD.to(sae.W_dec.device))
-    return measures
-
-
-def _summary(
-    config: TrainConfig, trainer: Trainer, cache: ActivationCache, site: str, seconds: float
-) -> dict[str, Any]:
+def _end(member: Member, cache: ActivationCache, site: str) -> dict[str, Any] | NonFiniteLoss:
+    """Measure and save the trained autoencoder."""
+    if member.failure is not None:
+        return member.failure
+    trainer, config = member.trainer, member.config
+    rows_ND = cache.held_out(site=site, limit=config.trainer.eval_rows)
     tokens = trainer.steps_done * config.trainer.batch_size
-    measures = evaluate_rows(trainer.sae, cache, site, config.trainer.eval_rows).result()
-    return {
+    summary = {
         "run": config.out,
         "activation": config.activation,
         **{k: v for k, v in asdict(trainer.sae.config).items() if k != "d_model"},
         "steps": trainer.steps_done,
         "tokens": tokens,
-        "seconds": seconds,
-        "tokens_per_second": tokens / seconds if seconds else 0.0,
-        "held_out": measures,
+        "seconds": member.seconds,
+        "tokens_per_second": tokens / member.seconds if member.seconds else 0.0,
+        "held_out": measure_rows(trainer.sae, rows_ND).result(),
     }
+    member.run.log({"step": trainer.steps_done, "summary": summary})
+    trainer.sae.save(member.run.sae)
+    return summary

@@ -208,3 +208,18 @@ def test_a_closed_pipe_is_no_error() -> None:
     _, err = process.communicate(timeout=60)
     assert err == b""
     assert process.returncode == 1
+
+
+def test_an_interruption_while_modules_are_loaded_is_one_sentence() -> None:
+    code = """
+import sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "sparsteer.cli.arguments":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from sparsteer.cli.entry import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: interrupted\n")

@@ -163,12 +163,12 @@ def test_interrupted_it_goes_on(
     done = sparsteer("train", *words, *more)
     assert done.status == 1
     assert done.err.splitlines()[-1] == (
-        "error: interrupted; the same command goes on from the last checkpoint"
+        "error: interrupted at step 26 of 40, which is saved; the same command goes on from there"
     )
     monkeypatch.setattr(Trainer, "step", step)
     done = sparsteer("train", *words, *more)
     assert done.status == 0
-    assert "goes on from step 20" in done.err
+    assert "goes on from step 26" in done.err
     weights = (folder / "sae" / "sae.safetensors" for folder in (tmp_path / "run", run_folder))
     ours, uninterrupted = (file.read_bytes() for file in weights)
     assert ours == uninterrupted
@@ -184,3 +184,40 @@ def test_a_recipe_and_flags(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -
     assert (summary["n_latents"], summary["k"], summary["tokens"]) == (33, 5, 500)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["summary"]["k"] == 5
+
+
+def test_a_grid_trains_each_as_alone_and_resumes(
+    sparsteer: Sparsteer, cache: Path, run_folder: Path, tmp_path: Path
+) -> None:
+    words = ("--cache", cache, "--site", SITES[1], *TRAIN_WORDS[:2], *TRAIN_WORDS[4:])
+    grid = ("--grid", "k=2,4", "activation=topk,top_afa", "--out", tmp_path / "grid")
+    done = sparsteer("train", *words, *grid)
+    assert done.status == 0
+    names = ["k2-topk", "k4-topk", "top_afa"]
+    assert sorted(path.name for path in (tmp_path / "grid").iterdir()) == names
+    assert all(f"\n{name} " in done.out for name in names)
+    assert f"next: sparsteer eval {tmp_path / 'grid'}/*/ --cache {cache}" in done.out
+    weights = Path("sae", "sae.safetensors")
+    assert (tmp_path / "grid/k4-topk" / weights).read_bytes() == (run_folder / weights).read_bytes()
+    again = sparsteer("train", *words, *grid, "--json")
+    assert again.err.count("is complete; nothing to train") == 3
+    assert [run["activation"] for run in again.values["runs"]] == ["topk", "top_afa", "topk"]
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("kk=3", "grid has no setting 'kk'; perhaps you meant k"),
+        ("tokens=3,4", "grid has tokens, but its autoencoders share one reading"),
+        ("k=3,x", "grid has k=x, but must have a whole number"),
+        ("k=3,0", "grid, k0: k is 0, but must be"),
+    ],
+)
+def test_a_wrong_grid(
+    sparsteer: Sparsteer, cache: Path, tmp_path: Path, word: str, sentence: str
+) -> None:
+    words = ("--cache", cache, "--out", tmp_path / "grid", "--site", SITES[0])
+    done = sparsteer("train", *words, "--grid", word)
+    assert done.status == 2
+    assert sentence in done.error
+    assert not (tmp_path / "grid").exists()

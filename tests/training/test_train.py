@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import shutil
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.training.cache import ActivationCache
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
 from sparsteer.training.config import TrainConfig, TrainerConfig
-from sparsteer.training.train import evaluate_rows, train
+from sparsteer.training.fit import measure_rows
+from sparsteer.training.stopping import Interrupted
+from sparsteer.training.train import train
 from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
 
 TRAINER = TrainerConfig(
@@ -174,7 +178,7 @@ def test_the_run_folder_and_its_figures(planted_cache: Path, tmp_path: Path) -> 
 def test_held_out_rows_are_limited(planted_cache: Path) -> None:
     cache = ActivationCache(planted_cache)
     sae = SparseAutoencoder(TrainConfig(cache="c", out="o", n_latents=70, k=4).sae_config(12))
-    assert evaluate_rows(sae, cache, cache.sites[0], 50).result()["rows"] == 50
+    assert measure_rows(sae, cache.held_out(limit=50)).result()["rows"] == 50
 
 
 def test_another_configuration_in_the_folder_is_refused(
@@ -257,3 +261,59 @@ def test_a_finished_run_without_its_summary_is_named(planted_cache: Path, tmp_pa
     (tmp_path / "run" / "metrics.jsonl").unlink()
     with pytest.raises(InputError, match=r"metrics\.jsonl lacks its summary"):
         train(config)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step_in_hand(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    train(config_of(planted_cache, tmp_path / "whole"))
+    config = config_of(planted_cache, tmp_path / "run")
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    step = Trainer.step
+
+    def signalled(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        if trainer.steps_done == 13:
+            signal.raise_signal(number)
+        return step(trainer, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", signalled)
+        with pytest.raises(Interrupted, match="at step 14 of 40, which is saved"):
+            train(config)
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert (tmp_path / "run" / "checkpoints" / "step-14").is_dir()
+    said: list[str] = []
+    train(config, say=said.append)
+    assert "goes on from step 14" in said[0]
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_second_signal_ends_at_once(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setattr(Trainer, "step", stuck)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(config_of(planted_cache, tmp_path / "run"))
+    assert not isinstance(caught.value, Interrupted)
+
+
+def test_a_run_in_a_thread_leaves_signals_alone(planted_cache: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        pool.submit(train, config_of(planted_cache, tmp_path / "thread")).result()
+    train(config_of(planted_cache, tmp_path / "main"))
+    assert_same_run(tmp_path / "thread", tmp_path / "main")
+
+
+def test_the_seeds_decide_directions_and_order_apart(planted_cache: Path, tmp_path: Path) -> None:
+    firsts: dict[tuple[int, int], dict[str, Any]] = {}
+    for seed, data_seed in ((0, 0), (1, 0), (0, 1)):
+        run = tmp_path / f"{seed}{data_seed}"
+        train_until(config_of(planted_cache, run, log_every=1, seed=seed, data_seed=data_seed), 1)
+        firsts[seed, data_seed] = metrics_of(run)[0]
+    assert len({line["loss"] for line in firsts.values()}) == 3

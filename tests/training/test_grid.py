@@ -1,0 +1,200 @@
+"""Grids: what they name, what they refuse, and that each autoencoder is the one trained alone."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sparsteer.sae import InputError, SparseAutoencoder
+from sparsteer.training import cache as cache_module
+from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.grid import grid_configs, parse_grid
+from sparsteer.training.stopping import Interrupted
+from sparsteer.training.train import train, train_grid
+from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
+
+GRID = ["activation=topk,top_afa", "k=3,5", "seed=0,4", "afa_coefficient=0.01,0.1"]
+
+
+def config_of(cache: str | Path, out: Path) -> TrainConfig:
+    trainer = TrainerConfig(
+        tokens=30 * 64, batch_size=64, lr=3e-3, log_every=3, eval_every=10, checkpoint_every=7
+    )
+    return TrainConfig(cache=str(cache), out=str(out), n_latents=40, trainer=trainer)
+
+
+def names(configs: list[TrainConfig]) -> list[str]:
+    return [Path(config.out).name for config in configs]
+
+
+def bits(run: str | Path) -> dict[str, Any]:
+    return {
+        name: tensor.numpy().tobytes()
+        for name, tensor in SparseAutoencoder.load(run).state_dict().items()
+    }
+
+
+def steps_logged(run: str | Path) -> list[int]:
+    lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    return [line["step"] for line in lines if "loss" in line]
+
+
+def test_settings_go_to_the_activations_that_have_them() -> None:
+    configs = grid_configs(config_of("c", Path("out")), parse_grid(GRID))
+    of_topk = [f"topk-k{k}-seed{seed}" for k in (3, 5) for seed in (0, 4)]
+    of_afa = [f"top_afa-seed{s}-afa_coefficient{c}" for s in (0, 4) for c in (0.01, 0.1)]
+    assert names(configs) == of_topk + of_afa
+    by_name = dict(zip(names(configs), configs, strict=True))
+    assert by_name["topk-k5-seed4"].k == 5
+    assert by_name["topk-k5-seed4"].trainer.seed == 4
+    afa = by_name["top_afa-seed0-afa_coefficient0.1"]
+    assert (afa.k, afa.trainer.afa_coefficient, afa.activation) == (None, 0.1, "top_afa")
+
+
+def test_a_k_given_beside_the_grid_is_for_those_that_have_one() -> None:
+    config = dataclasses.replace(config_of("c", Path("out")), k=6)
+    topk, afa = grid_configs(config, parse_grid(["activation=topk,top_afa"]))
+    assert (topk.k, afa.k) == (6, None)
+
+
+def test_words_become_values_of_the_settings_type() -> None:
+    grid = parse_grid(["n-latents=1_024,2048", "lr=1e-3", "activation=topk"])
+    assert grid == {"n_latents": (1024, 2048), "lr": (1e-3,), "activation": ("topk",)}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "grid is empty"),
+        (["n_latnts=3"], "grid has no setting 'n_latnts'; perhaps you meant n_latents"),
+        (["zzz=3"], "grid has no setting 'zzz'; it has activation, n_latents, k"),
+        (["batch-size=3"], "grid has batch-size, but .* give --batch-size instead"),
+        (["k"], "grid has 'k'; write k=VALUE,VALUE"),
+        (["k=3,,4"], "grid has 'k=3,,4'; write k=VALUE"),
+        (["k=3", "k=4"], "grid has k twice"),
+        (["lr=fast"], "grid has lr=fast, but must have a number"),
+        (["activation=topk,top_afaa"], "perhaps you meant top_afa"),
+        (["activation=top_afa", "k=3"], "grid has k, which none of its autoencoders use"),
+        (["lr=-1,1"], "grid, lr-1.0: lr is -1.0, but must lie between"),
+    ],
+)
+def test_what_is_refused(words: list[str], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        grid_configs(config_of("c", Path("out")), parse_grid(words))
+
+
+def test_a_mapping_with_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(InputError, match="grid has no setting 'sede'"):
+        grid_configs(config_of("c", Path("out")), {"sede": [1]})
+
+
+def test_each_is_the_one_trained_alone_from_one_reading(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[int] = []
+    read = cache_module.shuffled_batches
+
+    def counted(*shards: Any, batch_size: int, **options: Any) -> Any:
+        readings.append(batch_size)
+        return read(*shards, batch_size=batch_size, **options)
+
+    configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), parse_grid(GRID[:3]))
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "shuffled_batches", counted)
+        summaries = train_grid(configs)
+    assert readings.count(64) == 1 and len(readings) == 2  # beside it the sample to begin from
+    assert [summary["run"] for summary in summaries] == [config.out for config in configs]
+    for config in configs:
+        alone = dataclasses.replace(config, out=str(tmp_path / "alone" / Path(config.out).name))
+        summary = train(alone)
+        assert bits(alone.out) == bits(config.out)
+        assert steps_logged(alone.out) == steps_logged(config.out)
+        assert summary["held_out"] in [other["held_out"] for other in summaries]
+    assert len({str(bits(config.out)) for config in configs}) == len(configs)
+
+
+def test_each_resumes_from_where_it_was(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is complete, one further on than another, and one has not begun."""
+    grid = parse_grid(["k=3,4,5,6"])
+    whole = grid_configs(config_of(planted_cache, tmp_path / "whole"), grid)
+    train_grid(whole)
+    configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), grid)
+    train(configs[0])
+    step, last = Trainer.step, {4: 20, 5: 9}
+
+    class Killed(Exception):
+        pass
+
+    def killed(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        if trainer.steps_done == last[dataclasses.asdict(trainer.sae.config)["k"]]:
+            raise Killed
+        return step(trainer, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", killed)
+        for config in configs[1:3]:
+            with pytest.raises(Killed):
+                train(config)
+    said: list[str] = []
+    train_grid(configs, say=said.append)
+    for sentence in ("k3 is complete", "k4 goes on from step 14", "k5 goes on from step 7"):
+        assert any(sentence in one for one in said)
+    for ours, uninterrupted in zip(configs, whole, strict=True):
+        assert bits(ours.out) == bits(uninterrupted.out)
+        assert steps_logged(ours.out) == steps_logged(uninterrupted.out)
+
+
+def test_a_signal_saves_all(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), {"seed": [0, 1]})
+
+    def report(name: str, done: int, total: int, figures: dict[str, float]) -> None:
+        if done == 12 and name == configs[0].out:
+            import signal
+
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="at step 12 of 30"):
+        train_grid(configs, report=report)
+    for config in configs:
+        assert (Path(config.out) / "checkpoints" / "step-12").is_dir()
+
+
+def test_one_that_diverges_stops_alone(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), {"seed": [0, 1]})
+    step = Trainer.step
+
+    def diverging(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        if trainer.steps_done == 11 and trainer.config.seed == 1:
+            raise NonFiniteLoss("the loss of step 11 is not finite")
+        return step(trainer, x)
+
+    monkeypatch.setattr(Trainer, "step", diverging)
+    good, bad = train_grid(configs)
+    assert good["steps"] == 30
+    assert bad == {"run": configs[1].out, "failed": "the loss of step 11 is not finite"}
+    assert not Path(configs[1].out, "sae").exists()
+    assert Path(configs[1].out, "checkpoints", "step-7").is_dir()
+
+
+def test_other_settings_in_one_folder_are_refused_before_any_training(
+    planted_cache: Path, tmp_path: Path, write_cache: Callable[..., Path]
+) -> None:
+    configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), {"seed": [0, 1]})
+    train(configs[1])
+    changed = [
+        dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, lr=1e-4))
+        for config in configs
+    ]
+    with pytest.raises(InputError, match=r"seed1 holds a run with lr=0\.003, not 0\.0001"):
+        train_grid(changed)
+    assert not Path(configs[0].out, "metrics.jsonl").exists()

@@ -1,0 +1,122 @@
+"""The loop over batches: every autoencoder takes each, with its metrics and checkpoints."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..sae.autoencoder import SparseAutoencoder
+from ..sae.metrics import ReconstructionMetrics
+from .cache import ActivationCache
+from .checkpoint import save_checkpoint
+from .config import TrainConfig
+from .run import RunFolder
+from .stopping import Interrupted, stop_on_signals
+from .trainer import NonFiniteLoss, Trainer
+
+_ROWS_AT_ONCE = 4096
+
+GridReport = Callable[[str, int, int, dict[str, float]], None]
+"""Told after logged steps: the run's folder, steps done, steps in all, the newest figures."""
+
+
+@dataclass
+class Member:
+    """One of the autoencoders that are trained together."""
+
+    config: TrainConfig
+    run: RunFolder
+    trainer: Trainer
+    seconds: float
+    """Spent on updates, those of earlier processes included."""
+    failure: NonFiniteLoss | None = None
+
+    def take(self, x: Float[Tensor, "B D"], report: GridReport) -> None:
+        """One update, with its line of metrics where one is due."""
+        trainer, config = self.trainer, self.config.trainer
+        started = time.perf_counter()
+        metrics = trainer.step(x)
+        self.seconds += time.perf_counter() - started
+        step = trainer.steps_done
+        if step % config.log_every == 0 or step == config.n_steps:
+            figures = {name: float(value) for name, value in metrics._asdict().items()}
+            figures["lr"] = trainer.learning_rate(step - 1)
+            figures["tokens"] = step * config.batch_size
+            self.run.log({"step": step, **figures})
+            shown = figures | {"seconds": self.seconds}
+            report(self.config.out, step, config.n_steps, shown)
+
+    def evaluate(self, rows_ND: Float[Tensor, "N D"], report: GridReport) -> None:
+        """Log the measures on held-out rows."""
+        step = self.trainer.steps_done
+        held_out = measure_rows(self.trainer.sae, rows_ND).result()
+        self.run.log({"step": step, "held_out": held_out})
+        shown = {f"held_out_{name}": float(value) for name, value in held_out.items()}
+        report(self.config.out, step, self.config.trainer.n_steps, shown)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        keep = self.config.trainer.keep_checkpoints
+        save_checkpoint(self.run.checkpoints, self.trainer, seconds=self.seconds, keep=keep)
+
+
+def fit(
+    members: Sequence[Member], cache: ActivationCache, site: str, *, report: GridReport
+) -> None:
+    """Train all from the step where the first of them stands to the last.
+
+    The members share everything that decides batches and schedule. One that stands further on waits
+    until the others are there. One whose loss is not finite keeps its failure and takes no more.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; all were saved after the step in hand.
+    """
+    if not members:
+        return
+    config = members[0].config.trainer
+    device = members[0].trainer.sae.W_dec.device
+    step = min(member.trainer.steps_done for member in members)
+    batches = cache.batches(config.batch_size, site=site, seed=config.data_seed, start=step)
+    with stop_on_signals() as stop, closing(batches):
+        while step < config.n_steps and not all(member.failure for member in members):
+            _step(_at(members, step), next(batches).to(device), report)
+            step += 1
+            last = step == config.n_steps
+            here = _at(members, step)
+            if step % config.eval_every == 0 and not last and here:
+                rows_ND = cache.held_out(site=site, limit=config.eval_rows)
+                for member in here:
+                    member.evaluate(rows_ND, report)
+            if not last and (step % config.checkpoint_every == 0 or stop.requested):
+                for member in here:
+                    member.save()
+            if stop.requested and not last:
+                raise Interrupted(
+                    f"interrupted at step {step} of {config.n_steps}, which is saved; the same "
+                    "command goes on from there"
+                )
+
+
+def _at(members: Sequence[Member], step: int) -> list[Member]:
+    """Those that have made so many steps, and go on."""
+    return [m for m in members if m.trainer.steps_done == step and m.failure is None]
+
+
+def _step(members: Sequence[Member], x: Float[Tensor, "B D"], report: GridReport) -> None:
+    for member in members:
+        try:
+            member.take(x, report)
+        except NonFiniteLoss as error:
+            member.failure = error
+
+
+def measure_rows(sae: SparseAutoencoder, rows_ND: Float[Tensor, "N D"]) -> ReconstructionMetrics:
+    """The measures over raw rows."""
+    measures = ReconstructionMetrics(sae)
+    for rows_BD in torch.split(rows_ND, _ROWS_AT_ONCE):
+        measures.update(rows_BD.to(sae.W_dec.device))
+    return measures

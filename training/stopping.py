@@ -1,0 +1,48 @@
+"""SIGINT and SIGTERM while training: the step in hand is finished and saved before the end."""
+
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Work was stopped by a signal and saved; the message says where it goes on."""
+
+
+class Stop:
+    """Whether a signal has asked for the end."""
+
+    requested = False
+
+
+@contextmanager
+def stop_on_signals() -> Generator[Stop]:
+    """Within the context the first SIGINT or SIGTERM is only noted, the second acts as before.
+
+    An update of the weights is so never cut in two. Outside the main thread, where Python takes no
+    signals, nothing changes.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+        restore()
+
+    for number in _SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        restore()

@@ -1,0 +1,94 @@
+"""Experiment trackers beside `metrics.jsonl`; none unless it is asked for."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from ..sae.errors import InputError
+from ..sae.files import read_json, write_json
+
+Tracking = Literal["wandb"]
+
+_FILE = "tracking.json"
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """What receives the lines of `metrics.jsonl` as they are written."""
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Take a line; it holds `step`."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        ...
+
+
+def open_tracker(kind: Tracking | None, run: Path, resolved: dict[str, Any]) -> Tracker | None:
+    """The tracker of a run, which a resumed run continues; None if none is asked for.
+
+    Args:
+        kind: "wandb": one run in the project `sparsteer` (or WANDB_PROJECT), named as the folder.
+            WANDB_MODE=offline needs no account and writes into the run folder.
+        run: the run folder, which exists.
+        resolved: the run's settings.
+    """
+    return None if kind is None else _Wandb(run, resolved)
+
+
+def require_tracker(kind: Tracking | None) -> None:
+    """Raise InputError if the tracker would ask for an account that is not there."""
+    if kind is None or os.environ.get("WANDB_MODE", "online") != "online":
+        return
+    import wandb
+
+    library: Any = wandb  # its types are partly unknown
+    if not library.api.api_key:
+        raise InputError(
+            "track is wandb, which has no API key here; run `wandb login`, or set "
+            "WANDB_MODE=offline to track without an account"
+        )
+
+
+class _Wandb:
+    def __init__(self, run: Path, resolved: dict[str, Any]) -> None:
+        import wandb
+
+        library: Any = wandb  # its types are partly unknown
+        self._run: Any = library.init(
+            project=os.environ.get("WANDB_PROJECT", "sparsteer"),
+            name=run.name,
+            id=_identity(run),
+            resume="allow",
+            reinit="create_new",  # the autoencoders of a grid are tracked side by side
+            dir=str(run),
+            config=resolved,
+            settings=library.Settings(silent=True, console="off"),
+        )
+
+    def log(self, line: dict[str, Any]) -> None:
+        self._run.log(_flat(line), step=line["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _identity(run: Path) -> str:
+    """A name for the tracker that the run keeps when it is resumed."""
+    path = run / _FILE
+    if not path.exists():
+        write_json(path, {"id": secrets.token_hex(8)})
+    return str(read_json(path, "identity for the tracker")["id"])
+
+
+def _flat(line: dict[str, Any]) -> dict[str, Any]:
+    """Nested values under names with a slash: held_out/fvu."""
+    flat: dict[str, Any] = {}
+    for name, value in line.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}/{key}": inner for key, inner in _flat(value).items()}  # pyright: ignore[reportUnknownArgumentType] - any JSON
+        else:
+            flat[name] = value
+    return flat
