@@ -29,6 +29,7 @@ from sparsteer.kernels import (
     decode,
     dispatch,
     encode_fused,
+    jaccard,
     jumprelu,
     optimizer,
     top_afa,
@@ -177,7 +178,12 @@ def operators() -> list[Callable[[], Any]]:
                 weights = fake(F, D, dtype=dtype)
                 encode_fused.fused_topk(fake(4096, D, dtype=dtype), weights, weights[:, 0], k)
 
-    return [launch_encode, launch_products, launch_adam, launch_selections]
+    def launch_jaccard() -> None:
+        offsets, indices = (torch.empty(n, dtype=torch.int64) for n in (1001, 64_000))
+        values, prototype = fake(64_000, dtype=torch.float32), fake(12288, dtype=torch.float32)
+        jaccard._launch_jaccard(offsets, indices, values, prototype)
+
+    return [launch_encode, launch_products, launch_adam, launch_selections, launch_jaccard]
 
 
 if __name__ == "__main__":
