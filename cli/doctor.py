@@ -85,6 +85,8 @@ def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
         runs = device["kernels"] != "none" and training_step(device["device"], problems)
         device["training_step"] = runs
         works = f"{device['kernels']} kernels, a training step {'runs' if runs else 'fails'}"
+        if product := device.get("encoder_product"):
+            works += f", the encoder's product by {product}"
         lines.append(f"{device['device']:<9} {device['name']}: {works}")
     free, (total_bytes, free_bytes) = free_cores(), memory(problems)
     lines += [

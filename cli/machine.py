@@ -68,12 +68,15 @@ def devices(problems: list[Problem]) -> list[dict[str, Any]]:
     """The CPU, then every CUDA device that torch sees."""
     import torch
 
+    from ..kernels.product import onednn_is_faster
+
     found: list[dict[str, Any]] = [
         {
             "device": "cpu",
             "name": _cpu_name(),
             "cores": _allowed_cores(),
             "kernels": _kernels("cpu", problems),
+            "encoder_product": "oneDNN" if onednn_is_faster() else "torch's default",
         }
     ]
     for index in range(torch.cuda.device_count()):

@@ -24,6 +24,7 @@ from .decode import weighted_rows
 from .dispatch import uses_triton
 from .encode_fused import fused_pays, fused_topk
 from .norms import row_norms
+from .product import Affine
 from .selection import require_k
 from .top_afa import joined, top_afa_select
 from .topk import topk_select
@@ -271,13 +272,11 @@ def pre_activation_blocks(
     b_enc_F: Float[Tensor, "F"],
 ) -> Iterator[tuple[Float[Tensor, "b F"], Float[Tensor, "b D"]]]:
     """Pre-activations and centred rows, a block of rows at a time; the next overwrites the last."""
-    buffer_BF: Tensor | None = None
+    affine = Affine(W_enc_FD, b_enc_F, len(x_BD))
     at_once = _PRE_ACTIVATIONS_AT_ONCE_ON_GPU // len(W_enc_FD) if uses_triton(x_BD) else 0
     for block in row_blocks(len(x_BD), at_once):
         centred_BD = x_BD[block] - b_dec_D
-        if buffer_BF is None or len(centred_BD) != len(buffer_BF):
-            buffer_BF = x_BD.new_empty(len(centred_BD), len(W_enc_FD))
-        yield torch.addmm(b_enc_F, centred_BD, W_enc_FD.T, out=buffer_BF), centred_BD
+        yield affine(centred_BD), centred_BD
 
 
 def _select_in_blocks(

@@ -11,6 +11,7 @@ import torch
 
 from sparsteer.cli import machine
 from sparsteer.cli.machine import Problem
+from sparsteer.kernels import product
 from sparsteer.sae.fetch import ARTEFACTS
 
 from .conftest import Sparsteer
@@ -38,6 +39,15 @@ def test_a_sound_machine(sparsteer: Sparsteer, cache_folder: Path) -> None:
     assert values["fetched"] == dict.fromkeys(ARTEFACTS, False)
     assert values["triton"]["usable"] == torch.cuda.is_available()
     assert "network" not in values
+
+
+@pytest.mark.parametrize(("fast", "library"), [(True, "oneDNN"), (False, "torch's default")])
+def test_it_names_the_library_of_the_encoders_product(
+    sparsteer: Sparsteer, monkeypatch: pytest.MonkeyPatch, fast: bool, library: str
+) -> None:
+    monkeypatch.setattr(product, "onednn_is_faster", lambda: fast)
+    assert f"runs, the encoder's product by {library}" in sparsteer("doctor").out
+    assert sparsteer("doctor", "--json").values["devices"][0]["encoder_product"] == library
 
 
 def test_it_reads_well(sparsteer: Sparsteer, cache_folder: Path) -> None:

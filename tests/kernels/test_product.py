@@ -1,0 +1,79 @@
+"""Both libraries of the encoder's product agree, and the choice follows machine and size."""
+
+import pytest
+import torch
+
+from sparsteer.kernels import product
+from sparsteer.kernels.encode import encode_topk
+from sparsteer.kernels.product import Affine, onednn_is_faster
+
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN"
+)
+
+
+def use(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(product, "_FEWEST_WEIGHTS", 1)
+    monkeypatch.setattr(product, "onednn_is_faster", lambda: library == "oneDNN")
+
+
+@pytest.mark.parametrize("library", ["MKL", pytest.param("oneDNN", marks=needs_onednn)])
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize(("F", "D"), [(1, 1), (33, 7), (130, 65)])
+def test_blocks_are_as_accurate_as_eager(
+    F: int, D: int, strided: bool, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(library, monkeypatch)
+    weights = torch.randn(D, F).T if strided else torch.randn(F, D)
+    weights.requires_grad_()
+    bias = torch.randn(F, requires_grad=True)
+    affine = Affine(weights, bias, 12)
+    for n_rows in (5, 5, 2):
+        rows = torch.randn(2 * n_rows, D)[::2] if strided else torch.randn(n_rows, D)
+        found = affine(rows)
+        with torch.no_grad():
+            exact = torch.nn.functional.linear(rows.double(), weights.double(), bias.double())
+            eager = torch.nn.functional.linear(rows, weights, bias)
+        assert found.dtype == torch.float32 and not found.requires_grad and found.is_contiguous()
+        allowed = 2 * float((eager - exact).abs().max()) + 1e-6
+        assert float((found - exact).abs().max()) <= allowed
+
+
+@needs_onednn
+def test_codes_and_gradients_do_not_depend_on_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves = [torch.randn(70, 9), torch.randn(9), torch.randn(50, 9), torch.randn(50)]
+    found: list[list[torch.Tensor]] = []
+    for library in ("MKL", "oneDNN"):
+        use(library, monkeypatch)
+        inputs = [leaf.clone().requires_grad_() for leaf in leaves]
+        codes = encode_topk(*inputs, k=6)
+        again = encode_topk(*inputs, k=6)
+        assert torch.equal(codes.values, again.values)
+        gradients = torch.autograd.grad(codes.values.square().sum(), inputs)
+        found.append([codes.dense(50), *gradients])
+    for mkl, onednn in zip(*found, strict=True):
+        torch.testing.assert_close(mkl, onednn, rtol=1e-4, atol=1e-4)
+
+
+@needs_onednn
+def test_onednn_takes_large_float32_products_on_a_cpu_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(product, "onednn_is_faster", lambda: True)
+    weights, bias = torch.randn(1024, 1024), torch.randn(1024)
+
+    def in_onednn(weights: torch.Tensor, n_rows: int) -> bool:
+        return Affine(weights, bias.to(weights.dtype), n_rows).in_onednn
+
+    assert in_onednn(weights, 64)
+    assert not in_onednn(weights, 63)
+    assert not in_onednn(weights[:, :1000], 64)
+    assert not in_onednn(weights.double(), 64)
+
+
+def test_the_choice_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    onednn_is_faster.cache_clear()
+    assert not onednn_is_faster()
+    onednn_is_faster.cache_clear()
