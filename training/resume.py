@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ..sae.errors import InputError
 from ..sae.files import TEMPORARY_PREFIX, sha256_file
 from ..sae.language_model import LanguageModel
 from .config import CacheConfig
 from .corpus import Corpus
+from .lock import LOCK, lock_folder
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .run import to_plain
@@ -19,8 +18,6 @@ from .shards import shard_name
 
 _INDIFFERENT = ("out", "device")
 """Settings that do not decide the content."""
-
-_LOCK = ".lock"
 
 
 def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None:
@@ -44,7 +41,7 @@ def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None
 
 def _is_content(path: Path) -> bool:
     """Whether a file is more than what a writer killed before its first shard leaves behind."""
-    return not (path.name == _LOCK or path.name.startswith((TEMPORARY_PREFIX, shard_name(0))))
+    return not (path.name == LOCK or path.name.startswith((TEMPORARY_PREFIX, shard_name(0))))
 
 
 def deciding_settings(config: CacheConfig) -> dict[str, Any]:
@@ -90,15 +87,11 @@ def only_writer(folder: Path) -> Generator[None]:
     A folder in which nothing was written is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    lock = lock_folder(folder)
     try:
-        with FileLock(folder / _LOCK, timeout=0):
-            try:
-                yield
-            finally:
-                if [item.name for item in folder.iterdir()] == [_LOCK]:
-                    (folder / _LOCK).unlink()
-                    folder.rmdir()
-    except Timeout:
-        raise InputError(
-            f"another process is writing {folder}; wait for it, or give another --out"
-        ) from None
+        yield
+    finally:
+        if [item.name for item in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
+        lock.release()

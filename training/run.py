@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
+from filelock import BaseFileLock
 
 from ..sae.errors import InputError
-from ..sae.files import atomic_file, write_json
+from ..sae.files import TEMPORARY_PREFIX, atomic_file, remove_leftovers, write_json
+from .lock import LOCK, lock_folder
 from .tracking import Tracker, Tracking, open_tracker
 
 _PACKAGES = ("sparsteer", "torch", "triton", "transformer-lens", "transformers", "datasets")
@@ -33,21 +35,30 @@ class RunFolder:
         self.sae = self.path / "sae"
         self._metrics: TextIO | None = None
         self._tracker: Tracker | None = None
+        self._lock: BaseFileLock | None = None
 
     def open(self, resolved: dict[str, Any], *, threads: int, device: str) -> None:
-        """Make the folder, or find it made by the same configuration.
+        """Make the folder, or find it made by the same configuration; hold it until `close`.
+
+        What a killed process left half-written is removed.
 
         Raises:
-            InputError: the folder holds something else, or a run of another configuration.
+            InputError: the folder holds something else, or a run of another configuration, or
+                another process is training there.
         """
         config = self.path / "config.yaml"
         if config.exists():
             self._require_same(_read_yaml(config), resolved)
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (
+            not self.path.is_dir() or any(map(_is_content, self.path.iterdir()))
+        ):
             raise InputError(
                 f"{self.path} exists and is not a run; give another --out or an empty folder"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(self.path)
+        for folder in (self.path, self.checkpoints):
+            remove_leftovers(folder)
         with atomic_file(config) as temporary:
             temporary.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         write_json(self.path / "environment.json", environment(threads=threads, device=device))
@@ -76,10 +87,13 @@ class RunFolder:
         self._tracker = open_tracker(kind, self.path, resolved)
 
     def close(self) -> None:
-        """Close metrics.jsonl, which `log` opens again, and the tracker."""
+        """End the tracker and give up the folder; `log` opens metrics.jsonl again."""
         if self._tracker is not None:
             self._tracker.close()
             self._tracker = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
@@ -116,6 +130,14 @@ class RunFolder:
                     f"{self.path} holds a run with {name}={before.get(name)!r}, not "
                     f"{now.get(name)!r}; give another --out, or the same settings to resume"
                 )
+
+
+def _is_something_else(path: Path) -> bool:
+    """Whether more is there than what a process killed at its start leaves behind."""
+    if not path.is_dir():
+        return True
+    left = (LOCK, TEMPORARY_PREFIX)
+    return not all(item.name.startswith(left) for item in path.iterdir())
 
 
 # Where the files lie does not matter: the fingerprint says which cache it is. What is left open in

@@ -102,28 +102,34 @@ def _train(
     require_tracker(first.track)
     threads = use_free_cores()
     runs = [RunFolder(config.out) for config in configs]
-    resolved = [_resolved(config, cache, site) for config in configs]
-    for run, settings in zip(runs, resolved, strict=True):
-        run.open(settings, threads=threads, device=str(device))
-    finished = [run.summary() if run.is_complete() else None for run in runs]
-    for run in (run for run in runs if run.is_complete()):
-        say(f"{run.path} is complete; nothing to train")
-    members = [
-        _begin(config, run, cache, site, device, say)
-        for config, run, summary in zip(configs, runs, finished, strict=True)
-        if summary is None
-    ]
     try:
+        for config, run in zip(configs, runs, strict=True):
+            run.open(_resolved(config, cache, site), threads=threads, device=str(device))
+        outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {
+            config.out: _found(run, say)
+            for config, run in zip(configs, runs, strict=True)
+            if run.is_complete()
+        }
+        members = [
+            _begin(config, run, cache, site, device, say)
+            for config, run in zip(configs, runs, strict=True)
+            if config.out not in outcomes
+        ]
         _initialize(members, cache, site)
         for member in members:
             member.run.track(member.config.track, _resolved(member.config, cache, site))
         fit(members, cache, site, report=report)
-        outcomes = [_end(member, cache, site) for member in members]
+        outcomes |= {member.config.out: _end(member, cache, site) for member in members}
+        return [outcomes[config.out] for config in configs]
     finally:
         for run in runs:
             run.close()
-    ended = iter(outcomes)
-    return [next(ended) if summary is None else summary for summary in finished]
+
+
+def _found(run: RunFolder, say: Say) -> dict[str, Any]:
+    """The summary of a run that is complete."""
+    say(f"{run.path} is complete; nothing to train")
+    return run.summary()
 
 
 def _resolved(config: TrainConfig, cache: ActivationCache, site: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import CACHE_WORDS, SITES, TRAIN_WORDS, Sparsteer
 
 KILLED_AT_A_RENAME = """
@@ -85,3 +87,33 @@ def test_one_object_on_standard_output_of_a_process(
     assert json.loads(done.stdout)["rows"] == 3000
     said = done.stderr.splitlines()
     assert [line for line in said if not line.startswith(("loading", "caching"))] == []
+
+
+def kill_loop(kills: int, folder: Path, *words: object) -> None:
+    """Random kills, each followed by the same command; tests/cli/kill_loop.py says what is done."""
+    script = Path(__file__).with_name("kill_loop.py")
+    command = [sys.executable, script, "--kills", kills, "--folder", folder, "--", *words]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["kills"] == kills
+    assert result["files"] > 2
+
+
+@pytest.mark.parametrize(
+    ("kills", "tokens"), [(3, 5000), pytest.param(50, 20_000, marks=pytest.mark.slow)]
+)
+def test_a_cache_killed_at_random(
+    tiny_model_folder: Path, corpus: Path, tmp_path: Path, kills: int, tokens: int
+) -> None:
+    words = ("cache", "--model", tiny_model_folder, "--dataset", corpus, *CACHE_WORDS)
+    kill_loop(kills, tmp_path, *words, "--tokens", tokens)
+
+
+@pytest.mark.parametrize(
+    ("kills", "tokens"), [(3, 20_000), pytest.param(50, 100_000, marks=pytest.mark.slow)]
+)
+def test_training_killed_at_random(cache: Path, tmp_path: Path, kills: int, tokens: int) -> None:
+    words = ("train", "--cache", cache, "--site", SITES[1], *TRAIN_WORDS, "--tokens", tokens)
+    often = ("--checkpoint-every", 40, "--eval-every", 100, "--log-every", 5)
+    kill_loop(kills, tmp_path, *words, *often, "--grid", "k=4,6")

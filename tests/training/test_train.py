@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.training.cache import ActivationCache
@@ -317,3 +318,16 @@ def test_the_seeds_decide_directions_and_order_apart(planted_cache: Path, tmp_pa
         train_until(config_of(planted_cache, run, log_every=1, seed=seed, data_seed=data_seed), 1)
         firsts[seed, data_seed] = metrics_of(run)[0]
     assert len({line["loss"] for line in firsts.values()}) == 3
+
+
+def test_a_second_process_is_refused_and_leftovers_go(planted_cache: Path, tmp_path: Path) -> None:
+    config = config_of(planted_cache, tmp_path / "run")
+    train_until(config, 12)
+    leftover = tmp_path / "run" / "checkpoints" / ".tmp-0123456789ab-step-16"
+    leftover.mkdir()
+    with FileLock(tmp_path / "run" / ".lock"):
+        with pytest.raises(InputError, match=r"another process is writing .*run; wait for it"):
+            train(config)
+        assert leftover.exists()
+    train(config)
+    assert not leftover.exists()
