@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-slow check fix bench clean
+.PHONY: .venv demo test test-slow check fix bench bench-training clean
 
 .venv: .venv/installed
 
@@ -36,5 +36,10 @@ bench: .venv
 	$(BIN)/python benchmarks/bench_training_step.py
 	$(BIN)/python benchmarks/bench_sparse_products.py
 
+# Against sae-lens, eai-sparsify and dictionary_learning, which it installs into .peers/ once.
+bench-training: .venv
+	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_activation_cache.py --write-tokens 16000
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .peers
