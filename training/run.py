@@ -49,9 +49,7 @@ class RunFolder:
         config = self.path / "config.yaml"
         if config.exists():
             self._require_same(_read_yaml(config), resolved)
-        elif self.path.exists() and (
-            not self.path.is_dir() or any(map(_is_content, self.path.iterdir()))
-        ):
+        elif self.path.exists() and _is_something_else(self.path):
             raise InputError(
                 f"{self.path} exists and is not a run; give another --out or an empty folder"
             )
@@ -142,7 +140,7 @@ def _is_something_else(path: Path) -> bool:
 
 # Where the files lie does not matter: the fingerprint says which cache it is. What is left open in
 # activation, n_latents and k is decided in `sae`.
-_INDIFFERENT = ("out", "cache", "activation", "n_latents", "k", "track")
+_INDIFFERENT = ("out", "cache", "activation", "n_latents", "k", "bandwidth", "prefixes", "track")
 
 
 def _settings(resolved: dict[str, Any]) -> dict[str, Any]:

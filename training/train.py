@@ -1,7 +1,6 @@
 """Training runs from cache to autoencoder: initialise or resume, fit, save; one or several."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from .cache import ActivationCache
 from .checkpoint import restore_newest
 from .config import TrainConfig
 from .fit import GridReport, Member, fit, measure_rows
-from .initialize import initialize_from_rows
+from .initialize import initialize_from_rows, initialize_thresholds
 from .run import RunFolder, to_plain
 from .threads import use_free_cores
 from .tracking import require_tracker
@@ -172,6 +171,8 @@ def _initialize(members: Sequence[Member], cache: ActivationCache, site: str) ->
         sample.close()
         for member in fresh:
             initialize_from_rows(member.trainer.sae, rows_ND)
+            target_l0 = member.config.trainer.target_l0
+            initialize_thresholds(member.trainer.sae, rows_ND, target_l0)
 
 
 def _end(member: Member, cache: ActivationCache, site: str) -> dict[str, Any] | NonFiniteLoss:
@@ -184,7 +185,7 @@ def _end(member: Member, cache: ActivationCache, site: str) -> dict[str, Any] | 
     summary = {
         "run": config.out,
         "activation": config.activation,
-        **{k: v for k, v in asdict(trainer.sae.config).items() if k != "d_model"},
+        **{k: v for k, v in to_plain(trainer.sae.config).items() if k != "d_model"},
         "steps": trainer.steps_done,
         "tokens": tokens,
         "seconds": member.seconds,
