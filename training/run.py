@@ -166,8 +166,13 @@ def environment(*, threads: int, device: str) -> dict[str, Any]:
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """A configuration dataclass as plain values, tuples as lists, for YAML."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """A configuration dataclass as plain values."""
+    return plain(dataclasses.asdict(config))
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values as JSON and YAML have them, with lists for tuples."""
+    return json.loads(json.dumps(values))
 
 
 def _version(package: str) -> str | None:

@@ -13,7 +13,7 @@ from .checkpoint import restore_newest
 from .config import TrainConfig
 from .fit import GridReport, Member, fit, measure_rows
 from .initialize import initialize_from_rows, initialize_thresholds
-from .run import RunFolder, to_plain
+from .run import RunFolder, plain, to_plain
 from .threads import use_free_cores
 from .tracking import require_tracker
 from .trainer import NonFiniteLoss, Trainer
@@ -134,7 +134,7 @@ def _found(run: RunFolder, say: Say) -> dict[str, Any]:
 def _resolved(config: TrainConfig, cache: ActivationCache, site: str) -> dict[str, Any]:
     return {
         **to_plain(config),
-        "sae": config_to_dict(config.sae_config(cache.d_model)),
+        "sae": plain(config_to_dict(config.sae_config(cache.d_model))),
         "site": site,
         "cache_fingerprint": cache.fingerprint,
     }
