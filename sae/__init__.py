@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .autoencoder import SparseAutoencoder as SparseAutoencoder
+    from .config import BatchTopKConfig as BatchTopKConfig
+    from .config import JumpReLUConfig as JumpReLUConfig
     from .config import Origin as Origin
     from .config import TopAFAConfig as TopAFAConfig
     from .config import TopKConfig as TopKConfig
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "SparseAutoencoder": "autoencoder",
     "TopKConfig": "config",
+    "BatchTopKConfig": "config",
+    "JumpReLUConfig": "config",
     "TopAFAConfig": "config",
     "Origin": "config",
     "InputError": "errors",

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from ..kernels.codes import Codes
 from ..kernels.decode import decode
-from ..kernels.encode import encode_top_afa, encode_topk
+from ..kernels.encode import encode_batch_topk, encode_top_afa, encode_topk
+from ..kernels.jumprelu import encode_jumprelu
 from ..kernels.norms import row_norms
 from ..kernels.optimizer import normalize_rows_
 from .config import (
+    BatchTopKConfig,
+    JumpReLUConfig,
     Origin,
     SAEConfig,
     TopAFAConfig,
@@ -29,6 +32,7 @@ from .tensor_files import load_tensors, save_tensors
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "sae.safetensors"
 FORMAT_VERSION = 1
+_THRESHOLD_MEMORY = 0.95  # some 20 batches, whose bars are precise quantiles
 
 
 class SparseAutoencoder(nn.Module):
@@ -41,10 +45,17 @@ class SparseAutoencoder(nn.Module):
         W_enc: [F, D], a latent a row.  W_dec: [F, D], unit rows.  b_enc: [F].  b_dec: [D].
         input_scale: scalar buffer; raw activations times it have mean squared norm D. It is 1 until
             training estimates it. A single scalar keeps the differences between rows' norms.
+        threshold: scalar buffer, only of batch_topk: the moving average of the smallest activation
+            that a batch of training kept; 0 until there was one.
+        threshold_exponent: [F], only of jumprelu: thresholds are exp(sqrt(D) * exponent). The
+            exponential keeps them positive and moves small and large ones at one relative pace;
+            Adam changes every parameter by about the learning rate, which is 1 / sqrt(D) of a
+            weight in a unit row, so without the factor thresholds would lag far behind the weights.
         origin: the model and site it was trained on, None if unknown.
     """
 
     input_scale: Tensor
+    threshold: Tensor
 
     def __init__(self, config: SAEConfig, *, seed: int = 0, origin: Origin | None = None) -> None:
         """Random unit decoder rows from `seed`, the encoder their copy, biases zero."""
@@ -58,6 +69,10 @@ class SparseAutoencoder(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
         self.b_dec = nn.Parameter(torch.zeros(config.d_model))
         self.register_buffer("input_scale", torch.ones(()))
+        if isinstance(config, BatchTopKConfig):
+            self.register_buffer("threshold", torch.zeros(()))
+        if isinstance(config, JumpReLUConfig):
+            self.threshold_exponent = nn.Parameter(torch.zeros(config.n_latents))
 
     def encode(self, x: Float[Tensor, "*B D"]) -> Codes:
         """The active latents of raw activations.
@@ -99,8 +114,50 @@ class SparseAutoencoder(nn.Module):
                 return encode_topk(x_BD, *weights, k)
             case TopAFAConfig():
                 return encode_top_afa(x_BD, *weights, self.decoder_norms())
+            case BatchTopKConfig():
+                return encode_jumprelu(x_BD, *weights, self.thresholds())
+            case JumpReLUConfig():
+                return encode_jumprelu(x_BD, *weights, self.thresholds())
             case _:
                 raise TypeError(f"no activation is known for {type(self.config).__name__}")
+
+    def encode_batch(self, x_BD: Float[Tensor, "B D"]) -> Codes:
+        """As `encode_scaled`, but as training does: batch_topk keeps the largest of the batch, and
+        jumprelu's codes have `steps` and the slots that move its thresholds."""
+        weights = (self.b_dec, self.W_enc, self.b_enc)
+        match self.config:
+            case BatchTopKConfig(k=k):
+                return encode_batch_topk(x_BD, *weights, k)
+            case JumpReLUConfig(bandwidth=bandwidth):
+                return encode_jumprelu(x_BD, *weights, self.thresholds(), bandwidth)
+            case _:
+                return self.encode_scaled(x_BD)
+
+    def thresholds(self) -> Float[Tensor, "F"]:
+        """Above which activation each latent of batch_topk or jumprelu is active, in scaled units.
+
+        Raises:
+            ValueError: the activation has no thresholds.
+        """
+        if isinstance(self.config, BatchTopKConfig):
+            return self.threshold.expand(self.config.n_latents)
+        if isinstance(self.config, JumpReLUConfig):
+            return (self.config.d_model**0.5 * self.threshold_exponent).exp()
+        raise ValueError(f"{self.config.activation} has no thresholds")
+
+    @torch.no_grad()
+    def set_thresholds(self, thresholds: Float[Tensor, "F"]) -> None:
+        """Set jumprelu's thresholds, which must be positive."""
+        self.threshold_exponent.copy_(thresholds.log() / self.config.d_model**0.5)
+
+    @torch.no_grad()
+    def learn_threshold(self, codes: Codes) -> None:
+        """Let batch_topk's threshold follow the smallest activation of a batch of training."""
+        if isinstance(self.config, BatchTopKConfig):
+            least = torch.where(codes.values > 0, codes.values, torch.inf).amin()
+            least = torch.where(least.isfinite(), least, self.threshold)
+            old = torch.where(self.threshold > 0, self.threshold, least)
+            self.threshold.copy_(least.lerp(old, _THRESHOLD_MEMORY))
 
     def decode_scaled(self, codes: Codes) -> Float[Tensor, "*B D"]:
         """As `decode`, in scaled units."""
@@ -189,6 +246,10 @@ def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) 
         "b_enc": [F],
         "input_scale": [],
     }
+    if isinstance(config, BatchTopKConfig):
+        expected["threshold"] = []
+    if isinstance(config, JumpReLUConfig):
+        expected["threshold_exponent"] = [F]
     for name in sorted(found.keys() | expected.keys()):
         have, want = found.get(name), expected.get(name)
         if have is None or want is None:

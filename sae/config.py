@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, TypeVar, cast
 
 from .errors import InputError
@@ -33,9 +34,22 @@ class SAEConfig:
     n_latents: int
     """F, latents in the dictionary."""
 
+    prefixes: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    """Rising numbers of latents that must reconstruct alone, too, below n_latents, which is always
+    added (Matryoshka, arXiv 2503.17547); none by default."""
+
     def __post_init__(self) -> None:
         for name in ("d_model", "n_latents"):
             require_positive_integer(name, getattr(self, name))
+        for prefix in self.prefixes:
+            require_positive_integer("prefixes", prefix)
+        ends = (*self.prefixes, self.n_latents)
+        if any(b <= a for a, b in pairwise(ends)):
+            shown = ", ".join(map(str, self.prefixes))
+            raise InputError(
+                f"prefixes are {shown}, which do not rise below the {self.n_latents} latents; "
+                "give rising numbers, the whole dictionary left out"
+            )
 
 
 @dataclass(frozen=True)
@@ -49,9 +63,37 @@ class TopKConfig(SAEConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive_integer("k", self.k)
-        if self.k > self.n_latents:
-            raise InputError(f"k is {self.k}, but there are only {self.n_latents} latents; lower k")
+        _require_k(self.k, self.n_latents)
+
+
+@dataclass(frozen=True)
+class BatchTopKConfig(SAEConfig):
+    """A batch-top-k autoencoder: a batch of B rows keeps its B * k largest latents in training, and
+    later each row those above a threshold that training learned (arXiv 2412.06410)."""
+
+    activation: ClassVar[str] = "batch_topk"
+
+    k: int
+    """Latents kept of a row, on average over the batch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_k(self.k, self.n_latents)
+
+
+@dataclass(frozen=True)
+class JumpReLUConfig(SAEConfig):
+    """A JumpReLU autoencoder: each latent has a threshold of its own, learned by a straight-through
+    gradient (arXiv 2407.14435)."""
+
+    activation: ClassVar[str] = "jumprelu"
+
+    bandwidth: float = 0.2
+    """Width around a threshold in which pre-activations give it a gradient, in scaled units."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_in_range("bandwidth", self.bandwidth, low=1e-6, high=1e3)
 
 
 @dataclass(frozen=True)
@@ -63,14 +105,17 @@ class TopAFAConfig(SAEConfig):
 
 
 CONFIGS: dict[str, type[SAEConfig]] = {
-    config.activation: config for config in (TopKConfig, TopAFAConfig)
+    config.activation: config
+    for config in (TopKConfig, BatchTopKConfig, TopAFAConfig, JumpReLUConfig)
 }
 """The configurations by the name of their activation."""
 
 
 def config_to_dict(config: SAEConfig) -> dict[str, Any]:
-    """The configuration as plain values, with its activation's name."""
-    return {"activation": config.activation, **dataclasses.asdict(config)}
+    """The configuration as plain values, with its activation's name; no prefixes, no such key."""
+    values = {"activation": config.activation, **dataclasses.asdict(config)}
+    prefixes = list(values.pop("prefixes"))
+    return values | ({"prefixes": prefixes} if prefixes else {})
 
 
 def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:
@@ -86,6 +131,8 @@ def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:
         raise InputError(
             f"{where}: activation is {activation!r}, which must be one of {', '.join(CONFIGS)}"
         )
+    if isinstance(values.get("prefixes"), list):
+        values["prefixes"] = tuple(values["prefixes"])
     try:
         return build_dataclass(CONFIGS[activation], values, where)
     except InputError as error:
@@ -109,6 +156,12 @@ def build_dataclass(cls: type[T], values: object, where: str) -> T:
         if required and name not in given:
             raise InputError(f"{where}: the key {name!r} is missing; add it.")
     return cls(**given)
+
+
+def _require_k(k: int, n_latents: int) -> None:
+    require_positive_integer("k", k)
+    if k > n_latents:
+        raise InputError(f"k is {k}, but there are only {n_latents} latents; lower k")
 
 
 def require_positive_integer(name: str, value: object) -> None:

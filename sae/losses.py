@@ -5,8 +5,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..kernels.codes import Codes
-from ..kernels.decode import decode
+from ..kernels.decode import Reconstruction, decode
 from ..kernels.encode import encode_topk
+from ..kernels.nested import nested_mse
 from ..kernels.norms import row_norms
 from .autoencoder import SparseAutoencoder
 
@@ -23,6 +24,36 @@ def afa_loss(codes: Codes, x: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
     loss ||x||.
     """
     return (row_norms(codes.values) - row_norms(x)).square().mean()
+
+
+def nested_loss(sae: SparseAutoencoder, codes: Codes, x: Float[Tensor, "B D"]) -> Reconstruction:
+    """Mean of the reconstruction losses of the configuration's prefixes and of the whole
+    dictionary (arXiv 2503.17547, equal weights), and the whole's reconstructions, detached."""
+    prefixes = (*sae.config.prefixes, sae.config.n_latents)
+    return nested_mse(codes, sae.W_dec, sae.b_dec, x, prefixes)
+
+
+def step_loss(codes: Codes, target: int | float) -> Float[Tensor, ""]:
+    """(L0 / target - 1)^2, with L0 the mean number of active latents of a row.
+
+    Moves only jumprelu's thresholds, through the steps (arXiv 2407.14435, with a target in place of
+    a weight).
+
+    Raises:
+        ValueError: the codes have no steps, which only jumprelu in training gives.
+    """
+    if codes.steps is None:
+        raise ValueError("the codes have no steps; encode with jumprelu and a bandwidth")
+    return (codes.steps.sum(-1).mean() / target - 1).square()
+
+
+def tanh_loss(codes: Codes, target: int | float) -> Float[Tensor, ""]:
+    """(S / target - 1)^2, with S the mean over rows of the sum of tanh(4 * activation).
+
+    S is a smooth L0, so this moves the weights, too (the tanh penalty of Anthropic's January 2025
+    update, for unit decoder rows, here aimed at a target).
+    """
+    return ((4 * codes.values).tanh().sum(-1).mean() / target - 1).square()
 
 
 def auxk_loss(

@@ -193,7 +193,7 @@ def _split(
         own_counts = None if counts is None else counts[rows].clone()
         width = indices.shape[-1]
         if own_counts is not None:
-            width = int(own_counts.max()) if len(own_counts) else 1
+            width = max(1, int(own_counts.max())) if len(own_counts) else 1
         # Copies, so that keeping one text does not keep its whole batch in memory.
         own = Codes(indices[rows, :width].clone(), values[rows, :width].clone(), own_counts)
         results.append(EncodedText(torch.tensor(tokens, dtype=torch.int64), kept_T, own, n_tokens))

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from ..sae.config import (
+    BatchTopKConfig,
+    JumpReLUConfig,
     SAEConfig,
     TopAFAConfig,
     TopKConfig,
@@ -147,6 +149,13 @@ class TrainerConfig:
     most 10 million."""
     afa_coefficient: float = 1 / 32
     """Weight of the top-AFA norm loss (lambda); only top_afa uses it. It steers L0."""
+    sparsity: Literal["step", "tanh"] = "step"
+    """How jumprelu counts active latents: step as they are, which moves only thresholds; tanh
+    smoothly, which moves the weights, too."""
+    sparsity_coefficient: float = 1.0
+    """Weight of jumprelu's sparsity loss, (L0 / target_l0 - 1)^2."""
+    target_l0: int = 32
+    """Active latents of a row, on average, that jumprelu aims at."""
     seed: int = 0
     """Seed of the initial directions."""
     data_seed: int = 0
@@ -167,7 +176,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "log_every", "eval_every", "eval_rows"):
             require_positive_integer(name, getattr(self, name))
-        for name in ("checkpoint_every", "keep_checkpoints"):
+        for name in ("checkpoint_every", "keep_checkpoints", "target_l0"):
             require_positive_integer(name, getattr(self, name))
         for name in ("k_aux", "dead_after_tokens"):
             if getattr(self, name) is not None:
@@ -180,8 +189,10 @@ class TrainerConfig:
             require_in_range(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("beta1", "beta2"):
             require_in_range(name, getattr(self, name), low=0.0, high=1 - 1e-9)
-        for name in ("auxk_coefficient", "afa_coefficient"):
+        for name in ("auxk_coefficient", "afa_coefficient", "sparsity_coefficient"):
             require_in_range(name, getattr(self, name), low=0.0, high=1e6)
+        if self.sparsity not in ("step", "tanh"):
+            raise InputError(f"sparsity is {self.sparsity!r}; choose step or tanh")
         if self.tokens < self.batch_size:
             raise InputError(
                 f"tokens is {self.tokens}, less than one batch of {self.batch_size}; "
@@ -194,7 +205,7 @@ class TrainerConfig:
         return self.tokens // self.batch_size
 
 
-Activation = Literal["topk", "top_afa"]
+Activation = Literal["topk", "batch_topk", "top_afa", "jumprelu"]
 
 _DEFAULT_EXPANSION = 8
 _DEFAULT_K = 32
@@ -214,13 +225,23 @@ class TrainConfig:
     """Site of the cache to train on; needed only where it holds several."""
 
     activation: Activation = "topk"
-    """topk keeps k latents of every row; top_afa lets each row choose how many."""
+    """topk keeps k latents of every row, batch_topk k on average over the batch; top_afa lets each
+    row choose how many; jumprelu learns a threshold for each latent."""
 
     n_latents: int | None = None
     """Latents in the dictionary; by default 8 times the width of the activations."""
 
     k: int | None = None
-    """Latents that topk keeps of each row; by default 32. top_afa has none."""
+    """Latents that topk keeps of each row, batch_topk on average; by default 32. top_afa and
+    jumprelu have none."""
+
+    bandwidth: float | None = None
+    """Width around a threshold in which pre-activations move it, in scaled units; only jumprelu has
+    one, by default 0.2."""
+
+    prefixes: tuple[float, ...] = ()
+    """Nested dictionaries (Matryoshka): rising numbers of latents, or shares of them below 1, that
+    must reconstruct alone, too; the whole is always added."""
 
     track: Tracking | None = None
     """Tracker that gets the figures too; metrics.jsonl is always written. With WANDB_MODE=offline
@@ -234,6 +255,19 @@ class TrainConfig:
                 f"k is {self.k}, but top_afa chooses the number of latents itself; "
                 "leave k out, or choose activation topk"
             )
+        if self.activation == "jumprelu" and self.k is not None:
+            raise InputError(
+                f"k is {self.k}, but jumprelu has no k; leave k out and give target_l0"
+            )
+        if self.activation != "jumprelu" and self.bandwidth is not None:
+            raise InputError(
+                f"bandwidth is {self.bandwidth}, but only jumprelu has one; leave bandwidth out"
+            )
+        for prefix in self.prefixes:
+            if not 0 < prefix < math.inf or (prefix > 1 and prefix != int(prefix)):
+                raise InputError(
+                    f"prefixes has {prefix:g}; give whole numbers of latents, or shares below 1"
+                )
         for name in ("n_latents", "k"):
             if getattr(self, name) is not None:
                 require_positive_integer(name, getattr(self, name))
@@ -241,9 +275,20 @@ class TrainConfig:
     def sae_config(self, d_model: int) -> SAEConfig:
         """The autoencoder's configuration for activations of the width."""
         n_latents = self.n_latents or _DEFAULT_EXPANSION * d_model
-        if self.activation == "top_afa":
-            return TopAFAConfig(d_model, n_latents)
-        return TopKConfig(d_model, n_latents, self.k or _DEFAULT_K)
+        prefixes = tuple(
+            max(1, round(prefix * n_latents)) if prefix < 1 else int(prefix)
+            for prefix in self.prefixes
+        )
+        match self.activation:
+            case "topk":
+                return TopKConfig(d_model, n_latents, self.k or _DEFAULT_K, prefixes=prefixes)
+            case "batch_topk":
+                return BatchTopKConfig(d_model, n_latents, self.k or _DEFAULT_K, prefixes=prefixes)
+            case "top_afa":
+                return TopAFAConfig(d_model, n_latents, prefixes=prefixes)
+            case "jumprelu":
+                own = {} if self.bandwidth is None else {"bandwidth": self.bandwidth}
+                return JumpReLUConfig(d_model, n_latents, **own, prefixes=prefixes)
 
 
 @dataclass(frozen=True, kw_only=True)

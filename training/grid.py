@@ -21,14 +21,23 @@ _SHARED = (
     *("cache", "out", "site", "trainer", "track", "tokens", "batch_size", "data_seed", "device"),
     *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints"),
 )
-_LOSS_OF = {"afa_coefficient": "top_afa"}
+_LOSS_OF = {
+    "afa_coefficient": "top_afa",
+    "sparsity": "jumprelu",
+    "sparsity_coefficient": "jumprelu",
+    "target_l0": "jumprelu",
+}
 """Settings of a loss that only one activation has."""
 
 
 def grid_settings() -> dict[str, Any]:
     """The types of the settings that may vary, by name."""
     hints = get_type_hints(TrainConfig) | get_type_hints(TrainerConfig)
-    return {name: kind for name, kind in hints.items() if name not in _SHARED}
+    return {
+        name: kind
+        for name, kind in hints.items()
+        if name not in _SHARED and get_origin(kind) is not tuple
+    }
 
 
 def parse_grid(words: Sequence[str]) -> dict[str, tuple[Any, ...]]:

@@ -1,12 +1,13 @@
-"""What training estimates from the data before the first step: input scale and decoder bias."""
+"""What training estimates from the data before the first step: scale, decoder bias, thresholds."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..kernels.encode import encode_batch_topk
 from ..kernels.norms import row_norms
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.config import TopAFAConfig
+from ..sae.config import JumpReLUConfig, TopAFAConfig
 
 
 def initialize_from_rows(sae: SparseAutoencoder, x: Float[Tensor, "N D"]) -> None:
@@ -29,6 +30,23 @@ def initialize_from_rows(sae: SparseAutoencoder, x: Float[Tensor, "N D"]) -> Non
             return
         scaled_ND = x.to(sae.b_dec.device).double() * sae.input_scale.double()
         sae.b_dec.copy_(geometric_median(scaled_ND))
+
+
+@torch.no_grad()
+def initialize_thresholds(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target_l0: int) -> None:
+    """Set jumprelu's thresholds to the one value at which so many latents of a row are active.
+
+    From far away the straight-through gradient, which sees only what is near a threshold, would be
+    a poor guide. Other activations are left as they are.
+    """
+    if not isinstance(sae.config, JumpReLUConfig):
+        return
+    scaled_ND = x.to(sae.W_enc) * sae.input_scale
+    k = min(target_l0, sae.config.n_latents)
+    values = encode_batch_topk(scaled_ND, sae.b_dec, sae.W_enc, sae.b_enc, k).values
+    least = torch.where(values > 0, values, torch.inf).amin()
+    if least.isfinite():
+        sae.set_thresholds(least.expand(sae.config.n_latents))
 
 
 def geometric_median(

@@ -8,8 +8,15 @@ from torch import Tensor
 
 from ..kernels.codes import Codes
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.config import TopAFAConfig
-from ..sae.losses import afa_loss, auxk_loss, reconstruction_loss
+from ..sae.config import JumpReLUConfig, TopAFAConfig
+from ..sae.losses import (
+    afa_loss,
+    auxk_loss,
+    nested_loss,
+    reconstruction_loss,
+    step_loss,
+    tanh_loss,
+)
 from .config import TrainerConfig
 from .optimizer import Adam
 
@@ -27,6 +34,8 @@ class Losses(NamedTuple):
     """Unweighted; 0 without dead latents."""
     afa: Float[Tensor, ""]
     """Unweighted; 0 for activations other than top_afa."""
+    sparsity: Float[Tensor, ""]
+    """Unweighted; 0 for activations other than jumprelu."""
     codes: Codes
     x_hat: Float[Tensor, "B D"]
 
@@ -38,6 +47,7 @@ class StepMetrics(NamedTuple):
     mse: Float[Tensor, ""]
     auxk: Float[Tensor, ""]
     afa: Float[Tensor, ""]
+    sparsity: Float[Tensor, ""]
     fvu: Float[Tensor, ""]
     """Fraction of the batch's variance unexplained, before the update."""
     l0: Float[Tensor, ""]
@@ -95,6 +105,7 @@ class Trainer:
         torch.autograd.backward(losses.total)
         self.optimizer.step(self.steps_done + 1, self.learning_rate(self.steps_done))
         self.steps_done += 1
+        self.sae.learn_threshold(losses.codes)
         self._count_firing(losses.codes, len(x))
         return self._metrics(scaled_BD, losses, dead_N)
 
@@ -103,17 +114,25 @@ class Trainer:
     ) -> Losses:
         """The loss of rows in scaled units, without side effects; no dead latents by default."""
         sae, config = self.sae, self.config
-        codes = sae.encode_scaled(scaled_BD)
-        x_hat_BD = sae.decode_scaled(codes)
-        total = mse = reconstruction_loss(scaled_BD, x_hat_BD)
-        auxk = afa = torch.zeros_like(mse)
+        codes = sae.encode_batch(scaled_BD)
+        if sae.config.prefixes:
+            total, x_hat_BD = nested_loss(sae, codes, scaled_BD)
+            mse = reconstruction_loss(scaled_BD, x_hat_BD)
+        else:
+            x_hat_BD = sae.decode_scaled(codes)
+            total = mse = reconstruction_loss(scaled_BD, x_hat_BD)
+        auxk = afa = sparsity = torch.zeros_like(mse)
         if dead_N is not None and len(dead_N) and config.auxk_coefficient:
             auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, self.k_aux)
             total = total + config.auxk_coefficient * auxk
         if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
             afa = afa_loss(codes, scaled_BD)
             total = total + config.afa_coefficient * afa
-        return Losses(total, mse, auxk, afa, codes, x_hat_BD)
+        if isinstance(sae.config, JumpReLUConfig):
+            penalty = {"step": step_loss, "tanh": tanh_loss}[config.sparsity]
+            sparsity = penalty(codes, config.target_l0)
+            total = total + config.sparsity_coefficient * sparsity
+        return Losses(total, mse, auxk, afa, sparsity, codes, x_hat_BD)
 
     def learning_rate(self, step: int) -> float:
         """The rate of the step (from 0): rising, flat, then falling linearly to 0 at the end."""
@@ -144,6 +163,7 @@ class Trainer:
             mse=losses.mse.detach(),
             auxk=losses.auxk.detach(),
             afa=losses.afa.detach(),
+            sparsity=losses.sparsity.detach(),
             fvu=losses.mse.detach() / variance,
             l0=(losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean(),
             dead_share=scaled_BD.new_tensor(len(dead_N) / n_latents),

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from sparsteer.kernels import reference
-from sparsteer.sae import InputError, Origin, SparseAutoencoder, TopAFAConfig, TopKConfig
+from sparsteer.sae import (
+    BatchTopKConfig,
+    InputError,
+    JumpReLUConfig,
+    Origin,
+    SparseAutoencoder,
+    TopAFAConfig,
+    TopKConfig,
+)
 from sparsteer.sae.autoencoder import CONFIG_FILE, WEIGHTS_FILE
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.tensor_files import load_tensors, save_tensors
@@ -22,10 +30,22 @@ def random_sae(config: SAEConfig, scale: float = 0.37) -> SparseAutoencoder:
         sae.b_enc.add_(0.1 * torch.randn_like(sae.b_enc))
         sae.b_dec.add_(torch.randn_like(sae.b_dec))
         sae.input_scale.fill_(scale)
+        if isinstance(config, BatchTopKConfig):
+            sae.threshold.fill_(0.6)
+        if isinstance(config, JumpReLUConfig):
+            sae.set_thresholds(0.5 + torch.rand(57))
     return sae
 
 
-@pytest.fixture(params=[TopKConfig(13, 57, 5), TopAFAConfig(13, 57)], ids=["topk", "top_afa"])
+CONFIGS = [
+    TopKConfig(13, 57, 5),
+    TopAFAConfig(13, 57),
+    BatchTopKConfig(13, 57, 5, prefixes=(8, 20)),
+    JumpReLUConfig(13, 57),
+]
+
+
+@pytest.fixture(params=CONFIGS, ids=lambda config: config.activation)
 def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
     return random_sae(request.param)
 
@@ -35,13 +55,30 @@ def test_equals_the_dense_formula_in_raw_units(sae: SparseAutoencoder) -> None:
     scaled = x * 0.37
     pre = reference.pre_activations(scaled, sae.b_dec, sae.W_enc, sae.b_enc)
     if isinstance(sae.config, TopKConfig):
-        codes = reference.topk_select(pre, 5)
-    else:
+        acts = reference.topk_select(pre, 5).dense(57)
+    elif isinstance(sae.config, TopAFAConfig):
         target = (scaled - sae.b_dec).square().sum(-1).sqrt()
-        codes = reference.top_afa_select(pre, sae.decoder_norms(), target)
-    torch.testing.assert_close(sae.encode(x).dense(57), codes.dense(57))
-    expected = reference.decode(codes, sae.W_dec, sae.b_dec) / 0.37
-    torch.testing.assert_close(sae(x), expected)
+        acts = reference.top_afa_select(pre, sae.decoder_norms(), target).dense(57)
+    elif isinstance(sae.config, BatchTopKConfig):
+        acts = reference.jumprelu(pre, torch.full((57,), 0.6))
+    else:
+        acts = reference.jumprelu(pre, sae.thresholds())
+    torch.testing.assert_close(sae.encode(x).dense(57), acts)
+    torch.testing.assert_close(sae(x), (acts @ sae.W_dec + sae.b_dec) / 0.37)
+
+
+def test_training_keeps_the_largest_of_the_batch_and_gives_jumprelu_steps() -> None:
+    x = torch.randn(21, 13)
+    batch = random_sae(BatchTopKConfig(13, 57, 5))
+    pre = reference.pre_activations(x, batch.b_dec, batch.W_enc, batch.b_enc)
+    expected = reference.batch_topk_select(pre, 5).dense(57)
+    torch.testing.assert_close(batch.encode_batch(x).dense(57), expected)
+    jump = random_sae(JumpReLUConfig(13, 57))
+    codes = jump.encode_batch(x)
+    assert codes.steps is not None and torch.equal(codes.steps > 0, codes.values > 0)
+    torch.testing.assert_close(codes.dense(57), jump.encode_scaled(x).dense(57))
+    topk = random_sae(TopKConfig(13, 57, 5))
+    assert torch.equal(topk.encode_batch(x).dense(57), topk.encode_scaled(x).dense(57))
 
 
 def test_leading_dimensions_are_kept(sae: SparseAutoencoder) -> None:
@@ -58,7 +95,8 @@ def test_permuting_latents_changes_no_reconstruction(sae: SparseAutoencoder) -> 
     before = sae(x)
     order = torch.randperm(57)
     with torch.no_grad():
-        for tensor in (sae.W_enc, sae.b_enc, sae.W_dec):
+        own = [sae.threshold_exponent] if isinstance(sae.config, JumpReLUConfig) else []
+        for tensor in (sae.W_enc, sae.b_enc, sae.W_dec, *own):
             tensor.copy_(tensor[order].clone())
     torch.testing.assert_close(sae(x), before)
 

@@ -1,10 +1,14 @@
 """Configurations: values out of range and unknown keys are named, with the remedy."""
 
+import json
 import math
 
 import pytest
 
 from sparsteer.sae.config import (
+    BatchTopKConfig,
+    JumpReLUConfig,
+    SAEConfig,
     TopAFAConfig,
     TopKConfig,
     config_from_dict,
@@ -14,9 +18,19 @@ from sparsteer.sae.config import (
 from sparsteer.sae.errors import InputError
 
 
-@pytest.mark.parametrize("config", [TopKConfig(8, 32, 4), TopAFAConfig(8, 32)])
-def test_round_trip(config: TopKConfig | TopAFAConfig) -> None:
-    assert config_from_dict(config_to_dict(config), "here") == config
+@pytest.mark.parametrize(
+    "config",
+    [
+        TopKConfig(8, 32, 4),
+        BatchTopKConfig(8, 32, 4, prefixes=(3, 9)),
+        TopAFAConfig(8, 32, prefixes=(31,)),
+        JumpReLUConfig(8, 32, 0.5),
+    ],
+)
+def test_round_trip(config: SAEConfig) -> None:
+    values = json.loads(json.dumps(config_to_dict(config)))
+    assert config_from_dict(values, "here") == config
+    assert ("prefixes" in values) == bool(config.prefixes)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +44,12 @@ def test_round_trip(config: TopKConfig | TopAFAConfig) -> None:
         ({"d_model": 8, "n_latents": 32, "k": "3"}, "k is '3'"),
         ({"d_model": 8, "n_latent": 32, "k": 3}, "no key 'n_latent'; did you mean n_latents?"),
         ({"d_model": 8, "n_latents": 32}, "the key 'k' is missing"),
+        (
+            {"d_model": 8, "n_latents": 32, "k": 3, "prefixes": [4, 4]},
+            "prefixes are 4, 4",
+        ),
+        ({"d_model": 8, "n_latents": 32, "k": 3, "prefixes": [32]}, "do not rise below the 32"),
+        ({"d_model": 8, "n_latents": 32, "k": 3, "prefixes": [0.5]}, "prefixes is 0.5"),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")
@@ -39,8 +59,17 @@ def test_wrong_values_are_named(values: dict[str, object], message: str) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("bandwidth", [0, -1, math.nan])
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_bandwidth_out_of_range_is_named(bandwidth: float) -> None:
+    with pytest.raises(InputError, match="bandwidth is"):
+        JumpReLUConfig(8, 32, bandwidth)
+
+
 def test_an_unknown_activation_lists_the_known() -> None:
-    with pytest.raises(InputError, match="'relu', which must be one of topk, top_afa"):
+    with pytest.raises(
+        InputError, match="'relu', which must be one of topk, batch_topk, top_afa, jumprelu"
+    ):
         config_from_dict({"activation": "relu"}, "config.json")
 
 

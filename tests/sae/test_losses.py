@@ -5,8 +5,15 @@ import torch
 from torch import Tensor
 
 from sparsteer.kernels import reference
-from sparsteer.sae import SparseAutoencoder, TopAFAConfig, TopKConfig
-from sparsteer.sae.losses import afa_loss, auxk_loss, reconstruction_loss
+from sparsteer.sae import JumpReLUConfig, SparseAutoencoder, TopAFAConfig, TopKConfig
+from sparsteer.sae.losses import (
+    afa_loss,
+    auxk_loss,
+    nested_loss,
+    reconstruction_loss,
+    step_loss,
+    tanh_loss,
+)
 
 
 def random_sae() -> SparseAutoencoder:
@@ -21,7 +28,7 @@ def random_sae() -> SparseAutoencoder:
 def gradients(loss: Tensor, sae: SparseAutoencoder) -> list[Tensor]:
     names, parameters = zip(*sae.named_parameters(), strict=True)
     assert names == ("W_dec", "W_enc", "b_enc", "b_dec")
-    return list(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    return list(torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True))
 
 
 @pytest.mark.parametrize("k_aux", [1, 7, 100])
@@ -89,3 +96,43 @@ def test_afa_loss_of_a_silent_row_has_a_finite_gradient() -> None:
 def test_reconstruction_loss_is_the_mean_square() -> None:
     x, x_hat = torch.randn(5, 4), torch.randn(5, 4)
     torch.testing.assert_close(reconstruction_loss(x, x_hat), (x - x_hat).square().sum() / 20)
+
+
+def test_every_prefix_reaches_the_encoder_of_its_latents_only() -> None:
+    sae = SparseAutoencoder(TopKConfig(13, 57, 5, prefixes=(9, 30))).double()
+    x = torch.randn(31, 13, dtype=torch.float64)
+    codes = sae.encode_scaled(x)
+    loss, x_hat = nested_loss(sae, codes, x)
+    torch.testing.assert_close(x_hat, sae.decode_scaled(codes))
+    pre = reference.pre_activations(x, sae.b_dec, sae.W_enc, sae.b_enc)
+    acts = pre.relu() * (codes.dense(57).detach() > 0)
+    parts = [(acts[:, :p] @ sae.W_dec[:p] + sae.b_dec - x).square().mean() / 3 for p in (9, 30, 57)]
+    torch.testing.assert_close(loss, parts[0] + parts[1] + parts[2])
+    of_each = [gradients(part, sae) for part in parts]
+    assert (of_each[0][1][:9] != 0).any() and (of_each[0][1][9:] == 0).all()
+    for got, *wanted in zip(gradients(loss, sae), *of_each, strict=True):
+        torch.testing.assert_close(got, wanted[0] + wanted[1] + wanted[2])
+
+
+def test_sparsity_losses_are_zero_at_their_target_only() -> None:
+    sae = SparseAutoencoder(JumpReLUConfig(13, 57)).double()
+    with torch.no_grad():
+        codes = sae.encode_batch(torch.randn(31, 13, dtype=torch.float64))
+    for loss, count in (
+        (step_loss, (codes.values > 0).double().sum(-1).mean()),
+        (tanh_loss, (4 * codes.values).tanh().sum(-1).mean()),
+    ):
+        assert float(loss(codes, float(count))) == pytest.approx(0, abs=1e-12)
+        assert float(loss(codes, 2 * float(count))) == pytest.approx(0.25)
+
+
+def test_step_loss_moves_thresholds_only_and_needs_them() -> None:
+    sae = SparseAutoencoder(JumpReLUConfig(13, 57)).double()
+    x = torch.randn(31, 13, dtype=torch.float64)
+    loss = step_loss(sae.encode_batch(x), 3.0)
+    names, parameters = zip(*sae.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    for name, gradient in zip(names, found, strict=True):
+        assert (gradient != 0).any() == (name == "threshold_exponent"), name
+    with pytest.raises(ValueError, match="have no steps"):
+        step_loss(sae.encode_scaled(x), 3.0)

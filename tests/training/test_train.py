@@ -36,12 +36,15 @@ TRAINER = TrainerConfig(
 
 
 def config_of(cache: Path, out: Path, activation: Any = "topk", **changes: Any) -> TrainConfig:
+    nested = activation.startswith("nested ")
+    activation = activation.removeprefix("nested ")
     return TrainConfig(
         cache=str(cache),
         out=str(out),
         activation=activation,
         n_latents=70,
-        k=4 if activation == "topk" else None,
+        k=4 if "topk" in activation else None,
+        prefixes=(0.2, 30.0) if nested else (),
         trainer=dataclasses.replace(TRAINER, **changes),
     )
 
@@ -82,7 +85,9 @@ def assert_same_run(left: Path, right: Path) -> None:
     assert without_times(metrics_of(left)) == without_times(metrics_of(right))
 
 
-@pytest.mark.parametrize("activation", ["topk", "top_afa"])
+@pytest.mark.parametrize(
+    "activation", ["topk", "batch_topk", "top_afa", "jumprelu", "nested batch_topk"]
+)
 @pytest.mark.parametrize("step", [4, 20, 39], ids=["before-a-checkpoint", "middle", "end"])
 def test_a_killed_run_ends_with_the_same_bits(
     planted_cache: Path, tmp_path: Path, activation: str, step: int

@@ -1,21 +1,48 @@
 """The trainer against a plain dense one: gradients, 50 steps with AuxK off and on, schedules."""
 
+import dataclasses
 import math
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
 from sparsteer.kernels import reference
-from sparsteer.sae import InputError, SparseAutoencoder, TopAFAConfig, TopKConfig
+from sparsteer.sae import (
+    BatchTopKConfig,
+    InputError,
+    JumpReLUConfig,
+    SparseAutoencoder,
+    TopAFAConfig,
+    TopKConfig,
+)
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.metrics import ReconstructionMetrics
 from sparsteer.training.config import TrainConfig, TrainerConfig
-from sparsteer.training.initialize import geometric_median, initialize_from_rows
+from sparsteer.training.initialize import (
+    geometric_median,
+    initialize_from_rows,
+    initialize_thresholds,
+)
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
 
 D, F, K, B = 24, 200, 8, 256
-CONFIGS: list[SAEConfig] = [TopKConfig(D, F, K), TopAFAConfig(D, F)]
+CONFIGS: dict[str, SAEConfig] = {
+    "topk": TopKConfig(D, F, K),
+    "batch_topk": BatchTopKConfig(D, F, K),
+    "top_afa": TopAFAConfig(D, F),
+    "jumprelu": JumpReLUConfig(D, F, 0.3),
+    "nested_topk": TopKConfig(D, F, K, prefixes=(13, 50, 101)),
+    "nested_batch_topk": BatchTopKConfig(D, F, K, prefixes=(50,)),
+    "nested_top_afa": TopAFAConfig(D, F, prefixes=(50, 101)),
+    "nested_jumprelu": JumpReLUConfig(D, F, 0.3, prefixes=(50, 101)),
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request: pytest.FixtureRequest) -> SAEConfig:
+    return CONFIGS[request.param]
 
 
 def planted_rows(n_rows: int) -> Tensor:
@@ -24,6 +51,26 @@ def planted_rows(n_rows: int) -> Tensor:
     chosen = torch.rand(n_rows, 60) < 0.08
     rows = (chosen * torch.rand(n_rows, 60).add(0.5)) @ directions
     return 2 * rows + 0.1 * torch.randn(n_rows, D) + 0.5
+
+
+class DenseJump(torch.autograd.Function):
+    """Activations and steps of dense pre-activations, by the reference's gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return reference.jumprelu(pre, threshold), (pre > threshold).to(pre.dtype)
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - two outputs
+        ctx: Any, acts: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
+        pre, threshold = ctx.saved_tensors
+        jumps = reference.jumprelu_threshold_gradient(pre, threshold, ctx.bandwidth, acts, steps)
+        return acts * (pre > threshold), jumps, None
 
 
 class DenseTrainer:
@@ -35,17 +82,29 @@ class DenseTrainer:
         self.W_enc = sae.W_enc.detach().clone().requires_grad_()
         self.b_enc = sae.b_enc.detach().clone().requires_grad_()
         self.b_dec = sae.b_dec.detach().clone().requires_grad_()
+        self.exponent: Tensor | None = None
+        if isinstance(sae.config, JumpReLUConfig):
+            self.exponent = sae.threshold_exponent.detach().clone().requires_grad_()
         self.since_fired = torch.zeros(F)
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters()]
         self.steps = 0
 
     def parameters(self) -> list[Tensor]:
-        return [self.W_dec, self.W_enc, self.b_enc, self.b_dec]
+        own = [] if self.exponent is None else [self.exponent]
+        return [self.W_dec, self.W_enc, self.b_enc, self.b_dec, *own]
 
     def acts(self, x: Tensor) -> Tensor:
         pre = reference.pre_activations(x, self.b_dec, self.W_enc, self.b_enc)
+        if isinstance(self.config, JumpReLUConfig):
+            assert self.exponent is not None
+            threshold = (D**0.5 * self.exponent).exp()
+            jump = DenseJump.apply(pre, threshold, self.config.bandwidth)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+            acts, self.l0 = cast(tuple[Tensor, Tensor], jump)
+            return acts
         if isinstance(self.config, TopKConfig):
             codes = reference.topk_select(pre.detach(), self.config.k)
+        elif isinstance(self.config, BatchTopKConfig):
+            codes = reference.batch_topk_select(pre.detach(), self.config.k)
         else:
             norms = self.W_dec.detach().square().sum(-1).sqrt()
             target = (x - self.b_dec.detach()).square().sum(-1).sqrt()
@@ -56,7 +115,13 @@ class DenseTrainer:
         trainer = self.like.config
         acts = self.acts(x)
         error = x - acts @ self.W_dec - self.b_dec
-        loss = error.square().mean()
+        ends = (*self.config.prefixes, F)
+        partial = [acts[:, :end] @ self.W_dec[:end] + self.b_dec for end in ends]
+        loss = torch.stack([x_hat - x for x_hat in partial]).square().mean()
+        if isinstance(self.config, JumpReLUConfig):
+            count = self.l0 if trainer.sparsity == "step" else (4 * acts).tanh()
+            gap = count.sum(-1).mean() / trainer.target_l0 - 1
+            loss = loss + trainer.sparsity_coefficient * gap.square()
         if isinstance(self.config, TopAFAConfig):
             gap = acts.square().sum(-1).sqrt() - x.square().sum(-1).sqrt()
             loss = loss + trainer.afa_coefficient * gap.square().mean()
@@ -95,13 +160,19 @@ class DenseTrainer:
 
 
 @pytest.mark.parametrize("auxk", [0.0, 1 / 32], ids=["no-auxk", "auxk"])
-@pytest.mark.parametrize("config", CONFIGS, ids=["topk", "top_afa"])
 def test_fifty_steps_land_where_a_dense_trainer_does(config: SAEConfig, auxk: float) -> None:
     settings = TrainerConfig(
-        tokens=50 * B, batch_size=B, lr=3e-3, auxk_coefficient=auxk, dead_after_tokens=3 * B
+        tokens=50 * B,
+        batch_size=B,
+        lr=3e-3,
+        auxk_coefficient=auxk,
+        dead_after_tokens=3 * B,
+        target_l0=K,
     )
     sae = SparseAutoencoder(config, seed=1).double()
-    initialize_from_rows(sae, planted_rows(1000).double())
+    sample = planted_rows(1000).double()
+    initialize_from_rows(sae, sample)
+    initialize_thresholds(sae, sample, K)
     with torch.no_grad():
         sae.b_enc[:30] = -4  # silent from the start, so that AuxK has work
     trainer = Trainer(sae, settings)
@@ -115,26 +186,30 @@ def test_fifty_steps_land_where_a_dense_trainer_does(config: SAEConfig, auxk: fl
     assert saw_dead, "the comparison never met a dead latent"
     x = planted_rows(2000).double() * sae.input_scale
     with torch.no_grad():
-        x_hat = sae.decode_scaled(sae.encode_scaled(x))
+        x_hat = sae.decode_scaled(sae.encode_batch(x))
         ours = float((x - x_hat).square().sum() / (x - x.mean(0)).square().sum())
     assert ours < 0.6
     assert abs(ours - dense.fvu(x)) <= 0.01 * dense.fvu(x)
     torch.testing.assert_close(sae.W_dec.data, dense.W_dec.data, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["topk", "top_afa"])
-def test_gradients_equal_dense_autograd(config: SAEConfig) -> None:
+@pytest.mark.parametrize("sparsity", ["step", "tanh"])
+def test_gradients_equal_dense_autograd(config: SAEConfig, sparsity: Any) -> None:
     sae = SparseAutoencoder(config, seed=2).double()
-    trainer = Trainer(sae, TrainerConfig(dead_after_tokens=1))
+    trainer = Trainer(sae, TrainerConfig(dead_after_tokens=1, sparsity=sparsity, target_l0=K))
     trainer.tokens_since_fired[::3] = 5
     dense = DenseTrainer(sae, trainer)
     dense.since_fired[::3] = 5
     x = planted_rows(B).double()
     loss = trainer.loss(x, trainer.dead_latents()).total
     torch.testing.assert_close(loss, dense.loss(x))
-    ours = torch.autograd.grad(loss, (sae.W_dec, sae.W_enc, sae.b_enc, sae.b_dec))
+    parameters = dict(sae.named_parameters())
+    names = ["W_dec", "W_enc", "b_enc", "b_dec"]
+    names += ["threshold_exponent"] * isinstance(config, JumpReLUConfig)
+    assert sorted(names) == sorted(parameters)
+    ours = torch.autograd.grad(loss, [parameters[name] for name in names])
     for name, got, want in zip(
-        ("W_dec", "W_enc", "b_enc", "b_dec"),
+        names,
         ours,
         torch.autograd.grad(dense.loss(x), dense.parameters()),
         strict=True,
@@ -280,6 +355,105 @@ def test_latents_die_after_silence_and_revive_on_firing() -> None:
 def test_wrong_settings_are_named(values: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         TrainerConfig(**values)  # pyright: ignore[reportArgumentType] - wrong on purpose
+
+
+def test_batch_topk_threshold_follows_the_smallest_kept_activation() -> None:
+    sae = SparseAutoencoder(BatchTopKConfig(D, F, K))
+    initialize_from_rows(sae, planted_rows(1000))
+    trainer = Trainer(sae, TrainerConfig(tokens=100 * B, batch_size=B, lr=1e-3))
+    expected = 0.0
+    for _ in range(100):
+        x = planted_rows(B)
+        values = sae.encode_batch(x * sae.input_scale).values.detach()
+        assert (values > 0).sum() == K * B
+        least = float(values[values > 0].min())
+        expected = 0.95 * expected + 0.05 * least if expected else least
+        trainer.step(x)
+    assert float(sae.threshold) == pytest.approx(expected, rel=1e-4)
+    x = planted_rows(4000)
+    codes = sae.encode(x)
+    assert float((codes.values > 0).sum(-1).float().mean()) == pytest.approx(K, rel=0.25)
+    alone = torch.cat([sae.encode(row[None]).dense(F) for row in x[:20]])
+    torch.testing.assert_close(codes.dense(F)[:20], alone, msg="a row depends on its batch")
+
+
+def test_a_batch_without_any_activation_leaves_the_threshold() -> None:
+    sae = SparseAutoencoder(BatchTopKConfig(D, F, K))
+    sae.threshold.fill_(0.7)
+    with torch.no_grad():
+        sae.b_enc.fill_(-1e6)
+    sae.learn_threshold(sae.encode_batch(torch.randn(5, D)))
+    assert float(sae.threshold) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("sparsity", "start"), [("step", 3), ("step", 25), ("tanh", 3)])
+def test_jumprelu_comes_to_its_target_from_either_side(sparsity: Any, start: int) -> None:
+    sae = SparseAutoencoder(JumpReLUConfig(D, F, 0.3))
+    sample = planted_rows(1000)
+    initialize_from_rows(sae, sample)
+    initialize_thresholds(sae, sample, start)
+    before = sae.thresholds().detach().log()
+    l0 = (sae.encode(sample).values > 0).sum(-1).float().mean()
+    assert float(l0) == pytest.approx(start, rel=0.02)
+    settings = TrainerConfig(
+        tokens=200 * 128, batch_size=128, lr=6e-3, sparsity=sparsity, target_l0=K
+    )
+    trainer = Trainer(sae, settings)
+    metrics = [trainer.step(planted_rows(128)) for _ in range(200)]
+    reached = sum(float(m.l0) for m in metrics[-20:]) / 20
+    assert reached == pytest.approx(K, rel=0.2)
+    moved = (sae.thresholds().detach().log() - before).abs()
+    assert float(moved.median()) > 0.05, "thresholds hardly moved"
+
+
+def test_the_first_latents_of_a_nested_dictionary_reconstruct_alone() -> None:
+    def fvu_of_the_first(prefixes: tuple[int, ...]) -> float:
+        sae = SparseAutoencoder(TopKConfig(D, F, K, prefixes=prefixes), seed=3)
+        rows = planted_rows(2000)
+        initialize_from_rows(sae, rows)
+        trainer = Trainer(sae, TrainerConfig(tokens=60 * B, batch_size=B, lr=6e-3))
+        for _ in range(60):
+            trainer.step(planted_rows(B))
+        x = rows * sae.input_scale
+        with torch.no_grad():
+            acts = sae.encode_scaled(x).dense(F)[:, :40]
+            error = x - acts @ sae.W_dec[:40] - sae.b_dec
+        return float(error.square().sum() / (x - x.mean(0)).square().sum())
+
+    assert fvu_of_the_first((40,)) < 0.8 * fvu_of_the_first(())
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"activation": "jumprelu", "k": 8}, "k is 8, but jumprelu has no k; leave k out and give"),
+        ({"activation": "topk", "bandwidth": 0.1}, "bandwidth is 0.1, but only jumprelu has one"),
+        ({"prefixes": (2.5,)}, "prefixes has 2.5; give whole numbers"),
+        ({"prefixes": (0.0,)}, "prefixes has 0;"),
+        ({"prefixes": (math.nan,)}, "prefixes has nan;"),
+    ],
+)
+def test_settings_of_another_activation_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainConfig(cache="c", out="o", **values)
+
+
+def test_prefixes_may_be_shares() -> None:
+    config = TrainConfig(cache="c", out="o", prefixes=(0.0001, 0.25, 64.0))
+    assert config.sae_config(16).prefixes == (1, 32, 64)
+    for prefixes in [(64.0, 0.25), (0.25, 32.0), (128.0,), (200.0,)]:
+        with pytest.raises(InputError, match="do not rise below the 128 latents"):
+            dataclasses.replace(config, prefixes=prefixes).sae_config(16)
+
+
+def test_each_activation_has_its_configuration() -> None:
+    def made(**values: Any) -> SAEConfig:
+        return TrainConfig(cache="c", out="o", n_latents=64, **values).sae_config(16)
+
+    assert made(activation="batch_topk", k=5) == BatchTopKConfig(16, 64, 5)
+    assert made(activation="jumprelu") == JumpReLUConfig(16, 64)
+    assert made(activation="jumprelu", bandwidth=0.5) == JumpReLUConfig(16, 64, 0.5)
 
 
 def test_top_afa_has_no_k() -> None:
