@@ -1,0 +1,71 @@
+"""Plots as files: whole SVG with every name, number and axis that they should have."""
+
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from sparsteer.training import plots
+from sparsteer.training.plots import Drawing, Points, looks
+
+FIRST: Points = [
+    {"tokens": 1000 * i, "fvu": 1 / i, "l0": 30 + i, **({"held_out_fvu": 0.5} if i == 3 else {})}
+    for i in range(1, 6)
+]
+SECOND: Points = [{"tokens": 500, "fvu": 0.7, "l0": 900}]
+HISTOGRAM = {
+    "log10_edges": [-6 + 0.25 * i for i in range(25)],
+    "latents": [i % 7 for i in range(24)],
+    "dead": 1234,
+}
+
+
+def texts(drawing: Drawing) -> list[str]:
+    """The texts of a drawing, which is parsed for it."""
+    root = ElementTree.fromstring(drawing.svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert any("#ffffff" in part.get("style", "") for part in root.iter())
+    return [
+        "".join(part.itertext()).strip() for part in root.iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+
+@pytest.mark.parametrize("points", [[FIRST, SECOND], [SECOND], [[], FIRST]])
+def test_curves(points: list[Points]) -> None:
+    names = [f"run {i}" for i in range(len(points))]
+    curves = list(zip(looks(names), points, strict=True))
+    fvu, l0 = plots.fvu_curves(curves), plots.l0_curves(curves, 64)
+    for name in names:
+        assert f"{name}, training" in texts(fvu)
+        assert f"{name}, training" in texts(l0)
+    assert "rows trained on (thousands)" in texts(fvu)
+    assert "width 64" in texts(l0)
+    ends = [{"fvu": 0.4, "l0": 32}] * len(points)
+    plane = texts(plots.fvu_against_l0(curves, ends, 64))
+    assert "64 or more" in plane
+    assert all(f"{name}, held out at the end" in plane for name in names)
+
+
+def test_density_and_bars() -> None:
+    (look,) = looks(["run"])
+    shown = texts(plots.density(look, HISTOGRAM, 2000))
+    assert {"1,234", "never", "all", "run"} <= set(shown)
+    bars = plots.bars("losses", "nats", [("zeros", 9.876, None), ("spliced", 3.2, look)], 2)
+    assert {"9.88", "3.20", "zeros", "spliced", "nats"} <= set(texts(bars))
+
+
+def test_a_drawing_is_the_same_every_time() -> None:
+    curves = [(looks(["a"])[0], FIRST)]
+    assert plots.fvu_curves(curves) == plots.fvu_curves(curves)
+
+
+def test_many_looks_differ() -> None:
+    many = looks([str(i) for i in range(21)])
+    assert len({(look.colour, look.dashes) for look in many}) == 21
+
+
+def test_matplotlib_is_imported_for_a_plot_alone() -> None:
+    code = "import sparsteer.training.plots, sys; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

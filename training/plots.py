@@ -1,0 +1,295 @@
+"""Plots of autoencoders as SVG: training curves, firing rates, L0 against FVU, bars.
+
+matplotlib is imported when the first plot is drawn.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+
+class Drawing(NamedTuple):
+    """A finished plot."""
+
+    label: str
+    """What it shows, in words."""
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Palette:
+    """The colours of everything that belongs to no autoencoder."""
+
+    text: str
+    faint: str
+    """Lines of the grid."""
+    neutral: str
+    """References and shaded ranges."""
+    background: str | None = None
+    """None is transparent."""
+
+
+PAPER = Palette(text="#222222", faint="#dddddd", neutral="#888888", background="#ffffff")
+"""For a file that is looked at by itself."""
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
+_MARKERS = ("o", "D", "s", "^", "v", "P", "X")
+_DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How one autoencoder is drawn."""
+
+    name: str
+    colour: str
+    dashes: Any = "solid"
+    """As matplotlib's `linestyle`."""
+    marker: str = "o"
+
+
+def looks(names: Sequence[str]) -> list[Look]:
+    """Looks that differ, also without colours, for up to 21 autoencoders."""
+    return [
+        Look(
+            name=name,
+            colour=_COLOURS[i % len(_COLOURS)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            dashes=_DASHES[i // len(_COLOURS) % len(_DASHES)],
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+Points = Sequence[Mapping[str, float | int]]
+"""The logged steps of an autoencoder: tokens, fvu, l0, and where it was measured held_out_fvu."""
+
+Curves = Sequence[tuple[Look, Points]]
+
+
+def fvu_curves(curves: Curves, palette: Palette = PAPER) -> Drawing:
+    """FVU of the training batches, and of held-out rows, over the rows trained on."""
+    with Plot("FVU while training, over thousands of rows trained on", palette) as plot:
+        for look, points in curves:
+            plot.line(look, [p["tokens"] / 1e3 for p in points], [p["fvu"] for p in points])
+            held_out = [p for p in points if "held_out_fvu" in p]
+            plot.axes.plot(
+                [p["tokens"] / 1e3 for p in held_out],
+                [p["held_out_fvu"] for p in held_out],
+                linestyle="none",
+                marker="o",
+                markersize=4,
+                color=look.colour,
+                label=f"{look.name}, held out",
+            )
+        seen = [p["fvu"] for _, points in curves for p in points[1:]]
+        plot.axes.set_ylim(0, max([1.0, *seen]) * 1.02)
+        plot.label("rows trained on (thousands)", "FVU (share of variance missed)")
+        plot.axes.legend()
+    return plot.drawing
+
+
+def l0_curves(curves: Curves, d_model: int, palette: Palette = PAPER) -> Drawing:
+    """Active latents per row over the rows trained on, with the width of the activations."""
+    with Plot("L0 while training, over thousands of rows trained on", palette) as plot:
+        plot.axes.axhline(d_model, color=palette.neutral, linewidth=1, linestyle="dotted")
+        for look, points in curves:
+            plot.line(look, [p["tokens"] / 1e3 for p in points], [p["l0"] for p in points])
+        plot.axes.set_yscale("log")
+        plot.axes.margins(y=0.12)
+        plot.plain_log_ticks(plot.axes.yaxis)
+        where = ("axes fraction", "data")
+        plot.note(f"width {d_model}", 1, d_model, xycoords=where, xytext=(0, 3), ha="right")
+        plot.label("rows trained on (thousands)", "L0 (latents active per row)")
+        plot.axes.legend()
+    return plot.drawing
+
+
+def fvu_against_l0(
+    curves: Curves,
+    final: Sequence[Mapping[str, Any]],
+    d_model: int,
+    palette: Palette = PAPER,
+) -> Drawing:
+    """Where training went, and ended, in the plane of L0 and FVU; lower left is better."""
+    with Plot("FVU against L0: the way of training and the final held-out values", palette) as plot:
+        for (look, points), end in zip(curves, final, strict=True):
+            plot.axes.plot(
+                [p["l0"] for p in points],
+                [p["fvu"] for p in points],
+                color=look.colour,
+                linestyle=look.dashes,
+                linewidth=1,
+                alpha=0.5,
+            )
+            plot.axes.plot(
+                [end["l0"]],
+                [end["fvu"]],
+                linestyle="none",
+                marker=look.marker,
+                markersize=7,
+                color=look.colour,
+                label=f"{look.name}, held out at the end",
+            )
+        seen = [p["l0"] for _, points in curves for p in points]
+        largest = max([d_model, *seen, *(end["l0"] for end in final)])
+        plot.axes.set_xscale("log")
+        plot.axes.axvspan(d_model, largest * 1.5, color=palette.neutral, alpha=0.15, linewidth=0)
+        where = {"xycoords": "axes fraction", "xytext": (-2, -2), "ha": "right", "va": "top"}
+        plot.note(f"{d_model} or more", 1, 1, **where)
+        plot.axes.set_xlim(right=largest * 1.5)
+        plot.axes.set_ylim(0, 1.02)
+        plot.plain_log_ticks(plot.axes.xaxis)
+        plot.label("L0 (latents active per row)", "FVU (share of variance missed)")
+        plot.axes.legend(loc="upper left")
+    return plot.drawing
+
+
+def density(
+    look: Look, histogram: Mapping[str, Any], rows: int, palette: Palette = PAPER
+) -> Drawing:
+    """How many latents fire how often; the bar on the far left is those that never did."""
+    edges: Sequence[float] = histogram["log10_edges"]
+    counts: Sequence[int] = histogram["latents"]
+    bins = zip(edges, edges[1:], counts, strict=False)
+    # A latent cannot be seen to fire more rarely than once in all rows.
+    shown = [(a, b, n) for a, b, n in bins if b > -math.log10(rows)]
+    first = shown[0][0]
+    with Plot(f"{look.name}: latents by how often they fire", palette) as plot:
+        plot.axes.axvspan(-1, 0, color=palette.neutral, alpha=0.15, linewidth=0)
+        plot.axes.bar(
+            [a for a, _, _ in shown],
+            [n for _, _, n in shown],
+            width=[b - a for a, b, _ in shown],
+            align="edge",
+            color=look.colour,
+            edgecolor="none",
+        )
+        never = first - 0.7
+        plot.axes.bar(
+            [never], [histogram["dead"]], width=0.4, color=palette.neutral, edgecolor="none"
+        )
+        plot.note(f"{histogram['dead']:,}", never, histogram["dead"], xytext=(0, 2), ha="center")
+        decades = range(math.ceil(first), 1)
+        plot.axes.set_xticks([never, *decades], ["never", *map(_share, decades)])
+        plot.axes.set_xlim(never - 0.5, 0)
+        plot.axes.grid(visible=False, axis="x")
+        plot.axes.set_title(look.name, color=palette.text)
+        plot.label("share of held-out rows on which a latent fires (log scale)", "latents")
+    return plot.drawing
+
+
+Bar = tuple[str, float, Look | None]
+"""Label, length, and the autoencoder it belongs to, if any."""
+
+
+def bars(
+    title: str, axis: str, rows: Sequence[Bar], digits: int, palette: Palette = PAPER
+) -> Drawing:
+    """Lengths below each other, each with its number."""
+    labels, lengths, of = zip(*rows, strict=True)
+    colours = [palette.neutral if look is None else look.colour for look in of]
+    with Plot(title, palette, height=0.9 + 0.3 * len(rows)) as plot:
+        plot.axes.barh(labels, lengths, color=colours, height=0.62)
+        plot.axes.invert_yaxis()
+        for row, length in enumerate(lengths):
+            plot.note(f"{length:.{digits}f}", length, row, xytext=(4, 0), va="center")
+        plot.axes.set_xlim(0, max(lengths) * 1.15)
+        plot.axes.grid(visible=False, axis="y")
+        plot.axes.tick_params(axis="y", length=0)
+        plot.label(axis, "")
+    return plot.drawing
+
+
+class Plot:
+    """One figure with one pair of axes; after the `with` block `drawing` holds it."""
+
+    # matplotlib's own types leave out most of what its methods take, hence `Any` here and below.
+    axes: Any
+    drawing: Drawing
+
+    def __init__(self, label: str, palette: Palette = PAPER, *, height: float = 3.0) -> None:
+        self._label = label
+        self._palette = palette
+        self._size = (4.4, height)
+        self._style = ExitStack()
+
+    def __enter__(self) -> "Plot":
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        # The salt makes ids repeatable, and different from those of the page's other plots.
+        style = _style(self._palette) | {"svg.hashsalt": self._label}
+        self._style.enter_context(cast(Any, matplotlib).rc_context(style))
+        self._figure = Figure(figsize=self._size, layout="constrained")
+        self.axes = self._figure.add_subplot()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        with self._style:
+            if error is None:
+                self.drawing = Drawing(self._label, self._drawn())
+
+    def line(self, look: Look, x: Sequence[float | int], y: Sequence[float | int]) -> None:
+        """The line of an autoencoder, in its colour and dashes."""
+        how = {"color": look.colour, "linestyle": look.dashes, "linewidth": 1.6}
+        self.axes.plot(x, y, label=f"{look.name}, training", **how)
+
+    def label(self, x: str, y: str) -> None:
+        """Name both axes, with units."""
+        self.axes.set_xlabel(x)
+        self.axes.set_ylabel(y)
+
+    def note(self, text: str, x: float | int, y: float | int, **where: Any) -> None:
+        """Text at a point of the data, or of what `xycoords` says, moved by `xytext` points."""
+        self.axes.annotate(text, (x, y), textcoords="offset points", **where)
+
+    def plain_log_ticks(self, which: Any) -> None:
+        """Numbers as they are read, 100 and not a power of ten, on a logarithmic axis."""
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+        which.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        which.set_major_formatter(FuncFormatter(_plain_number))
+        which.set_minor_formatter(NullFormatter())
+
+    def _drawn(self) -> str:
+        target = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        background = self._palette.background
+        paper = {"transparent": True} if background is None else {"facecolor": background}
+        cast(Any, self._figure).savefig(target, format="svg", metadata=nothing, **paper)
+        return target.getvalue()
+
+
+def _style(palette: Palette) -> dict[str, Any]:
+    return {
+        "svg.fonttype": "none",
+        "font.size": 9.5,
+        "axes.edgecolor": palette.text,
+        "axes.labelcolor": palette.text,
+        "axes.titlesize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": palette.faint,
+        "grid.linewidth": 0.7,
+        "text.color": palette.text,
+        "xtick.color": palette.text,
+        "ytick.color": palette.text,
+        "legend.frameon": False,
+        "patch.edgecolor": "none",
+    }
+
+
+def _plain_number(value: float, position: int | None = None) -> str:
+    del position
+    return f"{value:,.4g}"
+
+
+def _share(decade: int) -> str:
+    """10 ** decade as a share that is read at once."""
+    return "all" if decade == 0 else f"{100 * 10.0**decade:g}%"
