@@ -9,7 +9,9 @@ from torch import Tensor
 from sparsteer.kernels import backward, reference
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode, decode_mse
-from sparsteer.kernels.encode import encode_topk
+from sparsteer.kernels.encode import encode_batch_topk, encode_topk
+from sparsteer.kernels.jumprelu import encode_jumprelu
+from sparsteer.kernels.nested import nested_mse
 from sparsteer.kernels.optimizer import adam_step_, clipping_factor, normalize_rows_
 
 AccurateAsEager = Callable[[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor]], None]
@@ -155,6 +157,39 @@ def test_encode_and_decode_end_to_end(device: str, accurate_as_eager: AccurateAs
         else:
             out = decode(encode_topk(x, b_dec, W_enc, b_enc, 5), W_dec, b_dec)
         return [out.detach(), *torch.autograd.grad(out.square().sum(), leaves)]
+
+    accurate_as_eager(run(torch.float32, False), run(torch.float32, True), run(torch.float64, True))
+
+
+@pytest.mark.parametrize("activation", ["batch_topk", "jumprelu"])
+def test_nested_dictionaries_end_to_end(
+    activation: str, device: str, accurate_as_eager: AccurateAsEager
+) -> None:
+    tensors = [torch.randn(*shape) for shape in [(6, 20), (20,), (60, 20), (60,), (60, 20)]]
+    threshold = torch.rand(60).to(device)
+    prefixes = (7, 30, 60)
+
+    def run(dtype: torch.dtype, dense: bool) -> list[Tensor]:
+        x, b_dec, W_enc, b_enc, W_dec = leaves = [
+            tensor.to(device, dtype).requires_grad_() for tensor in tensors
+        ]
+        target = x.detach()
+        if dense:
+            pre = reference.pre_activations(x, b_dec, W_enc, b_enc)
+            if activation == "jumprelu":
+                kept = reference.jumprelu(pre, threshold.to(dtype)) > 0
+            else:
+                kept = reference.batch_topk_select(pre, 5).dense(60) > 0
+            acts = pre.relu() * kept
+            errors = [acts[:, :p] @ W_dec[:p] + b_dec - target for p in prefixes]
+            loss = torch.stack(errors).square().mean()
+        elif activation == "jumprelu":
+            codes = encode_jumprelu(x, b_dec, W_enc, b_enc, threshold, 0.2)
+            loss, _ = nested_mse(codes, W_dec, b_dec, target, prefixes)
+        else:
+            codes = encode_batch_topk(x, b_dec, W_enc, b_enc, 5)
+            loss, _ = nested_mse(codes, W_dec, b_dec, target, prefixes)
+        return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
     accurate_as_eager(run(torch.float32, False), run(torch.float32, True), run(torch.float64, True))
 
