@@ -2,8 +2,8 @@
 
 With g = relu(pre) * decoder norm in descending order and c_n = sqrt(g_1^2 + ... + g_n^2), row b
 keeps n = argmin_n |c_n - target_b| latents (approximate feature activation, arXiv 2503.24277).
-c_n never falls, so n is settled once c_n reaches the target. PyTorch: a `topk` of growing width,
-for the rows that still need one, replaces the sort of the whole row.
+c_n never falls, so n is settled once c_n reaches the target. PyTorch: as many largest entries as a
+few of the rows need, then twice as many for the rows that need more, replace the sort of all.
 
 Triton: a threshold t keeps the mass C(t) = sum of g^2 over g >= t, which falls as t rises. The
 smallest t with C(t) <= target^2 is found by bisecting the bits of g, in float32 and then corrected
@@ -14,10 +14,9 @@ of groups of columns bound t from below, so only groups that reach the bound are
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .backward import row_blocks
 from .codes import Codes
 from .dispatch import (
     Pointer,
@@ -41,9 +40,12 @@ from .selection import (
     row_keys,
 )
 from .tiles import tile
-from .topk import stable_top_indices
+from .topk import largest, stable_top_indices
 
 _FIRST_WIDTH = 64
+_MARGIN = 4
+_ROWS_TRIED = 16
+_ROWS_AT_ONCE = 128  # larger blocks of scaled pre-activations come anew from the system each time
 
 
 @jit
@@ -312,11 +314,7 @@ def top_afa_select(
                 for rows in blocks_of_rows(len(pre), groups)
             ]
             return joined(parts, pre, max_active)
-        parts = [
-            _select_rows(pre[rows].relu(), decoder_norms, target[rows].double())
-            for rows in row_blocks(len(pre))
-        ]
-        return joined(parts, pre, max_active)
+        return joined(_select_in_pieces(pre, decoder_norms, target), pre, max_active)
 
 
 def joined(parts: list[Codes], like: Tensor, max_active: int | None = None) -> Codes:
@@ -346,65 +344,67 @@ def joined(parts: list[Codes], like: Tensor, max_active: int | None = None) -> C
     )
 
 
-def _select_rows(
-    acts_BF: Float[Tensor, "B F"], norms_F: Float[Tensor, "F"], target_B: Float[Tensor, "B"]
-) -> Codes:
+def _select_in_pieces(
+    pre_BF: Float[Tensor, "B F"], norms_F: Float[Tensor, "F"], target_B: Float[Tensor, "B"]
+) -> list[Codes]:
     # float32 holds the product of two bfloat16 or float16 numbers exactly.
-    exact = torch.promote_types(acts_BF.dtype, torch.float32)
-    scaled_BF = acts_BF.to(exact) * norms_F.to(exact)
-    indices_BM, counts_B = _nearest_prefixes(scaled_BF, target_B)
-    used_BM = torch.arange(indices_BM.shape[-1], device=acts_BF.device) < counts_B[:, None]
-    values_BM = acts_BF.gather(-1, indices_BM).masked_fill(~used_BM, 0)
-    return Codes(indices_BM.masked_fill(values_BM == 0, 0), values_BM, counts_B)
+    exact = torch.promote_types(pre_BF.dtype, torch.float32)
+    parts: list[Codes] = []
+    width = 0
+    for start in range(0, len(pre_BF), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        scaled_BF, target = pre_BF[rows].to(exact) * norms_F.to(exact), target_B[rows].double()
+        # As many as the longest prefix of the rows before, or of a few rows of the first piece.
+        width = width or _longest_prefix(scaled_BF[:_ROWS_TRIED], target[:_ROWS_TRIED])
+        indices_BM, counts_B = _nearest_prefixes(scaled_BF, target, width + _MARGIN)
+        width = indices_BM.shape[-1]
+        used_BM = torch.arange(width, device=pre_BF.device) < counts_B[:, None]
+        values_BM = pre_BF[rows].gather(-1, indices_BM).relu_().masked_fill_(~used_BM, 0)
+        parts.append(Codes(indices_BM.masked_fill(values_BM == 0, 0), values_BM, counts_B))
+    return parts
+
+
+def _longest_prefix(scaled_BF: Tensor, target_B: Tensor) -> int:
+    return int(_nearest_prefixes(scaled_BF, target_B, _FIRST_WIDTH)[1].max())
 
 
 def _nearest_prefixes(
-    scaled_BF: Float[Tensor, "B F"], target_B: Float[Tensor, "B"]
+    scaled_BF: Float[Tensor, "B F"], target_B: Float[Tensor, "B"], width: int
 ) -> tuple[Int[Tensor, "B M"], Int[Tensor, "B"]]:
-    """The order of each row as far as its kept prefix, and the prefix's length."""
-    n_rows, n_latents = scaled_BF.shape
-    counts_B = torch.ones(n_rows, dtype=torch.int64, device=scaled_BF.device)
-    indices_BM = counts_B.new_zeros(n_rows, 1)
-    pending_P = torch.arange(n_rows, device=scaled_BF.device)
-    width = min(_FIRST_WIDTH, n_latents)
-    while len(pending_P):
-        rows_PF = scaled_BF[pending_P] if len(pending_P) < n_rows else scaled_BF
-        top_PM, order_PM = rows_PF.topk(width, dim=-1)
-        norm_PM = top_PM.double().square().cumsum(-1).sqrt()
-        counts_P = (norm_PM - target_B[pending_P, None]).abs().argmin(-1) + 1
-        reached_P = (norm_PM[:, -1] >= target_B[pending_P]) | (top_PM[:, -1] <= 0)
-        # One entry beyond the prefix shows whether its last value is tied across the cut.
-        settled_P = (reached_P & (counts_P < width)) | torch.tensor(
-            width == n_latents, device=scaled_BF.device
+    """The order of each row as far as its kept prefix, and the prefix's length.
+
+    Looks at the `width` largest entries first, and at twice as many of the rows that need more.
+    """
+    n_latents = scaled_BF.shape[-1]
+    width = min(width, n_latents)
+    order_BM, counts_B, settled_B = _prefixes_within(scaled_BF, target_B, width)
+    pending = (~settled_B).nonzero()[:, 0]
+    while len(pending):
+        order_BM = torch.nn.functional.pad(order_BM, (0, min(width, n_latents - width)))
+        width = order_BM.shape[-1]
+        order_BM[pending], counts_B[pending], settled_P = _prefixes_within(
+            scaled_BF[pending], target_B[pending], width
         )
-        if settled_P.any():
-            rows = pending_P[settled_P]
-            order_PM[settled_P] = _ties_to_lowest(
-                rows_PF[settled_P], top_PM[settled_P], order_PM[settled_P], counts_P[settled_P]
-            )
-            counts_B[rows] = counts_P[settled_P]
-            longest = int(counts_P[settled_P].max())
-            if longest > indices_BM.shape[-1]:
-                indices_BM = torch.nn.functional.pad(
-                    indices_BM, (0, longest - indices_BM.shape[-1])
-                )
-            indices_BM[rows, :longest] = order_PM[settled_P, :longest]
-        pending_P = pending_P[~settled_P]
-        width = min(2 * width, n_latents)
-    return indices_BM, counts_B
+        pending = pending[~settled_P]
+    return order_BM[:, : int(counts_B.max())], counts_B
 
 
-def _ties_to_lowest(
-    rows_PF: Float[Tensor, "P F"],
-    top_PM: Float[Tensor, "P M"],
-    order_PM: Int[Tensor, "P M"],
-    counts_P: Int[Tensor, "P"],
-) -> Int[Tensor, "P M"]:
-    """The order with the lowest indices kept where a prefix ends inside a run of equal values."""
-    width = top_PM.shape[-1]
-    last_P = top_PM.gather(-1, counts_P[:, None] - 1)[:, 0]
-    next_P = top_PM.gather(-1, counts_P[:, None].clamp(max=width - 1))[:, 0]
-    tied_P = (last_P == next_P) & (counts_P < width) & (last_P > 0)
-    if tied_P.any():
-        order_PM[tied_P] = stable_top_indices(rows_PF[tied_P], width)
-    return order_PM
+def _prefixes_within(
+    scaled_BF: Float[Tensor, "B F"], target_B: Float[Tensor, "B"], width: int
+) -> tuple[Int[Tensor, "B M"], Int[Tensor, "B"], Bool[Tensor, "B"]]:
+    """Order, length of the prefix, and whether it is settled by the row's `width` largest."""
+    top_BM, order_BM = largest(scaled_BF, width)
+    top_BM.clamp_(min=0)  # relu, where it matters
+    norm_BM = top_BM.double().square_().cumsum(-1).sqrt_()
+    counts_B = (norm_BM - target_B[:, None]).abs_().argmin(-1) + 1
+    reached_B = (norm_BM[:, -1] >= target_B) | (top_BM[:, -1] <= 0)
+    last_B, next_B = (
+        top_BM.gather(-1, (counts_B[:, None] + beyond).clamp(max=width - 1))[:, 0]
+        for beyond in (-1, 0)
+    )
+    # One entry beyond the prefix shows whether its last value is tied across the cut.
+    tied_B = (last_B == next_B) & (counts_B < width) & (last_B > 0)
+    if tied_B.any():
+        order_BM[tied_B] = stable_top_indices(scaled_BF[tied_B], width)
+    all_seen = width == scaled_BF.shape[-1]
+    return order_BM, counts_B, (reached_B & (counts_B < width)) | all_seen

@@ -31,6 +31,23 @@ def test_equals_the_float64_oracle(
     assert ours.indices.shape[1] == int(oracle.counts.max())
 
 
+@pytest.mark.parametrize("levels", [4, 10**9], ids=["ties", "distinct"])
+def test_rows_that_need_more_than_the_first_ones_are_settled_too(levels: int) -> None:
+    n_latents = 4096
+    pre = torch.randint(-levels, levels, (80, n_latents)).double() / levels
+    norms = torch.rand(n_latents, dtype=torch.float64) + 0.5
+    target = torch.rand(80, dtype=torch.float64) * 3
+    target[20:26] = torch.tensor([9.0, 17.0, 30.0, 1e3, 0.0, 12.0])
+    pre[30] = -pre[30].abs()
+    pre[31, 40:] = -1
+    ours = top_afa_select(pre, norms, target)
+    oracle = reference.top_afa_select(pre, norms, target)
+    assert ours.counts is not None and oracle.counts is not None
+    assert torch.equal(ours.counts, oracle.counts)
+    assert torch.equal(ours.dense(n_latents), oracle.dense(n_latents))
+    assert int(ours.counts[:16].max()) < 64 < int(ours.counts[22])
+
+
 @given(
     rows=st.lists(st.lists(st.integers(-1, 3), min_size=8, max_size=8), min_size=1, max_size=4),
     target=st.floats(0, 12),

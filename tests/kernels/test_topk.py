@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sparsteer.kernels import reference
 from sparsteer.kernels.codes import Codes
-from sparsteer.kernels.topk import topk_select
+from sparsteer.kernels.topk import largest, topk_select
 
 
 def assert_well_formed(codes: Codes) -> None:
@@ -39,6 +39,22 @@ def test_the_lowest_index_wins_a_tie(rows: list[list[int]], k: int) -> None:
     pre = torch.tensor(rows, dtype=torch.float32)
     ours, oracle = topk_select(pre, k), reference.topk_select(pre, k)
     assert torch.equal(ours.dense(9), oracle.dense(9))
+    assert_well_formed(ours)
+
+
+@pytest.mark.parametrize("n_latents", [4096, 4104, 4099], ids=["16", "8", "no-groups"])
+@pytest.mark.parametrize("k", [1, 15, 40])
+@pytest.mark.parametrize("levels", [3, 60, 10**9], ids=["heavy-ties", "ties", "distinct"])
+def test_groups_of_columns_hide_nothing(levels: int, k: int, n_latents: int) -> None:
+    pre = torch.randint(-levels, levels, (30, n_latents)).double()
+    pre[3] = -pre[3].abs()
+    pre[4, 700:720] = torch.inf
+    pre[5, :17] = -torch.inf
+    pre[6, [5, 600]] = torch.nan
+    assert torch.equal(largest(pre, k)[0].nan_to_num(7), pre.topk(k).values.nan_to_num(7))
+    pre[6] = 1
+    ours, oracle = topk_select(pre, k), reference.topk_select(pre, k)
+    assert torch.equal(ours.dense(n_latents), oracle.dense(n_latents))
     assert_well_formed(ours)
 
 
