@@ -71,13 +71,16 @@ def encode_top_afa(
     b_enc: Float[Tensor, "F"],
     decoder_norms: Float[Tensor, "F"],
     max_active: int | None = None,
+    target_scale: float = 1.0,
 ) -> Codes:
-    """Encode rows and keep of each the latents whose joint norm is nearest ||x - b_dec||.
+    """Encode rows and keep of each the latents whose joint norm is nearest a multiple of
+    ||x - b_dec||.
 
     Args:
         x, b_dec, W_enc, b_enc: as for `encode_topk`.
         decoder_norms: [F] norms of the decoder rows.
         max_active: width of the codes; the largest count of the batch where it is None.
+        target_scale: the multiple; 1 as published (arXiv 2503.24277).
 
     Returns:
         Codes [B, M] with counts, as of `top_afa_select`; differentiable as `encode_topk`. The
@@ -88,7 +91,7 @@ def encode_top_afa(
     """
 
     def select(pre_BF: Tensor, centred_BD: Tensor) -> Codes:
-        return top_afa_select(pre_BF, decoder_norms, row_norms(centred_BD))
+        return top_afa_select(pre_BF, decoder_norms, target_scale * row_norms(centred_BD))
 
     def choose() -> Codes:
         return _select_in_blocks(x, b_dec, W_enc, b_enc, select)

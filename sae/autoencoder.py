@@ -112,8 +112,8 @@ class SparseAutoencoder(nn.Module):
         match self.config:
             case TopKConfig(k=k):
                 return encode_topk(x_BD, *weights, k)
-            case TopAFAConfig():
-                return encode_top_afa(x_BD, *weights, self.decoder_norms())
+            case TopAFAConfig(target_scale=scale):
+                return encode_top_afa(x_BD, *weights, self.decoder_norms(), target_scale=scale)
             case BatchTopKConfig():
                 return encode_jumprelu(x_BD, *weights, self.thresholds())
             case JumpReLUConfig():

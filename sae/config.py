@@ -103,6 +103,14 @@ class TopAFAConfig(SAEConfig):
 
     activation: ClassVar[str] = "top_afa"
 
+    target_scale: float = dataclasses.field(default=1.0, kw_only=True)
+    """Factor of the norm that is aimed at, in the selection and in the norm loss; 1 as published.
+    Less keeps fewer latents."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_in_range("target_scale", self.target_scale, low=1e-3, high=1e3)
+
 
 CONFIGS: dict[str, type[SAEConfig]] = {
     config.activation: config

@@ -17,13 +17,15 @@ def reconstruction_loss(x: Float[Tensor, "B D"], x_hat: Float[Tensor, "B D"]) ->
     return torch.nn.functional.mse_loss(x_hat, x)
 
 
-def afa_loss(codes: Codes, x: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """Mean over rows of (||codes|| - ||x||)^2: the dictionary is pulled to match norms.
+def afa_loss(
+    codes: Codes, x: Float[Tensor, "B D"], target_scale: float = 1.0
+) -> Float[Tensor, ""]:
+    """Mean over rows of (||codes|| - target_scale * ||x||)^2: codes are pulled to match norms.
 
-    As published with top-AFA (arXiv 2503.24277), where selection matches ||x - b_dec|| but this
-    loss ||x||.
+    With a scale of 1 as published with top-AFA (arXiv 2503.24277), where selection matches
+    ||x - b_dec|| but this loss ||x||.
     """
-    return (row_norms(codes.values) - row_norms(x)).square().mean()
+    return (row_norms(codes.values) - target_scale * row_norms(x)).square().mean()
 
 
 def nested_loss(sae: SparseAutoencoder, codes: Codes, x: Float[Tensor, "B D"]) -> Reconstruction:

@@ -239,6 +239,10 @@ class TrainConfig:
     """Width around a threshold in which pre-activations move it, in scaled units; only jumprelu has
     one, by default 0.2."""
 
+    target_scale: float | None = None
+    """Factor of the norm that top_afa aims at; only it has one, by default 1, as published. Less
+    keeps fewer latents."""
+
     prefixes: tuple[float, ...] = ()
     """Nested dictionaries (Matryoshka): rising numbers of latents, or shares of them below 1, that
     must reconstruct alone, too; the whole is always added."""
@@ -263,6 +267,10 @@ class TrainConfig:
             raise InputError(
                 f"bandwidth is {self.bandwidth}, but only jumprelu has one; leave bandwidth out"
             )
+        if self.activation != "top_afa" and self.target_scale is not None:
+            raise InputError(
+                f"target_scale is {self.target_scale}, but only top_afa has one; leave it out"
+            )
         for prefix in self.prefixes:
             if not 0 < prefix < math.inf or (prefix > 1 and prefix != int(prefix)):
                 raise InputError(
@@ -285,7 +293,8 @@ class TrainConfig:
             case "batch_topk":
                 return BatchTopKConfig(d_model, n_latents, self.k or _DEFAULT_K, prefixes=prefixes)
             case "top_afa":
-                return TopAFAConfig(d_model, n_latents, prefixes=prefixes)
+                own = {} if self.target_scale is None else {"target_scale": self.target_scale}
+                return TopAFAConfig(d_model, n_latents, **own, prefixes=prefixes)
             case "jumprelu":
                 own = {} if self.bandwidth is None else {"bandwidth": self.bandwidth}
                 return JumpReLUConfig(d_model, n_latents, **own, prefixes=prefixes)

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..kernels.codes import Codes
+from ..kernels.decode import decode_mse
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import JumpReLUConfig, TopAFAConfig
 from ..sae.losses import (
@@ -119,14 +120,14 @@ class Trainer:
             total, x_hat_BD = nested_loss(sae, codes, scaled_BD)
             mse = reconstruction_loss(scaled_BD, x_hat_BD)
         else:
-            x_hat_BD = sae.decode_scaled(codes)
-            total = mse = reconstruction_loss(scaled_BD, x_hat_BD)
+            mse, x_hat_BD = decode_mse(codes, sae.W_dec, sae.b_dec, scaled_BD)
+            total = mse
         auxk = afa = sparsity = torch.zeros_like(mse)
         if dead_N is not None and len(dead_N) and config.auxk_coefficient:
             auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, self.k_aux)
             total = total + config.auxk_coefficient * auxk
         if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
-            afa = afa_loss(codes, scaled_BD)
+            afa = afa_loss(codes, scaled_BD, sae.config.target_scale)
             total = total + config.afa_coefficient * afa
         if isinstance(sae.config, JumpReLUConfig):
             penalty = {"step": step_loss, "tanh": tanh_loss}[config.sparsity]

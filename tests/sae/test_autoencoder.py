@@ -39,7 +39,7 @@ def random_sae(config: SAEConfig, scale: float = 0.37) -> SparseAutoencoder:
 
 CONFIGS = [
     TopKConfig(13, 57, 5),
-    TopAFAConfig(13, 57),
+    TopAFAConfig(13, 57, target_scale=0.8),
     BatchTopKConfig(13, 57, 5, prefixes=(8, 20)),
     JumpReLUConfig(13, 57),
 ]
@@ -57,7 +57,7 @@ def test_equals_the_dense_formula_in_raw_units(sae: SparseAutoencoder) -> None:
     if isinstance(sae.config, TopKConfig):
         acts = reference.topk_select(pre, 5).dense(57)
     elif isinstance(sae.config, TopAFAConfig):
-        target = (scaled - sae.b_dec).square().sum(-1).sqrt()
+        target = 0.8 * (scaled - sae.b_dec).square().sum(-1).sqrt()
         acts = reference.top_afa_select(pre, sae.decoder_norms(), target).dense(57)
     elif isinstance(sae.config, BatchTopKConfig):
         acts = reference.jumprelu(pre, torch.full((57,), 0.6))

@@ -70,15 +70,16 @@ def test_auxk_without_dead_latents_is_zero_and_a_perfect_fit_is_finite() -> None
     assert auxk_loss(sae, x, x, torch.tensor([1]), 4).isfinite()
 
 
-def test_afa_loss_and_its_gradient_equal_the_dense_formula() -> None:
-    sae = SparseAutoencoder(TopAFAConfig(13, 57)).double()
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_afa_loss_and_its_gradient_equal_the_dense_formula(scale: float) -> None:
+    sae = SparseAutoencoder(TopAFAConfig(13, 57, target_scale=scale)).double()
     x = torch.randn(31, 13, dtype=torch.float64)
     codes = sae.encode_scaled(x)
-    ours = afa_loss(codes, x)
+    ours = afa_loss(codes, x, scale)
     pre = reference.pre_activations(x, sae.b_dec, sae.W_enc, sae.b_enc)
     kept = codes.dense(57).detach() > 0
     norms = (pre.relu() * kept).square().sum(-1).sqrt()
-    dense = (norms - x.square().sum(-1).sqrt()).square().mean()
+    dense = (norms - scale * x.square().sum(-1).sqrt()).square().mean()
     torch.testing.assert_close(ours, dense)
     for got, want in zip(gradients(ours, sae), gradients(dense, sae), strict=True):
         torch.testing.assert_close(got, want)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsteer.kernels import reference
+from sparsteer.kernels.norms import row_norms
 from sparsteer.sae import (
     BatchTopKConfig,
     InputError,
@@ -32,6 +33,7 @@ CONFIGS: dict[str, SAEConfig] = {
     "topk": TopKConfig(D, F, K),
     "batch_topk": BatchTopKConfig(D, F, K),
     "top_afa": TopAFAConfig(D, F),
+    "scaled_top_afa": TopAFAConfig(D, F, target_scale=0.8),
     "jumprelu": JumpReLUConfig(D, F, 0.3),
     "nested_topk": TopKConfig(D, F, K, prefixes=(13, 50, 101)),
     "nested_batch_topk": BatchTopKConfig(D, F, K, prefixes=(50,)),
@@ -106,8 +108,10 @@ class DenseTrainer:
         elif isinstance(self.config, BatchTopKConfig):
             codes = reference.batch_topk_select(pre.detach(), self.config.k)
         else:
+            assert isinstance(self.config, TopAFAConfig)
             norms = self.W_dec.detach().square().sum(-1).sqrt()
             target = (x - self.b_dec.detach()).square().sum(-1).sqrt()
+            target = self.config.target_scale * target
             codes = reference.top_afa_select(pre.detach(), norms, target)
         return pre.relu() * (codes.dense(F) > 0)
 
@@ -123,7 +127,8 @@ class DenseTrainer:
             gap = count.sum(-1).mean() / trainer.target_l0 - 1
             loss = loss + trainer.sparsity_coefficient * gap.square()
         if isinstance(self.config, TopAFAConfig):
-            gap = acts.square().sum(-1).sqrt() - x.square().sum(-1).sqrt()
+            scale = self.config.target_scale
+            gap = acts.square().sum(-1).sqrt() - scale * x.square().sum(-1).sqrt()
             loss = loss + trainer.afa_coefficient * gap.square().mean()
         dead = self.since_fired >= self.like.dead_after_tokens
         if trainer.auxk_coefficient and dead.any():
@@ -429,6 +434,7 @@ def test_the_first_latents_of_a_nested_dictionary_reconstruct_alone() -> None:
     [
         ({"activation": "jumprelu", "k": 8}, "k is 8, but jumprelu has no k; leave k out and give"),
         ({"activation": "topk", "bandwidth": 0.1}, "bandwidth is 0.1, but only jumprelu has one"),
+        ({"target_scale": 0.5}, "target_scale is 0.5, but only top_afa has one"),
         ({"prefixes": (2.5,)}, "prefixes has 2.5; give whole numbers"),
         ({"prefixes": (0.0,)}, "prefixes has 0;"),
         ({"prefixes": (math.nan,)}, "prefixes has nan;"),
@@ -452,8 +458,22 @@ def test_each_activation_has_its_configuration() -> None:
         return TrainConfig(cache="c", out="o", n_latents=64, **values).sae_config(16)
 
     assert made(activation="batch_topk", k=5) == BatchTopKConfig(16, 64, 5)
+    assert made(activation="top_afa", target_scale=0.5) == TopAFAConfig(16, 64, target_scale=0.5)
     assert made(activation="jumprelu") == JumpReLUConfig(16, 64)
     assert made(activation="jumprelu", bandwidth=0.5) == JumpReLUConfig(16, 64, 0.5)
+
+
+def test_top_afa_keeps_fewer_latents_of_a_smaller_norm() -> None:
+    x = torch.randn(40, D)
+    counts: list[Tensor] = []
+    for scale in (0.4, 0.7, 1.0):
+        codes = SparseAutoencoder(TopAFAConfig(D, F, target_scale=scale), seed=2).encode(x)
+        assert codes.counts is not None
+        counts.append(codes.counts)
+        gap = (row_norms(codes.values) - scale * row_norms(x)).abs()
+        assert (gap <= codes.values[:, 0] + 1e-5).all()
+    assert (counts[0] <= counts[1]).all() and (counts[1] <= counts[2]).all()
+    assert (counts[0] < counts[2]).all()
 
 
 def test_top_afa_has_no_k() -> None:
