@@ -104,7 +104,7 @@ def wants_help(words: Sequence[str]) -> bool:
 def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[str, Given]:
     """Sort the words by option. An option that takes several values may also be repeated."""
     given: dict[str, Given] = {}
-    places = [name for name, option in options.items() if option.positional]
+    places = [option for option in options.values() if option.positional]
     left = list(words)
     while left:
         word = left.pop(0)
@@ -122,10 +122,14 @@ def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[
     return given
 
 
-def _place(prog: str, places: list[str], given: dict[str, Given], value: str) -> None:
+def _place(prog: str, places: list[Option], given: dict[str, Given], value: str) -> None:
+    """Give the value to the next place; a list is the last place, and takes all that come."""
     if not places:
         raise InputError(f"unexpected argument {value!r} for {prog}; see {prog} --help")
-    given[places.pop(0)] = Given([value])
+    option = places[0] if places[0].is_list else places.pop(0)
+    name = option.name.replace("_", "-")
+    before = given[name].words if name in given else []
+    given[name] = Given([*before, value])
 
 
 def _one_flag(

@@ -1,36 +1,114 @@
 """The verb `eval`."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..training.config import EvalConfig
+from ..training.config import EvalSettings
 from .console import READ_FVU, Report, Terminal, count, share, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def run(config: EvalConfig, terminal: Terminal) -> Report:
-    """Measure a sparse autoencoder on the held-out part of an activation cache.
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """What to measure, and how."""
+
+    sae: tuple[str, ...]
+    """Folders of autoencoders, or of the runs that trained them; several share the work."""
+
+    settings: EvalSettings
+    """How they are measured."""
+
+    plots: bool = False
+    """Write training curves and firing rates as SVG into plots/ of each run, and of several runs
+    FVU against L0 into the folder that they share."""
+
+
+def run(options: EvalOptions, terminal: Terminal) -> Report:
+    """Measure sparse autoencoders on the held-out part of an activation cache.
 
     SAE is the folder of an autoencoder, or of the run that trained it.
     """
-    from ..training.evaluation import evaluate
+    from ..training.evaluation import evaluate_all
+    from ..training.run_plots import require_matplotlib, write_plots
 
-    result = evaluate(config, say=terminal.say)
+    if options.plots:
+        require_matplotlib()
+    with terminal.progress("measuring", "tokens") as update:
+        results = evaluate_all(
+            options.sae,
+            options.settings,
+            say=terminal.say,
+            progress=lambda done, total: update(done, total, ""),
+        )
+    paths = [str(path) for path in write_plots(results)] if options.plots else []
+    shown = _one(results[0]) if len(results) == 1 else _several(results)
+    values = results[0] if len(results) == 1 else {"evaluations": results}
+    if options.plots:
+        values = {**values, "plots": paths}
+    return Report(values=values, shown=[*shown, *(f"plotted {path}" for path in paths)])
+
+
+def _one(result: dict[str, Any]) -> "Sequence[RenderableType]":
     rows = [
         ("FVU", f"{result['fvu']:.4f}", READ_FVU),
         ("explained", share(result["explained_variance"]), "the rest of the variance, 1 - FVU"),
         ("L0", f"{result['l0']:.1f}", f"latents active on a row (spread {result['l0_std']:.1f})"),
         ("dead", share(result["dead_share"]), "latents that fired on none of these rows"),
         ("dense", share(result["dense_share"]), "latents that fired on over a tenth of the rows"),
+        ("overlap", f"{result['decoder_overlap']:.4f}", "mean |cosine| of two decoder rows"),
         ("epsilon-LBO", f"{result['epsilon_lbo']:.2e}", "least overlap of latents: low is good"),
         *_language_model_rows(result["language_model"]),
     ]
-    shown = (
-        f"{config.sae} at {result['site']}, on {count(result['rows'])} held-out rows:",
+    return (
+        f"{result['sae']} at {result['site']}, on {count(result['rows'])} held-out rows:",
         table(*rows),
         *_density_lines(result["density_histogram"]),
     )
-    return Report(values=result, shown=shown)
+
+
+def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
+    """A line for each autoencoder."""
+    from rich.table import Table
+
+    from ..training.run_plots import short_names
+
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    grid.add_column("autoencoder", overflow="fold")
+    for heading in ("FVU", "L0", "dead", "overlap", "loss", "recovered", "KL"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    names = short_names([Path(result["sae"]) for result in results])
+    for name, result in zip(names, results, strict=True):
+        losses = result["language_model"]
+        grid.add_row(
+            name,
+            f"{result['fvu']:.4f}",
+            f"{result['l0']:.1f}",
+            share(result["dead_share"]),
+            f"{result['decoder_overlap']:.4f}",
+            *(
+                ("", "", "")
+                if losses is None
+                else (
+                    f"{losses['loss_spliced']:.3f}",
+                    share(losses["loss_recovered"]),
+                    f"{losses['kl_spliced']:.3f}",
+                )
+            ),
+        )
+    one = results[0]
+    lines: list[RenderableType] = [f"on {count(one['rows'])} held-out rows:", grid]
+    if losses := one["language_model"]:
+        lines.append(
+            f"the model's own loss is {losses['loss']:.3f} nats a token over "
+            f"{count(losses['tokens'])} tokens; KL is from its own predictions, in nats"
+        )
+    return lines
 
 
 def _language_model_rows(losses: dict[str, Any] | None) -> list[tuple[str, str, str]]:
@@ -38,11 +116,13 @@ def _language_model_rows(losses: dict[str, Any] | None) -> list[tuple[str, str, 
         return []
     seen = f"nats for each token, over {count(losses['tokens'])} tokens"
     zeroed = f"nats with the site set to zero; {losses['loss_mean_ablated']:.3f} set to its mean"
+    zero_kl = f"{losses['kl_zero_ablated']:.3f} with zeros"
     return [
         ("loss", f"{losses['loss']:.3f}", f"the language model's own, in {seen}"),
         ("loss spliced", f"{losses['loss_spliced']:.3f}", "nats with the autoencoder at its site"),
         ("loss ablated", f"{losses['loss_zero_ablated']:.3f}", zeroed),
         ("recovered", share(losses["loss_recovered"]), "of what zeroing costs; 100% is no harm"),
+        ("KL", f"{losses['kl_spliced']:.3f}", f"nats from the model's own predictions; {zero_kl}"),
     ]
 
 

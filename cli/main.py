@@ -21,7 +21,6 @@ from ..steering.config import GenerateConfig
 from ..steering.demo.config import DemoConfig
 from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
-from ..training.config import EvalConfig
 from . import cache, demo, doctor, evaluate, features, fetch, generate, pick, selection, train
 from .arguments import Verb, parse, show_help, wants_help
 from .console import Terminal, write_json, write_report
@@ -34,7 +33,7 @@ VERBS: dict[str, Verb[Any]] = {
     "cache info": Verb(config=cache.FolderOptions, run=cache.info, positional=("folder",)),
     "cache verify": Verb(config=cache.FolderOptions, run=cache.verify, positional=("folder",)),
     "train": Verb(config=train.TrainOptions, run=train.run, resumes="from the last checkpoint"),
-    "eval": Verb(config=EvalConfig, run=evaluate.run, positional=("sae",)),
+    "eval": Verb(config=evaluate.EvalOptions, run=evaluate.run, positional=("sae",)),
     "demo": Verb(config=DemoConfig, run=demo.run, resumes="from where it was"),
     "features build": Verb(config=BuildConfig, run=features.build, positional=("run",)),
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),

@@ -65,7 +65,7 @@ class Option:
         if self.choices:
             return "{" + ",".join(self.choices) + "}"
         if self.positional:
-            return self.shown
+            return f"{self.shown} [{self.shown} ...]" if self.is_list else self.shown
         word = {str: "TEXT", int: "N", float: "X"}.get(self._plain, "")
         return f"{word} [{word} ...]" if self.is_list else word
 

@@ -111,11 +111,13 @@ class _GridFigures:
     def __init__(self, update: Update) -> None:
         self._update = update
         self._fvu: dict[str, float] = {}
+        self._rows: dict[str, int] = {}
 
     def report(self, name: str, done: int, total: int, figures: Mapping[str, int | float]) -> None:
         if "held_out_fvu" in figures:
             return
         self._fvu[name] = figures["fvu"]
-        rows = round(figures["tokens"])
+        self._rows[name] = round(figures["tokens"])
+        behind = min(self._rows.values())
         text = f"FVU {min(self._fvu.values()):.3f} to {max(self._fvu.values()):.3f}"
-        self._update(rows, rows * total // done, text)
+        self._update(behind, self._rows[name] * total // done, text)

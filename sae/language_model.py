@@ -196,15 +196,12 @@ class LanguageModel:
 
         Raises InputError if the rows are longer than the model's context.
         """
-        hidden_BLD = self._before_head(tokens, attention_mask)
+        hidden_BLD, head = self.before_head(tokens, attention_mask)
         tokens = tokens.to(self.device, torch.int64)
         counted_BT = torch.ones_like(tokens[:, 1:], dtype=torch.bool)
         if attention_mask is not None:
             real_BL = attention_mask.to(self.device)
             counted_BT = real_BL[:, 1:] & real_BL[:, :-1]
-        head: Callable[[Tensor], Tensor] = self.bridge.unembed
-        if hidden_BLD is None:
-            hidden_BLD, head = self.run(tokens, attention_mask), torch.nn.Identity()
         hidden_ND = hidden_BLD[:, :-1][counted_BT]
         targets_N = tokens[:, 1:][counted_BT]
         losses_N = torch.empty(len(targets_N), dtype=self._wide, device=self.device)
@@ -238,13 +235,18 @@ class LanguageModel:
         """At least float32, for sums of exponentials."""
         return torch.promote_types(self.dtype, torch.float32)
 
-    def _before_head(
-        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None
-    ) -> Float[Tensor, "B L D"] | None:
-        """The input of the unembedding; None where the logits are more than its plain output.
+    @torch.no_grad()
+    def before_head(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> tuple[Float[Tensor, "B L H"], Callable[[Tensor], Tensor]]:
+        """What the logits are computed from, and the function that computes them, row by row.
 
-        The model's own head runs on the first position alone, which shows whether the model does
-        something to the logits behind the unembedding, such as capping them.
+        So nobody needs hold the logits of all positions at once. The model's own head runs on the
+        first position alone, which shows whether the model does something to the logits behind the
+        unembedding, such as capping them; then the logits themselves and the identity are given.
+        Edits made with `Site.write` apply.
+
+        Raises InputError if the rows are longer than the model's context.
         """
         unembed: Any = self.bridge.unembed
         taken: list[Tensor] = []
@@ -256,7 +258,9 @@ class LanguageModel:
         with site.hooked(unembed.hook_in, take):
             first = self.run(tokens, attention_mask)
         (hidden_BLD,) = taken
-        return hidden_BLD if torch.equal(unembed(hidden_BLD[:1, :1]), first) else None
+        if torch.equal(unembed(hidden_BLD[:1, :1]), first):
+            return hidden_BLD, unembed
+        return self.run(tokens, attention_mask), torch.nn.Identity()
 
 
 def _hash_tensors(files: list[Path]) -> str:

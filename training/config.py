@@ -301,11 +301,8 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """Measure an autoencoder on the held-out part of an activation cache."""
-
-    sae: str
-    """Folder of the autoencoder, or of the run that trained it."""
+class EvalSettings:
+    """How autoencoders are measured on the held-out part of an activation cache."""
 
     cache: str
     """Folder of the activation cache."""
@@ -329,3 +326,11 @@ class EvalConfig:
     def __post_init__(self) -> None:
         require_positive_integer("rows", self.rows)
         require_in_range("contexts", self.contexts, low=0.0, high=1e9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(EvalSettings):
+    """One autoencoder to measure, and how."""
+
+    sae: str
+    """Folder of the autoencoder, or of the run that trained it."""

@@ -1,70 +1,102 @@
-"""Evaluation on held-out text: reconstruction, sparsity, and the model's loss with the SAE in."""
+"""Evaluation on held-out text: reconstruction, sparsity, overlap, and the model with the SAE in."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.devices import resolve_device
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
-from ..sae.site import Site
 from .cache import ActivationCache
-from .config import EvalConfig
+from .config import EvalConfig, EvalSettings
 from .fit import measure_rows
+from .splicing import Means, Splice, spliced_means
 from .threads import use_free_cores
 
-_CONTEXTS_AT_ONCE = 4
 _DENSITY_EDGES = [-6.0 + 0.25 * step for step in range(25)]
 """log10 of the firing rate, from one row in a million to every row."""
+_MOST_OVERLAP_ROWS = 16_384
+_OVERLAP_ROWS_AT_ONCE = 1024
+
+Progress = Callable[[int, int], None]
+"""Told tokens done and tokens in all: those of the rows, and those of each forward pass."""
 
 
 def evaluate(
-    config: EvalConfig, *, say: Callable[[str], None] = lambda sentence: None
+    config: EvalConfig,
+    *,
+    say: Callable[[str], None] = lambda sentence: None,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure the autoencoder on the cache's held-out part.
+    """Measure one autoencoder; see `evaluate_all`."""
+    (result,) = evaluate_all([config.sae], config, say=say, progress=progress)
+    return result
+
+
+def evaluate_all(
+    saes: Sequence[str],
+    settings: EvalSettings,
+    *,
+    say: Callable[[str], None] = lambda sentence: None,
+    progress: Progress = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Measure autoencoders on the cache's held-out part; they share everything that can be shared.
+
+    Held-out rows are read once a site, the untouched model and its ablations run once a site. All
+    autoencoders are in memory together.
+
+    Args:
+        saes: folders of autoencoders, or of runs.
+        settings: the cache, and how much of it.
+        say: sentences for a person.
+        progress: see `Progress`.
 
     Returns:
-        The measures of `ReconstructionMetrics.result`; `density_histogram` with `log10_edges`,
-        `latents` in each bin and `dead`; and `language_model`: mean next-token losses in nats
-        (`loss`, `loss_spliced`, `loss_zero_ablated`, `loss_mean_ablated`), `loss_recovered` =
-        (zero_ablated - spliced) / (zero_ablated - loss), the same against the mean ablation, and
-        the contexts and tokens they rest on. None there where `contexts` is 0.
+        For each autoencoder the measures of `ReconstructionMetrics.result`; `decoder_overlap`, see
+        `mean_absolute_cosine`; `density_histogram` with `log10_edges`, `latents` in each bin and
+        `dead`; and `language_model`, None where `contexts` is 0: for the model untouched, spliced,
+        zero-ablated and mean-ablated its mean next-token loss (`loss`, `loss_spliced`, ...) and the
+        mean KL divergence from the untouched predictions (`kl_spliced`, ...), both in nats;
+        `loss_recovered` = (zero_ablated - spliced) / (zero_ablated - loss), `kl_recovered` =
+        1 - kl_spliced / kl_zero_ablated, both also `_from_mean`; and the contexts and tokens they
+        rest on.
 
     Raises:
         InputError: autoencoder, cache and language model do not belong together.
     """
     use_free_cores()
-    device = resolve_device(config.device)
-    sae = SparseAutoencoder.load(config.sae).to(device)
-    cache = ActivationCache(config.cache)
-    site = _fitting_site(sae, cache, config)
-    measures = measure_rows(sae, cache.held_out(site=site, limit=config.rows))
-    result: dict[str, Any] = {
-        "sae": config.sae,
-        "cache": config.cache,
-        "site": site,
-        **sae.description(),
-        **measures.result(),
-        "density_histogram": density_histogram(measures.firing_rates()),
-        "language_model": None,
-    }
-    if config.contexts:
-        say(f"splicing into {config.model or cache.manifest.model}")
-        model = LanguageModel.load(config.model or cache.manifest.model, device=str(device))
-        _require_same_weights(model, cache, config)
-        mean_D = cache.held_out(site=site, limit=config.rows).mean(0).to(device)
-        tokens, mask = cache.held_out_contexts(config.contexts)
-        losses = spliced_losses(sae, model.site(site), tokens, mask, mean_D)
-        result["language_model"] = losses
-        result["loss_recovered"] = losses["loss_recovered"]
-    return result
+    device = resolve_device(settings.device)
+    cache = ActivationCache(settings.cache)
+    subjects = [_subject(path, cache, settings, device) for path in saes]
+    tokens = _Tokens(progress)
+    rows = {site: cache.held_out(site=site, limit=settings.rows) for site in _sites(subjects)}
+    tokens.total = sum(len(rows[subject.site]) for subject in subjects)
+    losses: list[dict[str, float | int] | None] = [None] * len(subjects)
+    if settings.contexts:
+        say(f"splicing into {settings.model or cache.manifest.model}")
+        losses = [*_spliced(subjects, cache, settings, rows, device, tokens)]
+    results: list[dict[str, Any]] = []
+    for subject, language_model in zip(subjects, losses, strict=True):
+        measures = measure_rows(subject.sae, rows[subject.site], tokens.add)
+        result: dict[str, Any] = {
+            "sae": subject.path,
+            "cache": settings.cache,
+            "site": subject.site,
+            **subject.sae.description(),
+            **measures.result(),
+            "decoder_overlap": mean_absolute_cosine(subject.sae.W_dec.detach()),
+            "density_histogram": density_histogram(measures.firing_rates()),
+            "language_model": language_model,
+        }
+        if language_model is not None:
+            result["loss_recovered"] = language_model["loss_recovered"]
+        results.append(result)
+    return results
 
 
 def density_histogram(rates_F: Float[Tensor, "F"]) -> dict[str, Any]:
@@ -80,77 +112,109 @@ def density_histogram(rates_F: Float[Tensor, "F"]) -> dict[str, Any]:
     }
 
 
-def spliced_losses(
-    sae: SparseAutoencoder,
-    site: Site,
-    tokens_CL: Int[Tensor, "C L"],
-    mask_CL: Bool[Tensor, "C L"],
-    mean_D: Float[Tensor, "D"],
-) -> dict[str, float | int]:
-    """Mean next-token loss with the site untouched, reconstructed, zeroed, and set to the mean.
+def mean_absolute_cosine(W_dec: Float[Tensor, "F D"]) -> float:
+    """The mean of |cos| over all pairs of decoder rows; 0 for a single row.
 
-    Positions that were left out of the cache (BOS and the first token) keep their activation, for
-    the autoencoder never saw such ones.
+    Where an autoencoder's L0 is that of the features in the data it is least, and sparse probing is
+    best; so it helps to choose L0 (arXiv 2508.16560). Of more than 16,384 rows as many are taken,
+    evenly spread.
     """
-    edits: dict[str, Callable[[Tensor], Tensor] | None] = {
-        "loss": None,
-        "loss_spliced": sae,
-        "loss_zero_ablated": torch.zeros_like,
-        "loss_mean_ablated": mean_D.expand_as,
-    }
-    sums, n_tokens = dict.fromkeys(edits, 0.0), 0
-    batches = (torch.split(tensor, _CONTEXTS_AT_ONCE) for tensor in (tokens_CL, mask_CL))
-    for tokens_BL, mask_BL in zip(*batches, strict=True):
-        replaced_BL1 = rearrange(~site.model.left_out(tokens_BL, mask_BL), "b l -> b l 1")
-        counted_BT = mask_BL[:, 1:]
-        n_tokens += int(counted_BT.sum())
-        for name, edit in edits.items():
-            spliced = nullcontext() if edit is None else site.write(Replacement(edit, replaced_BL1))
-            with spliced, torch.no_grad():
-                losses_BT = site.model.next_token_loss(tokens_BL, mask_BL).cpu()
-            sums[name] += float(losses_BT[counted_BT].double().sum())
-    means = {name: total / n_tokens for name, total in sums.items()}
-    return {
-        **means,
-        "loss_recovered": _recovered(means, "loss_zero_ablated"),
-        "loss_recovered_from_mean": _recovered(means, "loss_mean_ablated"),
-        "contexts": len(tokens_CL),
-        "tokens": n_tokens,
-    }
+    if len(W_dec) > _MOST_OVERLAP_ROWS:
+        steps = torch.arange(_MOST_OVERLAP_ROWS, device=W_dec.device)
+        W_dec = W_dec[steps * len(W_dec) // _MOST_OVERLAP_ROWS]
+    unit_FD = torch.nn.functional.normalize(W_dec.float(), dim=-1)
+    total = 0.0
+    for block_BD in torch.split(unit_FD, _OVERLAP_ROWS_AT_ONCE):
+        total += float((block_BD @ unit_FD.T).abs().double().sum())
+    own = float(unit_FD.square().sum(-1).double().sum())
+    return (total - own) / max(len(unit_FD) * (len(unit_FD) - 1), 1)
+
+
+class _Tokens:
+    """Counts what is done for the user's progress function."""
+
+    total = 0
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done = 0
+
+    def add(self, tokens: int) -> None:
+        self._done += tokens
+        self._progress(self._done, self.total)
 
 
 @dataclass(frozen=True)
-class Replacement:
-    """An edit of a site that replaces the activations at chosen positions, [B, L, 1]."""
+class _Subject:
+    """An autoencoder to be measured."""
 
-    edit: Callable[[Tensor], Tensor]
-    positions: Bool[Tensor, "B L 1"]
-
-    def __call__(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        return torch.where(self.positions.to(h_BLD.device), self.edit(h_BLD).to(h_BLD), h_BLD)
+    path: str
+    sae: SparseAutoencoder
+    site: str
 
 
-def _recovered(means: dict[str, float], reference: str) -> float:
-    """Share of the loss that the ablation costs which the autoencoder keeps."""
-    return (means[reference] - means["loss_spliced"]) / (means[reference] - means["loss"])
-
-
-def _fitting_site(sae: SparseAutoencoder, cache: ActivationCache, config: EvalConfig) -> str:
-    wanted = config.site
+def _subject(
+    path: str, cache: ActivationCache, settings: EvalSettings, device: torch.device
+) -> _Subject:
+    sae = SparseAutoencoder.load(path).to(device)
+    wanted = settings.site
     if wanted is None and sae.origin is not None and sae.origin.site in cache.sites:
         wanted = sae.origin.site
     site = cache.site_name(wanted)
     if sae.config.d_model != cache.d_model:
         raise InputError(
-            f"{config.sae} reads activations of width {sae.config.d_model}, but {config.cache} "
+            f"{path} reads activations of width {sae.config.d_model}, but {settings.cache} "
             f"holds width {cache.d_model}; give the cache of the model it was trained on"
         )
-    return site
+    return _Subject(path, sae, site)
 
 
-def _require_same_weights(model: LanguageModel, cache: ActivationCache, config: EvalConfig) -> None:
+def _sites(subjects: Sequence[_Subject]) -> list[str]:
+    return list(dict.fromkeys(subject.site for subject in subjects))
+
+
+def _spliced(
+    subjects: Sequence[_Subject],
+    cache: ActivationCache,
+    settings: EvalSettings,
+    rows: dict[str, Tensor],
+    device: torch.device,
+    tokens: _Tokens,
+) -> list[dict[str, float | int]]:
+    """The figures with each autoencoder in the model, the references of each site shared."""
+    model = LanguageModel.load(settings.model or cache.manifest.model, device=str(device))
     if model.weights_hash != cache.manifest.weights_hash:
         raise InputError(
-            f"{model.name} has other weights than the model that {config.cache} was made with; "
+            f"{model.name} has other weights than the model that {settings.cache} was made with; "
             "give --model with the right one, or --contexts 0 to leave the model out"
         )
+    splices: list[Splice] = []
+    for name in _sites(subjects):
+        mean_D = rows[name].mean(0).to(device)
+        splices += [Splice(model.site(name), edit) for edit in (torch.zeros_like, mean_D.expand_as)]
+    splices += [Splice(model.site(subject.site), subject.sae) for subject in subjects]
+    tokens_CL, mask_CL = cache.held_out_contexts(settings.contexts)
+    tokens.total += (len(splices) + 1) * tokens_CL.numel()
+    (clean, *means), n_tokens = spliced_means(model, splices, tokens_CL, mask_CL, tokens.add)
+    references = {name: means[2 * i : 2 * i + 2] for i, name in enumerate(_sites(subjects))}
+    counts = {"contexts": len(tokens_CL), "tokens": n_tokens}
+    return [
+        _figures(clean, spliced, *references[subject.site]) | counts
+        for subject, spliced in zip(subjects, means[2 * len(references) :], strict=True)
+    ]
+
+
+def _figures(clean: Means, spliced: Means, zero: Means, mean: Means) -> dict[str, float | int]:
+    return {
+        "loss": clean.loss,
+        "loss_spliced": spliced.loss,
+        "loss_zero_ablated": zero.loss,
+        "loss_mean_ablated": mean.loss,
+        "loss_recovered": (zero.loss - spliced.loss) / (zero.loss - clean.loss),
+        "loss_recovered_from_mean": (mean.loss - spliced.loss) / (mean.loss - clean.loss),
+        "kl_spliced": spliced.kl,
+        "kl_zero_ablated": zero.kl,
+        "kl_mean_ablated": mean.kl,
+        "kl_recovered": 1 - spliced.kl / zero.kl,
+        "kl_recovered_from_mean": 1 - spliced.kl / mean.kl,
+    }

@@ -114,9 +114,14 @@ def _step(members: Sequence[Member], x: Float[Tensor, "B D"], report: GridReport
             member.failure = error
 
 
-def measure_rows(sae: SparseAutoencoder, rows_ND: Float[Tensor, "N D"]) -> ReconstructionMetrics:
-    """The measures over raw rows."""
+def measure_rows(
+    sae: SparseAutoencoder,
+    rows_ND: Float[Tensor, "N D"],
+    progress: Callable[[int], None] = lambda rows: None,
+) -> ReconstructionMetrics:
+    """The measures over raw rows; `progress` is told the rows of each part."""
     measures = ReconstructionMetrics(sae)
     for rows_BD in torch.split(rows_ND, _ROWS_AT_ONCE):
         measures.update(rows_BD.to(sae.W_dec.device))
+        progress(len(rows_BD))
     return measures

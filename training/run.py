@@ -107,6 +107,17 @@ class RunFolder:
                 break
         return lines
 
+    def curve(self) -> list[dict[str, float | int]]:
+        """The logged steps: tokens, fvu, l0 and dead_share of the batch, and held_out_fvu where it
+        was measured."""
+        points: list[dict[str, float | int]] = []
+        for line in self.metrics():
+            if "fvu" in line:
+                points.append({name: line[name] for name in ("tokens", "fvu", "l0", "dead_share")})
+            elif "held_out" in line and points:
+                points[-1]["held_out_fvu"] = line["held_out"]["fvu"]
+        return points
+
     def summary(self) -> dict[str, Any]:
         """The summary of a complete run, the last line of its metrics.
 

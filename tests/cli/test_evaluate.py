@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,17 @@ def test_it_reads_well_and_takes_the_run(
     sparsteer: Sparsteer, run_folder: Path, cache: Path
 ) -> None:
     done = sparsteer("eval", run_folder, "--cache", cache, "--contexts", 5)
-    for word in ("FVU", "L0", "dead", "dense", "loss spliced", "recovered", "density:"):
+    for word in (
+        "FVU",
+        "L0",
+        "dead",
+        "dense",
+        "overlap",
+        "loss spliced",
+        "recovered",
+        "KL",
+        "density:",
+    ):
         assert word in done.out
     without = sparsteer("eval", run_folder, "--cache", cache, "--contexts", 0)
     assert without.status == 0
@@ -110,3 +121,37 @@ def test_a_missing_autoencoder(sparsteer: Sparsteer, cache: Path, tmp_path: Path
     assert f"{tmp_path / 'no'} does not exist" in done.error
     done = sparsteer("eval", tmp_path, "--cache", cache)
     assert f"{tmp_path} holds no config.json" in done.error
+
+
+def test_several_autoencoders_share_one_pass(
+    sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    SparseAutoencoder(TopKConfig(32, 40, 2)).save(tmp_path / "other")
+    words = ("--cache", cache, "--contexts", 5, "--site", SITES[1])
+    done = sparsteer("eval", run_folder, tmp_path / "other", *words)
+    assert done.status == 0
+    assert done.err.splitlines()[-1].startswith("measuring: ")
+    assert "\ntiny " in done.out and "\nother " in done.out
+    together = sparsteer("eval", run_folder, tmp_path / "other", *words, "--json").values
+    first, second = together["evaluations"]
+    alone = sparsteer("eval", run_folder, *words, "--json").values
+    assert first == alone
+    for name in ("loss", "loss_zero_ablated", "kl_mean_ablated"):
+        assert first["language_model"][name] == second["language_model"][name]
+    assert first["language_model"]["kl_spliced"] != second["language_model"]["kl_spliced"]
+
+
+def test_plots(sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    done = sparsteer("eval", run, "--cache", cache, "--contexts", 0, "--plots", "--json")
+    assert done.values["plots"] == [str(run / f"plots/{n}.svg") for n in ("density", "fvu", "l0")]
+    assert all(Path(path).is_file() for path in done.values["plots"])
+
+
+def test_without_matplotlib_plots_are_refused_first(
+    sparsteer: Sparsteer, run_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = sparsteer("eval", run_folder, "--cache", cache, "--plots")
+    assert done.status == 2
+    assert "pip install 'sparsteer[plots]'" in done.error

@@ -1,0 +1,95 @@
+"""Measures of dictionaries and of several autoencoders together."""
+
+import dataclasses
+import os
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsteer.sae import SparseAutoencoder, TopKConfig
+from sparsteer.sae.errors import InputError
+from sparsteer.training import evaluation
+from sparsteer.training.config import EvalConfig, EvalSettings, TrainConfig, TrainerConfig
+from sparsteer.training.evaluation import evaluate, evaluate_all, mean_absolute_cosine
+from sparsteer.training.run_plots import write_plots
+from sparsteer.training.train import train
+
+
+@given(st.integers(1, 23), st.integers(1, 9), st.integers(0, 99))
+def test_overlap_is_the_mean_over_pairs(rows: int, width: int, seed: int) -> None:
+    W = torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
+    unit = W.double() / W.double().square().sum(-1, keepdim=True).sqrt()
+    pairs = [abs(float(unit[i] @ unit[j])) for i in range(rows) for j in range(i)]
+    expected = sum(pairs) / len(pairs) if pairs else 0.0
+    assert mean_absolute_cosine(W) == pytest.approx(expected, abs=1e-6)
+
+
+def test_overlap_of_many_rows_is_that_of_an_even_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_MOST_OVERLAP_ROWS", 10)
+    W = torch.randn(40, 5)
+    assert mean_absolute_cosine(W) == pytest.approx(mean_absolute_cosine(W[::4]))
+
+
+@pytest.fixture(scope="module")
+def runs(planted_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("runs")
+    found: list[str] = []
+    for k in (2, 5):
+        found.append(str(folder / f"k{k}"))
+        trainer = TrainerConfig(
+            tokens=1280, batch_size=64, lr=3e-3, log_every=4, eval_every=8, device="cpu"
+        )
+        train(
+            TrainConfig(cache=str(planted_cache), out=found[-1], n_latents=40, k=k, trainer=trainer)
+        )
+    return found
+
+
+def test_several_are_what_each_is_alone(planted_cache: Path, runs: list[str]) -> None:
+    settings = EvalSettings(cache=str(planted_cache), contexts=0, rows=300, device="cpu")
+    seen: list[tuple[int, int]] = []
+    together = evaluate_all(runs, settings, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (600, 600)
+    for path, result in zip(runs, together, strict=True):
+        alone = EvalConfig(sae=path, **dataclasses.asdict(settings))
+        assert evaluate(alone) == result
+        assert result["sae"] == path
+        overlap = mean_absolute_cosine(SparseAutoencoder.load(path).W_dec.detach())
+        assert result["decoder_overlap"] == overlap
+    assert together[0]["l0"] <= 2 < together[1]["l0"]
+
+
+def test_plots_lie_in_the_run_folders(planted_cache: Path, runs: list[str]) -> None:
+    settings = EvalSettings(cache=str(planted_cache), contexts=0, device="cpu")
+    paths = write_plots(evaluate_all([runs[0], f"{runs[1]}/sae"], settings))
+    parent = Path(runs[0]).parent
+    wanted = {f"{k}/plots/{name}.svg" for k in ("k2", "k5") for name in ("density", "fvu", "l0")}
+    assert {str(path.relative_to(parent)) for path in paths} == wanted | {"fvu-against-l0.svg"}
+    for path in paths:
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    text = (parent / "fvu-against-l0.svg").read_text()
+    assert "k2, held out at the end" in text and "k5, held out at the end" in text
+    assert "k2, held out<" in (parent / "k2" / "plots" / "fvu.svg").read_text()
+
+
+def test_an_autoencoder_without_a_run_has_its_plot_beside_it(
+    planted_cache: Path, tmp_path: Path
+) -> None:
+    SparseAutoencoder(TopKConfig(12, 20, 3)).save(tmp_path / "mine")
+    settings = EvalSettings(cache=str(planted_cache), contexts=0, device="cpu")
+    (path,) = write_plots(evaluate_all([str(tmp_path / "mine")], settings))
+    assert path == tmp_path / "mine-plots" / "density.svg"
+    assert sorted(os.listdir(tmp_path / "mine")) == ["config.json", "sae.safetensors"]
+
+
+def test_a_wrong_one_among_several_is_named(
+    planted_cache: Path, runs: list[str], tmp_path: Path
+) -> None:
+    SparseAutoencoder(TopKConfig(13, 20, 3)).save(tmp_path / "wide")
+    settings = EvalSettings(cache=str(planted_cache), contexts=0, device="cpu")
+    with pytest.raises(InputError, match=r"wide reads activations of width 13, but"):
+        evaluate_all([*runs, str(tmp_path / "wide")], settings)

@@ -1,0 +1,81 @@
+"""Loss and KL with a site replaced, against their definitions on whole logits."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparsteer.sae.language_model import LanguageModel
+from sparsteer.training import splicing
+from sparsteer.training.splicing import Edit, Splice, spliced_means
+
+NAME = "blocks.1.hook_resid_post"
+
+
+def contexts(n: int = 7, length: int = 19) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(3, 259, (n, length), generator=generator)
+    tokens[:, 0] = 1
+    mask = torch.arange(length) < torch.randint(4, length + 1, (n, 1), generator=generator)
+    return tokens, mask
+
+
+def by_definition(
+    model: LanguageModel, edit: Any, tokens: Tensor, mask: Tensor
+) -> tuple[float, float]:
+    kept = model.left_out(tokens, mask)[..., None]
+    clean = model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
+    with model.site(NAME).write(lambda h: torch.where(kept, h, edit(h))):
+        spliced = model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
+    counted = mask[:, 1:]
+    losses = -spliced.gather(-1, tokens[:, 1:, None])[..., 0][counted]
+    kl = (clean.exp() * (clean - spliced)).sum(-1)[counted]
+    return float(losses.mean()), float(kl.mean())
+
+
+@pytest.mark.parametrize("at_once", [1 << 23, 1000], ids=["one block", "blocks of three"])
+def test_means_are_those_of_whole_logits(
+    tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(splicing, "_LOGITS_AT_ONCE", at_once)
+    tokens, mask = contexts()
+    edits: list[Edit] = [torch.zeros_like, lambda h: 0.7 * h + 0.1, lambda h: h]
+    site = tiny_model.site(NAME)
+    seen: list[int] = []
+    splices = [Splice(site, edit) for edit in edits]
+    (clean, *means), n_tokens = spliced_means(tiny_model, splices, tokens, mask, seen.append)
+    assert n_tokens == int(mask[:, 1:].sum())
+    assert sum(seen) == 4 * tokens.numel()
+    assert clean.kl == 0
+    for edit, found in zip(edits, means, strict=True):
+        loss, kl = by_definition(tiny_model, edit, tokens, mask)
+        assert found.loss == pytest.approx(loss, rel=1e-5)
+        assert found.kl == pytest.approx(kl, rel=1e-4, abs=1e-7)
+    assert clean.loss == pytest.approx(means[2].loss, rel=1e-6)
+
+
+def test_other_models_with_more_than_an_unembedding(other_model: LanguageModel) -> None:
+    tokens, mask = contexts()
+    splice = Splice(other_model.site(NAME), torch.zeros_like)
+    (_, zero), _ = spliced_means(other_model, [splice], tokens, mask)
+    loss, kl = by_definition(other_model, torch.zeros_like, tokens, mask)
+    assert zero.loss == pytest.approx(loss, rel=1e-5)
+    assert zero.kl == pytest.approx(kl, rel=1e-4)
+
+
+def test_the_untouched_model_runs_once_for_all(
+    tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    run = LanguageModel.before_head
+
+    def counted(model: LanguageModel, *arguments: Any) -> Any:
+        runs.append(1)
+        return run(model, *arguments)
+
+    monkeypatch.setattr(LanguageModel, "before_head", counted)
+    tokens, mask = contexts(n=8)
+    site = tiny_model.site(NAME)
+    spliced_means(tiny_model, [Splice(site, torch.zeros_like)] * 3, tokens, mask)
+    assert len(runs) == 2 * (1 + 3)

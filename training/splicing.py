@@ -1,0 +1,111 @@
+"""A language model with its site replaced: next-token loss, and how far the predictions move."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..sae.language_model import LanguageModel
+from ..sae.site import Site
+
+_CONTEXTS_AT_ONCE = 4
+_LOGITS_AT_ONCE = 1 << 23
+"""Logits held at once for one edit: 32 MB in float32."""
+
+Edit = Callable[[Tensor], Tensor]
+
+
+class Splice(NamedTuple):
+    """A site, and what its activations become."""
+
+    site: Site
+    edit: Edit
+
+
+class Means(NamedTuple):
+    """Means over tokens, in nats."""
+
+    loss: float
+    """Next-token cross entropy."""
+    kl: float
+    """KL divergence from the untouched model's predictions to these."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """An edit of a site that replaces the activations at chosen positions, [B, L, 1]."""
+
+    edit: Edit
+    positions: Bool[Tensor, "B L 1"]
+
+    def __call__(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        return torch.where(self.positions.to(h_BLD.device), self.edit(h_BLD).to(h_BLD), h_BLD)
+
+
+def spliced_means(
+    model: LanguageModel,
+    splices: Sequence[Splice],
+    tokens_CL: Int[Tensor, "C L"],
+    mask_CL: Bool[Tensor, "C L"],
+    progress: Callable[[int], None] = lambda tokens: None,
+) -> tuple[list[Means], int]:
+    """Loss and KL of the untouched model and of each splice, and the tokens they are means over.
+
+    The untouched model runs once for all splices. Positions that were left out of the cache (BOS
+    and the first token) keep their activation, for no autoencoder ever saw such ones.
+
+    Args:
+        model: the language model.  splices: what to replace; the untouched model comes before them.
+        tokens_CL, mask_CL: contexts, and where they have text.
+        progress: told the tokens of each forward pass, padding included.
+    """
+    sums = torch.zeros(len(splices) + 1, 2, dtype=torch.float64)
+    n_tokens = 0
+    batches = (torch.split(tensor, _CONTEXTS_AT_ONCE) for tensor in (tokens_CL, mask_CL))
+    for tokens_BL, mask_BL in zip(*batches, strict=True):
+        replaced_BL1 = rearrange(~model.left_out(tokens_BL, mask_BL), "b l -> b l 1")
+        counted_BT = mask_BL[:, 1:]
+        hidden: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
+        for splice in (None, *splices):
+            spliced = (
+                nullcontext()
+                if splice is None
+                else splice.site.write(Replacement(splice.edit, replaced_BL1))
+            )
+            with spliced, torch.no_grad():
+                hidden_BLD, head = model.before_head(tokens_BL, mask_BL)
+            hidden.append((hidden_BLD[:, :-1][counted_BT.to(hidden_BLD.device)], head))
+            progress(tokens_BL.numel())
+        sums += _sums(hidden, tokens_BL[:, 1:][counted_BT].long(), model.bridge.cfg.d_vocab)
+        n_tokens += int(counted_BT.sum())
+    means = sums / n_tokens
+    return [Means(float(loss), float(kl)) for loss, kl in means], n_tokens
+
+
+@torch.no_grad()
+def _sums(
+    hidden: Sequence[tuple[Float[Tensor, "N H"], Callable[[Tensor], Tensor]]],
+    targets_N: Int[Tensor, "N"],
+    d_vocab: int,
+) -> Float[Tensor, "S 2"]:
+    """Sums of loss and KL over the positions; the first of `hidden` is the untouched model's."""
+    sums = torch.zeros(len(hidden), 2, dtype=torch.float64)
+    at_once = max(1, _LOGITS_AT_ONCE // d_vocab)
+    for start in range(0, len(targets_N), at_once):
+        part = slice(start, start + at_once)
+        clean_NV = None
+        for row, (states_NH, head) in enumerate(hidden):
+            logits_NV = head(states_NH[part])
+            wide = torch.promote_types(logits_NV.dtype, torch.float32)
+            log_NV = logits_NV.to(wide).log_softmax(-1)
+            clean_NV = log_NV if clean_NV is None else clean_NV
+            targets_N1 = rearrange(targets_N[part].to(log_NV.device), "n -> n 1")
+            sums[row, 0] -= float(log_NV.gather(1, targets_N1).double().sum())
+            kl_N = (clean_NV.exp() * (clean_NV - log_NV)).sum(-1)
+            sums[row, 1] += float(kl_N.double().sum())
+    return sums
