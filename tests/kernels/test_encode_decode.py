@@ -141,6 +141,26 @@ def test_decode_is_linear_in_values_and_blind_to_slot_order(path: str) -> None:
     torch.testing.assert_close(shuffled, once)
 
 
+def test_unused_slots_change_nothing(path: str) -> None:
+    """However wide the codes are padded: a row's count may be far below the largest of a batch."""
+    indices, values = torch.randint(40, (11, 6)), torch.rand(11, 6).double()
+    rows, weights = torch.randn(11, 9).double(), torch.randn(40, 9).double()
+    padded = [torch.nn.functional.pad(tensor, (0, 50)) for tensor in (indices, values)]
+    zero = torch.zeros(9, dtype=torch.float64)
+    for narrow, wide in (
+        (decode(Codes(indices, values), weights, zero), decode(Codes(*padded), weights, zero)),
+        (
+            backward.gathered_dots(indices, rows, weights),
+            backward.gathered_dots(padded[0], rows, weights)[:, :6],
+        ),
+        (
+            backward.weight_gradient(indices, values, rows, 40),
+            backward.weight_gradient(padded[0], padded[1], rows, 40),
+        ),
+    ):
+        torch.testing.assert_close(narrow, wide)
+
+
 def test_leading_dimensions_are_kept() -> None:
     indices, values = torch.randint(0, 12, (2, 3, 4)), torch.rand(2, 3, 4)
     W_dec, b_dec = torch.randn(12, 5), torch.randn(5)
