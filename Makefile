@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-slow check fix bench bench-training clean
+.PHONY: .venv demo test test-slow check fix bench bench-kernels bench-training clean
 
 .venv: .venv/installed
 
@@ -35,6 +35,11 @@ fix: .venv
 bench: .venv
 	$(BIN)/python benchmarks/bench_training_step.py
 	$(BIN)/python benchmarks/bench_sparse_products.py
+
+# Operators and whole steps against floors of the same run; on a GPU where there is one.
+bench-kernels: .venv
+	$(BIN)/python benchmarks/bench_kernels.py
+	$(BIN)/python benchmarks/fill_docs.py docs/kernels.md
 
 # Against sae-lens, eai-sparsify and dictionary_learning, which it installs into .peers/ once.
 bench-training: .venv

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 
 import torch
+from dense_trainer import DenseTrainer
 from results_file import write_table
 from torch import Tensor
 
-from sparsteer.kernels import reference
 from sparsteer.sae import SparseAutoencoder, TopAFAConfig, TopKConfig
 from sparsteer.training.config import TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows
@@ -35,26 +35,6 @@ def planted_rows(n_rows: int, width: int) -> Tensor:
 def sparsteer_step(sae: SparseAutoencoder, x: Tensor) -> Callable[[], object]:
     trainer = Trainer(sae, TrainerConfig(tokens=100_000_000))
     return lambda: trainer.step(x)
-
-
-def dense_step(config: TopKConfig, x: Tensor) -> Callable[[], object]:
-    """Dense autograd over [B, F], torch's Adam, unit rows: what one writes first."""
-    sae = SparseAutoencoder(config)
-    optimizer = torch.optim.Adam(sae.parameters(), lr=3e-4, fused=True)
-
-    def step() -> None:
-        pre = reference.pre_activations(x, sae.b_dec, sae.W_enc, sae.b_enc)
-        top = pre.topk(config.k, sorted=False)
-        acts = torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
-        loss = (acts @ sae.W_dec + sae.b_dec - x).square().mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        if sae.W_dec.grad is not None:
-            sae.W_dec.grad = reference.project_rows(sae.W_dec.grad, sae.W_dec.detach())
-        optimizer.step()  # pyright: ignore[reportUnknownMemberType] - its closure is untyped
-        torch.nn.functional.normalize(sae.W_dec.data, dim=-1, out=sae.W_dec.data)
-
-    return step
 
 
 def encoder_product(x: Tensor, n_latents: int) -> Callable[[], object]:
@@ -83,11 +63,12 @@ def main() -> None:
         top_afa = SparseAutoencoder(TopAFAConfig(width, n_latents))
         for sae in (topk, top_afa):
             initialize_from_rows(sae, x)
+        dense = DenseTrainer(topk, lr=3e-4)
         competitors = {
             "encoder product alone": encoder_product(x, n_latents),
             "sparsteer topk": sparsteer_step(topk, x),
             "sparsteer top_afa": sparsteer_step(top_afa, x),
-            "dense topk": dense_step(TopKConfig(width, n_latents, k), x),
+            "dense topk": lambda x=x, dense=dense: dense.step(x),
         }
         times: dict[str, list[float]] = {name: [] for name in competitors}
         for call in competitors.values():
