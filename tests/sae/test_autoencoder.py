@@ -81,6 +81,22 @@ def test_training_keeps_the_largest_of_the_batch_and_gives_jumprelu_steps() -> N
     assert torch.equal(topk.encode_batch(x).dense(57), topk.encode_scaled(x).dense(57))
 
 
+def test_thresholds_are_what_an_activation_must_exceed(sae: SparseAutoencoder) -> None:
+    if isinstance(sae.config, TopKConfig | TopAFAConfig):
+        with pytest.raises(ValueError, match=f"{sae.config.activation} has no thresholds"):
+            sae.thresholds()
+        return
+    thresholds = sae.thresholds()
+    assert thresholds.shape == (57,) and (thresholds > 0).all()
+    x = torch.randn(300, 13)
+    pre = reference.pre_activations(0.37 * x, sae.b_dec, sae.W_enc, sae.b_enc)
+    assert torch.equal(sae.encode(x).dense(57) > 0, pre > thresholds)
+    if isinstance(sae.config, JumpReLUConfig):
+        wanted = 0.1 + 3 * torch.rand(57)
+        sae.set_thresholds(wanted)
+        torch.testing.assert_close(sae.thresholds(), wanted)
+
+
 def test_leading_dimensions_are_kept(sae: SparseAutoencoder) -> None:
     x = torch.randn(2, 3, 4, 13)
     codes = sae.encode(x)
