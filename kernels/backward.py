@@ -294,9 +294,9 @@ def prefers_dense(n_latents: int, n_slots: int, on_gpu: bool = False) -> bool:
     return n_latents < ratio * n_slots
 
 
-def row_blocks(n_rows: int, at_least: int = 0) -> Iterator[slice]:
-    """Slices of rows small enough that a dense [rows, F] block of them is no burden."""
-    size = max(_DENSE_ROWS_AT_ONCE, at_least)
+def row_blocks(n_rows: int, at_least: int = 0, size: int | None = None) -> Iterator[slice]:
+    """Slices of `size` rows, or of so few that a dense [rows, F] block of them is no burden."""
+    size = size or max(_DENSE_ROWS_AT_ONCE, at_least)
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
 

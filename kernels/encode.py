@@ -277,7 +277,7 @@ def pre_activation_blocks(
     """Pre-activations and centred rows, a block of rows at a time; the next overwrites the last."""
     affine = Affine(W_enc_FD, b_enc_F, len(x_BD))
     at_once = _PRE_ACTIVATIONS_AT_ONCE_ON_GPU // len(W_enc_FD) if uses_triton(x_BD) else 0
-    for block in row_blocks(len(x_BD), at_once):
+    for block in row_blocks(len(x_BD), at_once, affine.rows_at_once):
         centred_BD = x_BD[block] - b_dec_D
         yield affine(centred_BD), centred_BD
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# Larger results of oneDNN come anew from the system each time; PyTorch's go into one buffer.
+_ROWS_AT_ONCE = 256
 _FEWEST_ROWS, _FEWEST_WEIGHTS = 64, 1 << 20  # below, the change of layout costs more than it gains
 
 
@@ -21,6 +23,7 @@ class Affine:
 
     Attributes:
         in_onednn: whether oneDNN computes it; PyTorch's `addmm` does otherwise.
+        rows_at_once: how many rows a block should have; None if it matters little.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Affine:
             and weights.dtype == bias.dtype == torch.float32
             and onednn_is_faster()
         )
+        self.rows_at_once = _ROWS_AT_ONCE if self.in_onednn else None
         if self.in_onednn:
             self._weights = self._weights.contiguous().to_mkldnn()
             self._bias = self._bias.contiguous().to_mkldnn()

@@ -19,6 +19,7 @@ from ..sae.losses import (
     tanh_loss,
 )
 from .config import TrainerConfig
+from .memory import keep_freed_memory
 from .optimizer import Adam
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
@@ -81,6 +82,8 @@ class Trainer:
         )
         self.lr = 2e-4 / (n_latents / 2**14) ** 0.5 if config.lr is None else config.lr
         self.steps_done = 0
+        if sae.W_dec.device.type == "cpu":
+            keep_freed_memory()
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
         self.optimizer = Adam(
             sae,

@@ -64,7 +64,9 @@ def test_onednn_takes_large_float32_products_on_a_cpu_alone(
     weights, bias = torch.randn(1024, 1024), torch.randn(1024)
 
     def in_onednn(weights: torch.Tensor, n_rows: int) -> bool:
-        return Affine(weights, bias.to(weights.dtype), n_rows).in_onednn
+        affine = Affine(weights, bias.to(weights.dtype), n_rows)
+        assert (affine.rows_at_once is not None) == affine.in_onednn
+        return affine.in_onednn
 
     assert in_onednn(weights, 64)
     assert not in_onednn(weights, 63)
