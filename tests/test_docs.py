@@ -61,6 +61,7 @@ def test_the_command_is_accepted(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("recipes").symlink_to(ROOT / "recipes")
     for name, text in recipes().items():
         Path(name).write_text(text)
     words = words_of(line)

@@ -22,7 +22,7 @@ def run(name: str, *arguments: str, cwd: Path) -> str:
 
 
 def test_every_example_has_a_test() -> None:
-    tested = {"train_on_tensors.py"}
+    tested = {"train_on_tensors.py", "recover_known_features.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -31,3 +31,15 @@ def test_training_on_tensors_finds_the_planted_directions(tmp_path: Path) -> Non
     share = int(printed.rsplit("found ", 1)[1].split("%")[0])
     assert share >= 80
     assert SparseAutoencoder.load(tmp_path / "sae").config.d_model == 32
+
+
+def test_known_features_are_recovered_best_near_the_right_k(tmp_path: Path) -> None:
+    printed = run(
+        "recover_known_features.py", "--k", "2", "6", "30", "--steps", "250", cwd=tmp_path
+    )
+    scores = {
+        int(k): (float(fvu), float(f1))
+        for k, fvu, _, f1, _ in map(str.split, printed.splitlines()[1:])
+    }
+    assert scores[2][0] > scores[6][0] > scores[30][0]  # reconstruction alone would choose 30
+    assert scores[6][1] > max(scores[2][1], scores[30][1])

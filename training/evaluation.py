@@ -115,9 +115,9 @@ def density_histogram(rates_F: Float[Tensor, "F"]) -> dict[str, Any]:
 def mean_absolute_cosine(W_dec: Float[Tensor, "F D"]) -> float:
     """The mean of |cos| over all pairs of decoder rows; 0 for a single row.
 
-    Where an autoencoder's L0 is that of the features in the data it is least, and sparse probing is
-    best; so it helps to choose L0 (arXiv 2508.16560). Of more than 16,384 rows as many are taken,
-    evenly spread.
+    Proposed as a guide to L0, being least where that is the data's own (arXiv 2508.16560). It tells
+    of an L0 too low; in examples/recover_known_features.py it does not tell of one too high. Of
+    more than 16,384 rows as many are taken, evenly spread.
     """
     if len(W_dec) > _MOST_OVERLAP_ROWS:
         steps = torch.arange(_MOST_OVERLAP_ROWS, device=W_dec.device)
