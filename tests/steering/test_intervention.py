@@ -18,7 +18,7 @@ from sparsteer.sae.bridge_attention import new_cache
 from sparsteer.sae.config import SAEConfig, TopAFAConfig, TopKConfig
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
-from sparsteer.steering.controls import random_feature
+from sparsteer.steering.controls import random_features
 from sparsteer.steering.gate import Gate
 from sparsteer.steering.intervention import Intervention, SteeredFeature, Tier
 from sparsteer.steering.steering_run import change
@@ -226,19 +226,29 @@ def test_per_token_below_every_threshold_is_constant_off_the_sinks(
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("threshold", [0.0, 0.4])
+@pytest.mark.parametrize("quantile", [None, 0.3, 0.6])
 def test_per_token_steers_the_positions_that_fire(
-    model: LanguageModel, sae: SparseAutoencoder, side: str, threshold: float
+    model: LanguageModel, sae: SparseAutoencoder, side: str, quantile: float | None
 ):
     tokens, mask = batch(side=side)
     acts = dense_activations(model, sae, tokens, mask)
     ordinary = ~model.left_out(tokens, mask)
     one = a_selective_latent(acts, ordinary)
     other = next(int(o) for o in acts[ordinary].sum(0).argsort(descending=True) if o != one)
+    own_N = acts[ordinary][:, one]
+    # In multiples of max_activation, which `intervention` sets to 2 for `one` and 3 for `other`.
+    threshold = 0.0 if quantile is None else float(own_N[own_N > 0].quantile(quantile)) / 2.0
     spec = intervention(one, other, tier="per_token", threshold=threshold)
-    fires = (acts[..., one] > threshold * 2.0) | (acts[..., other] > threshold * 3.0)
-    expected = fires & ordinary
+
+    def fires_above(own: float, others: float) -> Bool[Tensor, "B L"]:
+        return ((acts[..., one] > own) | (acts[..., other] > others)) & ordinary
+
+    expected = fires_above(threshold * 2.0, threshold * 3.0)
     assert 0 < expected.sum() < ordinary.sum()
+    if quantile is not None:
+        assert not torch.equal(expected, fires_above(threshold, threshold))
+        assert not torch.equal(expected, fires_above(threshold * 2.0, threshold * 2.0))
+        assert expected.sum() < fires_above(0, 0).sum()
     moved = read_steered(spec, model, sae, tokens, mask) != model.site(SITE).read(tokens, mask)
     assert torch.equal(moved.any(-1)[mask], expected[mask])
     assert torch.equal(moved.all(-1)[mask], expected[mask])
@@ -492,20 +502,24 @@ def test_a_random_feature_changes_as_much_and_is_another(seed: int):
     with torch.no_grad():
         sae.W_dec.data *= torch.linspace(0.5, 2, 9, dtype=torch.float64)[:, None]
     spec = intervention(2, 5, tier="per_token", threshold=0.3)
-    control = random_feature(spec, sae, seed=seed)
-    sizes = [float(change(each, sae).square().sum().sqrt()) for each in (spec, control)]
-    assert sizes[0] == pytest.approx(sizes[1], rel=1e-9)
-    assert control.features[0].index not in (2, 5)
-    assert control.tier == "constant"
-    assert random_feature(spec, sae, seed=seed) == control
+    controls = random_features(spec, sae, n=7, seed=seed)
+    for control in controls:
+        sizes = [float(change(each, sae).square().sum().sqrt()) for each in (spec, control)]
+        assert sizes[0] == pytest.approx(sizes[1], rel=1e-9)
+        assert control.tier == "constant"
+    assert {c.features[0].index for c in controls} == {0, 1, 3, 4, 6, 7, 8}
+    assert random_features(spec, sae, n=7, seed=seed) == controls
 
 
-def test_a_random_feature_is_one_of_the_candidates_and_not_always_the_same(
+def test_random_features_are_candidates_and_not_always_the_same(
     sae: SparseAutoencoder,
 ):
     spec = intervention(5)
-    drawn = [random_feature(spec, sae, seed=seed, candidates=[5, 7, 9]) for seed in range(40)]
+    candidates = [5, 7, 9, 7]
+    drawn = [
+        random_features(spec, sae, n=1, seed=seed, candidates=candidates)[0] for seed in range(40)
+    ]
     assert {control.features[0].index for control in drawn} == {7, 9}
     assert {control.features[0].sign for control in drawn} == {1, -1}
-    with pytest.raises(InputError, match="no latent besides"):
-        random_feature(spec, sae, seed=0, candidates=[5])
+    with pytest.raises(InputError, match=r"3 random controls need .* there are 2;"):
+        random_features(spec, sae, n=3, seed=0, candidates=candidates)
