@@ -89,7 +89,15 @@ def encode_texts(
 
 def tokens_of(model: LanguageModel, text: str) -> list[int]:
     """The token ids of a text as `encode_texts` reads it, without BOS, however many they are."""
-    return model.tokenize(text.encode("utf-8", errors="replace").decode("utf-8"))
+    return model.tokenize(only_characters(text))
+
+
+def only_characters(text: str) -> str:
+    """The text with a question mark for every lone surrogate, which no tokenizer can read.
+
+    A word of a command line has one for each byte that is not UTF-8.
+    """
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def read_limit(model: LanguageModel, max_length: int | None) -> int:

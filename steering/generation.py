@@ -19,6 +19,7 @@ from ..sae.bridge_attention import cached_positions, new_cache
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from .config import Sampling
+from .encoding import only_characters, tokens_of
 from .intervention import Intervention
 
 _NGRAM = 3
@@ -210,6 +211,8 @@ def generate(
 def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> list[int]:
     """The prompt's token ids after the model's BOS token, or in its chat template.
 
+    Half of a surrogate pair, which is no character, is read as a question mark.
+
     Raises:
         InputError: the prompt has no token, or the model has no chat template.
     """
@@ -217,11 +220,11 @@ def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> l
         tokenizer = cast(Any, model.tokenizer)
         if not tokenizer.chat_template:
             raise InputError(f"{model.name} has no chat template; leave --chat out")
-        message = [{"role": "user", "content": prompt}]
+        message = [{"role": "user", "content": only_characters(prompt)}]
         ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
         return list(ids)
     tokens = [] if model.bos_id is None else [model.bos_id]
-    tokens += model.tokenize(prompt)
+    tokens += tokens_of(model, prompt)
     if not tokens:
         raise InputError(f"the prompt {prompt!r} has no token; give at least a word")
     return tokens

@@ -176,6 +176,17 @@ class PickConfig:
         for name in ("label", "note", "strength"):
             if self.action != "add" and getattr(self, name) is not None:
                 raise InputError(f"{name} goes with pick add only; leave it out")
+        for name in ("label", "note"):
+            if (text := getattr(self, name)) is not None:
+                require_text(name, text)
+
+
+def require_text(name: str, value: object) -> None:
+    """Raise an InputError that names the value unless it is text that a file can hold."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {value!r}, but must be text")
+    if any(0xD800 <= ord(character) < 0xE000 for character in value):
+        raise InputError(f"{name} is {value!r}, which is not UTF-8; write it in UTF-8")
 
 
 def require_at_least_0(name: str, value: object) -> None:

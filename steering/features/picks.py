@@ -9,7 +9,7 @@ from typing import Any, cast
 from ...sae.config import build_dataclass
 from ...sae.errors import InputError
 from ...sae.files import read_json, write_json
-from .config import PickConfig
+from .config import PickConfig, require_text
 
 FILE = "picks.json"
 FORMAT = "sparsteer-picks"
@@ -39,8 +39,7 @@ class Pick:
                 f"feature is {self.feature!r}, but must be a whole number of at least 0"
             )
         for name in ("label", "note"):
-            if not isinstance(getattr(self, name), str):
-                raise InputError(f"{name} is {getattr(self, name)!r}, but must be text")
+            require_text(name, getattr(self, name))
         strength = cast(object, self.strength)
         if (
             isinstance(strength, bool)

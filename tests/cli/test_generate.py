@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,22 @@ def test_a_person_reads_both_sides_and_a_warning(
     assert f"steered constant: feature {busy[0]} at +400" in done.out
     assert "likely incoherent" in done.out
     assert "\x1b" not in done.out + done.err
+
+
+def test_bytes_that_are_not_utf_8_are_read_as_question_marks(
+    sparsteer: Sparsteer, run: Path, busy: list[int]
+) -> None:
+    words = ["--feature", busy[0], "--max-new-tokens", 4, "--prompt"]
+    given, same = (
+        sparsteer("generate", run, *words, f"{mark}{mark} bad", "--json")
+        for mark in (os.fsdecode(b"\xff"), "?")
+    )
+    assert given.status == 0
+    assert given.values["results"][0]["prompt"] == "\udcff\udcff bad"
+    for side in ("base", "steered"):
+        assert given.values["results"][0][side] == same.values["results"][0][side]
+    shown = sparsteer("generate", run, *words, os.fsdecode(b"\xff bad"))
+    assert shown.status == 0 and "prompt: \u27e8byte FF\u27e9 bad" in shown.out
 
 
 def test_a_text_without_the_feature_is_said_to_be_the_same(

@@ -76,6 +76,10 @@ def content(**changes: Any) -> dict[str, Any]:
         (content(picks=[{"feature": True}]), "pick 1: feature is True"),
         (content(picks=[{"feature": 1, "strength": "big"}]), "strength is 'big'"),
         (content(picks=[{"feature": 1, "label": 5}]), "label is 5"),
+        (
+            content(picks=[{"feature": 1, "note": "\ud800"}]),
+            r"pick 1: note is '\\ud800', which is no",
+        ),
         (content(picks=[{"feature": 1}, {"feature": 1}]), "twice"),
     ],
 )

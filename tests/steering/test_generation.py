@@ -357,6 +357,9 @@ def test_prompts_begin_with_bos_or_follow_the_chat_template(
     template += "{% if add_generation_prompt %}:{% endif %}"
     monkeypatch.setattr(model.tokenizer, "chat_template", template)
     assert prompt_tokens(model, "Hi", chat=True) == model.tokenize("<user>Hi:")
+    # Half of a surrogate pair, as a byte that is not UTF-8 becomes on a command line.
+    assert prompt_tokens(model, "a\udcff", chat=True) == model.tokenize("<user>a?:")
+    assert prompt_tokens(model, "a\udcff") == prompt_tokens(model, "a?")
 
 
 def test_wrong_input_is_a_sentence(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
