@@ -13,10 +13,18 @@ from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.run import RunFolder
 from sparsteer.training.train import train
 
-OFFLINE = """
-import sys
+STOPPED_AND_RESUMED = """
+import signal, sys
 from sparsteer.cli.main import main
-sys.exit(main(sys.argv[1:]))
+from sparsteer.training.trainer import Trainer
+step = Trainer.step
+def signalled(self, x):
+    signal.raise_signal(signal.SIGTERM)
+    return step(self, x)
+Trainer.step = signalled
+first = main(sys.argv[1:])
+Trainer.step = step
+sys.exit(10 * first + main(sys.argv[1:]))
 """
 
 
@@ -91,19 +99,19 @@ print("wandb" in sys.modules)
 def test_offline_a_run_and_its_resumption_are_one(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In processes of their own, because wandb starts another that lives on."""
+    """In a process of its own, because wandb starts another that lives on."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
     words = ["train", "--cache", str(planted_cache), "--out", str(run), "--track", "wandb"]
     words += ["--n-latents", "40", "--k", "3", "--tokens", "640", "--batch-size", "64"]
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", OFFLINE, *words], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "wandb" not in done.stderr.lower()
-    (folder,) = (run / "wandb").glob("offline-run-*")
+    command = [sys.executable, "-c", STOPPED_AND_RESUMED, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 10, done.stderr  # interrupted, then complete
+    assert "wandb" not in done.stderr.lower()
     identity = json.loads((run / "tracking.json").read_text())["id"]
-    assert folder.name.endswith(f"-{identity}")
-    (record,) = folder.glob("*.wandb")
-    assert record.stat().st_size > 1000
+    folders = list((run / "wandb").glob("offline-run-*"))
+    assert folders
+    for folder in folders:
+        assert folder.name.endswith(f"-{identity}")
+        (record,) = folder.glob("*.wandb")
+        assert record.stat().st_size > 1000
