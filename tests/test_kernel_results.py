@@ -1,0 +1,36 @@
+"""The tables in docs/kernels.md are those of the newest result files."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def fill_docs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))  # pyright: ignore[reportUnknownMemberType] - untyped
+    return import_module("fill_docs")
+
+
+def test_the_page_holds_the_newest_tables(fill_docs: Any) -> None:
+    page = (ROOT / "docs" / "kernels.md").read_text()
+    assert "| encode_topk |" in page
+    assert fill_docs.filled(page) == page, "run: python benchmarks/fill_docs.py docs/kernels.md"
+
+
+def test_the_newest_file_of_each_name_is_taken_and_nothing_else_changes(
+    fill_docs: Any, tmp_path: Path
+) -> None:
+    for date, name, text in [
+        ("2026-01-31", "fast", "old"),
+        ("2026-02-01", "fast", "new"),
+        ("2026-03-01", "faster", "other"),
+    ]:
+        (tmp_path / f"{date}-{name}.md").write_text(f"# {name}\n\n{text}\n")
+    page = "a\n<!-- results fast -->\nx\n<!-- end -->\nb\n<!-- results none -->\ny\n<!-- end -->\n"
+    once = fill_docs.filled(page, tmp_path)
+    assert once == page.replace("\nx\n", "\n\nnew\n\n")
+    assert fill_docs.filled(once, tmp_path) == once
