@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .config import GenerateConfig as GenerateConfig
     from .config import Sampling as Sampling
-    from .controls import random_feature as random_feature
+    from .controls import random_features as random_features
     from .generation import Continuation as Continuation
     from .generation import Generation as Generation
     from .generation import generate as generate
@@ -28,7 +28,7 @@ _HOMES = {
     "SteeredFeature": "intervention",
     "generate": "generation",
     "load_run": "loading",
-    "random_feature": "controls",
+    "random_features": "controls",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the table above is the list

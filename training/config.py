@@ -29,7 +29,8 @@ class CacheConfig:
     dataset: str
     """Corpus: a .jsonl, .json, .parquet or .txt file (the text ones also as .gz, .bz2 or .xz), a
     folder of them, a quoted pattern such as `'part-*.jsonl'`, a fetched name (news, commons,
-    healthtweets, rtp-prompts, instructions), or a hub name, with `@REVISION` if need be."""
+    healthtweets, instructions, rtp-prompts without its reporting side), or a hub name, with
+    `@REVISION` if need be."""
 
     out: str
     """Folder of the cache; the same command again goes on where it stopped."""

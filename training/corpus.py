@@ -14,6 +14,7 @@ from ..sae.errors import InputError
 from ..sae.fetch import fetch
 from ..sae.files import nearest, sha256_file
 from .documents import COMPRESSIONS, FORMATS, Row, file_format, library, read_texts, text_of
+from .prompt_sides import side_of
 
 FETCHED_FIELDS = {
     "news": "text",
@@ -23,6 +24,8 @@ FETCHED_FIELDS = {
     "instructions": "instruction+output",
 }
 """The names that are corpora among those `sparsteer fetch` knows, with the field of the text."""
+
+_PROMPTS = "rtp-prompts"
 
 OPEN_PARTS = 8
 """Files (or hub shards) read in turn; so many are open at a time."""
@@ -107,12 +110,32 @@ def open_corpus(
             f"{dataset} is local, and only a hub data set has splits and subsets; "
             "leave --split and --subset out"
         )
+    if dataset == _PROMPTS:
+        return _tuning_prompts(files[0], fields)
     return Corpus(
         dataset=dataset,
         fingerprint=_fingerprint(files),
         revision=None,
         parts=tuple(str(file.relative_to(folder) if folder else file) for file in files),
         read_part=lambda part: read_texts(files[part], fields),
+    )
+
+
+def _tuning_prompts(file: Path, fields: tuple[str, ...]) -> Corpus:
+    """The prompts that toxicity is not reported on; the others have no text here."""
+    if fields != (FETCHED_FIELDS[_PROMPTS],):
+        raise InputError(
+            f"{_PROMPTS} is read by its prompts, which decide on which side they are; leave "
+            "--text-field out"
+        )
+    return Corpus(
+        dataset=_PROMPTS,
+        fingerprint=f"{_fingerprint([file])}, tuning side",
+        revision=None,
+        parts=(str(file),),
+        read_part=lambda part: (
+            text if side_of(text) == "tuning" else "" for text in read_texts(file, fields)
+        ),
     )
 
 

@@ -1,16 +1,16 @@
 """The stages that use the top-k autoencoder: find features, steer with them, select data."""
 
+import dataclasses
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 from ...sae.errors import InputError
-from ...sae.files import sha256_file
-from ..features.layout import FOLDER, MANIFEST
-from ..features.picks import FILE
-from .config import STEERED, DemoConfig
-from .stage import Demo, Result, Stage
+from ...sae.files import nearest, sha256_file
+from .config import MOST_PICKS, STEERED, DemoConfig
+from .stage import Demo, Result, Stage, settings_of
 
 N_RANDOM = 3
 """Random features that the steered ones are held against."""
@@ -29,50 +29,62 @@ def _load(demo: Demo) -> Any:
     return load_run(str(demo.config.run(STEERED)), device=demo.config.device, say=demo.say)
 
 
-# Features that tell toxic prompts from ordinary text.
+# The feature index, and the features that tell toxic prompts from ordinary text.
+
+
+def _index(demo: Demo) -> Result:
+    from ..features.build import build_index
+
+    with demo.progress("indexing features", "rows") as update:
+        return build_index(
+            demo.config.build_config(),
+            say=demo.say,
+            report=lambda done, total, figures: update(done, total, ""),
+        )
+
+
+def _index_key(demo: Demo) -> Result:
+    return {
+        **settings_of(demo.config.build_config()),
+        "autoencoder": _weights(demo),
+        "activations": demo.result("cache")["fingerprint"],
+    }
+
+
+def _is_indexed(demo: Demo) -> bool:
+    from ..features.index import FeatureIndex
+
+    try:
+        FeatureIndex.of_run(demo.config.run(STEERED)).feature(0)
+    except InputError:
+        return False  # missing or damaged: it is built again
+    return True
 
 
 def _find(demo: Demo) -> Result:
     from ..detox.prompts import prompts_of
-    from ..features.build import build_index
-    from ..features.hashing import sae_fingerprint
     from ..features.index import FeatureIndex
-    from ..features.picks import Pick, Picks
     from ..features.search import find_features
 
     config, run = demo.config, demo.config.run(STEERED)
     loaded = _load(demo)
-    with demo.progress("indexing features", "rows") as update:
-        built = build_index(
-            config.build_config(),
-            model=loaded.model,
-            report=lambda done, total, figures: update(done, total, ""),
-        )
     toxic = [prompt.text for prompt in prompts_of("tuning")]
     plain = fragments(_texts(config), [len(text.split()) for text in toxic], config.seed)
     demo.say(f"reading {len(toxic):,} toxic prompts and as many fragments of {config.dataset}")
     index = FeatureIndex.of_run(run)
-    # A feature that fires nowhere in the cache has no largest activation to measure a push by.
     search = find_features(loaded, toxic, plain, top=index.n_latents, seed=config.seed).to_dict()
+    # A feature that fires nowhere in the cache has no largest activation to measure a push by.
     found = [f for f in search.pop("features") if index.max_activation(f["feature"]) > 0]
-    found = found[: config.picks]
     if not found:
         raise InputError(
             f"no feature of {run} fires in a tenth of the toxic prompts; train with more "
             "--training-tokens or a larger --k"
         )
+    found = found[:MOST_PICKS]
     for feature in found:
         feature["max_activation"] = index.max_activation(feature["feature"])
         feature["tokens"] = index.peak_texts(feature["feature"], 8)
-    label = "more active in toxic prompts"
-    picks = [Pick(feature=f["feature"], label=label, strength=config.strength) for f in found]
-    Picks(sae_fingerprint(loaded.sae), tuple(picks)).save(run)
-    return {
-        **search,
-        "features": found,
-        "never_fired": built["never_fired"],
-        "indexed_rows": built["rows"],
-    }
+    return {**search, "features": found}
 
 
 def fragments(texts: Iterable[str], words: Sequence[int], seed: int) -> list[str]:
@@ -102,34 +114,38 @@ def _texts(config: DemoConfig) -> Iterable[str]:
 
 
 def _find_key(demo: Demo) -> Result:
-    config = demo.config
     return {
         "autoencoder": _weights(demo),
         "activations": demo.result("cache")["fingerprint"],
         "corpus": demo.result("cache")["corpus_fingerprint"],
-        "picks": config.picks,
-        "strength": config.strength,
-        "seed": config.seed,
+        "most": MOST_PICKS,
+        "seed": demo.config.seed,
     }
 
 
-def _is_found(demo: Demo) -> bool:
-    run = demo.config.run(STEERED)
-    return (run / FOLDER / MANIFEST).is_file() and (run / FILE).is_file()
+def picked_features(config: DemoConfig, stage: Result) -> list[dict[str, Any]]:
+    """Those of the features found that are steered with."""
+    return stage["features"][: config.picks]
 
 
 # Toxicity under each tier.
 
 
 def _steer(demo: Demo) -> Result:
-    from ..detox.measure import measure_tiers
+    from ..detox.measure import RANDOM_FEATURE, measure_tiers, paired_difference
     from ..detox.prompts import prompts_of
     from ..detox.toxicity import identity_bias
+    from ..features.hashing import sae_fingerprint
     from ..features.index import FeatureIndex
+    from ..features.picks import Pick, Picks
     from ..intervention import Intervention, SteeredFeature
 
     config = demo.config
     loaded = _load(demo)
+    picked = picked_features(config, demo.result("features"))
+    label = "more active in toxic prompts"
+    picks = [Pick(feature=f["feature"], label=label, strength=config.strength) for f in picked]
+    Picks(sae_fingerprint(loaded.sae), tuple(picks)).save(config.picks_file)
     intervention = Intervention(
         site=loaded.site.name,
         features=tuple(
@@ -138,7 +154,7 @@ def _steer(demo: Demo) -> Result:
                 strength=config.strength,
                 max_activation=found["max_activation"],
             )
-            for found in demo.result("features")["features"]
+            for found in picked
         ),
     )
     prompts = [prompt.text for prompt in prompts_of("reporting")[: config.prompts]]
@@ -154,26 +170,32 @@ def _steer(demo: Demo) -> Result:
             n_random=N_RANDOM,
             report=update,
         )
+    randoms = [found["scores"] for name, found in measured.items() if RANDOM_FEATURE in name]
+    random_means = [sum(scores) / N_RANDOM for scores in zip(*randoms, strict=True)]
+    difference, error = paired_difference(measured["constant"]["scores"], random_means)
     for condition in measured.values():
+        del condition["scores"]
         condition["continuations"] = condition["continuations"][:_EXAMPLES]
     return {
         "prompts": len(prompts),
         "tuning_prompts": len(prompts_of("tuning")),
         "examples": prompts[:_EXAMPLES],
         "conditions": measured,
+        "against_random": {"difference": difference, "standard_error": error},
         "identity_bias": identity_bias(),
     }
 
 
 def _steer_key(demo: Demo) -> Result:
     config = demo.config
+    picked = picked_features(config, demo.result("features"))
     return {
         "autoencoder": _weights(demo),
-        "features": [found["feature"] for found in demo.result("features")["features"]],
+        "features": [found["feature"] for found in picked],
         "strength": config.strength,
         "prompts": config.prompts,
-        "new_tokens": config.new_tokens,
-        "seed": config.seed,
+        "sampling": dataclasses.asdict(config.sampling()),
+        "random": N_RANDOM,
     }
 
 
@@ -206,26 +228,42 @@ def _select_key(demo: Demo) -> Result:
         "autoencoder": _weights(demo),
         "rows": sha256_file(_instructions_file(demo.config)),
         "seed": demo.config.seed,
+        "settings": [_TARGET_ROWS, _DRAWS, _RATIO, _TOKENS_OF_A_ROW],
     }
 
 
 def instruction_rows(config: DemoConfig) -> list[dict[str, Any]]:
-    """The rows to select from.
+    """The rows to select from, with a text and a group that is large enough to choose from.
 
     Raises:
-        InputError: the file is missing or broken, or too few of its rows are in the group
-            `subject`.
+        InputError: the file is missing or broken, its rows have no text or no group, or too few of
+            them are in the group `subject`.
     """
+    from ..selection.rows import find_text_fields
     from ..selection.tables import open_rows
 
     path = _instructions_file(config)
     rows = [dict(row) for row in open_rows(path, "--instructions").rows()]
-    groups = [str(row["group"]) for row in rows if row.get("group") is not None]
-    if groups.count(config.subject) <= _TARGET_ROWS:
-        found = ", ".join(dict.fromkeys(groups)) or "none"
+    columns = Counter(name for row in rows for name in row)
+    try:
+        find_text_fields(columns, None, str(path), "--instructions")
+    except InputError:
         raise InputError(
-            f"subject is {config.subject!r}, but {path} has no more than {_TARGET_ROWS} rows of "
-            f"that group; give one of its groups: {found}"
+            f"{path} has the columns {', '.join(columns) or 'none'}, none of them known as text; "
+            "rename one to `text`"
+        ) from None
+    groups = Counter(str(row["group"]) for row in rows if row.get("group") is not None)
+    if not groups:
+        raise InputError(f"{path} has no column `group`; name the group of each row there")
+    subject, large = config.subject, [name for name, n in groups.items() if n > _TARGET_ROWS]
+    if subject not in groups:
+        near = nearest(subject, large)
+        hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(large)}"
+        raise InputError(f"subject is {subject!r}, a group that no row of {path} has; {hint}")
+    if subject not in large:
+        raise InputError(
+            f"subject is {subject!r}, but {path} has only {groups[subject]} rows of that group and "
+            f"{_TARGET_ROWS} are the examples; give one of {', '.join(large) or 'a larger file'}"
         )
     return rows
 
@@ -238,17 +276,24 @@ def _instructions_file(config: DemoConfig) -> Any:
 
 APPLICATIONS: tuple[Stage, ...] = (
     Stage(
+        name="index",
+        title=f"index the {STEERED} features",
+        run=_index,
+        key=_index_key,
+        is_there=_is_indexed,
+    ),
+    Stage(
         name="features",
-        title=f"index the {STEERED} features, and find those of toxic prompts",
+        title="find the features of toxic prompts",
         run=_find,
         key=_find_key,
-        is_there=_is_found,
     ),
     Stage(
         name="steering",
         title="measure toxicity with and without steering",
         run=_steer,
         key=_steer_key,
+        is_there=lambda demo: demo.config.picks_file.is_file(),
     ),
     Stage(
         name="selection",

@@ -18,6 +18,10 @@ ACTIVATIONS: tuple[Activation, ...] = ("topk", "top_afa")
 STEERED: Activation = "topk"
 """The one whose features are found, steered and selected by."""
 
+MOST_PICKS = 32
+"""Features that are kept of those found."""
+
+_MOST_NEW_TOKENS = 256
 _TEMPERATURE = 0.7
 
 # Judged on 100 prompts of the tuning side, where four features lower toxicity from 0.21 to 0.11 and
@@ -64,7 +68,7 @@ class DemoConfig:
     """Held-out contexts for the loss of the model with an autoencoder spliced in."""
 
     picks: int = 4
-    """Features of the top-k autoencoder to find and to steer with."""
+    """Features of the top-k autoencoder to find and to steer with, at most 32."""
 
     strength: float = _STRENGTH
     """How far each is pushed, in multiples of its largest activation; negative suppresses it."""
@@ -73,7 +77,7 @@ class DemoConfig:
     """Toxicity prompts, of the reporting side, that are continued with and without steering."""
 
     new_tokens: int = 20
-    """Tokens that are generated for each prompt."""
+    """Tokens that are generated for each prompt, at most 256."""
 
     instructions: str = "instructions"
     """Rows to select from: the fetched name, or a .jsonl file with a column `group`."""
@@ -93,6 +97,12 @@ class DemoConfig:
         for name in ("contexts", "training_tokens", "picks", "prompts", "new_tokens"):
             require_positive_integer(name, getattr(self, name))
         require_finite("strength", self.strength)
+        for name, most in (("picks", MOST_PICKS), ("new_tokens", _MOST_NEW_TOKENS)):
+            if getattr(self, name) > most:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}, more than the demo takes; give at most "
+                    f"{most}"
+                )
         self.cache_config()
         for activation in ACTIVATIONS:
             self.train_config(activation)
@@ -109,6 +119,11 @@ class DemoConfig:
     @property
     def report(self) -> Path:
         return self.folder / "demo-report.html"
+
+    @property
+    def picks_file(self) -> Path:
+        """The picks that the demo steers with; those of the run folder are the user's own."""
+        return self.folder / "picks.json"
 
     def run(self, activation: Activation) -> Path:
         """The run folder of an autoencoder."""

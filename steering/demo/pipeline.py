@@ -11,12 +11,12 @@ from typing import Any
 from ...sae.errors import InputError
 from ...sae.files import atomic_file, read_json, sha256_file
 from ...training.config import Activation
-from ...training.run import RunFolder, to_plain
+from ...training.run import RunFolder
 from ..detox.toxicity import load_scorer
 from ..intervention import TIERS
-from .application import APPLICATIONS, instruction_rows
+from .application import APPLICATIONS, instruction_rows, picked_features
 from .config import ACTIVATIONS, DemoConfig
-from .stage import Demo, Progress, Result, Stage, no_progress, run_stage
+from .stage import Demo, Progress, Result, Stage, no_progress, run_stage, settings_of
 
 
 def run_demo(
@@ -68,7 +68,7 @@ def run_demo(
         "saes": {activation: _headline(demo, activation) for activation in ACTIVATIONS},
         "features_found": [
             {name: found[name] for name in _OF_A_FEATURE}
-            for found in demo.result("features")["features"]
+            for found in picked_features(config, demo.result("features"))
         ],
         "toxicity": _toxicity(demo, "mean"),
         "toxicity_share": _toxicity(demo, "share"),
@@ -112,14 +112,6 @@ def _write_report(demo: Demo) -> None:
 
 
 # The stages. What they import is heavy, and counts among their seconds.
-
-_NOT_IN_KEY = ("out", "cache", "sae", "device")
-"""Settings that say where something is or runs, not what comes out."""
-
-
-def _settings(config: Any) -> Result:
-    """The settings that decide a result."""
-    return {name: value for name, value in to_plain(config).items() if name not in _NOT_IN_KEY}
 
 
 def _fetch_names(demo: Demo) -> list[str]:
@@ -200,12 +192,12 @@ def _train_stage(activation: Activation) -> Stage:
         folder = RunFolder(demo.config.run(activation))
         return {
             **summary,
-            "curve": _curve(folder),
+            "curve": folder.curve(),
             "environment": read_json(folder.path / "environment.json", "environment of the run"),
         }
 
     def key(demo: Demo) -> Result:
-        settings = _settings(demo.config.train_config(activation))
+        settings = settings_of(demo.config.train_config(activation))
         return {**settings, "activations": demo.result("cache")["fingerprint"]}
 
     return Stage(
@@ -224,17 +216,6 @@ def _figures(figures: dict[str, Any]) -> str:
     return f"FVU {figures['fvu']:.3f}, L0 {figures['l0']:.0f}"
 
 
-def _curve(run: RunFolder) -> list[Result]:
-    """The logged steps: tokens, fvu, l0 and dead_share of the batch, and held_out_fvu if taken."""
-    points: list[Result] = []
-    for line in run.metrics():
-        if "fvu" in line:
-            points.append({name: line[name] for name in ("tokens", "fvu", "l0", "dead_share")})
-        elif "held_out" in line and points:
-            points[-1]["held_out_fvu"] = line["held_out"]["fvu"]
-    return points
-
-
 def _eval_stage(activation: Activation) -> Stage:
     def run(demo: Demo) -> Result:
         from ...training.evaluation import evaluate
@@ -244,7 +225,7 @@ def _eval_stage(activation: Activation) -> Stage:
     def key(demo: Demo) -> Result:
         weights = RunFolder(demo.config.run(activation)).sae / "sae.safetensors"
         return {
-            **_settings(demo.config.eval_config(activation)),
+            **settings_of(demo.config.eval_config(activation)),
             "activations": demo.result("cache")["fingerprint"],
             "autoencoder": sha256_file(weights),
         }
@@ -273,7 +254,7 @@ STAGES: tuple[Stage, ...] = (
         name="cache",
         title="cache the activations",
         run=_cache,
-        key=lambda demo: _settings(demo.config.cache_config()),
+        key=lambda demo: settings_of(demo.config.cache_config()),
         is_there=_is_cached,
     ),
     *(_train_stage(activation) for activation in ACTIVATIONS),

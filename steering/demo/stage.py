@@ -9,7 +9,11 @@ from typing import Any
 
 from ...sae.errors import InputError
 from ...sae.files import read_json, write_json
+from ...training.run import to_plain
 from .config import DemoConfig
+
+_NOT_IN_KEY = ("out", "run", "cache", "sae", "device")
+"""Settings that say where something is or runs, not what comes out."""
 
 Update = Callable[[int, int, str], None]
 """Told about the progress of a stage: units done, units in all, and what else to show."""
@@ -70,6 +74,11 @@ class Stage:
     """What the result depends on: it is reused while this stays the same."""
     is_there: Callable[[Demo], bool] = lambda demo: True
     """Whether the files that it made besides the result are still there."""
+
+
+def settings_of(config: Any) -> Result:
+    """The settings of a configuration that decide a result."""
+    return {name: value for name, value in to_plain(config).items() if name not in _NOT_IN_KEY}
 
 
 def run_stage(stage: Stage, demo: Demo) -> StageResult:

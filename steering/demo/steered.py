@@ -6,6 +6,7 @@ from typing import Any
 from ..detox.measure import BASE, RANDOM_FEATURE
 from ..intervention import TIERS
 from . import plots
+from .application import picked_features
 from .config import STEERED
 from .known import Known, percent
 from .markup import Html, join, table, tag
@@ -38,7 +39,7 @@ def features(known: Known) -> Html:
             percent(feature["firing_negative"]),
             join(*(join(tag("code", token), " ") for token in feature["tokens"])),
         ]
-        for feature in found["features"]
+        for feature in picked_features(known.config, found)
     ]
     head = ["Feature", "AUROC", "fires in prompts", "in fragments", "strongest at the tokens"]
     caution = (
@@ -62,7 +63,7 @@ def steering(known: Known) -> Html:
     """How toxic continuations are under each tier and under random pushes."""
     config, found = known.config, known.result("steering")
     conditions: dict[str, dict[str, Any]] = found["conditions"]
-    n_features = len(known.result("features")["features"])
+    n_features = len(picked_features(config, known.result("features")))
     towards = "away from" if config.strength < 0 else "towards"
     what = (
         f"{found['prompts']:,} other prompts (the reporting side, from which nothing was chosen) "
@@ -97,7 +98,7 @@ def steering(known: Known) -> Html:
         tag("p", what),
         table(head, rows, class_="plain"),
         tag("div", figure, class_="figures"),
-        tag("ul", [tag("li", point) for point in _verdicts(found)]),
+        tag("ul", [tag("li", point) for point in _verdicts(found, config.strength)]),
         _examples(found["examples"], conditions),
         id="steering",
     )
@@ -137,24 +138,10 @@ def _kind(name: str) -> str | None:
     return STEERED if name in TIERS else None
 
 
-def _verdicts(found: dict[str, Any]) -> list[str]:
-    conditions, bias = found["conditions"], found["identity_bias"]
-    randoms, constant = random_means(conditions), conditions["constant"]
-    between = f"{min(randoms):.3f} to {max(randoms):.3f}"
-    if constant["mean"] < min(randoms):
-        first = (
-            f"Constant steering ({constant['mean']:.3f}) leaves less toxicity than any of the "
-            f"random pushes ({between}); {_share_of_random(conditions)}"
-        )
-    else:
-        first = (
-            f"Constant steering ({constant['mean']:.3f}) does no better than random pushes of its "
-            f"size ({between}): here it is the push, not the features' meaning, that changes the "
-            "toxicity."
-        )
-    word, score = next(iter(bias.items()))
+def _verdicts(found: dict[str, Any], strength: float) -> list[str]:
+    word, score = next(iter(found["identity_bias"].items()))
     return [
-        first,
+        _against_random(found, strength),
         "Toxicity and repetition are all that is measured here: whether the texts still make "
         "sense is not. Read some below.",
         f"The scorer knows words, not meaning: “I am {word} and I love my family.” scores "
@@ -163,14 +150,30 @@ def _verdicts(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _share_of_random(conditions: dict[str, dict[str, Any]]) -> str:
-    """How much of constant steering's effect random pushes have, if it has one."""
-    randoms = random_means(conditions)
-    change = conditions["constant"]["mean"] - conditions[BASE]["mean"]
-    by_random = sum(randoms) / len(randoms) - conditions[BASE]["mean"]
-    if change >= 0 or by_random >= 0:
-        return "random pushes alone do not lower it."
-    return f"but random pushes alone make {by_random / change:.0%} of its change."
+def _against_random(found: dict[str, Any], strength: float) -> str:
+    """What constant steering does beyond random pushes of its size."""
+    if strength == 0:
+        return "At strength 0 nothing is pushed, and all texts are the same."
+    conditions, against = found["conditions"], found["against_random"]
+    difference, error = against["difference"], against["standard_error"]
+    randoms, base = random_means(conditions), conditions[BASE]["mean"]
+    shown = f"{difference:+.3f}" + ("" if error is None else f" ± {error:.3f}")
+    between = f"{min(randoms):.3f} to {max(randoms):.3f} under {len(randoms)} of them"
+    if error is None or abs(difference) < 2 * error:
+        return (
+            f"Constant steering ({conditions['constant']['mean']:.3f}) cannot be told apart from "
+            f"random pushes of its size ({between}; {shown} beside their mean): the change may be "
+            "that of any such push, not of the features' meaning."
+        )
+    less = "less" if difference < 0 else "more"
+    text = (
+        f"Constant steering ({conditions['constant']['mean']:.3f}) leaves {less} toxicity than "
+        f"random pushes of its size ({between}; {shown} beside their mean)"
+    )
+    change, by_random = conditions["constant"]["mean"] - base, sum(randoms) / len(randoms) - base
+    if change * by_random <= 0:
+        return f"{text}, which alone do not change it in that direction."
+    return f"{text}, which alone make {by_random / change:.0%} of its change."
 
 
 def _examples(prompts: Sequence[str], conditions: dict[str, dict[str, Any]]) -> Html:

@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ...training.prompt_sides import side_of as side_of
     from .measure import measure_tiers as measure_tiers
     from .prompts import Prompt as Prompt
     from .prompts import prompts_of as prompts_of
-    from .prompts import side_of as side_of
     from .toxicity import Toxicity as Toxicity
     from .toxicity import identity_bias as identity_bias
     from .toxicity import toxicity_scores as toxicity_scores

@@ -8,7 +8,7 @@ from typing import Any
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.language_model import LanguageModel
 from ..config import Sampling
-from ..controls import random_feature
+from ..controls import random_features
 from ..generation import Continuation, generate
 from ..intervention import TIERS, Intervention
 from .toxicity import summarize_scores, toxicity_scores
@@ -50,11 +50,11 @@ def measure_tiers(
     """
     conditions: dict[str, Intervention | None] = {BASE: None}
     conditions |= {tier: dataclasses.replace(intervention, tier=tier) for tier in TIERS}
-    for number in range(n_random):
-        name = RANDOM_FEATURE if number == 0 else f"{RANDOM_FEATURE}_{number + 1}"
-        conditions[name] = random_feature(
-            intervention, sae, seed=sampling.seed + number, candidates=random_candidates
-        )
+    controls = random_features(
+        intervention, sae, n=n_random, seed=sampling.seed, candidates=random_candidates
+    )
+    for number, control in enumerate(controls, start=1):
+        conditions[RANDOM_FEATURE if number == 1 else f"{RANDOM_FEATURE}_{number}"] = control
     return measure(model, sae, conditions, prompts, sampling, report=report)
 
 
@@ -82,7 +82,8 @@ def measure(
         half); `change` and `change_standard_error`, the mean and its standard error of the paired
         differences from the first condition; `repetition` and `likely_incoherent` (mean share of
         repeated runs of three tokens, and share of texts that mostly repeat); `changed`, the share
-        of texts that differ from the first condition's; `texts`; `intervention`; `continuations`.
+        of texts that differ from the first condition's; `texts`; `intervention`; `continuations`
+        and their `scores`.
 
     Raises:
         InputError: as `generate` and `toxicity_scores`.
@@ -110,6 +111,7 @@ def measure(
             ),
             "intervention": None if intervention is None else intervention.to_dict(),
             "continuations": [text.text for text in texts],
+            "scores": scores,
         }
     report(len(conditions), len(conditions), "")
     return measured
@@ -124,13 +126,21 @@ def _figures(scores: Sequence[float], texts: Sequence[Continuation]) -> dict[str
 
 
 def _comparison(scores: Sequence[float], base: Sequence[float]) -> dict[str, float | None]:
-    differences = [one - other for one, other in zip(scores, base, strict=True)]
+    change, error = paired_difference(scores, base)
+    return {"change": change, "change_standard_error": error}
+
+
+def paired_difference(
+    scores: Sequence[float], others: Sequence[float]
+) -> tuple[float, float | None]:
+    """The mean of scores - others, pair by pair, and its standard error, None for a single pair."""
+    differences = [one - other for one, other in zip(scores, others, strict=True)]
     n = len(differences)
     mean = sum(differences) / n
     squares = sum((difference - mean) ** 2 for difference in differences)
     # One text alone has no spread to tell an error from.
     error = math.sqrt(squares / (n - 1) / n) if n > 1 else None
-    return {"change": mean, "change_standard_error": error}
+    return mean, error
 
 
 def _share(truths: Iterable[bool]) -> float:

@@ -1,24 +1,13 @@
-"""The RealToxicityPrompts prompts, split once and for all into a tuning and a reporting side.
-
-Whatever is chosen (features, tier, strength) is chosen on the tuning side; whatever is reported is
-measured on the reporting side. The side depends on the prompt alone, so no two parts of the program
-can disagree about it.
-"""
+"""The RealToxicityPrompts prompts of the tuning or the reporting side, each once."""
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from ...sae.errors import InputError
 from ...sae.fetch import fetch
-
-Side = Literal["tuning", "reporting"]
-SIDES: tuple[Side, ...] = get_args(Side)
-_WORDS_OF_SIDE = 6
+from ...training.prompt_sides import SIDES, normal_form, side_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +18,6 @@ class Prompt:
     """As published."""
     attributes: tuple[str, ...]
     """The kinds of toxicity it was listed under, such as insult; of all its copies."""
-
-
-def side_of(prompt: str) -> Side:
-    """Which side a prompt is on: from a hash of its first six words, about half on each.
-
-    Case, white space, punctuation, digits and the order of those words do not matter, so copies of
-    a prompt stay together, and so do texts that were cut at two points or slightly reworded.
-    """
-    words = re.findall(r"[^\W\d_]+", _normal_form(prompt))
-    digest = hashlib.sha256(" ".join(sorted(words[:_WORDS_OF_SIDE])).encode()).digest()
-    return SIDES[digest[0] % 2]
 
 
 def prompts_of(side: str) -> list[Prompt]:
@@ -68,12 +46,8 @@ def _merged(rows: Iterable[tuple[str, str]]) -> list[Prompt]:
     texts: dict[str, str] = {}
     attributes: dict[str, dict[str, None]] = {}
     for text, attribute in rows:
-        key = _normal_form(text)
+        key = normal_form(text)
         texts.setdefault(key, text)
         attributes.setdefault(key, {})[attribute] = None
     order = sorted(texts, key=lambda key: hashlib.sha256(f"order {key}".encode()).digest())
     return [Prompt(text=texts[key], attributes=tuple(attributes[key])) for key in order]
-
-
-def _normal_form(prompt: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())

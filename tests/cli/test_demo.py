@@ -1,5 +1,6 @@
 """The verb demo, whole, on the tiny model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,20 @@ def test_the_picks_of_the_demo_steer(
     sparsteer: Sparsteer, words: list[str], tmp_path: Path
 ) -> None:
     assert sparsteer("demo", *words, "--picks", "2", "--strength", "-3").status == 0
-    run = tmp_path / "demo" / "runs" / "topk"
+    demo = tmp_path / "demo"
+    picks = demo / "picks.json"
     done = sparsteer(
-        *("generate", run, "--picks", run, "--prompt", "abc de", "--max-new-tokens", "3", "--json")
+        *(
+            "generate",
+            demo / "runs" / "topk",
+            "--picks",
+            picks,
+            "--prompt",
+            "abc de",
+            "--max-new-tokens",
+            "3",
+            "--json",
+        )
     )
     assert done.status == 0
     features = done.values["intervention"]["features"]
@@ -83,7 +95,10 @@ def test_the_picks_of_the_demo_steer(
         ("--contexts", "0", "--contexts is 0"),
         ("--prompts", "0", "--prompts is 0"),
         ("--strength", "nan", "--strength is nan"),
-        ("--subject", "sport", "give one of its groups: stem, code"),
+        ("--subject", "sport", "a group that no row of"),
+        ("--subject", "sport", "give one of stem, code"),
+        ("--subject", "Stem", "did you mean stem?"),
+        ("--new-tokens", "100000", "--new-tokens is 100000, more than"),
         ("--instructions", "no.jsonl", "--instructions no.jsonl is not there"),
         ("--toknes", "3", "perhaps you meant --tokens"),
     ],
@@ -94,3 +109,25 @@ def test_wrong_input(
     done = sparsteer("demo", *words, flag, value)
     assert done.status == 2
     assert sentence in done.error
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"instruction": "do", "output": "done"}, "has no column `group`"),
+        (
+            {"group": "stem", "body": "x"},
+            "has the columns group, body, none of them known as text; rename one to",
+        ),
+        ({"group": "stem", "text": "x"}, "only 3 rows of that group and 5 are the examples"),
+    ],
+)
+def test_instruction_rows_are_looked_at_before_anything_is_trained(
+    sparsteer: Sparsteer, words: list[str], tmp_path: Path, row: dict[str, str], sentence: str
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(3 * (json.dumps(row) + "\n"))
+    done = sparsteer("demo", *words, "--instructions", file)
+    assert done.status == 2
+    assert sentence in done.error
+    assert not (tmp_path / "demo" / "runs").exists()

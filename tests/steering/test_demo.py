@@ -22,6 +22,7 @@ from sparsteer.steering.demo.pipeline import STAGES, run_demo
 from sparsteer.steering.demo.report import render
 from sparsteer.steering.demo.stage import StageResult
 from sparsteer.steering.intervention import TIERS
+from sparsteer.training.prompt_sides import side_of
 
 HOSTILE = "<script>alert(1)</script>\"'&</style><img src=x onerror=alert(2)>"
 
@@ -131,6 +132,7 @@ def measured_toxicity(rng: random.Random) -> dict[str, Any]:
             }
             for name in names
         },
+        "against_random": {"difference": rng.uniform(-0.2, 0.2), "standard_error": 0.03},
         "identity_bias": {"queer": 0.93, "old": 0.04},
     }
 
@@ -177,6 +179,7 @@ def outcomes(seed: int = 0, **cache: Any) -> dict[str, StageResult]:
         },
         **{f"train_{name}": training(rng, 4608, name) for name in ACTIVATIONS},
         **{f"eval_{name}": evaluation(rng, 4608) for name in ACTIVATIONS},
+        "index": {"never_fired": 3},
         "features": found_features(rng),
         "steering": measured_toxicity(rng),
         "selection": recovered_groups(rng),
@@ -333,18 +336,30 @@ def test_the_report_shows_features_toxicity_and_selection() -> None:
     assert "“I am queer and I love my family.” scores 0.93" in page.text
 
 
-@pytest.mark.parametrize("better", [True, False])
-def test_steering_is_judged_by_random_pushes(better: bool) -> None:
+@pytest.mark.parametrize(
+    ("difference", "error", "strength", "sentence"),
+    [
+        # By random pushes 0.1 of the change of 0.2.
+        (-0.1, 0.02, -0.5, "leaves less toxicity than random pushes of its size (0.150 to 0.250"),
+        (-0.1, 0.02, -0.5, "beside their mean), which alone make 50% of its change."),
+        (-0.1, 0.06, -0.5, "cannot be told apart from random pushes of its size"),
+        (-0.1, None, -0.5, "cannot be told apart from random pushes of its size"),
+        (0.2, 0.02, 0.5, "leaves more toxicity than random pushes of its size"),
+        (0.0, 0.0, 0.0, "At strength 0 nothing is pushed"),
+    ],
+)
+def test_steering_is_judged_by_random_pushes(
+    difference: float, error: float | None, strength: float, sentence: str
+) -> None:
     stages = outcomes()
-    conditions = stages["steering"].result["conditions"]
-    for name, mean in zip(conditions, (0.3, 0.1, 0.2, 0.25, 0.15, 0.2, 0.25), strict=True):
-        conditions[name]["mean"] = mean
-    if not better:
-        conditions["random_feature_2"]["mean"] = 0.09
-    text = Page(render(DemoConfig(), stages)).text
-    # By random pushes 0.1 of 0.2.
-    assert ("random pushes alone make 50% of its change" in text) == better
-    assert ("does no better than random pushes of its size (0.090 to 0.250)" in text) != better
+    steering = stages["steering"].result
+    for name, mean in zip(
+        steering["conditions"], (0.3, 0.1, 0.2, 0.25, 0.15, 0.2, 0.25), strict=True
+    ):
+        steering["conditions"][name]["mean"] = mean
+    steering["against_random"] = {"difference": difference, "standard_error": error}
+    text = Page(render(DemoConfig(strength=strength), stages)).text
+    assert sentence in text
 
 
 def test_fragments_are_runs_of_words_of_the_texts() -> None:
@@ -492,7 +507,7 @@ def test_the_whole_chain_then_everything_reused_and_only_what_changed_again(
     said.clear()
     stronger = dataclasses.replace(tiny_demo, strength=2.0)
     fourth = run_demo(stronger, say=said.append)
-    assert sum("reused" in sentence for sentence in said) == len(STAGES) - 4  # contexts are back
+    assert sum("reused" in sentence for sentence in said) == len(STAGES) - 3  # contexts are back
     assert fourth["features_found"] == first["features_found"]
     assert fourth["toxicity"]["base"] == first["toxicity"]["base"]
     assert fourth["selection"] == first["selection"]
@@ -535,6 +550,8 @@ def test_the_command_gives_the_same_settings_again() -> None:
         ({"training_tokens": 10}, "less than one batch of 1024"),
         ({"tokens": 0}, "tokens is 0"),
         ({"k": 0}, "k is 0"),
+        ({"picks": 33}, "picks is 33, more than the demo takes; give at most 32"),
+        ({"new_tokens": 257}, "give at most 256"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_runs(
@@ -542,6 +559,56 @@ def test_wrong_settings_are_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         DemoConfig(**wrong)
+
+
+def test_features_are_chosen_on_the_tuning_and_judged_on_the_reporting_side(
+    tiny_demo: DemoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sparsteer.steering.detox import measure
+    from sparsteer.steering.features import search
+
+    read: dict[str, list[str]] = {}
+    find_features, measure_tiers = search.find_features, measure.measure_tiers
+
+    def finding(loaded: Any, positive: list[str], *others: Any, **options: Any) -> Any:
+        read["chosen on"] = positive
+        return find_features(loaded, positive, *others, **options)
+
+    def measuring(
+        model: Any, sae: Any, spec: Any, prompts: list[str], *others: Any, **options: Any
+    ):
+        read["judged on"] = prompts
+        return measure_tiers(model, sae, spec, prompts, *others, **options)
+
+    monkeypatch.setattr(search, "find_features", finding)
+    monkeypatch.setattr(measure, "measure_tiers", measuring)
+    run_demo(dataclasses.replace(tiny_demo, out=str(tmp_path / "out")))
+    assert {side_of(prompt) for prompt in read["chosen on"]} == {"tuning"}
+    assert {side_of(prompt) for prompt in read["judged on"]} == {"reporting"}
+    assert len(read["judged on"]) == tiny_demo.prompts
+
+
+def test_the_users_own_picks_stay_and_a_damaged_index_is_built_again(tiny_demo: DemoConfig) -> None:
+    before = run_demo(tiny_demo)
+    run = tiny_demo.run("topk")
+    own = run / "picks.json"
+    own.write_text("mine", encoding="utf-8")
+    statistics = run / "features" / "statistics.parquet"
+    whole = statistics.read_bytes()
+    statistics.write_bytes(whole[:100])
+    said: list[str] = []
+    after = run_demo(dataclasses.replace(tiny_demo, picks=2), say=said.append)
+    assert statistics.read_bytes() == whole
+    assert own.read_text(encoding="utf-8") == "mine"
+    own.unlink()
+    assert after["features_found"] == before["features_found"][:2]
+    assert after["toxicity"]["base"] == before["toxicity"]["base"]
+    steering = json.loads((tiny_demo.folder / "stages" / "steering.json").read_text())
+    spec = steering["result"]["conditions"]["constant"]["intervention"]
+    numbers = [found["feature"] for found in after["features_found"]]
+    assert [feature["index"] for feature in spec["features"]] == numbers
+    again = [sentence for sentence in said if "done in" in sentence]
+    assert len(again) == 2  # the index and the steering
 
 
 @pytest.mark.slow

@@ -100,13 +100,19 @@ def test_every_condition_continues_the_prompts_from_the_same_draws(
 def test_several_random_features_are_different_ones(
     tiny_model: LanguageModel, sae: SparseAutoencoder, intervention: Intervention
 ) -> None:
-    measured = measure_tiers(tiny_model, sae, intervention, PROMPTS[:2], SAMPLING, n_random=3)
+    measured = measure_tiers(
+        tiny_model,
+        sae,
+        intervention,
+        PROMPTS[:2],
+        SAMPLING,
+        random_candidates=[7, 33, 2, 40],
+        n_random=3,
+    )
     names = ["random_feature", "random_feature_2", "random_feature_3"]
     assert list(measured) == ["base", *TIERS, *names]
     controls = [Intervention.from_dict(measured[name]["intervention"]) for name in names]
-    assert len({control.features[0].index for control in controls}) == 3
-    first = measure_tiers(tiny_model, sae, intervention, PROMPTS[:2], SAMPLING)
-    assert first == {name: measured[name] for name in first}
+    assert {control.features[0].index for control in controls} == {2, 33, 40}
 
 
 @pytest.mark.usefixtures("scored")

@@ -1,4 +1,4 @@
-"""The toxicity scorer, its guard against other pickles, and the split of the prompts."""
+"""The toxicity scorer, its guard against other pickles, and the prompts of each side."""
 
 import importlib.metadata
 import json
@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sparsteer.sae.errors import InputError
 from sparsteer.steering.detox import prompts as prompts_module
 from sparsteer.steering.detox import toxicity as toxicity_module
-from sparsteer.steering.detox.prompts import Prompt, prompts_of, side_of
+from sparsteer.steering.detox.prompts import Prompt, prompts_of
 from sparsteer.steering.detox.toxicity import (
     NEUTRAL_SENTENCES,
     identity_bias,
@@ -21,6 +19,7 @@ from sparsteer.steering.detox.toxicity import (
     toxicity,
     toxicity_scores,
 )
+from sparsteer.training.prompt_sides import side_of
 
 INSULT = "You are a stupid idiot and everyone hates you."
 POLITE = "The committee will meet again on Thursday afternoon."
@@ -132,25 +131,6 @@ def test_a_missing_scorer_is_a_sentence(installed: Pretend, monkeypatch: pytest.
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
     with pytest.raises(InputError, match="missing; run `pip install"):
         toxicity_scores([POLITE])
-
-
-words = st.lists(st.text("abcdefghijklmnopqrstuvwxyzéß", min_size=1), min_size=1, max_size=12)
-
-
-@given(words, st.sampled_from([" ", "  ", "\t", "\n ", "\u00a0"]))
-def test_white_space_case_and_digits_do_not_change_the_side(texts: list[str], space: str):
-    plain = " ".join(texts)
-    assert side_of(f"17{space}{space.join(texts).upper()}!{space}") == side_of(plain.upper())
-
-
-@given(st.lists(st.text("abcdefgh", min_size=1), min_size=6, max_size=9), st.text())
-def test_a_longer_cut_of_the_same_text_is_on_the_same_side(texts: list[str], more: str):
-    assert side_of(" ".join(texts)) == side_of(" ".join(texts) + " " + more)
-
-
-def test_about_half_of_many_prompts_are_on_each_side():
-    sides = [side_of(f"prompt {chr(97 + i % 26)}{chr(97 + i // 26)} goes on") for i in range(676)]
-    assert 270 < sides.count("reporting") < 406
 
 
 @pytest.fixture

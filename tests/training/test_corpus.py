@@ -15,6 +15,7 @@ from sparsteer.sae.errors import InputError
 from sparsteer.training import corpus as corpus_module
 from sparsteer.training.corpus import Corpus, Document, open_corpus
 from sparsteer.training.documents import library
+from sparsteer.training.prompt_sides import side_of
 
 
 def write_jsonl(path: Path, texts: Iterable[str], field: str = "text") -> Path:
@@ -144,7 +145,6 @@ def test_fingerprint_follows_the_content_of_every_file(tmp_path: Path) -> None:
     ("name", "row", "text"),
     [
         ("news", {"text": "t", "prompt": "p"}, "t"),
-        ("rtp-prompts", {"text": "t", "prompt": "p"}, "p"),
         ("instructions", {"instruction": "i", "input": "n", "output": "o"}, "i\n\no"),
     ],
 )
@@ -161,6 +161,26 @@ def test_fetched_names_have_their_fields(
     assert read(open_corpus(name)) == [(0, text)]
     other = next(iter(row))
     assert read(open_corpus(name, text_field=other)) == [(0, row[other])]
+
+
+def test_toxicity_prompts_of_the_reporting_side_are_no_text_to_train_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [f"the prompt {chr(97 + i)} goes on" for i in range(26)]
+    path = write_jsonl(tmp_path / "rows.jsonl", prompts, field="prompt")
+
+    def fetch(asked: str, *, progress: Callable[[str], None]) -> Path:
+        return path
+
+    monkeypatch.setattr(corpus_module, "fetch", fetch)
+    found = read(open_corpus("rtp-prompts"))
+    assert found == [
+        (row, text if side_of(text) == "tuning" else "") for row, text in enumerate(prompts)
+    ]
+    assert 5 < sum(text == "" for _, text in found) < 21
+    assert open_corpus("rtp-prompts").fingerprint != open_corpus(str(path)).fingerprint
+    with pytest.raises(InputError, match="leave --text-field out"):
+        open_corpus("rtp-prompts", text_field="attribute")
 
 
 def test_the_fetched_names_are_artefacts() -> None:

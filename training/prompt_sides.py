@@ -1,0 +1,31 @@
+"""The split of the RealToxicityPrompts prompts into a tuning and a reporting side, for good.
+
+Whatever is trained or chosen (features, tier, strength) may see the tuning side; whatever is
+reported is measured on the reporting side. The side depends on the prompt alone, so no two parts of
+the program can disagree about it.
+"""
+
+import hashlib
+import re
+import unicodedata
+from typing import Literal, get_args
+
+Side = Literal["tuning", "reporting"]
+SIDES: tuple[Side, ...] = get_args(Side)
+_WORDS_OF_SIDE = 6
+
+
+def side_of(prompt: str) -> Side:
+    """Which side a prompt is on: from a hash of its first six words, about half on each.
+
+    Case, white space, punctuation, digits and the order of those words do not matter, so copies of
+    a prompt stay together, and so do texts that were cut at two points or slightly reworded.
+    """
+    words = re.findall(r"[^\W\d_]+", normal_form(prompt))
+    digest = hashlib.sha256(" ".join(sorted(words[:_WORDS_OF_SIDE])).encode()).digest()
+    return SIDES[digest[0] % 2]
+
+
+def normal_form(prompt: str) -> str:
+    """The prompt without what does not make it another one: case, white space, compatible forms."""
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
