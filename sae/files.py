@@ -88,9 +88,12 @@ def write_json(path: str | Path, value: object) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path, what: str) -> dict[str, Any]:
-    """The JSON object in the file at `path`; `what` names it in an error ("SAE configuration").
+def read_json(
+    path: str | Path, what: str, *, remedy: str = "restore it or write it again"
+) -> dict[str, Any]:
+    """The JSON object in the file at `path`.
 
+    In an error `what` names the file ("SAE configuration"), and `remedy` is what mends its content.
     Raises InputError if the file is missing, unreadable, not JSON (NaN is not), or not an object.
     """
     path = Path(path)
@@ -104,13 +107,11 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
             f"the {what} {path} cannot be read ({reason}); check the path and its permissions"
         ) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"the {what} {path} is not valid JSON ({error}); restore it or write it again"
-        ) from None
+        raise InputError(f"the {what} {path} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(value, dict):
         raise InputError(
             f"the {what} {path} holds a JSON {type(value).__name__} where an object {{...}} is "
-            "needed; restore it or write it again"
+            f"needed; {remedy}"
         )
     return cast(dict[str, Any], value)
 

@@ -1,17 +1,30 @@
 """Read a feature index: one feature in milliseconds, without the language model's files."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, cast
 
 import numpy as np
 
 from ...sae.errors import InputError
-from ...sae.files import read_json
-from .layout import FOLDER, FORMAT, MANIFEST, STATISTICS, VERSION, VOCABULARY
+from .layout import FOLDER, MANIFEST, STATISTICS, VOCABULARY
+from .manifest import leading_shape, read_manifest
 from .parquet import read_columns
 from .vocabulary import Vocabulary
+
+_STATISTICS = (
+    "feature",
+    "fired",
+    "density",
+    "mean_activation",
+    "median_activation",
+    "p99_activation",
+    "max_activation",
+)
+"""Columns of statistics.parquet, by the names of `Feature`'s fields."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +127,7 @@ class FeatureIndex:
             InputError: there is no index, it is broken, or it is of another autoencoder.
         """
         self.path = _index_folder(Path(path))
-        self.manifest = read_json(self.path / MANIFEST, "feature index's manifest")
-        if self.manifest.get("format") != FORMAT or self.manifest.get("version") != VERSION:
-            raise InputError(
-                f"{self.path} is no feature index that this sparsteer reads; {self._remedy}"
-            )
+        self.manifest = read_manifest(self.path, self._remedy)
         if sae is not None and self.manifest["sae"] != sae:
             raise InputError(
                 f"the feature index {self.path} is of another autoencoder than the one given; "
@@ -156,14 +165,7 @@ class FeatureIndex:
             random=self._examples("random", number),
             promoted=self._ranked_tokens("promoted", number),
             suppressed=self._ranked_tokens("suppressed", number),
-            neighbours=tuple(
-                Neighbour(*pair)
-                for pair in zip(
-                    self._array("neighbour_numbers")[number].tolist(),
-                    self._array("neighbour_values")[number].tolist(),
-                    strict=True,
-                )
-            ),
+            neighbours=tuple(Neighbour(*pair) for pair in self._ranked("neighbour", number)),
         )
 
     def max_activation(self, number: int) -> float:
@@ -190,13 +192,20 @@ class FeatureIndex:
     @cached_property
     def statistics(self) -> dict[str, np.ndarray]:
         """The columns of statistics.parquet, [F] each."""
-        columns = read_columns(self.path / STATISTICS, self._remedy)
+        path = self.path / STATISTICS
+        columns = read_columns(path, self._remedy)
+        if columns.keys() != set(_STATISTICS) or {*map(len, columns.values())} != {self.n_latents}:
+            raise InputError(f"{path} has not what the manifest says; {self._remedy}")
         return {name: column.to_numpy() for name, column in columns.items()}
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The text of every token id."""
-        return Vocabulary(read_columns(self.path / VOCABULARY, self._remedy)["bytes"].to_pylist())
+        path = self.path / VOCABULARY
+        columns = read_columns(path, self._remedy)
+        if "bytes" not in columns:
+            raise InputError(f"{path} has no column 'bytes'; {self._remedy}")
+        return Vocabulary(columns["bytes"].to_pylist())
 
     @property
     def _remedy(self) -> str:
@@ -213,9 +222,17 @@ class FeatureIndex:
         if name not in self._arrays:
             path = self.path / f"{name}.npy"
             try:
-                self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
+                # Never a pickle: what cannot be mapped is an error.
+                array = np.lib.format.open_memmap(path, mode="r")
+            except (OSError, ValueError, TokenError) as error:  # the last for a damaged header
                 raise InputError(f"{path} cannot be read ({error}); {self._remedy}") from None
+            shape = leading_shape(name, self.manifest)
+            if array.shape[: len(shape)] != shape:
+                raise InputError(
+                    f"{path} has shape {list(array.shape)}, but the manifest says {list(shape)}; "
+                    f"{self._remedy}"
+                )
+            self._arrays[name] = array
         return self._arrays[name]
 
     @cached_property
@@ -246,15 +263,23 @@ class FeatureIndex:
             )
         return tuple(examples)
 
+    def _ranked(self, kind: str, number: int) -> Iterator[tuple[int, float]]:
+        """Numbers and values that were ranked for a feature, best first."""
+        numbers, values = self._array(f"{kind}_numbers"), self._array(f"{kind}_values")
+        if numbers.shape != values.shape:
+            raise InputError(
+                f"the arrays {kind}_numbers and {kind}_values in {self.path} differ in shape; "
+                f"{self._remedy}"
+            )
+        return zip(numbers[number].tolist(), values[number].tolist(), strict=True)
+
     def _ranked_tokens(self, kind: str, number: int) -> tuple[RankedToken, ...] | None:
         if not self.manifest["promoted"]:
             return None
-        ids = self._array(f"{kind}_numbers")[number].tolist()
-        logits = self._array(f"{kind}_values")[number].tolist()
         # One by one: neighbours in the ranking are no text together.
         return tuple(
             RankedToken(id_, "".join(self.vocabulary.texts([id_])), logit)
-            for id_, logit in zip(ids, logits, strict=True)
+            for id_, logit in self._ranked(kind, number)
         )
 
 

@@ -1,17 +1,20 @@
 """Opening and reading an index, and everything that does not belong together."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sparsteer.sae import InputError, LanguageModel, Origin, SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.features import BuildConfig, FeatureIndex, build_index, sae_fingerprint
+from sparsteer.steering.features.parquet import read_columns, write_columns
 from sparsteer.training.config import CacheConfig
 from sparsteer.training.harvest import cache_activations
 
@@ -165,14 +168,105 @@ def test_an_unknown_feature_names_the_range(run: Path, number: int) -> None:
         index.peak_texts(number, 3)
 
 
-@pytest.mark.parametrize("name", ["top_tokens.npy", "statistics.parquet", "manifest.json"])
-def test_a_damaged_index(tmp_path: Path, cache: Path, tiny_model: LanguageModel, name: str) -> None:
-    sae_of(tiny_model).save(tmp_path / "sae")
-    build_index(config_of(tmp_path, cache, promoted=0), model=tiny_model)
-    damaged = tmp_path / "features" / name
-    damaged.write_bytes(damaged.read_bytes()[:40])
-    with pytest.raises(InputError, match=name):
-        FeatureIndex(tmp_path).feature(0)
+def read_all(run: Path) -> None:
+    """Everything that a reader of an index asks it for, of its last feature."""
+    index = FeatureIndex(run, sae=sae_fingerprint(SparseAutoencoder.load(run)))
+    index.max_activation(N_LATENTS - 1)
+    index.peak_texts(N_LATENTS - 1, 2)
+    index.feature(N_LATENTS - 1)
+
+
+@pytest.fixture
+def damaged(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be damaged; its last feature has examples to read."""
+    shutil.copytree(run, tmp_path / "run")
+    assert FeatureIndex(run).feature(N_LATENTS - 1).top
+    return tmp_path / "run"
+
+
+def assert_says_to_build(run: Path, name: str) -> None:
+    with pytest.raises(InputError) as raised:
+        read_all(run)
+    assert name in str(raised.value)
+    assert f"build the index again with `sparsteer features build {run} --cache DIR`" in str(
+        raised.value
+    )
+
+
+@pytest.mark.parametrize("n_bytes", [0, 40, 200])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "top_rows.npy",
+        "random_activations.npy",
+        "promoted_values.npy",
+        "statistics.parquet",
+        "vocabulary.parquet",
+        "manifest.json",
+    ],
+)
+def test_a_file_of_an_index_that_ends_too_early(damaged: Path, name: str, n_bytes: int) -> None:
+    read_all(damaged)
+    file = damaged / "features" / name
+    file.write_bytes(file.read_bytes()[:n_bytes])
+    assert_says_to_build(damaged, name)
+
+
+@pytest.mark.parametrize("name", ["histogram", "top_tokens", "random_docs", "neighbour_values"])
+def test_an_array_that_lacks_rows(damaged: Path, name: str) -> None:
+    file = damaged / "features" / f"{name}.npy"
+    np.save(file, np.load(file)[:-1])
+    assert_says_to_build(damaged, name)
+
+
+@pytest.mark.parametrize("name", ["histogram", "top_tokens", "random_docs", "neighbour_values"])
+def test_an_array_that_lacks_columns(damaged: Path, name: str) -> None:
+    file = damaged / "features" / f"{name}.npy"
+    np.save(file, np.load(file)[..., :-1])
+    assert_says_to_build(damaged, name)
+
+
+def test_a_header_that_is_damaged(damaged: Path) -> None:
+    file = damaged / "features" / "top_rows.npy"
+    content = file.read_bytes()
+    for brace in (b"{", b"}", b")"):
+        file.write_bytes(content.replace(brace, b"#", 1))
+        assert_says_to_build(damaged, "top_rows")
+
+
+def test_an_array_of_python_objects(damaged: Path) -> None:
+    file = damaged / "features" / "top_rows.npy"
+    np.save(file, np.load(file).astype(object), allow_pickle=True)
+    assert_says_to_build(damaged, "top_rows")
+
+
+def test_statistics_of_other_columns_or_fewer_rows(damaged: Path) -> None:
+    file = damaged / "features" / "statistics.parquet"
+    columns = {name: column.to_numpy() for name, column in read_columns(file, "").items()}
+    write_columns(file, columns)
+    read_all(damaged)
+    write_columns(file, {name: column[:-1] for name, column in columns.items()})
+    assert_says_to_build(damaged, "statistics.parquet")
+    del columns["density"]
+    write_columns(file, columns)
+    assert_says_to_build(damaged, "statistics.parquet")
+
+
+def test_a_vocabulary_without_bytes(damaged: Path) -> None:
+    write_columns(damaged / "features" / "vocabulary.parquet", {"byte": [b"a"]})
+    assert_says_to_build(damaged, "vocabulary.parquet has no column 'bytes'")
+
+
+@pytest.mark.parametrize("value", [None, "seven"])
+@pytest.mark.parametrize("key", ["sae", "n_latents", "before", "examples", "histogram_edges"])
+def test_a_manifest_without_a_key(damaged: Path, key: str, value: str | None) -> None:
+    file = damaged / "features" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest[key] = 7 if (key, value) == ("sae", "seven") else value
+    if value is None:
+        del manifest[key]
+    file.write_text(json.dumps(manifest))
+    assert_says_to_build(damaged, f"damaged at its key '{key}'")
 
 
 def test_an_index_of_a_later_version(tmp_path: Path) -> None:

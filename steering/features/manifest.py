@@ -1,0 +1,49 @@
+"""The manifest of a feature index, checked once, and the shapes that follow from it."""
+
+from pathlib import Path
+from typing import Any
+
+from ...sae.errors import InputError
+from ...sae.files import read_json
+from .layout import FORMAT, MANIFEST, VERSION
+
+_KEYS: dict[str, type] = {
+    "sae": str,
+    "site": str,
+    "unit": str,
+    "rows": int,
+    "n_latents": int,
+    "examples": int,
+    "before": int,
+    "after": int,
+    "promoted": bool,
+    "histogram_edges": list,
+}
+"""What readers take from a manifest."""
+
+
+def read_manifest(folder: Path, remedy: str) -> dict[str, Any]:
+    """The content of an index's manifest.json.
+
+    Raises:
+        InputError: it is missing, damaged or of another version; the message ends with the remedy.
+    """
+    manifest = read_json(folder / MANIFEST, "feature index's manifest", remedy=remedy)
+    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+        raise InputError(f"{folder} is no feature index that this sparsteer reads; {remedy}")
+    for key, kind in _KEYS.items():
+        if type(manifest.get(key)) is not kind:
+            raise InputError(f"{folder / MANIFEST} is damaged at its key {key!r}; {remedy}")
+    return manifest
+
+
+def leading_shape(name: str, manifest: dict[str, Any]) -> tuple[int, ...]:
+    """The first dimensions that the array of this name has in an index, all that are known."""
+    n_latents: int = manifest["n_latents"]
+    if name == "histogram":
+        return n_latents, len(manifest["histogram_edges"]) - 1
+    if not name.startswith(("top_", "random_")):
+        return (n_latents,)
+    window = manifest["before"] + 1 + manifest["after"]
+    of_tokens = name.endswith(("_tokens", "_activations"))
+    return n_latents, manifest["examples"], *((window,) if of_tokens else ())
