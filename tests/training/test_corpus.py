@@ -173,7 +173,7 @@ def test_toxicity_prompts_of_the_reporting_side_are_no_text_to_train_on(
         return path
 
     monkeypatch.setattr(corpus_module, "fetch", fetch)
-    found = read(open_corpus("rtp-prompts"))
+    found = sorted(read(open_corpus("rtp-prompts")))
     assert found == [
         (row, text if side_of(text) == "tuning" else "") for row, text in enumerate(prompts)
     ]
