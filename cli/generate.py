@@ -1,12 +1,14 @@
 """The verb `generate`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..steering.config import GenerateConfig
-from .console import Report, Terminal, share
+from .console import Report, Terminal, count, share
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from ..steering.intervention import Intervention
 
 
 def run(config: GenerateConfig, terminal: Terminal) -> Report:
@@ -16,6 +18,7 @@ def run(config: GenerateConfig, terminal: Terminal) -> Report:
     """
     from rich.console import Group
 
+    from ..steering.intervention import Intervention
     from ..steering.side_by_side import side_by_side
 
     with terminal.live() as show:
@@ -25,6 +28,7 @@ def run(config: GenerateConfig, terminal: Terminal) -> Report:
 
         values = side_by_side(config, say=terminal.say, watch=watch)
     intervention = values["intervention"]
+    spec = Intervention.from_dict(intervention)
     features = " and ".join(
         f"feature {feature['index']} at {feature['strength'] * feature['sign']:+g}"
         for feature in intervention["features"]
@@ -34,15 +38,32 @@ def run(config: GenerateConfig, terminal: Terminal) -> Report:
     ]
     for result in values["results"]:
         base, steered = result["base"], result["steered"]
-        shown += _pair(result["prompt"], base["text"], steered["text"])
-        if base["tokens"] == steered["tokens"]:
-            shown.append("the texts are the same: no feature fired, or none changed a token")
+        shown += [*_pair(result["prompt"], base["text"], steered["text"]), *_where(spec, result)]
         if steered["likely_incoherent"]:
             shown.append(
                 f"likely incoherent: {share(steered['repetition'])} of the steered text repeats "
                 f"itself ({share(base['repetition'])} of the base text); try less strength"
             )
     return Report(values=values, shown=shown)
+
+
+def _where(spec: "Intervention", result: dict[str, Any]) -> list[str]:
+    """Where a gated tier steered, and why the texts are the same if they are."""
+    steered, last = result["steered"], result["prompt_tokens"] - 1
+    n_steered, said = steered["steered_tokens"], list[str]()
+    if spec.tier != "constant" and n_steered:
+        said.append(
+            f"tokens steered: {count(n_steered)}, the first is number {steered['steered_from']} "
+            f"(the prompt's are 0 to {last})"
+        )
+    if result["base"]["tokens"] == steered["tokens"]:
+        why = "the push is too weak to change a token"
+        if spec.changes_nothing:
+            why = "every strength is 0"
+        elif not n_steered:
+            why = "no feature fired"
+        said.append(f"the texts are the same: {why}")
+    return said
 
 
 def _pair(prompt: str, base: str, steered: str) -> "list[RenderableType]":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
@@ -19,8 +19,9 @@ from ..sae.bridge_attention import cached_positions, new_cache
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from .config import Sampling
-from .encoding import only_characters, tokens_of
 from .intervention import Intervention
+from .steering_run import SteeringRun
+from .texts import continuation_text, left_padded, prompt_tokens
 
 _NGRAM = 3
 INCOHERENT_REPETITION = 0.5
@@ -37,6 +38,11 @@ class Continuation:
     """Its token ids, the end-of-text token not among them."""
     stopped: Literal["eos", "length"]
     """Why it ends: the end-of-text token, or `max_new_tokens`."""
+    steered_tokens: int = 0
+    """Tokens of prompt and continuation at which something was added; a last token that the model
+    has not read is none of them. 0 where nothing is steered and where every strength is 0."""
+    steered_from: int | None = None
+    """The first of them, counted from 0 at the prompt's first, BOS; None if there is none."""
 
     @property
     def repetition(self) -> float:
@@ -83,12 +89,13 @@ class Generation:
         self._model, self._sampling = model, sampling
         _require_room(model, prompts, sampling)
         self._prompts = [list(prompt) for prompt in prompts]
-        self._tokens_BT, self._mask_BT = _left_padded(model, self._prompts)
-        self._steering: Any = nullcontext()
+        self._tokens_BT, self._mask_BT = left_padded(model, self._prompts)
+        self._steering: SteeringRun | None = None
         if intervention is not None:
             if sae is None:
                 raise TypeError("an intervention needs the autoencoder that its features are of")
             self._steering = intervention.apply(model, sae, prompt_columns=self._tokens_BT.shape[1])
+        self._steered_BT = torch.zeros(len(prompts), 0, dtype=torch.bool)
         self._noise = [_noise_of(sampling.seed, prompt) for prompt in self._prompts]
         self._stop_ids = _stop_ids(model)
         self._cache: dict[str, Any] = {}
@@ -135,15 +142,22 @@ class Generation:
                 text=self.text(row),
                 tokens=tuple(self.generated[row]),
                 stopped="eos" if self._ended[row] else "length",
+                steered_tokens=len(steered),
+                steered_from=steered[0] if steered else None,
             )
-            for row in range(len(self._prompts))
+            for row, steered in enumerate(map(self._steered, range(len(self._prompts))))
         ]
+
+    def _steered(self, row: int) -> list[int]:
+        """The steered positions of a row, rising."""
+        n_padding = max(map(len, self._prompts)) - len(self._prompts[row])
+        return [int(column) - n_padding for column in self._steered_BT[row].nonzero()[:, 0]]
 
     @torch.no_grad()
     def _next_logits(self) -> Float[Tensor, "B V"]:
         n_seen = sum(map(cached_positions, self._cache.values()))
         device = self._model.device
-        with self._steering:
+        with self._steering or nullcontext():
             logits_BLV: Tensor = cast(Any, self._model.bridge)(
                 self._tokens_BT[:, n_seen:].to(device),
                 attention_mask=self._mask_BT.long().to(device),
@@ -153,10 +167,21 @@ class Generation:
             )
         for cache in self._cache.values():
             _require_filled(cache, self._tokens_BT)
+        self._note_steered(n_seen)
         logits_BV = logits_BLV[:, -1].cpu()
         if logits_BV.isnan().any():
             raise InputError("the model's logits are not numbers any more; lower the strength")
         return logits_BV
+
+    def _note_steered(self, n_seen: int) -> None:
+        """Keep where the pass that read the columns from `n_seen` on was steered."""
+        run = self._steering
+        if run is None or run.intervention.changes_nothing:
+            return
+        steered_BL = self._mask_BT[:, n_seen:]
+        if run.last_positions_BL is not None:
+            steered_BL = steered_BL & run.last_positions_BL.cpu()
+        self._steered_BT = torch.cat([self._steered_BT[:, :n_seen], steered_BL], dim=1)
 
     def _choose(self, logits_BV: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:
         """The likeliest token, or a draw: argmax of logits / temperature + Gumbel noise.
@@ -206,54 +231,6 @@ def generate(
             generation.step()
         found.update(zip(batch, generation.results(), strict=True))
     return [found[number] for number in range(len(prompts))]
-
-
-def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> list[int]:
-    """The prompt's token ids after the model's BOS token, or in its chat template.
-
-    Half of a surrogate pair, which is no character, is read as a question mark.
-
-    Raises:
-        InputError: the prompt has no token, or the model has no chat template.
-    """
-    if chat:
-        tokenizer = cast(Any, model.tokenizer)
-        if not tokenizer.chat_template:
-            raise InputError(f"{model.name} has no chat template; leave --chat out")
-        message = [{"role": "user", "content": only_characters(prompt)}]
-        ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
-        return list(ids)
-    tokens = [] if model.bos_id is None else [model.bos_id]
-    tokens += tokens_of(model, prompt)
-    if not tokens:
-        raise InputError(f"the prompt {prompt!r} has no token; give at least a word")
-    return tokens
-
-
-def continuation_text(model: LanguageModel, prompt: Sequence[int], generated: Sequence[int]) -> str:
-    """The text that generated tokens add to a prompt's, up to the last whole character.
-
-    Decoding the two together keeps the space between them, which some tokenizers drop at the start
-    of a text.
-    """
-    decode = cast(Any, model.tokenizer).decode
-    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    before: str = decode(list(prompt), **options)
-    both: str = decode([*prompt, *generated], **options)
-    return both[len(before) :].rstrip("\ufffd")
-
-
-def _left_padded(
-    model: LanguageModel, prompts: Sequence[Sequence[int]]
-) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-    """Tokens and mask with the padding before each prompt, so that all go on in the same column."""
-    width = max(len(prompt) for prompt in prompts)
-    tokens_BT = torch.full((len(prompts), width), model.pad_id or 0)
-    mask_BT = torch.zeros(len(prompts), width, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        tokens_BT[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask_BT[row, width - len(prompt) :] = True
-    return tokens_BT, mask_BT
 
 
 def _require_room(

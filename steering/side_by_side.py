@@ -12,9 +12,10 @@ from .features.hashing import sae_fingerprint
 from .features.index import FeatureIndex
 from .features.picks import Picks
 from .features.text_lists import read_text_list
-from .generation import Continuation, Generation, prompt_tokens
+from .generation import Continuation, Generation
 from .intervention import Intervention, SteeredFeature
 from .loading import load_run
+from .texts import prompt_tokens
 
 Watch = Callable[[list[tuple[str, str, str]]], None]
 """Told the batch that is being written: prompt, base text and steered text so far of each row."""
@@ -35,8 +36,8 @@ def side_by_side(
 
     Returns:
         `run`, `model`, `site`, `intervention` (as `Intervention.from_dict` reads it), the settings,
-        and for each prompt in `results` its text and the continuations `base` and `steered`, each
-        with `text`, `tokens`, `stopped`, `repetition` and `likely_incoherent`.
+        and for each prompt in `results` its text, its number of tokens and the continuations `base`
+        and `steered`: a `Continuation`'s values with `repetition` and `likely_incoherent`.
 
     Raises:
         InputError: no such run, feature, picks or site, or a prompt that does not fit.
@@ -64,8 +65,10 @@ def side_by_side(
                 if not generation.done:
                     generation.step()
             watch([(text, base.text(n), steered.text(n)) for n, text in enumerate(texts)])
-        for text, own, other in zip(texts, base.results(), steered.results(), strict=True):
-            results.append({"prompt": text, "base": _plain(own), "steered": _plain(other)})
+        pairs = zip(base.results(), steered.results(), strict=True)
+        for text, row, (own, other) in zip(texts, batch, pairs, strict=True):
+            result = {"prompt": text, "prompt_tokens": len(row)}
+            results.append(result | {"base": _plain(own), "steered": _plain(other)})
     return {
         "run": config.run,
         "model": model.name,

@@ -50,6 +50,8 @@ class SteeringRun:
             self._gate = Gate(sae, latents, thresholds)
             self._watch = _TokenWatch(model, prompt_columns)
         self._on_B: Tensor | None = None
+        self.last_positions_BL: Bool[Tensor, "B L"] | None = None
+        """Where the last forward pass was steered, padding aside; None is everywhere."""
         self._entered: ExitStack | None = None
 
     def __enter__(self) -> "SteeringRun":
@@ -155,7 +157,7 @@ class _SteeredSite:
     def _edit(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         steered_BLD = h_BLD
         for run in self._runs:
-            positions_BL = run.steered_positions(h_BLD)
+            run.last_positions_BL = positions_BL = run.steered_positions(h_BLD)
             changed_BLD = steered_BLD + run.delta_D.to(h_BLD)
             if positions_BL is None:
                 steered_BLD = changed_BLD

@@ -82,7 +82,8 @@ def measure(
         half); `change` and `change_standard_error`, the mean and its standard error of the paired
         differences from the first condition; `repetition` and `likely_incoherent` (mean share of
         repeated runs of three tokens, and share of texts that mostly repeat); `changed`, the share
-        of texts that differ from the first condition's; `texts`; `intervention`; `continuations`
+        of texts that differ from the first condition's; `steered`, the share of texts that were
+        steered at any token; `texts`; `intervention`; `continuations`
         and their `scores`.
 
     Raises:
@@ -122,6 +123,7 @@ def _figures(scores: Sequence[float], texts: Sequence[Continuation]) -> dict[str
         **dataclasses.asdict(summarize_scores(scores)),
         "repetition": sum(text.repetition for text in texts) / len(texts),
         "likely_incoherent": _share(text.likely_incoherent for text in texts),
+        "steered": _share(text.steered_tokens > 0 for text in texts),
     }
 
 

@@ -77,6 +77,12 @@ def test_base_and_steered_as_python_generates_them(
     kept = values["results"][0]["steered"]
     assert kept["tokens"] == list(steered[0].tokens) and kept["stopped"] == steered[0].stopped
     assert kept["repetition"] == steered[0].repetition
+    for result, text in zip(values["results"], steered, strict=True):
+        kept = (result["steered"]["steered_tokens"], result["steered"]["steered_from"])
+        assert kept == (text.steered_tokens, text.steered_from)
+        assert result["prompt_tokens"] == 1 + len(result["prompt"])
+        assert (result["base"]["steered_tokens"], result["base"]["steered_from"]) == (0, None)
+    assert any(text.steered_tokens for text in steered)
 
 
 def test_picks_steer_with_their_own_strengths(
@@ -123,13 +129,43 @@ def test_bytes_that_are_not_utf_8_are_read_as_question_marks(
     assert shown.status == 0 and "prompt: \u27e8byte FF\u27e9 bad" in shown.out
 
 
-def test_a_text_without_the_feature_is_said_to_be_the_same(
-    sparsteer: Sparsteer, run: Path, busy: list[int]
+EVERYWHERE = ("--threshold=-inf",)
+SAME = "the texts are the same: "
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("per_token", "--strength", 50, *EVERYWHERE),
+            ["tokens steered: 4, the first is number 2"],
+        ),
+        (
+            ("per_input", "--strength", 50, *EVERYWHERE),
+            ["tokens steered: 6, the first is number 0"],
+        ),
+        (("per_token", "--strength", 50, "--threshold", 1000), [f"{SAME}no feature fired"]),
+        (
+            ("per_token", "--strength", 1e-9, *EVERYWHERE),
+            ["tokens steered: 4, the first", f"{SAME}the push is too weak to change a token"],
+        ),
+        (("per_token", "--strength", 0, *EVERYWHERE), [f"{SAME}every strength is 0"]),
+        (("constant", "--strength", 0), [f"{SAME}every strength is 0"]),
+        (("constant", "--strength", 1e-9), [f"{SAME}the push is too weak to change a token"]),
+        (("constant", "--strength", 50), []),
+    ],
+)
+def test_a_person_reads_where_a_text_was_steered_and_why_it_is_the_same(
+    sparsteer: Sparsteer, run: Path, busy: list[int], words: tuple[object, ...], said: list[str]
 ) -> None:
-    words = ["--feature", busy[0], "--tier", "per_token", "--strength", 50, "--prompt", "abc"]
-    same = "the texts are the same: no feature fired, or none changed a token"
-    assert same in sparsteer("generate", run, *words, "--threshold", 1000).out
-    assert same not in sparsteer("generate", run, *words, "--threshold=-inf").out
+    # BOS, three bytes and the two of three new tokens that are read; BOS and "a" never fire.
+    given = ["--feature", busy[0], "--prompt", "abc", "--max-new-tokens", 3, "--tier", *words]
+    done = sparsteer("generate", run, *given)
+    assert done.status == 0
+    lines = [line for line in done.out.splitlines() if SAME in line or "tokens steered" in line]
+    assert len(lines) == len(said)
+    for line, begin in zip(lines, said, strict=True):
+        assert line.startswith(begin)
 
 
 def test_a_terminal_shows_every_token_and_is_cleared(

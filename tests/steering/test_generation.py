@@ -15,15 +15,10 @@ from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
 from sparsteer.steering import generation as generation_module
 from sparsteer.steering.config import Sampling
-from sparsteer.steering.generation import (
-    Continuation,
-    Generation,
-    continuation_text,
-    generate,
-    prompt_tokens,
-)
+from sparsteer.steering.generation import Continuation, Generation, generate
 from sparsteer.steering.intervention import Intervention, SteeredFeature, Tier
 from sparsteer.steering.steering_run import change
+from sparsteer.steering.texts import continuation_text, prompt_tokens
 
 SITE = "blocks.1.hook_resid_post"
 TIERS: list[Tier] = ["constant", "per_input", "per_token"]
@@ -166,6 +161,23 @@ def latents_of_some_texts(
     raise AssertionError("no latents show every case; choose another autoencoder")
 
 
+def assert_steered_where_it_says(
+    model: LanguageModel,
+    sae: SparseAutoencoder,
+    spec: Intervention | None,
+    prompt: Sequence[int],
+    found: Continuation,
+) -> None:
+    """At the length limit the last token is chosen and not read; an end token is neither's."""
+    ids = [*prompt, *found.tokens][: None if found.stopped == "eos" else -1]
+    steered = torch.zeros(len(ids), dtype=torch.bool)
+    if spec is not None:
+        steered = steered_positions(model, sae, spec, ids, len(prompt))
+    places = [int(place) for place in steered.nonzero()[:, 0]]
+    assert found.steered_tokens == len(places)
+    assert found.steered_from == (places[0] if places else None)
+
+
 @pytest.fixture(scope="module")
 def latents(model: LanguageModel, sae: SparseAutoencoder) -> list[int]:
     return latents_of_some_texts(model, sae, PROMPTS, N_TOKENS)
@@ -187,6 +199,8 @@ def test_batched_and_cached_is_one_by_one_and_uncached(
         sampling = Sampling(max_new_tokens=n_tokens, batch_size=batch_size)
         found = generate(model, PROMPTS, sampling, intervention=spec, sae=sae if spec else None)
         assert [list(each.tokens) for each in found] == expected
+        for row, each in zip(rows, found, strict=True):
+            assert_steered_where_it_says(model, sae, spec, row, each)
     sampling = Sampling(max_new_tokens=n_tokens)
     uncached = Generation(
         model, rows, sampling, intervention=spec, sae=sae if spec else None, use_cache=False
@@ -194,6 +208,7 @@ def test_batched_and_cached_is_one_by_one_and_uncached(
     while not uncached.done:
         uncached.step()
     assert uncached.generated == expected
+    assert uncached.results() == found
 
 
 @pytest.mark.parametrize("tier", TIERS)

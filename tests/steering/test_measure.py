@@ -88,10 +88,12 @@ def test_every_condition_continues_the_prompts_from_the_same_draws(
         assert values["repetition"] == pytest.approx(
             statistics.mean(text.repetition for text in texts)
         )
+        assert values["steered"] == statistics.mean(text.steered_tokens > 0 for text in texts)
         for key, expected in by_definition(values, measured["base"]).items():
             assert values[key] == pytest.approx(expected), (name, key)
     assert measured["base"]["intervention"] is None
-    assert measured["base"]["changed"] == 0
+    assert measured["base"]["changed"] == measured["base"]["steered"] == 0
+    assert measured["constant"]["steered"] == 1
     assert measured["constant"]["changed"] > 0
     assert told == [(n, 5, name) for n, name in enumerate(measured)] + [(5, 5, "")]
 

@@ -1,0 +1,60 @@
+"""Prompts to the tokens that a model continues, and what it adds to them back to text."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ..sae.errors import InputError
+from ..sae.language_model import LanguageModel
+from .encoding import only_characters, tokens_of
+
+
+def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> list[int]:
+    """The prompt's token ids after the model's BOS token, or in its chat template.
+
+    Half of a surrogate pair, which is no character, is read as a question mark.
+
+    Raises:
+        InputError: the prompt has no token, or the model has no chat template.
+    """
+    if chat:
+        tokenizer = cast(Any, model.tokenizer)
+        if not tokenizer.chat_template:
+            raise InputError(f"{model.name} has no chat template; leave --chat out")
+        message = [{"role": "user", "content": only_characters(prompt)}]
+        ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+        return list(ids)
+    tokens = [] if model.bos_id is None else [model.bos_id]
+    tokens += tokens_of(model, prompt)
+    if not tokens:
+        raise InputError(f"the prompt {prompt!r} has no token; give at least a word")
+    return tokens
+
+
+def continuation_text(model: LanguageModel, prompt: Sequence[int], generated: Sequence[int]) -> str:
+    """The text that generated tokens add to a prompt's, up to the last whole character.
+
+    Decoding the two together keeps the space between them, which some tokenizers drop at the start
+    of a text.
+    """
+    decode = cast(Any, model.tokenizer).decode
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    before: str = decode(list(prompt), **options)
+    both: str = decode([*prompt, *generated], **options)
+    return both[len(before) :].rstrip("\ufffd")
+
+
+def left_padded(
+    model: LanguageModel, prompts: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    """Tokens and mask with the padding before each prompt, so that all go on in the same column."""
+    width = max(len(prompt) for prompt in prompts)
+    tokens_BT = torch.full((len(prompts), width), model.pad_id or 0)
+    mask_BT = torch.zeros(len(prompts), width, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        tokens_BT[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask_BT[row, width - len(prompt) :] = True
+    return tokens_BT, mask_BT
