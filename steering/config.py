@@ -90,9 +90,14 @@ class GenerateConfig:
             raise InputError("feature is missing; give --feature N or --picks FILE")
         if self.feature and self.picks is not None:
             raise InputError("picks cannot stand beside --feature; give one of them")
+        for number in self.feature:
+            if self.feature.count(number) > 1:
+                raise InputError(f"feature names {number} more than once; give each number once")
         for name in ("strength", "max_activation"):
             if (value := getattr(self, name)) is not None:
                 require_finite(name, value)
+        if self.max_activation is not None and self.max_activation <= 0:
+            raise InputError(f"max_activation is {self.max_activation}, but must be above 0")
         if math.isnan(self.threshold) or self.threshold == math.inf:
             raise InputError(
                 f"threshold is {self.threshold}; give a number, or -inf to fire everywhere"

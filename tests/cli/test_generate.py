@@ -197,6 +197,15 @@ def test_a_terminal_shows_every_token_and_is_cleared(
         (["--feature", "1", "--threshold", "nan"], "--threshold is nan"),
         (["--feature", "1", "--picks", "x"], "--picks cannot stand beside --feature"),
         ([], "--feature is missing; give --feature N or --picks FILE"),
+        (["--feature", "3", "--feature", "3"], "--feature names 3 more than once; give each"),
+        (
+            ["--feature", "1", "--max-activation", "-2"],
+            "--max-activation is -2.0, but must",
+        ),
+        (
+            ["--feature", "1", "--max-activation", "0"],
+            "--max-activation is 0.0, but must be",
+        ),
         (["--feature", "1", "--temperature", "-1"], "--temperature is -1"),
         (["--feature", "1", "--site", "blocks.1.hook_residpost"], "blocks.1.hook_resid_post"),
         (["--feature", "1", "--max-new-tokens", "600"], "exceed the 512 tokens"),
