@@ -5,6 +5,7 @@ import math
 import shlex
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SECONDS_OF_PACE = 30.0
 _WIDTH_OF_A_FILE = 110
 
 READ_FVU = "share of the variance missed: 0 is perfect, 1 as bad as the mean row"
@@ -136,17 +138,22 @@ def duration(seconds: int | float) -> str:
 
 
 class _Pace:
-    """Units for each second since the first update, and the time that is left."""
+    """Units for each second of the last half minute, and the time that is left.
+
+    Of the last half minute, because work that was resumed runs through what was done before.
+    """
 
     def __init__(self) -> None:
-        self._first: tuple[float, int] | None = None
+        self._updates: deque[tuple[float, int]] = deque()
 
     def text(self, done: int, total: int, unit: str) -> str:
         """`unit`/s and the time left; empty before there are two updates to compare."""
         now = time.monotonic()
-        if self._first is None:
-            self._first = now, done
-        passed, units = now - self._first[0], done - self._first[1]
+        self._updates.append((now, done))
+        while len(self._updates) > 2 and self._updates[1][0] <= now - _SECONDS_OF_PACE:
+            self._updates.popleft()
+        since, before = self._updates[0]
+        passed, units = now - since, done - before
         if not passed or units <= 0:
             return ""
         rate = units / passed

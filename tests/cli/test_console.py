@@ -53,6 +53,37 @@ def test_progress_is_a_line_every_few_seconds(
     ]
 
 
+def test_the_pace_is_that_of_the_last_half_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with Terminal().progress("caching", "rows") as update:
+        update(0, 9000, "")
+        now += 1
+        update(6000, 9000, "")  # what an earlier run did
+        for done in range(6010, 6401, 10):
+            now += 1
+            update(done, 9000, "")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "caching: 6,390 of 9,000 rows, 10 rows/s, 4:21 left"
+
+
+def test_slow_units_have_seconds_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with Terminal().progress("generating", "conditions") as update:
+        for done in range(3):
+            update(done, 3, "")
+            now += 12.5
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "generating: 1 of 3 conditions, 12.5 s each, 25.0 s left",
+        "generating: 2 of 3 conditions, 12.5 s each, 12.5 s left",
+    ]
+
+
 def test_progress_on_a_terminal_is_a_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
