@@ -30,7 +30,7 @@ class Parts:
                 raise InputError(f"{folder} is not of a scoring; give another --out or move it")
             write_json(folder / _MANIFEST, identity)
         remove_leftovers(folder)
-        found = read_json(folder / _MANIFEST, "manifest of scored parts")
+        found = self._read(folder / _MANIFEST, "manifest of scored parts")
         for name in identity | found:
             if found.get(name) != identity.get(name):
                 raise InputError(
@@ -42,11 +42,11 @@ class Parts:
         """The scores saved before, in the order of the rows."""
         found: list[RowScore] = []
         while (path := self._path(self._n_parts)).exists():
-            part = read_json(path, "scored part")
+            part = self._read(path, "scored part")
             try:
                 found += [RowScore(*row) for row in part["rows"]]
             except (KeyError, TypeError):
-                raise InputError(f"{path} is damaged; remove {self.folder}") from None
+                raise InputError(f"{path} is damaged; {self._remedy}") from None
             self._n_parts += 1
         return found
 
@@ -58,6 +58,13 @@ class Parts:
     def remove(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder)
+
+    @property
+    def _remedy(self) -> str:
+        return f"remove {self.folder} to score anew"
+
+    def _read(self, path: Path, what: str) -> dict[str, Any]:
+        return read_json(path, what, remedy=self._remedy)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:06}.json"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -231,9 +232,16 @@ def test_a_damaged_or_foreign_parts_folder_is_named(config: ScoreConfig) -> None
 
     with pytest.raises(Killed):
         score(config, report=stop)
-    (folder / "part-000000.json").write_text('{"rows": [[1]]}')
-    with pytest.raises(InputError, match=r"part-000000.json is damaged; remove .*\.parts"):
-        score(config)
+    for name, damage in (
+        ("part-000000.json", '{"rows": [[1]]}'),
+        ("part-000000.json", '{"rows": [[0.5, "o'),
+        ("part-000000.json", "[]"),
+        ("manifest.json", '{"rows": "'),
+    ):
+        (folder / name).write_text(damage)
+        remedy = re.escape(f"; remove {folder} to score anew")
+        with pytest.raises(InputError, match=rf"{name} .*{remedy}$"):
+            score(config)
 
 
 def test_rows_that_are_examples_themselves_are_counted(config: ScoreConfig) -> None:
