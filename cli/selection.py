@@ -47,8 +47,11 @@ def select(config: SelectConfig, terminal: Terminal) -> Report:
     left = values["highest_left"]
     cut = "nothing scored is left" if left is None else f"the highest that is left is {left:.4f}"
     unscored = values["rows"] - values["scored"]
+    short = values["selected"] < values["asked"]
+    asked = f"; the ratio asks for {count(values['asked'])}, but no more have a score"
+    of_all = f"of {count(values['rows'])} rows{asked if short else ''}"
     rows = [
-        ("selected", count(values["selected"]), f"of {count(values['rows'])} rows"),
+        ("selected", count(values["selected"]), of_all),
         ("unscored", count(unscored), "rows without a score are never taken"),
         ("cut", f"{values['lowest_selected']:.4f}", f"the lowest score taken; {cut}"),
     ]

@@ -18,13 +18,15 @@ def select(config: SelectConfig) -> dict[str, Any]:
     null or NaN are never taken, but count among the rows that a ratio is of.
 
     Returns:
-        out, rows, scored, selected, column, lowest_selected, highest_left (scores at the cut; None
-        if nothing is left), and mean_tokens {selected, scored} where the file has the column of
-        tokens that `score` writes beside that of the score, else None.
+        out, rows, scored, asked (rows that the ratio or count stands for), selected (fewer if a
+        ratio asks for more than are scored), column, lowest_selected, highest_left (scores at the
+        cut; None if nothing is left), and mean_tokens {selected, scored} where the file has the
+        column of tokens that `score` writes beside that of the score, else None.
 
     Raises:
         InputError: the file is missing, broken or empty; the column is not there (the columns are
-            listed) or holds something that is no number; or fewer rows are scored than asked for.
+            listed) or holds something that is no finite number; or fewer rows are scored than a
+            count asks for.
     """
     file, out = open_rows(config.file, "FILE"), Path(config.out)
     file.require_same_kind(out)
@@ -52,6 +54,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
         "column": config.column,
         "rows": len(scores),
         "scored": n_scored,
+        "asked": wanted,
         "selected": len(chosen),
         "lowest_selected": min(score for n in chosen if (score := scores[n]) is not None),
         "highest_left": max(left, default=None),
@@ -81,26 +84,38 @@ def _scores(file: RowFile, column: str) -> list[float | None]:
     scores: list[float | None] = []
     for number, row in enumerate(file.rows(fields=(column,)), start=1):
         value: object = row.get(column)
-        if value is None:
+        if value is None or value != value:
             scores.append(None)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            scores.append(None if math.isnan(value) else float(value))
-        else:
+            continue
+        finite = _finite(value)
+        if finite is None:
             raise InputError(
                 f"{file.path}: {column!r} holds {str(value)[:40]!r} in row {number}, which is no "
-                "number; choose a column of scores with --column"
+                "finite number; mend it, or choose a column of scores with --column"
             )
+        scores.append(finite)
     return scores
+
+
+def _finite(value: object) -> float | None:
+    """The number as a float; None for infinity, for what no float can hold, and for no number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _mean_tokens(
     file: RowFile, column: str, scores: Sequence[float | None], chosen: Sequence[int]
 ) -> dict[str, float] | None:
     """Mean length of the chosen rows and of all that could have been; None if any is unknown."""
-    lengths: list[object] = [row.get(column) for row in file.rows(fields=(column,))]
+    lengths = [_finite(row.get(column)) for row in file.rows(fields=(column,))]
     scored = [length for length, score in zip(lengths, scores, strict=True) if score is not None]
-    numbers = [float(length) for length in scored if isinstance(length, int | float)]
+    numbers = [length for length in scored if length is not None]
     if len(numbers) < len(scored):
         return None
-    own = [length for place in chosen if isinstance(length := lengths[place], int | float)]
+    own = [length for place in chosen if (length := lengths[place]) is not None]
     return {"selected": sum(own) / len(own), "scored": sum(numbers) / len(numbers)}

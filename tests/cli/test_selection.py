@@ -50,6 +50,18 @@ def test_score_and_select(sparsteer: Sparsteer, files: dict[str, Path], run_fold
     assert f"next: sparsteer select {scored} --ratio" in again.out
 
 
+def test_a_ratio_of_more_rows_than_are_scored_is_said(
+    sparsteer: Sparsteer, files: dict[str, Path]
+) -> None:
+    files["scored"].write_text('{"s": 0.5}\n{"s": null}\n{"s": 0.25}\n')
+    words = ("select", files["scored"], "--column", "s", "--out", files["best"], "--ratio")
+    said = "selected       2  of 3 rows; the ratio asks for 3, but no more have a score"
+    assert said in sparsteer(*words, 1).out
+    values = sparsteer(*words, 1, "--json").values
+    assert (values["asked"], values["selected"], values["scored"]) == (3, 2, 2)
+    assert "the ratio asks for" not in sparsteer(*words, 0.6).out
+
+
 @pytest.mark.parametrize(
     "words, sentence",
     [

@@ -19,21 +19,24 @@ def scored(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "how, lines",
+    "how, lines, asked",
     [
-        ({"ratio": 0.2}, [3]),
-        ({"ratio": 0.3}, [0, 3]),
-        ({"ratio": 1.0}, [0, 3, 5]),
-        ({"count": 1}, [3]),
-        ({"count": 3}, [0, 3, 5]),
+        ({"ratio": 0.2}, [3], 1),
+        ({"ratio": 0.3}, [0, 3], 2),
+        ({"ratio": 1.0}, [0, 3, 5], 6),
+        ({"count": 1}, [3], 1),
+        ({"count": 3}, [0, 3, 5], 3),
     ],
 )
-def test_select_keeps_rows_and_order(scored: Path, how: dict[str, Any], lines: list[int]) -> None:
+def test_select_keeps_rows_and_order(
+    scored: Path, how: dict[str, Any], lines: list[int], asked: int
+) -> None:
     out = scored.with_name("out.jsonl")
     summary = select(SelectConfig(file=str(scored), out=str(out), column="s", **how))
     before = scored.read_bytes().splitlines()
     assert out.read_bytes().splitlines() == [before[n] for n in lines]
     assert (summary["rows"], summary["scored"], summary["selected"]) == (6, 3, len(lines))
+    assert summary["asked"] == asked
     assert summary["lowest_selected"] == (0.9 if len(lines) == 1 else 0.5)
     assert summary["highest_left"] == (None if len(lines) == 3 else 0.5)
     assert summary["mean_tokens"] == {
@@ -69,7 +72,24 @@ def test_wrong_choices_are_named(scored: Path, change: dict[str, Any], message: 
 def test_a_column_without_numbers_is_named(tmp_path: Path) -> None:
     path, out = tmp_path / "rows.jsonl", str(tmp_path / "out.jsonl")
     path.write_text('{"s": 1, "t": null}\n{"s": "high", "t": null}')
-    with pytest.raises(InputError, match=r"'s' holds 'high' in row 2, which is no number"):
+    with pytest.raises(InputError, match=r"'s' holds 'high' in row 2, which is no finite number"):
         select(SelectConfig(file=str(path), out=out, count=1, column="s"))
     with pytest.raises(InputError, match=r"no row of .* has a score in 't'"):
         select(SelectConfig(file=str(path), out=out, ratio=0.5, column="t"))
+
+
+@pytest.mark.parametrize("score", ["Infinity", "-Infinity", "1e999", "1" + 399 * "0", "true"])
+def test_a_score_that_is_not_finite_is_named(tmp_path: Path, score: str) -> None:
+    path, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    path.write_text(f'{{"s": 1}}\n{{"s": NaN}}\n{{"s": {score}}}')
+    with pytest.raises(InputError, match=r"'s' holds '.{1,40}' in row 3, which is no finite numbe"):
+        select(SelectConfig(file=str(path), out=str(out), count=1, column="s"))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("tokens", ["Infinity", "NaN", "1" + 399 * "0", "null", '"9"'])
+def test_lengths_that_are_unknown_have_no_mean(tmp_path: Path, tokens: str) -> None:
+    path, out = tmp_path / "rows.jsonl", str(tmp_path / "out.jsonl")
+    path.write_text(f'{{"s": 1, "s_tokens": {tokens}}}\n{{"s": 2, "s_tokens": 5}}')
+    summary = select(SelectConfig(file=str(path), out=out, count=1, column="s"))
+    assert summary["mean_tokens"] is None
