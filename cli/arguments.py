@@ -76,7 +76,15 @@ def parse(prog: str, verb: Verb[C], words: Sequence[str]) -> tuple[C, CommonOpti
         verb_form = "is" if len(missing) == 1 else "are"
         raise InputError(f"{names} {verb_form} missing; write {_usage(prog, missing)}")
     values = _typed(options, given)
-    return _built(verb.config, values), _built(CommonOptions, values)
+    return _built(verb.config, values, options), _built(CommonOptions, values, options)
+
+
+def with_flag(message: str, options: dict[str, Option]) -> str:
+    """The message with the field that it begins with written as the user does: `k is 0` as
+    `--k is 0`."""
+    name, space, rest = message.partition(" ")
+    option = options.get(name.replace("_", "-"))
+    return f"{option.shown}{space}{rest}" if option else message
 
 
 def show_help(prog: str, verb: Verb[Any]) -> None:
@@ -234,22 +242,15 @@ def _annotated(option: Option) -> Any:
     return tyro.conf.Positional[annotated] if option.positional else annotated
 
 
-def _built(config: type[C], values: dict[str, Any]) -> C:
+def _built(config: type[C], values: dict[str, Any], options: dict[str, Option]) -> C:
     """The dataclass from the values, nested ones first; its own checks name the flag."""
     arguments: dict[str, Any] = {}
     for name, kind in get_type_hints(config).items():
         if dataclasses.is_dataclass(kind):
-            arguments[name] = _built(cast(type[Any], kind), values)
+            arguments[name] = _built(cast(type[Any], kind), values, options)
         elif name in values:
             arguments[name] = values[name]
     try:
         return config(**arguments)
     except InputError as error:
-        raise InputError(_with_flag(str(error), config)) from None
-
-
-def _with_flag(message: str, config: type[Any]) -> str:
-    """The message of a configuration, the field that it begins with written as its flag."""
-    name, space, rest = message.partition(" ")
-    is_field = any(field.name == name for field in dataclasses.fields(config))
-    return f"--{name.replace('_', '-')}{space}{rest}" if is_field else message
+        raise InputError(with_flag(str(error), options)) from None

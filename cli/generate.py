@@ -27,15 +27,8 @@ def run(config: GenerateConfig, terminal: Terminal) -> Report:
             show(Group(*(part for row in rows for part in _pair(*row))))
 
         values = side_by_side(config, say=terminal.say, watch=watch)
-    intervention = values["intervention"]
-    spec = Intervention.from_dict(intervention)
-    features = " and ".join(
-        f"feature {feature['index']} at {feature['strength'] * feature['sign']:+g}"
-        for feature in intervention["features"]
-    )
-    shown: list[RenderableType] = [
-        f"steered {intervention['tier']}: {features} times its largest activation"
-    ]
+    spec = Intervention.from_dict(values["intervention"])
+    shown: list[RenderableType] = [f"steered {spec.tier}: {spec.pushes}"]
     for result in values["results"]:
         base, steered = result["base"], result["steered"]
         shown += [*_pair(result["prompt"], base["text"], steered["text"]), *_where(spec, result)]

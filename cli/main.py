@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Generator, Mapping, Sequence
 from importlib.metadata import version
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ..sae.errors import InputError
 from ..sae.files import nearest
@@ -22,9 +22,11 @@ from ..steering.demo.config import DemoConfig
 from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from . import cache, demo, doctor, evaluate, features, fetch, generate, pick, selection, train
-from .arguments import Verb, parse, show_help, wants_help
-from .console import Terminal, write_json, write_report
+from .arguments import Verb, parse, show_help, wants_help, with_flag
+from .console import Report, Terminal, write_json, write_report
 from .failures import sentence
+
+C = TypeVar("C")
 
 VERBS: dict[str, Verb[Any]] = {
     "doctor": Verb(config=doctor.DoctorOptions, run=doctor.run),
@@ -100,12 +102,23 @@ def _run(words: Sequence[str]) -> int:
     config, common = parse(prog, verb, rest)
     # A library that prints must not get into what a program reads from standard output.
     with contextlib.redirect_stdout(sys.stderr):
-        report = verb.run(config, Terminal())
+        report = _ran(verb, config)
     if common.json:
         write_json(report.values)
     else:
         write_report(report)
     return report.status
+
+
+def _ran(verb: Verb[C], config: C) -> Report:
+    """Run the verb; a value that only the files show to be wrong is called by its flag too."""
+    try:
+        return verb.run(config, Terminal())
+    except InputError as error:
+        message = str(error)
+        if not message.partition(" ")[2].startswith("is "):
+            raise
+        raise InputError(with_flag(message, verb.options())) from error
 
 
 def find_verb(words: Sequence[str], verbs: Mapping[str, object]) -> tuple[str, Sequence[str]]:

@@ -98,7 +98,5 @@ class GenerateConfig:
                 require_finite(name, value)
         if self.max_activation is not None and self.max_activation <= 0:
             raise InputError(f"max_activation is {self.max_activation}, but must be above 0")
-        if math.isnan(self.threshold) or self.threshold == math.inf:
-            raise InputError(
-                f"threshold is {self.threshold}; give a number, or -inf to fire everywhere"
-            )
+        if self.threshold != -math.inf:
+            require_finite("threshold", self.threshold, "a number, or -inf to fire everywhere")

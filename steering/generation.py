@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -117,6 +117,7 @@ class Generation:
 
         Raises:
             InputError: the intervention is so strong that the model's logits are not numbers.
+            ArithmeticError: they are not numbers though nothing is steered.
         """
         chosen_B = self._choose(self._next_logits())
         for row in range(len(chosen_B)):
@@ -170,8 +171,19 @@ class Generation:
         self._note_steered(n_seen)
         logits_BV = logits_BLV[:, -1].cpu()
         if logits_BV.isnan().any():
-            raise InputError("the model's logits are not numbers any more; lower the strength")
+            self._raise_not_numbers()
         return logits_BV
+
+    def _raise_not_numbers(self) -> NoReturn:
+        if self._steering is None or self._steering.intervention.changes_nothing:
+            raise ArithmeticError(
+                f"the logits of {self._model.name} are not numbers, though nothing is steered; "
+                "load it in float32"
+            )
+        raise InputError(
+            "the model's logits are not numbers any more with "
+            f"{self._steering.intervention.pushes}; lower the strength"
+        )
 
     def _note_steered(self, n_seen: int) -> None:
         """Keep where the pass that read the columns from `n_seen` on was steered."""
@@ -241,8 +253,9 @@ def _require_room(
     longest = max(len(prompt) for prompt in prompts)
     if longest + sampling.max_new_tokens > model.max_context:
         raise InputError(
-            f"a prompt of {longest} tokens and max_new_tokens {sampling.max_new_tokens} exceed the "
-            f"{model.max_context} tokens that {model.name} can hold; shorten one of them"
+            f"max_new_tokens is {sampling.max_new_tokens}, which with a prompt of {longest} tokens "
+            f"exceeds the {model.max_context} that {model.name} can hold; lower it or shorten the "
+            "prompt"
         )
 
 

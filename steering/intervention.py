@@ -91,6 +91,8 @@ class Intervention:
     def __post_init__(self) -> None:
         if not isinstance(cast(object, self.site), str) or not self.site.strip():
             raise InputError(f"site is {self.site!r}; give a site's name")
+        if not isinstance(cast(object, self.features), list | tuple):
+            raise InputError(f"features is {self.features!r}; give a tuple of features")
         features = tuple(
             feature
             if isinstance(cast(object, feature), SteeredFeature)
@@ -109,15 +111,25 @@ class Intervention:
             near = nearest(str(cast(object, self.tier)), TIERS)
             hint = f"did you mean {near[0]}?" if near else f"the tiers are {', '.join(TIERS)}."
             raise InputError(f"tier is {self.tier!r}; {hint}")
-        if not _is_number(self.threshold) or not self.threshold < math.inf:
-            raise InputError(
-                f"threshold is {self.threshold!r}; give a number, or minus infinity for always"
-            )
+        if self.threshold != -math.inf:
+            require_finite("threshold", self.threshold, "a number, or minus infinity for always")
 
     @property
     def changes_nothing(self) -> bool:
         """Whether every strength is 0."""
         return all(feature.strength == 0 for feature in self.features)
+
+    @property
+    def pushes(self) -> str:
+        """In words, which features are pushed and how far, in multiples of their activations."""
+        parts = [
+            f"feature {feature.index} at {feature.sign * feature.strength:+g}"
+            for feature in self.features
+        ]
+        unit = " times its largest activation"
+        if len(parts) > 1:
+            unit = ", each times its own largest activation"
+        return " and ".join(parts) + unit
 
     def to_dict(self) -> dict[str, Any]:
         """The specification as plain values that JSON can hold; `from_dict` reads it."""
@@ -198,14 +210,14 @@ class Intervention:
         return SteeringRun(self, model, sae, prompt_columns=prompt_columns)
 
 
-def require_finite(name: str, value: object) -> None:
-    """Raise an InputError that names the value unless it is a finite number."""
-    if not _is_number(value) or not math.isfinite(cast(float, value)):
-        raise InputError(f"{name} is {value!r}; give a finite number")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def require_finite(name: str, value: object, needed: str = "a finite number") -> None:
+    """Raise an InputError that names the value unless it is a finite number that a float holds."""
+    try:
+        finite = isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        raise InputError(f"{name} is a number of hundreds of digits; give {needed}") from None
+    if not finite or isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; give {needed}")
 
 
 def _feature_from_dict(values: object, where: str) -> SteeredFeature:

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from ...sae.config import require_in_range, require_positive_integer
 from ...sae.errors import InputError
+from ..intervention import require_finite
 
 Ranking = Literal["auroc_mean", "auroc_max", "difference"]
 
@@ -179,6 +180,8 @@ class PickConfig:
         for name in ("label", "note"):
             if (text := getattr(self, name)) is not None:
                 require_text(name, text)
+        if self.strength is not None:
+            require_finite("strength", self.strength)
 
 
 def require_text(name: str, value: object) -> None:

@@ -1,7 +1,6 @@
 """Picks: the features that a person chose, with label, note and strength, in a JSON file."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +8,7 @@ from typing import Any, cast
 from ...sae.config import build_dataclass
 from ...sae.errors import InputError
 from ...sae.files import read_json, write_json
+from ..intervention import require_finite
 from .config import PickConfig, require_text
 
 FILE = "picks.json"
@@ -40,13 +40,7 @@ class Pick:
             )
         for name in ("label", "note"):
             require_text(name, getattr(self, name))
-        strength = cast(object, self.strength)
-        if (
-            isinstance(strength, bool)
-            or not isinstance(strength, int | float)
-            or not math.isfinite(strength)
-        ):
-            raise InputError(f"strength is {strength!r}, but must be a finite number")
+        require_finite("strength", self.strength)
 
 
 @dataclass(frozen=True)

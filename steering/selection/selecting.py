@@ -42,7 +42,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
     if wanted is None:
         wanted = rows_of_ratio(config.ratio or 0, len(scores))
     elif wanted > n_scored:
-        raise InputError(f"count is {wanted}, but only {n_scored} rows have a score; lower --count")
+        raise InputError(f"count is {wanted}, but only {n_scored} rows have a score; lower it")
     chosen = best(scores, wanted)
     file.write(out, chosen=chosen)
     taken = set(chosen)

@@ -136,7 +136,7 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
         (("pick", "RUN", "add"), "needs the number of a feature"),
         (("pick", "RUN", "add", 48), "no feature 48; this autoencoder has features 0 to 47"),
         (("pick", "RUN", "drop", 1), "ACTION is 'drop'"),
-        (("pick", "RUN", "add", 1, "--strength", "nan"), "strength is nan"),
+        (("pick", "RUN", "add", 1, "--strength", "nan"), "--strength is nan"),
         (
             ("pick", "RUN", "add", 1, "--label", "\udcff"),
             r"--label is '\udcff', which is not UTF-8",

@@ -108,7 +108,8 @@ def test_a_person_reads_both_sides_and_a_warning(
     assert done.status == 0
     assert "prompt: abc\u27e8U+001B\u27e9[2J def" in done.out
     assert "base" in done.out and "steered" in done.out
-    assert f"steered constant: feature {busy[0]} at +400" in done.out
+    said = f"steered constant: feature {busy[0]} at +400 times its largest activation"
+    assert said in done.out
     assert "likely incoherent" in done.out
     assert "\x1b" not in done.out + done.err
 
@@ -208,7 +209,10 @@ def test_a_terminal_shows_every_token_and_is_cleared(
         ),
         (["--feature", "1", "--temperature", "-1"], "--temperature is -1"),
         (["--feature", "1", "--site", "blocks.1.hook_residpost"], "blocks.1.hook_resid_post"),
-        (["--feature", "1", "--max-new-tokens", "600"], "exceed the 512 tokens"),
+        (
+            ["--feature", "1", "--max-new-tokens", "600"],
+            "--max-new-tokens is 600, which with a prompt of 4 tokens exceeds the 512",
+        ),
         (["--feature", "1", "--chat"], "no chat template"),
         (["--feature", "1", "--prompts", "none.txt"], "there is no file none.txt"),
         (["--picks", "none.json"], "there are no picks at none.json"),

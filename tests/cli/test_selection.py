@@ -67,6 +67,7 @@ def test_a_ratio_of_more_rows_than_are_scored_is_said(
     [
         ("select {scored} --out {best} --ratio 2", "--ratio is 2.0, but must lie above 0"),
         ("select {scored} --out {best}", "give one of them"),
+        ("select {scored} --out {best} --count 1000", "--count is 1000, but only 1 rows have a"),
         ("select {scored} --out {best} --ratio 1 --count 1", "give one of them"),
         ("select {pool} --out {best} --ratio 1", "no column 'sparsteer_score'; its columns are "),
         ("select {pool} --out {best} --ratio 1 --column idd", "columns are id, instruction, outp"),
@@ -86,6 +87,15 @@ def test_wrong_input_is_one_sentence(
     done = sparsteer(*words.format(**files).split())
     assert done.status == 2
     assert sentence.format(**files) in done.error
+
+
+def test_a_limit_beyond_the_models_context_names_its_flag(
+    sparsteer: Sparsteer, files: dict[str, Path], run_folder: Path
+) -> None:
+    words = ("--target", files["target"], "--run", run_folder, "--out", files["scored"])
+    done = sparsteer("score", files["pool"], *words, "--max-length", 99_999)
+    assert done.status == 2
+    assert done.error.startswith("--max-length is 99999; it must lie between 1 and the 511 tokens")
 
 
 def test_a_target_within_the_rows_is_said(

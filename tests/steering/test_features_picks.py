@@ -77,6 +77,10 @@ def content(**changes: Any) -> dict[str, Any]:
         (content(picks=[{"feature": 1, "strength": "big"}]), "strength is 'big'"),
         (content(picks=[{"feature": 1, "label": 5}]), "label is 5"),
         (
+            content(picks=[{"feature": 1, "strength": 10**400}]),
+            "pick 1: strength is a number of hun",
+        ),
+        (
             content(picks=[{"feature": 1, "note": "\ud800"}]),
             r"pick 1: note is '\\ud800', which is no",
         ),

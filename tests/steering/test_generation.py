@@ -378,7 +378,7 @@ def test_prompts_begin_with_bos_or_follow_the_chat_template(
 
 
 def test_wrong_input_is_a_sentence(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"510 tokens and max_new_tokens 3 exceed the 512"):
+    with pytest.raises(InputError, match=r"max_new_tokens is 3, .* of 510 tokens exceeds the 512 "):
         Generation(model, [[1], [1] + [9] * 509], Sampling(max_new_tokens=3))
     Generation(model, [[1] + [9] * 508], Sampling(max_new_tokens=3))
     with pytest.raises(InputError, match="no token"):
@@ -392,8 +392,21 @@ def test_a_strength_beyond_numbers_is_a_sentence(
     model: LanguageModel, sae: SparseAutoencoder
 ) -> None:
     spec = spec_for([4], "constant", strength=1e308)
-    with pytest.raises(InputError, match="lower the strength"):
+    said = r"feature 4 at \+1e\+308 times its largest activation; lower the strength"
+    with pytest.raises(InputError, match=said):
         generate(model, ["Hi"], Sampling(max_new_tokens=3), intervention=spec, sae=sae)
+
+
+def test_a_model_without_numbers_is_not_blamed_on_the_strength(
+    tiny_model_folder: Path, sae: SparseAutoencoder
+) -> None:
+    broken = LanguageModel.load(str(tiny_model_folder), dtype="float64")
+    bridge: Any = broken.bridge
+    bridge.blocks[2].mlp.out.original_component.weight.data[3, 1] = float("nan")
+    still = spec_for([4], "constant", strength=0.0)
+    for spec in (None, still):
+        with pytest.raises(ArithmeticError, match="though nothing is steered; load it in float32"):
+            generate(broken, ["Hi"], Sampling(), intervention=spec, sae=sae if spec else None)
 
 
 def test_a_model_that_ignores_its_cache_is_found(

@@ -148,6 +148,11 @@ FEATURE: dict[str, Any] = {"index": 4, "strength": 2.0, "sign": -1, "max_activat
         ({"features": [{**FEATURE, "strength": math.inf}]}, "feature 4: strength is inf"),
         ({"features": [{**FEATURE, "strength": math.nan}]}, "feature 4: strength is nan"),
         ({"features": [{**FEATURE, "strength": "2"}]}, "feature 4: strength is '2'"),
+        ({"features": [{**FEATURE, "strength": 10**400}]}, "strength is a number of hundreds of"),
+        ({"features": [{**FEATURE, "strength": -(10**5000)}]}, "strength is a number of hundreds"),
+        ({"features": [{**FEATURE, "strength": True}]}, "feature 4: strength is True"),
+        ({"threshold": -(10**400)}, "threshold is a number of hundreds of digits; give a number, "),
+        ({"threshold": True}, "threshold is True"),
         ({"features": [{**FEATURE, "sign": 0}]}, "feature 4: sign is 0; give 1 or -1"),
         ({"features": [{**FEATURE, "max_activation": 0.0}]}, "it never fired"),
         ({"features": [{**FEATURE, "max_activation": math.nan}]}, "max_activation is nan"),
@@ -161,6 +166,23 @@ def test_wrong_specifications_are_input_errors(values: dict[str, Any], message: 
     whole = {"site": SITE, "features": [FEATURE], "tier": "constant", "threshold": 0.0}
     with pytest.raises(InputError, match=message):
         Intervention.from_dict({**whole, **values})
+
+
+@pytest.mark.parametrize(
+    "features", [5, "5", {4: 1.0}, SteeredFeature(index=4, max_activation=1.0)]
+)
+@pytest.mark.usefixtures("without_type_checks")
+def test_features_that_are_no_list_are_an_input_error(features: Any):
+    with pytest.raises(InputError, match=r"features is .*; give a tuple of features"):
+        Intervention(site=SITE, features=features)
+
+
+def test_features_and_pushes_are_put_in_words():
+    one, both = intervention(5), intervention(5, 8)
+    assert one.pushes == "feature 5 at +1.5 times its largest activation"
+    assert both.pushes == (
+        "feature 5 at +1.5 and feature 8 at -1.5, each times its own largest activation"
+    )
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "3"])

@@ -55,7 +55,7 @@ def test_select_keeps_rows_and_order(
         ({"count": 0}, "count is 0"),
         ({}, "give one of them"),
         ({"count": 1, "ratio": 0.5}, "give one of them"),
-        ({"count": 4}, "only 3 rows have a score; lower --count"),
+        ({"count": 4}, "count is 4, but only 3 rows have a score; lower it"),
         ({"count": 1, "column": "score"}, "no column 'score'; its columns are s, s_tokens, n"),
         ({"count": 1, "column": "text"}, "no column 'text'"),
         ({"count": 1, "out": "out.parquet"}, "another format"),
