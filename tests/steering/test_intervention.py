@@ -20,7 +20,7 @@ from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
 from sparsteer.steering.controls import random_features
 from sparsteer.steering.gate import Gate
-from sparsteer.steering.intervention import Intervention, SteeredFeature, Tier
+from sparsteer.steering.intervention import TIERS, Intervention, SteeredFeature, Tier
 from sparsteer.steering.steering_run import change
 
 SITE = "blocks.1.hook_resid_post"
@@ -217,33 +217,58 @@ def test_the_change_is_in_raw_units(sae: SparseAutoencoder):
 
 # The tiers
 
+seeds = st.integers(0, 2**32 - 1)
+any_tier = st.sampled_from(TIERS)
+a_push = st.builds(
+    SteeredFeature,
+    index=st.integers(0, 69),
+    strength=st.floats(0.3, 4),
+    sign=st.sampled_from([1, -1]),
+    max_activation=st.floats(0.5, 4),
+)
+pushes = st.lists(a_push, min_size=1, max_size=3, unique_by=lambda push: push.index).map(tuple)
 
+
+@pytest.fixture(scope="module")
+def a_model_to_change(tiny_model_folder: Path) -> LanguageModel:
+    return LanguageModel.load(str(tiny_model_folder), dtype="float64")
+
+
+@settings(max_examples=12)
+@given(seed=seeds, pushed=pushes)
 def test_constant_equals_adding_to_the_bias_of_the_site(
-    tiny_model_folder: Path, sae: SparseAutoencoder
+    a_model_to_change: LanguageModel,
+    sae: SparseAutoencoder,
+    seed: int,
+    pushed: tuple[SteeredFeature, ...],
 ):
-    own = LanguageModel.load(str(tiny_model_folder), dtype="float64")
-    spec = intervention(5, 8, 60)
-    tokens, mask = batch()
+    own = a_model_to_change
+    spec = Intervention(site=SITE, features=pushed)
+    tokens, mask = batch(seed)
+    base = own.logits(tokens, mask)[mask]
     with spec.apply(own, sae):
-        steered = own.logits(tokens, mask)
+        steered = own.logits(tokens, mask)[mask]
     bridge: Any = own.bridge
     linear = bridge.blocks[1].mlp.out.original_component
     linear.bias = torch.nn.Parameter(change(spec, sae))
-    assert torch.allclose(steered[mask], own.logits(tokens, mask)[mask], atol=1e-10)
-    linear.bias = None
-    assert not torch.allclose(steered[mask], own.logits(tokens, mask)[mask], atol=1e-3)
+    try:
+        assert torch.allclose(steered, own.logits(tokens, mask)[mask], atol=1e-10)
+    finally:
+        linear.bias = None
+    assert not torch.allclose(steered, base, atol=1e-3)
 
 
+@settings(max_examples=12)
+@given(seed=seeds, pushed=pushes)
 def test_per_token_below_every_threshold_is_constant_off_the_sinks(
-    model: LanguageModel, sae: SparseAutoencoder
+    model: LanguageModel, sae: SparseAutoencoder, seed: int, pushed: tuple[SteeredFeature, ...]
 ):
-    spec = intervention(5, 8)
-    tokens, mask = batch()
+    always = Intervention(site=SITE, features=pushed, tier="per_token", threshold=-math.inf)
+    tokens, mask = batch(seed)
     base = model.site(SITE).read(tokens, mask)
-    always = dataclasses.replace(spec, tier="per_token", threshold=-math.inf)
     moved = read_steered(always, model, sae, tokens, mask) - base
     ordinary = ~model.left_out(tokens, mask)
-    assert torch.equal(moved[ordinary], (base + change(spec, sae) - base)[ordinary])
+    assert torch.equal(moved[ordinary], (base + change(always, sae) - base)[ordinary])
     assert not moved[~ordinary].any()
 
 
@@ -279,21 +304,31 @@ def test_per_token_steers_the_positions_that_fire(
 def test_per_input_steers_whole_texts_with_the_feature_and_no_others(
     model: LanguageModel, sae: SparseAutoencoder
 ):
-    tokens, mask = batch(side="left")
-    acts = dense_activations(model, sae, tokens, mask)
-    ordinary = ~model.left_out(tokens, mask)
-    latent = a_selective_latent(acts, ordinary)
-    spec = intervention(latent, tier="per_input")
-    fires = ((acts[..., latent] > 0) & ordinary).any(1)
-    assert fires.any() and not fires.all()
-    base, steered = model.logits(tokens, mask), None
-    with spec.apply(model, sae):
-        steered = model.logits(tokens, mask)
-    with dataclasses.replace(spec, tier="constant").apply(model, sae):
-        constant = model.logits(tokens, mask)
-    for row in range(len(LENGTHS)):
-        expected = constant if fires[row] else base
-        assert torch.equal(steered[row][mask[row]], expected[row][mask[row]])
+    seen: set[bool] = set()
+
+    @settings(max_examples=20)
+    @given(seed=seeds, pushed=pushes, threshold=st.floats(0, 0.4))
+    def holds(seed: int, pushed: tuple[SteeredFeature, ...], threshold: float):
+        tokens, mask = batch(seed, side="left")
+        acts = dense_activations(model, sae, tokens, mask)
+        ordinary = ~model.left_out(tokens, mask)
+        spec = Intervention(site=SITE, features=pushed, tier="per_input", threshold=threshold)
+        fires = torch.zeros(len(LENGTHS), dtype=torch.bool)
+        for feature in pushed:
+            above = acts[..., feature.index] > threshold * feature.max_activation
+            fires |= (above & ordinary).any(1)
+        base = model.logits(tokens, mask)
+        with spec.apply(model, sae):
+            steered = model.logits(tokens, mask)
+        with dataclasses.replace(spec, tier="constant").apply(model, sae):
+            constant = model.logits(tokens, mask)
+        for row in range(len(LENGTHS)):
+            expected = constant if fires[row] else base
+            assert torch.equal(steered[row][mask[row]], expected[row][mask[row]])
+            seen.add(bool(fires[row]))
+
+    holds()
+    assert seen == {True, False}
 
 
 def test_an_activation_at_a_sink_switches_nothing_on(model: LanguageModel, sae: SparseAutoencoder):
@@ -373,15 +408,34 @@ def test_a_cache_from_outside_is_refused(model: LanguageModel, sae: SparseAutoen
 
 
 def test_nested_interventions_equal_their_sum(model: LanguageModel, sae: SparseAutoencoder):
-    tokens, mask = batch()
-    one, two, both = intervention(5), intervention(8), intervention(5, 8)
-    two = dataclasses.replace(two, features=both.features[1:])
-    with both.apply(model, sae):
-        at_once = model.logits(tokens, mask)
-    for outer, inner in ((one, two), (two, one)):
-        with outer.apply(model, sae), inner.apply(model, sae):
-            nested = model.logits(tokens, mask)
-        assert torch.allclose(nested[mask], at_once[mask], atol=1e-10)
+    """Of any two tiers: each steers where it would alone, and the changes add up."""
+    steering: set[Tier] = set()
+
+    @settings(max_examples=20)
+    @given(seed=seeds, pushed=st.tuples(pushes, pushes), tiers=st.tuples(any_tier, any_tier))
+    def holds(
+        seed: int,
+        pushed: tuple[tuple[SteeredFeature, ...], tuple[SteeredFeature, ...]],
+        tiers: tuple[Tier, Tier],
+    ):
+        tokens, mask = batch(seed)
+        site = model.site(SITE)
+        base = site.read(tokens, mask)
+        one, two = (
+            Intervention(site=SITE, features=features, tier=tier)
+            for features, tier in zip(pushed, tiers, strict=True)
+        )
+        moved = [read_steered(each, model, sae, tokens, mask) - base for each in (one, two)]
+        steering.update(tier for tier, own in zip(tiers, moved, strict=True) if own[mask].any())
+        with site.write(lambda h_BLD: h_BLD + moved[0] + moved[1]):
+            expected = model.logits(tokens, mask)
+        for outer, inner in ((one, two), (two, one)):
+            with outer.apply(model, sae), inner.apply(model, sae):
+                nested = model.logits(tokens, mask)
+            assert torch.allclose(nested[mask], expected[mask], atol=1e-9)
+
+    holds()
+    assert steering == set(TIERS)
 
 
 def test_every_gate_of_nested_interventions_reads_the_residual_before_any(
