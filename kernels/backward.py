@@ -30,12 +30,14 @@ from .dispatch import (
     tl,
     uses_triton,
 )
+from .product import Affine, add_product_, onednn_is_faster
 from .tiles import tile
 
 # On a CPU the sparse products touch M rows of D floats where dense ones do F columns of fused
 # multiply-adds; dense wins where fewer than this many latents stand for each slot: between 4 and
-# 6.5, depending on the width, by benchmarks/bench_sparse_products.py.
+# 6.5, depending on the width, by benchmarks/bench_sparse_products.py; 7 where oneDNN is faster.
 _DENSE_BELOW_LATENTS_PER_SLOT = 5
+_DENSE_BELOW_LATENTS_PER_SLOT_IN_ONEDNN = 7
 # On a GPU gathers are bound by memory and dense products by tensor cores; computed from an H100's
 # 800 TFLOP/s and 3 TB/s, with the rows in its L2 cache, not measured.
 _DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU = 145
@@ -290,8 +292,11 @@ def _launch_gathered_dots(
 
 def prefers_dense(n_latents: int, n_slots: int, on_gpu: bool = False) -> bool:
     """Whether dense products in blocks of rows beat sparse ones at this width and slot count."""
-    ratio = _DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU if on_gpu else _DENSE_BELOW_LATENTS_PER_SLOT
-    return n_latents < ratio * n_slots
+    if on_gpu:
+        return n_latents < _DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU * n_slots
+    if onednn_is_faster():
+        return n_latents < _DENSE_BELOW_LATENTS_PER_SLOT_IN_ONEDNN * n_slots
+    return n_latents < _DENSE_BELOW_LATENTS_PER_SLOT * n_slots
 
 
 def row_blocks(n_rows: int, at_least: int = 0, size: int | None = None) -> Iterator[slice]:
@@ -323,8 +328,9 @@ def weight_gradient(
     if prefers_dense(n_latents, indices.shape[-1], on_gpu):
         out_FD = rows.new_zeros(n_latents, rows.shape[-1])
         for block in row_blocks(len(rows)):
-            dense_BF = dense_block(indices[block], coefficients[block], n_latents)
-            out_FD.addmm_(dense_BF.T, rows[block])
+            dense_Fb = rows.new_zeros(n_latents, len(rows[block]))
+            dense_Fb.scatter_add_(0, indices[block].T, coefficients[block].T)
+            add_product_(out_FD, dense_Fb, rows[block])
         return out_FD
     if on_gpu:
         return _launch_segment_sums(indices, coefficients, rows, n_latents)[0]
@@ -398,8 +404,10 @@ def gathered_dots(
     n_rows, n_slots = indices.shape
     on_gpu = uses_triton(rows)
     if prefers_dense(len(weights), n_slots, on_gpu):
+        product = Affine(weights, None, n_rows)
         blocks = [
-            (rows[block] @ weights.T).gather(-1, indices[block]) for block in row_blocks(n_rows)
+            product(rows[block]).gather(-1, indices[block])
+            for block in row_blocks(n_rows, size=product.rows_at_once)
         ]
         return torch.cat(blocks) if blocks else rows.new_zeros(n_rows, n_slots)
     if on_gpu:

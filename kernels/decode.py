@@ -25,6 +25,7 @@ from .dispatch import (
     tl,
     uses_triton,
 )
+from .product import Affine
 from .tiles import tile
 
 _WIDEST_IN_REGISTERS = 4096  # columns of a row that one program of decode_mse holds
@@ -248,9 +249,9 @@ def weighted_rows(
     on_gpu = uses_triton(weights)
     if prefers_dense(len(weights), indices.shape[-1], on_gpu):
         out_BD = values.new_empty(len(values), weights.shape[-1])
-        for block in row_blocks(len(values)):
-            dense_BF = dense_block(indices[block], values[block], len(weights))
-            torch.mm(dense_BF, weights, out=out_BD[block])
+        product = Affine(weights.T, None, len(values))
+        for block in row_blocks(len(values), size=product.rows_at_once):
+            out_BD[block] = product(dense_block(indices[block], values[block], len(weights)))
         return out_BD
     if on_gpu:
         return _launch_decode(indices, values, weights)

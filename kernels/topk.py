@@ -229,19 +229,27 @@ def topk_select(pre: Float[Tensor, "B F"], k: int) -> Codes:
     with torch.no_grad():
         if uses_triton(pre):
             return _launch_topk(pre.detach(), k)
-        values_BK, indices_BK = largest(pre, min(k + 1, n_latents))
+        values_BK, indices_BK = largest(pre, min(k + 1, n_latents), in_order=False)
         if k < n_latents:
-            tied_B = (values_BK[:, k] == values_BK[:, k - 1]) & (values_BK[:, k] > 0)
-            values_BK, indices_BK = values_BK[:, :k], indices_BK[:, :k]
+            least_B2, at_B2 = values_BK.topk(2, dim=-1, largest=False)
+            tied_B = (least_B2[:, 0] == least_B2[:, 1]) & (least_B2[:, 0] > 0)
+            values_BK, indices_BK = _without(values_BK, at_B2), _without(indices_BK, at_B2)
             if tied_B.any():
                 indices_BK[tied_B] = stable_top_indices(pre[tied_B], k)
+                values_BK[tied_B] = pre[tied_B].gather(-1, indices_BK[tied_B])
         return unused_slots_zeroed(indices_BK, values_BK)
 
 
+def _without(slots_BN: Tensor, at_B2: Tensor) -> Tensor:
+    """[B, N - 1] slots without the one that at_B2 names first: the last takes its place."""
+    return slots_BN.scatter(-1, at_B2[:, :1], slots_BN[:, -1:])[:, :-1]
+
+
 def largest(
-    scores: Float[Tensor, "B F"], n: int
+    scores: Float[Tensor, "B F"], n: int, in_order: bool = True
 ) -> tuple[Float[Tensor, "B n"], Int[Tensor, "B n"]]:
-    """`topk`: the n largest entries of each row, descending, and where; of equal ones any.
+    """`topk`: the n largest entries of each row, descending if in order, and where; of equal ones
+    any.
 
     Each of them is in one of the n groups of columns with the largest maxima, or equals an entry
     there: if a group is left out, each of n others has an entry at least as large as all of its.
@@ -251,13 +259,13 @@ def largest(
         if F % columns == 0 and n <= share * F:
             break
     else:
-        return scores.topk(n, dim=-1)
+        return scores.topk(n, dim=-1, sorted=in_order)
     n_groups = F // columns  # group g is columns g, g + n_groups, ...: its maximum vectorises
     maxima_BG = scores.reshape(-1, columns, n_groups).amax(1)
     groups_Bn = maxima_BG.topk(n, dim=-1, sorted=False).indices
     firsts = torch.arange(0, F, n_groups, device=scores.device)
     candidates = (groups_Bn[:, :, None] + firsts).flatten(1)
-    values_Bn, places_Bn = scores.gather(-1, candidates).topk(n, dim=-1)
+    values_Bn, places_Bn = scores.gather(-1, candidates).topk(n, dim=-1, sorted=in_order)
     return values_Bn, candidates.gather(-1, places_Bn)
 
 
