@@ -17,9 +17,7 @@ def reconstruction_loss(x: Float[Tensor, "B D"], x_hat: Float[Tensor, "B D"]) ->
     return torch.nn.functional.mse_loss(x_hat, x)
 
 
-def afa_loss(
-    codes: Codes, x: Float[Tensor, "B D"], target_scale: float = 1.0
-) -> Float[Tensor, ""]:
+def afa_loss(codes: Codes, x: Float[Tensor, "B D"], target_scale: float = 1.0) -> Float[Tensor, ""]:
     """Mean over rows of (||codes|| - target_scale * ||x||)^2: codes are pulled to match norms.
 
     With a scale of 1 as published with top-AFA (arXiv 2503.24277), where selection matches

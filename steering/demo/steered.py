@@ -80,7 +80,8 @@ def steering(known: Known) -> Html:
         "above ½",
         "change ± error",
         "repeats",
-        "texts changed",
+        "texts pushed",
+        "changed",
     ]
     bars = [(_short(name), c["mean"], _kind(name)) for name, c in conditions.items()]
     figure = tag(
@@ -122,6 +123,7 @@ def _row(name: str, found: dict[str, Any]) -> list[Html]:
         join(percent(found["share"])),
         join(change),
         join(percent(found["repetition"])),
+        join("" if name == BASE else percent(found["steered"])),
         join("" if name == BASE else percent(found["changed"])),
     ]
 

@@ -127,6 +127,7 @@ def measured_toxicity(rng: random.Random) -> dict[str, Any]:
                 "change": rng.uniform(-0.2, 0.1),
                 "change_standard_error": rng.uniform(0.01, 0.05),
                 "repetition": rng.uniform(0.0, 0.1),
+                "steered": rng.uniform(0.5, 1.0),
                 "changed": rng.uniform(0.5, 1.0),
                 "continuations": [f"{name} one", f"{name} two"],
             }
@@ -326,7 +327,9 @@ def test_the_report_shows_features_toxicity_and_selection() -> None:
         assert shown in page.text, name
         if name != "base":
             change, error = measured["change"], measured["change_standard_error"]
-            assert f"{shown} {change:+.3f} ± {error:.3f}" in page.text, name
+            shares = [measured[of] for of in ("repetition", "steered", "changed")]
+            rest = " ".join(f"{100 * share:.1f}%" for share in shares)
+            assert f"{shown} {change:+.3f} ± {error:.3f} {rest}" in page.text, name
     for name, group in stages["selection"].result["groups"].items():
         shares = [
             f"{100 * group[f'precision_of_{of}']:.1f}%"
