@@ -50,7 +50,7 @@ def test_held_out_figures_stay_in_sight(sparsteer: Sparsteer, cache: Path, tmp_p
     [
         ([], f"holds the sites {' and '.join(SITES)}"),
         (["--site", "blocks.1.hook_resid_pst"], SITES[1]),
-        (["--site", SITES[0], "--batch-size", "5000", "--tokens", "9000"], "batch_size is 5,000"),
+        (["--site", SITES[0], "--batch-size", "5000", "--tokens", "9000"], "--batch-size is 5,000"),
         (["--site", SITES[0], "--n-latents", "3"], "there are only 3 latents"),
         (["--site", SITES[0], "--activation", "top_afa"], "--k is 4, but top_afa"),
         (["--site", SITES[0], "--tokens", "40"], "less than one batch of 50"),
