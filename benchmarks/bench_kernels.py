@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -29,10 +30,11 @@ from torch import Tensor
 from sparsteer.kernels import dispatch, reference
 from sparsteer.kernels.backward import autoencoder_gradients
 from sparsteer.kernels.decode import decode, decode_mse
-from sparsteer.kernels.encode import encode_topk
+from sparsteer.kernels.encode import encode_topk, pre_activation_blocks
 from sparsteer.kernels.norms import row_norms
 from sparsteer.kernels.optimizer import adam_step_, normalize_rows_
 from sparsteer.kernels.product import Affine
+from sparsteer.kernels.screening import screened_topk, screening_pays
 from sparsteer.kernels.top_afa import top_afa_select
 from sparsteer.kernels.topk import topk_select
 from sparsteer.sae import SparseAutoencoder, TopKConfig
@@ -81,7 +83,8 @@ def operators(B: int, D: int, F: int, k: int, device: str, dtype: torch.dtype) -
     return {
         "encode_topk": Case(
             lambda: encode_topk(x, b_dec, W_enc, b_enc, k),
-            {"eager": lambda: torch.nn.functional.linear(x - b_dec, W_enc, b_enc).topk(k)},
+            {"eager": lambda: torch.nn.functional.linear(x - b_dec, W_enc, b_enc).topk(k)}
+            | unscreened(x, b_dec, W_enc, b_enc, k),
             "product",
         ),
         "topk_select": Case(
@@ -114,6 +117,26 @@ def parameters(B: int, D: int, F: int, device: str, dtype: torch.dtype) -> tuple
         return torch.randn(*shape, generator=generator).to(device, dtype)
 
     return random(B, D), random(F, D), normalize_rows_(random(F, D)), random(F) / 99, random(D) / 99
+
+
+def unscreened(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> dict[str, Call]:
+    """The same codes by the product in float32, where `encode_topk` ranks in bfloat16."""
+    if not screening_pays(x, len(W_enc), k):
+        return {}
+    blocks = partial(pre_activation_blocks, x, b_dec, W_enc, b_enc)
+    return {"float32 product": lambda: [topk_select(pre, k) for pre, _ in blocks()]}
+
+
+def proven(B: int, D: int, F: int, k: int) -> list[str]:
+    """A note on the share of planted rows that screening proves, where it runs."""
+    torch.default_generator.manual_seed(0)
+    x = planted_rows(B, D)
+    if not screening_pays(x, F, k):
+        return []
+    sae = SparseAutoencoder(TopKConfig(D, F, k))
+    initialize_from_rows(sae, x)
+    certain = screened_topk(x * sae.input_scale - sae.b_dec, sae.W_enc, sae.b_enc, k).certain
+    return [f"Screening in bfloat16 proves {certain.float().mean():.2%} of planted rows."]
 
 
 def sparsify_decode(codes: Any, W_dec: Tensor) -> dict[str, Call]:
@@ -314,6 +337,7 @@ def main() -> None:
     B, D, F = sizes
     notes = quality(max(1, B // 8), D, F, options.k, options.steps, device)
     with torch.no_grad():
+        notes += proven(B, D, F, options.k) if device == "cpu" else []
         cases = operators(*sizes, options.k, device, dtype)
         for share in (0.01, 0.5):
             cases[f"top_afa_select, {share:.0%} positive"] = top_afa(B, F, share, device, dtype)

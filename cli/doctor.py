@@ -87,6 +87,8 @@ def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
         works = f"{device['kernels']} kernels, a training step {'runs' if runs else 'fails'}"
         if product := device.get("encoder_product"):
             works += f", the encoder's product by {product}"
+        if device.get("screening"):
+            works += ", top-k screened in bfloat16"
         lines.append(f"{device['device']:<9} {device['name']}: {works}")
     free, (total_bytes, free_bytes) = free_cores(), memory(problems)
     lines += [

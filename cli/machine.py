@@ -69,6 +69,7 @@ def devices(problems: list[Problem]) -> list[dict[str, Any]]:
     import torch
 
     from ..kernels.product import onednn_is_faster
+    from ..kernels.screening import bfloat16_is_faster
 
     found: list[dict[str, Any]] = [
         {
@@ -77,6 +78,7 @@ def devices(problems: list[Problem]) -> list[dict[str, Any]]:
             "cores": _allowed_cores(),
             "kernels": _kernels("cpu", problems),
             "encoder_product": "oneDNN" if onednn_is_faster() else "torch's default",
+            "screening": bfloat16_is_faster(),
         }
     ]
     for index in range(torch.cuda.device_count()):

@@ -2,7 +2,8 @@
 
 The product is taken for a block of rows at a time into one buffer that stays in the cache, and the
 selection reads it there. In low precision on a GPU, top-k is fused with the product instead
-(`encode_fused`); rows that lack its certificate are taken again in this way.
+(`encode_fused`), and on processors that multiply bfloat16 quickly, the product ranks the latents in
+it (`screening`); rows that lack the certificate of either are taken again in this way.
 
 Backward, with d = gradient of a kept value (0 in unused slots):
     dW_enc[f] = sum of d * (x_b - b_dec),  db_enc[f] = sum of d,  db_dec = -db_enc @ W_enc,
@@ -25,6 +26,7 @@ from .dispatch import uses_triton
 from .encode_fused import fused_pays, fused_topk
 from .norms import row_norms
 from .product import Affine
+from .screening import screened_topk, screening_pays
 from .selection import require_k
 from .top_afa import joined, top_afa_select
 from .topk import topk_select
@@ -160,10 +162,15 @@ def _encode_topk_op(
     def select(pre_BF: Tensor, _: Tensor) -> Codes:
         return topk_select(pre_BF, k)
 
-    if not (1 <= k <= len(W_enc) and fused_pays(x, len(W_enc), k)):
+    in_range = 1 <= k <= len(W_enc)
+    if in_range and fused_pays(x, len(W_enc), k):
+        codes, uncertain_B = fused_topk(x - b_dec, W_enc, b_enc, k)
+    elif in_range and screening_pays(x, len(W_enc), k):
+        codes, certain_B = screened_topk(x - b_dec, W_enc, b_enc, k)
+        uncertain_B = ~certain_B
+    else:
         codes = _select_in_blocks(x, b_dec, W_enc, b_enc, select)
         return codes.values, codes.indices
-    codes, uncertain_B = fused_topk(x - b_dec, W_enc, b_enc, k)
     rows = uncertain_B.nonzero()[:, 0]  # waits for the GPU
     if len(rows):
         again = _select_in_blocks(x[rows], b_dec, W_enc, b_enc, select)

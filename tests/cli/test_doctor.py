@@ -11,7 +11,7 @@ import torch
 
 from sparsteer.cli import machine
 from sparsteer.cli.machine import Problem
-from sparsteer.kernels import product
+from sparsteer.kernels import product, screening
 from sparsteer.sae.fetch import ARTEFACTS
 
 from .conftest import Sparsteer
@@ -48,6 +48,15 @@ def test_it_names_the_library_of_the_encoders_product(
     monkeypatch.setattr(product, "onednn_is_faster", lambda: fast)
     assert f"runs, the encoder's product by {library}" in sparsteer("doctor").out
     assert sparsteer("doctor", "--json").values["devices"][0]["encoder_product"] == library
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_it_says_whether_topk_is_screened(
+    sparsteer: Sparsteer, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    monkeypatch.setattr(screening, "bfloat16_is_faster", lambda: fast)
+    assert ("top-k screened in bfloat16" in sparsteer("doctor").out) == fast
+    assert sparsteer("doctor", "--json").values["devices"][0]["screening"] == fast
 
 
 def test_it_reads_well(sparsteer: Sparsteer, cache_folder: Path) -> None:

@@ -1,0 +1,176 @@
+"""Proven rows are the dense oracle's, and a row whose candidates miss a winner is never proven."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparsteer.kernels import encode, reference, screening
+from sparsteer.kernels.codes import Codes
+from sparsteer.kernels.norms import row_norms
+from sparsteer.kernels.screening import UpperBounds, screened_topk, screening_pays
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def always(x: Tensor, n_latents: int, k: int) -> bool:
+    return True
+
+
+def require_exact(codes: Codes, x: Tensor, W: Tensor, b: Tensor, k: int) -> None:
+    """Largest values, each at its own index, in float64 but for float32 rounding."""
+    pre_BF = x.double() @ W.double().T + b.double()
+    largest_product_B1 = row_norms(x.double())[:, None] * row_norms(W.double()).max()
+    allowed_B1 = 1e-5 * (largest_product_B1 + b.abs().max())
+    wanted_BK = pre_BF.topk(k).values.relu()
+    found_BK = codes.values.double().sort(-1, descending=True).values
+    assert ((found_BK - wanted_BK).abs() <= allowed_B1).all()
+    used_BK = codes.values > 0
+    assert ((pre_BF.gather(-1, codes.indices) - codes.values).abs() <= allowed_B1)[used_BK].all()
+    places_BF = torch.zeros_like(pre_BF).scatter_add_(-1, codes.indices, used_BK.double())
+    assert (places_BF <= 1).all()
+    assert (codes.indices[~used_BK] == 0).all() and (codes.values[~used_BK] == 0).all()
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    B=st.integers(1, 9),
+    D=st.integers(1, 70),
+    F=st.integers(2, 130),
+    k=st.integers(1, 12),
+    row_scale=st.sampled_from([0.0, 1e-30, 1e-12, 1.0, 1e12, 1e30]),
+    weight_scale=st.sampled_from([1e-25, 1e-3, 1.0, 1e3]),
+    bias_scale=st.sampled_from([0.0, 1e-3, 1.0, 1e6]),
+    directions=st.integers(1, 130),
+    apart=st.sampled_from([0.0, 1e-6, 1e-4, 1e-2]),
+)
+def test_a_certificate_is_never_wrong(
+    seed: int,
+    B: int,
+    D: int,
+    F: int,
+    k: int,
+    row_scale: float,
+    weight_scale: float,
+    bias_scale: float,
+    directions: int,
+    apart: float,
+) -> None:
+    k = min(k, F - 1)
+    x = random(seed, B, D) * row_scale
+    # Few directions: many latents that differ by less than bfloat16 tells apart.
+    nearly_tied = random(seed + 1, directions, D)[torch.arange(F) % directions]
+    W = (nearly_tied + apart * random(seed + 2, F, D)) * weight_scale
+    b = random(seed + 3, F) * bias_scale
+    codes, certain = screened_topk(x, W, b, k)
+    kept = Codes(codes.indices[certain], codes.values[certain])
+    require_exact(kept, x[certain], W, b, k)
+
+
+def test_ordinary_rows_are_certain() -> None:
+    x, W, b = random(0, 300, 65), random(1, 997, 65), random(2, 997)
+    codes, certain = screened_topk(x, W, b, 5)
+    assert certain.float().mean() > 0.9
+    wanted = reference.topk_select(reference.pre_activations(x, torch.zeros(65), W, b), 5)
+    assert torch.equal(codes.indices[certain].sort().values, wanted.indices[certain].sort().values)
+
+
+def test_a_missed_winner_has_no_certificate() -> None:
+    D, F, k = 64, 400, 4
+    x = torch.ones(3, D)
+    # All round to 1 + 2**-7, but the winner by the least, so that its bound is the smallest.
+    W = torch.full((F, D), 1 + 0.6 * 2.0**-7)
+    W[-1] = 1 + 0.9 * 2.0**-7
+    codes, certain = screened_topk(x, W, torch.zeros(F), k)
+    assert not (codes.indices == F - 1).any() and not certain.any()
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 70), st.integers(1, 130)),
+    scale=st.sampled_from([0.0, 1e-30, 1e-12, 1.0, 1e12]),
+    bias_scale=st.sampled_from([0.0, 1.0, 1e6]),
+)
+def test_bounds_lie_above(
+    seed: int, shape: tuple[int, int, int], scale: float, bias_scale: float
+) -> None:
+    B, D, F = shape
+    x, W, b = random(seed, B, D) * scale, random(seed + 1, F, D), random(seed + 2, F) * bias_scale
+    require_above(x, W, b)
+
+
+def require_above(x: Tensor, W: Tensor, b: Tensor) -> None:
+    assert (UpperBounds(W, b)(x).double() >= x.double() @ W.double().T + b.double()).all()
+
+
+def test_bounds_lie_above_where_all_errors_add_up() -> None:
+    """In bfloat16 these products are 0; what rounding takes from one factor is all of them."""
+    signs = torch.tensor([1.0, -1.0]).repeat(32)[None]
+    rounded_to_one = torch.where(signs > 0, 1 + 0.4 * 2.0**-7, 1 - 0.4 * 2.0**-8)
+    for x, W in ((signs, rounded_to_one), (rounded_to_one, signs)):
+        assert not (x.bfloat16() @ W.bfloat16().T).any()
+        require_above(x, W, torch.zeros(1))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("part", [0.3, 0.8])
+def test_bounds_lie_above_what_the_result_rounds_away(sign: float, part: float) -> None:
+    x, W = torch.ones(1, 2), sign * torch.tensor([[1.0, part * 2.0**-7]]).bfloat16().float()
+    require_above(x, W, torch.tensor([2.0]))
+
+
+def test_bounds_lie_above_what_float32_rounds_away() -> None:
+    one = torch.ones(1, 1)
+    require_above(one, one / 64, torch.tensor([1e6]))
+    require_above(torch.tensor([[2.0**24, 1.0, -(2.0**24)]]), torch.ones(1, 3), torch.zeros(1))
+
+
+def test_equal_latents_go_to_the_lowest_index() -> None:
+    x, W = random(0, 20, 16).abs(), random(1, 90, 16)
+    W[40] = W[7] = W[81] = 9.0  # the largest for positive rows
+    codes, certain = screened_topk(x, W, torch.zeros(90), 2)
+    assert certain.all()
+    assert torch.equal(codes.indices.sort().values, torch.tensor([[7, 40]]).expand(20, 2))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_rows_that_are_not_finite_have_no_certificate(bad: float) -> None:
+    x, W = random(0, 6, 16), random(1, 90, 16)
+    x[2, 3] = bad
+    certain = screened_topk(x, W, torch.zeros(90), 2).certain
+    assert torch.equal(certain, torch.arange(6) != 2)
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-4])
+def test_encoding_is_exact_either_way(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of near duplicates few rows are certain, so all are taken densely."""
+    monkeypatch.setattr(encode, "screening_pays", always)
+    x, W, b = random(0, 600, 33), random(1, 1, 33) + apart * random(2, 450, 33), random(3, 450)
+    b, b_dec, k = b * apart, random(4, 33), 6
+    tensors = [t.requires_grad_() for t in (x, b_dec, W, b)]
+    codes = encode.encode_topk(x, b_dec, W, b, k)
+    found = torch.autograd.grad(codes.values.square().sum(), tensors)
+    require_exact(Codes(codes.indices, codes.values.detach()), x - b_dec, W, b, k)
+    certain = screened_topk((x - b_dec).detach(), W.detach(), b.detach(), k).certain
+    assert bool(certain.any()) == (apart == 1.0)
+    dense = reference.topk_select(reference.pre_activations(x, b_dec, W, b), k)
+    wanted = torch.autograd.grad(dense.values.square().sum(), tensors)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+
+
+def test_only_large_float32_products_are_screened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screening, "bfloat16_is_faster", lambda: True)
+    rows = torch.zeros(1024, 768)
+    assert screening_pays(rows, 12288, 32)
+    assert not screening_pays(rows[:100], 12288, 32)
+    assert not screening_pays(rows[:, :16], 12288, 32)
+    assert not screening_pays(rows, 12288, 200)
+    assert not screening_pays(rows.double(), 12288, 32)
+    monkeypatch.setattr(screening, "bfloat16_is_faster", lambda: False)
+    assert not screening_pays(rows, 12288, 32)
