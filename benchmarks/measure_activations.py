@@ -114,6 +114,7 @@ def draw(points: dict[Choice, Point], path: Path) -> None:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes: Any = figure.subplots(1, 2)  # pyright: ignore[reportUnknownMemberType] - matplotlib's types are partial
+    ticks = sorted({int(2 ** round(math.log2(point.l0[0]))) for point in points.values()})
     labels = ("FVU (share of variance missed)", "loss recovered (1: the untouched model)")
     for axis, measure, label in zip(axes, MEASURES, labels, strict=True):
         for kind in dict.fromkeys(choice.kind for choice in points):
@@ -129,6 +130,9 @@ def draw(points: dict[Choice, Point], path: Path) -> None:
                 label=kind,
             )
         axis.set_xscale("log")
+        # Doublings are ticks enough; a logarithmic axis would write 3 x 10^1.
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
         axis.set_xlabel("L0 (latents active per row)")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
