@@ -334,7 +334,7 @@ def weight_gradient(
         return out_FD
     if on_gpu:
         return _launch_segment_sums(indices, coefficients, rows, n_latents)[0]
-    return _segment_sums(indices, coefficients, rows, n_latents)
+    return _segment_sums(_sorted_slots(indices, n_latents), coefficients, rows)
 
 
 def encoder_gradients(
@@ -359,7 +359,7 @@ def autoencoder_gradients(
     centred: Float[Tensor, "B D"],
     n_latents: int,
 ) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F D"], Float[Tensor, "F"]]:
-    """dW_dec, dW_enc and db_enc, in one pass over the slots on a GPU.
+    """dW_dec, dW_enc and db_enc, in one pass over the slots on a GPU; a CPU sorts them once.
 
     Args:
         indices, values: [B, M] the codes.
@@ -367,32 +367,47 @@ def autoencoder_gradients(
         grad_x_hat: [B, D] the gradient of the reconstruction.
         centred: [B, D] x - b_dec, what the encoder multiplies.
     """
-    if uses_triton(centred) and not prefers_dense(n_latents, indices.shape[-1], True):
+    on_gpu = uses_triton(centred)
+    if prefers_dense(n_latents, indices.shape[-1], on_gpu):
+        dW_enc = weight_gradient(indices, grad_values, centred, n_latents)
+        dW_dec = weight_gradient(indices, values, grad_x_hat, n_latents)
+        return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
+    if on_gpu:
         second = values, grad_x_hat
         dW_enc, db_enc, dW_dec = _launch_segment_sums(
             indices, grad_values, centred, n_latents, second
         )
         assert dW_dec is not None  # there is one for the second pair
         return dW_dec, dW_enc, db_enc
-    dW_enc, db_enc = encoder_gradients(indices, grad_values, centred, n_latents)
-    return weight_gradient(indices, values, grad_x_hat, n_latents), dW_enc, db_enc
+    slots = _sorted_slots(indices, n_latents)
+    dW_dec = _segment_sums(slots, values, grad_x_hat)
+    dW_enc = _segment_sums(slots, grad_values, centred)
+    return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
+
+
+class _SortedSlots(NamedTuple):
+    """Slots sorted by latent, the row of each, and where each latent's begin."""
+
+    slots: Int[Tensor, "N"]
+    rows: Int[Tensor, "N"]
+    offsets: Int[Tensor, "F"]
+
+
+def _sorted_slots(indices: Int[Tensor, "B M"], n_latents: int) -> _SortedSlots:
+    latents, slots = indices.flatten().sort(stable=True)
+    every_latent = torch.arange(n_latents, device=indices.device)
+    offsets = torch.searchsorted(latents, every_latent)
+    return _SortedSlots(slots, slots.div(indices.shape[-1], rounding_mode="floor"), offsets)
 
 
 def _segment_sums(
-    indices: Int[Tensor, "B M"],
-    coefficients: Float[Tensor, "B M"],
-    rows: Float[Tensor, "B D"],
-    n_latents: int,
+    slots: _SortedSlots, coefficients: Float[Tensor, "B M"], rows: Float[Tensor, "B D"]
 ) -> Float[Tensor, "F D"]:
-    n_slots = indices.shape[-1]
-    flat = indices.flatten()
-    latents, slots = flat.sort(stable=True)
-    every_latent = torch.arange(n_latents, device=flat.device)
     return torch.nn.functional.embedding_bag(
-        slots.div(n_slots, rounding_mode="floor"),
+        slots.rows,
         rows,
-        offsets=torch.searchsorted(latents, every_latent),
-        per_sample_weights=coefficients.flatten()[slots],
+        offsets=slots.offsets,
+        per_sample_weights=coefficients.flatten()[slots.slots],
         mode="sum",
     )
 

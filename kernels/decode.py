@@ -232,14 +232,19 @@ def decode_mse(
     Raises:
         ValueError: the widths differ, or x wants a gradient.
     """
+    require_comparable(W_dec, b_dec, x)
+    out = _DecodeMSE.apply(codes.indices, codes.values, W_dec, b_dec, x)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    return Reconstruction(*cast(tuple[Tensor, Tensor], out))
+
+
+def require_comparable(W_dec: Tensor, b_dec: Tensor, x: Tensor) -> None:
+    """Raise ValueError if the widths differ, or x wants a gradient."""
     if not b_dec.shape[0] == W_dec.shape[1] == x.shape[1]:
         raise ValueError(
             f"x has width {x.shape[1]} and b_dec {b_dec.shape[0]}, but W_dec has {W_dec.shape[1]}"
         )
     if x.requires_grad:
-        raise ValueError("x wants a gradient, which decode_mse does not give; detach it")
-    out = _DecodeMSE.apply(codes.indices, codes.values, W_dec, b_dec, x)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
-    return Reconstruction(*cast(tuple[Tensor, Tensor], out))
+        raise ValueError("x wants a gradient, which this loss does not give; detach it")
 
 
 def weighted_rows(
@@ -304,6 +309,23 @@ def _decode_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 _decode_op.register_autograd(_decode_backward, setup_context=_decode_context)  # pyright: ignore[reportUnknownMemberType] - untyped
 
 
+def compare(
+    indices: Int[Tensor, "B M"],
+    values: Float[Tensor, "B M"],
+    W_dec: Float[Tensor, "F D"],
+    b_dec: Float[Tensor, "D"],
+    x: Float[Tensor, "B D"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, "B D"], Float[Tensor, "B D"], Float[Tensor, "B M"]]:
+    """The mean squared error, the reconstructions, and the gradients of these and of the values."""
+    sparse = not prefers_dense(len(W_dec), indices.shape[-1], True)
+    if uses_triton(W_dec) and sparse and W_dec.shape[1] <= _WIDEST_IN_REGISTERS:
+        return _launch_decode_mse(indices, values, W_dec, b_dec, x)
+    x_hat_BD = weighted_rows(indices, values, W_dec) + b_dec
+    loss = torch.nn.functional.mse_loss(x_hat_BD, x)
+    residual_BD = (x_hat_BD - x).mul_(2 / max(1, x.numel()))
+    return loss, x_hat_BD, residual_BD, gathered_dots(indices, residual_BD, W_dec)
+
+
 class _DecodeMSE(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -314,16 +336,9 @@ class _DecodeMSE(torch.autograd.Function):
         b_dec_D: Tensor,
         x_BD: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        sparse = not prefers_dense(len(W_dec_FD), indices_BM.shape[-1], True)
-        if uses_triton(W_dec_FD) and sparse and W_dec_FD.shape[1] <= _WIDEST_IN_REGISTERS:
-            loss, x_hat_BD, residual_BD, grad_values_BM = _launch_decode_mse(
-                indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD
-            )
-        else:
-            x_hat_BD = weighted_rows(indices_BM, values_BM, W_dec_FD) + b_dec_D
-            loss = torch.nn.functional.mse_loss(x_hat_BD, x_BD)
-            residual_BD = (x_hat_BD - x_BD).mul_(2 / max(1, x_BD.numel()))
-            grad_values_BM = gathered_dots(indices_BM, residual_BD, W_dec_FD)
+        loss, x_hat_BD, residual_BD, grad_values_BM = compare(
+            indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD
+        )
         ctx.save_for_backward(indices_BM, values_BM, residual_BD, grad_values_BM)
         ctx.n_latents = len(W_dec_FD)
         ctx.mark_non_differentiable(x_hat_BD)

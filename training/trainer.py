@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..kernels.autoencode import Autoencoding, autoencoder_mse
 from ..kernels.codes import Codes
 from ..kernels.decode import decode_mse
 from ..sae.autoencoder import SparseAutoencoder
@@ -118,13 +119,9 @@ class Trainer:
     ) -> Losses:
         """The loss of rows in scaled units, without side effects; no dead latents by default."""
         sae, config = self.sae, self.config
-        codes = sae.encode_batch(scaled_BD)
-        if sae.config.prefixes:
-            total, x_hat_BD = nested_loss(sae, codes, scaled_BD)
-            mse = reconstruction_loss(scaled_BD, x_hat_BD)
-        else:
-            mse, x_hat_BD = decode_mse(codes, sae.W_dec, sae.b_dec, scaled_BD)
-            total = mse
+        total, x_hat_BD, codes = self._reconstruction(scaled_BD)
+        nested = bool(sae.config.prefixes)
+        mse = reconstruction_loss(scaled_BD, x_hat_BD) if nested else total
         auxk = afa = sparsity = torch.zeros_like(mse)
         if dead_N is not None and len(dead_N) and config.auxk_coefficient:
             auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, self.k_aux)
@@ -137,6 +134,18 @@ class Trainer:
             sparsity = penalty(codes, config.target_l0)
             total = total + config.sparsity_coefficient * sparsity
         return Losses(total, mse, auxk, afa, sparsity, codes, x_hat_BD)
+
+    def _reconstruction(self, scaled_BD: Float[Tensor, "B D"]) -> Autoencoding:
+        sae = self.sae
+        if not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig):
+            with torch.no_grad():
+                codes = sae.encode_batch(scaled_BD)
+            weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
+            return autoencoder_mse(codes, scaled_BD, *weights)
+        codes = sae.encode_batch(scaled_BD)
+        if sae.config.prefixes:
+            return Autoencoding(*nested_loss(sae, codes, scaled_BD), codes)
+        return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, scaled_BD), codes)
 
     def learning_rate(self, step: int) -> float:
         """The rate of the step (from 0): rising, flat, then falling linearly to 0 at the end."""

@@ -1,0 +1,104 @@
+"""Reconstruction loss of given codes, whose backward pass gives all weight gradients at once.
+
+With d = gradient of a kept value, from this loss and from any other (0 in unused slots), and
+r = gradient of the reconstruction, one pass over the slots sorted by latent takes
+    dW_dec[f] = sum of value * r_b,  dW_enc[f] = sum of d * (x_b - b_dec),  db_enc[f] = sum of d,
+and b_dec, which the encoder subtracts and the decoder adds, gets sum of r - db_enc @ W_enc.
+"""
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .backward import autoencoder_gradients
+from .codes import Codes
+from .decode import compare, require_comparable
+
+
+class Autoencoding(NamedTuple):
+    """What `autoencoder_mse` returns."""
+
+    loss: Float[Tensor, ""]
+    """Mean over rows and dimensions of (x_hat - x)^2."""
+    x_hat: Float[Tensor, "B D"]
+    """Detached."""
+    codes: Codes
+    """The given ones; their values carry gradients."""
+
+
+def autoencoder_mse(
+    codes: Codes,
+    x: Float[Tensor, "B D"],
+    b_dec: Float[Tensor, "D"],
+    W_enc: Float[Tensor, "F D"],
+    b_enc: Float[Tensor, "F"],
+    W_dec: Float[Tensor, "F D"],
+) -> Autoencoding:
+    """Decode and compare with the rows that were encoded.
+
+    Args:
+        codes: the choice of these rows' latents and their values max(0, (x - b_dec) . W_enc[f] +
+            b_enc[f]), without a gradient.
+        x: [B, D] the rows, without a gradient.
+        b_dec, W_enc, b_enc, W_dec: the autoencoder.
+
+    Returns:
+        The mean squared error, differentiable with respect to the four weights; so are the values
+        of the codes, for further losses. The choice of latents carries no gradient.
+
+    Raises:
+        ValueError: the widths differ, or x wants a gradient.
+    """
+    require_comparable(W_dec, b_dec, x)
+    out = _AutoencoderMSE.apply(codes.indices, codes.values, x, b_dec, W_enc, b_enc, W_dec)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    loss, x_hat, values = cast(tuple[Tensor, Tensor, Tensor], out)
+    return Autoencoding(loss, x_hat, codes._replace(values=values))
+
+
+class _AutoencoderMSE(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        indices_BM: Tensor,
+        values_BM: Tensor,
+        x_BD: Tensor,
+        b_dec_D: Tensor,
+        W_enc_FD: Tensor,
+        b_enc_F: Tensor,
+        W_dec_FD: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        loss, x_hat_BD, residual_BD, grad_values_BM = compare(
+            indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD
+        )
+        ctx.save_for_backward(
+            indices_BM, values_BM, residual_BD, grad_values_BM, x_BD, b_dec_D, W_enc_FD
+        )
+        ctx.mark_non_differentiable(x_hat_BD)
+        ctx.set_materialize_grads(False)
+        return loss, x_hat_BD, values_BM.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
+        ctx: Any, grad_loss: Tensor | None, _: None, further_BM: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        indices_BM, values_BM, residual_BD, grad_values_BM, x_BD, b_dec_D, W_enc_FD = (
+            ctx.saved_tensors
+        )
+        grad_loss = values_BM.new_zeros(()) if grad_loss is None else grad_loss
+        grad_BM = grad_loss * grad_values_BM
+        if further_BM is not None:
+            grad_BM += further_BM
+        # grad_loss waits on the device: the small factor scales the values, not the result.
+        grad_W_dec, grad_W_enc, grad_b_enc = autoencoder_gradients(
+            indices_BM,
+            grad_loss * values_BM,
+            grad_BM.masked_fill_(values_BM <= 0, 0),
+            residual_BD,
+            x_BD - b_dec_D,
+            len(W_enc_FD),
+        )
+        grad_b_dec = grad_loss * residual_BD.sum(0) - grad_b_enc @ W_enc_FD
+        return None, None, None, grad_b_dec, grad_W_enc, grad_b_enc, grad_W_dec
