@@ -326,12 +326,15 @@ def weight_gradient(
     """
     on_gpu = uses_triton(rows)
     if prefers_dense(n_latents, indices.shape[-1], on_gpu):
-        out_FD = rows.new_zeros(n_latents, rows.shape[-1])
+        # The running sum of low-precision blocks is kept in float32: rounding it after each block
+        # would lose small terms beside large ones.
+        wide = _sum_dtype(rows.dtype)
+        out_FD = rows.new_zeros(n_latents, rows.shape[-1], dtype=wide)
         for block in row_blocks(len(rows)):
             dense_Fb = rows.new_zeros(n_latents, len(rows[block]))
             dense_Fb.scatter_add_(0, indices[block].T, coefficients[block].T)
-            add_product_(out_FD, dense_Fb, rows[block])
-        return out_FD
+            add_product_(out_FD, dense_Fb.to(wide), rows[block].to(wide))
+        return out_FD.to(rows.dtype)
     if on_gpu:
         return _launch_segment_sums(indices, coefficients, rows, n_latents)[0]
     return _segment_sums(_sorted_slots(indices, n_latents), coefficients, rows)
@@ -444,6 +447,16 @@ def gathered_dots(
 def latent_sums(
     indices: Int[Tensor, "B M"], coefficients: Float[Tensor, "B M"], n_latents: int
 ) -> Float[Tensor, "F"]:
-    """Sum the coefficients of each latent's slots."""
-    out_F = coefficients.new_zeros(n_latents)
-    return out_F.index_add_(0, indices.flatten(), coefficients.flatten())
+    """Sum the coefficients of each latent's slots, in a fixed order and at least in float32."""
+    wide = coefficients.flatten().to(_sum_dtype(coefficients.dtype))
+    out_F = wide.new_zeros(n_latents)
+    if wide.is_cuda:  # this one sorts; index_add_ adds there in whatever order threads come
+        out_F.index_put_((indices.flatten(),), wide, accumulate=True)
+    else:  # and here this one is serial, and index_put_ is not
+        out_F.index_add_(0, indices.flatten(), wide)
+    return out_F.to(coefficients.dtype)
+
+
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums of values of the dtype are kept in."""
+    return torch.promote_types(dtype, torch.float32)

@@ -22,6 +22,7 @@ from .dispatch import (
     constexpr,
     jit,
     launch,
+    next_power_of_2,
     tl,
     uses_triton,
 )
@@ -157,6 +158,8 @@ def _launch_decode_mse(
     n_rows, M = indices.shape
     D = weights.shape[1]
     sizes = tile("decode", architecture(weights), D=D, F=len(weights), K=M)
+    # One program holds a whole row, whatever tile is asked for.
+    sizes["BLOCK_D"] = max(sizes["BLOCK_D"], next_power_of_2(D))
     x_hat, residual = torch.empty_like(x), torch.empty_like(x)
     grad_values = torch.empty_like(values)
     losses = x.new_empty(n_rows, dtype=torch.float32)
@@ -177,7 +180,7 @@ def _launch_decode_mse(
         M=M,
         **sizes,
     )
-    return losses.sum().div(x.numel()).to(x.dtype), x_hat, residual, grad_values
+    return losses.sum().div(max(1, x.numel())).to(x.dtype), x_hat, residual, grad_values
 
 
 def decode(
@@ -321,7 +324,7 @@ def compare(
     if uses_triton(W_dec) and sparse and W_dec.shape[1] <= _WIDEST_IN_REGISTERS:
         return _launch_decode_mse(indices, values, W_dec, b_dec, x)
     x_hat_BD = weighted_rows(indices, values, W_dec) + b_dec
-    loss = torch.nn.functional.mse_loss(x_hat_BD, x)
+    loss = torch.nn.functional.mse_loss(x_hat_BD, x) if len(x) else x.new_zeros(())
     residual_BD = (x_hat_BD - x).mul_(2 / max(1, x.numel()))
     return loss, x_hat_BD, residual_BD, gathered_dots(indices, residual_BD, W_dec)
 

@@ -143,11 +143,20 @@ def _select_keys_kernel(
         tl.store(values_ptr + row * K + slots, zeros.to(values_ptr.dtype.element_ty), mask=unused)
 
 
+def _takes_tf32() -> bool:
+    """Whether float32 products may be rounded to TF32, by whichever of PyTorch's settings."""
+    matmul = torch.backends.cuda.matmul
+    precision = getattr(matmul, "fp32_precision", "none")
+    if precision != "none":  # the old flag refuses to be read once the new one is set
+        return precision == "tf32"
+    return bool(matmul.allow_tf32)
+
+
 def fused_pays(x: Float[Tensor, "B D"], n_latents: int, k: int) -> bool:
     """Whether the fused encoder serves this call: a low-precision product, narrow rows, small k."""
     if not uses_triton(x) or x.shape[1] > _WIDEST_THAT_PAYS:
         return False
-    if x.dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32:
+    if x.dtype == torch.float32 and not _takes_tf32():
         return False
     sizes = tile("encode_topk", architecture(x), D=x.shape[1], F=n_latents, K=k)
     n_groups = ceil_div(n_latents, sizes["GROUP"])

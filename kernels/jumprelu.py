@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .backward import latent_sums
 from .codes import Codes, pack_entries
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .encode import encode_chosen, pre_activation_blocks
@@ -167,11 +168,28 @@ class _Jump(torch.autograd.Function):
         return grad_values.masked_fill(~kept_BM, 0), grad_threshold_BM, None
 
 
+class _ThresholdsOf(torch.autograd.Function):
+    """thresholds[indices], whose gradient is summed in a fixed order; indexing's own is not."""
+
+    @staticmethod
+    def forward(ctx: Any, threshold_F: Tensor, indices_BM: Tensor) -> Tensor:
+        ctx.save_for_backward(indices_BM)
+        ctx.n_latents = len(threshold_F)
+        return threshold_F[indices_BM]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_BM: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
+        (indices_BM,) = ctx.saved_tensors
+        return latent_sums(indices_BM, grad_BM, ctx.n_latents), None
+
+
 def _jump(slots: Codes, threshold: Float[Tensor, "F"], bandwidth: float) -> Codes:
     """Codes of slots that hold pre-activations, with the gradient of the threshold."""
     if not bandwidth:
         return slots._replace(values=slots.values.masked_fill(slots.values == -torch.inf, 0))
-    jumped = _Jump.apply(slots.values, threshold[slots.indices], bandwidth)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    thresholds_BM = cast(Tensor, _ThresholdsOf.apply(threshold, slots.indices))  # pyright: ignore[reportUnknownMemberType] - as above
+    jumped = _Jump.apply(slots.values, thresholds_BM, bandwidth)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
     values, steps = cast(tuple[Tensor, Tensor], jumped)
     return Codes(slots.indices, values, slots.counts, steps)
 
