@@ -267,8 +267,9 @@ def floors(B: int, D: int, F: int, device: str, dtype: torch.dtype) -> dict[str,
 
     def encoder_product() -> None:
         affine = Affine(W_enc, b_enc, B)
-        for start in range(0, B, 512):
-            affine(x[start : start + 512])
+        size = affine.rows_at_once or 512
+        for start in range(0, B, size):
+            affine(x[start : start + size])
 
     return {
         "product": lambda: torch.mm(x, W_enc.T, out=out),

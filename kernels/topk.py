@@ -41,7 +41,7 @@ from .tiles import tile
 
 _LONGEST_IN_REGISTERS = 32768
 # Columns in a group on a CPU, and the share of the columns below which such groups pay; faster than
-# `torch.topk` by a quarter at k=32 of 12,288 (benchmarks/bench_kernels.py).
+# `torch.topk` at k=32 of 12,288 (benchmarks/bench_kernels.py).
 _GROUPINGS = ((16, 1 / 256), (8, 1 / 96))
 
 

@@ -6,6 +6,7 @@ from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGEST = (1 << 31) - 1
+_LARGEST_EVERYWHERE = 32 << 20  # older glibc refuses more for the first of them
 
 
 @cache
@@ -14,7 +15,7 @@ def keep_freed_memory() -> bool:
 
     By default every gradient and block of pre-activations comes from the system anew, and its
     pages are zeroed at the first touch: a fifth of a step's time. The process holds on to its peak
-    of memory instead.
+    of memory instead: this holds for the whole process, whatever runs in it.
 
     Returns:
         Whether this malloc could be told; where it could not, nothing changes.
@@ -24,4 +25,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST) and mallopt(_M_TRIM_THRESHOLD, _LARGEST))
+    told = mallopt(_M_MMAP_THRESHOLD, _LARGEST) or mallopt(_M_MMAP_THRESHOLD, _LARGEST_EVERYWHERE)
+    return bool(told) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST))

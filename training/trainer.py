@@ -105,7 +105,7 @@ class Trainer:
         scaled_BD = x.to(self.sae.W_dec.dtype) * self.sae.input_scale
         dead_N = self.dead_latents()
         losses = self.loss(scaled_BD, dead_N)
-        if not losses.total.isfinite():  # the step's one wait for the device
+        if not losses.total.isfinite():  # waits for the device
             raise NonFiniteLoss(self._where_not_finite(x))
         torch.autograd.backward(losses.total)
         self.optimizer.step(self.steps_done + 1, self.learning_rate(self.steps_done))
