@@ -2,18 +2,20 @@
 same rows, several seeds, FVU and loss recovered on held-out text: one table, one plot.
 
     python benchmarks/measure_activations.py CACHE RUNS [--tokens 1000000] [--latents 4096]
-        [--l0 32 64 128 256] [--scales 0.7 0.8 0.9 1.0] [--seeds 3] [--lr 1e-3] [--contexts 16]
+        [--l0 32 64 128 256] [--scales 0.7 0.8 0.9 1.0] [--lambdas 0.01 0.003]
+        [--seeds 3] [--lr 1e-3] [--contexts 16]
 
-The L0 of top-AFA is its own choice: it is trained at several target scales, and its figures stand
-beside those of top-k at the same L0, between whose points the line is drawn (log L0). The same
-command goes on where it was interrupted; each autoencoder is a run folder in RUNS.
+The L0 of top-AFA is its own choice: it is trained at several target scales with the published
+weight of its norm loss, and at scale 1 with several weights (lambda). Its figures stand beside
+those of top-k at the same L0, between whose points the line is drawn (log L0). The same command
+goes on where it was interrupted; each autoencoder is a run folder in RUNS.
 """
 
 import argparse
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ class Choice:
     kind: str
     setting: float
     options: dict[str, Any]
+    trainer: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Point(NamedTuple):
@@ -46,13 +49,19 @@ class Point(NamedTuple):
     loss_recovered: tuple[float, float]
 
 
-def choices(l0s: Sequence[int], scales: Sequence[float]) -> Iterator[Choice]:
+def choices(
+    l0s: Sequence[int], scales: Sequence[float], lambdas: Sequence[float]
+) -> Iterator[Choice]:
     for k in l0s:
         yield Choice("topk", k, {"activation": "topk", "k": k})
         yield Choice("batch_topk", k, {"activation": "batch_topk", "k": k})
         yield Choice("matryoshka", k, {"activation": "topk", "k": k, "prefixes": NESTED})
     for scale in scales:
         yield Choice("top_afa", scale, {"activation": "top_afa", "target_scale": scale})
+    for weight in lambdas:
+        yield Choice(
+            "top_afa_lambda", weight, {"activation": "top_afa"}, {"afa_coefficient": weight}
+        )
 
 
 def config_of(choice: Choice, seed: int, arguments: argparse.Namespace) -> TrainConfig:
@@ -65,6 +74,7 @@ def config_of(choice: Choice, seed: int, arguments: argparse.Namespace) -> Train
         eval_every=10**9,
         checkpoint_every=200,
         keep_checkpoints=1,
+        **choice.trainer,
     )
     return TrainConfig(
         cache=arguments.cache,
@@ -77,7 +87,7 @@ def config_of(choice: Choice, seed: int, arguments: argparse.Namespace) -> Train
 
 def measured(arguments: argparse.Namespace) -> dict[Choice, Point]:
     found: dict[Choice, list[dict[str, Any]]] = {}
-    everything = list(choices(arguments.l0, arguments.scales))
+    everything = list(choices(arguments.l0, arguments.scales, arguments.lambdas))
     for seed in range(arguments.seeds):
         configs = [config_of(choice, seed, arguments) for choice in everything]
         train_grid(configs, say=print)
@@ -148,6 +158,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--l0", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument("--scales", type=float, nargs="+", default=[0.7, 0.8, 0.9, 1.0])
+    parser.add_argument("--lambdas", type=float, nargs="*", default=[0.01, 0.003])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--contexts", type=int, default=16)
@@ -169,13 +180,21 @@ def main() -> None:
                 *("" if value is None else f"{value:.4f}" for value in same),
             ]
         )
-    header = ["kind", "k or scale", "L0", "FVU", "loss recovered", "FVU of topk there", "recovered"]
+    header = [
+        "kind",
+        "k, scale or lambda",
+        "L0",
+        "FVU",
+        "loss recovered",
+        "FVU of topk there",
+        "recovered",
+    ]
     cache = ActivationCache(arguments.cache).manifest
     notes = [
         f"{arguments.latents} latents, {arguments.tokens:,} tokens, {arguments.seeds} seeds (mean "
-        f"and standard deviation), lr {arguments.lr:g} for all, the default weight of top-AFA's "
-        f"norm loss; {cache.sites[0]} of {cache.model}, {cache.corpus.dataset}, {cache.rows:,} "
-        f"rows cached. Held-out text; loss recovered over {arguments.contexts} contexts. "
+        f"and standard deviation), lr {arguments.lr:g} for all; top_afa: target scales, lambda 1/32; "
+        f"top_afa_lambda: lambda, scale 1; {cache.sites[0]} of {cache.model}, "
+        f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over {arguments.contexts} contexts. "
         f"Matryoshka: top-k with prefixes of {', '.join(f'{share:g}' for share in NESTED)} of the "
         "latents. The last two columns: top-k at the same L0, between its points.",
     ]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .backward import autoencoder_gradients
+from .backward import autoencoder_gradients, used_entries
 from .codes import Codes
 from .decode import compare, require_comparable
 
@@ -70,7 +70,7 @@ class _AutoencoderMSE(torch.autograd.Function):
         W_dec_FD: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         loss, x_hat_BD, residual_BD, grad_values_BM = compare(
-            indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD
+            indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD, used_entries(values_BM > 0)
         )
         ctx.save_for_backward(
             indices_BM, values_BM, residual_BD, grad_values_BM, x_BD, b_dec_D, W_enc_FD

@@ -5,7 +5,8 @@ With slots (b, m) that hold latent f = indices[b, m]:
     gathered_dots:   out[b, m] = rows[b] . weights[indices[b, m]]
 No [B, F] tensor is built. Sorting the slots by latent turns the first into segment sums, each
 latent's row written once and in a fixed order, so the result is deterministic. Above a share of
-active latents dense products in blocks of rows are faster; `prefers_dense` decides.
+active latents dense products in blocks of rows are faster; `prefers_dense` decides. Where rows use
+few of their slots, a CPU takes those alone: its cost follows the mean row, not the widest.
 
 Triton: one pass over the sorted slots gives an encoder's weight and bias gradient, or those and the
 decoder's too. A latent with more than CHUNK slots is split among programs that write partial sums,
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .dispatch import (
@@ -42,6 +43,7 @@ _DENSE_BELOW_LATENTS_PER_SLOT_IN_ONEDNN = 7
 # 800 TFLOP/s and 3 TB/s, with the rows in its L2 cache, not measured.
 _DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU = 145
 _DENSE_ROWS_AT_ONCE = 512
+_RAGGED_BELOW = 0.9  # share of used slots below which listing them costs less than it saves
 
 
 @jit
@@ -299,6 +301,31 @@ def prefers_dense(n_latents: int, n_slots: int, on_gpu: bool = False) -> bool:
     return n_latents < _DENSE_BELOW_LATENTS_PER_SLOT * n_slots
 
 
+class Entries(NamedTuple):
+    """The used slots of a batch, row by row."""
+
+    slots: Int[Tensor, "N"]
+    """Where each is among the B * M."""
+    offsets: Int[Tensor, "B"]
+    """How many come before each row."""
+
+
+def used_entries(used_BM: Bool[Tensor, "B M"]) -> Entries | None:
+    """The used slots, on a CPU; None where they are nearly all, or elsewhere."""
+    if used_BM.device.type != "cpu":
+        return None  # listing them would wait for the device
+    n_slots = used_BM.numel()
+    if int(used_BM.count_nonzero()) >= _RAGGED_BELOW * n_slots:
+        return None
+    counts_B = used_BM.sum(1)
+    return Entries(used_BM.flatten().nonzero()[:, 0], counts_B.cumsum(0) - counts_B)
+
+
+def slots_per_row(entries: Entries | None, n_rows: int, width: int) -> int:
+    """Slots of a row: the width, or where they were listed the mean, rounded up."""
+    return width if entries is None else ceil_div(len(entries.slots), max(1, n_rows))
+
+
 def row_blocks(n_rows: int, at_least: int = 0, size: int | None = None) -> Iterator[slice]:
     """Slices of `size` rows, or of so few that a dense [rows, F] block of them is no burden."""
     size = size or max(_DENSE_ROWS_AT_ONCE, at_least)
@@ -325,7 +352,8 @@ def weight_gradient(
     Deterministic: each output row sums its slots in the order of b.
     """
     on_gpu = uses_triton(rows)
-    if prefers_dense(n_latents, indices.shape[-1], on_gpu):
+    entries = used_entries(coefficients != 0)
+    if prefers_dense(n_latents, slots_per_row(entries, *indices.shape), on_gpu):
         # The running sum of low-precision blocks is kept in float32: rounding it after each block
         # would lose small terms beside large ones.
         wide = _sum_dtype(rows.dtype)
@@ -337,7 +365,7 @@ def weight_gradient(
         return out_FD.to(rows.dtype)
     if on_gpu:
         return _launch_segment_sums(indices, coefficients, rows, n_latents)[0]
-    return _segment_sums(_sorted_slots(indices, n_latents), coefficients, rows)
+    return _segment_sums(_sorted_slots(indices, n_latents, entries), coefficients, rows)
 
 
 def encoder_gradients(
@@ -371,7 +399,8 @@ def autoencoder_gradients(
         centred: [B, D] x - b_dec, what the encoder multiplies.
     """
     on_gpu = uses_triton(centred)
-    if prefers_dense(n_latents, indices.shape[-1], on_gpu):
+    entries = used_entries((values != 0) | (grad_values != 0))
+    if prefers_dense(n_latents, slots_per_row(entries, *indices.shape), on_gpu):
         dW_enc = weight_gradient(indices, grad_values, centred, n_latents)
         dW_dec = weight_gradient(indices, values, grad_x_hat, n_latents)
         return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
@@ -382,7 +411,7 @@ def autoencoder_gradients(
         )
         assert dW_dec is not None  # there is one for the second pair
         return dW_dec, dW_enc, db_enc
-    slots = _sorted_slots(indices, n_latents)
+    slots = _sorted_slots(indices, n_latents, entries)
     dW_dec = _segment_sums(slots, values, grad_x_hat)
     dW_enc = _segment_sums(slots, grad_values, centred)
     return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
@@ -396,8 +425,14 @@ class _SortedSlots(NamedTuple):
     offsets: Int[Tensor, "F"]
 
 
-def _sorted_slots(indices: Int[Tensor, "B M"], n_latents: int) -> _SortedSlots:
-    latents, slots = indices.flatten().sort(stable=True)
+def _sorted_slots(
+    indices: Int[Tensor, "B M"], n_latents: int, entries: Entries | None
+) -> _SortedSlots:
+    if entries is None:
+        latents, slots = indices.flatten().sort(stable=True)
+    else:
+        latents, order = indices.flatten()[entries.slots].sort(stable=True)
+        slots = entries.slots[order]
     every_latent = torch.arange(n_latents, device=indices.device)
     offsets = torch.searchsorted(latents, every_latent)
     return _SortedSlots(slots, slots.div(indices.shape[-1], rounding_mode="floor"), offsets)
@@ -416,12 +451,16 @@ def _segment_sums(
 
 
 def gathered_dots(
-    indices: Int[Tensor, "B M"], rows: Float[Tensor, "B D"], weights: Float[Tensor, "F D"]
+    indices: Int[Tensor, "B M"],
+    rows: Float[Tensor, "B D"],
+    weights: Float[Tensor, "F D"],
+    entries: Entries | None = None,
 ) -> Float[Tensor, "B M"]:
-    """rows[b] . weights[indices[b, m]] for every slot."""
+    """rows[b] . weights[indices[b, m]] for every slot; with `entries` perhaps only for those, and 0
+    for the others."""
     n_rows, n_slots = indices.shape
     on_gpu = uses_triton(rows)
-    if prefers_dense(len(weights), n_slots, on_gpu):
+    if prefers_dense(len(weights), slots_per_row(entries, n_rows, n_slots), on_gpu):
         product = Affine(weights, None, n_rows)
         blocks = [
             product(rows[block]).gather(-1, indices[block])
@@ -430,18 +469,29 @@ def gathered_dots(
         return torch.cat(blocks) if blocks else rows.new_zeros(n_rows, n_slots)
     if on_gpu:
         return _launch_gathered_dots(indices, rows, weights)
-    bag_of_slot = torch.arange(n_rows, device=rows.device).repeat_interleave(n_slots)
+    latents = indices.flatten()
+    if entries is None:
+        bags = torch.arange(n_rows, device=rows.device)
+        bag_of_slot = bags.repeat_interleave(n_slots)
+        return _dots(latents, bag_of_slot, bags * n_slots, rows, weights).view(n_rows, n_slots)
+    bag_of_slot = entries.slots.div(n_slots, rounding_mode="floor")
+    out = rows.new_zeros(n_rows * n_slots)
+    out[entries.slots] = _dots(latents[entries.slots], bag_of_slot, entries.offsets, rows, weights)
+    return out.view(n_rows, n_slots)
+
+
+def _dots(
+    latents: Int[Tensor, "N"],
+    bag_of_slot: Int[Tensor, "N"],
+    offsets: Int[Tensor, "B"],
+    rows: Float[Tensor, "B D"],
+    weights: Float[Tensor, "F D"],
+) -> Float[Tensor, "N"]:
     # The gradient of embedding_bag's sample weights is just this product; it is the one gathered
     # dot product in PyTorch that builds no [B, M, D] tensor.
-    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        rows.contiguous(),
-        weights,
-        indices.flatten(),
-        torch.arange(0, n_rows * n_slots, n_slots, device=rows.device),
-        bag_of_slot,
-        0,
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        rows.contiguous(), weights, latents, offsets, bag_of_slot, 0
     )
-    return dots.view(n_rows, n_slots)
 
 
 def latent_sums(

@@ -12,7 +12,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .backward import dense_block, gathered_dots, prefers_dense, row_blocks, weight_gradient
+from .backward import (
+    Entries,
+    dense_block,
+    gathered_dots,
+    prefers_dense,
+    row_blocks,
+    slots_per_row,
+    used_entries,
+    weight_gradient,
+)
 from .codes import Codes
 from .dispatch import (
     Pointer,
@@ -255,7 +264,8 @@ def weighted_rows(
 ) -> Float[Tensor, "B D"]:
     """out[b] = sum over m of values[b, m] * weights[indices[b, m]], without a gradient."""
     on_gpu = uses_triton(weights)
-    if prefers_dense(len(weights), indices.shape[-1], on_gpu):
+    entries = used_entries(values != 0)
+    if prefers_dense(len(weights), slots_per_row(entries, *indices.shape), on_gpu):
         out_BD = values.new_empty(len(values), weights.shape[-1])
         product = Affine(weights.T, None, len(values))
         for block in row_blocks(len(values), size=product.rows_at_once):
@@ -263,8 +273,16 @@ def weighted_rows(
         return out_BD
     if on_gpu:
         return _launch_decode(indices, values, weights)
+    if entries is None:
+        return torch.nn.functional.embedding_bag(
+            indices, weights, per_sample_weights=values, mode="sum"
+        )
     return torch.nn.functional.embedding_bag(
-        indices, weights, per_sample_weights=values, mode="sum"
+        indices.flatten()[entries.slots],
+        weights,
+        offsets=entries.offsets,
+        per_sample_weights=values.flatten()[entries.slots],
+        mode="sum",
     )
 
 
@@ -318,15 +336,19 @@ def compare(
     W_dec: Float[Tensor, "F D"],
     b_dec: Float[Tensor, "D"],
     x: Float[Tensor, "B D"],
+    entries: Entries | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B D"], Float[Tensor, "B D"], Float[Tensor, "B M"]]:
-    """The mean squared error, the reconstructions, and the gradients of these and of the values."""
+    """The mean squared error, the reconstructions, and the gradients of these and of the values.
+
+    With `entries` the gradients of other slots' values are of no interest.
+    """
     sparse = not prefers_dense(len(W_dec), indices.shape[-1], True)
     if uses_triton(W_dec) and sparse and W_dec.shape[1] <= _WIDEST_IN_REGISTERS:
         return _launch_decode_mse(indices, values, W_dec, b_dec, x)
     x_hat_BD = weighted_rows(indices, values, W_dec) + b_dec
     loss = torch.nn.functional.mse_loss(x_hat_BD, x) if len(x) else x.new_zeros(())
     residual_BD = (x_hat_BD - x).mul_(2 / max(1, x.numel()))
-    return loss, x_hat_BD, residual_BD, gathered_dots(indices, residual_BD, W_dec)
+    return loss, x_hat_BD, residual_BD, gathered_dots(indices, residual_BD, W_dec, entries)
 
 
 class _DecodeMSE(torch.autograd.Function):

@@ -19,7 +19,7 @@ from torch import Tensor
 from .backward import prefers_dense
 from .codes import Codes, pack_entries
 from .decode import Reconstruction, decode
-from .dispatch import uses_triton
+from .dispatch import ceil_div, uses_triton
 
 
 class _Entries(NamedTuple):
@@ -56,7 +56,9 @@ def nested_mse(
         raise ValueError(f"prefixes {prefixes} must rise to the {len(W_dec)} latents")
     entries = _entries(codes, prefixes)
     n_rows, n_segments = len(codes.values), len(prefixes)
-    if uses_triton(W_dec) or prefers_dense(len(W_dec), codes.values.shape[1]):
+    if uses_triton(W_dec) or prefers_dense(
+        len(W_dec), ceil_div(len(entries.latents), max(1, n_rows))
+    ):
         sums_GBD = _decode_segments(entries, W_dec, ends, n_rows)
     else:
         sums = _BagSums.apply(*entries, n_rows * n_segments, W_dec)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
