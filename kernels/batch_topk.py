@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .codes import Codes, pack_entries
@@ -29,6 +29,7 @@ from .dispatch import (
     tl,
     uses_triton,
 )
+from .peers import Peers, among_largest
 from .selection import (
     column_at,
     emit_row,
@@ -210,8 +211,13 @@ class BatchTop:
         self._n_rows += len(pre)
         self._keep_largest()
 
-    def codes(self) -> Codes:
-        """The entries as codes of all the rows; unused slots are (0, 0)."""
+    def codes(self, peers: Peers | None = None) -> Codes:
+        """The entries as codes of all the rows; unused slots are (0, 0).
+
+        With peers, n_kept counts the entries of all of them; every one calls this.
+        """
+        if peers is not None:
+            self._keep(among_largest(self._values, self._n_kept, peers))
         return pack_entries(self._rows, self._columns, self._values, self._n_rows)
 
     def _candidates(self, pre_BF: Float[Tensor, "B F"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,8 +239,12 @@ class BatchTop:
         least = scores.topk(self._n_kept, sorted=False).values.min()
         above, tied = scores > least, scores == least
         kept = above | (tied & (tied.cumsum(0) <= self._n_kept - above.sum()))
+        self._keep(kept)
+        self._bar = least[None]
+
+    def _keep(self, kept: Bool[Tensor, "N"]) -> None:
         self._rows, self._columns = self._rows[kept], self._columns[kept]
-        self._values, self._bar = self._values[kept], least[None]
+        self._values = self._values[kept]
 
 
 def _above(flat_N: Float[Tensor, "N"], bar: Float[Tensor, "1"]) -> Int[Tensor, "P"]:

@@ -25,6 +25,7 @@ from .decode import weighted_rows
 from .dispatch import uses_triton
 from .encode_fused import fused_pays, fused_topk
 from .norms import row_norms
+from .peers import Peers
 from .product import Affine
 from .screening import screened_topk, screening_pays
 from .selection import require_k
@@ -108,12 +109,15 @@ def encode_batch_topk(
     W_enc: Float[Tensor, "F D"],
     b_enc: Float[Tensor, "F"],
     k: int,
+    peers: Peers | None = None,
 ) -> Codes:
     """Encode rows and keep the B * k largest positive pre-activations of the batch.
 
     Args:
         x, b_dec, W_enc, b_enc: as for `encode_topk`.
         k: latents kept of a row on average, 1 to F.
+        peers: processes that hold the other rows of the batch, as many as these each; the choice is
+            among all of them, and every one must call this.
 
     Returns:
         Codes [B, M] with counts, as of `batch_topk_select`; differentiable as `encode_topk`.
@@ -124,10 +128,10 @@ def encode_batch_topk(
     require_k(k, len(W_enc))
 
     def choose() -> Codes:
-        top = BatchTop(len(x) * k, x)
+        top = BatchTop(len(x) * k * (1 if peers is None else peers.size), x)
         for pre_BF, _ in pre_activation_blocks(x, b_dec, W_enc, b_enc):
             top.add(pre_BF)
-        return top.codes()
+        return top.codes(peers)
 
     return encode_chosen(x, b_dec, W_enc, b_enc, choose)
 
