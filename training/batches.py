@@ -47,6 +47,7 @@ def shuffled_batches(
     batch_size: int,
     seed: int,
     start: int,
+    part: slice | None = None,
 ) -> Generator[Float[Tensor, "B D"]]:
     """Batches of float32 training rows without end, from batch `start` on.
 
@@ -55,23 +56,27 @@ def shuffled_batches(
         open_shard: opens one of them; called in a background thread.
         site: whose activations to read.
         row_bytes: bytes of a stored row.
+        part: which rows of every batch to give, at least one; all by default.
     """
+    first, end, _ = (part or slice(None)).indices(batch_size)
     windows = plan_windows(
         shards, row_bytes=row_bytes, batch_size=batch_size, seed=seed, start=start
     )
     parts: list[Tensor] = []
-    missing = batch_size
+    place = 0  # in the batch
     with closing(one_ahead(lambda window: _read(window, open_shard, site), windows)) as contents:
         for rows, order in contents:
             at = 0
             while at < len(order):
-                taken = order[at : at + missing]
-                parts.append(rows.rows(taken).restored())
+                taken = order[at : at + batch_size - place]
+                wanted = taken[max(first - place, 0) : max(end - place, 0)]
+                if len(wanted):
+                    parts.append(rows.rows(wanted).restored())
                 at += len(taken)
-                missing -= len(taken)
-                if not missing:
+                place += len(taken)
+                if place == batch_size:
                     yield parts[0] if len(parts) == 1 else torch.cat(parts)
-                    parts, missing = [], batch_size
+                    parts, place = [], 0
             # Without this a third window would be in memory while the next one is awaited.
             del rows
 

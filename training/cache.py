@@ -90,7 +90,13 @@ class ActivationCache:
         raise InputError(f"{self.path} has no site {site!r}; it has {' and '.join(near)}")
 
     def batches(
-        self, batch_size: int, *, site: str | None = None, seed: int = 0, start: int = 0
+        self,
+        batch_size: int,
+        *,
+        site: str | None = None,
+        seed: int = 0,
+        start: int = 0,
+        part: slice | None = None,
     ) -> Generator[Float[Tensor, "B D"], None, None]:
         """Training rows in float32, shuffled, without end; begin at batch `start`.
 
@@ -98,6 +104,7 @@ class ActivationCache:
         the few that fill no whole batch are left out, others each time. The order is new in every
         epoch: shards in random order, and rows shuffled over as many shards as WINDOW_BYTES hold.
         A thread reads the next window meanwhile; it ends when the iterator is closed or forgotten.
+        With `part` only these rows of each batch are given, as a process does that shares batches.
 
         Raises:
             InputError: `batch_size` is below 1 or more than the training rows, the site is unknown;
@@ -120,6 +127,7 @@ class ActivationCache:
             batch_size=batch_size,
             seed=seed,
             start=start,
+            part=part,
         )
 
     def held_out(

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -171,6 +171,17 @@ def test_batch_i_from_any_start(cache: ActivationCache, batch_size: int, seed: i
     for start in (1, 2, 3, 4, 17, 18, 19, 33):
         part = take(cache, 3, batch_size, seed=seed, start=start)
         assert all(map(torch.equal, part, whole[start : start + 3]))
+
+
+@pytest.mark.usefixtures("window_bytes")
+@pytest.mark.parametrize("cuts", [(10,), (1, 3, 19), (5, 10, 15)])
+def test_parts_of_batches_are_the_batches(cache: ActivationCache, cuts: tuple[int, ...]) -> None:
+    whole = take(cache, 9, 20, start=2)
+    readers = [cache.batches(20, start=2, part=slice(*ends)) for ends in pairwise((0, *cuts, None))]
+    for batch in whole:
+        assert torch.equal(torch.cat([next(reader) for reader in readers]), batch)
+    for reader in readers:
+        reader.close()
 
 
 @settings(max_examples=30)
