@@ -191,10 +191,12 @@ def main() -> None:
     ]
     cache = ActivationCache(arguments.cache).manifest
     notes = [
-        f"{arguments.latents} latents, {arguments.tokens:,} tokens, {arguments.seeds} seeds (mean "
-        f"and standard deviation), lr {arguments.lr:g} for all; top_afa: target scales, lambda 1/32; "
+        f"{arguments.latents} latents, {arguments.tokens:,} tokens, {arguments.seeds} seeds of the "
+        f"initial directions (mean and standard deviation), lr {arguments.lr:g} for all; top_afa: "
+        "target scales, lambda 1/32; "
         f"top_afa_lambda: lambda, scale 1; {cache.sites[0]} of {cache.model}, "
-        f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over {arguments.contexts} contexts. "
+        f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over "
+        f"{arguments.contexts} contexts. "
         f"Matryoshka: top-k with prefixes of {', '.join(f'{share:g}' for share in NESTED)} of the "
         "latents. The last two columns: top-k at the same L0, between its points.",
     ]
