@@ -1,9 +1,11 @@
 """Sparse encode: pre = (x - b_dec) @ W_enc^T + b_enc, then a selection, without [B, F] in memory.
 
 The product is taken for a block of rows at a time into one buffer that stays in the cache, and the
-selection reads it there. In low precision on a GPU, top-k is fused with the product instead
-(`encode_fused`), and on processors that multiply bfloat16 quickly, the product ranks the latents in
-it (`screening`); rows that lack the certificate of either are taken again in this way.
+selection reads it there; on a GPU, which has no such cache, the buffer holds up to 2^27
+pre-activations, so that the product fills the chip. In low precision on a GPU, top-k is fused with
+the product instead (`encode_fused`), and on processors that multiply bfloat16 quickly, the product
+ranks the latents in it (`screening`); rows that lack the certificate of either are taken again in
+this way.
 
 Backward, with d = gradient of a kept value (0 in unused slots):
     dW_enc[f] = sum of d * (x_b - b_dec),  db_enc[f] = sum of d,  db_dec = -db_enc @ W_enc,

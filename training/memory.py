@@ -25,5 +25,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    told = mallopt(_M_MMAP_THRESHOLD, _LARGEST) or mallopt(_M_MMAP_THRESHOLD, _LARGEST_EVERYWHERE)
-    return bool(told) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST))
+    reused = mallopt(_M_MMAP_THRESHOLD, _LARGEST) or mallopt(_M_MMAP_THRESHOLD, _LARGEST_EVERYWHERE)
+    kept = mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+    return bool(reused and kept)

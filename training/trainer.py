@@ -66,6 +66,9 @@ class NonFiniteLoss(ArithmeticError):
 class Trainer:
     """Adam with unit-norm decoder rows over batches of raw activations.
 
+    Making one for an autoencoder on a CPU tells the process's malloc to keep what is freed, for
+    everything that runs in the process (`keep_freed_memory`).
+
     Attributes:
         sae: the autoencoder, changed in place.
         steps_done: updates so far; the learning rate follows it.

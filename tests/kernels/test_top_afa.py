@@ -62,6 +62,30 @@ def test_ties_go_to_the_lowest_indices(rows: list[list[int]], target: float) -> 
     assert torch.equal(ours.dense(8), oracle.dense(8))
 
 
+@pytest.mark.parametrize("extra", [900, 3000])
+def test_squares_are_summed_beyond_float32(extra: int) -> None:
+    # In float32 4096^2 + 1 is 4096^2: no further entry would bring the norm nearer.
+    pre = torch.ones(2, 5000)
+    pre[:, 7] = 4096
+    target = torch.full((2,), 4096.0**2 + extra, dtype=torch.float64).sqrt()
+    codes = top_afa_select(pre, torch.ones(5000), target)
+    assert codes.counts is not None
+    assert torch.equal(codes.counts, torch.full((2,), extra + 1))
+
+
+@pytest.mark.parametrize("n_equal", [3, 64, 128, 200])
+def test_ties_that_cross_the_searched_width_go_to_the_lowest_indices(n_equal: int) -> None:
+    # The last entries of equal size begin within the first searched ones and end beyond them.
+    pre = torch.full((20, 400), -1.0)
+    pre[:, 100 : 100 + n_equal] = 1
+    pre[:, 350] = 9
+    target = torch.full((20,), (81 + n_equal - 1.0) ** 0.5)
+    codes = top_afa_select(pre, torch.ones(400), target)
+    oracle = reference.top_afa_select(pre.double(), torch.ones(400).double(), target.double())
+    assert torch.equal(codes.dense(400).double(), oracle.dense(400))
+    assert codes.counts is not None and int(codes.counts[0]) == n_equal
+
+
 def test_no_other_prefix_is_nearer() -> None:
     pre, norms, target = inputs(50, 90)
     codes = top_afa_select(pre, norms, target)

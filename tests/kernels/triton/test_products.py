@@ -73,6 +73,40 @@ def test_products_equal_their_oracles(
     accurate_as_eager(ours, oracle(dtype), oracle(torch.float64))
 
 
+def test_a_tile_narrower_than_the_rows_still_decodes_all_of_them(
+    device: str, monkeypatch: pytest.MonkeyPatch, accurate_as_eager: AccurateAsEager
+) -> None:
+    monkeypatch.setenv("SPARSTEER_TILES", "decode:BLOCK_D=16,ROWS=4")
+    codes = random_codes(5, 50, 6, device)
+    x, W_dec, b_dec = (torch.randn(*n, device=device) for n in ((5, 37), (50, 37), (37,)))
+    loss, x_hat = decode_mse(codes, W_dec, b_dec, x)
+
+    def oracle(dtype: torch.dtype) -> list[Tensor]:
+        same = Codes(codes.indices, codes.values.to(dtype))
+        decoded = reference.decode(same, W_dec.to(dtype), b_dec.to(dtype))
+        return [(decoded - x).square().mean(), decoded]
+
+    accurate_as_eager([loss, x_hat], oracle(torch.float32), oracle(torch.float64))
+
+
+@pytest.mark.parametrize("n_latents", [2**15 - 1, 2**15, 40_000])
+def test_slots_are_sorted_by_latents_that_16_bits_cannot_hold(n_latents: int) -> None:
+    torch.manual_seed(n_latents)  # pyright: ignore[reportUnknownMemberType] - untyped
+    indices = torch.randint(0, n_latents, (7, 9))
+    indices[0, 0], indices[6, 8] = n_latents - 1, 0
+    used = torch.rand(7, 9) < 0.8
+    used[0, 0] = True
+    segments = backward._segments(indices, used, n_latents, 8)  # pyright: ignore[reportPrivateUsage]
+    latents = indices.flatten()
+    n_used = int(used.sum())
+    assert segments.offsets[-1] == n_used
+    assert used.flatten()[segments.slots[:n_used].long()].all()
+    for latent in (int(latents[0]), int(latents[used.flatten()][3])):
+        own = slice(int(segments.offsets[latent]), int(segments.offsets[latent + 1]))
+        expected = ((latents == latent) & used.flatten()).nonzero()[:, 0]
+        assert torch.equal(segments.slots[own].long(), expected)
+
+
 def test_one_pass_gives_all_weight_gradients(
     size: tuple[int, int, int, int], device: str, accurate_as_eager: AccurateAsEager
 ) -> None:

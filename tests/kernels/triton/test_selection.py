@@ -103,6 +103,19 @@ def test_top_afa_with_ties_across_the_cut(device: str) -> None:
     assert torch.equal(ours.dense(40).double(), oracle.dense(40))
 
 
+def test_top_afa_sums_squares_beyond_float32(device: str) -> None:
+    # In float32 4096^2 + 1 is 4096^2: no further entry would bring the norm nearer.
+    pre = torch.ones(2, 4096, device=device)
+    pre[:, 7] = 4096
+    target = torch.tensor([4096.0**2 + 900, 4096.0**2 + 33], device=device).sqrt()
+    target = torch.nextafter(target, torch.full_like(target, torch.inf))
+    ours = top_afa_select(pre, torch.ones(4096, device=device), target)
+    oracle = reference.top_afa_select(pre.double(), torch.ones(4096).double(), target.double())
+    assert ours.counts is not None and oracle.counts is not None
+    assert torch.equal(ours.counts, oracle.counts)
+    assert int(ours.counts.min()) > 8
+
+
 @pytest.mark.filterwarnings("ignore:invalid value")  # numpy in the interpreter, as intended
 def test_top_afa_keeps_one_where_nothing_is_nearest(device: str) -> None:
     pre = torch.rand(5, 50, device=device)
