@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..training.config import CacheConfig
+from ..training.cache_config import CacheConfig
 from .console import Report, Terminal, count, duration, next_command, size, table
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .cache import ActivationCache as ActivationCache
-    from .config import CacheConfig as CacheConfig
+    from .cache_config import CacheConfig as CacheConfig
     from .config import TrainerConfig as TrainerConfig
     from .harvest import cache_activations as cache_activations
     from .trainer import Trainer as Trainer
 
 _HOMES = {
     "ActivationCache": "cache",
-    "CacheConfig": "config",
+    "CacheConfig": "cache_config",
     "TrainerConfig": "config",
     "cache_activations": "harvest",
     "Trainer": "trainer",

@@ -14,7 +14,7 @@ import torch
 
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
-from .config import CacheConfig
+from .cache_config import CacheConfig
 from .harvest import context_reader, first_manifest, use_threads
 from .reading import ContextReader
 from .resume import previous_manifest, require_same_corpus, require_same_model

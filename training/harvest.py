@@ -18,7 +18,7 @@ from ..sae.errors import InputError
 from ..sae.files import remove_leftovers
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site
-from .config import CacheConfig
+from .cache_config import CacheConfig
 from .corpus import Corpus
 from .held_out import held_out_bound
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest

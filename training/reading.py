@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site, read_sites
-from .config import CacheDtype
+from .cache_config import CacheDtype
 from .rows import ChosenContext, stacked, text_mask
 from .shards import ShardContent, Stored, to_stored
 

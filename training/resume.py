@@ -8,7 +8,7 @@ from typing import Any
 from ..sae.errors import InputError
 from ..sae.files import TEMPORARY_PREFIX, sha256_file
 from ..sae.language_model import LanguageModel
-from .config import CacheConfig
+from .cache_config import CacheConfig
 from .corpus import Corpus
 from .lock import LOCK, lock_folder
 from .manifest import FILE as MANIFEST

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
-from .config import CacheConfig
+from .cache_config import CacheConfig
 from .corpus import Corpus, open_corpus
 from .held_out import is_held_out
 from .manifest import CacheManifest, CorpusEntry

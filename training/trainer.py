@@ -6,41 +6,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..kernels.autoencode import Autoencoding, autoencoder_mse
 from ..kernels.codes import Codes
-from ..kernels.decode import decode_mse
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.config import JumpReLUConfig, TopAFAConfig
-from ..sae.losses import (
-    afa_loss,
-    auxk_loss,
-    nested_loss,
-    reconstruction_loss,
-    step_loss,
-    tanh_loss,
-)
 from .config import TrainerConfig
 from .memory import keep_freed_memory
+from .objective import Losses, objective
 from .optimizer import Adam
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
 _MOST_TOKENS_UNTIL_DEAD = 10_000_000
-
-
-class Losses(NamedTuple):
-    """Terms of the loss of one batch, and the forward pass they came from."""
-
-    total: Float[Tensor, ""]
-    mse: Float[Tensor, ""]
-    auxk: Float[Tensor, ""]
-    """Unweighted; 0 without dead latents."""
-    afa: Float[Tensor, ""]
-    """Unweighted; 0 for activations other than top_afa."""
-    sparsity: Float[Tensor, ""]
-    """Unweighted; 0 for activations other than jumprelu."""
-    codes: Codes
-    x_hat: Float[Tensor, "B D"]
 
 
 class StepMetrics(NamedTuple):
@@ -121,34 +96,7 @@ class Trainer:
         self, scaled_BD: Float[Tensor, "B D"], dead_N: Int[Tensor, "N"] | None = None
     ) -> Losses:
         """The loss of rows in scaled units, without side effects; no dead latents by default."""
-        sae, config = self.sae, self.config
-        total, x_hat_BD, codes = self._reconstruction(scaled_BD)
-        nested = bool(sae.config.prefixes)
-        mse = reconstruction_loss(scaled_BD, x_hat_BD) if nested else total
-        auxk = afa = sparsity = torch.zeros_like(mse)
-        if dead_N is not None and len(dead_N) and config.auxk_coefficient:
-            auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, self.k_aux)
-            total = total + config.auxk_coefficient * auxk
-        if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
-            afa = afa_loss(codes, scaled_BD, sae.config.target_scale)
-            total = total + config.afa_coefficient * afa
-        if isinstance(sae.config, JumpReLUConfig):
-            penalty = {"step": step_loss, "tanh": tanh_loss}[config.sparsity]
-            sparsity = penalty(codes, config.target_l0)
-            total = total + config.sparsity_coefficient * sparsity
-        return Losses(total, mse, auxk, afa, sparsity, codes, x_hat_BD)
-
-    def _reconstruction(self, scaled_BD: Float[Tensor, "B D"]) -> Autoencoding:
-        sae = self.sae
-        if not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig):
-            with torch.no_grad():
-                codes = sae.encode_batch(scaled_BD)
-            weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
-            return autoencoder_mse(codes, scaled_BD, *weights)
-        codes = sae.encode_batch(scaled_BD)
-        if sae.config.prefixes:
-            return Autoencoding(*nested_loss(sae, codes, scaled_BD), codes)
-        return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, scaled_BD), codes)
+        return objective(self.sae, self.config, scaled_BD, dead_N, k_aux=self.k_aux)
 
     def learning_rate(self, step: int) -> float:
         """The rate of the step (from 0): rising, flat, then falling linearly to 0 at the end."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ...sae.config import require_positive_integer
 from ...sae.errors import InputError
-from ...training.config import Activation, CacheConfig, EvalConfig, TrainConfig, TrainerConfig
+from ...training.cache_config import CacheConfig
+from ...training.config import Activation, EvalConfig, TrainConfig, TrainerConfig
 from ..config import Sampling
 from ..features.config import BuildConfig
 from ..intervention import require_finite

@@ -25,7 +25,7 @@ from sparsteer.steering.features.collect import Collected, collect
 from sparsteer.steering.features.tables import ExampleTable
 from sparsteer.steering.features.windows import Activations, norm_bound, pieces, windows
 from sparsteer.training.cache import ActivationCache
-from sparsteer.training.config import CacheConfig
+from sparsteer.training.cache_config import CacheConfig
 from sparsteer.training.harvest import cache_activations
 
 N_LATENTS, EXAMPLES, BEFORE, AFTER = 40, 5, 6, 3

@@ -15,7 +15,7 @@ from sparsteer.sae import InputError, LanguageModel, Origin, SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.features import BuildConfig, FeatureIndex, build_index, sae_fingerprint
 from sparsteer.steering.features.parquet import read_columns, write_columns
-from sparsteer.training.config import CacheConfig
+from sparsteer.training.cache_config import CacheConfig
 from sparsteer.training.harvest import cache_activations
 
 N_LATENTS = 24

@@ -19,7 +19,7 @@ from sparsteer.sae.errors import InputError
 from sparsteer.training import ActivationCache, batches
 from sparsteer.training import cache as cache_module
 from sparsteer.training.cache import verify_cache
-from sparsteer.training.config import CacheDtype
+from sparsteer.training.cache_config import CacheDtype
 from sparsteer.training.manifest import (
     LEFT_OUT,
     CacheManifest,

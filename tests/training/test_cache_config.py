@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparsteer.sae.errors import InputError
-from sparsteer.training.config import CacheConfig
+from sparsteer.training.cache_config import CacheConfig
 
 REQUIRED: dict[str, Any] = {"model": "m", "dataset": "d", "out": "o"}
 

@@ -1,0 +1,83 @@
+"""The mathematics of training: every term of the loss as a plain function of a batch."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..kernels.autoencode import Autoencoding, autoencoder_mse
+from ..kernels.codes import Codes
+from ..kernels.decode import decode_mse
+from ..sae.autoencoder import SparseAutoencoder
+from ..sae.config import JumpReLUConfig, TopAFAConfig
+from ..sae.losses import (
+    afa_loss,
+    auxk_loss,
+    nested_loss,
+    reconstruction_loss,
+    step_loss,
+    tanh_loss,
+)
+from .config import TrainerConfig
+
+
+class Losses(NamedTuple):
+    """Terms of the loss of one batch, and the forward pass they came from."""
+
+    total: Float[Tensor, ""]
+    mse: Float[Tensor, ""]
+    auxk: Float[Tensor, ""]
+    """Unweighted; 0 without dead latents."""
+    afa: Float[Tensor, ""]
+    """Unweighted; 0 for activations other than top_afa."""
+    sparsity: Float[Tensor, ""]
+    """Unweighted; 0 for activations other than jumprelu."""
+    codes: Codes
+    x_hat: Float[Tensor, "B D"]
+
+
+def objective(
+    sae: SparseAutoencoder,
+    config: TrainerConfig,
+    scaled_BD: Float[Tensor, "B D"],
+    dead_N: Int[Tensor, "N"] | None,
+    *,
+    k_aux: int,
+) -> Losses:
+    """The loss of a batch and its terms, differentiable with respect to the weights.
+
+    Args:
+        config: which terms there are, and their weights.
+        scaled_BD: [B, D] rows in scaled units.
+        dead_N: [N] dead latents, which AuxK revives; none where it is None.
+        k_aux: dead latents kept of each row for AuxK.
+    """
+    total, x_hat_BD, codes = _reconstruction(sae, scaled_BD)
+    nested = bool(sae.config.prefixes)
+    mse = reconstruction_loss(scaled_BD, x_hat_BD) if nested else total
+    auxk = afa = sparsity = torch.zeros_like(mse)
+    if dead_N is not None and len(dead_N) and config.auxk_coefficient:
+        auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, k_aux)
+        total = total + config.auxk_coefficient * auxk
+    if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
+        afa = afa_loss(codes, scaled_BD, sae.config.target_scale)
+        total = total + config.afa_coefficient * afa
+    if isinstance(sae.config, JumpReLUConfig):
+        penalty = {"step": step_loss, "tanh": tanh_loss}[config.sparsity]
+        sparsity = penalty(codes, config.target_l0)
+        total = total + config.sparsity_coefficient * sparsity
+    return Losses(total, mse, auxk, afa, sparsity, codes, x_hat_BD)
+
+
+def _reconstruction(sae: SparseAutoencoder, scaled_BD: Float[Tensor, "B D"]) -> Autoencoding:
+    """The reconstruction loss, the reconstructions and the codes."""
+    if not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig):
+        with torch.no_grad():
+            codes = sae.encode_batch(scaled_BD)
+        weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
+        return autoencoder_mse(codes, scaled_BD, *weights)
+    codes = sae.encode_batch(scaled_BD)
+    if sae.config.prefixes:
+        return Autoencoding(*nested_loss(sae, codes, scaled_BD), codes)
+    return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, scaled_BD), codes)
