@@ -121,13 +121,16 @@ class SparseAutoencoder(nn.Module):
             case _:
                 raise TypeError(f"no activation is known for {type(self.config).__name__}")
 
-    def encode_batch(self, x_BD: Float[Tensor, "B D"]) -> Codes:
+    def encode_batch(self, x_BD: Float[Tensor, "B D"], k: int | None = None) -> Codes:
         """As `encode_scaled`, but as training does: batch_topk keeps the largest of the batch, and
-        jumprelu's codes have `steps` and the slots that move its thresholds."""
+        jumprelu's codes have `steps` and the slots that move its thresholds. `k` stands in for that
+        of topk and batch_topk, which training may lower step by step."""
         weights = (self.b_dec, self.W_enc, self.b_enc)
         match self.config:
-            case BatchTopKConfig(k=k):
-                return encode_batch_topk(x_BD, *weights, k)
+            case TopKConfig():
+                return encode_topk(x_BD, *weights, k or self.config.k)
+            case BatchTopKConfig():
+                return encode_batch_topk(x_BD, *weights, k or self.config.k)
             case JumpReLUConfig(bandwidth=bandwidth):
                 return encode_jumprelu(x_BD, *weights, self.thresholds(), bandwidth)
             case _:

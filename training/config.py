@@ -44,6 +44,11 @@ class TrainerConfig:
     dead_after_tokens: int | None = None
     """Rows without firing after which a latent counts as dead; by default a tenth of `tokens`, at
     most 10 million."""
+    k_start: int | None = None
+    """Latents of a row that topk and batch_topk begin with; their number falls linearly to k. None:
+    it is k throughout."""
+    k_anneal_fraction: float = 0.1
+    """Share of the steps over which the number of latents falls from `k_start` to k."""
     afa_coefficient: float = 1 / 32
     """Weight of the top-AFA norm loss (lambda); only top_afa uses it. It steers L0."""
     sparsity: Literal["step", "tanh"] = "step"
@@ -75,14 +80,14 @@ class TrainerConfig:
             require_positive_integer(name, getattr(self, name))
         for name in ("checkpoint_every", "keep_checkpoints", "target_l0"):
             require_positive_integer(name, getattr(self, name))
-        for name in ("k_aux", "dead_after_tokens"):
+        for name in ("k_aux", "dead_after_tokens", "k_start"):
             if getattr(self, name) is not None:
                 require_positive_integer(name, getattr(self, name))
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise InputError(f"clip_norm is {self.clip_norm}; it must be a positive number")
         if self.lr is not None:
             require_in_range("lr", self.lr, low=0.0, high=1.0)
-        for name in ("warmup_fraction", "decay_fraction"):
+        for name in ("warmup_fraction", "decay_fraction", "k_anneal_fraction"):
             require_in_range(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("beta1", "beta2"):
             require_in_range(name, getattr(self, name), low=0.0, high=1 - 1e-9)
@@ -100,6 +105,20 @@ class TrainerConfig:
     def n_steps(self) -> int:
         """Updates of the whole run; the rest of a last incomplete batch is left out."""
         return self.tokens // self.batch_size
+
+    def require_suits(self, sae: SAEConfig) -> None:
+        """Raise an InputError if the autoencoder cannot be trained so."""
+        if self.k_start is None:
+            return
+        if not isinstance(sae, TopKConfig | BatchTopKConfig):
+            raise InputError(
+                f"k_start is {self.k_start}, but {sae.activation} has no k to fall to; leave it out"
+            )
+        if not sae.k <= self.k_start <= sae.n_latents:
+            raise InputError(
+                f"k_start is {self.k_start}, but must lie between k, {sae.k}, and the "
+                f"{sae.n_latents} latents"
+            )
 
 
 Activation = Literal["topk", "batch_topk", "top_afa", "jumprelu"]
@@ -178,7 +197,16 @@ class TrainConfig:
                 require_positive_integer(name, getattr(self, name))
 
     def sae_config(self, d_model: int) -> SAEConfig:
-        """The autoencoder's configuration for activations of the width."""
+        """The autoencoder's configuration for activations of the width.
+
+        Raises:
+            InputError: the settings do not suit the autoencoder or its training.
+        """
+        config = self._sae_config(d_model)
+        self.trainer.require_suits(config)
+        return config
+
+    def _sae_config(self, d_model: int) -> SAEConfig:
         n_latents = self.n_latents or _DEFAULT_EXPANSION * d_model
         prefixes = tuple(
             max(1, round(prefix * n_latents)) if prefix < 1 else int(prefix)

@@ -45,6 +45,8 @@ class Member:
         if step % config.log_every == 0 or step == config.n_steps:
             figures = {name: float(value) for name, value in metrics._asdict().items()}
             figures["lr"] = trainer.learning_rate(step - 1)
+            if (k := trainer.annealed_k(step - 1)) is not None:
+                figures["k"] = k
             figures["tokens"] = step * config.batch_size
             self.run.log({"step": step, **figures})
             shown = figures | {"seconds": self.seconds}

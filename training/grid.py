@@ -21,13 +21,16 @@ _SHARED = (
     *("cache", "out", "site", "trainer", "track", "tokens", "batch_size", "data_seed", "device"),
     *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints"),
 )
-_LOSS_OF = {
-    "afa_coefficient": "top_afa",
-    "sparsity": "jumprelu",
-    "sparsity_coefficient": "jumprelu",
-    "target_l0": "jumprelu",
+_ONLY_OF = {
+    "afa_coefficient": ("top_afa",),
+    "sparsity": ("jumprelu",),
+    "sparsity_coefficient": ("jumprelu",),
+    "target_l0": ("jumprelu",),
+    "k_start": ("topk", "batch_topk"),
+    "k_anneal_fraction": ("topk", "batch_topk"),
 }
-"""Settings of a loss that only one activation has."""
+"""Settings of the trainer that only some activations have."""
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainerConfig)}
 
 
 def grid_settings() -> dict[str, Any]:
@@ -103,7 +106,9 @@ def _chosen(config: TrainConfig, choice: dict[str, Any], name: str, activation: 
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     own = {key: value for key, value in choice.items() if key in fields}
     not_its = {key: None for key in _sae_settings() & fields if not _applies(key, activation)}
-    of_trainer = {key: value for key, value in choice.items() if key not in fields}
+    of_trainer = {key: _DEFAULTS[key] for key in _ONLY_OF if not _applies(key, activation)} | {
+        key: value for key, value in choice.items() if key not in fields
+    }
     try:
         return dataclasses.replace(
             config,
@@ -122,8 +127,8 @@ def _sae_settings() -> set[str]:
 
 def _applies(name: str, activation: str) -> bool:
     """Whether an autoencoder of the activation has the setting; what is no setting of any has."""
-    if name in _LOSS_OF:
-        return _LOSS_OF[name] == activation
+    if name in _ONLY_OF:
+        return activation in _ONLY_OF[name]
     own = CONFIGS.get(activation)
     has = own is None or any(field.name == name for field in dataclasses.fields(own))
     return has or name not in _sae_settings()

@@ -44,6 +44,7 @@ def objective(
     dead_N: Int[Tensor, "N"] | None,
     *,
     k_aux: int,
+    k: int | None = None,
 ) -> Losses:
     """The loss of a batch and its terms, differentiable with respect to the weights.
 
@@ -52,8 +53,9 @@ def objective(
         scaled_BD: [B, D] rows in scaled units.
         dead_N: [N] dead latents, which AuxK revives; none where it is None.
         k_aux: dead latents kept of each row for AuxK.
+        k: latents of a row, in place of the configuration's; only topk and batch_topk have it.
     """
-    total, x_hat_BD, codes = _reconstruction(sae, scaled_BD)
+    total, x_hat_BD, codes = _reconstruction(sae, scaled_BD, k)
     nested = bool(sae.config.prefixes)
     mse = reconstruction_loss(scaled_BD, x_hat_BD) if nested else total
     auxk = afa = sparsity = torch.zeros_like(mse)
@@ -70,14 +72,16 @@ def objective(
     return Losses(total, mse, auxk, afa, sparsity, codes, x_hat_BD)
 
 
-def _reconstruction(sae: SparseAutoencoder, scaled_BD: Float[Tensor, "B D"]) -> Autoencoding:
+def _reconstruction(
+    sae: SparseAutoencoder, scaled_BD: Float[Tensor, "B D"], k: int | None
+) -> Autoencoding:
     """The reconstruction loss, the reconstructions and the codes."""
     if not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig):
         with torch.no_grad():
-            codes = sae.encode_batch(scaled_BD)
+            codes = sae.encode_batch(scaled_BD, k)
         weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
         return autoencoder_mse(codes, scaled_BD, *weights)
-    codes = sae.encode_batch(scaled_BD)
+    codes = sae.encode_batch(scaled_BD, k)
     if sae.config.prefixes:
         return Autoencoding(*nested_loss(sae, codes, scaled_BD), codes)
     return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, scaled_BD), codes)

@@ -16,6 +16,7 @@ from filelock import BaseFileLock
 
 from ..sae.errors import InputError
 from ..sae.files import TEMPORARY_PREFIX, atomic_file, remove_leftovers, write_json
+from .config import TrainerConfig
 from .lock import LOCK, lock_folder
 from .tracking import Tracker, Tracking, open_tracker
 
@@ -132,7 +133,8 @@ class RunFolder:
         return lines[-1]["summary"]
 
     def _require_same(self, found: dict[str, Any], resolved: dict[str, Any]) -> None:
-        before, now = _settings(found), _settings(resolved)
+        # What a setting that an older sparsteer did not know does by default, it did then.
+        before, now = to_plain(TrainerConfig()) | _settings(found), _settings(resolved)
         for name in [*now, *(name for name in before if name not in now)]:
             if before.get(name) != now.get(name):
                 raise InputError(

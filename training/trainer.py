@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..kernels.codes import Codes
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.config import BatchTopKConfig, TopKConfig
 from .config import TrainerConfig
 from .memory import keep_freed_memory
 from .objective import Losses, objective
@@ -52,8 +53,10 @@ class Trainer:
     """
 
     def __init__(self, sae: SparseAutoencoder, config: TrainerConfig | None = None) -> None:
+        """Raises InputError if the configuration does not suit the autoencoder."""
         self.sae = sae
         self.config = config = config or TrainerConfig()
+        config.require_suits(sae.config)
         d_model, n_latents = sae.config.d_model, sae.config.n_latents
         self.k_aux = config.k_aux or max(1, d_model // 2)
         self.dead_after_tokens = config.dead_after_tokens or min(
@@ -96,7 +99,8 @@ class Trainer:
         self, scaled_BD: Float[Tensor, "B D"], dead_N: Int[Tensor, "N"] | None = None
     ) -> Losses:
         """The loss of rows in scaled units, without side effects; no dead latents by default."""
-        return objective(self.sae, self.config, scaled_BD, dead_N, k_aux=self.k_aux)
+        k = self.annealed_k(self.steps_done)
+        return objective(self.sae, self.config, scaled_BD, dead_N, k_aux=self.k_aux, k=k)
 
     def learning_rate(self, step: int) -> float:
         """The rate of the step (from 0): rising, flat, then falling linearly to 0 at the end."""
@@ -107,6 +111,15 @@ class Trainer:
         left = max(n_steps - step, 1)  # a caller may go on beyond n_steps
         falling = left / decay if left < decay else 1.0
         return self.lr * min(rising, falling)
+
+    def annealed_k(self, step: int) -> int | None:
+        """Latents of a row at the step (from 0), falling linearly; None: k throughout."""
+        start = self.config.k_start
+        if start is None or not isinstance(self.sae.config, TopKConfig | BatchTopKConfig):
+            return None
+        end = self.sae.config.k
+        n_steps = max(1.0, self.config.k_anneal_fraction * self.config.n_steps)
+        return end + round((start - end) * max(0.0, 1 - step / n_steps))
 
     def dead_latents(self) -> Int[Tensor, "N"]:
         """Indices of the latents that have not fired for `dead_after_tokens` rows."""

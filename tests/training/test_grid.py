@@ -61,6 +61,16 @@ def test_a_k_given_beside_the_grid_is_for_those_that_have_one() -> None:
     assert (topk.k, afa.k) == (6, None)
 
 
+def test_a_setting_of_training_goes_to_the_activations_that_have_it() -> None:
+    config = config_of("c", Path("out"))
+    config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, k_start=40))
+    words = ["activation=topk,jumprelu", "k_anneal_fraction=0.2,0.5"]
+    few, many, jump = grid_configs(config, parse_grid(words))
+    assert (few.trainer.k_start, few.trainer.k_anneal_fraction) == (40, 0.2)
+    assert many.trainer.k_anneal_fraction == 0.5
+    assert jump.trainer.k_start is None and jump.sae_config(12).n_latents == 40
+
+
 def test_words_become_values_of_the_settings_type() -> None:
     grid = parse_grid(["n-latents=1_024,2048", "lr=1e-3", "activation=topk"])
     assert grid == {"n_latents": (1024, 2048), "lr": (1e-3,), "activation": ("topk",)}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from filelock import FileLock
 
 from sparsteer.sae import InputError, SparseAutoencoder
@@ -100,6 +101,37 @@ def test_a_killed_run_ends_with_the_same_bits(
     if step > 8:
         assert f"goes on from step {step // 8 * 8 if step < 40 else 32}" in said[0]
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize(
+    ("activation", "options"),
+    [
+        ("batch_topk", {"k_start": 12, "k_anneal_fraction": 0.9}),
+    ],
+)
+def test_a_killed_run_with_options_ends_with_the_same_bits(
+    planted_cache: Path, tmp_path: Path, activation: str, options: dict[str, Any]
+) -> None:
+    train(config_of(planted_cache, tmp_path / "whole", activation, **options))
+    killed = config_of(planted_cache, tmp_path / "killed", activation, **options)
+    train_until(killed, 20)
+    train(killed)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    name = next(iter(options))
+    plain = config_of(planted_cache, tmp_path / "killed", activation)
+    with pytest.raises(InputError, match=f"holds a run with {name}={options[name]}, not"):
+        train(plain)
+
+
+def test_a_run_begun_before_a_setting_existed_goes_on(planted_cache: Path, tmp_path: Path) -> None:
+    train(config_of(planted_cache, tmp_path / "whole"))
+    config = config_of(planted_cache, tmp_path / "run")
+    train_until(config, 20)
+    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    del resolved["trainer"]["k_start"]
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(resolved))
+    train(config)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_the_bits_do_not_depend_on_the_threads(

@@ -1,0 +1,87 @@
+"""Terms and options of the loss: what they compute, and where they are refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparsteer.sae import (
+    BatchTopKConfig,
+    InputError,
+    JumpReLUConfig,
+    SparseAutoencoder,
+    TopAFAConfig,
+    TopKConfig,
+)
+from sparsteer.sae.config import SAEConfig
+from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.trainer import Trainer
+
+D, F, K, B = 24, 200, 8, 256
+
+
+def rows(n_rows: int = B) -> Tensor:
+    """Sparse sums of planted directions, and a mean."""
+    directions = torch.randn(60, D, generator=torch.Generator().manual_seed(7))
+    chosen = torch.rand(n_rows, 60) < 0.08
+    acts = chosen * torch.rand(n_rows, 60).add(0.5)
+    return 2 * acts @ directions + 0.1 * torch.randn(n_rows, D) + 0.5
+
+
+def test_k_falls_linearly_to_its_end() -> None:
+    config = TrainerConfig(tokens=100 * B, batch_size=B, k_start=50, k_anneal_fraction=0.4)
+    trainer = Trainer(SparseAutoencoder(TopKConfig(D, F, K)), config)
+    ks = [trainer.annealed_k(step) for step in range(120)]
+    assert ks[0] == 50 and ks[20] == (50 + K) // 2 and ks[39] == K + 1
+    assert ks[40:] == [K] * 80
+    assert all(k is not None and abs(k - (50 - 42 * i / 40)) <= 0.5 for i, k in enumerate(ks[:40]))
+    assert Trainer(SparseAutoencoder(TopKConfig(D, F, K))).annealed_k(0) is None
+
+
+@pytest.mark.parametrize("sae_config", [TopKConfig(D, F, K), BatchTopKConfig(D, F, K)])
+def test_each_step_keeps_as_many_latents_as_the_schedule_says(sae_config: SAEConfig) -> None:
+    config = TrainerConfig(tokens=10 * B, batch_size=B, k_start=20, k_anneal_fraction=0.5)
+    sae = SparseAutoencoder(sae_config)
+    with torch.no_grad():
+        sae.b_enc.fill_(30)  # so that every pre-activation is positive
+    trainer = Trainer(sae, config)
+    l0s = [float(trainer.step(rows()).l0) for _ in range(10)]
+    assert l0s == [20, 18, 15, 13, 10, 8, 8, 8, 8, 8]
+    assert sae.config == sae_config
+
+
+@pytest.mark.parametrize(
+    ("sae_config", "changes", "message"),
+    [
+        (TopAFAConfig(D, F), {"k_start": 9}, "k_start is 9, but top_afa has no k to fall to"),
+        (JumpReLUConfig(D, F), {"k_start": 9}, "k_start is 9, but jumprelu has no k"),
+        (TopKConfig(D, F, K), {"k_start": 7}, "k_start is 7, but must lie between k, 8, and the"),
+        (BatchTopKConfig(D, F, K), {"k_start": 201}, "k_start is 201, .* and the 200 latents"),
+    ],
+)
+def test_options_that_do_not_suit_the_autoencoder_are_refused(
+    sae_config: SAEConfig, changes: dict[str, Any], message: str
+) -> None:
+    config = TrainerConfig(**changes)
+    with pytest.raises(InputError, match=message):
+        Trainer(SparseAutoencoder(sae_config), config)
+    k = getattr(sae_config, "k", None)
+    activation: Any = sae_config.activation
+    with pytest.raises(InputError, match=message):
+        TrainConfig(
+            cache="c", out="o", activation=activation, n_latents=F, k=k, trainer=config
+        ).sae_config(D)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k_start": 0}, "k_start is 0"),
+        ({"k_anneal_fraction": 1.5}, "k_anneal_fraction is 1.5, but must lie between 0 and 1"),
+    ],
+)
+def test_wrong_options_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainerConfig(**changes)
