@@ -16,6 +16,7 @@ from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from .cache_config import CacheConfig
 from .harvest import context_reader, first_manifest, use_threads
+from .processes import Processes
 from .reading import ContextReader
 from .resume import previous_manifest, require_same_corpus, require_same_model
 from .source import ContextSource, no_activations, open_source_corpus, require_text
@@ -86,11 +87,12 @@ def estimate_cache(
         require_same_corpus(folder, previous, corpus)
         require_same_model(folder, previous, model)
     manifest = previous or first_manifest(config, model, sites, corpus)
-    source = ContextSource(corpus, model, config, manifest.held_out_below)
+    source = ContextSource(corpus, model, config, manifest.held_out_below, Processes())
     with use_threads(manifest.threads):
         sample = _sample(source, context_reader(config, model, sites), config.batch_size)
     if not sample.rows:
-        raise no_activations(corpus.dataset, source.documents, source.empty_documents)
+        entry = source.count(manifest.corpus)
+        raise no_activations(corpus.dataset, entry.documents, entry.empty_documents)
     if not sample.timed_rows:
         raise InputError(
             f"{corpus.dataset} fills only {sample.contexts} contexts, too few to measure anything; "

@@ -7,9 +7,9 @@ without running the model, and writes the others byte for byte as one that was n
 
 import dataclasses
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from .cache_config import CacheConfig
 from .corpus import Corpus
 from .held_out import held_out_bound
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
+from .processes import Processes, processes
 from .reading import ContextReader
 from .resume import (
     deciding_settings,
@@ -31,6 +32,7 @@ from .resume import (
     require_same_model,
     whole_shards,
 )
+from .rows import ChosenContext
 from .shards import write_shard
 from .source import ContextSource, no_activations, open_source_corpus, require_text
 from .threads import free_cores
@@ -50,7 +52,9 @@ def cache_activations(
     """Write the activation cache of the configuration, or go on where a killed run stopped.
 
     Shards that are there and whole are kept, damaged ones are written again. The same configuration
-    and corpus give the same bytes, however often the run was interrupted.
+    and corpus give the same bytes, however often the run was interrupted. Under torchrun its
+    processes share the work, and give the same bytes as one with as many threads as each of them;
+    the first of them reports.
 
     Args:
         config: what to cache; its `out` folder is made or resumed.
@@ -66,38 +70,83 @@ def cache_activations(
             written, or an activation is not finite in `config.dtype`.
         OSError: the disk is full or fails; the shards written so far stay usable.
     """
+    with processes() as team:
+        if not team.is_first:
+            progress, say = _tell_nobody, _say_nothing
+        return _cache_together(config, team, model, progress, say)
+
+
+def _cache_together(
+    config: CacheConfig,
+    team: Processes,
+    model: LanguageModel | None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> CacheManifest:
     folder = Path(config.out)
-    previous = previous_manifest(folder, config)
-    kept = whole_shards(folder, previous.shards) if previous else {}
+    previous, kept = _found(folder, config, team)
     if previous and previous.complete and len(kept) == len(previous.shards):
-        if previous.corpus.revision is None:  # a hub data set is pinned, and need not be reached
-            require_same_corpus(folder, previous, open_source_corpus(config, previous, say))
+        with team.together():
+            if previous.corpus.revision is None:  # a pinned hub data set need not be reached
+                require_same_corpus(folder, previous, open_source_corpus(config, previous, say))
         say(f"{folder} is complete ({previous.rows:,} rows); nothing to do")
         return previous
-    corpus = open_source_corpus(config, previous, say)
-    require_text(corpus)
-    model = model or LanguageModel.load(config.model, device=config.device, progress=say)
-    sites = [model.site(name) for name in config.site or (None,)]
+    with team.together():
+        corpus = open_source_corpus(config, previous, say)
+        require_text(corpus)
+        device = team.device(config.device)
+        model = model or LanguageModel.load(config.model, device=device, progress=say)
+        sites = [model.site(name) for name in config.site or (None,)]
+        begun = previous or first_manifest(config, model, sites, corpus, team)
+    # All follow the first process, whose free cores and held-out bound may be its own.
+    manifest = dataclasses.replace(team.broadcast(begun), complete=False, notices=())
+    with team.together():
+        require_same_corpus(folder, manifest, corpus)
+        require_same_model(folder, manifest, model)
     if previous:
-        require_same_corpus(folder, previous, corpus)
-        require_same_model(folder, previous, model)
         n_kept = sum(entry.rows for entry in kept.values())
         say(f"{folder} goes on from {n_kept:,} rows")
-        manifest = dataclasses.replace(previous, complete=False, notices=())
-    else:
-        manifest = first_manifest(config, model, sites, corpus)
     reader = context_reader(config, model, sites)
-    with only_writer(folder), use_threads(manifest.threads):
-        remove_leftovers(folder)
-        source = ContextSource(corpus, model, config, manifest.held_out_below)
-        manifest = _write_shards(
-            folder, manifest, reader, source, kept, _Meter(config.tokens, progress)
-        )
-        manifest = _finished(manifest, config)
-        write_manifest(folder, manifest)
+    with _held(folder, team), use_threads(manifest.threads):
+        source = ContextSource(corpus, model, config, manifest.held_out_below, team)
+        meter = _Meter(config.tokens, progress)
+        manifest = _write_shards(folder, manifest, reader, source, kept, meter, team)
+        with team.together():
+            manifest = _finished(manifest, config)
+            _write_manifest(folder, manifest, team)
     for notice in manifest.notices:
         say(notice)
     return manifest
+
+
+def _tell_nobody(done: int, wanted: int, rate: float) -> None:
+    pass
+
+
+def _say_nothing(sentence: str) -> None:
+    pass
+
+
+def _found(
+    folder: Path, config: CacheConfig, team: Processes
+) -> tuple[CacheManifest | None, dict[int, ShardEntry]]:
+    """What the first process finds in the folder: the manifest, and the shards that are whole."""
+    found: tuple[CacheManifest | None, dict[int, ShardEntry]] = (None, {})
+    with team.together():
+        if team.is_first and (previous := previous_manifest(folder, config)):
+            found = previous, whole_shards(folder, previous.shards)
+    return team.broadcast(found)
+
+
+@contextmanager
+def _held(folder: Path, team: Processes) -> Generator[None]:
+    """Hold the folder, cleared of what a killed process left, in the name of all."""
+    with ExitStack() as stack:
+        with team.together():
+            if team.is_first:
+                stack.enter_context(only_writer(folder))
+                remove_leftovers(folder)
+        yield
 
 
 class _Meter:
@@ -130,26 +179,49 @@ def _write_shards(
     source: ContextSource,
     kept: dict[int, ShardEntry],
     meter: _Meter,
+    team: Processes,
 ) -> CacheManifest:
-    """Write every shard that is not kept, and the manifest after each of them."""
-    entries: list[ShardEntry] = []
-    while chosen := list(islice(source.contexts, manifest.contexts_per_shard)):
-        index = len(entries)
+    """Write every shard that is not kept, one in each process, and the manifest after these."""
+    whole = dict(kept)
+    missing = _missing(source, manifest.contexts_per_shard, kept, meter)
+    while todo := list(islice(missing, team.size)):
+        written: dict[int, ShardEntry] = {}
+        with team.together():
+            for index, chosen in todo[team.rank : team.rank + 1]:
+                content, left_out = reader.read(chosen, meter.add)
+                written[index] = write_shard(folder, index, content, left_out)
+        for rank, entries in enumerate(team.gather(written)):
+            whole |= entries
+            if entries and rank != team.rank:
+                meter.add(sum(entry.rows for entry in entries.values()))
+        n_done = todo[-1][0] + 1
+        shards = (*(whole[index] for index in range(n_done)), *manifest.shards[n_done:])
+        manifest = dataclasses.replace(
+            manifest, corpus=source.count(manifest.corpus), shards=shards
+        )
+        with team.together():
+            _write_manifest(folder, manifest, team)
+    shards = tuple(whole[index] for index in sorted(whole))
+    return dataclasses.replace(manifest, corpus=source.count(manifest.corpus), shards=shards)
+
+
+def _missing(
+    source: ContextSource, contexts_per_shard: int, kept: dict[int, ShardEntry], meter: _Meter
+) -> Iterator[tuple[int, list[ChosenContext]]]:
+    """Number and contexts of every shard that is to be written."""
+    for index in count():
+        chosen = list(islice(source.contexts, contexts_per_shard))
+        if not chosen:
+            return
         if index in kept:
-            entries.append(kept[index])
             meter.keep(kept[index].rows)
         else:
-            content, left_out = reader.read(chosen, meter.add)
-            entries.append(write_shard(folder, index, content, left_out))
-            manifest = dataclasses.replace(
-                manifest,
-                corpus=source.count(manifest.corpus),
-                shards=(*entries, *manifest.shards[len(entries) :]),
-            )
-            write_manifest(folder, manifest)
-    return dataclasses.replace(
-        manifest, corpus=source.count(manifest.corpus), shards=tuple(entries)
-    )
+            yield index, chosen
+
+
+def _write_manifest(folder: Path, manifest: CacheManifest, team: Processes) -> None:
+    if team.is_first:
+        write_manifest(folder, manifest)
 
 
 def _finished(manifest: CacheManifest, config: CacheConfig) -> CacheManifest:
@@ -183,7 +255,11 @@ def context_reader(config: CacheConfig, model: LanguageModel, sites: list[Site])
 
 
 def first_manifest(
-    config: CacheConfig, model: LanguageModel, sites: list[Site], corpus: Corpus
+    config: CacheConfig,
+    model: LanguageModel,
+    sites: list[Site],
+    corpus: Corpus,
+    team: Processes | None = None,
 ) -> CacheManifest:
     """The manifest of a cache without shards yet."""
     if config.context_length > model.max_context:
@@ -203,7 +279,7 @@ def first_manifest(
         context_length=config.context_length,
         contexts_per_shard=config.batch_size * max(1, round(config.shard_rows / tokens_per_batch)),
         held_out_below=held_out_bound(corpus, config.held_out_fraction),
-        threads=free_cores(),
+        threads=free_cores(shared_by=team.local_size if team else 1),
         corpus=CorpusEntry(
             dataset=corpus.dataset,
             fingerprint=corpus.fingerprint,

@@ -60,6 +60,14 @@ class Processes:
     def barrier(self) -> None:
         """Wait for all."""
 
+    def device(self, name: str) -> str:
+        """The device that the user named, for this process: of several on a machine with GPUs each
+        has its own, unless one of these is named."""
+        import torch
+
+        shared = self.size == 1 or name not in ("auto", "cuda") or not torch.cuda.is_available()
+        return name if shared else f"cuda:{self.local_rank}"
+
     @contextmanager
     def together(self) -> Generator[None]:
         """Within the block processes do not wait for each other; at its end an exception of one is

@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterator
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from .cache_config import CacheConfig
-from .corpus import Corpus, open_corpus
+from .corpus import Corpus, Document, open_corpus
 from .held_out import is_held_out
 from .manifest import CacheManifest, CorpusEntry
 from .packing import TokenisedDocument, pack
+from .processes import Processes
 from .rows import ChosenContext, choose_rows
 
 _LOOKED_AT = 10_000
 """Documents that are looked through for one with text."""
+
+_BLOCK_DOCUMENTS, _BLOCK_CHARACTERS = 64, 1_000_000
+"""What a process of several tokenises, about, before all exchange their tokens."""
 
 
 def open_source_corpus(
@@ -49,15 +53,91 @@ def no_activations(dataset: str, documents: int, empty: int) -> InputError:
     )
 
 
+class DocumentSource:
+    """The documents of a corpus with text, tokenised, in order; counts those taken so far.
+
+    Several processes tokenise a part each and exchange their tokens, so that each has all; they
+    must take documents in step.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        model: LanguageModel,
+        *,
+        seed: int,
+        shuffle_buffer: int,
+        held_out_below: int,
+        team: Processes,
+    ) -> None:
+        self.documents = self.held_out_documents = self.empty_documents = 0
+        self._texts = corpus.documents(seed=seed, shuffle_buffer=shuffle_buffer)
+        self._model = model
+        self._held_out_below = held_out_below
+        self._team = team
+
+    def __iter__(self) -> Iterator[TokenisedDocument]:
+        for document, ids in self._tokenised():
+            self.documents += 1
+            if ids is None:
+                self.empty_documents += 1
+                continue
+            held_out = is_held_out(document.text, self._held_out_below)
+            self.held_out_documents += held_out
+            yield TokenisedDocument(document.number, ids, held_out)
+
+    def _tokenised(self) -> Iterator[tuple[Document, list[int] | None]]:
+        """Every document with its tokens; None in place of those of an empty one."""
+        rank, size = self._team.rank, self._team.size
+        while True:
+            with self._team.together():
+                block = self._block()
+                own = [self._tokens(document) for document in block[rank::size]]
+            if not block:
+                return
+            parts = self._team.gather(own)
+            for place, document in enumerate(block):
+                yield document, parts[place % size][place // size]
+
+    def _block(self) -> list[Document]:
+        """The next documents; alone only one, so that none is read in vain."""
+        size = self._team.size
+        most = _BLOCK_DOCUMENTS * size if size > 1 else 1
+        block: list[Document] = []
+        characters = 0
+        while len(block) < most and characters < _BLOCK_CHARACTERS * size:
+            document = next(self._texts, None)
+            if document is None:
+                break
+            block.append(document)
+            characters += len(document.text)
+        return block
+
+    def _tokens(self, document: Document) -> list[int] | None:
+        return self._model.tokenize(document.text) if document.text.strip() else None
+
+
 class ContextSource:
     """The contexts to read in order, and how many documents went into them so far."""
 
     def __init__(
-        self, corpus: Corpus, model: LanguageModel, config: CacheConfig, held_out_below: int
+        self,
+        corpus: Corpus,
+        model: LanguageModel,
+        config: CacheConfig,
+        held_out_below: int,
+        team: Processes,
     ) -> None:
-        self.documents = self.held_out_documents = self.empty_documents = 0
+        self._documents = DocumentSource(
+            corpus,
+            model,
+            seed=config.seed,
+            shuffle_buffer=config.shuffle_buffer,
+            held_out_below=held_out_below,
+            team=team,
+        )
         contexts = pack(
-            self._tokenised(corpus, model, config, held_out_below),
+            self._documents,
             context_length=config.context_length,
             bos_id=model.bos_id,
             eos_id=model.eos_id,
@@ -75,20 +155,7 @@ class ContextSource:
         """The entry of the manifest with the documents so far."""
         return dataclasses.replace(
             entry,
-            documents=self.documents,
-            held_out_documents=self.held_out_documents,
-            empty_documents=self.empty_documents,
+            documents=self._documents.documents,
+            held_out_documents=self._documents.held_out_documents,
+            empty_documents=self._documents.empty_documents,
         )
-
-    def _tokenised(
-        self, corpus: Corpus, model: LanguageModel, config: CacheConfig, held_out_below: int
-    ) -> Iterator[TokenisedDocument]:
-        documents = corpus.documents(seed=config.seed, shuffle_buffer=config.shuffle_buffer)
-        for number, text in documents:
-            self.documents += 1
-            if not text.strip():
-                self.empty_documents += 1
-                continue
-            held_out = is_held_out(text, held_out_below)
-            self.held_out_documents += held_out
-            yield TokenisedDocument(number, model.tokenize(text), held_out)

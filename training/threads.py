@@ -11,12 +11,15 @@ from pathlib import Path
 _LOOK_SECONDS = 0.2
 
 
-def free_cores() -> int:
+def free_cores(shared_by: int = 1) -> int:
     """Cores that this process may use and that are idle now; at least 1.
 
     Looks at the process's affinity, its control group's quota and, where /proc/stat exists, how
     busy those cores are over a fifth of a second. The environment variable SPARSTEER_THREADS, a
     whole number of at least 1, overrides it all.
+
+    Args:
+        shared_by: processes on this machine that do the same; each gets its part of the cores.
     """
     if (asked := os.environ.get("SPARSTEER_THREADS", "")).isdecimal() and int(asked) >= 1:
         return int(asked)
@@ -26,7 +29,7 @@ def free_cores() -> int:
         else set(range(os.cpu_count() or 1))
     )
     idle = _idle_cores(allowed)
-    return max(1, min(round(idle), int(_quota() or len(allowed))))
+    return max(1, min(round(idle), int(_quota() or len(allowed))) // shared_by)
 
 
 def use_free_cores() -> int:

@@ -1,7 +1,12 @@
-"""A small activation cache of planted directions, written without a language model."""
+"""A small activation cache of planted directions, written without a language model; processes."""
 
+import multiprocessing
+import os
+import socket
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,3 +82,54 @@ def planted_cache(
 ) -> Path:
     """Such a cache, shared by all tests; none may change it."""
     return write_cache(tmp_path_factory.mktemp("caches") / "planted")
+
+
+@pytest.fixture(scope="session")
+def in_processes() -> Callable[..., list[Any]]:
+    """A function that calls another in several processes, as torchrun would have started them, and
+    gives their results by rank: what it returned, what it raised, or "exit N"."""
+
+    def run(size: int, function: Callable[..., Any], *args: Any, **options: Any) -> list[Any]:
+        fork = multiprocessing.get_context("fork")  # what is imported need not be imported again
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = found.getsockname()[1]
+        workers: list[tuple[Any, Connection]] = []
+        for rank in range(size):
+            received, sent = fork.Pipe(duplex=False)
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+            names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            arguments = (sent, names, function, args, options)
+            worker = fork.Process(target=_call, args=arguments, daemon=True)
+            worker.start()
+            sent.close()
+            workers.append((worker, received))
+        return [_result(worker, received) for worker, received in workers]
+
+    return run
+
+
+def _call(
+    sent: Connection,
+    names: dict[str, object],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+) -> None:
+    os.environ.update({name: str(value) for name, value in names.items()})
+    try:
+        sent.send(function(*args, **options))
+    except BaseException as error:
+        sent.send(error)
+
+
+def _result(worker: Any, received: Connection) -> Any:
+    try:
+        assert received.poll(60), "a process hangs"
+        return received.recv()
+    except EOFError:
+        worker.join(60)
+        return f"exit {worker.exitcode}"
+    finally:
+        worker.join(60)
+        worker.kill()
