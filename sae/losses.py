@@ -1,5 +1,7 @@
 """Losses of the autoencoders, over rows in scaled units (mean squared norm D)."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -31,6 +33,46 @@ def nested_loss(sae: SparseAutoencoder, codes: Codes, x: Float[Tensor, "B D"]) -
     dictionary (arXiv 2503.17547, equal weights), and the whole's reconstructions, detached."""
     prefixes = (*sae.config.prefixes, sae.config.n_latents)
     return nested_mse(codes, sae.W_dec, sae.b_dec, x, prefixes)
+
+
+class MultiTopK(NamedTuple):
+    """What `multi_topk_loss` returns."""
+
+    mse: Float[Tensor, ""]
+    """With the k largest latents of each row."""
+    further: Float[Tensor, ""]
+    """With more of them."""
+    x_hat: Float[Tensor, "B D"]
+    """From the k largest, detached."""
+    codes: Codes
+    """The k largest."""
+
+
+def multi_topk_loss(
+    sae: SparseAutoencoder, x: Float[Tensor, "B D"], k: int, multiple: int
+) -> MultiTopK:
+    """Reconstruction losses with k and with `multiple` times k latents of a row (arXiv 2406.04093).
+
+    Rows are encoded once, and each latent is decoded once: what the k largest give is the start of
+    what all give. Both losses are differentiable with respect to all weights.
+
+    Args:
+        sae: a topk autoencoder.
+        x: [B, D] rows in scaled units.
+        multiple: of k; as many latents as there are where that is more.
+    """
+    all_codes = sae.encode_batch(x, min(multiple * k, sae.config.n_latents))
+    order_BM = all_codes.values.argsort(dim=-1, descending=True, stable=True)
+    largest, rest = (
+        Codes(all_codes.indices.gather(-1, slots), all_codes.values.gather(-1, slots))
+        for slots in (order_BM[:, :k], order_BM[:, k:])
+    )
+    x_hat_BD = decode(largest, sae.W_dec, sae.b_dec)
+    mse = further = reconstruction_loss(x, x_hat_BD)
+    if rest.values.shape[-1]:
+        added_BD = decode(rest, sae.W_dec, torch.zeros_like(sae.b_dec))
+        further = reconstruction_loss(x, x_hat_BD + added_BD)
+    return MultiTopK(mse, further, x_hat_BD.detach(), largest)
 
 
 def step_loss(codes: Codes, target: int | float) -> Float[Tensor, ""]:

@@ -44,6 +44,11 @@ class TrainerConfig:
     dead_after_tokens: int | None = None
     """Rows without firing after which a latent counts as dead; by default a tenth of `tokens`, at
     most 10 million."""
+    multi_topk_coefficient: float = 0.0
+    """Weight of a second reconstruction loss with more latents of a row, which only topk has; 1/8
+    as published (arXiv 2406.04093), 0 turns it off."""
+    multi_topk: int = 4
+    """How many times k latents of a row that loss takes."""
     k_start: int | None = None
     """Latents of a row that topk and batch_topk begin with; their number falls linearly to k. None:
     it is k throughout."""
@@ -91,8 +96,12 @@ class TrainerConfig:
             require_in_range(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("beta1", "beta2"):
             require_in_range(name, getattr(self, name), low=0.0, high=1 - 1e-9)
-        for name in ("auxk_coefficient", "afa_coefficient", "sparsity_coefficient"):
+        for name in ("auxk", "afa", "sparsity", "multi_topk"):
+            name = f"{name}_coefficient"
             require_in_range(name, getattr(self, name), low=0.0, high=1e6)
+        require_positive_integer("multi_topk", self.multi_topk)
+        if self.multi_topk == 1:
+            raise InputError("multi_topk is 1, which adds nothing; give 2 or more")
         if self.sparsity not in ("step", "tanh"):
             raise InputError(f"sparsity is {self.sparsity!r}; choose step or tanh")
         if self.tokens < self.batch_size:
@@ -108,6 +117,11 @@ class TrainerConfig:
 
     def require_suits(self, sae: SAEConfig) -> None:
         """Raise an InputError if the autoencoder cannot be trained so."""
+        if self.multi_topk_coefficient and (not isinstance(sae, TopKConfig) or sae.prefixes):
+            raise InputError(
+                f"multi_topk_coefficient is {self.multi_topk_coefficient:g}, but only topk without "
+                "prefixes has that loss; leave it out"
+            )
         if self.k_start is None:
             return
         if not isinstance(sae, TopKConfig | BatchTopKConfig):

@@ -26,6 +26,8 @@ _ONLY_OF = {
     "sparsity": ("jumprelu",),
     "sparsity_coefficient": ("jumprelu",),
     "target_l0": ("jumprelu",),
+    "multi_topk_coefficient": ("topk",),
+    "multi_topk": ("topk",),
     "k_start": ("topk", "batch_topk"),
     "k_anneal_fraction": ("topk", "batch_topk"),
 }

@@ -10,10 +10,11 @@ from ..kernels.autoencode import Autoencoding, autoencoder_mse
 from ..kernels.codes import Codes
 from ..kernels.decode import decode_mse
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.config import JumpReLUConfig, TopAFAConfig
+from ..sae.config import JumpReLUConfig, TopAFAConfig, TopKConfig
 from ..sae.losses import (
     afa_loss,
     auxk_loss,
+    multi_topk_loss,
     nested_loss,
     reconstruction_loss,
     step_loss,
@@ -33,6 +34,8 @@ class Losses(NamedTuple):
     """Unweighted; 0 for activations other than top_afa."""
     sparsity: Float[Tensor, ""]
     """Unweighted; 0 for activations other than jumprelu."""
+    multi_topk: Float[Tensor, ""]
+    """Unweighted; 0 where it is off."""
     codes: Codes
     x_hat: Float[Tensor, "B D"]
 
@@ -55,9 +58,15 @@ def objective(
         k_aux: dead latents kept of each row for AuxK.
         k: latents of a row, in place of the configuration's; only topk and batch_topk have it.
     """
-    total, x_hat_BD, codes = _reconstruction(sae, scaled_BD, k)
-    nested = bool(sae.config.prefixes)
-    mse = reconstruction_loss(scaled_BD, x_hat_BD) if nested else total
+    if isinstance(sae.config, TopKConfig) and config.multi_topk_coefficient:
+        mse, multi_topk, x_hat_BD, codes = multi_topk_loss(
+            sae, scaled_BD, k or sae.config.k, config.multi_topk
+        )
+        total = mse + config.multi_topk_coefficient * multi_topk
+    else:
+        total, x_hat_BD, codes = _reconstruction(sae, scaled_BD, k)
+        mse = reconstruction_loss(scaled_BD, x_hat_BD) if sae.config.prefixes else total
+        multi_topk = torch.zeros_like(mse)
     auxk = afa = sparsity = torch.zeros_like(mse)
     if dead_N is not None and len(dead_N) and config.auxk_coefficient:
         auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, k_aux)
@@ -69,7 +78,7 @@ def objective(
         penalty = {"step": step_loss, "tanh": tanh_loss}[config.sparsity]
         sparsity = penalty(codes, config.target_l0)
         total = total + config.sparsity_coefficient * sparsity
-    return Losses(total, mse, auxk, afa, sparsity, codes, x_hat_BD)
+    return Losses(total, mse, auxk, afa, sparsity, multi_topk, codes, x_hat_BD)
 
 
 def _reconstruction(

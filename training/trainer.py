@@ -27,6 +27,7 @@ class StepMetrics(NamedTuple):
     auxk: Float[Tensor, ""]
     afa: Float[Tensor, ""]
     sparsity: Float[Tensor, ""]
+    multi_topk: Float[Tensor, ""]
     fvu: Float[Tensor, ""]
     """Fraction of the batch's variance unexplained, before the update."""
     l0: Float[Tensor, ""]
@@ -141,6 +142,7 @@ class Trainer:
             auxk=losses.auxk.detach(),
             afa=losses.afa.detach(),
             sparsity=losses.sparsity.detach(),
+            multi_topk=losses.multi_topk.detach(),
             fvu=losses.mse.detach() / variance,
             l0=(losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean(),
             dead_share=scaled_BD.new_tensor(len(dead_N) / n_latents),

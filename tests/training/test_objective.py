@@ -52,11 +52,61 @@ def test_each_step_keeps_as_many_latents_as_the_schedule_says(sae_config: SAECon
 
 
 @pytest.mark.parametrize(
+    ("k", "multiple", "bias"), [(8, 4, 0.0), (8, 4, -3.0), (70, 3, 0.0), (F, 4, 0.0)]
+)
+def test_multi_topk_equals_autograd_of_its_formula(k: int, multiple: int, bias: float) -> None:
+    sae = SparseAutoencoder(TopKConfig(D, F, k), seed=2).double()
+    with torch.no_grad():
+        sae.b_dec.normal_()
+        sae.b_enc.normal_().add_(bias)  # with a negative one rows lack positive latents
+    x = rows().double()
+    trainer = Trainer(sae, TrainerConfig(multi_topk_coefficient=0.3, multi_topk=multiple))
+    losses = trainer.loss(x)
+
+    acts_BF = ((x - sae.b_dec) @ sae.W_enc.T + sae.b_enc).relu()
+    order_BF = acts_BF.argsort(dim=-1, descending=True)
+    parts: list[Tensor] = []
+    for n in (k, min(multiple * k, F)):
+        kept = torch.zeros_like(acts_BF).scatter_(-1, order_BF[:, :n], 1.0)
+        parts.append(((acts_BF * kept) @ sae.W_dec + sae.b_dec - x).square().mean())
+    expected = parts[0] + 0.3 * parts[1]
+    torch.testing.assert_close(losses.total, expected)
+    torch.testing.assert_close(losses.mse, parts[0])
+    torch.testing.assert_close(losses.multi_topk, parts[1])
+    assert losses.codes.values.shape == (B, k)
+    weights = list(sae.parameters())
+    wanted = torch.autograd.grad(expected, weights)
+    for got, want in zip(torch.autograd.grad(losses.total, weights), wanted, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_multi_topk_makes_more_latents_than_k_useful() -> None:
+    def fvu_at(n: int, coefficient: float) -> float:
+        sae = SparseAutoencoder(TopKConfig(D, F, K), seed=3)
+        config = TrainerConfig(
+            tokens=80 * B, batch_size=B, lr=6e-3, multi_topk_coefficient=coefficient
+        )
+        trainer = Trainer(sae, config)
+        generator = torch.Generator().manual_seed(3)
+        data = rows(80 * B)[torch.randperm(80 * B, generator=generator)]
+        for x in torch.split(data, B):
+            trainer.step(x)
+        x = rows(2000)
+        with torch.no_grad():
+            error = x - sae.decode_scaled(sae.encode_batch(x, n))
+        return float(error.square().sum() / (x - x.mean(0)).square().sum())
+
+    assert fvu_at(4 * K, 1 / 8) < 0.8 * fvu_at(4 * K, 0.0)
+
+
+@pytest.mark.parametrize(
     ("sae_config", "changes", "message"),
     [
         (TopAFAConfig(D, F), {"k_start": 9}, "k_start is 9, but top_afa has no k to fall to"),
         (JumpReLUConfig(D, F), {"k_start": 9}, "k_start is 9, but jumprelu has no k"),
         (TopKConfig(D, F, K), {"k_start": 7}, "k_start is 7, but must lie between k, 8, and the"),
+        (BatchTopKConfig(D, F, K), {"multi_topk_coefficient": 0.125}, "only topk without prefixes"),
+        (TopKConfig(D, F, K, prefixes=(9,)), {"multi_topk_coefficient": 0.1}, "is 0.1, but only"),
         (BatchTopKConfig(D, F, K), {"k_start": 201}, "k_start is 201, .* and the 200 latents"),
     ],
 )
@@ -70,7 +120,13 @@ def test_options_that_do_not_suit_the_autoencoder_are_refused(
     activation: Any = sae_config.activation
     with pytest.raises(InputError, match=message):
         TrainConfig(
-            cache="c", out="o", activation=activation, n_latents=F, k=k, trainer=config
+            cache="c",
+            out="o",
+            activation=activation,
+            n_latents=F,
+            k=k,
+            prefixes=tuple(map(float, sae_config.prefixes)),
+            trainer=config,
         ).sae_config(D)
 
 
@@ -79,6 +135,8 @@ def test_options_that_do_not_suit_the_autoencoder_are_refused(
     ("changes", "message"),
     [
         ({"k_start": 0}, "k_start is 0"),
+        ({"multi_topk": 1}, "multi_topk is 1, which adds nothing"),
+        ({"multi_topk_coefficient": -1.0}, "multi_topk_coefficient is -1"),
         ({"k_anneal_fraction": 1.5}, "k_anneal_fraction is 1.5, but must lie between 0 and 1"),
     ],
 )
