@@ -79,6 +79,8 @@ def _by_age(checkpoints: Path) -> list[Path]:
 def _state(trainer: Trainer) -> dict[str, Tensor]:
     state = {f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()}
     state |= {f"adam.{name}": moment for name, moment in trainer.optimizer.state().items()}
+    if trainer.averages is not None:
+        state |= {f"average.{name}": mean for name, mean in trainer.averages.tensors.items()}
     state["tokens_since_fired"] = trainer.tokens_since_fired
     return state
 
@@ -92,15 +94,17 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
                 f"checkpoint {folder} holds another autoencoder ({name} differs); "
                 "give another --out or remove the folder"
             )
+    if missing := [name for name in _state(trainer) if name not in tensors]:
+        raise InputError(
+            f"checkpoint {folder} lacks {missing[0]}, which training with these settings needs; "
+            "give another --out or remove the folder"
+        )
     trainer.sae.load_state_dict({name: tensors[f"sae.{name}"] for name in own})
     device = trainer.sae.W_dec.device
     prefix = "adam."
     moments = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    try:
-        trainer.optimizer.load_state(moments)
-    except KeyError as error:
-        raise InputError(
-            f"checkpoint {folder} lacks the moments {prefix}{error.args[0]} that this sparsteer "
-            "writes; give another --out or remove the folder"
-        ) from None
+    trainer.optimizer.load_state(moments)
+    if trainer.averages is not None:
+        for name, mean in trainer.averages.tensors.items():
+            mean.copy_(tensors[f"average.{name}"])
     trainer.tokens_since_fired = tensors["tokens_since_fired"].to(torch.int64).to(device)

@@ -35,6 +35,9 @@ class TrainerConfig:
     """Adam's decay of the first moment."""
     beta2: float = 0.999
     """Adam's decay of the second moment."""
+    ema_decay: float | None = None
+    """Decay of a moving average of the weights over the steps, which is then what is evaluated and
+    saved, such as 0.999. None: the weights of the last step are."""
     clip_norm: float | None = None
     """Largest norm of all gradients together; longer ones are scaled down to it. None: no limit."""
     auxk_coefficient: float = 1 / 32
@@ -90,6 +93,8 @@ class TrainerConfig:
                 require_positive_integer(name, getattr(self, name))
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise InputError(f"clip_norm is {self.clip_norm}; it must be a positive number")
+        if self.ema_decay is not None:
+            require_in_range("ema_decay", self.ema_decay, low=0.0, high=1 - 1e-9)
         if self.lr is not None:
             require_in_range("lr", self.lr, low=0.0, high=1.0)
         for name in ("warmup_fraction", "decay_fraction", "k_anneal_fraction"):

@@ -55,7 +55,7 @@ class Member:
     def evaluate(self, rows_ND: Float[Tensor, "N D"], report: GridReport) -> None:
         """Log the measures on held-out rows."""
         step = self.trainer.steps_done
-        held_out = measure_rows(self.trainer.sae, rows_ND).result()
+        held_out = measure_rows(self.trainer.trained(), rows_ND).result()
         self.run.log({"step": step, "held_out": held_out})
         shown = {f"held_out_{name}": float(value) for name, value in held_out.items()}
         report(self.config.out, step, self.config.trainer.n_steps, shown)

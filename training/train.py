@@ -179,19 +179,19 @@ def _end(member: Member, cache: ActivationCache, site: str) -> dict[str, Any] | 
     """Measure and save the trained autoencoder."""
     if member.failure is not None:
         return member.failure
-    trainer, config = member.trainer, member.config
+    trainer, config, sae = member.trainer, member.config, member.trainer.trained()
     rows_ND = cache.held_out(site=site, limit=config.trainer.eval_rows)
     tokens = trainer.steps_done * config.trainer.batch_size
     summary = {
         "run": config.out,
         "activation": config.activation,
-        **{k: v for k, v in to_plain(trainer.sae.config).items() if k != "d_model"},
+        **{k: v for k, v in to_plain(sae.config).items() if k != "d_model"},
         "steps": trainer.steps_done,
         "tokens": tokens,
         "seconds": member.seconds,
         "tokens_per_second": tokens / member.seconds if member.seconds else 0.0,
-        "held_out": measure_rows(trainer.sae, rows_ND).result(),
+        "held_out": measure_rows(sae, rows_ND).result(),
     }
     member.run.log({"step": trainer.steps_done, "summary": summary})
-    trainer.sae.save(member.run.sae)
+    sae.save(member.run.sae)
     return summary

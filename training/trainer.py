@@ -9,6 +9,7 @@ from torch import Tensor
 from ..kernels.codes import Codes
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import BatchTopKConfig, TopKConfig
+from .averages import WeightAverages
 from .config import TrainerConfig
 from .memory import keep_freed_memory
 from .objective import Losses, objective
@@ -50,6 +51,7 @@ class Trainer:
         sae: the autoencoder, changed in place.
         steps_done: updates so far; the learning rate follows it.
         optimizer: Adam and its moments.
+        averages: moving averages of the weights; None without `ema_decay`.
         tokens_since_fired: [F] int64 rows since each latent last fired.
     """
 
@@ -67,6 +69,7 @@ class Trainer:
         self.steps_done = 0
         if sae.W_dec.device.type == "cpu":
             keep_freed_memory()
+        self.averages = None if config.ema_decay is None else WeightAverages(sae, config.ema_decay)
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
         self.optimizer = Adam(
             sae,
@@ -92,6 +95,8 @@ class Trainer:
         torch.autograd.backward(losses.total)
         self.optimizer.step(self.steps_done + 1, self.learning_rate(self.steps_done))
         self.steps_done += 1
+        if self.averages is not None:
+            self.averages.update(self.steps_done)
         self.sae.learn_threshold(losses.codes)
         self._count_firing(losses.codes, len(x))
         return self._metrics(scaled_BD, losses, dead_N)
@@ -102,6 +107,10 @@ class Trainer:
         """The loss of rows in scaled units, without side effects; no dead latents by default."""
         k = self.annealed_k(self.steps_done)
         return objective(self.sae, self.config, scaled_BD, dead_N, k_aux=self.k_aux, k=k)
+
+    def trained(self) -> SparseAutoencoder:
+        """The autoencoder to evaluate and save: with `ema_decay` a copy with averaged weights."""
+        return self.sae if self.averages is None else self.averages.autoencoder()
 
     def learning_rate(self, step: int) -> float:
         """The rate of the step (from 0): rising, flat, then falling linearly to 0 at the end."""

@@ -1,0 +1,46 @@
+"""Moving averages of an autoencoder's weights over the steps of its training."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from ..kernels.optimizer import normalize_rows_
+from ..sae.autoencoder import SparseAutoencoder
+
+
+class WeightAverages:
+    """Exponential moving averages of all parameters, at least in float32.
+
+    Up to 1 / (1 - decay) steps they are plain means, so that the first weights, which are random,
+    count no more than others.
+
+    Attributes:
+        tensors: the average of each parameter, by its name.
+    """
+
+    def __init__(self, sae: SparseAutoencoder, decay: float) -> None:
+        self._sae = sae
+        self._decay = decay
+        self.tensors = {name: _wide(weights) for name, weights in sae.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, number: int) -> None:
+        """Take in the weights after step `number` (from 1)."""
+        new_share = max(1 - self._decay, 1 / number)
+        for name, weights in self._sae.named_parameters():
+            self.tensors[name].lerp_(weights.to(self.tensors[name].dtype), new_share)
+
+    @torch.no_grad()
+    def autoencoder(self) -> SparseAutoencoder:
+        """A copy of the autoencoder with the averages for weights, its decoder rows unit again; the
+        input scale and batch_topk's threshold, a moving average itself, are as they are."""
+        averaged = copy.deepcopy(self._sae)
+        for name, weights in averaged.named_parameters():
+            weights.copy_(self.tensors[name])
+        normalize_rows_(averaged.W_dec.data)
+        return averaged
+
+
+def _wide(weights: Tensor) -> Tensor:
+    return weights.detach().to(torch.promote_types(weights.dtype, torch.float32), copy=True)
