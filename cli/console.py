@@ -39,8 +39,9 @@ class Report:
 class Terminal:
     """Standard error, where a person follows the work: sentences and progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self._console = _console(stderr=True)
+        self._console.quiet = quiet
 
     def say(self, sentence: str) -> None:
         """Print a sentence on a line of its own."""

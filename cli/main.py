@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Generator, Mapping, Sequence
@@ -21,6 +22,7 @@ from ..steering.config import GenerateConfig
 from ..steering.demo.config import DemoConfig
 from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
+from ..training.processes import is_first_process, is_told_by_another
 from . import cache, demo, doctor, evaluate, features, fetch, generate, pick, selection, train
 from .arguments import Verb, parse, show_help, wants_help, with_flag
 from .console import Report, Terminal, write_json, write_report
@@ -52,6 +54,9 @@ VERBS: dict[str, Verb[Any]] = {
 }
 """Every verb; one of two words, such as "features build", is written so."""
 
+_SECONDS_TO_SPEAK = 1.0
+"""Left to the first process of several: once one has ended, torchrun ends the others."""
+
 # What the libraries below say by themselves: read when they are imported, so set before.
 _QUIET_LIBRARIES = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -73,11 +78,11 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except InputError as error:
-        return _fail(2, str(error))
+        return _fail(2, str(error), error)
     except KeyboardInterrupt as interrupt:
-        return _fail(1, str(interrupt) or _interrupted(words))
+        return _fail(1, str(interrupt) or _interrupted(words), interrupt)
     except Exception as error:
-        return _fail(1, sentence(error))
+        return _fail(1, sentence(error), error)
 
 
 def _run(words: Sequence[str]) -> int:
@@ -100,9 +105,12 @@ def _run(words: Sequence[str]) -> int:
             _list(group)
         return 0
     config, common = parse(prog, verb, rest)
+    speaks = is_first_process()
     # A library that prints must not get into what a program reads from standard output.
     with contextlib.redirect_stdout(sys.stderr):
-        report = _ran(verb, config)
+        report = _ran(verb, config, Terminal(quiet=not speaks))
+    if not speaks:
+        return report.status
     if common.json:
         write_json(report.values)
     else:
@@ -110,15 +118,15 @@ def _run(words: Sequence[str]) -> int:
     return report.status
 
 
-def _ran(verb: Verb[C], config: C) -> Report:
+def _ran(verb: Verb[C], config: C, terminal: Terminal) -> Report:
     """Run the verb; a value that only the files show to be wrong is called by its flag too."""
     try:
-        return verb.run(config, Terminal())
+        return verb.run(config, terminal)
     except InputError as error:
         message = str(error)
-        if not message.partition(" ")[2].startswith("is "):
-            raise
-        raise InputError(with_flag(message, verb.options())) from error
+        if message.partition(" ")[2].startswith("is "):
+            error.args = (with_flag(message, verb.options()),)
+        raise
 
 
 def find_verb(words: Sequence[str], verbs: Mapping[str, object]) -> tuple[str, Sequence[str]]:
@@ -172,7 +180,10 @@ def _interrupted(words: Sequence[str]) -> str:
     return "interrupted"
 
 
-def _fail(status: int, message: str) -> int:
+def _fail(status: int, message: str, error: BaseException) -> int:
+    if is_told_by_another(error):
+        time.sleep(_SECONDS_TO_SPEAK)
+        return status
     if os.environ.get("SPARSTEER_DEBUG") == "1":
         traceback.print_exc()
     print(f"error: {' '.join(message.split())}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The sparse autoencoder: encode, decode, save and load."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..kernels.encode import encode_batch_topk, encode_top_afa, encode_topk
 from ..kernels.jumprelu import encode_jumprelu
 from ..kernels.norms import row_norms
 from ..kernels.optimizer import normalize_rows_
+from ..kernels.peers import Peers
 from .config import (
     BatchTopKConfig,
     JumpReLUConfig,
@@ -121,16 +123,19 @@ class SparseAutoencoder(nn.Module):
             case _:
                 raise TypeError(f"no activation is known for {type(self.config).__name__}")
 
-    def encode_batch(self, x_BD: Float[Tensor, "B D"], k: int | None = None) -> Codes:
-        """As `encode_scaled`, but as training does: batch_topk keeps the largest of the batch, and
-        jumprelu's codes have `steps` and the slots that move its thresholds. `k` stands in for that
-        of topk and batch_topk, which training may lower step by step."""
+    def encode_batch(
+        self, x_BD: Float[Tensor, "B D"], k: int | None = None, peers: Peers | None = None
+    ) -> Codes:
+        """As `encode_scaled`, but as training does: batch_topk keeps the largest of the batch, of
+        which the peers have the other rows, and jumprelu's codes have `steps` and the slots that
+        move its thresholds. `k` stands in for that of topk and batch_topk, which training may lower
+        step by step."""
         weights = (self.b_dec, self.W_enc, self.b_enc)
         match self.config:
             case TopKConfig():
                 return encode_topk(x_BD, *weights, k or self.config.k)
             case BatchTopKConfig():
-                return encode_batch_topk(x_BD, *weights, k or self.config.k)
+                return encode_batch_topk(x_BD, *weights, k or self.config.k, peers)
             case JumpReLUConfig(bandwidth=bandwidth):
                 return encode_jumprelu(x_BD, *weights, self.thresholds(), bandwidth)
             case _:
@@ -154,10 +159,15 @@ class SparseAutoencoder(nn.Module):
         self.threshold_exponent.copy_(thresholds.log() / self.config.d_model**0.5)
 
     @torch.no_grad()
-    def learn_threshold(self, codes: Codes) -> None:
-        """Let batch_topk's threshold follow the smallest activation of a batch of training."""
+    def learn_threshold(
+        self,
+        codes: Codes,
+        least_of_all: Callable[[Float[Tensor, ""]], Float[Tensor, ""]] = lambda least: least,
+    ) -> None:
+        """Let batch_topk's threshold follow the smallest activation of a batch of training, of
+        which the codes may be but a part."""
         if isinstance(self.config, BatchTopKConfig):
-            least = torch.where(codes.values > 0, codes.values, torch.inf).amin()
+            least = least_of_all(torch.where(codes.values > 0, codes.values, torch.inf).amin())
             least = torch.where(least.isfinite(), least, self.threshold)
             old = torch.where(self.threshold > 0, self.threshold, least)
             self.threshold.copy_(least.lerp(old, _THRESHOLD_MEMORY))

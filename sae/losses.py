@@ -1,5 +1,10 @@
-"""Losses of the autoencoders, over rows in scaled units (mean squared norm D)."""
+"""Losses of the autoencoders, over rows in scaled units (mean squared norm D).
 
+Where a loss is no mean over rows, it takes `mean`, which turns a mean over the given rows into one
+over a batch of which these are but a part.
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,6 +17,13 @@ from ..kernels.encode import encode_topk
 from ..kernels.nested import nested_mse
 from ..kernels.norms import row_norms
 from .autoencoder import SparseAutoencoder
+
+Mean = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."]]
+
+
+def own_mean(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The given rows are all there are."""
+    return value
 
 
 def reconstruction_loss(x: Float[Tensor, "B D"], x_hat: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
@@ -75,7 +87,7 @@ def multi_topk_loss(
     return MultiTopK(mse, further, x_hat_BD.detach(), largest)
 
 
-def step_loss(codes: Codes, target: int | float) -> Float[Tensor, ""]:
+def step_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:
     """(L0 / target - 1)^2, with L0 the mean number of active latents of a row.
 
     Moves only jumprelu's thresholds, through the steps (arXiv 2407.14435, with a target in place of
@@ -86,16 +98,16 @@ def step_loss(codes: Codes, target: int | float) -> Float[Tensor, ""]:
     """
     if codes.steps is None:
         raise ValueError("the codes have no steps; encode with jumprelu and a bandwidth")
-    return (codes.steps.sum(-1).mean() / target - 1).square()
+    return (mean(codes.steps.sum(-1).mean()) / target - 1).square()
 
 
-def tanh_loss(codes: Codes, target: int | float) -> Float[Tensor, ""]:
+def tanh_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:
     """(S / target - 1)^2, with S the mean over rows of the sum of tanh(4 * activation).
 
     S is a smooth L0, so this moves the weights, too (the tanh penalty of Anthropic's January 2025
     update, for unit decoder rows, here aimed at a target).
     """
-    return ((4 * codes.values).tanh().sum(-1).mean() / target - 1).square()
+    return (mean((4 * codes.values).tanh().sum(-1).mean()) / target - 1).square()
 
 
 def auxk_loss(
@@ -104,6 +116,7 @@ def auxk_loss(
     x_hat: Float[Tensor, "B D"],
     dead: Int[Tensor, "N"],
     k_aux: int,
+    mean: Mean = own_mean,
 ) -> Float[Tensor, ""]:
     """How well the k_aux strongest dead latents predict what the living ones left.
 
@@ -119,8 +132,8 @@ def auxk_loss(
     if len(dead) == 0:
         return x.new_zeros(())
     residual_BD = (x - x_hat).detach()
-    variance = (residual_BD - residual_BD.mean(0)).square().mean()
+    variance = mean((residual_BD - mean(residual_BD.mean(0))).square().mean())
     codes = encode_topk(x, sae.b_dec, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
     dead_hat_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
     tiny = torch.finfo(x.dtype).tiny
-    return (dead_hat_BD - residual_BD).square().mean() / variance.clamp(min=tiny)
+    return mean((dead_hat_BD - residual_BD).square().mean()) / variance.clamp(min=tiny)

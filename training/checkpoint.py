@@ -29,7 +29,7 @@ def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep
     """
     target = checkpoints / f"step-{trainer.steps_done}"
     with atomic_folder(target) as folder:
-        save_tensors(folder / _STATE_FILE, _state(trainer))
+        save_tensors(folder / _STATE_FILE, trainer_state(trainer))
         write_json(folder / _PROGRESS_FILE, {"steps_done": trainer.steps_done, "seconds": seconds})
     for old in _by_age(checkpoints)[keep:]:
         shutil.rmtree(old)
@@ -76,7 +76,8 @@ def _by_age(checkpoints: Path) -> list[Path]:
     return sorted(steps, key=lambda path: steps[path], reverse=True)
 
 
-def _state(trainer: Trainer) -> dict[str, Tensor]:
+def trainer_state(trainer: Trainer) -> dict[str, Tensor]:
+    """The very tensors that the next step depends on, beside the number of steps done."""
     state = {f"sae.{name}": tensor for name, tensor in trainer.sae.state_dict().items()}
     state |= {f"adam.{name}": moment for name, moment in trainer.optimizer.state().items()}
     if trainer.averages is not None:
@@ -94,7 +95,7 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
                 f"checkpoint {folder} holds another autoencoder ({name} differs); "
                 "give another --out or remove the folder"
             )
-    if missing := [name for name in _state(trainer) if name not in tensors]:
+    if missing := [name for name in trainer_state(trainer) if name not in tensors]:
         raise InputError(
             f"checkpoint {folder} lacks {missing[0]}, which training with these settings needs; "
             "give another --out or remove the folder"

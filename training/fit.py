@@ -14,11 +14,13 @@ from ..sae.metrics import ReconstructionMetrics
 from .cache import ActivationCache
 from .checkpoint import save_checkpoint
 from .config import TrainConfig
+from .processes import Processes, raised_in_all
 from .run import RunFolder
 from .stopping import Interrupted, stop_on_signals
-from .trainer import NonFiniteLoss, Trainer
+from .trainer import NonFiniteLoss, StepMetrics, Trainer
 
 _ROWS_AT_ONCE = 4096
+_PATIENCE = 2.0  # seconds
 
 GridReport = Callable[[str, int, int, dict[str, float]], None]
 """Told after logged steps: the run's folder, steps done, steps in all, the newest figures."""
@@ -31,19 +33,27 @@ class Member:
     config: TrainConfig
     run: RunFolder
     trainer: Trainer
-    seconds: float
+    seconds: float = 0.0
     """Spent on updates, those of earlier processes included."""
+    metrics: StepMetrics | None = None
+    """Of the last update."""
     failure: NonFiniteLoss | None = None
 
-    def take(self, x: Float[Tensor, "B D"], report: GridReport) -> None:
-        """One update, with its line of metrics where one is due."""
-        trainer, config = self.trainer, self.config.trainer
+    def take(self, x: Float[Tensor, "B D"]) -> None:
+        """One update, or the reason why there are no more."""
         started = time.perf_counter()
-        metrics = trainer.step(x)
+        try:
+            self.metrics = self.trainer.step(x)
+        except NonFiniteLoss as error:
+            self.failure = raised_in_all(error)
         self.seconds += time.perf_counter() - started
+
+    def record(self, report: GridReport) -> None:
+        """Log the last update's metrics where a line is due."""
+        trainer, config = self.trainer, self.config.trainer
         step = trainer.steps_done
-        if step % config.log_every == 0 or step == config.n_steps:
-            figures = {name: float(value) for name, value in metrics._asdict().items()}
+        if self.metrics and (step % config.log_every == 0 or step == config.n_steps):
+            figures = {name: float(value) for name, value in self.metrics._asdict().items()}
             figures["lr"] = trainer.learning_rate(step - 1)
             if (k := trainer.annealed_k(step - 1)) is not None:
                 figures["k"] = k
@@ -67,12 +77,18 @@ class Member:
 
 
 def fit(
-    members: Sequence[Member], cache: ActivationCache, site: str, *, report: GridReport
+    members: Sequence[Member],
+    cache: ActivationCache,
+    site: str,
+    team: Processes,
+    *,
+    report: GridReport,
 ) -> None:
     """Train all from the step where the first of them stands to the last.
 
     The members share everything that decides batches and schedule. One that stands further on waits
     until the others are there. One whose loss is not finite keeps its failure and takes no more.
+    The first process of the team measures and writes for all.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; all were saved after the step in hand.
@@ -81,39 +97,43 @@ def fit(
         return
     config = members[0].config.trainer
     device = members[0].trainer.sae.W_dec.device
+    part = members[0].trainer.parallel.rows(config.batch_size)
     step = min(member.trainer.steps_done for member in members)
-    batches = cache.batches(config.batch_size, site=site, seed=config.data_seed, start=step)
-    with stop_on_signals() as stop, closing(batches):
+    batches = cache.batches(
+        config.batch_size, site=site, seed=config.data_seed, start=step, part=part
+    )
+    with stop_on_signals(patience=_PATIENCE if team.size > 1 else 0.0) as stop, closing(batches):
         while step < config.n_steps and not all(member.failure for member in members):
-            _step(_at(members, step), next(batches).to(device), report)
+            with team.together():
+                x = next(batches).to(device)
+            for member in _at(members, step):
+                member.take(x)
             step += 1
-            last = step == config.n_steps
             here = _at(members, step)
-            if step % config.eval_every == 0 and not last and here:
-                rows_ND = cache.held_out(site=site, limit=config.eval_rows)
-                for member in here:
-                    member.evaluate(rows_ND, report)
-            if not last and (step % config.checkpoint_every == 0 or stop.requested):
-                for member in here:
-                    member.save()
-            if stop.requested and not last:
-                raise Interrupted(
+            last = step == config.n_steps
+            stopped = team.any(stop.requested) and not last
+            with team.together():
+                if team.is_first:
+                    for member in here:
+                        member.record(report)
+                    if step % config.eval_every == 0 and not last and here:
+                        rows_ND = cache.held_out(site=site, limit=config.eval_rows)
+                        for member in here:
+                            member.evaluate(rows_ND, report)
+                    if not last and (step % config.checkpoint_every == 0 or stopped):
+                        for member in here:
+                            member.save()
+            if stopped:
+                interruption = Interrupted(
                     f"interrupted at step {step} of {config.n_steps}, which is saved; the same "
                     "command goes on from there"
                 )
+                raise raised_in_all(interruption)
 
 
 def _at(members: Sequence[Member], step: int) -> list[Member]:
     """Those that have made so many steps, and go on."""
     return [m for m in members if m.trainer.steps_done == step and m.failure is None]
-
-
-def _step(members: Sequence[Member], x: Float[Tensor, "B D"], report: GridReport) -> None:
-    for member in members:
-        try:
-            member.take(x, report)
-        except NonFiniteLoss as error:
-            member.failure = error
 
 
 def measure_rows(

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..kernels.autoencode import Autoencoding, autoencoder_mse
 from ..kernels.codes import Codes
 from ..kernels.decode import decode_mse
+from ..kernels.peers import Peers
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import JumpReLUConfig, TopAFAConfig, TopKConfig
 from ..sae.losses import (
@@ -21,6 +22,7 @@ from ..sae.losses import (
     tanh_loss,
 )
 from .config import TrainerConfig
+from .parallel import Parallel
 
 
 class Losses(NamedTuple):
@@ -48,6 +50,7 @@ def objective(
     *,
     k_aux: int,
     k: int | None = None,
+    parallel: Parallel | None = None,
 ) -> Losses:
     """The loss of a batch and its terms, differentiable with respect to the weights.
 
@@ -57,40 +60,47 @@ def objective(
         dead_N: [N] dead latents, which AuxK revives; none where it is None.
         k_aux: dead latents kept of each row for AuxK.
         k: latents of a row, in place of the configuration's; only topk and batch_topk have it.
+        parallel: the processes that have the other rows of the batch; the terms are those of all
+            rows, and its `backward` makes their gradients. By default these are all rows.
     """
+    parallel = parallel or Parallel()
+    mean = parallel.mean
     if isinstance(sae.config, TopKConfig) and config.multi_topk_coefficient:
-        mse, multi_topk, x_hat_BD, codes = multi_topk_loss(
+        own_mse, own_further, x_hat_BD, codes = multi_topk_loss(
             sae, scaled_BD, k or sae.config.k, config.multi_topk
         )
+        mse, multi_topk = mean(own_mse), mean(own_further)
         total = mse + config.multi_topk_coefficient * multi_topk
     else:
-        total, x_hat_BD, codes = _reconstruction(sae, scaled_BD, k)
-        mse = reconstruction_loss(scaled_BD, x_hat_BD) if sae.config.prefixes else total
+        own_loss, x_hat_BD, codes = _reconstruction(sae, scaled_BD, k, parallel.peers)
+        mse = total = mean(own_loss)
+        if sae.config.prefixes:
+            mse = mean(reconstruction_loss(scaled_BD, x_hat_BD))
         multi_topk = torch.zeros_like(mse)
     auxk = afa = sparsity = torch.zeros_like(mse)
     if dead_N is not None and len(dead_N) and config.auxk_coefficient:
-        auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, k_aux)
+        auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, k_aux, mean)
         total = total + config.auxk_coefficient * auxk
     if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
-        afa = afa_loss(codes, scaled_BD, sae.config.target_scale)
+        afa = mean(afa_loss(codes, scaled_BD, sae.config.target_scale))
         total = total + config.afa_coefficient * afa
     if isinstance(sae.config, JumpReLUConfig):
         penalty = {"step": step_loss, "tanh": tanh_loss}[config.sparsity]
-        sparsity = penalty(codes, config.target_l0)
+        sparsity = penalty(codes, config.target_l0, mean)
         total = total + config.sparsity_coefficient * sparsity
     return Losses(total, mse, auxk, afa, sparsity, multi_topk, codes, x_hat_BD)
 
 
 def _reconstruction(
-    sae: SparseAutoencoder, scaled_BD: Float[Tensor, "B D"], k: int | None
+    sae: SparseAutoencoder, scaled_BD: Float[Tensor, "B D"], k: int | None, peers: Peers | None
 ) -> Autoencoding:
     """The reconstruction loss, the reconstructions and the codes."""
     if not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig):
         with torch.no_grad():
-            codes = sae.encode_batch(scaled_BD, k)
+            codes = sae.encode_batch(scaled_BD, k, peers)
         weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
         return autoencoder_mse(codes, scaled_BD, *weights)
-    codes = sae.encode_batch(scaled_BD, k)
+    codes = sae.encode_batch(scaled_BD, k, peers)
     if sae.config.prefixes:
         return Autoencoding(*nested_loss(sae, codes, scaled_BD), codes)
     return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, scaled_BD), codes)

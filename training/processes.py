@@ -10,6 +10,7 @@ import os
 import pickle
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from ..sae.errors import InputError
@@ -18,6 +19,8 @@ T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
 _GIVEN_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
+_PATIENCE = timedelta(days=1)
+"""How long a process waits for what another does alone; one that has ended is noticed at once."""
 _RAISED_IN_ALL = "raised in all processes"
 
 
@@ -167,7 +170,8 @@ def processes() -> Generator[Processes]:
 
     own = not dist.is_initialized()
     if own:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield _Joined()
     except RuntimeError as error:

@@ -38,7 +38,9 @@ class RunFolder:
         self._tracker: Tracker | None = None
         self._lock: BaseFileLock | None = None
 
-    def open(self, resolved: dict[str, Any], *, threads: int, device: str) -> None:
+    def open(
+        self, resolved: dict[str, Any], *, threads: int, device: str, processes: int = 1
+    ) -> None:
         """Make the folder, or find it made by the same configuration; hold it until `close`.
 
         What a killed process left half-written is removed.
@@ -60,7 +62,8 @@ class RunFolder:
             remove_leftovers(folder)
         with atomic_file(config) as temporary:
             temporary.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-        write_json(self.path / "environment.json", environment(threads=threads, device=device))
+        found = environment(threads=threads, device=device, processes=processes)
+        write_json(self.path / "environment.json", found)
 
     def is_complete(self) -> bool:
         """Whether training ended and its autoencoder was saved."""
@@ -167,13 +170,14 @@ def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def environment(*, threads: int, device: str) -> dict[str, Any]:
+def environment(*, threads: int, device: str, processes: int = 1) -> dict[str, Any]:
     """What the numbers of a run depend on beside its configuration."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "device": device,
         "threads": threads,
+        "processes": processes,
         "packages": {name: _version(name) for name in _PACKAGES},
     }
 

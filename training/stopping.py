@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,14 +18,20 @@ class Stop:
     """Whether a signal has asked for the end."""
 
     requested = False
+    at = 0.0
+    """When it came, by the monotonic clock."""
 
 
 @contextmanager
-def stop_on_signals() -> Generator[Stop]:
+def stop_on_signals(*, patience: float = 0.0) -> Generator[Stop]:
     """Within the context the first SIGINT or SIGTERM is only noted, the second acts as before.
 
     An update of the weights is so never cut in two. Outside the main thread, where Python takes no
     signals, nothing changes.
+
+    Args:
+        patience: seconds after the first signal in which further ones count as the same. What a
+            scheduler sends to all processes reaches those of torchrun twice: torchrun passes it on.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -37,8 +44,14 @@ def stop_on_signals() -> Generator[Stop]:
             signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
-        stop.requested = True
-        restore()
+        if not stop.requested:
+            stop.requested = True
+            stop.at = time.monotonic()
+            if not patience:
+                restore()
+        elif time.monotonic() > stop.at + patience:
+            restore()
+            signal.raise_signal(number)
 
     for number in _SIGNALS:
         signal.signal(number, note)

@@ -8,6 +8,8 @@ import os
 import time
 from pathlib import Path
 
+from .processes import Processes
+
 _LOOK_SECONDS = 0.2
 
 
@@ -32,11 +34,16 @@ def free_cores(shared_by: int = 1) -> int:
     return max(1, min(round(idle), int(_quota() or len(allowed))) // shared_by)
 
 
-def use_free_cores() -> int:
-    """Set torch's thread count to `free_cores()` and return it."""
+def use_free_cores(team: Processes | None = None) -> int:
+    """Set torch's thread count to `free_cores()` and return it.
+
+    Processes that work together share their machine's cores, and all take as many threads as the
+    one that gets the fewest, so that their results have the same bits.
+    """
     import torch
 
-    threads = free_cores()
+    team = team or Processes()
+    threads = min(team.gather(free_cores(shared_by=team.local_size)))
     torch.set_num_threads(threads)
     return threads
 

@@ -8,11 +8,14 @@ import torch
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import Origin, config_to_dict
 from ..sae.devices import resolve_device
+from ..sae.errors import InputError
 from .cache import ActivationCache
-from .checkpoint import restore_newest
+from .checkpoint import restore_newest, trainer_state
 from .config import TrainConfig
 from .fit import GridReport, Member, fit, measure_rows
 from .initialize import initialize_from_rows, initialize_thresholds
+from .parallel import DataParallel, Parallel
+from .processes import Processes, processes
 from .run import RunFolder, plain, to_plain
 from .threads import use_free_cores
 from .tracking import require_tracker
@@ -33,6 +36,9 @@ def train(
     say: Say = lambda sentence: None,
 ) -> dict[str, Any]:
     """Train the autoencoder of the configuration, or go on where a killed run stopped.
+
+    Under torchrun its processes share every batch and end with the same weights; the first of them
+    writes and reports.
 
     Args:
         config: what to train; its `out` folder is made or resumed.
@@ -93,36 +99,66 @@ def train_grid(
 def _train(
     configs: Sequence[TrainConfig], *, report: GridReport, say: Say
 ) -> list[dict[str, Any] | NonFiniteLoss]:
+    with processes() as team:
+        return _train_together(configs, team, report=report, say=say)
+
+
+def _train_together(
+    configs: Sequence[TrainConfig], team: Processes, *, report: GridReport, say: Say
+) -> list[dict[str, Any] | NonFiniteLoss]:
     first = configs[0]
-    cache = ActivationCache(first.cache)
-    site = cache.site_name(first.site)
-    cache.held_out(site=site, limit=1)  # a cache without any is refused now, not after training
-    device = resolve_device(first.trainer.device)
-    require_tracker(first.track)
-    threads = use_free_cores()
+    with team.together():
+        _require_whole_parts(first.trainer.batch_size, team.size)
+        cache = ActivationCache(first.cache)
+        site = cache.site_name(first.site)
+        cache.held_out(site=site, limit=1)  # a cache without any is refused now, not after training
+        device = resolve_device(team.device(first.trainer.device))
+        if team.size > 1 and device.type == "cuda":
+            torch.cuda.set_device(device)
+        require_tracker(first.track)
+    threads = use_free_cores(team)
     runs = [RunFolder(config.out) for config in configs]
     try:
-        for config, run in zip(configs, runs, strict=True):
-            run.open(_resolved(config, cache, site), threads=threads, device=str(device))
-        outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {
-            config.out: _found(run, say)
-            for config, run in zip(configs, runs, strict=True)
-            if run.is_complete()
-        }
+        outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {}
+        with team.together():
+            if team.is_first:
+                for config, run in zip(configs, runs, strict=True):
+                    resolved = _resolved(config, cache, site)
+                    run.open(resolved, threads=threads, device=str(device), processes=team.size)
+                    if run.is_complete():
+                        outcomes[config.out] = _found(run, say)
+        outcomes = team.broadcast(outcomes)
         members = [
-            _begin(config, run, cache, site, device, say)
+            Member(config, run, _new_trainer(config, cache, site, device, team))
             for config, run in zip(configs, runs, strict=True)
             if config.out not in outcomes
         ]
-        _initialize(members, cache, site)
+        with team.together():
+            if team.is_first:
+                for member in members:
+                    _resume(member, say)
+                _initialize(members, cache, site)
+                for member in members:
+                    member.run.track(member.config.track, _resolved(member.config, cache, site))
         for member in members:
-            member.run.track(member.config.track, _resolved(member.config, cache, site))
-        fit(members, cache, site, report=report)
-        outcomes |= {member.config.out: _end(member, cache, site) for member in members}
+            _begin_alike(member, team)
+        fit(members, cache, site, team, report=report)
+        with team.together():
+            if team.is_first:
+                outcomes |= {member.config.out: _end(member, cache, site) for member in members}
+        outcomes = team.broadcast(outcomes)
         return [outcomes[config.out] for config in configs]
     finally:
         for run in runs:
             run.close()
+
+
+def _require_whole_parts(batch_size: int, n_processes: int) -> None:
+    if batch_size % n_processes:
+        raise InputError(
+            f"batch_size is {batch_size}, which {n_processes} processes cannot share evenly; make "
+            f"it a multiple of {n_processes}"
+        )
 
 
 def _found(run: RunFolder, say: Say) -> dict[str, Any]:
@@ -140,25 +176,35 @@ def _resolved(config: TrainConfig, cache: ActivationCache, site: str) -> dict[st
     }
 
 
-def _begin(
+def _new_trainer(
     config: TrainConfig,
-    run: RunFolder,
     cache: ActivationCache,
     site: str,
     device: torch.device,
-    say: Say,
-) -> Member:
-    """The autoencoder at its newest checkpoint, or before it has seen any data."""
+    team: Processes,
+) -> Trainer:
+    """The trainer of an autoencoder that has seen no data."""
     manifest = cache.manifest
     origin = Origin(model=manifest.model, site=site, weights_hash=manifest.weights_hash)
     sae_config = config.sae_config(cache.d_model)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
-    trainer = Trainer(sae, config.trainer)
-    seconds = restore_newest(run.checkpoints, trainer, say)
+    return Trainer(sae, config.trainer, DataParallel() if team.size > 1 else Parallel())
+
+
+def _resume(member: Member, say: Say) -> None:
+    """Take the autoencoder to its newest checkpoint if there is one."""
+    run, trainer = member.run, member.trainer
+    member.seconds = restore_newest(run.checkpoints, trainer, say)
     if trainer.steps_done:
         say(f"{run.path} goes on from step {trainer.steps_done}")
     run.keep_metrics_until(trainer.steps_done)
-    return Member(config, run, trainer, seconds)
+
+
+def _begin_alike(member: Member, team: Processes) -> None:
+    """Let all processes begin where the first one is."""
+    trainer = member.trainer
+    trainer.parallel.copy_from_first(trainer_state(trainer).values())
+    trainer.steps_done = team.broadcast(trainer.steps_done)
 
 
 def _initialize(members: Sequence[Member], cache: ActivationCache, site: str) -> None:

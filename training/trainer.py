@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..kernels.codes import Codes
@@ -14,6 +14,7 @@ from .config import TrainerConfig
 from .memory import keep_freed_memory
 from .objective import Losses, objective
 from .optimizer import Adam
+from .parallel import Parallel
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
@@ -53,11 +54,18 @@ class Trainer:
         optimizer: Adam and its moments.
         averages: moving averages of the weights; None without `ema_decay`.
         tokens_since_fired: [F] int64 rows since each latent last fired.
+        parallel: the processes that share every batch; each has a trainer like this one.
     """
 
-    def __init__(self, sae: SparseAutoencoder, config: TrainerConfig | None = None) -> None:
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        config: TrainerConfig | None = None,
+        parallel: Parallel | None = None,
+    ) -> None:
         """Raises InputError if the configuration does not suit the autoencoder."""
         self.sae = sae
+        self.parallel = parallel or Parallel()
         self.config = config = config or TrainerConfig()
         config.require_suits(sae.config)
         d_model, n_latents = sae.config.d_model, sae.config.n_latents
@@ -80,7 +88,7 @@ class Trainer:
         )
 
     def step(self, x: Float[Tensor, "B D"]) -> StepMetrics:
-        """One update from a batch of raw activations.
+        """One update from a batch of raw activations, or from this process's part of it.
 
         Raises:
             ValueError: x is not [B, D] of the autoencoder's width, or has no rows.
@@ -92,21 +100,30 @@ class Trainer:
         losses = self.loss(scaled_BD, dead_N)
         if not losses.total.isfinite():  # waits for the device
             raise NonFiniteLoss(self._where_not_finite(x))
-        torch.autograd.backward(losses.total)
+        fired_F = self.parallel.any(self._fired(losses.codes))
+        self.parallel.backward(losses.total, self.sae, fired_F.index_fill(0, dead_N, True))
         self.optimizer.step(self.steps_done + 1, self.learning_rate(self.steps_done))
         self.steps_done += 1
         if self.averages is not None:
             self.averages.update(self.steps_done)
-        self.sae.learn_threshold(losses.codes)
-        self._count_firing(losses.codes, len(x))
+        self.sae.learn_threshold(losses.codes, self.parallel.least)
+        self.tokens_since_fired += len(x) * self.parallel.size
+        self.tokens_since_fired.masked_fill_(fired_F, 0)
         return self._metrics(scaled_BD, losses, dead_N)
 
     def loss(
         self, scaled_BD: Float[Tensor, "B D"], dead_N: Int[Tensor, "N"] | None = None
     ) -> Losses:
         """The loss of rows in scaled units, without side effects; no dead latents by default."""
-        k = self.annealed_k(self.steps_done)
-        return objective(self.sae, self.config, scaled_BD, dead_N, k_aux=self.k_aux, k=k)
+        return objective(
+            self.sae,
+            self.config,
+            scaled_BD,
+            dead_N,
+            k_aux=self.k_aux,
+            k=self.annealed_k(self.steps_done),
+            parallel=self.parallel,
+        )
 
     def trained(self) -> SparseAutoencoder:
         """The autoencoder to evaluate and save: with `ema_decay` a copy with averaged weights."""
@@ -135,15 +152,17 @@ class Trainer:
         """Indices of the latents that have not fired for `dead_after_tokens` rows."""
         return (self.tokens_since_fired >= self.dead_after_tokens).nonzero()[:, 0]
 
-    def _count_firing(self, codes: Codes, n_rows: int) -> None:
-        self.tokens_since_fired += n_rows
-        self.tokens_since_fired[codes.indices[codes.values > 0]] = 0
+    def _fired(self, codes: Codes) -> Bool[Tensor, "F"]:
+        fired_F = torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
+        fired_F[codes.indices[codes.values > 0]] = True
+        return fired_F
 
     @torch.no_grad()
     def _metrics(
         self, scaled_BD: Float[Tensor, "B D"], losses: Losses, dead_N: Int[Tensor, "N"]
     ) -> StepMetrics:
-        variance = (scaled_BD - scaled_BD.mean(0)).square().mean()
+        mean = self.parallel.mean
+        variance = mean((scaled_BD - mean(scaled_BD.mean(0))).square().mean())
         n_latents = self.sae.config.n_latents
         return StepMetrics(
             loss=losses.total.detach(),
@@ -153,7 +172,7 @@ class Trainer:
             sparsity=losses.sparsity.detach(),
             multi_topk=losses.multi_topk.detach(),
             fvu=losses.mse.detach() / variance,
-            l0=(losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean(),
+            l0=mean((losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean()),
             dead_share=scaled_BD.new_tensor(len(dead_N) / n_latents),
         )
 
@@ -163,7 +182,10 @@ class Trainer:
             raise ValueError(f"x has shape {list(x.shape)}, but must be [B, {d_model}] with rows")
 
     def _where_not_finite(self, x: Tensor) -> str:
-        bad_rows = (~x.isfinite().all(-1)).nonzero()[:, 0]
+        bad_B = ~x.isfinite().all(-1)
+        every_B = bad_B.new_zeros(len(x) * self.parallel.size)
+        every_B[self.parallel.rows(len(every_B))] = bad_B
+        bad_rows = self.parallel.any(every_B).nonzero()[:, 0]
         if len(bad_rows):
             where = f"row {int(bad_rows[0])} of its batch is not finite ({len(bad_rows)} such rows)"
         else:

@@ -1,0 +1,145 @@
+"""Two real processes against one: curves, bits, resume, signals, and errors of one of them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sparsteer.sae import SparseAutoencoder
+from sparsteer.sae.tensor_files import load_tensors
+from sparsteer.training.checkpoint import trainer_state
+from sparsteer.training.parallel import Parallel
+from sparsteer.training.train import train
+
+from .training_cases import CASES, N_STEPS, B, config_of, run_case
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory, planted_cache: Path) -> Path:
+    """Where two processes have left their results."""
+    folder = tmp_path_factory.mktemp("two-processes")
+    command = [*TORCHRUN, "-m", "tests.training.two_processes", planted_cache, folder]
+    environment = os.environ | {"SPARSTEER_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(out: Path) -> list[dict[str, Any]]:
+    """What each of the processes says."""
+    return [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+
+def assert_close(
+    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], *, relative: float = 1e-5
+) -> None:
+    assert [line.keys() for line in ours] == [line.keys() for line in theirs]
+    for line, other in zip(ours, theirs, strict=True):
+        for name, value in line.items():
+            if isinstance(value, int | float):
+                assert value == pytest.approx(other[name], rel=relative, abs=1e-7), (name, line)
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "summary" not in line]
+
+
+def bits_of(run: Path) -> dict[str, torch.Tensor]:
+    return SparseAutoencoder.load(run).state_dict()
+
+
+def assert_same_bits(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_curve_is_that_of_one_process(name: str, both: list[dict[str, Any]], out: Path) -> None:
+    alone, trainer = run_case(name, Parallel())
+    assert len(alone) == N_STEPS
+    assert any(step["auxk"] > 0 for step in alone), "no latent was dead"
+    assert both[0][name] == both[1][name]
+    assert_close(both[0][name], alone)
+    states = [load_tensors(out / f"{name}-{rank}.safetensors", "") for rank in range(2)]
+    assert_same_bits(states[0], states[1])
+    counts = trainer_state(trainer)["tokens_since_fired"]
+    assert torch.equal(states[0]["tokens_since_fired"], counts)
+
+
+def test_sending_only_rows_with_a_gradient(both: list[dict[str, Any]]) -> None:
+    assert both[0]["row gradients"] == {"0.0": True, "0.1": True, "0.9": True}
+
+
+def test_a_row_that_is_not_finite_ends_all(both: list[dict[str, Any]]) -> None:
+    assert both[0]["not finite"] == both[1]["not finite"]
+    assert (
+        "NonFiniteLoss: the loss of step 0 is not finite: row 70 of its batch"
+        in (both[0]["not finite"])
+    )
+    assert "(2 such rows)" in both[0]["not finite"]
+    assert 70 > B // 2  # only the second process has it
+
+
+@pytest.mark.parametrize("activation", ["topk", "batch_topk"])
+def test_a_run(
+    activation: str, both: list[dict[str, Any]], out: Path, planted_cache: Path, tmp_path: Path
+) -> None:
+    assert both[0][f"train {activation}"] == both[1][f"train {activation}"]
+    alone = train(config_of(planted_cache, tmp_path / "alone", activation))
+    summary = both[0][f"train {activation}"]
+    assert_close([summary["held_out"]], [alone["held_out"]])
+    assert_close(metrics_of(out / activation), metrics_of(tmp_path / "alone"))
+    assert json.loads((out / activation / "environment.json").read_text())["processes"] == 2
+
+
+def test_a_signal_to_one_stops_both_and_resume_is_exact(
+    both: list[dict[str, Any]], out: Path
+) -> None:
+    for results in both:
+        assert results["signal"].startswith("Interrupted: interrupted at step 14 of 40")
+    assert both[0]["resumed"] == both[1]["resumed"]
+    assert metrics_of(out / "stopped") == metrics_of(out / "batch_topk")
+    assert_same_bits(bits_of(out / "stopped"), bits_of(out / "batch_topk"))
+
+
+def test_one_process_goes_on_where_two_stopped(
+    both: list[dict[str, Any]], out: Path, planted_cache: Path
+) -> None:
+    assert both[0]["signal again"].startswith("Interrupted: interrupted at step 14 of 40")
+    said: list[str] = []
+    train(config_of(planted_cache, out / "left", "batch_topk"), say=said.append)
+    assert said == [f"{out / 'left'} goes on from step 14"]
+    assert_close(metrics_of(out / "left"), metrics_of(out / "batch_topk"))
+
+
+def test_a_grid(both: list[dict[str, Any]], out: Path) -> None:
+    assert both[0]["grid"] == both[1]["grid"] == both[0]["again"] == both[1]["again"]
+    assert metrics_of(out / "grid" / "topk") == metrics_of(out / "topk")
+    assert_same_bits(bits_of(out / "grid" / "topk"), bits_of(out / "topk"))
+
+
+@pytest.mark.parametrize(
+    ("piece", "sentence"),
+    [
+        ("changed shard", "OSError: [Errno 5] Input/output error"),
+        ("full disk", "OSError: [Errno 28] No space left on device"),
+        ("uneven", "InputError: batch_size is 127, which 2 processes cannot share evenly"),
+        ("another", "holds a run with lr=0.003, not 0.001"),
+    ],
+)
+def test_what_ends_one_ends_both(piece: str, sentence: str, both: list[dict[str, Any]]) -> None:
+    assert both[0][piece] == both[1][piece]
+    assert sentence in both[0][piece]

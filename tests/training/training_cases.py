@@ -1,0 +1,99 @@
+"""Small trainings, made alike in one process and in several."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsteer.sae import (
+    BatchTopKConfig,
+    JumpReLUConfig,
+    SparseAutoencoder,
+    TopAFAConfig,
+    TopKConfig,
+)
+from sparsteer.sae.config import SAEConfig
+from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.initialize import initialize_from_rows, initialize_thresholds
+from sparsteer.training.parallel import Parallel
+from sparsteer.training.trainer import Trainer
+
+D, F, K, B = 24, 120, 6, 128
+N_STEPS = 30
+
+CASES: dict[str, tuple[SAEConfig, dict[str, Any]]] = {
+    "topk": (TopKConfig(D, F, K), {"ema_decay": 0.9}),
+    "batch_topk": (BatchTopKConfig(D, F, K), {}),
+    "top_afa": (TopAFAConfig(D, F, target_scale=0.8), {}),
+    "multi topk": (TopKConfig(D, F, K), {"multi_topk_coefficient": 0.125}),
+    "jumprelu": (JumpReLUConfig(D, F, 0.3), {"target_l0": K}),
+    "jumprelu tanh": (JumpReLUConfig(D, F, 0.3), {"target_l0": K, "sparsity": "tanh"}),
+    "nested topk": (TopKConfig(D, F, K, prefixes=(13, 50)), {}),
+    "nested batch_topk": (BatchTopKConfig(D, F, K, prefixes=(50,)), {}),
+}
+
+
+def planted_rows(n_rows: int) -> Tensor:
+    """Rows made of few of 60 planted directions, plus noise and a mean."""
+    generator = torch.Generator().manual_seed(5)
+    directions = torch.randn(60, D, generator=generator)
+    chosen = torch.rand(n_rows, 60, generator=generator) < 0.08
+    strengths = chosen * torch.rand(n_rows, 60, generator=generator).add(0.5)
+    return 2 * strengths @ directions + 0.1 * torch.randn(n_rows, D, generator=generator) + 0.5
+
+
+def run_case(
+    name: str, parallel: Parallel, *, rows: Tensor | None = None
+) -> tuple[list[dict[str, float]], Trainer]:
+    """The metrics of every step and the trainer, after steps in which latents are dead and
+    gradients are clipped."""
+    config, settings = CASES[name]
+    x = planted_rows(B * N_STEPS)
+    sae = SparseAutoencoder(config, seed=1)
+    initialize_from_rows(sae, x[:1000])
+    initialize_thresholds(sae, x[:1000], K)
+    with torch.no_grad():
+        sae.b_enc[::3] = -3
+    trainer = Trainer(
+        sae,
+        TrainerConfig(
+            tokens=B * N_STEPS,
+            batch_size=B,
+            lr=3e-3,
+            dead_after_tokens=5 * B,
+            clip_norm=0.05,
+            **settings,
+        ),
+        parallel,
+    )
+    curve: list[dict[str, float]] = []
+    for batch in torch.split(x if rows is None else rows, B):
+        metrics = trainer.step(batch[parallel.rows(B)])
+        curve.append({name: float(value) for name, value in metrics._asdict().items()})
+    return curve, trainer
+
+
+def config_of(cache: Path, out: Path, activation: Any = "topk", **changes: Any) -> TrainConfig:
+    """40 steps on the planted cache, a checkpoint every eighth."""
+    trainer = TrainerConfig(
+        tokens=40 * 128,
+        batch_size=128,
+        lr=3e-3,
+        dead_after_tokens=300,
+        clip_norm=0.1,
+        log_every=4,
+        eval_every=16,
+        eval_rows=200,
+        checkpoint_every=8,
+        device="cpu",
+    )
+    return TrainConfig(
+        cache=str(cache),
+        out=str(out),
+        activation=activation,
+        n_latents=70,
+        k=4 if "topk" in activation else None,
+        trainer=dataclasses.replace(trainer, **changes),
+    )
