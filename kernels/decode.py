@@ -189,7 +189,7 @@ def _launch_decode_mse(
         M=M,
         **sizes,
     )
-    return losses.sum().div(max(1, x.numel())).to(x.dtype), x_hat, residual, grad_values
+    return losses.sum().div(max(1, x.numel())).to(_wide(x)), x_hat, residual, grad_values
 
 
 def decode(
@@ -346,9 +346,17 @@ def compare(
     if uses_triton(W_dec) and sparse and W_dec.shape[1] <= _WIDEST_IN_REGISTERS:
         return _launch_decode_mse(indices, values, W_dec, b_dec, x)
     x_hat_BD = weighted_rows(indices, values, W_dec) + b_dec
-    loss = torch.nn.functional.mse_loss(x_hat_BD, x) if len(x) else x.new_zeros(())
+    wide = _wide(x)
+    loss = x.new_zeros((), dtype=wide)
+    if len(x):
+        loss = torch.nn.functional.mse_loss(x_hat_BD.to(wide), x.to(wide))
     residual_BD = (x_hat_BD - x).mul_(2 / max(1, x.numel()))
     return loss, x_hat_BD, residual_BD, gathered_dots(indices, residual_BD, W_dec, entries)
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """What the loss is summed in and given as: at least float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 class _DecodeMSE(torch.autograd.Function):

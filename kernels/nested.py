@@ -144,7 +144,8 @@ class _NestedError(torch.autograd.Function):
             before_BD = torch.add(before_BD, sum_BD, out=error_BD)
         x_hat_BD = x_BD + before_BD
         count = max(1, errors_GBD.numel())
-        loss = errors_GBD.flatten().dot(errors_GBD.flatten()) / count
+        wide = errors_GBD.flatten().to(torch.promote_types(x_BD.dtype, torch.float32))
+        loss = wide.dot(wide) / count
         errors_GBD[-1] *= 2 / count
         for later_BD, error_BD in pairwise(reversed(errors_GBD.unbind())):
             error_BD.mul_(2 / count).add_(later_BD)

@@ -167,7 +167,8 @@ class SparseAutoencoder(nn.Module):
         """Let batch_topk's threshold follow the smallest activation of a batch of training, of
         which the codes may be but a part."""
         if isinstance(self.config, BatchTopKConfig):
-            least = least_of_all(torch.where(codes.values > 0, codes.values, torch.inf).amin())
+            least = torch.where(codes.values > 0, codes.values, torch.inf).amin()
+            least = least_of_all(least.to(self.threshold.dtype))
             least = torch.where(least.isfinite(), least, self.threshold)
             old = torch.where(self.threshold > 0, self.threshold, least)
             self.threshold.copy_(least.lerp(old, _THRESHOLD_MEMORY))

@@ -28,7 +28,12 @@ def own_mean(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def reconstruction_loss(x: Float[Tensor, "B D"], x_hat: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
     """Mean over rows and dimensions of (x_hat - x)^2."""
-    return torch.nn.functional.mse_loss(x_hat, x)
+    return torch.nn.functional.mse_loss(_wide(x_hat), _wide(x))
+
+
+def _wide(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """At least in float32, as every sum of a loss is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def afa_loss(codes: Codes, x: Float[Tensor, "B D"], target_scale: float = 1.0) -> Float[Tensor, ""]:
@@ -37,7 +42,8 @@ def afa_loss(codes: Codes, x: Float[Tensor, "B D"], target_scale: float = 1.0) -
     With a scale of 1 as published with top-AFA (arXiv 2503.24277), where selection matches
     ||x - b_dec|| but this loss ||x||.
     """
-    return (row_norms(codes.values) - target_scale * row_norms(x)).square().mean()
+    gap_B = row_norms(_wide(codes.values)) - target_scale * row_norms(_wide(x))
+    return gap_B.square().mean()
 
 
 def nested_loss(sae: SparseAutoencoder, codes: Codes, x: Float[Tensor, "B D"]) -> Reconstruction:
@@ -98,7 +104,7 @@ def step_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float
     """
     if codes.steps is None:
         raise ValueError("the codes have no steps; encode with jumprelu and a bandwidth")
-    return (mean(codes.steps.sum(-1).mean()) / target - 1).square()
+    return (mean(_wide(codes.steps).sum(-1).mean()) / target - 1).square()
 
 
 def tanh_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:
@@ -107,7 +113,7 @@ def tanh_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float
     S is a smooth L0, so this moves the weights, too (the tanh penalty of Anthropic's January 2025
     update, for unit decoder rows, here aimed at a target).
     """
-    return (mean((4 * codes.values).tanh().sum(-1).mean()) / target - 1).square()
+    return (mean((4 * _wide(codes.values)).tanh().sum(-1).mean()) / target - 1).square()
 
 
 def auxk_loss(
@@ -131,9 +137,10 @@ def auxk_loss(
     """
     if len(dead) == 0:
         return x.new_zeros(())
-    residual_BD = (x - x_hat).detach()
+    residual_BD = _wide(x - x_hat).detach()
     variance = mean((residual_BD - mean(residual_BD.mean(0))).square().mean())
     codes = encode_topk(x, sae.b_dec, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
     dead_hat_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
-    tiny = torch.finfo(x.dtype).tiny
-    return mean((dead_hat_BD - residual_BD).square().mean()) / variance.clamp(min=tiny)
+    tiny = torch.finfo(variance.dtype).tiny
+    error = (_wide(dead_hat_BD) - residual_BD).square().mean()
+    return mean(error) / variance.clamp(min=tiny)

@@ -16,6 +16,8 @@ from ..sae.config import (
 from ..sae.errors import InputError
 from .tracking import Tracking
 
+Precision = Literal["float32", "bfloat16"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
@@ -35,6 +37,9 @@ class TrainerConfig:
     """Adam's decay of the first moment."""
     beta2: float = 0.999
     """Adam's decay of the second moment."""
+    precision: Precision = "float32"
+    """What products multiply, forward and backward; with bfloat16 weights, moments and losses stay
+    in float32. It is for GPUs."""
     ema_decay: float | None = None
     """Decay of a moving average of the weights over the steps, which is then what is evaluated and
     saved, such as 0.999. None: the weights of the last step are."""
@@ -107,6 +112,8 @@ class TrainerConfig:
         require_positive_integer("multi_topk", self.multi_topk)
         if self.multi_topk == 1:
             raise InputError("multi_topk is 1, which adds nothing; give 2 or more")
+        if self.precision not in ("float32", "bfloat16"):
+            raise InputError(f"precision is {self.precision!r}; choose float32 or bfloat16")
         if self.sparsity not in ("step", "tanh"):
             raise InputError(f"sparsity is {self.sparsity!r}; choose step or tanh")
         if self.tokens < self.batch_size:

@@ -23,6 +23,7 @@ from ..sae.losses import (
 )
 from .config import TrainerConfig
 from .parallel import Parallel
+from .precision import in_bfloat16
 
 
 class Losses(NamedTuple):
@@ -64,22 +65,42 @@ def objective(
             rows, and its `backward` makes their gradients. By default these are all rows.
     """
     parallel = parallel or Parallel()
+
+    def terms(sae: SparseAutoencoder, rows_BD: Tensor) -> Losses:
+        return _terms(sae, config, rows_BD, scaled_BD, dead_N, k_aux, k, parallel)
+
+    if config.precision == "bfloat16":
+        return in_bfloat16(sae, scaled_BD, terms)
+    return terms(sae, scaled_BD)
+
+
+def _terms(
+    sae: SparseAutoencoder,
+    config: TrainerConfig,
+    rows_BD: Float[Tensor, "B D"],
+    scaled_BD: Float[Tensor, "B D"],
+    dead_N: Int[Tensor, "N"] | None,
+    k_aux: int,
+    k: int | None,
+    parallel: Parallel,
+) -> Losses:
+    """The loss of rows that the autoencoder reads; `scaled_BD` are the same before any rounding."""
     mean = parallel.mean
     if isinstance(sae.config, TopKConfig) and config.multi_topk_coefficient:
         own_mse, own_further, x_hat_BD, codes = multi_topk_loss(
-            sae, scaled_BD, k or sae.config.k, config.multi_topk
+            sae, rows_BD, k or sae.config.k, config.multi_topk
         )
         mse, multi_topk = mean(own_mse), mean(own_further)
         total = mse + config.multi_topk_coefficient * multi_topk
     else:
-        own_loss, x_hat_BD, codes = _reconstruction(sae, scaled_BD, k, parallel.peers)
+        own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, k, parallel.peers)
         mse = total = mean(own_loss)
         if sae.config.prefixes:
-            mse = mean(reconstruction_loss(scaled_BD, x_hat_BD))
+            mse = mean(reconstruction_loss(rows_BD, x_hat_BD))
         multi_topk = torch.zeros_like(mse)
     auxk = afa = sparsity = torch.zeros_like(mse)
     if dead_N is not None and len(dead_N) and config.auxk_coefficient:
-        auxk = auxk_loss(sae, scaled_BD, x_hat_BD, dead_N, k_aux, mean)
+        auxk = auxk_loss(sae, rows_BD, x_hat_BD, dead_N, k_aux, mean)
         total = total + config.auxk_coefficient * auxk
     if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
         afa = mean(afa_loss(codes, scaled_BD, sae.config.target_scale))

@@ -136,6 +136,7 @@ def test_options_that_do_not_suit_the_autoencoder_are_refused(
     [
         ({"k_start": 0}, "k_start is 0"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0, but must lie between 0 and 1"),
+        ({"precision": "fp8"}, "precision is 'fp8'; choose float32 or bfloat16"),
         ({"multi_topk": 1}, "multi_topk is 1, which adds nothing"),
         ({"multi_topk_coefficient": -1.0}, "multi_topk_coefficient is -1"),
         ({"k_anneal_fraction": 1.5}, "k_anneal_fraction is 1.5, but must lie between 0 and 1"),

@@ -109,6 +109,7 @@ def test_a_killed_run_ends_with_the_same_bits(
         ("batch_topk", {"k_start": 12, "k_anneal_fraction": 0.9}),
         ("topk", {"multi_topk_coefficient": 0.125, "multi_topk": 3, "k_start": 12}),
         ("jumprelu", {"ema_decay": 0.95}),
+        ("batch_topk", {"precision": "bfloat16"}),
     ],
 )
 def test_a_killed_run_with_options_ends_with_the_same_bits(
@@ -121,7 +122,7 @@ def test_a_killed_run_with_options_ends_with_the_same_bits(
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
     name = next(iter(options))
     plain = config_of(planted_cache, tmp_path / "killed", activation)
-    with pytest.raises(InputError, match=f"holds a run with {name}={options[name]}, not"):
+    with pytest.raises(InputError, match=f"holds a run with {name}={options[name]!r}, not"):
         train(plain)
 
 

@@ -1,0 +1,53 @@
+"""A step in bfloat16: products of rounded rows and weights, while the weights stay as they are."""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import torch
+from jaxtyping import BFloat16, Float
+from torch import Tensor, nn
+
+from ..sae.autoencoder import SparseAutoencoder
+
+T = TypeVar("T")
+
+_IN_FULL = ("b_dec", "threshold_exponent")
+
+
+def in_bfloat16(
+    sae: SparseAutoencoder,
+    scaled_BD: Float[Tensor, "B D"],
+    compute: Callable[[SparseAutoencoder, BFloat16[Tensor, "B D"]], T],
+) -> T:
+    """What `compute` makes of the autoencoder and the rows rounded to bfloat16.
+
+    Its gradients reach the weights in their own dtype. b_dec is subtracted from the rows before
+    they are rounded, and the autoencoder given has one of zero, which carries the gradient: a row
+    may have entries far from 0 that hardly vary, whose rounding would outweigh what they tell.
+    Thresholds stay as they are, too.
+
+    Args:
+        sae: its parameters are exchanged until `compute` returns.
+        scaled_BD: [B, D] rows in scaled units.
+        compute: takes the autoencoder and rows less b_dec.
+    """
+    rounded = {
+        f"sae.{name}": weights.to(torch.bfloat16)
+        for name, weights in sae.named_parameters()
+        if name not in _IN_FULL
+    }
+    rounded["sae.b_dec"] = (sae.b_dec - sae.b_dec.detach()).to(torch.bfloat16)
+    centred_BD = (scaled_BD - sae.b_dec.detach()).to(torch.bfloat16)
+    outcome = torch.func.functional_call(_Holder(sae), rounded, (compute, centred_BD))
+    return cast(T, outcome)
+
+
+class _Holder(nn.Module):
+    """`functional_call` exchanges parameters for the time of a module's forward alone."""
+
+    def __init__(self, sae: SparseAutoencoder) -> None:
+        super().__init__()
+        self.sae = sae
+
+    def forward(self, compute: Callable[[SparseAutoencoder, Tensor], T], rows_BD: Tensor) -> T:
+        return compute(self.sae, rows_BD)
