@@ -168,6 +168,10 @@ def processes() -> Generator[Processes]:
     import torch
     import torch.distributed as dist
 
+    # Its functions have the process group of the moment of its import as a default: imported later,
+    # by a part of torch, it would keep a group's threads alive until they abort the exit.
+    import torch.distributed.nn.functional
+
     own = not dist.is_initialized()
     if own:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
