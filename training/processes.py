@@ -170,7 +170,7 @@ def processes() -> Generator[Processes]:
 
     # Its functions have the process group of the moment of its import as a default: imported later,
     # by a part of torch, it would keep a group's threads alive until they abort the exit.
-    import torch.distributed.nn.functional
+    import torch.distributed.nn.functional  # pyright: ignore[reportUnusedImport] - see above
 
     own = not dist.is_initialized()
     if own:
