@@ -198,14 +198,15 @@ def _adam_on_block(
 
 
 @torch.no_grad()
-def clipping_factor(gradients: Iterable[Tensor], max_norm: float) -> Float[Tensor, ""]:
-    """min(1, max_norm / norm of all gradients together), on their device and without waiting.
-
-    NaN and infinity stay visible: a norm that is not finite gives NaN or 0.
-    """
+def gradient_norm(gradients: Iterable[Tensor]) -> Float[Tensor, ""]:
+    """The norm of all gradients together in float32, on their device and without waiting."""
     norms = [torch.linalg.vector_norm(gradient).float() for gradient in gradients]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType] - untyped builtin
-    total = torch.linalg.vector_norm(torch.stack(norms))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType] - untyped builtin
-    return (max_norm / total).clamp(max=1.0)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - untyped builtin
+    return torch.linalg.vector_norm(torch.stack(norms))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType] - untyped builtin
+
+
+def clipping_factor(norm: Float[Tensor, ""], max_norm: float) -> Float[Tensor, ""]:
+    """min(1, max_norm / norm). NaN and infinity stay visible: they give NaN or 0."""
+    return (max_norm / norm).clamp(max=1.0)
 
 
 def project_gradient_(

@@ -87,11 +87,14 @@ class TrainerConfig:
     """Newest checkpoints kept."""
     device: str = "auto"
     """Where to train: auto, cpu, cuda or cuda:N."""
+    shards: int = 1
+    """Parts into which the dictionary is cut; each process of torchrun has one. Only topk may have
+    several."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "log_every", "eval_every", "eval_rows"):
             require_positive_integer(name, getattr(self, name))
-        for name in ("checkpoint_every", "keep_checkpoints", "target_l0"):
+        for name in ("checkpoint_every", "keep_checkpoints", "target_l0", "shards"):
             require_positive_integer(name, getattr(self, name))
         for name in ("k_aux", "dead_after_tokens", "k_start"):
             if getattr(self, name) is not None:
@@ -129,6 +132,13 @@ class TrainerConfig:
 
     def require_suits(self, sae: SAEConfig) -> None:
         """Raise an InputError if the autoencoder cannot be trained so."""
+        refused = self.multi_topk_coefficient or self.ema_decay is not None
+        refused = refused or self.precision != "float32"
+        if self.shards > 1 and (refused or not isinstance(sae, TopKConfig) or sae.prefixes):
+            raise InputError(
+                f"shards is {self.shards}, but only topk in float32 without prefixes, Multi-TopK "
+                "loss and averages can be cut; leave it out"
+            )
         if self.multi_topk_coefficient and (not isinstance(sae, TopKConfig) or sae.prefixes):
             raise InputError(
                 f"multi_topk_coefficient is {self.multi_topk_coefficient:g}, but only topk without "

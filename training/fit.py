@@ -12,7 +12,7 @@ from torch import Tensor
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.metrics import ReconstructionMetrics
 from .cache import ActivationCache
-from .checkpoint import save_checkpoint
+from .checkpoint import save_checkpoint, trainer_state
 from .config import TrainConfig
 from .processes import Processes, raised_in_all
 from .run import RunFolder
@@ -33,6 +33,9 @@ class Member:
     config: TrainConfig
     run: RunFolder
     trainer: Trainer
+    whole: Trainer | None = None
+    """Of which `trainer` is a shard, as it was at the last `gather`; only the first process has it.
+    None: the trainer is whole."""
     seconds: float = 0.0
     """Spent on updates, those of earlier processes included."""
     metrics: StepMetrics | None = None
@@ -62,10 +65,18 @@ class Member:
             shown = figures | {"seconds": self.seconds}
             report(self.config.out, step, config.n_steps, shown)
 
+    def gather(self) -> None:
+        """Bring the whole up to date from the shards; every process calls this."""
+        if self.config.trainer.shards > 1:
+            whole = {} if self.whole is None else trainer_state(self.whole)
+            self.trainer.parallel.gather(trainer_state(self.trainer), whole)
+        if self.whole is not None:
+            self.whole.steps_done = self.trainer.steps_done
+
     def evaluate(self, rows_ND: Float[Tensor, "N D"], report: GridReport) -> None:
         """Log the measures on held-out rows."""
         step = self.trainer.steps_done
-        held_out = measure_rows(self.trainer.trained(), rows_ND).result()
+        held_out = measure_rows((self.whole or self.trainer).trained(), rows_ND).result()
         self.run.log({"step": step, "held_out": held_out})
         shown = {f"held_out_{name}": float(value) for name, value in held_out.items()}
         report(self.config.out, step, self.config.trainer.n_steps, shown)
@@ -73,7 +84,8 @@ class Member:
     def save(self) -> None:
         """Write a checkpoint."""
         keep = self.config.trainer.keep_checkpoints
-        save_checkpoint(self.run.checkpoints, self.trainer, seconds=self.seconds, keep=keep)
+        trainer = self.whole or self.trainer
+        save_checkpoint(self.run.checkpoints, trainer, seconds=self.seconds, keep=keep)
 
 
 def fit(
@@ -111,16 +123,21 @@ def fit(
             step += 1
             here = _at(members, step)
             last = step == config.n_steps
-            stopped = team.any(stop.requested) and not last
             with team.together():
-                if team.is_first:
-                    for member in here:
-                        member.record(report)
-                    if step % config.eval_every == 0 and not last and here:
+                for member in here if team.is_first else ():
+                    member.record(report)
+            stopped = team.any(stop.requested) and not last
+            evaluates = step % config.eval_every == 0 and not last
+            saves = not last and (step % config.checkpoint_every == 0 or stopped)
+            if here and (evaluates or saves or last):
+                for member in here:
+                    member.gather()
+                with team.together():
+                    if evaluates and team.is_first:
                         rows_ND = cache.held_out(site=site, limit=config.eval_rows)
                         for member in here:
                             member.evaluate(rows_ND, report)
-                    if not last and (step % config.checkpoint_every == 0 or stopped):
+                    if saves and team.is_first:
                         for member in here:
                             member.save()
             if stopped:

@@ -19,7 +19,7 @@ Grid = Mapping[str, Sequence[Any]]
 # What decides the batches or the schedule of the run is one for all.
 _SHARED = (
     *("cache", "out", "site", "trainer", "track", "tokens", "batch_size", "data_seed", "device"),
-    *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints"),
+    *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "shards"),
 )
 _ONLY_OF = {
     "afa_coefficient": ("top_afa",),

@@ -9,7 +9,6 @@ from torch import Tensor
 from ..kernels.autoencode import Autoencoding, autoencoder_mse
 from ..kernels.codes import Codes
 from ..kernels.decode import decode_mse
-from ..kernels.peers import Peers
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import JumpReLUConfig, TopAFAConfig, TopKConfig
 from ..sae.losses import (
@@ -24,6 +23,7 @@ from ..sae.losses import (
 from .config import TrainerConfig
 from .parallel import Parallel
 from .precision import in_bfloat16
+from .sharding import Sharded, sharded_auxk, sharded_reconstruction
 
 
 class Losses(NamedTuple):
@@ -93,14 +93,17 @@ def _terms(
         mse, multi_topk = mean(own_mse), mean(own_further)
         total = mse + config.multi_topk_coefficient * multi_topk
     else:
-        own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, k, parallel.peers)
+        own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, k, parallel)
         mse = total = mean(own_loss)
         if sae.config.prefixes:
             mse = mean(reconstruction_loss(rows_BD, x_hat_BD))
         multi_topk = torch.zeros_like(mse)
     auxk = afa = sparsity = torch.zeros_like(mse)
-    if dead_N is not None and len(dead_N) and config.auxk_coefficient:
-        auxk = auxk_loss(sae, rows_BD, x_hat_BD, dead_N, k_aux, mean)
+    if dead_N is not None and config.auxk_coefficient:
+        if isinstance(parallel, Sharded):
+            auxk = sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, parallel)
+        elif len(dead_N):
+            auxk = auxk_loss(sae, rows_BD, x_hat_BD, dead_N, k_aux, mean)
         total = total + config.auxk_coefficient * auxk
     if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
         afa = mean(afa_loss(codes, scaled_BD, sae.config.target_scale))
@@ -113,9 +116,12 @@ def _terms(
 
 
 def _reconstruction(
-    sae: SparseAutoencoder, scaled_BD: Float[Tensor, "B D"], k: int | None, peers: Peers | None
+    sae: SparseAutoencoder, scaled_BD: Float[Tensor, "B D"], k: int | None, parallel: Parallel
 ) -> Autoencoding:
     """The reconstruction loss, the reconstructions and the codes."""
+    peers = parallel.peers
+    if isinstance(parallel, Sharded) and isinstance(sae.config, TopKConfig):
+        return sharded_reconstruction(sae, scaled_BD, k or sae.config.k, parallel)
     if not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig):
         with torch.no_grad():
             codes = sae.encode_batch(scaled_BD, k, peers)

@@ -1,11 +1,11 @@
 """Adam over a module's parameters: chosen rows stay unit, gradients may be clipped together."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
 
-from ..kernels.optimizer import adam_step_, clipping_factor
+from ..kernels.optimizer import adam_step_, clipping_factor, gradient_norm
 
 
 class Adam:
@@ -23,18 +23,21 @@ class Adam:
         betas: tuple[float, float],
         epsilon: float,
         clip_norm: float | None = None,
+        norm: Callable[[dict[str, Tensor]], Tensor] = lambda found: gradient_norm(found.values()),
     ) -> None:
         """Moments of zero for every parameter of the module that wants a gradient.
 
         Args:
             unit_rows: names of the parameters whose rows keep norm 1.
             clip_norm: largest norm of all gradients together; None for no limit.
+            norm: takes that norm of gradients by name; they may be but a part of them all.
         """
         self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self._unit_rows = unit_rows
         self._betas = betas
         self._epsilon = epsilon
         self._clip_norm = clip_norm
+        self._norm = norm
         self.first = {name: _moment(p) for name, p in self._parameters.items()}
         self.second = {name: _moment(p) for name, p in self._parameters.items()}
 
@@ -46,7 +49,7 @@ class Adam:
         """
         gradients = {name: self._gradient(name) for name in self._parameters}
         clip = self._clip_norm
-        factor = None if clip is None else clipping_factor(gradients.values(), clip)
+        factor = None if clip is None else clipping_factor(self._norm(gradients), clip)
         for name, parameter in self._parameters.items():
             adam_step_(
                 parameter.data,

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..kernels.optimizer import gradient_norm
 from ..kernels.peers import Peers
 
 _FEW_ROWS = 0.3  # of a gradient; if fewer are not zero, finding and sending these alone is faster
@@ -26,11 +27,13 @@ class Parallel:
     Attributes:
         rank: which process this is, from 0.
         size: how many share a batch.
+        shards: parts of the dictionary, of which a process has one.
         peers: the others for a choice among all rows, None without others.
     """
 
     rank = 0
     size = 1
+    shards = 1
     peers: Peers | None = None
 
     def rows(self, batch_size: int) -> slice:
@@ -49,6 +52,13 @@ class Parallel:
     def any(self, mask: Bool[Tensor, "N"]) -> Bool[Tensor, "N"]:
         """Where any process's mask is true."""
         return mask
+
+    def gradient_norm(self, gradients: dict[str, Tensor]) -> Float[Tensor, ""]:
+        """The norm of all gradients together, of which these are the process's."""
+        return gradient_norm(gradients.values())
+
+    def gather(self, own: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
+        """Put the shards' tensors together in `whole`, in the first process; alone nothing."""
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
         """Let the tensors have the first process's values, in place."""

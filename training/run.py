@@ -139,7 +139,7 @@ class RunFolder:
         # What a setting that an older sparsteer did not know does by default, it did then.
         before, now = to_plain(TrainerConfig()) | _settings(found), _settings(resolved)
         for name in [*now, *(name for name in before if name not in now)]:
-            if before.get(name) != now.get(name):
+            if name != "shards" and before.get(name) != now.get(name):  # its results are the same
                 raise InputError(
                     f"{self.path} holds a run with {name}={before.get(name)!r}, not "
                     f"{now.get(name)!r}; give another --out, or the same settings to resume"

@@ -17,6 +17,7 @@ from .initialize import initialize_from_rows, initialize_thresholds
 from .parallel import DataParallel, Parallel
 from .processes import Processes, processes
 from .run import RunFolder, plain, to_plain
+from .sharding import Sharded, require_shards, shard_of, shard_of_state
 from .threads import use_free_cores
 from .tracking import require_tracker
 from .trainer import NonFiniteLoss, Trainer
@@ -108,8 +109,11 @@ def _train_together(
 ) -> list[dict[str, Any] | NonFiniteLoss]:
     first = configs[0]
     with team.together():
-        _require_whole_parts(first.trainer.batch_size, team.size)
         cache = ActivationCache(first.cache)
+        shards = first.trainer.shards
+        for config in configs:
+            require_shards(config.sae_config(cache.d_model), shards, team.size)
+        _require_whole_parts(first.trainer.batch_size, team.size // shards)
         site = cache.site_name(first.site)
         cache.held_out(site=site, limit=1)  # a cache without any is refused now, not after training
         device = resolve_device(team.device(first.trainer.device))
@@ -117,6 +121,7 @@ def _train_together(
             torch.cuda.set_device(device)
         require_tracker(first.track)
     threads = use_free_cores(team)
+    home = device if shards == 1 else torch.device("cpu")  # a whole dictionary may be too large
     runs = [RunFolder(config.out) for config in configs]
     try:
         outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {}
@@ -129,7 +134,7 @@ def _train_together(
                         outcomes[config.out] = _found(run, say)
         outcomes = team.broadcast(outcomes)
         members = [
-            Member(config, run, _new_trainer(config, cache, site, device, team))
+            Member(config, run, _new_trainer(config, cache, site, home, team))
             for config, run in zip(configs, runs, strict=True)
             if config.out not in outcomes
         ]
@@ -140,8 +145,11 @@ def _train_together(
                 _initialize(members, cache, site)
                 for member in members:
                     member.run.track(member.config.track, _resolved(member.config, cache, site))
+        layout = Sharded(shards, device) if shards > 1 else None
         for member in members:
             _begin_alike(member, team)
+            if layout is not None:
+                _cut(member, layout, device, team)
         fit(members, cache, site, team, report=report)
         with team.together():
             if team.is_first:
@@ -207,6 +215,17 @@ def _begin_alike(member: Member, team: Processes) -> None:
     trainer.steps_done = team.broadcast(trainer.steps_done)
 
 
+def _cut(member: Member, layout: Sharded, device: torch.device, team: Processes) -> None:
+    """Leave the process its shard to train; the first keeps the whole to save and to measure."""
+    whole = member.trainer
+    member.trainer = Trainer(shard_of(whole.sae, layout).to(device), member.config.trainer, layout)
+    member.trainer.steps_done = whole.steps_done
+    parts = shard_of_state(trainer_state(whole), layout)
+    for name, tensor in trainer_state(member.trainer).items():
+        tensor.copy_(parts[name])
+    member.whole = whole if team.is_first else None
+
+
 def _initialize(members: Sequence[Member], cache: ActivationCache, site: str) -> None:
     """Set what those that begin estimate from the data, all from the same rows."""
     fresh = [member for member in members if not member.trainer.steps_done]
@@ -225,7 +244,8 @@ def _end(member: Member, cache: ActivationCache, site: str) -> dict[str, Any] | 
     """Measure and save the trained autoencoder."""
     if member.failure is not None:
         return member.failure
-    trainer, config, sae = member.trainer, member.config, member.trainer.trained()
+    trainer = member.whole or member.trainer
+    config, sae = member.config, trainer.trained()
     rows_ND = cache.held_out(site=site, limit=config.trainer.eval_rows)
     tokens = trainer.steps_done * config.trainer.batch_size
     summary = {

@@ -73,7 +73,8 @@ class Trainer:
         self.dead_after_tokens = config.dead_after_tokens or min(
             _MOST_TOKENS_UNTIL_DEAD, max(1, config.tokens // 10)
         )
-        self.lr = 2e-4 / (n_latents / 2**14) ** 0.5 if config.lr is None else config.lr
+        whole = n_latents * self.parallel.shards
+        self.lr = 2e-4 / (whole / 2**14) ** 0.5 if config.lr is None else config.lr
         self.steps_done = 0
         if sae.W_dec.device.type == "cpu":
             keep_freed_memory()
@@ -85,6 +86,7 @@ class Trainer:
             betas=(config.beta1, config.beta2),
             epsilon=_ADAM_EPSILON,
             clip_norm=config.clip_norm,
+            norm=self.parallel.gradient_norm,
         )
 
     def step(self, x: Float[Tensor, "B D"]) -> StepMetrics:
@@ -172,8 +174,9 @@ class Trainer:
             sparsity=losses.sparsity.detach(),
             multi_topk=losses.multi_topk.detach(),
             fvu=losses.mse.detach() / variance,
-            l0=mean((losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean()),
-            dead_share=scaled_BD.new_tensor(len(dead_N) / n_latents),
+            l0=mean((losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean())
+            * self.parallel.shards,
+            dead_share=mean(scaled_BD.new_tensor(len(dead_N) / n_latents)),
         )
 
     def _require_batch(self, x: Tensor) -> None:

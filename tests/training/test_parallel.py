@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparsteer.sae import SparseAutoencoder
+from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.sae.tensor_files import load_tensors
 from sparsteer.training.checkpoint import trainer_state
 from sparsteer.training.parallel import Parallel
@@ -79,6 +79,36 @@ def test_the_curve_is_that_of_one_process(name: str, both: list[dict[str, Any]],
     assert torch.equal(states[0]["tokens_since_fired"], counts)
 
 
+def test_the_curve_of_a_dictionary_in_two_shards(both: list[dict[str, Any]], out: Path) -> None:
+    alone, trainer = run_case("topk", Parallel(), averages=False)
+    assert any(step["auxk"] > 0 for step in alone)
+    assert_close(both[0]["sharded"], alone)
+    states = [load_tensors(out / f"sharded-{rank}.safetensors", "") for rank in range(2)]
+    assert torch.equal(states[0]["sae.b_dec"], states[1]["sae.b_dec"])
+    counts = torch.cat([state["tokens_since_fired"] for state in states])
+    assert torch.equal(counts, trainer.tokens_since_fired)
+    weights = torch.cat([state["sae.W_dec"] for state in states])
+    torch.testing.assert_close(weights, trainer.sae.W_dec.detach(), rtol=0, atol=1e-4)
+
+
+def test_a_run_in_two_shards(
+    both: list[dict[str, Any]], out: Path, planted_cache: Path, tmp_path: Path
+) -> None:
+    alone = train(config_of(planted_cache, tmp_path / "alone"))
+    assert_close(metrics_of(out / "sharded"), metrics_of(tmp_path / "alone"))
+    assert both[0]["train sharded"] == both[1]["train sharded"]
+    assert both[0]["train sharded"]["n_latents"] == alone["n_latents"]
+    assert SparseAutoencoder.load(out / "sharded").config == TopKConfig(12, 70, 4)
+
+
+def test_one_process_goes_on_where_two_shards_stopped(
+    both: list[dict[str, Any]], out: Path, planted_cache: Path
+) -> None:
+    assert both[0]["train sharded left"].startswith("Interrupted: interrupted at step 14 of 40")
+    train(config_of(planted_cache, out / "sharded left"))
+    assert_close(metrics_of(out / "sharded left"), metrics_of(out / "sharded"))
+
+
 def test_sending_only_rows_with_a_gradient(both: list[dict[str, Any]]) -> None:
     assert both[0]["row gradients"] == {"0.0": True, "0.1": True, "0.9": True}
 
@@ -137,6 +167,7 @@ def test_a_grid(both: list[dict[str, Any]], out: Path) -> None:
         ("changed shard", "OSError: [Errno 5] Input/output error"),
         ("full disk", "OSError: [Errno 28] No space left on device"),
         ("uneven", "InputError: batch_size is 127, which 2 processes cannot share evenly"),
+        ("three shards", "InputError: shards is 3, but 2 processes are no multiple of it"),
         ("another", "holds a run with lr=0.003, not 0.001"),
     ],
 )

@@ -18,6 +18,7 @@ from sparsteer.sae.config import SAEConfig
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows, initialize_thresholds
 from sparsteer.training.parallel import Parallel
+from sparsteer.training.sharding import Sharded, shard_of
 from sparsteer.training.trainer import Trainer
 
 D, F, K, B = 24, 120, 6, 128
@@ -45,7 +46,7 @@ def planted_rows(n_rows: int) -> Tensor:
 
 
 def run_case(
-    name: str, parallel: Parallel, *, rows: Tensor | None = None
+    name: str, parallel: Parallel, *, rows: Tensor | None = None, averages: bool = True
 ) -> tuple[list[dict[str, float]], Trainer]:
     """The metrics of every step and the trainer, after steps in which latents are dead and
     gradients are clipped."""
@@ -56,14 +57,17 @@ def run_case(
     initialize_thresholds(sae, x[:1000], K)
     with torch.no_grad():
         sae.b_enc[::3] = -3
+    if not averages:
+        settings = {key: value for key, value in settings.items() if key != "ema_decay"}
     trainer = Trainer(
-        sae,
+        shard_of(sae, parallel) if isinstance(parallel, Sharded) else sae,
         TrainerConfig(
             tokens=B * N_STEPS,
             batch_size=B,
             lr=3e-3,
             dead_after_tokens=5 * B,
             clip_norm=0.05,
+            shards=parallel.shards,
             **settings,
         ),
         parallel,

@@ -23,6 +23,7 @@ from sparsteer.training.cache import ActivationCache
 from sparsteer.training.checkpoint import trainer_state
 from sparsteer.training.parallel import DataParallel
 from sparsteer.training.processes import Processes, processes
+from sparsteer.training.sharding import Sharded
 from sparsteer.training.train import train, train_grid
 from sparsteer.training.trainer import Trainer
 
@@ -36,6 +37,13 @@ def main(cache: Path, out: Path) -> None:
             curve, trainer = run_case(name, DataParallel())
             results[name] = curve
             save_tensors(out / f"{name}-{team.rank}.safetensors", trainer_state(trainer))
+        curve, part = run_case("topk", Sharded(2, torch.device("cpu")), averages=False)
+        results["sharded"] = curve
+        save_tensors(out / f"sharded-{team.rank}.safetensors", trainer_state(part))
+        for name in ("sharded", "sharded left"):
+            with patch.object(Trainer, "step", signalled(team) if "left" in name else Trainer.step):
+                sharded = config_of(cache, out / name, "topk", shards=2)
+                results[f"train {name}"] = outcome(lambda config=sharded: train(config))
         results["not finite"] = outcome(not_finite)
         results["row gradients"] = row_gradients()
         for activation in ("topk", "batch_topk"):
@@ -58,6 +66,8 @@ def main(cache: Path, out: Path) -> None:
             full = config_of(cache, out / "full", "topk")
             results["full disk"] = outcome(lambda: train(full))
         results["uneven"] = outcome(lambda: train(config_of(cache, out / "uneven", batch_size=127)))
+        few = config_of(cache, out / "few", shards=3)
+        results["three shards"] = outcome(lambda: train(few))
         results["another"] = outcome(lambda: train(config_of(cache, out / "topk", lr=1e-3)))
         write_json(out / f"rank-{team.rank}.json", results)
 
