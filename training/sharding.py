@@ -161,8 +161,8 @@ def require_shards(config: SAEConfig, shards: int, n_processes: int) -> None:
     """Raise an InputError unless the processes can have the shards, and these the latents."""
     if n_processes % shards:
         raise InputError(
-            f"shards is {shards}, but {n_processes} processes are no multiple of it; start as many "
-            "with torchrun --nproc-per-node"
+            f"shards is {shards}, which does not divide the number of processes, {n_processes}; "
+            "start a multiple of it with torchrun --nproc-per-node"
         )
     if config.n_latents % shards:
         raise InputError(

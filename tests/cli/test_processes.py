@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SITES, TRAIN_WORDS
+from .conftest import SITES, TRAIN_WORDS, Sparsteer
 
 ENVIRONMENT = os.environ | {"SPARSTEER_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def torchrun(*words: object) -> "subprocess.Popen[str]":
-    run = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+def torchrun(*words: object, processes: int = 2) -> "subprocess.Popen[str]":
+    run = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    run = (*run, "--nproc-per-node", str(processes))
     return subprocess.Popen(
         [*run, "-m", "sparsteer.cli", *map(str, words)],
         stdout=subprocess.PIPE,
@@ -47,6 +48,19 @@ def test_wrong_input_is_one_sentence(cache: Path, tmp_path: Path) -> None:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 1 and out == ""
     assert len(errors(err)) == 1 and "none/manifest.json" in errors(err)[0]
+
+
+@pytest.mark.slow
+def test_two_groups_of_two_shards(cache: Path, sparsteer: Sparsteer, tmp_path: Path) -> None:
+    words = ("train", "--cache", cache, "--site", SITES[1], *TRAIN_WORDS[:-1], 48)
+    alone = sparsteer(*words, "--out", tmp_path / "one", "--json").values
+    with torchrun(
+        *words, "--out", tmp_path / "four", "--shards", 2, "--json", processes=4
+    ) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    fvu = json.loads(out)["held_out"]["fvu"]
+    assert fvu == pytest.approx(alone["held_out"]["fvu"], rel=1e-5)
 
 
 @pytest.mark.slow

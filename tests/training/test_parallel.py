@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from sparsteer.sae import SparseAutoencoder, TopKConfig
+from sparsteer.sae import BatchTopKConfig, InputError, SparseAutoencoder, TopKConfig
+from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.tensor_files import load_tensors
 from sparsteer.training.checkpoint import trainer_state
+from sparsteer.training.config import TrainerConfig
 from sparsteer.training.parallel import Parallel
+from sparsteer.training.sharding import require_shards
 from sparsteer.training.train import train
 
 from .training_cases import CASES, N_STEPS, B, config_of, run_case
@@ -109,6 +112,35 @@ def test_one_process_goes_on_where_two_shards_stopped(
     assert_close(metrics_of(out / "sharded left"), metrics_of(out / "sharded"))
 
 
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        (BatchTopKConfig(12, 70, 4), {}),
+        (TopKConfig(12, 70, 4, prefixes=(20,)), {}),
+        (TopKConfig(12, 70, 4), {"ema_decay": 0.9}),
+        (TopKConfig(12, 70, 4), {"multi_topk_coefficient": 0.1}),
+        (TopKConfig(12, 70, 4), {"precision": "bfloat16"}),
+    ],
+)
+def test_what_cannot_be_cut(config: SAEConfig, settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="shards is 2, but only topk"):
+        TrainerConfig(shards=2, **settings).require_suits(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "shards", "sentence"),
+    [
+        (TopKConfig(12, 70, 4), 3, "does not divide the number of processes, 4"),
+        (TopKConfig(12, 70, 4), 4, "does not divide the 70 latents"),
+        (TopKConfig(12, 70, 40), 2, "fewer latents than k, 40"),
+    ],
+)
+def test_shards_that_do_not_fit(config: TopKConfig, shards: int, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        require_shards(config, shards, 4)
+    require_shards(config, 1, 4)
+
+
 def test_sending_only_rows_with_a_gradient(both: list[dict[str, Any]]) -> None:
     assert both[0]["row gradients"] == {"0.0": True, "0.1": True, "0.9": True}
 
@@ -167,7 +199,10 @@ def test_a_grid(both: list[dict[str, Any]], out: Path) -> None:
         ("changed shard", "OSError: [Errno 5] Input/output error"),
         ("full disk", "OSError: [Errno 28] No space left on device"),
         ("uneven", "InputError: batch_size is 127, which 2 processes cannot share evenly"),
-        ("three shards", "InputError: shards is 3, but 2 processes are no multiple of it"),
+        (
+            "three shards",
+            "InputError: shards is 3, which does not divide the number of processes, 2",
+        ),
         ("another", "holds a run with lr=0.003, not 0.001"),
     ],
 )
