@@ -181,8 +181,8 @@ def processes() -> Generator[Processes]:
     except RuntimeError as error:
         if "gloo/transport" in str(error) or isinstance(error, dist.DistBackendError):
             raise ProcessLost(
-                "another process of this run ended first; what it said on its standard error is "
-                "the reason"
+                "another process of this run ended first, killed or for a reason that it said "
+                "itself; the same command goes on from what is saved"
             ) from error
         raise
     finally:
