@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..training.cache_config import CacheConfig
-from .console import Report, Terminal, count, duration, next_command, size, table
+from ..training.report.wording import count, duration
+from .console import Report, Terminal, next_command, size, table
 
 if TYPE_CHECKING:
     from ..training.manifest import CacheManifest

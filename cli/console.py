@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..training.report.wording import count, duration
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_OF_PACE = 30.0
 _WIDTH_OF_A_FILE = 110
-
-READ_FVU = "share of the variance missed: 0 is perfect, 1 as bad as the mean row"
 
 Update = Callable[[int, int, str], None]
 """Told about progress: units done, units in all, and what else to show."""
@@ -111,31 +111,12 @@ def next_command(*words: str) -> str:
     return f"next: {shlex.join(('sparsteer', *words))}"
 
 
-def count(number: int | float) -> str:
-    """A whole number with separators."""
-    return f"{number:,.0f}"
-
-
-def share(number: int | float) -> str:
-    """A share of 1 in percent."""
-    return f"{100 * number:.1f}%"
-
-
 def size(n_bytes: int | float) -> str:
     """Bytes in decimal units."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale:
             return f"{n_bytes / scale:.1f} {unit}"
     return f"{n_bytes:.0f} bytes"
-
-
-def duration(seconds: int | float) -> str:
-    """Seconds as 3.2 s, 4:05 or 1:02:03."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Pace:

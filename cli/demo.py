@@ -3,7 +3,9 @@
 import shlex
 
 from ..steering.demo.config import ACTIVATIONS, STEERED, DemoConfig
-from .console import READ_FVU, Report, Terminal, count, duration, next_command, share, table
+from ..training.report.measures import READ_FVU
+from ..training.report.wording import count, duration, share
+from .console import Report, Terminal, next_command, table
 
 _CONDITIONS = {
     "base": "unsteered",

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..training.config import EvalSettings
-from .console import READ_FVU, Report, Terminal, count, share, table
+from ..training.report.measures import measures
+from ..training.report.wording import count, share
+from .console import Report, Terminal, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,8 +27,8 @@ class EvalOptions:
     """How they are measured."""
 
     plots: bool = False
-    """Write training curves and firing rates as SVG into plots/ of each run, and of several runs
-    FVU against L0 into the folder that they share."""
+    """Write a page, report.html, into each run, its training curves and firing rates as SVG into
+    plots/, and of several runs a page that compares them into the folder that they share."""
 
 
 def run(options: EvalOptions, terminal: Terminal) -> Report:
@@ -35,7 +37,7 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
     SAE is the folder of an autoencoder, or of the run that trained it.
     """
     from ..training.evaluation import evaluate_all
-    from ..training.run_plots import require_matplotlib, write_plots
+    from ..training.report.files import require_matplotlib, write_plots
 
     if options.plots:
         require_matplotlib()
@@ -51,23 +53,13 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
     values = results[0] if len(results) == 1 else {"evaluations": results}
     if options.plots:
         values = {**values, "plots": paths}
-    return Report(values=values, shown=[*shown, *(f"plotted {path}" for path in paths)])
+    return Report(values=values, shown=[*shown, *(f"written: {path}" for path in paths)])
 
 
 def _one(result: dict[str, Any]) -> "Sequence[RenderableType]":
-    rows = [
-        ("FVU", f"{result['fvu']:.4f}", READ_FVU),
-        ("explained", share(result["explained_variance"]), "the rest of the variance, 1 - FVU"),
-        ("L0", f"{result['l0']:.1f}", f"latents active on a row (spread {result['l0_std']:.1f})"),
-        ("dead", share(result["dead_share"]), "latents that fired on none of these rows"),
-        ("dense", share(result["dense_share"]), "latents that fired on over a tenth of the rows"),
-        ("overlap", f"{result['decoder_overlap']:.4f}", "mean |cosine| of two decoder rows"),
-        ("epsilon-LBO", f"{result['epsilon_lbo']:.2e}", "least overlap of latents: low is good"),
-        *_language_model_rows(result["language_model"]),
-    ]
     return (
         f"{result['sae']} at {result['site']}, on {count(result['rows'])} held-out rows:",
-        table(*rows),
+        table(*measures(result)),
         *_density_lines(result["density_histogram"]),
     )
 
@@ -76,7 +68,7 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
     """A line for each autoencoder."""
     from rich.table import Table
 
-    from ..training.run_plots import short_names
+    from ..training.report.files import short_names
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     grid.add_column("autoencoder", overflow="fold")
@@ -109,21 +101,6 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
             f"{count(losses['tokens'])} tokens; KL is from its own predictions, in nats"
         )
     return lines
-
-
-def _language_model_rows(losses: dict[str, Any] | None) -> list[tuple[str, str, str]]:
-    if losses is None:
-        return []
-    seen = f"nats for each token, over {count(losses['tokens'])} tokens"
-    zeroed = f"nats with the site set to zero; {losses['loss_mean_ablated']:.3f} set to its mean"
-    zero_kl = f"{losses['kl_zero_ablated']:.3f} with zeros"
-    return [
-        ("loss", f"{losses['loss']:.3f}", f"the language model's own, in {seen}"),
-        ("loss spliced", f"{losses['loss_spliced']:.3f}", "nats with the autoencoder at its site"),
-        ("loss ablated", f"{losses['loss_zero_ablated']:.3f}", zeroed),
-        ("recovered", share(losses["loss_recovered"]), "of what zeroing costs; 100% is no harm"),
-        ("KL", f"{losses['kl_spliced']:.3f}", f"nats from the model's own predictions; {zero_kl}"),
-    ]
 
 
 def _density_lines(histogram: dict[str, Any]) -> tuple[str, str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..steering.features.config import BuildConfig, FindConfig, ShowConfig
-from .console import Report, Terminal, count, duration, next_command, share, table
+from ..training.report.wording import count, duration, share
+from .console import Report, Terminal, next_command, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

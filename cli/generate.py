@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from ..steering.config import GenerateConfig
-from .console import Report, Terminal, count, share
+from ..training.report.wording import count, share
+from .console import Report, Terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -3,7 +3,8 @@
 from typing import Any
 
 from ..steering.selection.config import ScoreConfig, SelectConfig
-from .console import Report, Terminal, count, duration, next_command, share, table
+from ..training.report.wording import count, duration, share
+from .console import Report, Terminal, next_command, table
 
 
 def score(config: ScoreConfig, terminal: Terminal) -> Report:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..training.config import TrainConfig
-from .console import READ_FVU, Report, Terminal, Update, count, duration, next_command, share, table
+from ..training.report.measures import READ_FVU
+from ..training.report.wording import count, duration, share
+from .console import Report, Terminal, Update, next_command, table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import yaml
 from filelock import BaseFileLock
 
 from ..sae.errors import InputError
-from ..sae.files import TEMPORARY_PREFIX, atomic_file, remove_leftovers, write_json
+from ..sae.files import TEMPORARY_PREFIX, atomic_file, read_json, remove_leftovers, write_json
 from .config import TrainerConfig
 from .lock import LOCK, lock_folder
 from .tracking import Tracker, Tracking, open_tracker
@@ -113,13 +113,14 @@ class RunFolder:
 
     def curve(self) -> list[dict[str, float | int]]:
         """The logged steps: tokens, fvu, l0 and dead_share of the batch, and held_out_fvu where it
-        was measured."""
+        was measured, at the end too."""
         points: list[dict[str, float | int]] = []
         for line in self.metrics():
             if "fvu" in line:
                 points.append({name: line[name] for name in ("tokens", "fvu", "l0", "dead_share")})
-            elif "held_out" in line and points:
-                points[-1]["held_out_fvu"] = line["held_out"]["fvu"]
+            held_out = line.get("summary", line).get("held_out")
+            if held_out and points:
+                points[-1]["held_out_fvu"] = held_out["fvu"]
         return points
 
     def summary(self) -> dict[str, Any]:
@@ -134,6 +135,15 @@ class RunFolder:
                 "restore that file, or train into another --out"
             )
         return lines[-1]["summary"]
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved configuration, config.yaml."""
+        return _read_yaml(self.path / "config.yaml")
+
+    def environment(self) -> dict[str, Any]:
+        """What its numbers depend on beside the settings, environment.json; empty if missing."""
+        path = self.path / "environment.json"
+        return read_json(path, "run's environment") if path.exists() else {}
 
     def _require_same(self, found: dict[str, Any], resolved: dict[str, Any]) -> None:
         # What a setting that an older sparsteer did not know does by default, it did then.

@@ -1,9 +1,11 @@
 """The sections around the plots."""
 
+from ...training.report.markup import Html, join, tag
+from ...training.report.page import figure
+from ...training.report.wording import share
 from . import plots
 from .config import ACTIVATIONS
-from .known import Known, percent
-from .markup import Html, join, tag
+from .known import Known
 
 
 def training(known: Known) -> Html:
@@ -11,17 +13,17 @@ def training(known: Known) -> Html:
     curves = {name: known.training[name]["curve"] for name in ACTIVATIONS}
     width = known.cache["d_model"]
     shown = (
-        _figure(
+        figure(
             plots.fvu_curves(curves),
             "FVU while training. Lines: the batch before its update; dots: held-out rows. Dots far "
             "above the line would mean that the rows are learned by heart.",
         ),
-        _figure(
+        figure(
             plots.l0_curves(curves, width),
             "Active latents per row while training. Top-k's is fixed; top-AFA's is its own choice. "
             "Dotted: the width of the activations.",
         ),
-        _figure(
+        figure(
             plots.fvu_against_l0(curves, known.measures, width),
             "The two numbers that belong together. Further down and left is better; a point is "
             "only comparable with one straight above or below it.",
@@ -33,10 +35,10 @@ def training(known: Known) -> Html:
 def density(known: Known) -> Html:
     """Histograms of firing rates."""
     shown = [
-        _figure(
+        figure(
             plots.density(name, known.measures[name]["density_histogram"], measured["rows"]),
             f"{plots.NAMES[name]}: {measured['density_histogram']['dead']:,} of "
-            f"{measured['n_latents']:,} latents never fired; {percent(measured['dense_share'])} "
+            f"{measured['n_latents']:,} latents never fired; {share(measured['dense_share'])} "
             "are in the grey band, firing on over a tenth of the rows.",
         )
         for name, measured in known.measures.items()
@@ -65,7 +67,7 @@ def language_model(known: Known) -> Html:
         ("zeros", one["loss_zero_ablated"], None),
     ]
     against_mean = " and ".join(
-        f"{percent(losses[name]['loss_recovered_from_mean'])} for {plots.NAMES[name]}"
+        f"{share(losses[name]['loss_recovered_from_mean'])} for {plots.NAMES[name]}"
         for name in ACTIVATIONS
     )
     text = (
@@ -83,7 +85,7 @@ def language_model(known: Known) -> Html:
         "section",
         tag("h2", "What the language model loses"),
         tag("p", text),
-        tag("div", _figure(plots.loss_bars(bars), caption), class_="figures"),
+        tag("div", figure(plots.loss_bars(bars), caption), class_="figures"),
     )
 
 
@@ -110,7 +112,3 @@ def epsilon(known: Known) -> Html:
             "reconstruction error, not overlap: read it beside FVU. (arXiv 2503.24277)",
         ),
     )
-
-
-def _figure(drawing: Html, caption: str) -> Html:
-    return tag("figure", drawing, tag("figcaption", caption))

@@ -31,8 +31,3 @@ class Known:
     def training(self) -> dict[str, dict[str, Any]]:
         """The summary and curve of each autoencoder's training."""
         return {name: self.result(f"train_{name}") for name in ACTIVATIONS}
-
-
-def percent(share: float) -> str:
-    """A share from 0 to 1 as a percentage."""
-    return f"{100 * share:.1f}%"

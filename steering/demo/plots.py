@@ -1,31 +1,18 @@
-"""The plots of the report: SVG that goes into the page, coloured and lettered by its style."""
+"""The plots of the report, in the colours of its page."""
 
-import html
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...training import plots
-from .markup import Html
-
-# matplotlib knows only fixed colours: these stand for the page's own, which differ in light and
-# dark, and are replaced in the finished SVG.
-_TEXT, _FAINT, _FIRST, _SECOND, _NEUTRAL = "#010101", "#010102", "#010103", "#010104", "#010105"
-_COLOURS = {
-    _TEXT: "currentColor",
-    _FAINT: "var(--line)",
-    _FIRST: "var(--first)",
-    _SECOND: "var(--second)",
-    _NEUTRAL: "var(--neutral)",
-}
-_PAGE = plots.Palette(text=_TEXT, faint=_FAINT, neutral=_NEUTRAL)
+from ...training.report import plots
+from ...training.report.inline import FIRST, PAGE, SECOND, for_page
+from ...training.report.markup import Html
 
 NAMES = {"topk": "top-k", "top_afa": "top-AFA"}
 """How the report calls the autoencoders."""
 
 _LOOKS = {
-    "topk": plots.Look(name=NAMES["topk"], colour=_FIRST),
-    "top_afa": plots.Look(name=NAMES["top_afa"], colour=_SECOND, dashes=(0, (5, 2)), marker="D"),
+    "topk": plots.Look(name=NAMES["topk"], colour=FIRST),
+    "top_afa": plots.Look(name=NAMES["top_afa"], colour=SECOND, dashes=(0, (5, 2)), marker="D"),
 }
 
 Curves = Mapping[str, plots.Points]
@@ -34,23 +21,23 @@ Curves = Mapping[str, plots.Points]
 
 def fvu_curves(curves: Curves) -> Html:
     """FVU of the training batches, and of held-out rows, over the rows trained on."""
-    return _for_page(plots.fvu_curves(_with_looks(curves), _PAGE))
+    return for_page(plots.fvu_curves(_with_looks(curves), PAGE))
 
 
 def l0_curves(curves: Curves, d_model: int) -> Html:
     """Active latents per row over the rows trained on, with the width of the activations."""
-    return _for_page(plots.l0_curves(_with_looks(curves), d_model, _PAGE))
+    return for_page(plots.l0_curves(_with_looks(curves), d_model, PAGE))
 
 
 def fvu_against_l0(curves: Curves, final: Mapping[str, Mapping[str, Any]], d_model: int) -> Html:
     """Where training went, and ended, in the plane of L0 and FVU; lower left is better."""
     ends = [final[name] for name in curves]
-    return _for_page(plots.fvu_against_l0(_with_looks(curves), ends, d_model, _PAGE))
+    return for_page(plots.fvu_against_l0(_with_looks(curves), ends, d_model, PAGE))
 
 
 def density(name: str, histogram: Mapping[str, Any], rows: int) -> Html:
     """How many latents fire how often; the bar on the far left is those that never did."""
-    return _for_page(plots.density(_LOOKS[name], histogram, rows, _PAGE))
+    return for_page(plots.density(_LOOKS[name], histogram, rows, PAGE))
 
 
 Bar = tuple[str, float, str | None]
@@ -69,25 +56,8 @@ def toxicity_bars(bars: Sequence[Bar]) -> Html:
 
 def _bars(title: str, axis: str, bars: Sequence[Bar], digits: int) -> Html:
     rows = [(label, length, None if of is None else _LOOKS[of]) for label, length, of in bars]
-    return _for_page(plots.bars(title, axis, rows, digits, _PAGE))
+    return for_page(plots.bars(title, axis, rows, digits, PAGE))
 
 
 def _with_looks(curves: Curves) -> plots.Curves:
     return [(_LOOKS[name], points) for name, points in curves.items()]
-
-
-def _for_page(drawing: plots.Drawing) -> Html:
-    """The SVG as part of an HTML page: without prolog and style, with the page's colours and font.
-
-    HTML needs no namespaces; ids that nothing refers to, which every figure repeats, are dropped.
-    """
-    svg = drawing.svg[drawing.svg.index("<svg") :]
-    svg = re.sub(r"<style.*?</style>|<metadata.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", svg)
-    svg = re.sub(r" ?font-family: [^;\"]+;?", "", svg)
-    for fixed, own in _COLOURS.items():
-        svg = svg.replace(fixed, own)
-    role = f'<svg role="img" aria-label="{html.escape(drawing.label)}"'
-    return Html(re.sub(r'^<svg width="[^"]*" height="[^"]*"', role, svg))

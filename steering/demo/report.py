@@ -5,11 +5,11 @@ A section is a function from what is known to HTML; `SECTIONS` has them in order
 
 from collections.abc import Callable, Mapping
 
+from ...training.report.markup import Html
+from ...training.report.page import page
 from .charts import density, epsilon, language_model, training
 from .config import DemoConfig
 from .known import Known
-from .markup import Html
-from .page import page
 from .reproduction import reproduction
 from .selected import headlines, selection
 from .stage import StageResult

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 from ...training.config import Activation
+from ...training.report.markup import Child, Html, table, tag
 from .config import ACTIVATIONS
 from .known import Known
-from .markup import Child, Html, table, tag
 from .plots import NAMES
 
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from ...training.report.markup import Html, join, table, tag
+from ...training.report.wording import share
 from ..detox.measure import BASE
 from .config import ACTIVATIONS
-from .known import Known, percent
-from .markup import Html, join, table, tag
+from .known import Known
 from .plots import NAMES
 from .steered import random_means
 
@@ -17,7 +18,7 @@ def headlines(known: Known) -> Html:
     randoms = random_means(conditions)
     subject = known.result("selection")["groups"][known.config.subject]
     saes = "; ".join(
-        f"{NAMES[name]} misses {percent(measures[name]['fvu'])} of the variance with "
+        f"{NAMES[name]} misses {share(measures[name]['fvu'])} of the variance with "
         f"{measures[name]['l0']:.0f} latents a row"
         for name in ACTIVATIONS
     )
@@ -41,8 +42,8 @@ def headlines(known: Known) -> Html:
             "selection",
             "Selection",
             f"from five examples of “{known.config.subject}”, "
-            f"{percent(subject['precision_of_target_source'])} of the rows chosen are of that "
-            f"group; by chance {percent(subject['precision_of_random'])}.",
+            f"{share(subject['precision_of_target_source'])} of the rows chosen are of that "
+            f"group; by chance {share(subject['precision_of_random'])}.",
         ),
     ]
     items = [
@@ -61,7 +62,7 @@ def selection(known: Known) -> Html:
         f"Instruction rows of several groups ({found['rows']:,} in all, the first "
         f"{found['max_length']} tokens of each) are scored by the generalised Jaccard similarity "
         f"of their mean code with that of {first['target']} examples from one group, and the best "
-        f"{percent(found['ratio'])} are taken. The share of them that is of the examples' own "
+        f"{share(found['ratio'])} are taken. The share of them that is of the examples' own "
         "group is shown, the mean over several draws of examples; beside it the same share for "
         "random rows, and for rows of about the examples' length."
     )
@@ -71,9 +72,9 @@ def selection(known: Known) -> Html:
             name.replace("_", " "),
             f"{groups[name]['pool']:,}",
             f"{groups[name]['selected']:,}",
-            tag("strong", percent(groups[name]["precision_of_target_source"])),
-            percent(groups[name]["precision_of_random"]),
-            percent(groups[name]["precision_of_length"]),
+            tag("strong", share(groups[name]["precision_of_target_source"])),
+            share(groups[name]["precision_of_random"]),
+            share(groups[name]["precision_of_length"]),
         ]
         for name in order
     ]

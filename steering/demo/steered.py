@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ...training.report.markup import Html, join, table, tag
+from ...training.report.wording import share
 from ..detox.measure import BASE, RANDOM_FEATURE
 from ..intervention import TIERS
 from . import plots
 from .application import picked_features
 from .config import STEERED
-from .known import Known, percent
-from .markup import Html, join, table, tag
+from .known import Known
 
 _TIER_WORDS = {
     "constant": "every token is pushed",
@@ -35,8 +36,8 @@ def features(known: Known) -> Html:
         [
             tag("code", str(feature["feature"])),
             f"{feature['auroc_mean']:.2f}",
-            percent(feature["firing_positive"]),
-            percent(feature["firing_negative"]),
+            share(feature["firing_positive"]),
+            share(feature["firing_negative"]),
             join(*(join(tag("code", token), " ") for token in feature["tokens"])),
         ]
         for feature in picked_features(known.config, found)
@@ -120,11 +121,11 @@ def _row(name: str, found: dict[str, Any]) -> list[Html]:
     return [
         label,
         join(f"{found['mean']:.3f}"),
-        join(percent(found["share"])),
+        join(share(found["share"])),
         join(change),
-        join(percent(found["repetition"])),
-        join("" if name == BASE else percent(found["steered"])),
-        join("" if name == BASE else percent(found["changed"])),
+        join(share(found["repetition"])),
+        join("" if name == BASE else share(found["steered"])),
+        join("" if name == BASE else share(found["changed"])),
     ]
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from ...training.report.markup import Html, join, table, tag
+from ...training.report.wording import share
 from .config import ACTIVATIONS, STEERED
-from .known import Known, percent
-from .markup import Html, join, table, tag
+from .known import Known
 from .plots import NAMES
 
 _SUITE_TOKENS = 500_000_000
@@ -93,18 +94,18 @@ def numbers(known: Known) -> Html:
         ),
         row(
             "Dead latents",
-            lambda a: percent(measures[a]["dead_share"]),
+            lambda a: share(measures[a]["dead_share"]),
             f"Latents silent on all {measures['topk']['rows']:,} held-out rows. On so few rows "
             "some of them are only rare.",
         ),
         row(
             "Dense latents",
-            lambda a: percent(measures[a]["dense_share"]),
+            lambda a: share(measures[a]["dense_share"]),
             "Latents active on more than a tenth of the rows. These seldom stand for one thing.",
         ),
         row(
             "Loss recovered",
-            lambda a: percent(losses[a]["loss_recovered"]),
+            lambda a: share(losses[a]["loss_recovered"]),
             "With the reconstruction in place of the activation, how much of the harm of erasing "
             "it is avoided: 100% is the untouched model, 0% zeros. Saturates near 100%.",
         ),

@@ -10,14 +10,13 @@ from sparsteer.cli import console
 from sparsteer.cli.console import (
     Report,
     Terminal,
-    duration,
     next_command,
-    share,
     size,
     table,
     write_json,
     write_report,
 )
+from sparsteer.training.report.wording import duration, share
 
 
 def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:

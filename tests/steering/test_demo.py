@@ -17,12 +17,12 @@ import pytest
 from sparsteer.sae import InputError
 from sparsteer.steering.demo.application import fragments
 from sparsteer.steering.demo.config import ACTIVATIONS, DemoConfig
-from sparsteer.steering.demo.markup import Html, tag
 from sparsteer.steering.demo.pipeline import STAGES, run_demo
 from sparsteer.steering.demo.report import render
 from sparsteer.steering.demo.stage import StageResult
 from sparsteer.steering.intervention import TIERS
 from sparsteer.training.prompt_sides import side_of
+from sparsteer.training.report.markup import Html, tag
 
 HOSTILE = "<script>alert(1)</script>\"'&</style><img src=x onerror=alert(2)>"
 

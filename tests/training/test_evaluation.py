@@ -15,7 +15,7 @@ from sparsteer.sae.errors import InputError
 from sparsteer.training import evaluation
 from sparsteer.training.config import EvalConfig, EvalSettings, TrainConfig, TrainerConfig
 from sparsteer.training.evaluation import evaluate, evaluate_all, mean_absolute_cosine
-from sparsteer.training.run_plots import write_plots
+from sparsteer.training.report.files import write_plots
 from sparsteer.training.train import train
 
 
@@ -68,12 +68,39 @@ def test_plots_lie_in_the_run_folders(planted_cache: Path, runs: list[str]) -> N
     paths = write_plots(evaluate_all([runs[0], f"{runs[1]}/sae"], settings))
     parent = Path(runs[0]).parent
     wanted = {f"{k}/plots/{name}.svg" for k in ("k2", "k5") for name in ("density", "fvu", "l0")}
-    assert {str(path.relative_to(parent)) for path in paths} == wanted | {"fvu-against-l0.svg"}
+    wanted |= {"fvu-against-l0.svg", "report.html", "k2/report.html", "k5/report.html"}
+    assert {str(path.relative_to(parent)) for path in paths} == wanted
     for path in paths:
-        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
     text = (parent / "fvu-against-l0.svg").read_text()
     assert "k2, held out at the end" in text and "k5, held out at the end" in text
     assert "k2, held out<" in (parent / "k2" / "plots" / "fvu.svg").read_text()
+
+
+def test_the_page_of_a_run_says_its_measures_and_settings_and_loads_nothing(
+    planted_cache: Path, runs: list[str]
+) -> None:
+    settings = EvalSettings(cache=str(planted_cache), contexts=0, device="cpu")
+    results = evaluate_all(runs, settings)
+    write_plots(results)
+    parent = Path(runs[0]).parent
+    page = (parent / "k2" / "report.html").read_text()
+    assert f"{results[0]['fvu']:.4f}" in page and f"{results[1]['fvu']:.4f}" not in page
+    assert page.count("<svg") == 3
+    assert "trainer.batch_size" in page and "packages.torch" in page
+    assert "http:" not in page and "https:" not in page and "<script" not in page
+    comparison = (parent / "report.html").read_text()
+    assert all(f"{result['fvu']:.4f}" in comparison for result in results)
+    assert 'href="k5/report.html"' in comparison
+
+
+def test_a_hostile_name_stays_text_on_the_page(planted_cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "<script>alert(1)<"
+    trainer = TrainerConfig(tokens=64, batch_size=32, device="cpu")
+    train(TrainConfig(cache=str(planted_cache), out=str(run), k=2, n_latents=20, trainer=trainer))
+    write_plots(evaluate_all([str(run)], EvalSettings(cache=str(planted_cache), contexts=0)))
+    assert "<script" not in (run / "report.html").read_text()
 
 
 def test_an_autoencoder_without_a_run_has_its_plot_beside_it(

@@ -19,6 +19,7 @@ from sparsteer.training.cache import ActivationCache
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.fit import measure_rows
+from sparsteer.training.run import RunFolder
 from sparsteer.training.stopping import Interrupted
 from sparsteer.training.train import train
 from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
@@ -204,6 +205,10 @@ def test_the_run_folder_and_its_figures(planted_cache: Path, tmp_path: Path) -> 
     assert steps == sorted(set(steps)) and steps[-1] == 40
     assert [line["step"] for line in lines if "held_out" in line] == [16, 32]
     assert lines[-1]["summary"] == summary
+    points = RunFolder(run).curve()
+    held_out = {p["tokens"] / 128: p["held_out_fvu"] for p in points if "held_out_fvu" in p}
+    assert list(held_out) == [16, 32, 40]
+    assert held_out[40] == summary["held_out"]["fvu"]
     assert summary["tokens"] == 40 * 128 and summary["tokens_per_second"] > 0
 
     cache, sae = ActivationCache(planted_cache), SparseAutoencoder.load(run)

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sparsteer.training import plots
-from sparsteer.training.plots import Drawing, Points, looks
+from sparsteer.training.report import plots
+from sparsteer.training.report.plots import Drawing, Points, looks
 
 FIRST: Points = [
     {"tokens": 1000 * i, "fvu": 1 / i, "l0": 30 + i, **({"held_out_fvu": 0.5} if i == 3 else {})}
@@ -66,6 +66,6 @@ def test_many_looks_differ() -> None:
 
 
 def test_matplotlib_is_imported_for_a_plot_alone() -> None:
-    code = "import sparsteer.training.plots, sys; print('matplotlib' in sys.modules)"
+    code = "import sparsteer.training.report.plots, sys; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -91,3 +91,8 @@ def page(title: str, sections: Iterable[Html]) -> str:
     )
     body = tag("body", tag("main", join(*sections)))
     return f'<!doctype html>\n<html lang="en">{head}{body}</html>\n'
+
+
+def figure(drawing: Html, caption: str) -> Html:
+    """A plot with what to see in it."""
+    return tag("figure", drawing, tag("figcaption", caption))

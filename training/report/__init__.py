@@ -1,0 +1,1 @@
+"""What runs look like: plots, measures in words, and the page of a run."""

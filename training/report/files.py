@@ -1,0 +1,92 @@
+"""The plots and pages of measured autoencoders, as files in their run folders."""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ...sae.errors import InputError
+from ...sae.files import atomic_file
+from ..run import RunFolder
+from . import plots
+from .inline import FIRST, PAGE
+from .run_page import comparison_page, run_page
+
+
+def require_matplotlib() -> None:
+    """Raise InputError if plots cannot be drawn."""
+    try:
+        import_module("matplotlib")
+    except ImportError:
+        raise InputError(
+            "plots need matplotlib, which is not installed; pip install 'sparsteer[plots]'"
+        ) from None
+
+
+def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Write the plots and pages of what `evaluate_all` found, and give their paths, pages last.
+
+    Into `plots/` of each run: fvu.svg and l0.svg over training (where metrics.jsonl is), and
+    density.svg; beside it `report.html`, the page of the run. Of several autoencoders also
+    fvu-against-l0.svg and a report.html that compares them, into the folder that they share. An
+    autoencoder that lies in no run has its density beside it, in `NAME-plots/`, and no page.
+    """
+    folders = [_run_of(Path(result["sae"])) for result in results]
+    looks = plots.looks(short_names(folders))
+    curves = [
+        (look, RunFolder(folder).curve()) for look, folder in zip(looks, folders, strict=True)
+    ]
+    written: list[Path] = []
+    pages: list[Path] = []
+    for result, folder, (look, points) in zip(results, folders, curves, strict=True):
+        drawings = _drawings(result, look, points, plots.PAPER)
+        is_run = (folder / "config.yaml").exists()
+        target = folder / "plots" if is_run else folder.with_name(f"{folder.name}-plots")
+        written += [_write(target / f"{name}.svg", one.svg) for name, one in drawings.items()]
+        if is_run:
+            own = plots.Look(name=look.name, colour=FIRST)
+            inlined = _drawings(result, own, points, PAGE)
+            text = run_page(RunFolder(folder), result, inlined)
+            pages.append(_write(folder / "report.html", text))
+    if len(results) > 1:
+        width = max(r["d_model"] for r in results)
+        shared = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+        together = plots.fvu_against_l0(curves, results, width)
+        written.append(_write(shared / "fvu-against-l0.svg", together.svg))
+        links = [
+            os.path.relpath(f, shared) if f / "report.html" in pages else None for f in folders
+        ]
+        inlined = plots.fvu_against_l0(curves, results, width, PAGE)
+        names = [look.name for look in looks]
+        text = comparison_page(names, results, links, inlined)
+        pages.append(_write(shared / "report.html", text))
+    return [*written, *pages]
+
+
+def _drawings(
+    result: Mapping[str, Any], look: plots.Look, points: plots.Points, palette: plots.Palette
+) -> dict[str, plots.Drawing]:
+    histogram, rows = result["density_histogram"], result["rows"]
+    drawings = {"density": plots.density(look, histogram, rows, palette)}
+    if points:
+        drawings["fvu"] = plots.fvu_curves([(look, points)], palette)
+        drawings["l0"] = plots.l0_curves([(look, points)], result["d_model"], palette)
+    return drawings
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' names; whole paths where two have the same."""
+    names = [folder.name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _run_of(sae: Path) -> Path:
+    """The run folder that an autoencoder lies in, else the autoencoder's own."""
+    return sae.parent if sae.name == "sae" and (sae.parent / "config.yaml").exists() else sae
+
+
+def _write(path: Path, text: str) -> Path:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

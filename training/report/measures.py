@@ -1,0 +1,40 @@
+"""The measures of an autoencoder in words, for the terminal and for pages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .wording import count, share
+
+READ_FVU = "share of the variance missed: 0 is perfect, 1 as bad as the mean row"
+
+Measure = tuple[str, str, str]
+"""Name, value, and how to read it."""
+
+
+def measures(result: Mapping[str, Any]) -> list[Measure]:
+    """What `evaluate_all` found about one autoencoder."""
+    return [
+        ("FVU", f"{result['fvu']:.4f}", READ_FVU),
+        ("explained", share(result["explained_variance"]), "the rest of the variance, 1 - FVU"),
+        ("L0", f"{result['l0']:.1f}", f"latents active on a row (spread {result['l0_std']:.1f})"),
+        ("dead", share(result["dead_share"]), "latents that fired on none of these rows"),
+        ("dense", share(result["dense_share"]), "latents that fired on over a tenth of the rows"),
+        ("overlap", f"{result['decoder_overlap']:.4f}", "mean |cosine| of two decoder rows"),
+        ("epsilon-LBO", f"{result['epsilon_lbo']:.2e}", "least overlap of latents: low is good"),
+        *_language_model(result["language_model"]),
+    ]
+
+
+def _language_model(losses: Mapping[str, Any] | None) -> list[Measure]:
+    if losses is None:
+        return []
+    seen = f"nats for each token, over {count(losses['tokens'])} tokens"
+    zeroed = f"nats with the site set to zero; {losses['loss_mean_ablated']:.3f} set to its mean"
+    zero_kl = f"{losses['kl_zero_ablated']:.3f} with zeros"
+    return [
+        ("loss", f"{losses['loss']:.3f}", f"the language model's own, in {seen}"),
+        ("loss spliced", f"{losses['loss_spliced']:.3f}", "nats with the autoencoder at its site"),
+        ("loss ablated", f"{losses['loss_zero_ablated']:.3f}", zeroed),
+        ("recovered", share(losses["loss_recovered"]), "of what zeroing costs; 100% is no harm"),
+        ("KL", f"{losses['kl_spliced']:.3f}", f"nats from the model's own predictions; {zero_kl}"),
+    ]

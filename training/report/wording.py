@@ -1,0 +1,20 @@
+"""Numbers as people read them."""
+
+
+def count(number: int | float) -> str:
+    """A whole number with separators."""
+    return f"{number:,.0f}"
+
+
+def share(number: int | float) -> str:
+    """A share of 1 in percent."""
+    return f"{100 * number:.1f}%"
+
+
+def duration(seconds: int | float) -> str:
+    """Seconds as 3.2 s, 4:05 or 1:02:03."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
