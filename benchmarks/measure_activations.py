@@ -2,8 +2,8 @@
 same rows, several seeds, FVU and loss recovered on held-out text: one table, one plot.
 
     python benchmarks/measure_activations.py CACHE RUNS [--tokens 1000000] [--latents 4096]
-        [--l0 32 64 128 256] [--scales 0.7 0.8 0.9 1.0] [--lambdas 0.01 0.003]
-        [--seeds 3] [--lr 1e-3] [--contexts 16]
+        [--l0 32 64 128 256] [--scales 0.6 0.7 0.8 0.9 1.0]
+        [--lambdas 0.01 0.003] [--seeds 3] [--lr 1e-3] [--clip-norm 0.1] [--contexts 16]
 
 The L0 of top-AFA is its own choice: it is trained at several target scales with the published
 weight of its norm loss, and at scale 1 with several weights (lambda). Its figures stand beside
@@ -69,6 +69,7 @@ def config_of(choice: Choice, seed: int, arguments: argparse.Namespace) -> Train
         tokens=arguments.tokens,
         batch_size=1024,
         lr=arguments.lr,
+        clip_norm=arguments.clip_norm or None,
         dead_after_tokens=max(1, arguments.tokens // 4),
         seed=seed,
         eval_every=10**9,
@@ -157,10 +158,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--l0", type=int, nargs="+", default=[32, 64, 128, 256])
-    parser.add_argument("--scales", type=float, nargs="+", default=[0.7, 0.8, 0.9, 1.0])
+    parser.add_argument("--scales", type=float, nargs="+", default=[0.6, 0.7, 0.8, 0.9, 1.0])
     parser.add_argument("--lambdas", type=float, nargs="*", default=[0.01, 0.003])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--clip-norm", type=float, default=0.1, help="0 for no limit")
     parser.add_argument("--contexts", type=int, default=16)
     arguments = parser.parse_args()
     points = measured(arguments)
@@ -192,7 +194,8 @@ def main() -> None:
     cache = ActivationCache(arguments.cache).manifest
     notes = [
         f"{arguments.latents} latents, {arguments.tokens:,} tokens, {arguments.seeds} seeds of the "
-        f"initial directions (mean and standard deviation), lr {arguments.lr:g} for all; top_afa: "
+        f"initial directions (mean and standard deviation), lr {arguments.lr:g} and gradients "
+        f"clipped at {arguments.clip_norm or math.inf:g} for all; top_afa: "
         "target scales, lambda 1/32; "
         f"top_afa_lambda: lambda, scale 1; {cache.sites[0]} of {cache.model}, "
         f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over "
