@@ -23,7 +23,19 @@ from ..steering.demo.config import DemoConfig
 from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from ..training.processes import is_first_process, is_told_by_another
-from . import cache, demo, doctor, evaluate, features, fetch, generate, pick, selection, train
+from . import (
+    cache,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    features,
+    fetch,
+    generate,
+    pick,
+    selection,
+    train,
+)
 from .arguments import Verb, parse, show_help, wants_help, with_flag
 from .console import Report, Terminal, write_json, write_report
 from .failures import sentence
@@ -38,6 +50,7 @@ VERBS: dict[str, Verb[Any]] = {
     "cache verify": Verb(config=cache.FolderOptions, run=cache.verify, positional=("folder",)),
     "train": Verb(config=train.TrainOptions, run=train.run, resumes="from the last checkpoint"),
     "eval": Verb(config=evaluate.EvalOptions, run=evaluate.run, positional=("sae",)),
+    "export": Verb(config=export.ExportOptions, run=export.run, positional=("sae",)),
     "demo": Verb(config=DemoConfig, run=demo.run, resumes="from where it was"),
     "features build": Verb(config=BuildConfig, run=features.build, positional=("run",)),
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),

@@ -1,0 +1,48 @@
+"""The verb `export`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .console import Report, Terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to export, where to, and how."""
+
+    sae: str
+    """Folder of the autoencoder, or of the run that trained it."""
+
+    out: str
+    """Folder to write; not there yet, or empty."""
+
+    format: Literal["saelens", "sparsteer"] = "saelens"
+    """saelens is what SAELens 6 loads from disk; sparsteer is this tool's own, with batch_topk as
+    jumprelu."""
+
+
+def run(options: ExportOptions, terminal: Terminal) -> Report:
+    """Write an autoencoder for other tools.
+
+    SAE is the folder of an autoencoder, or of the run that trained it. batch_topk becomes jumprelu
+    with the threshold that it learned in training.
+    """
+    from ..sae.autoencoder import SparseAutoencoder
+    from ..sae.export import export
+
+    sae = SparseAutoencoder.load(options.sae)
+    export(sae, options.out, options.format)
+    activation = sae.config.activation
+    became = "jumprelu" if activation == "batch_topk" else activation
+    values = {
+        "sae": options.sae,
+        "out": options.out,
+        "format": options.format,
+        "activation": became,
+    }
+    shown = [f"{options.sae} is exported to {options.out} as {became}, for {options.format}"]
+    if options.format == "saelens":
+        shown.append(
+            f"read it there with SAE.load_from_disk({options.out!r}); it takes raw activations"
+        )
+    return Report(values=values, shown=shown)

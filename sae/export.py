@@ -1,0 +1,119 @@
+"""Autoencoders for elsewhere: as JumpReLU with fixed thresholds, and in the layout of SAELens."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .autoencoder import SparseAutoencoder
+from .config import BatchTopKConfig, JumpReLUConfig, TopKConfig
+from .errors import InputError
+from .files import atomic_folder, write_json
+from .tensor_files import save_tensors
+
+Format = Literal["saelens", "sparsteer"]
+
+SAELENS_CONFIG_FILE = "cfg.json"
+SAELENS_WEIGHTS_FILE = "sae_weights.safetensors"
+_SAELENS_LAYOUT = "6.0.0"  # its first version with this layout; a file that names none is older
+
+
+def export(sae: SparseAutoencoder, out: str | Path, format: Format) -> None:
+    """Write the autoencoder into a new folder, which appears whole or not at all.
+
+    Args:
+        out: the folder, not there yet or empty.
+        format: `saelens`, as `to_saelens` describes; `sparsteer`, this package's own, with
+            batch_topk as jumprelu.
+
+    Raises:
+        InputError: the folder has content, or the format cannot hold the autoencoder.
+    """
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out} is not empty, and nothing is overwritten; choose another --out")
+    if format == "sparsteer":
+        (as_jumprelu(sae) if isinstance(sae.config, BatchTopKConfig) else sae).save(out)
+        return
+    config, weights = to_saelens(sae)
+    with atomic_folder(out) as folder:
+        save_tensors(folder / SAELENS_WEIGHTS_FILE, weights)
+        write_json(folder / SAELENS_CONFIG_FILE, config)
+
+
+@torch.no_grad()
+def as_jumprelu(sae: SparseAutoencoder) -> SparseAutoencoder:
+    """The batch_topk autoencoder as a jumprelu one with its threshold for every latent.
+
+    Both encode rows alike. jumprelu stores logarithms, so its threshold may differ from the learned
+    one by a millionth, where hardly a pre-activation lies.
+
+    Raises:
+        InputError: the autoencoder is not batch_topk, or has learned no threshold yet.
+    """
+    config = sae.config
+    if not isinstance(config, BatchTopKConfig):
+        raise InputError(f"activation is {config.activation}; only batch_topk becomes jumprelu")
+    if not sae.threshold > 0:
+        raise InputError("the batch_topk autoencoder has learned no threshold; train it first")
+    jump = JumpReLUConfig(
+        d_model=config.d_model, n_latents=config.n_latents, prefixes=config.prefixes
+    )
+    exported = SparseAutoencoder(jump, origin=sae.origin).to(sae.W_dec)
+    own = {name: tensor for name, tensor in sae.state_dict().items() if name != "threshold"}
+    exported.load_state_dict(own, strict=False)
+    exported.set_thresholds(sae.thresholds())
+    return exported
+
+
+@torch.no_grad()
+def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The content of `cfg.json` and `sae_weights.safetensors` as SAELens 6 reads them.
+
+    It takes raw activations. Its latents are this autoencoder's divided by `input_scale`, and its
+    decoder rows keep norm 1, so that a latent times its row is a vector in the model's own units:
+    all three activations scale with their input. topk and jumprelu stay so, batch_topk becomes
+    jumprelu. Prefixes play no part after training and are left out.
+
+    Raises:
+        InputError: SAELens has nothing that encodes as top_afa does, or batch_topk has learned no
+            threshold yet.
+    """
+    scale = sae.input_scale.double()
+    weights = {
+        "W_enc": sae.W_enc.T,
+        "b_enc": sae.b_enc / scale,
+        "W_dec": sae.W_dec,
+        "b_dec": sae.b_dec / scale,
+    }
+    match sae.config:
+        case TopKConfig(k=k):
+            own = {"architecture": "topk", "k": k, "rescale_acts_by_decoder_norm": False}
+        case BatchTopKConfig() | JumpReLUConfig():
+            if not sae.thresholds().min() > 0:
+                raise InputError("the autoencoder has learned no threshold; train it first")
+            own = {"architecture": "jumprelu"}
+            weights["threshold"] = sae.thresholds() / scale
+        case _:
+            raise InputError(
+                f"activation is {sae.config.activation}, for which SAELens has no equal; choose "
+                "--format sparsteer"
+            )
+    origin = sae.origin
+    config = {
+        "d_in": sae.config.d_model,
+        "d_sae": sae.config.n_latents,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        **own,
+        "metadata": {
+            "sae_lens_version": _SAELENS_LAYOUT,
+            "training_architecture": sae.config.activation,
+            **({} if origin is None else {"model_name": origin.model, "hook_name": origin.site}),
+        },
+    }
+    return config, {name: tensor.float().cpu() for name, tensor in weights.items()}
