@@ -8,6 +8,7 @@ from ..kernels.encode import encode_batch_topk
 from ..kernels.norms import row_norms
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import JumpReLUConfig, TopAFAConfig
+from ..sae.errors import InputError
 
 
 def initialize_from_rows(sae: SparseAutoencoder, x: Float[Tensor, "N D"]) -> None:
@@ -19,11 +20,19 @@ def initialize_from_rows(sae: SparseAutoencoder, x: Float[Tensor, "N D"]) -> Non
     a large mean the median drives these so far apart that L0 collapses to a few latents.
 
     Raises:
-        ValueError: the sample holds NaN or infinity, or nothing but zeros.
+        InputError: the sample holds NaN or infinity, or nothing but zeros.
     """
     mean_square = x.double().square().sum(-1).mean()
-    if not mean_square.isfinite() or mean_square == 0:
-        raise ValueError("the sample of activations is all zeros or not finite")
+    if not mean_square.isfinite():
+        bad = int((~x.isfinite().all(-1)).sum())
+        raise InputError(
+            f"{bad} of the first {len(x)} rows of activations are not finite; cache them again, "
+            "with --dtype bfloat16 or float32 if the model's own are finite"
+        )
+    if mean_square == 0:
+        raise InputError(
+            f"the first {len(x)} rows of activations are all zeros; cache another site"
+        )
     with torch.no_grad():
         sae.input_scale.copy_((sae.config.d_model / mean_square).sqrt())
         if isinstance(sae.config, TopAFAConfig):

@@ -254,7 +254,7 @@ def test_nan_in_the_data_at_the_start_stops_the_run(
     tmp_path: Path, write_cache: Callable[..., Path]
 ) -> None:
     bad = write_cache(tmp_path / "bad", bad_row=True)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(InputError, match="rows of activations are not finite; cache them again"):
         train(config_of(bad, tmp_path / "run"))
     assert not (tmp_path / "run" / "sae").exists()
 
