@@ -344,8 +344,13 @@ def test_a_second_signal_ends_at_once(
         raise AssertionError
 
     monkeypatch.setattr(Trainer, "step", stuck)
-    with pytest.raises(KeyboardInterrupt) as caught:
-        train(config_of(planted_cache, tmp_path / "run"))
+    # A shell lets what it starts in the background ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            train(config_of(planted_cache, tmp_path / "run"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not isinstance(caught.value, Interrupted)
 
 
