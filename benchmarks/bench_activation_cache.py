@@ -19,7 +19,7 @@ from results_file import write_table
 
 from sparsteer.sae.language_model import LanguageModel
 from sparsteer.training import ActivationCache, CacheConfig, cache_activations, reading
-from sparsteer.training.cache_config import CacheDtype
+from sparsteer.training.corpus_config import CacheDtype
 from sparsteer.training.manifest import (
     LEFT_OUT,
     CacheManifest,

@@ -27,8 +27,8 @@ from torch import Tensor
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.files import atomic_file, atomic_folder
 from sparsteer.training.cache import ActivationCache
-from sparsteer.training.cache_config import CacheDtype
 from sparsteer.training.config import EvalSettings, TrainConfig, TrainerConfig
+from sparsteer.training.corpus_config import CacheDtype
 from sparsteer.training.evaluation import evaluate_all
 from sparsteer.training.manifest import ShardEntry, write_manifest
 from sparsteer.training.shards import Shard, to_stored

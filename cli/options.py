@@ -102,12 +102,14 @@ class Option:
 
 
 def options_of(config: type[Any], positional: tuple[str, ...] = ()) -> dict[str, Option]:
-    """The options of a dataclass by their names with hyphens; nested dataclasses lie flat."""
+    """The options of a dataclass by their names with hyphens, its own before inherited ones; nested
+    dataclasses lie flat."""
     hints = get_type_hints(config)
     docs = _field_docs(config)
     own: dict[str, Option] = {}
     nested: dict[str, Option] = {}
-    for field in dataclasses.fields(config):
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for field in (fields[name] for name in dict.fromkeys([*docs, *fields]) if name in fields):
         if dataclasses.is_dataclass(hints[field.name]):
             nested |= options_of(hints[field.name])
         else:
@@ -122,15 +124,16 @@ def options_of(config: type[Any], positional: tuple[str, ...] = ()) -> dict[str,
 
 
 def _field_docs(config: type[Any]) -> dict[str, str]:
-    """The docstring under each field, which Python itself does not keep."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
+    """The docstring under each field, which Python itself does not keep; inherited ones last."""
     docs: dict[str, str] = {}
-    for statement, below in pairwise(tree.body if isinstance(tree, ast.ClassDef) else []):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(statement.target, ast.Name)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            docs[statement.target.id] = " ".join(str(below.value.value).split())
+    for owner in (kind for kind in config.__mro__ if dataclasses.is_dataclass(kind)):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        for statement, below in pairwise(tree.body if isinstance(tree, ast.ClassDef) else []):
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                docs.setdefault(statement.target.id, " ".join(str(below.value.value).split()))
     return docs

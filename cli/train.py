@@ -1,5 +1,6 @@
 """The verb `train`."""
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..training.config import TrainConfig
+from ..training.corpus_config import CorpusConfig
 from ..training.report.measures import READ_FVU
 from ..training.report.wording import count, duration, share
 from .console import Report, Terminal, Update, next_command, table
@@ -25,10 +27,11 @@ class TrainOptions:
 
 
 def run(options: TrainOptions, terminal: Terminal) -> Report:
-    """Train a sparse autoencoder, or several at once, on an activation cache.
+    """Train a sparse autoencoder, or several at once, on activations.
 
-    The same command again goes on from the last checkpoint of an interrupted run, and ends with the
-    very weights of one that was not interrupted.
+    They come from a cache or, with a model and a dataset in its place, straight from the language
+    model. The same command again goes on from the last checkpoint of an interrupted run, and ends
+    with the very weights of one that was not interrupted.
     """
     return (_grid if options.grid else _one)(options, terminal)
 
@@ -47,14 +50,18 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
         ("L0", f"{held_out['l0']:.1f}", "latents active on a row, on average"),
         ("dead", share(held_out["dead_share"]), f"latents silent on {silent_on} rows"),
         ("speed", count(summary["tokens_per_second"]), "tokens (rows) trained on in a second"),
-        ("time", duration(summary["seconds"]), f"for {count(summary['tokens'])} tokens"),
+        (
+            "time",
+            duration(summary["seconds"]),
+            f"of the updates on {count(summary['tokens'])} tokens",
+        ),
     )
     shown = (
         f"trained a {summary['activation']} autoencoder of {count(summary['n_latents'])} latents; "
         "on held-out rows:",
         table(*rows),
         f"it lies in {sae}",
-        next_command("eval", str(sae), "--cache", config.cache),
+        *_what_next(config, shlex.quote(str(sae))),
     )
     return Report(values={**summary, "sae": str(sae)}, shown=shown)
 
@@ -74,8 +81,7 @@ def _grid(options: TrainOptions, terminal: Terminal) -> Report:
         table(*(_grid_row(summary) for summary in summaries)),
     ]
     if trained:
-        cache = shlex.quote(config.cache)
-        shown.append(f"next: sparsteer eval {shlex.quote(config.out)}/*/ --cache {cache}")
+        shown += _what_next(config, f"{shlex.quote(config.out)}/*/")
     values = {"out": config.out, "runs": summaries}
     return Report(values=values, shown=shown, status=0 if len(trained) == len(configs) else 1)
 
@@ -87,6 +93,25 @@ def _grid_row(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     held_out = summary["held_out"]
     rest = f"L0 {held_out['l0']:.1f}, dead {share(held_out['dead_share'])}"
     return name, f"FVU {held_out['fvu']:.4f}", rest
+
+
+def _what_next(config: TrainConfig, saes: str) -> list[str]:
+    """The commands that evaluate; after a stream the first makes a cache with held-out rows."""
+    if config.cache is not None:
+        return [f"next: sparsteer eval {saes} --cache {shlex.quote(config.cache)}"]
+    stream = config.stream
+    words = ["--model", str(stream.model), "--dataset", str(stream.dataset)]
+    if config.site is not None:
+        words += ["--site", config.site]
+    for field in dataclasses.fields(CorpusConfig):
+        value = getattr(stream, field.name)
+        if value != field.default:
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    rows = round(config.trainer.eval_rows / stream.held_out_fraction)
+    return [
+        next_command("cache", *words, "--tokens", str(rows), "--out", "CACHE"),
+        f"then: sparsteer eval {saes} --cache CACHE",
+    ]
 
 
 class _Figures:

@@ -58,27 +58,38 @@ def shuffled_batches(
         row_bytes: bytes of a stored row.
         part: which rows of every batch to give, at least one; all by default.
     """
-    first, end, _ = (part or slice(None)).indices(batch_size)
     windows = plan_windows(
         shards, row_bytes=row_bytes, batch_size=batch_size, seed=seed, start=start
     )
+    with closing(one_ahead(lambda window: _read(window, open_shard, site), windows)) as contents:
+        yield from cut_in_batches(contents, batch_size, part)
+
+
+def cut_in_batches(
+    pieces: Iterator[tuple[Stored, Int[np.ndarray, "M"]]], batch_size: int, part: slice | None
+) -> Generator[Float[Tensor, "B D"]]:
+    """Batches of float32 rows from pieces: rows, and which of them to take in which order.
+
+    A batch may go over several pieces; what is left at the end fills none. With `part` only these
+    rows of each batch are given.
+    """
+    first, end, _ = (part or slice(None)).indices(batch_size)
     parts: list[Tensor] = []
     place = 0  # in the batch
-    with closing(one_ahead(lambda window: _read(window, open_shard, site), windows)) as contents:
-        for rows, order in contents:
-            at = 0
-            while at < len(order):
-                taken = order[at : at + batch_size - place]
-                wanted = taken[max(first - place, 0) : max(end - place, 0)]
-                if len(wanted):
-                    parts.append(rows.rows(wanted).restored())
-                at += len(taken)
-                place += len(taken)
-                if place == batch_size:
-                    yield parts[0] if len(parts) == 1 else torch.cat(parts)
-                    parts, place = [], 0
-            # Without this a third window would be in memory while the next one is awaited.
-            del rows
+    for rows, order in pieces:
+        at = 0
+        while at < len(order):
+            taken = order[at : at + batch_size - place]
+            wanted = taken[max(first - place, 0) : max(end - place, 0)]
+            if len(wanted):
+                parts.append(rows.rows(wanted).restored())
+            at += len(taken)
+            place += len(taken)
+            if place == batch_size:
+                yield parts[0] if len(parts) == 1 else torch.cat(parts)
+                parts, place = [], 0
+        # Without this a third window would be in memory while the next one is awaited.
+        del rows
 
 
 def plan_windows(
@@ -95,7 +106,7 @@ def plan_windows(
     for epoch in count(start // batches_per_epoch):
         key = f"{seed}/{epoch}"
         before = 0
-        for group in _grouped([with_rows[i] for i in _order(key, len(with_rows))], row_bytes):
+        for group in _grouped([with_rows[i] for i in random_order(key, len(with_rows))], row_bytes):
             n_rows = sum(map(train_rows, group))
             first = max(skip - before, 0)
             end = min(batches_per_epoch * batch_size - before, n_rows)
@@ -110,7 +121,7 @@ def one_ahead(load: Callable[[T], R], items: Iterator[T]) -> Generator[R]:
 
     What `load` raises is raised here, in its turn. Closing the generator ends the thread.
     """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="activation-cache") as pool:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
         item = next(items, None)
         waiting = pool.submit(load, item) if item is not None else None
         while waiting is not None:
@@ -157,10 +168,10 @@ def _read(
             scale[here] = stored.scale[index]
         before += len(index)
     assert values is not None  # a window has at least one shard
-    return Stored(values, scale), _order(window.key, n_rows)[window.first : window.end]
+    return Stored(values, scale), random_order(window.key, n_rows)[window.first : window.end]
 
 
-def _order(key: str, length: int) -> Int[np.ndarray, "M"]:
+def random_order(key: str, length: int) -> Int[np.ndarray, "M"]:
     """A random order that the key alone decides."""
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
     return np.random.default_rng(seed).permutation(length)

@@ -1,7 +1,9 @@
 """Reading an activation cache: shuffled batches to train on, held-out rows and contexts."""
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +77,21 @@ class ActivationCache:
         """One hash for all the content."""
         return self.manifest.fingerprint
 
+    @property
+    def model(self) -> str:
+        """The language model as the user named it."""
+        return self.manifest.model
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of its weights."""
+        return self.manifest.weights_hash
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides every row, as plain values."""
+        return {"cache_fingerprint": self.fingerprint}
+
     def site_name(self, site: str | None = None) -> str:
         """The site meant: the one named, or the only one there is.
 
@@ -88,6 +105,14 @@ class ActivationCache:
             raise InputError(f"{self.path} holds the sites {', '.join(self.sites)}; choose one")
         near = nearest(site, self.sites) or self.sites
         raise InputError(f"{self.path} has no site {site!r}; it has {' and '.join(near)}")
+
+    def sample(
+        self, n_rows: int, *, site: str | None = None, seed: int = 0
+    ) -> Float[Tensor, "N D"]:
+        """So many training rows in float32, or all if there are fewer: the first batch of that
+        size; raises as `batches`."""
+        with closing(self.batches(min(n_rows, self.n_train), site=site, seed=seed)) as batches:
+            return next(batches)
 
     def batches(
         self,

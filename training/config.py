@@ -14,6 +14,7 @@ from ..sae.config import (
     require_positive_integer,
 )
 from ..sae.errors import InputError
+from .stream_config import StreamConfig
 from .tracking import Tracking
 
 Precision = Literal["float32", "bfloat16"]
@@ -165,16 +166,17 @@ _DEFAULT_K = 32
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Train an autoencoder on an activation cache; the same command again resumes it exactly."""
+    """Train an autoencoder on activations; the same command again resumes it exactly."""
 
-    cache: str
-    """Folder of the activation cache."""
+    cache: str | None = None
+    """Folder of the activation cache. Without one, give `model` and `dataset`."""
 
     out: str
     """Folder of the run: config.yaml, metrics.jsonl, checkpoints/ and, at the end, sae/."""
 
     site: str | None = None
-    """Site of the cache to train on; needed only where it holds several."""
+    """Site to train on: of a cache needed only where it holds several; without a cache by default
+    the residual after the middle layer."""
 
     activation: Activation = "topk"
     """topk keeps k latents of every row, batch_topk k on average over the batch; top_afa lets each
@@ -203,9 +205,12 @@ class TrainConfig:
     """Tracker that gets the figures too; metrics.jsonl is always written. With WANDB_MODE=offline
     wandb needs no account."""
 
+    stream: StreamConfig = field(default_factory=StreamConfig)
+
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def __post_init__(self) -> None:
+        self.stream.require_source(self.cache)
         if self.activation == "top_afa" and self.k is not None:
             raise InputError(
                 f"k is {self.k}, but top_afa chooses the number of latents itself; "

@@ -15,11 +15,12 @@ import torch
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from .cache_config import CacheConfig
-from .harvest import context_reader, first_manifest, use_threads
+from .harvest import context_reader, first_manifest
 from .processes import Processes
 from .reading import ContextReader
 from .resume import previous_manifest, require_same_corpus, require_same_model
 from .source import ContextSource, no_activations, open_source_corpus, require_text
+from .threads import use_threads
 
 _PASSES, _SECONDS = 8, 20.0
 _SHARD_COPIES = 3

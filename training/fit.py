@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.metrics import ReconstructionMetrics
-from .cache import ActivationCache
+from .activations import Activations
 from .checkpoint import save_checkpoint, trainer_state
 from .config import TrainConfig
 from .processes import Processes, raised_in_all
@@ -90,7 +90,7 @@ class Member:
 
 def fit(
     members: Sequence[Member],
-    cache: ActivationCache,
+    data: Activations,
     site: str,
     team: Processes,
     *,
@@ -111,17 +111,18 @@ def fit(
     device = members[0].trainer.sae.W_dec.device
     part = members[0].trainer.parallel.rows(config.batch_size)
     step = min(member.trainer.steps_done for member in members)
-    batches = cache.batches(
+    batches = data.batches(
         config.batch_size, site=site, seed=config.data_seed, start=step, part=part
     )
     with stop_on_signals(patience=_PATIENCE if team.size > 1 else 0.0) as stop, closing(batches):
         while step < config.n_steps and not all(member.failure for member in members):
             with team.together():
                 x = next(batches).to(device)
-            for member in _at(members, step):
+            at_step = [member for member in members if member.trainer.steps_done == step]
+            for member in at_step:
                 member.take(x)
             step += 1
-            here = _at(members, step)
+            here = [member for member in at_step if member.failure is None]
             last = step == config.n_steps
             with team.together():
                 for member in here if team.is_first else ():
@@ -134,7 +135,7 @@ def fit(
                     member.gather()
                 with team.together():
                     if evaluates and team.is_first:
-                        rows_ND = cache.held_out(site=site, limit=config.eval_rows)
+                        rows_ND = data.held_out(site=site, limit=config.eval_rows)
                         for member in here:
                             member.evaluate(rows_ND, report)
                     if saves and team.is_first:
@@ -146,11 +147,6 @@ def fit(
                     "command goes on from there"
                 )
                 raise raised_in_all(interruption)
-
-
-def _at(members: Sequence[Member], step: int) -> list[Member]:
-    """Those that have made so many steps, and go on."""
-    return [m for m in members if m.trainer.steps_done == step and m.failure is None]
 
 
 def measure_rows(

@@ -12,6 +12,7 @@ from ..sae.config import CONFIGS
 from ..sae.errors import InputError
 from ..sae.files import nearest
 from .config import TrainConfig, TrainerConfig
+from .stream_config import StreamConfig
 
 Grid = Mapping[str, Sequence[Any]]
 """For each setting that varies its values."""
@@ -20,6 +21,7 @@ Grid = Mapping[str, Sequence[Any]]
 _SHARED = (
     *("cache", "out", "site", "trainer", "track", "tokens", "batch_size", "data_seed", "device"),
     *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "shards"),
+    *("stream", *(field.name for field in dataclasses.fields(StreamConfig))),
 )
 _ONLY_OF = {
     "afa_coefficient": ("top_afa",),

@@ -12,8 +12,6 @@ from contextlib import ExitStack, contextmanager
 from itertools import count, islice
 from pathlib import Path
 
-import torch
-
 from ..sae.errors import InputError
 from ..sae.files import remove_leftovers
 from ..sae.language_model import LanguageModel
@@ -35,7 +33,7 @@ from .resume import (
 from .rows import ChosenContext
 from .shards import write_shard
 from .source import ContextSource, no_activations, open_source_corpus, require_text
-from .threads import free_cores
+from .threads import free_cores, use_threads
 
 Progress = Callable[[int, int, float], None]
 """Told after each forward pass: rows done, rows wanted, rows per second of this process. On going
@@ -288,14 +286,3 @@ def first_manifest(
         ),
         config=deciding_settings(config),
     )
-
-
-@contextmanager
-def use_threads(n_threads: int) -> Generator[None]:
-    """Let torch use the threads that the cache was begun with: results depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site, read_sites
-from .cache_config import CacheDtype
+from .corpus_config import CacheDtype
 from .rows import ChosenContext, stacked, text_mask
 from .shards import ShardContent, Stored, to_stored
 
@@ -79,7 +79,7 @@ class ContextReader:
             for name, stored in self._forward(tokens[batch], rows[batch]).items():
                 parts[name].append(stored)
             progress(int(rows[batch].sum()))
-        return {name: _joined(stored) for name, stored in parts.items()}
+        return {name: joined(stored) for name, stored in parts.items()}
 
     def _forward(self, tokens: Int[Tensor, "B L"], rows: Bool[Tensor, "B L"]) -> dict[str, Stored]:
         # Padding stands behind the text, where causal attention does not see it: without a mask the
@@ -114,7 +114,8 @@ class ContextReader:
         return {why: int(where.sum()) for why, where in reasons.items()}
 
 
-def _joined(parts: Sequence[Stored]) -> Stored:
+def joined(parts: Sequence[Stored]) -> Stored:
+    """The rows of all parts together."""
     values = torch.cat([part.values for part in parts])
     scales = [part.scale for part in parts if part.scale is not None]
     return Stored(values, torch.cat(scales) if scales else None)

@@ -44,15 +44,15 @@ def choose_rows(
     missing = {False: rows - held_out_rows, True: held_out_rows}
     spare: list[ChosenContext] = []
     n_spare = 0
-    for context, ordinary in _with_ordinary(contexts, model, context_length, at_once):
-        side = context.held_out
-        chosen = _first_rows(ChosenContext(context, ordinary, ordinary), missing[side])
+    for whole in ordinary_rows(contexts, model, context_length=context_length, at_once=at_once):
+        side = whole.context.held_out
+        chosen = _first_rows(whole, missing[side])
         if chosen.rows.any():
             missing[side] -= int(chosen.rows.sum())
             yield chosen
         if not any(missing.values()):
             return
-        rest = chosen._replace(rows=ordinary & ~chosen.rows)
+        rest = chosen._replace(rows=whole.rows & ~chosen.rows)
         if rest.rows.any() and n_spare < missing[not side]:
             spare.append(rest)
             n_spare += int(rest.rows.sum())
@@ -63,6 +63,18 @@ def choose_rows(
         chosen = _first_rows(rest, n_missing)
         n_missing -= int(chosen.rows.sum())
         yield chosen
+
+
+def ordinary_rows(
+    contexts: Iterator[Context], model: LanguageModel, *, context_length: int, at_once: int
+) -> Iterator[ChosenContext]:
+    """Contexts with a row at every ordinary position, found for `at_once` of them at a time."""
+    while some := list(islice(contexts, at_once)):
+        tokens = stacked([context.tokens for context in some], context_length, model.pad_id or 0)
+        ordinary = ~model.left_out(tokens, text_mask(some, context_length))
+        for context, flags in zip(some, ordinary.numpy(), strict=True):
+            own = flags[: len(context.tokens)]
+            yield ChosenContext(context, own, own)
 
 
 def stacked(
@@ -79,17 +91,6 @@ def text_mask(contexts: Sequence[Context], length: int) -> Bool[Tensor, "C L"]:
     """Where contexts have text rather than padding."""
     lengths = torch.tensor([len(context.tokens) for context in contexts])
     return torch.arange(length) < lengths[:, None]
-
-
-def _with_ordinary(
-    contexts: Iterator[Context], model: LanguageModel, length: int, at_once: int
-) -> Iterator[tuple[Context, Bool[np.ndarray, "N"]]]:
-    """Contexts with their ordinary positions, found for some contexts at a time."""
-    while some := list(islice(contexts, at_once)):
-        tokens = stacked([context.tokens for context in some], length, model.pad_id or 0)
-        ordinary = ~model.left_out(tokens, text_mask(some, length))
-        for context, flags in zip(some, ordinary.numpy(), strict=True):
-            yield context, flags[: len(context.tokens)]
 
 
 def _first_rows(chosen: ChosenContext, max_rows: int) -> ChosenContext:

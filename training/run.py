@@ -65,6 +65,10 @@ class RunFolder:
         found = environment(threads=threads, device=device, processes=processes)
         write_json(self.path / "environment.json", found)
 
+    def has_begun(self) -> bool:
+        """Whether a run is there, complete or not."""
+        return (self.path / "config.yaml").exists()
+
     def is_complete(self) -> bool:
         """Whether training ended and its autoencoder was saved."""
         return (self.sae / "config.json").exists()

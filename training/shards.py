@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..sae.errors import InputError
 from ..sae.files import atomic_file
-from .cache_config import CacheDtype
+from .corpus_config import CacheDtype
 from .manifest import ShardEntry
 
 _DTYPES: dict[CacheDtype, torch.dtype] = {

@@ -6,6 +6,8 @@ parallel region waits for its slowest thread.
 
 import os
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .processes import Processes
@@ -46,6 +48,19 @@ def use_free_cores(team: Processes | None = None) -> int:
     threads = min(team.gather(free_cores(shared_by=team.local_size)))
     torch.set_num_threads(threads)
     return threads
+
+
+@contextmanager
+def use_threads(n_threads: int) -> Generator[None]:
+    """Let torch use so many threads, which the last bits of a model's activations depend on."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _quota() -> float | None:

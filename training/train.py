@@ -1,4 +1,4 @@
-"""Training runs from cache to autoencoder: initialise or resume, fit, save; one or several."""
+"""Training runs, one or several: activations, initialise or resume, fit, save."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import Origin, config_to_dict
 from ..sae.devices import resolve_device
 from ..sae.errors import InputError
-from .cache import ActivationCache
+from .activations import Activations, open_activations
 from .checkpoint import restore_newest, trainer_state
 from .config import TrainConfig
 from .fit import GridReport, Member, fit, measure_rows
@@ -51,7 +51,7 @@ def train(
         and the held-out measures of `ReconstructionMetrics.result`.
 
     Raises:
-        InputError: the cache or the run folder does not fit the configuration.
+        InputError: the activations or the run folder do not fit the configuration.
         NonFiniteLoss: NaN or infinity in the data or the loss; the last checkpoint stays.
         Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step was saved.
     """
@@ -109,13 +109,13 @@ def _train_together(
 ) -> list[dict[str, Any] | NonFiniteLoss]:
     first = configs[0]
     with team.together():
-        cache = ActivationCache(first.cache)
+        data = _opened(first, team, say)
         shards = first.trainer.shards
         for config in configs:
-            require_shards(config.sae_config(cache.d_model), shards, team.size)
+            require_shards(config.sae_config(data.d_model), shards, team.size)
         _require_whole_parts(first.trainer.batch_size, team.size // shards)
-        site = cache.site_name(first.site)
-        cache.held_out(site=site, limit=1)  # a cache without any is refused now, not after training
+        site = data.site_name(first.site)
+        data.held_out(site=site, limit=1)  # data without any is refused now, not after training
         device = resolve_device(team.device(first.trainer.device))
         if team.size > 1 and device.type == "cuda":
             torch.cuda.set_device(device)
@@ -128,13 +128,13 @@ def _train_together(
         with team.together():
             if team.is_first:
                 for config, run in zip(configs, runs, strict=True):
-                    resolved = _resolved(config, cache, site)
+                    resolved = _resolved(config, data, site)
                     run.open(resolved, threads=threads, device=str(device), processes=team.size)
                     if run.is_complete():
                         outcomes[config.out] = _found(run, say)
         outcomes = team.broadcast(outcomes)
         members = [
-            Member(config, run, _new_trainer(config, cache, site, home, team))
+            Member(config, run, _new_trainer(config, data, site, home, team))
             for config, run in zip(configs, runs, strict=True)
             if config.out not in outcomes
         ]
@@ -142,23 +142,32 @@ def _train_together(
             if team.is_first:
                 for member in members:
                     _resume(member, say)
-                _initialize(members, cache, site)
+                _initialize(members, data, site)
                 for member in members:
-                    member.run.track(member.config.track, _resolved(member.config, cache, site))
+                    member.run.track(member.config.track, _resolved(member.config, data, site))
         layout = Sharded(shards, device) if shards > 1 else None
         for member in members:
             _begin_alike(member, team)
             if layout is not None:
                 _cut(member, layout, device, team)
-        fit(members, cache, site, team, report=report)
+        fit(members, data, site, team, report=report)
         with team.together():
             if team.is_first:
-                outcomes |= {member.config.out: _end(member, cache, site) for member in members}
+                outcomes |= {member.config.out: _end(member, data, site) for member in members}
         outcomes = team.broadcast(outcomes)
         return [outcomes[config.out] for config in configs]
     finally:
         for run in runs:
             run.close()
+
+
+def _opened(config: TrainConfig, team: Processes, say: Say) -> Activations:
+    if config.cache is None and team.size > 1:
+        raise InputError(
+            f"a stream of activations is for one process, and here are {team.size}; write a cache "
+            "first with `sparsteer cache`, which they can share"
+        )
+    return open_activations(config, device=team.device(config.trainer.device), say=say)
 
 
 def _require_whole_parts(batch_size: int, n_processes: int) -> None:
@@ -175,26 +184,27 @@ def _found(run: RunFolder, say: Say) -> dict[str, Any]:
     return run.summary()
 
 
-def _resolved(config: TrainConfig, cache: ActivationCache, site: str) -> dict[str, Any]:
+def _resolved(config: TrainConfig, data: Activations, site: str) -> dict[str, Any]:
+    settings = to_plain(config)
+    del settings["stream"]  # part of the data's identity if there is one
     return {
-        **to_plain(config),
-        "sae": plain(config_to_dict(config.sae_config(cache.d_model))),
+        **settings,
+        "sae": plain(config_to_dict(config.sae_config(data.d_model))),
         "site": site,
-        "cache_fingerprint": cache.fingerprint,
+        **data.identity,
     }
 
 
 def _new_trainer(
     config: TrainConfig,
-    cache: ActivationCache,
+    data: Activations,
     site: str,
     device: torch.device,
     team: Processes,
 ) -> Trainer:
     """The trainer of an autoencoder that has seen no data."""
-    manifest = cache.manifest
-    origin = Origin(model=manifest.model, site=site, weights_hash=manifest.weights_hash)
-    sae_config = config.sae_config(cache.d_model)
+    origin = Origin(model=data.model, site=site, weights_hash=data.weights_hash)
+    sae_config = config.sae_config(data.d_model)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
     return Trainer(sae, config.trainer, DataParallel() if team.size > 1 else Parallel())
 
@@ -226,27 +236,25 @@ def _cut(member: Member, layout: Sharded, device: torch.device, team: Processes)
     member.whole = whole if team.is_first else None
 
 
-def _initialize(members: Sequence[Member], cache: ActivationCache, site: str) -> None:
+def _initialize(members: Sequence[Member], data: Activations, site: str) -> None:
     """Set what those that begin estimate from the data, all from the same rows."""
     fresh = [member for member in members if not member.trainer.steps_done]
     if fresh:
-        n_sample = min(_SAMPLE_ROWS, cache.n_train)
-        sample = cache.batches(n_sample, site=site, seed=fresh[0].config.trainer.data_seed)
-        rows_ND = next(sample)
-        sample.close()
+        data_seed = fresh[0].config.trainer.data_seed
+        rows_ND = data.sample(_SAMPLE_ROWS, site=site, seed=data_seed)
         for member in fresh:
             initialize_from_rows(member.trainer.sae, rows_ND)
             target_l0 = member.config.trainer.target_l0
             initialize_thresholds(member.trainer.sae, rows_ND, target_l0)
 
 
-def _end(member: Member, cache: ActivationCache, site: str) -> dict[str, Any] | NonFiniteLoss:
+def _end(member: Member, data: Activations, site: str) -> dict[str, Any] | NonFiniteLoss:
     """Measure and save the trained autoencoder."""
     if member.failure is not None:
         return member.failure
     trainer = member.whole or member.trainer
     config, sae = member.config, trainer.trained()
-    rows_ND = cache.held_out(site=site, limit=config.trainer.eval_rows)
+    rows_ND = data.held_out(site=site, limit=config.trainer.eval_rows)
     tokens = trainer.steps_done * config.trainer.batch_size
     summary = {
         "run": config.out,

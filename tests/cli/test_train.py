@@ -1,6 +1,7 @@
 """The verb train on a cache of the tiny model."""
 
 import json
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparsteer.sae import SparseAutoencoder, TopAFAConfig
+from sparsteer.training.cache import ActivationCache
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
 
 from .conftest import CACHE_WORDS, SITES, TRAIN_WORDS, Sparsteer
@@ -221,3 +223,33 @@ def test_a_wrong_grid(
     assert done.status == 2
     assert sentence in done.error
     assert not (tmp_path / "grid").exists()
+
+
+def test_without_a_cache_and_the_commands_that_follow(
+    sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    source = ("--model", tiny_model_folder, "--dataset", corpus, "--held-out-fraction", "0.2")
+    limits = ("--context-length", 32, "--window-rows", 500, "--eval-rows", 300)
+    words = ("--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
+    done = sparsteer("train", *source, *limits, *words)
+    assert done.status == 0
+    assert "training: 2,000 of 2,000 rows" in done.err
+    cache, evaluation = (
+        shlex.split(line.partition(": sparsteer ")[2].replace("CACHE", str(tmp_path / "cache")))
+        for line in done.out.splitlines()[-2:]
+    )
+    assert sparsteer(*cache).status == 0
+    written = ActivationCache(tmp_path / "cache")
+    assert (written.sites, written.manifest.context_length) == ([SITES[0]], 32)
+    assert 200 < written.n_held_out < 400
+    assert sparsteer(*evaluation, "--contexts", 0).status == 0
+    assert "is complete; nothing to train" in sparsteer("train", *source, *limits, *words).err
+
+
+def test_a_cache_or_a_model_is_needed(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "run")
+    assert sparsteer("train", *out).error.startswith("--cache is missing; give the folder of an")
+    assert "--dataset is missing" in sparsteer("train", *out, "--model", "smollm2-135m").error
+    both = sparsteer("train", *out, "--cache", cache, "--context-length", 64)
+    assert "--context-length is 64, but the activations of" in both.error
+    assert not (tmp_path / "run").exists()

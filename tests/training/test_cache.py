@@ -19,7 +19,7 @@ from sparsteer.sae.errors import InputError
 from sparsteer.training import ActivationCache, batches
 from sparsteer.training import cache as cache_module
 from sparsteer.training.cache import verify_cache
-from sparsteer.training.cache_config import CacheDtype
+from sparsteer.training.corpus_config import CacheDtype
 from sparsteer.training.manifest import (
     LEFT_OUT,
     CacheManifest,
@@ -377,7 +377,7 @@ def test_verify_passes_whole_caches_and_sees_later_damage(damaged: Path) -> None
 
 
 def reading_threads() -> int:
-    return sum("activation-cache" in thread.name for thread in threading.enumerate())
+    return sum("read-ahead" in thread.name for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("end", ["close", "forget"])

@@ -11,7 +11,7 @@ from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
 from sparsteer.training import CacheConfig, cache_activations
 from sparsteer.training import estimate as estimate_module
-from sparsteer.training.cache_config import CacheDtype
+from sparsteer.training.corpus_config import CacheDtype
 from sparsteer.training.estimate import estimate_cache
 
 SITES = ("blocks.0.hook_resid_post", "blocks.2.hook_mlp_out")

@@ -22,7 +22,7 @@ GRID = ["activation=topk,top_afa", "k=3,5", "seed=0,4", "afa_coefficient=0.01,0.
 
 def config_of(cache: str | Path, out: Path) -> TrainConfig:
     trainer = TrainerConfig(
-        tokens=30 * 64, batch_size=64, lr=3e-3, log_every=3, eval_every=10, checkpoint_every=7
+        tokens=30 * 64, batch_size=64, lr=3e-3, log_every=3, eval_every=7, checkpoint_every=7
     )
     return TrainConfig(cache=str(cache), out=str(out), n_latents=40, trainer=trainer)
 
@@ -38,9 +38,11 @@ def bits(run: str | Path) -> dict[str, Any]:
     }
 
 
-def steps_logged(run: str | Path) -> list[int]:
+def steps_logged(run: str | Path) -> list[tuple[int, str]]:
+    """Step and kind of every line."""
     lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
-    return [line["step"] for line in lines if "loss" in line]
+    kinds = ("loss", "held_out", "summary")
+    return [(line["step"], next(kind for kind in kinds if kind in line)) for line in lines]
 
 
 def test_settings_go_to_the_activations_that_have_them() -> None:

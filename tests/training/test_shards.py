@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsteer.sae.errors import InputError
-from sparsteer.training.cache_config import CacheDtype
+from sparsteer.training.corpus_config import CacheDtype
 from sparsteer.training.shards import Shard, ShardContent, Stored, to_stored, write_shard
 
 D = 7

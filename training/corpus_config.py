@@ -1,0 +1,65 @@
+"""How the text of a corpus becomes activation rows, checked when it is made; imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..sae.errors import InputError
+
+CacheDtype = Literal["float16", "bfloat16", "float32", "int8"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """What a cache and a stream of activations have in common."""
+
+    context_length: int = 128
+    """Tokens in one context, BOS included."""
+
+    dtype: CacheDtype = "float16"
+    """How activations are stored; int8 has a float32 scale for each row."""
+
+    held_out_fraction: float = 0.05
+    """Share of the rows kept for evaluation, of documents that training never sees; which ones is
+    decided by a hash of their text."""
+
+    text_field: str | None = None
+    """Field that holds the text; `A+B` joins two by a blank line. Default: `text`, or the right
+    one of a fetched name."""
+
+    split: str = "train"
+    """Split of a hub data set."""
+
+    subset: str | None = None
+    """Subset (configuration) of a hub data set that has several."""
+
+    shuffle_buffer: int = 10_000
+    """Documents held in memory to draw the next one from; 1 keeps the order of the corpus."""
+
+    def __post_init__(self) -> None:
+        require_given("split", self.split)
+        require_at_least("context_length", self.context_length, 3)
+        require_at_least("shuffle_buffer", self.shuffle_buffer, 1)
+        if self.dtype not in ("float16", "bfloat16", "float32", "int8"):
+            raise InputError(f"dtype is {self.dtype!r}; choose float16, bfloat16, float32 or int8")
+        if not 0 <= self.held_out_fraction < 1:
+            raise InputError(
+                f"held_out_fraction is {self.held_out_fraction}; it must be at least 0 and below 1"
+            )
+        if self.text_field is not None and not all(self.text_field.split("+")):
+            raise InputError(
+                f"text_field is {self.text_field!r}; give a field name, or several as A+B"
+            )
+
+
+def require_given(name: str, value: str) -> None:
+    """Raise an InputError if a text has nothing but spaces."""
+    if not value.strip():
+        raise InputError(f"{name} is empty; give a value")
+
+
+def require_at_least(name: str, value: object, least: int) -> None:
+    """Raise an InputError unless the value is a whole number of at least so much."""
+    if not isinstance(value, int):
+        raise InputError(f"{name} is {value!r}; it must be a whole number")
+    if value < least:
+        raise InputError(f"{name} is {value}; it must be at least {least}")

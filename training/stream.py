@@ -1,0 +1,406 @@
+"""Activations straight from the language model to training, for corpora too large to store.
+
+The documents of an epoch, in an order that the seed decides, are taken in windows of about
+`window_rows` tokens; a window's contexts are packed from its own documents, and its rows shuffled.
+While the batches of one window are used, the model reads the next, one forward pass for as many
+rows, and a thread tokenises the one behind. So a window depends on the seed and the documents
+before it alone: a run that goes on needs no forward pass for what lies behind, and no tokenising
+either, since its folder says with which document each window began.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..sae.errors import InputError
+from ..sae.language_model import LanguageModel
+from ..sae.site import Site
+from .batches import cut_in_batches, one_ahead, random_order
+from .corpus import Corpus, Document, open_corpus
+from .held_out import held_out_bound, is_held_out
+from .packing import TokenisedDocument, pack
+from .places import Place, Places
+from .reading import ContextReader, joined
+from .rows import ChosenContext, ordinary_rows
+from .run import RunFolder, to_plain
+from .shards import Stored
+from .source import require_text
+from .stream_config import StreamConfig
+from .threads import free_cores, use_threads
+
+PLACES = "stream.jsonl"
+"""File of a run folder that says where windows began."""
+
+
+def open_stream(
+    config: StreamConfig,
+    *,
+    site: str | None,
+    rows: int,
+    held_out_rows: int,
+    device: str,
+    run: RunFolder,
+    model: LanguageModel | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> "ActivationStream":
+    """Open corpus and language model of a stream.
+
+    Args:
+        config: what to read; it names a model and a dataset.
+        site: where to read; None means the residual after the middle layer.
+        rows: how many will be asked for in all.
+        held_out_rows: most rows kept for evaluation.
+        device: of the language model.
+        run: the folder that training writes. If a run has begun there, a hub data set is read at
+            its commit, and the model runs with as many threads.
+        model: `config.model` if it is loaded already.
+        say: sentences for a person.
+
+    Raises:
+        InputError: the corpus, model or site cannot be read, or all text is on one side of the
+            division into training and held-out documents.
+    """
+    assert config.model is not None and config.dataset is not None  # TrainConfig has seen to it
+    begun = run.settings() if run.has_begun() else {}
+    corpus = open_corpus(
+        config.dataset,
+        text_field=config.text_field,
+        split=config.split,
+        subset=config.subset,
+        revision=begun.get("corpus_revision"),
+        progress=say,
+    )
+    if begun.get("corpus_fingerprint", corpus.fingerprint) != corpus.fingerprint:
+        raise InputError(
+            f"the content of {config.dataset} has changed since {run.path} was begun; give another "
+            "--out, or the text as it was"
+        )
+    require_text(corpus)
+    model = model or LanguageModel.load(config.model, device=device, progress=say)
+    if config.context_length > model.max_context:
+        raise InputError(
+            f"context_length is {config.context_length}, but {config.model} reads at most "
+            f"{model.max_context} tokens; lower it"
+        )
+    return ActivationStream(
+        config,
+        corpus,
+        model,
+        model.site(site),
+        rows=rows,
+        held_out_rows=held_out_rows,
+        threads=begun.get("model_threads") or free_cores(),
+        places=run.path / PLACES,
+        say=say,
+    )
+
+
+@dataclass(frozen=True)
+class Window:
+    """Contexts whose rows are shuffled together."""
+
+    seed: int
+    start: Place
+    contexts: list[ChosenContext]
+
+    @cached_property
+    def n_rows(self) -> int:
+        """Rows of all contexts."""
+        return sum(int(context.rows.sum()) for context in self.contexts)
+
+    def order(self) -> Int[np.ndarray, "M"]:
+        """How the rows are shuffled."""
+        return random_order(f"{self.seed}/{self.start.row}", self.n_rows)
+
+    def is_same(self, other: "Window") -> bool:
+        """Whether it is the same part of the same stream."""
+        return (self.seed, self.start) == (other.seed, other.start)
+
+
+class ActivationStream:
+    """The activations of a site, read as training asks for them; see `Activations` and the module.
+
+    Batches may go over windows and epochs. Two windows are in memory at a time, and the held-out
+    rows.
+
+    Args:
+        config, rows, held_out_rows, say: as for `open_stream`.
+        corpus, model, site: what is read, and where.
+        threads: torch's while the model runs, which the last bits of its activations depend on.
+        places: file of what is known about the windows; without it they are found again.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        corpus: Corpus,
+        model: LanguageModel,
+        site: Site,
+        *,
+        rows: int,
+        held_out_rows: int,
+        threads: int,
+        places: Path,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self._config = config
+        self._corpus = corpus
+        self._model = model
+        self._site = site
+        self._rows = rows
+        self._held_out_rows = held_out_rows
+        self._threads = threads
+        self._places = places
+        self._say = say
+        self._held_out_below = held_out_bound(corpus, config.held_out_fraction)
+        self._reader = ContextReader(
+            model,
+            [site],
+            context_length=config.context_length,
+            batch_size=config.forward_contexts,
+            dtype=config.dtype,
+        )
+        self._begun: _Reading | None = None
+        self._says_end = True
+
+    @property
+    def d_model(self) -> int:
+        """D, width of the activations."""
+        return self._model.d_model
+
+    @property
+    def model(self) -> str:
+        """The language model as the user named it."""
+        return self._model.name
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of its weights."""
+        return self._model.weights_hash
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides every row, as plain values."""
+        return {
+            "stream": to_plain(self._config),
+            "corpus_fingerprint": self._corpus.fingerprint,
+            "corpus_revision": self._corpus.revision,
+            "weights_hash": self.weights_hash,
+            "tokenizer_hash": self._model.tokenizer_hash,
+            "model_threads": self._threads,
+        }
+
+    def site_name(self, site: str | None = None) -> str:
+        """The site that is read; InputError if another is named."""
+        if site not in (None, self._site.name):
+            raise InputError(f"the stream is of {self._site.name}, not of {site}")
+        return self._site.name
+
+    def sample(
+        self, n_rows: int, *, site: str | None = None, seed: int = 0
+    ) -> Float[Tensor, "N D"]:
+        """The first rows of the first window in float32, shuffled; as many as it has at most."""
+        self.site_name(site)
+        reading = self._begin(seed, 0)
+        return reading.rows().rows(reading.window.order()[:n_rows]).restored()
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        site: str | None = None,
+        seed: int = 0,
+        start: int = 0,
+        part: slice | None = None,
+    ) -> Generator[Float[Tensor, "B D"], None, None]:
+        """Training rows in float32, shuffled, from batch `start` on; batch i depends on `seed` and
+        i alone. They end with the rows that the stream was opened for.
+
+        The window of the first is read at once, so that this call can take long.
+
+        Raises:
+            InputError: now or later, the corpus or an activation turns out to be unreadable.
+        """
+        self.site_name(site)
+        if start * batch_size < self._rows:
+            self._begin(seed, start * batch_size)
+        return cut_in_batches(self._shuffled(seed, start * batch_size), batch_size, part)
+
+    def held_out(
+        self, *, site: str | None = None, limit: int | None = None
+    ) -> Float[Tensor, "N D"]:
+        """The first rows of held-out documents in float32, at most `limit`; read once and kept.
+
+        Raises InputError if there are none.
+        """
+        self.site_name(site)
+        return self._held_out[:limit]
+
+    @cached_property
+    def _held_out(self) -> Float[Tensor, "N D"]:
+        n_wanted = self._held_out_rows if self._held_out_below else 0
+        taken, _ = self._taken(self._documents(0, Place(0, 0, 0)), n_wanted, held_out=True)
+        contexts = self._contexts(taken)
+        if not contexts:
+            raise InputError(
+                f"{self._corpus.dataset} has no held-out documents; give more text, or a higher "
+                "--held-out-fraction"
+            )
+        window = Window(0, Place(0, 0, 0), contexts)
+        self._say(f"reading {window.n_rows:,} held-out rows of {self._corpus.dataset}")
+        rows = _Reading(window, self._read, self._config.forward_contexts).rows()
+        return rows.restored()[: self._held_out_rows]
+
+    def _begin(self, seed: int, row: int) -> "_Reading":
+        """The window that holds the row, read unless it is there."""
+        reading = self._reading(next(self._windows(seed, row)))
+        if reading.n_left:
+            self._say(
+                f"reading {reading.window.n_rows:,} rows of {self._corpus.dataset} to begin with"
+            )
+            reading.rows()
+        self._begun = reading
+        return reading
+
+    def _shuffled(
+        self, seed: int, first_row: int
+    ) -> Generator[tuple[Stored, Int[np.ndarray, "M"]]]:
+        """Pieces for `cut_in_batches`; between them the model reads the next window."""
+        windows = self._windows(seed, first_row)
+        with closing(one_ahead(lambda _: next(windows, None), count())) as planned:
+            first = next(planned)
+            coming = None if first is None else self._reading(first)
+            while coming is not None:
+                self._tell_end(coming.window)
+                rows, window = coming.rows(), coming.window
+                order = window.order()[max(first_row - window.start.row, 0) :]
+                following = next(planned)
+                coming = None if following is None else self._reading(following)
+                for piece in np.array_split(order, coming.n_left if coming else 1):
+                    yield rows, piece
+                    if coming is not None:
+                        coming.advance()
+                # Without this a third window would be in memory while the next one is joined.
+                del rows
+
+    def _tell_end(self, window: Window) -> None:
+        if window.start.epoch and self._says_end:
+            self._says_end = False
+            self._say(
+                f"{self._corpus.dataset} has ended, {window.start.row:,} training rows in all "
+                "so far; it begins again in another order"
+            )
+
+    def _windows(self, seed: int, row: int) -> Iterator[Window]:
+        """The windows from the one that holds the row on, until there are rows enough."""
+        places = Places(self._places, seed)
+        place = places.last_before(row)
+        documents = self._documents(seed, place)
+        found_some = place.document > 0  # in this epoch
+        while place.row < self._rows:
+            n_wanted = min(self._config.window_rows, self._rows - place.row)
+            taken, n_documents = self._taken(documents, n_wanted, held_out=False)
+            window = Window(seed, place, self._contexts(taken))
+            if window.n_rows:
+                found_some = True
+                places.add(place)
+                if place.row + window.n_rows > row:
+                    yield window
+            place = Place(place.row + window.n_rows, place.epoch, place.document + n_documents)
+            if n_documents == 0:
+                if not found_some:
+                    raise InputError(
+                        f"{self._corpus.dataset} gives no training rows; give more text, or a "
+                        "lower --held-out-fraction"
+                    )
+                place, found_some = Place(place.row, place.epoch + 1, 0), False
+                documents = self._documents(seed, place)
+
+    def _documents(self, seed: int, place: Place) -> Iterator[Document]:
+        """The documents of an epoch from the place on; texts before it are read, no more."""
+        if place.epoch:
+            digest = hashlib.sha256(f"{seed}/{place.epoch}".encode()).digest()
+            seed = int.from_bytes(digest[:8], "big")
+        documents = self._corpus.documents(seed=seed, shuffle_buffer=self._config.shuffle_buffer)
+        return islice(documents, place.document, None)
+
+    def _taken(
+        self, documents: Iterator[Document], n_tokens: int, *, held_out: bool
+    ) -> tuple[list[TokenisedDocument], int]:
+        """Documents of one side with so many tokens or a few more, and how many were looked at."""
+        taken: list[TokenisedDocument] = []
+        n_documents = 0
+        while n_tokens > 0 and (document := next(documents, None)) is not None:
+            n_documents += 1
+            if document.text.strip() and self._is_held_out(document.text) == held_out:
+                ids = self._model.tokenize(document.text)
+                taken.append(TokenisedDocument(document.number, ids, held_out))
+                n_tokens -= len(ids)
+        return taken, n_documents
+
+    def _is_held_out(self, text: str) -> bool:
+        return is_held_out(text, self._held_out_below)
+
+    def _contexts(self, documents: list[TokenisedDocument]) -> list[ChosenContext]:
+        length, model = self._config.context_length, self._model
+        contexts = pack(documents, context_length=length, bos_id=model.bos_id, eos_id=model.eos_id)
+        at_once = self._config.forward_contexts
+        return list(ordinary_rows(contexts, model, context_length=length, at_once=at_once))
+
+    def _reading(self, window: Window) -> "_Reading":
+        """Reading of the window from the start, or the one that was begun."""
+        begun, self._begun = self._begun, None
+        if begun is not None and begun.window.is_same(window):
+            return begun
+        return _Reading(window, self._read, self._config.forward_contexts)
+
+    def _read(self, contexts: list[ChosenContext]) -> Stored:
+        with use_threads(self._threads):
+            content, _ = self._reader.read(contexts, lambda rows: None)
+        return content.activations[self._site.name]
+
+
+class _Reading:
+    """A window whose rows are read by one forward pass after the other.
+
+    Args:
+        window: what to read.
+        read: gives the rows of contexts.
+        at_once: contexts in one pass.
+    """
+
+    def __init__(
+        self, window: Window, read: Callable[[list[ChosenContext]], Stored], at_once: int
+    ) -> None:
+        self.window = window
+        self._read = read
+        starts = range(0, len(window.contexts), at_once)
+        self._left = deque(window.contexts[at : at + at_once] for at in starts)
+        self._parts: list[Stored] = []
+
+    @property
+    def n_left(self) -> int:
+        """Passes that are left."""
+        return len(self._left)
+
+    def advance(self) -> None:
+        """One pass, if there is one left."""
+        if self._left:
+            self._parts.append(self._read(self._left.popleft()))
+
+    def rows(self) -> Stored:
+        """All rows, those that are missing being read."""
+        while self._left:
+            self.advance()
+        self._parts = [joined(self._parts)]
+        return self._parts[0]
