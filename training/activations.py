@@ -57,6 +57,10 @@ class Activations(Protocol):
         batch `start`; with `part` only these rows of each batch are given."""
         ...
 
+    def require_held_out(self) -> None:
+        """Raise InputError if there are no held-out rows; without reading them."""
+        ...
+
     def held_out(
         self, *, site: str | None = None, limit: int | None = None
     ) -> Float[Tensor, "N D"]:

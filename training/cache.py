@@ -155,6 +155,14 @@ class ActivationCache:
             part=part,
         )
 
+    def require_held_out(self) -> None:
+        """Raise InputError if it has no held-out rows."""
+        if not self.n_held_out:
+            raise InputError(
+                f"{self.path} has no held-out rows; cache more documents, or with a higher "
+                "--held-out-fraction"
+            )
+
     def held_out(
         self, *, site: str | None = None, limit: int | None = None
     ) -> Float[Tensor, "N D"]:
@@ -165,7 +173,7 @@ class ActivationCache:
         Raises InputError if there are none, the site is unknown, or a shard's content has changed.
         """
         site = self.site_name(site)
-        self._require_held_out()
+        self.require_held_out()
         counts = [entry.held_out_rows for entry in self.manifest.shards]
         parts: list[Tensor] = []
         for entry, chosen in self._spread(counts, limit):
@@ -181,7 +189,7 @@ class ActivationCache:
 
         Raises InputError if there are none, or a shard's content has changed.
         """
-        self._require_held_out()
+        self.require_held_out()
         counts = [entry.held_out_contexts for entry in self.manifest.shards]
         tokens: list[Tensor] = []
         lengths: list[Tensor] = []
@@ -210,13 +218,6 @@ class ActivationCache:
     def _check_content(self, entry: ShardEntry) -> None:
         if problem := _content_problem(self.path, entry):
             raise InputError(f"{problem}; {_REMEDY}")
-
-    def _require_held_out(self) -> None:
-        if not self.n_held_out:
-            raise InputError(
-                f"{self.path} has no held-out rows; cache more documents, or with a higher "
-                "--held-out-fraction"
-            )
 
     def _spread(
         self, counts: list[int], limit: int | None

@@ -246,20 +246,26 @@ class ActivationStream:
         self.site_name(site)
         return self._held_out[:limit]
 
-    @cached_property
-    def _held_out(self) -> Float[Tensor, "N D"]:
-        n_wanted = self._held_out_rows if self._held_out_below else 0
-        taken, _ = self._taken(self._documents(0, Place(0, 0, 0)), n_wanted, held_out=True)
-        contexts = self._contexts(taken)
-        if not contexts:
+    def require_held_out(self) -> None:
+        """Raise InputError if the corpus has no held-out documents."""
+        if not self._held_out_contexts(1):
             raise InputError(
                 f"{self._corpus.dataset} has no held-out documents; give more text, or a higher "
                 "--held-out-fraction"
             )
-        window = Window(0, Place(0, 0, 0), contexts)
+
+    @cached_property
+    def _held_out(self) -> Float[Tensor, "N D"]:
+        self.require_held_out()
+        window = Window(0, Place(0, 0, 0), self._held_out_contexts(self._held_out_rows))
         self._say(f"reading {window.n_rows:,} held-out rows of {self._corpus.dataset}")
         rows = _Reading(window, self._read, self._config.forward_contexts).rows()
         return rows.restored()[: self._held_out_rows]
+
+    def _held_out_contexts(self, n_tokens: int) -> list[ChosenContext]:
+        documents = self._documents(0, Place(0, 0, 0))
+        n_wanted = n_tokens if self._held_out_below else 0
+        return self._contexts(self._taken(documents, n_wanted, held_out=True)[0])
 
     def _begin(self, seed: int, row: int) -> "_Reading":
         """The window that holds the row, read unless it is there."""

@@ -115,7 +115,7 @@ def _train_together(
             require_shards(config.sae_config(data.d_model), shards, team.size)
         _require_whole_parts(first.trainer.batch_size, team.size // shards)
         site = data.site_name(first.site)
-        data.held_out(site=site, limit=1)  # data without any is refused now, not after training
+        data.require_held_out()  # data without any is refused now, not after training
         device = resolve_device(team.device(first.trainer.device))
         if team.size > 1 and device.type == "cuda":
             torch.cuda.set_device(device)

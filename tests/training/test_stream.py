@@ -311,6 +311,8 @@ def test_text_on_one_side_alone_is_refused(
     opened: Open, config: StreamConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="has no held-out documents"):
+        opened(held_out_fraction=0.0).require_held_out()
+    with pytest.raises(InputError, match="has no held-out documents"):
         opened(held_out_fraction=0.0).held_out()
     one = tmp_path / "one.jsonl"
     one.write_text(json.dumps({"text": "the only text there is, of some length"}) + "\n")
