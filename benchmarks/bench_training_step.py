@@ -1,6 +1,6 @@
 """One training step on a CPU against a plain dense PyTorch step and the encoder's product alone.
 
-    python benchmarks/bench_training_step.py [--rounds 10] [--threads 2]
+    python benchmarks/bench_training_step.py [--rounds 10] [--threads 2] [--also compiled bfloat16]
 
 The competitors take one step each in turn, so that noise of the machine meets all of them; medians
 and the ratio to the encoder's matrix product, which no exact step can avoid, are reported.
@@ -10,6 +10,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from dense_trainer import DenseTrainer
@@ -32,9 +33,20 @@ def planted_rows(n_rows: int, width: int) -> Tensor:
     return chosen @ directions + 0.02 * torch.randn(n_rows, width)
 
 
-def sparsteer_step(sae: SparseAutoencoder, x: Tensor) -> Callable[[], object]:
-    trainer = Trainer(sae, TrainerConfig(tokens=100_000_000))
+def sparsteer_step(
+    sae: SparseAutoencoder, x: Tensor, *, compiled: bool = False, **options: Any
+) -> Callable[[], object]:
+    trainer = Trainer(sae, TrainerConfig(tokens=100_000_000, **options))
+    if compiled:
+        trainer.loss = torch.compile(trainer.loss)  # pyright: ignore[reportUnknownMemberType] - untyped
     return lambda: trainer.step(x)
+
+
+ALSO: dict[str, dict[str, Any]] = {
+    "compiled": {"compiled": True},
+    "bfloat16": {"precision": "bfloat16"},
+}
+"""Ways to make the step of topk that are of no use on a CPU, which this shows."""
 
 
 def encoder_product(x: Tensor, n_latents: int) -> Callable[[], object]:
@@ -53,6 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--also", nargs="*", choices=list(ALSO), default=[], help="ways of topk")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows: list[list[str]] = []
@@ -70,6 +83,10 @@ def main() -> None:
             "sparsteer top_afa": sparsteer_step(top_afa, x),
             "dense topk": lambda x=x, dense=dense: dense.step(x),
         }
+        for name in arguments.also:
+            own = SparseAutoencoder(topk.config)
+            own.load_state_dict(topk.state_dict())
+            competitors[f"sparsteer topk, {name}"] = sparsteer_step(own, x, **ALSO[name])
         times: dict[str, list[float]] = {name: [] for name in competitors}
         for call in competitors.values():
             call()
