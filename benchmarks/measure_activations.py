@@ -69,7 +69,7 @@ def config_of(choice: Choice, seed: int, arguments: argparse.Namespace) -> Train
         tokens=arguments.tokens,
         batch_size=1024,
         lr=arguments.lr,
-        clip_norm=arguments.clip_norm or None,
+        clip_norm=arguments.clip_norm,
         dead_after_tokens=max(1, arguments.tokens // 4),
         seed=seed,
         eval_every=10**9,

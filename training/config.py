@@ -44,8 +44,9 @@ class TrainerConfig:
     ema_decay: float | None = None
     """Decay of a moving average of the weights over the steps, which is then what is evaluated and
     saved, such as 0.999. None: the weights of the last step are."""
-    clip_norm: float | None = None
-    """Largest norm of all gradients together; longer ones are scaled down to it. None: no limit."""
+    clip_norm: float = 0.1
+    """Largest norm of all gradients together; longer ones are scaled down to it, as a few rows of
+    enormous norm would give. Usual ones are a tenth to a half of the default. 0: no limit."""
     auxk_coefficient: float = 1 / 32
     """Weight of the loss that revives dead latents; 0 turns it off."""
     k_aux: int | None = None
@@ -100,8 +101,7 @@ class TrainerConfig:
         for name in ("k_aux", "dead_after_tokens", "k_start"):
             if getattr(self, name) is not None:
                 require_positive_integer(name, getattr(self, name))
-        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
-            raise InputError(f"clip_norm is {self.clip_norm}; it must be a positive number")
+        require_in_range("clip_norm", self.clip_norm, low=0.0, high=1e30)
         if self.ema_decay is not None:
             require_in_range("ema_decay", self.ema_decay, low=0.0, high=1 - 1e-9)
         if self.lr is not None:

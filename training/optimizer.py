@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..kernels.optimizer import adam_step_, clipping_factor, gradient_norm
@@ -41,15 +42,18 @@ class Adam:
         self.first = {name: _moment(p) for name, p in self._parameters.items()}
         self.second = {name: _moment(p) for name, p in self._parameters.items()}
 
-    def step(self, number: int, lr: float) -> None:
+    def step(self, number: int, lr: float) -> Float[Tensor, ""]:
         """Take step `number` (from 1) with the gradients that are there, and drop them.
+
+        Returns:
+            The norm of all gradients together, before any clipping.
 
         Raises:
             RuntimeError: a parameter has no gradient.
         """
         gradients = {name: self._gradient(name) for name in self._parameters}
-        clip = self._clip_norm
-        factor = None if clip is None else clipping_factor(self._norm(gradients), clip)
+        norm, clip = self._norm(gradients), self._clip_norm
+        factor = None if clip is None else clipping_factor(norm, clip)
         for name, parameter in self._parameters.items():
             adam_step_(
                 parameter.data,
@@ -64,6 +68,7 @@ class Adam:
                 factor=factor,
             )
             parameter.grad = None
+        return norm
 
     def state(self) -> dict[str, Tensor]:
         """The moments under `first.NAME` and `second.NAME`."""

@@ -36,6 +36,8 @@ class StepMetrics(NamedTuple):
     """Mean active latents of a row."""
     dead_share: Float[Tensor, ""]
     """Share of latents that have not fired for `dead_after_tokens` rows."""
+    gradient_norm: Float[Tensor, ""]
+    """Of all gradients together, before clipping."""
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -85,7 +87,7 @@ class Trainer:
             unit_rows={"W_dec"},
             betas=(config.beta1, config.beta2),
             epsilon=_ADAM_EPSILON,
-            clip_norm=config.clip_norm,
+            clip_norm=config.clip_norm or None,
             norm=self.parallel.gradient_norm,
         )
 
@@ -104,14 +106,14 @@ class Trainer:
             raise NonFiniteLoss(self._where_not_finite(x))
         fired_F = self.parallel.any(self._fired(losses.codes))
         self.parallel.backward(losses.total, self.sae, fired_F.index_fill(0, dead_N, True))
-        self.optimizer.step(self.steps_done + 1, self.learning_rate(self.steps_done))
+        norm = self.optimizer.step(self.steps_done + 1, self.learning_rate(self.steps_done))
         self.steps_done += 1
         if self.averages is not None:
             self.averages.update(self.steps_done)
         self.sae.learn_threshold(losses.codes, self.parallel.least)
         self.tokens_since_fired += len(x) * self.parallel.size
         self.tokens_since_fired.masked_fill_(fired_F, 0)
-        return self._metrics(scaled_BD, losses, dead_N)
+        return self._metrics(scaled_BD, losses, dead_N, norm)
 
     def loss(
         self, scaled_BD: Float[Tensor, "B D"], dead_N: Int[Tensor, "N"] | None = None
@@ -161,7 +163,11 @@ class Trainer:
 
     @torch.no_grad()
     def _metrics(
-        self, scaled_BD: Float[Tensor, "B D"], losses: Losses, dead_N: Int[Tensor, "N"]
+        self,
+        scaled_BD: Float[Tensor, "B D"],
+        losses: Losses,
+        dead_N: Int[Tensor, "N"],
+        norm: Float[Tensor, ""],
     ) -> StepMetrics:
         mean = self.parallel.mean
         variance = mean((scaled_BD - mean(scaled_BD.mean(0))).square().mean())
@@ -177,6 +183,7 @@ class Trainer:
             l0=mean((losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean())
             * self.parallel.shards,
             dead_share=mean(scaled_BD.new_tensor(len(dead_N) / n_latents)),
+            gradient_norm=norm,
         )
 
     def _require_batch(self, x: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Adam over a module: torch's own Adam where nothing is special, unit rows, clipping, its state."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -46,14 +47,13 @@ def test_equals_torchs_adam_with_projection_scaling_and_clipping(clip_norm: floa
     for number in range(1, 5):
         lr = 0.02 * number
         give_gradients(ours, theirs)
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(theirs.parameters(), clip_norm)
+        norm = nn.utils.clip_grad_norm_(theirs.parameters(), clip_norm or math.inf)
         assert theirs.rows.grad is not None
         theirs.rows.grad = reference.project_rows(theirs.rows.grad, theirs.rows.detach())
         torchs.param_groups[0]["lr"] = lr
         torchs.step()  # pyright: ignore[reportUnknownMemberType] - its closure is untyped
         normalize_rows_(theirs.rows.data)
-        optimizer.step(number, lr)
+        torch.testing.assert_close(optimizer.step(number, lr), norm)
         assert all(parameter.grad is None for parameter in ours.parameters())
     for name, parameter in theirs.named_parameters():
         torch.testing.assert_close(ours.get_parameter(name), parameter, rtol=1e-5, atol=1e-6)
