@@ -217,9 +217,9 @@ def _reading(path: Path) -> Generator[None]:
     except (EOFError, zlib.error, LZMAError, arrow_invalid) as error:
         raise InputError(f"{path} is damaged ({error}); fetch or write it again") from None
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror or error}); check the file"
-        ) from None
+        # datasets reads through a link, which is all that its own message names.
+        reason = (error.strerror or error) if path.exists() else "it is not there any more"
+        raise InputError(f"{path} cannot be read ({reason}); check the file") from None
 
 
 def _shown(value: object) -> str:

@@ -100,7 +100,8 @@ def fit(
 
     The members share everything that decides batches and schedule. One that stands further on waits
     until the others are there. One whose loss is not finite keeps its failure and takes no more.
-    The first process of the team measures and writes for all.
+    The first process of the team measures and writes for all. Where the data cannot be read on, the
+    state is saved before that is raised.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; all were saved after the step in hand.
@@ -116,8 +117,13 @@ def fit(
     )
     with stop_on_signals(patience=_PATIENCE if team.size > 1 else 0.0) as stop, closing(batches):
         while step < config.n_steps and not all(member.failure for member in members):
-            with team.together():
-                x = next(batches).to(device)
+            try:
+                with team.together():
+                    x = next(batches).to(device)
+            except Exception:
+                if team.size == 1:  # several processes go back to the last checkpoint
+                    _save_all(members, step)
+                raise
             at_step = [member for member in members if member.trainer.steps_done == step]
             for member in at_step:
                 member.take(x)
@@ -147,6 +153,13 @@ def fit(
                     "command goes on from there"
                 )
                 raise raised_in_all(interruption)
+
+
+def _save_all(members: Sequence[Member], step: int) -> None:
+    """Save those at the step, because the rows for the next cannot be read."""
+    for member in members:
+        if step and member.trainer.steps_done == step and member.failure is None:
+            member.save()
 
 
 def measure_rows(

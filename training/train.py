@@ -139,7 +139,8 @@ def _train_together(
             if config.out not in outcomes
         ]
         with team.together():
-            if team.is_first:
+            if team.is_first and members:
+                data.held_out(site=site, limit=1)  # read now, while nothing can be lost
                 for member in members:
                     _resume(member, say)
                 _initialize(members, data, site)

@@ -297,6 +297,29 @@ def test_a_run_goes_on_with_the_same_data_alone(config: StreamConfig, tmp_path: 
         train(train_config(config, out))
 
 
+def test_a_corpus_that_breaks_off_costs_nothing(config: StreamConfig, tmp_path: Path) -> None:
+    """The steps up to there are saved; with the text as it was the run goes on."""
+    text = tmp_path / "own.jsonl"
+    content = Path(str(config.dataset)).read_bytes()
+    text.write_bytes(content)
+    config = dataclasses.replace(config, dataset=str(text), window_rows=150, shuffle_buffer=1)
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    train(train_config(config, whole, checkpoint_every=1000))
+    broken = train_config(config, out, checkpoint_every=1000)
+
+    def report(done: int, total: int, figures: dict[str, float]) -> None:
+        text.unlink(missing_ok=True)
+
+    with pytest.raises(InputError, match=r"own\.jsonl cannot be read \(it is not there any more\)"):
+        train(broken, report=report)
+    text.write_bytes(content)
+    said: list[str] = []
+    train(broken, say=said.append)
+    assert any("goes on from step" in sentence for sentence in said)
+    wanted, found = (SparseAutoencoder.load(folder).state_dict() for folder in (whole, out))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_the_model_keeps_its_threads(
     config: StreamConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
