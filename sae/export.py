@@ -31,7 +31,9 @@ def export(sae: SparseAutoencoder, out: str | Path, format: Format) -> None:
         InputError: the folder has content, or the format cannot hold the autoencoder.
     """
     out = Path(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if file := next((path for path in (out, *out.parents) if path.is_file()), None):
+        raise InputError(f"{file} is a file, not a folder; choose another --out")
+    if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty, and nothing is overwritten; choose another --out")
     if format == "sparsteer":
         (as_jumprelu(sae) if isinstance(sae.config, BatchTopKConfig) else sae).save(out)

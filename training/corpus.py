@@ -220,9 +220,19 @@ def _hub_corpus(
 
 
 def _hub_texts(stream: Any, where: str, shard: int, fields: tuple[str, ...]) -> Iterator[str]:
-    rows = cast(Iterable[Row], stream.shard(num_shards=stream.num_shards, index=shard))
-    for number, row in enumerate(rows, start=1):
-        yield text_of(row, fields, f"{where}, row {number}")
+    number = 0
+    try:
+        for number, row in enumerate(
+            cast(Iterable[Row], stream.shard(num_shards=stream.num_shards, index=shard)), start=1
+        ):
+            yield text_of(row, fields, f"{where}, row {number}")
+    except InputError:
+        raise
+    except Exception as error:  # whichever of its HTTP client's and readers' many errors
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{where} stopped giving rows after {number:,} ({reason}); give the same command again"
+        ) from error
 
 
 def _hub_commit(dataset: str, name: str, revision: str | None) -> str:

@@ -1,7 +1,7 @@
 """The loop over batches: every autoencoder takes each, with its metrics and checkpoints."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.errors import InputError
 from ..sae.metrics import ReconstructionMetrics
 from .activations import Activations
 from .checkpoint import save_checkpoint, trainer_state
@@ -100,8 +101,8 @@ def fit(
 
     The members share everything that decides batches and schedule. One that stands further on waits
     until the others are there. One whose loss is not finite keeps its failure and takes no more.
-    The first process of the team measures and writes for all. Where the data cannot be read on, the
-    state is saved before that is raised.
+    The first process of the team measures and writes for all. Where the data cannot be read on, one
+    process alone saves the state before that is raised.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; all were saved after the step in hand.
@@ -117,13 +118,8 @@ def fit(
     )
     with stop_on_signals(patience=_PATIENCE if team.size > 1 else 0.0) as stop, closing(batches):
         while step < config.n_steps and not all(member.failure for member in members):
-            try:
-                with team.together():
-                    x = next(batches).to(device)
-            except Exception:
-                if team.size == 1:  # several processes go back to the last checkpoint
-                    _save_all(members, step)
-                raise
+            with team.together():
+                x = _next(batches, members if team.size == 1 else (), step).to(device)
             at_step = [member for member in members if member.trainer.steps_done == step]
             for member in at_step:
                 member.take(x)
@@ -155,11 +151,19 @@ def fit(
                 raise raised_in_all(interruption)
 
 
-def _save_all(members: Sequence[Member], step: int) -> None:
-    """Save those at the step, because the rows for the next cannot be read."""
-    for member in members:
-        if step and member.trainer.steps_done == step and member.failure is None:
+def _next(
+    batches: Iterator[Float[Tensor, "B D"]], alone: Sequence[Member], step: int
+) -> Float[Tensor, "B D"]:
+    """The next batch; if it cannot be read, those who train alone are saved at the step first."""
+    try:
+        return next(batches)
+    except Exception as error:
+        saved = [m for m in alone if m.trainer.steps_done == step > 0 and m.failure is None]
+        for member in saved:
             member.save()
+        if saved and isinstance(error, InputError):
+            raise InputError(f"{error}; step {step} is saved") from error
+        raise
 
 
 def measure_rows(

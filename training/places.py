@@ -15,27 +15,39 @@ class Place(NamedTuple):
     epoch: int
     document: int
     """Documents of the epoch before it."""
+    token: int = 0
+    """Tokens of the next document before it."""
 
 
 class Places:
     """The places that are known for one seed; what is in the file was found with the same data.
 
     Args:
-        path: JSON Lines, made with the first place; a line cut short by a kill is removed.
+        path: JSON Lines, made with the first place. What stands from the first line on that is not
+            one, such as one cut short by a kill, is removed.
     """
 
     def __init__(self, path: Path, seed: int) -> None:
         self._path = path
         self._seed = seed
         self._known: list[Place] = []
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        kept = text[: text.rfind("\n") + 1]
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        kept = ""
+        for line in text.splitlines(keepends=True):
+            try:
+                values = json.loads(line)
+                place = Place(**{name: int(values[name]) for name in Place._fields})
+                of_this = values["seed"] == seed
+            except (ValueError, TypeError, KeyError):
+                break
+            if not line.endswith("\n"):
+                break
+            kept += line
+            if of_this:
+                self._known.append(place)
         if kept != text:
             with atomic_file(path) as temporary:
                 temporary.write_text(kept, encoding="utf-8")
-        for line in map(json.loads, kept.splitlines()):
-            if line["seed"] == seed:
-                self._known.append(Place(line["row"], line["epoch"], line["document"]))
 
     def last_before(self, row: int) -> Place:
         """The last place at or before the row that is known."""

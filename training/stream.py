@@ -1,20 +1,18 @@
 """Activations straight from the language model to training, for corpora too large to store.
 
-The documents of an epoch, in an order that the seed decides, are taken in windows of about
-`window_rows` tokens; a window's contexts are packed from its own documents, and its rows shuffled.
-While the batches of one window are used, the model reads the next, one forward pass for as many
-rows, and a thread tokenises the one behind. So a window depends on the seed and the documents
-before it alone: a run that goes on needs no forward pass for what lies behind, and no tokenising
-either, since its folder says with which document each window began.
+The documents of an epoch, in an order that the seed decides, are taken in windows of `window_rows`
+tokens; a window's contexts are packed from these alone, and its rows shuffled. While the batches of
+one window are used, the model reads the next, one forward pass for as many rows, and a thread
+tokenises the one behind. So a window depends on the seed and the text before it alone: a run that
+goes on needs no forward pass for what lies behind, and no tokenising either, since its folder says
+where in the text each window began.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +23,17 @@ from torch import Tensor
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site
-from .batches import cut_in_batches, one_ahead, random_order
-from .corpus import Corpus, Document, open_corpus
-from .held_out import held_out_bound, is_held_out
-from .packing import TokenisedDocument, pack
-from .places import Place, Places
+from .batches import cut_in_batches, one_ahead
+from .corpus import Corpus, open_corpus
+from .places import Place
 from .reading import ContextReader, joined
-from .rows import ChosenContext, ordinary_rows
+from .rows import ChosenContext
 from .run import RunFolder, to_plain
 from .shards import Stored
 from .source import require_text
 from .stream_config import StreamConfig
 from .threads import free_cores, use_threads
+from .windows import Window, WindowSource
 
 PLACES = "stream.jsonl"
 """File of a run folder that says where windows began."""
@@ -72,6 +69,8 @@ def open_stream(
     """
     assert config.model is not None and config.dataset is not None  # TrainConfig has seen to it
     begun = run.settings() if run.has_begun() else {}
+    if begun.get("stream", {}).get("dataset") != config.dataset:
+        begun = {}  # which the run folder will refuse
     corpus = open_corpus(
         config.dataset,
         text_field=config.text_field,
@@ -103,28 +102,6 @@ def open_stream(
         places=run.path / PLACES,
         say=say,
     )
-
-
-@dataclass(frozen=True)
-class Window:
-    """Contexts whose rows are shuffled together."""
-
-    seed: int
-    start: Place
-    contexts: list[ChosenContext]
-
-    @cached_property
-    def n_rows(self) -> int:
-        """Rows of all contexts."""
-        return sum(int(context.rows.sum()) for context in self.contexts)
-
-    def order(self) -> Int[np.ndarray, "M"]:
-        """How the rows are shuffled."""
-        return random_order(f"{self.seed}/{self.start.row}", self.n_rows)
-
-    def is_same(self, other: "Window") -> bool:
-        """Whether it is the same part of the same stream."""
-        return (self.seed, self.start) == (other.seed, other.start)
 
 
 class ActivationStream:
@@ -162,7 +139,7 @@ class ActivationStream:
         self._threads = threads
         self._places = places
         self._say = say
-        self._held_out_below = held_out_bound(corpus, config.held_out_fraction)
+        self._source = WindowSource(config, corpus, model)
         self._reader = ContextReader(
             model,
             [site],
@@ -248,7 +225,7 @@ class ActivationStream:
 
     def require_held_out(self) -> None:
         """Raise InputError if the corpus has no held-out documents."""
-        if not self._held_out_contexts(1):
+        if not self._source.held_out(1):
             raise InputError(
                 f"{self._corpus.dataset} has no held-out documents; give more text, or a higher "
                 "--held-out-fraction"
@@ -257,15 +234,10 @@ class ActivationStream:
     @cached_property
     def _held_out(self) -> Float[Tensor, "N D"]:
         self.require_held_out()
-        window = Window(0, Place(0, 0, 0), self._held_out_contexts(self._held_out_rows))
+        window = Window(0, Place(0, 0, 0), self._source.held_out(self._held_out_rows))
         self._say(f"reading {window.n_rows:,} held-out rows of {self._corpus.dataset}")
         rows = _Reading(window, self._read, self._config.forward_contexts).rows()
         return rows.restored()[: self._held_out_rows]
-
-    def _held_out_contexts(self, n_tokens: int) -> list[ChosenContext]:
-        documents = self._documents(0, Place(0, 0, 0))
-        n_wanted = n_tokens if self._held_out_below else 0
-        return self._contexts(self._taken(documents, n_wanted, held_out=True)[0])
 
     def _begin(self, seed: int, row: int) -> "_Reading":
         """The window that holds the row, read unless it is there."""
@@ -302,66 +274,14 @@ class ActivationStream:
     def _tell_end(self, window: Window) -> None:
         if window.start.epoch and self._says_end:
             self._says_end = False
+            order = "another order" if self._config.shuffle_buffer > 1 else "the same order"
             self._say(
                 f"{self._corpus.dataset} has ended, {window.start.row:,} training rows in all "
-                "so far; it begins again in another order"
+                f"so far; it begins again in {order}"
             )
 
     def _windows(self, seed: int, row: int) -> Iterator[Window]:
-        """The windows from the one that holds the row on, until there are rows enough."""
-        places = Places(self._places, seed)
-        place = places.last_before(row)
-        documents = self._documents(seed, place)
-        found_some = place.document > 0  # in this epoch
-        while place.row < self._rows:
-            n_wanted = min(self._config.window_rows, self._rows - place.row)
-            taken, n_documents = self._taken(documents, n_wanted, held_out=False)
-            window = Window(seed, place, self._contexts(taken))
-            if window.n_rows:
-                found_some = True
-                places.add(place)
-                if place.row + window.n_rows > row:
-                    yield window
-            place = Place(place.row + window.n_rows, place.epoch, place.document + n_documents)
-            if n_documents == 0:
-                if not found_some:
-                    raise InputError(
-                        f"{self._corpus.dataset} gives no training rows; give more text, or a "
-                        "lower --held-out-fraction"
-                    )
-                place, found_some = Place(place.row, place.epoch + 1, 0), False
-                documents = self._documents(seed, place)
-
-    def _documents(self, seed: int, place: Place) -> Iterator[Document]:
-        """The documents of an epoch from the place on; texts before it are read, no more."""
-        if place.epoch:
-            digest = hashlib.sha256(f"{seed}/{place.epoch}".encode()).digest()
-            seed = int.from_bytes(digest[:8], "big")
-        documents = self._corpus.documents(seed=seed, shuffle_buffer=self._config.shuffle_buffer)
-        return islice(documents, place.document, None)
-
-    def _taken(
-        self, documents: Iterator[Document], n_tokens: int, *, held_out: bool
-    ) -> tuple[list[TokenisedDocument], int]:
-        """Documents of one side with so many tokens or a few more, and how many were looked at."""
-        taken: list[TokenisedDocument] = []
-        n_documents = 0
-        while n_tokens > 0 and (document := next(documents, None)) is not None:
-            n_documents += 1
-            if document.text.strip() and self._is_held_out(document.text) == held_out:
-                ids = self._model.tokenize(document.text)
-                taken.append(TokenisedDocument(document.number, ids, held_out))
-                n_tokens -= len(ids)
-        return taken, n_documents
-
-    def _is_held_out(self, text: str) -> bool:
-        return is_held_out(text, self._held_out_below)
-
-    def _contexts(self, documents: list[TokenisedDocument]) -> list[ChosenContext]:
-        length, model = self._config.context_length, self._model
-        contexts = pack(documents, context_length=length, bos_id=model.bos_id, eos_id=model.eos_id)
-        at_once = self._config.forward_contexts
-        return list(ordinary_rows(contexts, model, context_length=length, at_once=at_once))
+        return self._source.from_row(row, rows=self._rows, seed=seed, path=self._places)
 
     def _reading(self, window: Window) -> "_Reading":
         """Reading of the window from the start, or the one that was begun."""

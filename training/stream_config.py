@@ -17,10 +17,11 @@ class StreamConfig(CorpusConfig):
 
     dataset: str | None = None
     """Without a cache: the corpus it reads, named as for `sparsteer cache`, in an order that
-    --data-seed decides; should it end, it begins again in another order."""
+    --data-seed decides; should it end, it begins again, in another order unless --shuffle-buffer
+    is 1."""
 
     window_rows: int = 65_536
-    """Rows that are shuffled together; up to twice as many are in memory."""
+    """Tokens whose rows are shuffled together; up to twice as many are in memory."""
 
     forward_contexts: int = 16
     """Contexts in one forward pass of the language model."""

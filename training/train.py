@@ -109,7 +109,7 @@ def _train_together(
 ) -> list[dict[str, Any] | NonFiniteLoss]:
     first = configs[0]
     with team.together():
-        data = _opened(first, team, say)
+        data = _opened(configs, team, say)
         shards = first.trainer.shards
         for config in configs:
             require_shards(config.sae_config(data.d_model), shards, team.size)
@@ -162,7 +162,9 @@ def _train_together(
             run.close()
 
 
-def _opened(config: TrainConfig, team: Processes, say: Say) -> Activations:
+def _opened(configs: Sequence[TrainConfig], team: Processes, say: Say) -> Activations:
+    """The data, for all the same; as those that have begun have it."""
+    config = next((config for config in configs if RunFolder(config.out).has_begun()), configs[0])
     if config.cache is None and team.size > 1:
         raise InputError(
             f"a stream of activations is for one process, and here are {team.size}; write a cache "

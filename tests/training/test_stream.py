@@ -1,10 +1,11 @@
 """Streams of the tiny model: a cache's rows, batches from anywhere, exact resume, refusals."""
 
 import dataclasses
+import itertools
 import json
 import random
+import weakref
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.language_model import LanguageModel
+from sparsteer.training import stream as stream_module
 from sparsteer.training.cache import ActivationCache
 from sparsteer.training.cache_config import CacheConfig
 from sparsteer.training.config import TrainConfig, TrainerConfig
@@ -115,7 +117,7 @@ def require_same_rows(found: Tensor, wanted: Tensor) -> None:
 
 
 def test_one_window_has_the_training_rows_of_a_cache(opened: Open, cache: ActivationCache) -> None:
-    stream = opened(rows=cache.n_train, window_rows=100_000)
+    stream = opened(rows=10 * cache.n_train, window_rows=100_000)
     found = next(stream.batches(cache.n_train))
     require_same_rows(found, next(cache.batches(cache.n_train)))
     assert stream.d_model == cache.d_model
@@ -173,8 +175,8 @@ def test_the_seed_decides_the_order(opened: Open) -> None:
 
 
 def test_parts_of_batches(opened: Open) -> None:
-    whole = islice(opened().batches(70), 20)
-    parts = islice(opened().batches(70, part=slice(10, 33)), 20)
+    whole = itertools.islice(opened().batches(70), 20)
+    parts = itertools.islice(opened().batches(70, part=slice(10, 33)), 20)
     assert all(torch.equal(a[10:33], b) for a, b in zip(whole, parts, strict=True))
 
 
@@ -205,12 +207,78 @@ def test_rows_come_back_as_they_are_stored(opened: Open) -> None:
         assert 0 < off < most
 
 
-def test_a_broken_line_of_places_is_removed(opened: Open, tmp_path: Path) -> None:
+@pytest.mark.parametrize("garbage", ["{", "garbage\n", '{"seed": 0}\n', "[1]\n", "\udcff\n"])
+def test_lines_that_are_no_places_are_removed(opened: Open, tmp_path: Path, garbage: str) -> None:
     whole = list(opened(rows=3_000).batches(300))
     lines = (tmp_path / PLACES).read_text()
-    (tmp_path / PLACES).write_text(lines[: len(lines) * 2 // 3])
+    first = lines[: lines.index("\n") + 1]
+    (tmp_path / PLACES).write_bytes((first + garbage).encode("utf-8", "surrogateescape"))
     assert torch.equal(next(opened(rows=3_000).batches(300, start=8)), whole[8])
+    list(opened(rows=3_000).batches(300, start=8))
     assert (tmp_path / PLACES).read_text() == lines
+
+
+def test_a_long_document_goes_over_several_windows(opened: Open, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    text = " ".join(rng.choices(["one", "two", "three", "four"], k=2000))
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps({"text": one}) + "\n" for one in ("short", text, "brief")))
+
+    def stream() -> ActivationStream:
+        # which of the three are held out is decided by their hashes: next to none
+        return opened(rows=6_000, dataset=str(path), shuffle_buffer=1, held_out_fraction=1e-9)
+
+    whole = list(stream().batches(500))
+    places = [json.loads(line) for line in (tmp_path / PLACES).read_text().splitlines()]
+    assert sum(place["token"] > 0 for place in places) > 10
+    assert max(b["row"] - a["row"] for a, b in itertools.pairwise(places)) <= 400
+    for start in (3, 11):
+        assert torch.equal(next(stream().batches(500, start=start)), whole[start])
+
+
+def test_what_lies_before_is_not_tokenised_again(
+    opened: Open, tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    texts: list[str] = []
+    tokenize = tiny_model.tokenize
+
+    def counted(text: str) -> list[int]:
+        texts.append(text)
+        return tokenize(text)
+
+    list(opened(rows=4_000).batches(300))
+    monkeypatch.setattr(tiny_model, "tokenize", counted)
+    list(opened(rows=4_000).batches(300, start=12))
+    n_known = len(texts)
+    (tmp_path / PLACES).unlink()
+    list(opened(rows=4_000).batches(300, start=12))
+    assert 0 < 3 * n_known < len(texts) - n_known
+
+
+def test_each_epoch_has_an_order_of_its_own(
+    opened: Open, tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    tokenize = tiny_model.tokenize
+
+    def counted(text: str) -> list[int]:
+        texts.append(text)
+        return tokenize(text)
+
+    monkeypatch.setattr(tiny_model, "tokenize", counted)
+    said: list[str] = []
+    stream = opened(rows=8_000, window_rows=100_000, say=said.append)
+    texts.clear()
+    list(stream._windows(0, 0))  # pyright: ignore[reportPrivateUsage] - its order alone
+    first = texts[: texts.index(texts[0], 1)] if texts[0] in texts[1:] else texts
+    n_texts = len(set(texts))
+    epochs = [texts[at : at + n_texts] for at in range(0, 3 * n_texts, n_texts)]
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1
+    assert len(first) > 1
+    plain = opened(rows=8_000, window_rows=100_000, say=said.append, shuffle_buffer=1)
+    list(plain.batches(500))
+    assert "begins again in the same order" in said[-1]
 
 
 TRAINER = TrainerConfig(
@@ -324,10 +392,70 @@ def test_the_model_keeps_its_threads(
     config: StreamConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last bits of activations depend on their number."""
-    train_until(train_config(config, tmp_path / "run"), 20)
+    threads: set[int] = set()
+    read = ContextReader.read
+
+    def noted(self: ContextReader, *words: Any) -> Any:
+        threads.add(torch.get_num_threads())
+        return read(self, *words)
+
     monkeypatch.setenv("SPARSTEER_THREADS", "2")
+    train_until(train_config(config, tmp_path / "run"), 20)
+    monkeypatch.setenv("SPARSTEER_THREADS", "1")
+    monkeypatch.setattr(ContextReader, "read", noted)
     train(train_config(config, tmp_path / "run"))
-    assert RunFolder(tmp_path / "run").settings()["model_threads"] == 1
+    assert threads == {2}
+    assert torch.get_num_threads() == 1
+
+
+def test_a_grid_is_extended_with_the_data_of_those_that_are_there(
+    config: StreamConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is free or new now: the model's threads, and the commit of a hub data set."""
+    commits = {"head": "aaa"}
+    own = stream_module.open_corpus
+
+    def hub(*words: Any, revision: str | None = None, **options: Any) -> Any:
+        commit = revision or commits["head"]
+        corpus = own(*words, **options)
+        return dataclasses.replace(corpus, fingerprint=f"texts@{commit}", revision=commit)
+
+    monkeypatch.setattr(stream_module, "open_corpus", hub)
+    base = train_config(config, tmp_path / "grid")
+    train_grid(grid_configs(base, {"k": (3, 4)}))
+    commits["head"] = "bbb"
+    monkeypatch.setenv("SPARSTEER_THREADS", "2")
+    train_grid(grid_configs(base, {"k": (2, 3, 4)}))
+    settings = RunFolder(tmp_path / "grid" / "k2").settings()
+    assert (settings["model_threads"], settings["corpus_revision"]) == (1, "aaa")
+
+
+def test_another_dataset_is_named(config: StreamConfig, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(Path(str(config.dataset)).read_bytes())
+    train_until(train_config(config, tmp_path / "run"), 20)
+    changed = dataclasses.replace(config, dataset=str(other))
+    with pytest.raises(InputError, match=r"holds a run with dataset=.*texts\.jsonl"):
+        train(train_config(changed, tmp_path / "run"))
+
+
+def test_two_windows_are_in_memory(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+    joined = stream_module.joined
+
+    def noted(parts: Any) -> Any:
+        nonlocal most
+        whole = joined(parts)
+        alive.append(weakref.ref(whole.values))
+        most = max(most, sum(one() is not None for one in alive))
+        return whole
+
+    monkeypatch.setattr(stream_module, "joined", noted)
+    for _ in opened(rows=5_000, window_rows=150).batches(64):
+        pass
+    assert len(alive) > 20
+    assert most <= 2
 
 
 def test_text_on_one_side_alone_is_refused(

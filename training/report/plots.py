@@ -50,12 +50,21 @@ class Look:
     """As matplotlib's `linestyle`."""
     marker: str = "o"
 
+    @property
+    def shown(self) -> str:
+        """The name for matplotlib, to which $ begins a formula and _ a label to leave out."""
+        name = self.name.replace("$", r"\$")
+        return f"\u200b{name}" if name.startswith("_") else name
+
 
 def looks(names: Sequence[str]) -> list[Look]:
-    """Looks that differ, also without colours, for up to 21 autoencoders."""
+    """Looks that differ, also without colours, for up to 21 autoencoders.
+
+    What cannot be printed in a name becomes U+FFFD, since a drawing could not hold it.
+    """
     return [
         Look(
-            name=name,
+            name="".join(c if c.isprintable() else "\ufffd" for c in name),
             colour=_COLOURS[i % len(_COLOURS)],
             marker=_MARKERS[i % len(_MARKERS)],
             dashes=_DASHES[i // len(_COLOURS) % len(_DASHES)],
@@ -83,7 +92,7 @@ def fvu_curves(curves: Curves, palette: Palette = PAPER) -> Drawing:
                 marker="o",
                 markersize=4,
                 color=look.colour,
-                label=f"{look.name}, held out",
+                label=f"{look.shown}, held out",
             )
         seen = [p["fvu"] for _, points in curves for p in points[1:]]
         plot.axes.set_ylim(0, max([1.0, *seen]) * 1.02)
@@ -132,7 +141,7 @@ def fvu_against_l0(
                 marker=look.marker,
                 markersize=7,
                 color=look.colour,
-                label=f"{look.name}, held out at the end",
+                label=f"{look.shown}, held out at the end",
             )
         seen = [p["l0"] for _, points in curves for p in points]
         largest = max([d_model, *seen, *(end["l0"] for end in final)])
@@ -141,7 +150,7 @@ def fvu_against_l0(
         where = {"xycoords": "axes fraction", "xytext": (-2, -2), "ha": "right", "va": "top"}
         plot.note(f"{d_model} or more", 1, 1, **where)
         plot.axes.set_xlim(right=largest * 1.5)
-        plot.axes.set_ylim(0, 1.02)
+        plot.axes.set_ylim(0, 1.02 * max([1.0, *(end["fvu"] for end in final)]))
         plot.plain_log_ticks(plot.axes.xaxis)
         plot.label("L0 (latents active per row)", "FVU (share of variance missed)")
         plot.axes.legend(loc="upper left")
@@ -177,7 +186,7 @@ def density(
         plot.axes.set_xticks([never, *decades], ["never", *map(_share, decades)])
         plot.axes.set_xlim(never - 0.5, 0)
         plot.axes.grid(visible=False, axis="x")
-        plot.axes.set_title(look.name, color=palette.text)
+        plot.axes.set_title(look.shown, color=palette.text)
         plot.label("share of held-out rows on which a latent fires (log scale)", "latents")
     return plot.drawing
 
@@ -236,7 +245,7 @@ class Plot:
     def line(self, look: Look, x: Sequence[float | int], y: Sequence[float | int]) -> None:
         """The line of an autoencoder, in its colour and dashes."""
         how = {"color": look.colour, "linestyle": look.dashes, "linewidth": 1.6}
-        self.axes.plot(x, y, label=f"{look.name}, training", **how)
+        self.axes.plot(x, y, label=f"{look.shown}, training", **how)
 
     def label(self, x: str, y: str) -> None:
         """Name both axes, with units."""

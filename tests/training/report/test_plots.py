@@ -47,6 +47,19 @@ def test_curves(points: list[Points]) -> None:
     assert all(f"{name}, held out at the end" in plane for name in names)
 
 
+def test_any_name_and_any_value_can_be_drawn() -> None:
+    names = [r"a$\q$", "_run", "bell\x07", "x<b>&"]
+    curves = [(look, FIRST) for look in looks(names)]
+    shown = ["a$\\q$", "_run", "bell\ufffd", "x<b>&"]
+    drawn = texts(plots.fvu_curves(curves))
+    plane = plots.fvu_against_l0(curves, [{"fvu": 1.4, "l0": 32}] * 4, 64)
+    for name in shown:
+        assert f"{name}, training" in [text.strip("\u200b") for text in drawn]
+        title = texts(plots.density(looks([name])[0], HISTOGRAM, 2000))
+        assert name in [text.strip("\u200b") for text in title]
+    assert {"1.2", "1.4"} & set(texts(plane))
+
+
 def test_density_and_bars() -> None:
     (look,) = looks(["run"])
     shown = texts(plots.density(look, HISTOGRAM, 2000))
