@@ -117,3 +117,13 @@ def test_training_killed_at_random(cache: Path, tmp_path: Path, kills: int, toke
     words = ("train", "--cache", cache, "--site", SITES[1], *TRAIN_WORDS, "--tokens", tokens)
     often = ("--checkpoint-every", 40, "--eval-every", 100, "--log-every", 5)
     kill_loop(kills, tmp_path, *words, *often, "--grid", "k=4,6")
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.slow)])
+def test_training_on_a_stream_killed_at_random(
+    tiny_model_folder: Path, corpus: Path, tmp_path: Path, kills: int
+) -> None:
+    words = ("train", "--model", tiny_model_folder, "--dataset", corpus, "--site", SITES[1])
+    limits = ("--context-length", 32, "--window-rows", 1000, "--checkpoint-every", 5)
+    steps = ("--n-latents", 48, "--k", 4, "--batch-size", 64, "--tokens", 64 * 150)
+    kill_loop(kills, tmp_path, *words, *limits, *steps)
