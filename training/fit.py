@@ -1,8 +1,8 @@
 """The loop over batches: every autoencoder takes each, with its metrics and checkpoints."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,7 @@ class Member:
     """One of the autoencoders that are trained together."""
 
     config: TrainConfig
+    site: str
     run: RunFolder
     trainer: Trainer
     whole: Trainer | None = None
@@ -92,17 +93,17 @@ class Member:
 def fit(
     members: Sequence[Member],
     data: Activations,
-    site: str,
     team: Processes,
     *,
     report: GridReport,
 ) -> None:
     """Train all from the step where the first of them stands to the last.
 
-    The members share everything that decides batches and schedule. One that stands further on waits
-    until the others are there. One whose loss is not finite keeps its failure and takes no more.
-    The first process of the team measures and writes for all. Where the data cannot be read on, one
-    process alone saves the state before that is raised.
+    The members share everything that decides batches and schedule; those of another site get its
+    activations of the same tokens. One that stands further on waits until the others are there. One
+    whose loss is not finite keeps its failure and takes no more. The first process of the team
+    measures and writes for all. Where the data cannot be read on, one process alone saves the state
+    before that is raised.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; all were saved after the step in hand.
@@ -111,18 +112,18 @@ def fit(
         return
     config = members[0].config.trainer
     device = members[0].trainer.sae.W_dec.device
-    part = members[0].trainer.parallel.rows(config.batch_size)
     step = min(member.trainer.steps_done for member in members)
-    batches = data.batches(
-        config.batch_size, site=site, seed=config.data_seed, start=step, part=part
-    )
-    with stop_on_signals(patience=_PATIENCE if team.size > 1 else 0.0) as stop, closing(batches):
+    with (
+        _batches(members, data, step) as batches,
+        stop_on_signals(patience=_PATIENCE if team.size > 1 else 0.0) as stop,
+    ):
         while step < config.n_steps and not all(member.failure for member in members):
             with team.together():
-                x = _next(batches, members if team.size == 1 else (), step).to(device)
+                read = _next(batches, members if team.size == 1 else (), step)
+                x = {site: x.to(device) for site, x in read.items()}
             at_step = [member for member in members if member.trainer.steps_done == step]
             for member in at_step:
-                member.take(x)
+                member.take(x[member.site])
             step += 1
             here = [member for member in at_step if member.failure is None]
             last = step == config.n_steps
@@ -137,9 +138,12 @@ def fit(
                     member.gather()
                 with team.together():
                     if evaluates and team.is_first:
-                        rows_ND = data.held_out(site=site, limit=config.eval_rows)
+                        rows = {
+                            site: data.held_out(site=site, limit=config.eval_rows)
+                            for site in {member.site for member in here}
+                        }
                         for member in here:
-                            member.evaluate(rows_ND, report)
+                            member.evaluate(rows[member.site], report)
                     if saves and team.is_first:
                         for member in here:
                             member.save()
@@ -151,12 +155,32 @@ def fit(
                 raise raised_in_all(interruption)
 
 
-def _next(
-    batches: Iterator[Float[Tensor, "B D"]], alone: Sequence[Member], step: int
-) -> Float[Tensor, "B D"]:
-    """The next batch; if it cannot be read, those who train alone are saved at the step first."""
+_Batches = Mapping[str, Generator[Float[Tensor, "B D"]]]
+"""By site."""
+
+
+@contextmanager
+def _batches(members: Sequence[Member], data: Activations, step: int) -> Generator[_Batches]:
+    """The batches from the step on, of every site that is trained on."""
+    trainer, config = members[0].trainer, members[0].config.trainer
+    part = trainer.parallel.rows(config.batch_size)
+
+    def of_site(site: str) -> Generator[Float[Tensor, "B D"]]:
+        return data.batches(
+            config.batch_size, site=site, seed=config.data_seed, start=step, part=part
+        )
+
+    with ExitStack() as stack:
+        yield {
+            site: stack.enter_context(closing(of_site(site)))
+            for site in dict.fromkeys(member.site for member in members)
+        }
+
+
+def _next(batches: _Batches, alone: Sequence[Member], step: int) -> dict[str, Float[Tensor, "B D"]]:
+    """The next ones; if they cannot be read, those who train alone are saved at the step first."""
     try:
-        return next(batches)
+        return {site: next(of_site) for site, of_site in batches.items()}
     except Exception as error:
         saved = [m for m in alone if m.trainer.steps_done == step > 0 and m.failure is None]
         for member in saved:

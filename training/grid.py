@@ -19,7 +19,7 @@ Grid = Mapping[str, Sequence[Any]]
 
 # What decides the batches or the schedule of the run is one for all.
 _SHARED = (
-    *("cache", "out", "site", "trainer", "track", "tokens", "batch_size", "data_seed", "device"),
+    *("cache", "out", "trainer", "track", "tokens", "batch_size", "data_seed", "device"),
     *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "shards"),
     *("stream", *(field.name for field in dataclasses.fields(StreamConfig))),
 )
@@ -139,7 +139,7 @@ def _applies(name: str, activation: str) -> bool:
 
 
 def _part(name: str, value: object) -> str:
-    return str(value) if name == "activation" else f"{name}{value}"
+    return str(value) if name in ("activation", "site") else f"{name}{value}"
 
 
 def _value(name: str, text: str, kind: Any) -> Any:

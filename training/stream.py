@@ -180,7 +180,10 @@ class ActivationStream:
     def site_name(self, site: str | None = None) -> str:
         """The site that is read; InputError if another is named."""
         if site not in (None, self._site.name):
-            raise InputError(f"the stream is of {self._site.name}, not of {site}")
+            raise InputError(
+                f"a stream is of one site, here {self._site.name}, and not of {site}, too; cache "
+                "several sites to train on them together"
+            )
         return self._site.name
 
     def sample(

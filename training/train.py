@@ -114,7 +114,7 @@ def _train_together(
         for config in configs:
             require_shards(config.sae_config(data.d_model), shards, team.size)
         _require_whole_parts(first.trainer.batch_size, team.size // shards)
-        site = data.site_name(first.site)
+        sites = [data.site_name(config.site) for config in configs]
         data.require_held_out()  # data without any is refused now, not after training
         device = resolve_device(team.device(first.trainer.device))
         if team.size > 1 and device.type == "cuda":
@@ -127,34 +127,35 @@ def _train_together(
         outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {}
         with team.together():
             if team.is_first:
-                for config, run in zip(configs, runs, strict=True):
+                for config, site, run in zip(configs, sites, runs, strict=True):
                     resolved = _resolved(config, data, site)
                     run.open(resolved, threads=threads, device=str(device), processes=team.size)
                     if run.is_complete():
                         outcomes[config.out] = _found(run, say)
         outcomes = team.broadcast(outcomes)
         members = [
-            Member(config, run, _new_trainer(config, data, site, home, team))
-            for config, run in zip(configs, runs, strict=True)
+            Member(config, site, run, _new_trainer(config, data, site, home, team))
+            for config, site, run in zip(configs, sites, runs, strict=True)
             if config.out not in outcomes
         ]
         with team.together():
             if team.is_first and members:
-                data.held_out(site=site, limit=1)  # read now, while nothing can be lost
                 for member in members:
+                    data.held_out(site=member.site, limit=1)  # read while nothing can be lost
                     _resume(member, say)
-                _initialize(members, data, site)
+                _initialize(members, data)
                 for member in members:
-                    member.run.track(member.config.track, _resolved(member.config, data, site))
+                    resolved = _resolved(member.config, data, member.site)
+                    member.run.track(member.config.track, resolved)
         layout = Sharded(shards, device) if shards > 1 else None
         for member in members:
             _begin_alike(member, team)
             if layout is not None:
                 _cut(member, layout, device, team)
-        fit(members, data, site, team, report=report)
+        fit(members, data, team, report=report)
         with team.together():
             if team.is_first:
-                outcomes |= {member.config.out: _end(member, data, site) for member in members}
+                outcomes |= {member.config.out: _end(member, data) for member in members}
         outcomes = team.broadcast(outcomes)
         return [outcomes[config.out] for config in configs]
     finally:
@@ -239,25 +240,26 @@ def _cut(member: Member, layout: Sharded, device: torch.device, team: Processes)
     member.whole = whole if team.is_first else None
 
 
-def _initialize(members: Sequence[Member], data: Activations, site: str) -> None:
-    """Set what those that begin estimate from the data, all from the same rows."""
+def _initialize(members: Sequence[Member], data: Activations) -> None:
+    """Set what those that begin estimate from the data, all of a site from the same rows."""
     fresh = [member for member in members if not member.trainer.steps_done]
-    if fresh:
+    for site in dict.fromkeys(member.site for member in fresh):
         data_seed = fresh[0].config.trainer.data_seed
         rows_ND = data.sample(_SAMPLE_ROWS, site=site, seed=data_seed)
         for member in fresh:
-            initialize_from_rows(member.trainer.sae, rows_ND)
-            target_l0 = member.config.trainer.target_l0
-            initialize_thresholds(member.trainer.sae, rows_ND, target_l0)
+            if member.site == site:
+                initialize_from_rows(member.trainer.sae, rows_ND)
+                target_l0 = member.config.trainer.target_l0
+                initialize_thresholds(member.trainer.sae, rows_ND, target_l0)
 
 
-def _end(member: Member, data: Activations, site: str) -> dict[str, Any] | NonFiniteLoss:
+def _end(member: Member, data: Activations) -> dict[str, Any] | NonFiniteLoss:
     """Measure and save the trained autoencoder."""
     if member.failure is not None:
         return member.failure
     trainer = member.whole or member.trainer
     config, sae = member.config, trainer.trained()
-    rows_ND = data.held_out(site=site, limit=config.trainer.eval_rows)
+    rows_ND = data.held_out(site=member.site, limit=config.trainer.eval_rows)
     tokens = trainer.steps_done * config.trainer.batch_size
     summary = {
         "run": config.out,

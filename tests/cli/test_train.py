@@ -253,3 +253,38 @@ def test_a_cache_or_a_model_is_needed(sparsteer: Sparsteer, cache: Path, tmp_pat
     both = sparsteer("train", *out, "--cache", cache, "--context-length", 64)
     assert "--context-length is 64, but the activations of" in both.error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_grid_of_sites(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
+    """Each has the activations of its site, and ends as if it were trained alone."""
+    words = ("--cache", cache, *TRAIN_WORDS, "--eval-every", 20)
+    grid = f"site={','.join(SITES)}"
+    done = sparsteer("train", *words, "--out", tmp_path / "grid", "--grid", grid, "k=3,4")
+    assert done.status == 0
+    for site in SITES:
+        alone = tmp_path / "alone" / site
+        assert sparsteer("train", *words, "--out", alone, "--site", site).status == 0
+        wanted, found = (
+            (folder / "sae" / "sae.safetensors").read_bytes()
+            for folder in (alone, tmp_path / "grid" / f"{site}-k4")
+        )
+        assert found == wanted
+        sae = SparseAutoencoder.load(tmp_path / "grid" / f"{site}-k3")
+        assert sae.origin is not None
+        assert sae.origin.site == site
+    held_out = [
+        [line for line in map(json.loads, path.read_text().splitlines()) if "held_out" in line]
+        for path in sorted(tmp_path.glob("grid/*-k4/metrics.jsonl"))
+    ]
+    assert held_out[0] != held_out[1]
+    unknown = sparsteer("train", *words, "--out", tmp_path / "no", "--grid", "site=blocks.9")
+    assert "has no site 'blocks.9'" in unknown.error
+
+
+def test_a_stream_has_one_site(
+    sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    words = ("--model", tiny_model_folder, "--dataset", corpus, "--out", tmp_path / "g")
+    done = sparsteer("train", *words, "--grid", f"site={','.join(SITES)}")
+    assert "a stream is of one site" in done.error
+    assert not (tmp_path / "g").exists()

@@ -476,7 +476,7 @@ def test_text_on_one_side_alone_is_refused(
 
 
 def test_wrong_sites_and_lengths(opened: Open) -> None:
-    with pytest.raises(InputError, match=r"the stream is of blocks\.1\.hook_resid_post"):
+    with pytest.raises(InputError, match=r"one site, here blocks\.1\.hook_resid_post, and not"):
         opened().held_out(site="blocks.0.hook_resid_post")
     with pytest.raises(InputError, match="reads at most 512 tokens"):
         opened(context_length=600)
