@@ -15,7 +15,7 @@ from sparsteer.cli.generate import run as run_verb
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.sae.language_model import LanguageModel
 from sparsteer.steering.config import GenerateConfig, Sampling
-from sparsteer.steering.features import FeatureIndex
+from sparsteer.steering.features import FeatureIndex, visible
 from sparsteer.steering.generation import generate
 from sparsteer.steering.intervention import Intervention
 
@@ -183,7 +183,7 @@ def test_a_terminal_shows_every_token_and_is_cleared(
     (result,) = report.values["results"]
     shown = screen.getvalue()
     assert shown.count("prompt: abc") == 6  # after every token, and once more before it is gone
-    assert result["steered"]["text"][:2] in shown
+    assert visible(result["steered"]["text"][:2]) in shown
     assert shown.rstrip().endswith("\x1b[2K")
 
 
