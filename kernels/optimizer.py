@@ -11,7 +11,7 @@ through projection, its fused Adam and scaling, so that memory is read and writt
 from collections.abc import Iterable, Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from .dispatch import (
@@ -40,6 +40,7 @@ def _adam_kernel(
     first_ptr: Pointer,  # [F, D] (in and out)
     second_ptr: Pointer,  # [F, D] (in and out)
     factor_ptr: Pointer,  # [] factor of the gradient
+    applies_ptr: Pointer,  # [] whether there is a step at all
     lr: Scalar,
     beta1: Scalar,
     beta2: Scalar,
@@ -54,7 +55,7 @@ def _adam_kernel(
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK_D)
     at = row * D + columns
-    in_row = (columns < D) & (at < N)
+    in_row = (columns < D) & (at < N) & (tl.load(applies_ptr) != 0)
     weights = tl.load(weights_ptr + at, mask=in_row, other=0.0).to(tl.float32)
     gradient = tl.load(gradient_ptr + at, mask=in_row, other=0.0).to(tl.float32)
     gradient *= tl.load(factor_ptr).to(tl.float32)
@@ -79,6 +80,7 @@ def _launch_adam(
     first: Tensor,
     second: Tensor,
     factor: Tensor,
+    applies: Tensor,
     step: int,
     lr: float,
     betas: tuple[float, float],
@@ -97,6 +99,7 @@ def _launch_adam(
         first_ptr=first,
         second_ptr=second,
         factor_ptr=factor,
+        applies_ptr=applies.to(torch.int32),
         lr=lr,
         beta1=betas[0],
         beta2=betas[1],
@@ -124,6 +127,7 @@ def adam_step_(
     epsilon: float = 1e-8,
     unit_rows: bool = False,
     factor: Float[Tensor, ""] | None = None,
+    applies: Bool[Tensor, ""] | None = None,
 ) -> None:
     """Take one Adam step in place; for unit rows with projected gradient and norm 1 after it.
 
@@ -136,6 +140,8 @@ def adam_step_(
         unit_rows: keep every row of the weights at norm 1; a zero row stays zero.
         factor: scalar on the same device that multiplies the gradient, such as
             `clipping_factor`'s; 1 if None.
+        applies: scalar on the same device; where false weights and moments stay as they are. True
+            if None.
 
     Raises:
         ValueError: step is below 1, or the weights or moments are not contiguous.
@@ -146,7 +152,10 @@ def adam_step_(
         raise ValueError("weights and moments must be contiguous; they are changed in place")
     if uses_triton(weights):
         one = torch.ones((), device=weights.device) if factor is None else factor
-        _launch_adam(weights, gradient, first, second, one, step, lr, betas, epsilon, unit_rows)
+        go = torch.ones_like(one, dtype=torch.bool) if applies is None else applies
+        _launch_adam(weights, gradient, first, second, one, go, step, lr, betas, epsilon, unit_rows)
+        return
+    if applies is not None and not applies:
         return
     count = torch.tensor(float(step), device=weights.device)
     tensors = weights, gradient, first, second

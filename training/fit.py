@@ -15,6 +15,7 @@ from ..sae.metrics import ReconstructionMetrics
 from .activations import Activations
 from .checkpoint import save_checkpoint, trainer_state
 from .config import TrainConfig
+from .on_device import on_device
 from .processes import Processes, raised_in_all
 from .run import RunFolder
 from .stopping import Interrupted, stop_on_signals
@@ -53,19 +54,31 @@ class Member:
             self.failure = raised_in_all(error)
         self.seconds += time.perf_counter() - started
 
+    def settle(self) -> None:
+        """Learn whether the last update was one; see `Trainer.settle`."""
+        try:
+            self.trainer.settle()
+        except NonFiniteLoss as error:
+            self.failure = raised_in_all(error)
+
+    def is_recorded(self, step: int) -> bool:
+        """Whether a line of metrics is due after so many steps."""
+        config = self.config.trainer
+        return step % config.log_every == 0 or step == config.n_steps
+
     def record(self, report: GridReport) -> None:
-        """Log the last update's metrics where a line is due."""
+        """Log the last update's metrics, if there was one."""
         trainer, config = self.trainer, self.config.trainer
+        if self.metrics is None or self.failure is not None:
+            return
         step = trainer.steps_done
-        if self.metrics and (step % config.log_every == 0 or step == config.n_steps):
-            figures = {name: float(value) for name, value in self.metrics._asdict().items()}
-            figures["lr"] = trainer.learning_rate(step - 1)
-            if (k := trainer.annealed_k(step - 1)) is not None:
-                figures["k"] = k
-            figures["tokens"] = step * config.batch_size
-            self.run.log({"step": step, **figures})
-            shown = figures | {"seconds": self.seconds}
-            report(self.config.out, step, config.n_steps, shown)
+        figures = {name: float(value) for name, value in self.metrics._asdict().items()}
+        figures["lr"] = trainer.learning_rate(step - 1)
+        if (k := trainer.annealed_k(step - 1)) is not None:
+            figures["k"] = k
+        figures["tokens"] = step * config.batch_size
+        self.run.log({"step": step, **figures})
+        report(self.config.out, step, config.n_steps, figures | {"seconds": self.seconds})
 
     def gather(self) -> None:
         """Bring the whole up to date from the shards; every process calls this."""
@@ -111,7 +124,6 @@ def fit(
     if not members:
         return
     config = members[0].config.trainer
-    device = members[0].trainer.sae.W_dec.device
     step = min(member.trainer.steps_done for member in members)
     with (
         _batches(members, data, step) as batches,
@@ -119,20 +131,25 @@ def fit(
     ):
         while step < config.n_steps and not all(member.failure for member in members):
             with team.together():
-                read = _next(batches, members if team.size == 1 else (), step)
-                x = {site: x.to(device) for site, x in read.items()}
+                x = _next(batches, members if team.size == 1 else (), step)
             at_step = [member for member in members if member.trainer.steps_done == step]
             for member in at_step:
                 member.take(x[member.site])
             step += 1
-            here = [member for member in at_step if member.failure is None]
             last = step == config.n_steps
+            due = [member for member in at_step if member.is_recorded(step)]
+            for member in due:
+                member.settle()
             with team.together():
-                for member in here if team.is_first else ():
+                for member in due if team.is_first else ():
                     member.record(report)
             stopped = team.any(stop.requested) and not last
             evaluates = step % config.eval_every == 0 and not last
             saves = not last and (step % config.checkpoint_every == 0 or stopped)
+            if evaluates or saves:
+                for member in at_step:
+                    member.settle()
+            here = [member for member in at_step if member.failure is None]
             if here and (evaluates or saves or last):
                 for member in here:
                     member.gather()
@@ -172,7 +189,7 @@ def _batches(members: Sequence[Member], data: Activations, step: int) -> Generat
 
     with ExitStack() as stack:
         yield {
-            site: stack.enter_context(closing(of_site(site)))
+            site: stack.enter_context(closing(on_device(of_site(site), trainer.sae.W_dec.device)))
             for site in dict.fromkeys(member.site for member in members)
         }
 
@@ -182,6 +199,8 @@ def _next(batches: _Batches, alone: Sequence[Member], step: int) -> dict[str, Fl
     try:
         return {site: next(of_site) for site, of_site in batches.items()}
     except Exception as error:
+        for member in alone:
+            member.settle()
         saved = [m for m in alone if m.trainer.steps_done == step > 0 and m.failure is None]
         for member in saved:
             member.save()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..kernels.optimizer import adam_step_, clipping_factor, gradient_norm
@@ -42,8 +42,14 @@ class Adam:
         self.first = {name: _moment(p) for name, p in self._parameters.items()}
         self.second = {name: _moment(p) for name, p in self._parameters.items()}
 
-    def step(self, number: int, lr: float) -> Float[Tensor, ""]:
+    def step(
+        self, number: int, lr: float, applies: Bool[Tensor, ""] | None = None
+    ) -> Float[Tensor, ""]:
         """Take step `number` (from 1) with the gradients that are there, and drop them.
+
+        Args:
+            applies: where false weights and moments stay; on their device, which need not be
+                waited for.
 
         Returns:
             The norm of all gradients together, before any clipping.
@@ -66,6 +72,7 @@ class Adam:
                 epsilon=self._epsilon,
                 unit_rows=name in self._unit_rows,
                 factor=factor,
+                applies=applies,
             )
             parameter.grad = None
         return norm

@@ -7,10 +7,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..kernels.codes import Codes
+from ..kernels.dispatch import uses_triton
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import BatchTopKConfig, TopKConfig
 from .averages import WeightAverages
 from .config import TrainerConfig
+from .later import Later
 from .memory import keep_freed_memory
 from .objective import Losses, objective
 from .optimizer import Adam
@@ -44,8 +46,22 @@ class NonFiniteLoss(ArithmeticError):
     """The loss was NaN or infinite; the update was not made."""
 
 
+class _Outlook(NamedTuple):
+    """What the host must know of a step before the next one."""
+
+    x: Float[Tensor, "B D"]
+    numbers: Later
+    """Whether the loss is finite, and how many latents the next step finds dead."""
+    version: int
+    """Of the counts by which they are dead."""
+
+
 class Trainer:
     """Adam with unit-norm decoder rows over batches of raw activations.
+
+    On a GPU `step` only hands work over. The two numbers that the host needs of it, set off for the
+    host between the forward and the backward pass and are read where the next step begins, so that
+    the GPU always has work; `settle` reads them at once.
 
     Making one for an autoencoder on a CPU tells the process's malloc to keep what is freed, for
     everything that runs in the process (`keep_freed_memory`).
@@ -82,6 +98,8 @@ class Trainer:
             keep_freed_memory()
         self.averages = None if config.ema_decay is None else WeightAverages(sae, config.ema_decay)
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
+        self._outlook: _Outlook | None = None
+        self._n_dead: int | None = None
         self.optimizer = Adam(
             sae,
             unit_rows={"W_dec"},
@@ -96,24 +114,38 @@ class Trainer:
 
         Raises:
             ValueError: x is not [B, D] of the autoencoder's width, or has no rows.
-            NonFiniteLoss: the loss is NaN or infinite; nothing was changed.
+            NonFiniteLoss: the loss is NaN or infinite, of this step or, on a GPU, of the one
+                before, which then is not done; weights and moments are as before it.
         """
         self._require_batch(x)
+        self.settle()
         scaled_BD = x.to(self.sae.W_dec.dtype) * self.sae.input_scale
-        dead_N = self.dead_latents()
+        dead_N = self._dead_now()
         losses = self.loss(scaled_BD, dead_N)
-        if not losses.total.isfinite():  # waits for the device
-            raise NonFiniteLoss(self._where_not_finite(x))
+        finite = losses.total.detach().isfinite()
         fired_F = self.parallel.any(self._fired(losses.codes))
+        self._count_rows(len(x) * self.parallel.size * finite, fired_F)
+        n_dead = self._is_dead().sum()
+        numbers = Later(torch.stack([finite.to(n_dead.dtype), n_dead]))
+        self._outlook = _Outlook(x, numbers, self._version())
+        if not uses_triton(self.sae.W_dec):
+            self._settle(self.steps_done)
         self.parallel.backward(losses.total, self.sae, fired_F.index_fill(0, dead_N, True))
-        norm = self.optimizer.step(self.steps_done + 1, self.learning_rate(self.steps_done))
+        rate = self.learning_rate(self.steps_done)
+        norm = self.optimizer.step(self.steps_done + 1, rate, applies=finite)
         self.steps_done += 1
         if self.averages is not None:
             self.averages.update(self.steps_done)
         self.sae.learn_threshold(losses.codes, self.parallel.least)
-        self.tokens_since_fired += len(x) * self.parallel.size
-        self.tokens_since_fired.masked_fill_(fired_F, 0)
         return self._metrics(scaled_BD, losses, dead_N, norm)
+
+    def settle(self) -> None:
+        """Wait until the last step's loss is known.
+
+        Raises:
+            NonFiniteLoss: it is NaN or infinite; the step is not done.
+        """
+        self._settle(self.steps_done - 1)
 
     def loss(
         self, scaled_BD: Float[Tensor, "B D"], dead_N: Int[Tensor, "N"] | None = None
@@ -154,12 +186,45 @@ class Trainer:
 
     def dead_latents(self) -> Int[Tensor, "N"]:
         """Indices of the latents that have not fired for `dead_after_tokens` rows."""
-        return (self.tokens_since_fired >= self.dead_after_tokens).nonzero()[:, 0]
+        return self._is_dead().nonzero()[:, 0]
+
+    def _is_dead(self) -> Bool[Tensor, "F"]:
+        return self.tokens_since_fired >= self.dead_after_tokens
+
+    def _dead_now(self) -> Int[Tensor, "N"]:
+        """As `dead_latents`; where it is known how many there are, without waiting for a GPU."""
+        n_dead, self._n_dead = self._n_dead, None
+        if n_dead is None:
+            return self.dead_latents()
+        first_F = self._is_dead().to(torch.uint8).argsort(descending=True, stable=True)
+        return first_F[:n_dead]
+
+    def _settle(self, step: int) -> None:
+        """Read what the last outlook says, of the step with this number (from 0)."""
+        outlook, self._outlook = self._outlook, None
+        if outlook is None:
+            return
+        finite, n_dead = outlook.numbers.read()
+        if not finite:
+            self.steps_done = step
+            raise NonFiniteLoss(self._where_not_finite(outlook.x))
+        if uses_triton(self.sae.W_dec) and outlook.version == self._version():
+            self._n_dead = n_dead
+
+    def _version(self) -> int:
+        """How often the counts were changed, by `step` or by somebody else."""
+        return self.tokens_since_fired._version  # pyright: ignore[reportPrivateUsage] - documented
 
     def _fired(self, codes: Codes) -> Bool[Tensor, "F"]:
-        fired_F = torch.zeros_like(self.tokens_since_fired, dtype=torch.bool)
-        fired_F[codes.indices[codes.values > 0]] = True
-        return fired_F
+        n_latents = len(self.tokens_since_fired)
+        # Unused slots mark one more latent: to leave them out would wait for a GPU.
+        used = torch.where(codes.values > 0, codes.indices, n_latents).flatten()
+        fired = used.new_zeros(n_latents + 1, dtype=torch.bool)
+        return fired.index_fill_(0, used, True)[:n_latents]
+
+    def _count_rows(self, n_rows: Int[Tensor, ""], fired_F: Bool[Tensor, "F"]) -> None:
+        self.tokens_since_fired += n_rows
+        self.tokens_since_fired.masked_fill_(fired_F & (n_rows > 0), 0)
 
     @torch.no_grad()
     def _metrics(
@@ -182,7 +247,7 @@ class Trainer:
             fvu=losses.mse.detach() / variance,
             l0=mean((losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean())
             * self.parallel.shards,
-            dead_share=mean(scaled_BD.new_tensor(len(dead_N) / n_latents)),
+            dead_share=mean(scaled_BD.new_full((), len(dead_N) / n_latents)),
             gradient_norm=norm,
         )
 

@@ -15,6 +15,7 @@ import yaml
 from filelock import FileLock
 
 from sparsteer.sae import InputError, SparseAutoencoder
+from sparsteer.training import trainer as trainer_module
 from sparsteer.training.cache import ActivationCache
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
 from sparsteer.training.config import TrainConfig, TrainerConfig
@@ -259,19 +260,25 @@ def test_nan_in_the_data_at_the_start_stops_the_run(
     assert not (tmp_path / "run" / "sae").exists()
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late, as on a GPU"])
+@pytest.mark.parametrize("bad_step", [19, 21, 29])
 def test_nan_in_the_middle_stops_the_run_and_keeps_its_checkpoint(
-    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad_step: int, late: bool
 ) -> None:
     train(config_of(planted_cache, tmp_path / "whole"))
     config = config_of(planted_cache, tmp_path / "run")
     step = Trainer.step
 
     def poisoned(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
-        return step(trainer, x * torch.nan if trainer.steps_done == 21 else x)
+        return step(trainer, x * torch.nan if trainer.steps_done == bad_step else x)
 
+    def is_late(weights: torch.Tensor) -> bool:
+        return late
+
+    monkeypatch.setattr(trainer_module, "uses_triton", is_late)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", poisoned)
-        with pytest.raises(NonFiniteLoss, match="loss of step 21"):
+        with pytest.raises(NonFiniteLoss, match=f"loss of step {bad_step} .*row 0 of its batch"):
             train(config)
     train(config)
     assert_same_run(tmp_path / "whole", tmp_path / "run")

@@ -1,0 +1,185 @@
+"""A step on a GPU: it waits for nothing, and what the host learns later changes nothing."""
+
+import copy
+import inspect
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from sparsteer.sae import SparseAutoencoder, TopKConfig
+from sparsteer.training.config import TrainerConfig
+from sparsteer.training.initialize import initialize_from_rows
+from sparsteer.training.trainer import NonFiniteLoss, Trainer
+
+D, F, K, B = 16, 60, 3, 20
+WAITING = {
+    *("item", "tolist", "nonzero", "cpu", "numpy", "masked_select", "unique", "argwhere", "equal"),
+    *("__bool__", "__int__", "__float__", "__index__", "__iter__", "bincount"),
+    *("tensor", "as_tensor", "new_tensor"),
+}
+"""To the host, and from it: what a call copies from memory that is not pinned, it waits for."""
+
+
+PLACES_THAT_MAY = ("/triton/runtime/", "/training/later.py")
+"""Triton's interpreter, and where numbers are read that set off before other work was queued."""
+
+
+class NoWaiting(TorchFunctionMode):
+    """Refuses what would make the host wait if the tensors were on a GPU."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("__getitem__", "__setitem__", "index_put_"):
+            index = cast(Any, args[1] if isinstance(args[1], tuple | list) else (args[1],))
+            waits = any(isinstance(i, Tensor) and i.dtype == torch.bool for i in index)
+        elif name == "repeat_interleave":
+            waits = "output_size" not in kwargs and not isinstance(args[1], int)
+        else:
+            waits = name in WAITING
+        assert not waits or _may_wait(), f"{name} waits for the device"
+        return func(*args, **kwargs)
+
+
+def _may_wait() -> bool:
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        if any(place in frame.f_code.co_filename for place in PLACES_THAT_MAY):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextmanager
+def no_waiting(device: str) -> Generator[None]:
+    if device == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    else:
+        with NoWaiting():
+            yield
+
+
+def unlisted(used_BM: Tensor) -> None:
+    """Every slot is looked at."""
+
+
+@pytest.fixture(autouse=True)
+def entries_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the interpreter tensors lie on a CPU, where used slots may be listed."""
+    for module in ("autoencode", "backward", "decode"):
+        target = import_module(f"sparsteer.kernels.{module}")
+        monkeypatch.setattr(target, "used_entries", unlisted)
+
+
+def batches(n: int, device: str) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    directions = torch.randn(40, D, generator=generator)
+    chosen = torch.rand(n, B, 40, generator=generator) < 0.1
+    noise = 0.1 * torch.randn(n, B, D, generator=generator)
+    return [*(chosen.float() @ directions + noise).to(device)]
+
+
+def trainer_of(device: str, **settings: Any) -> Trainer:
+    sae = SparseAutoencoder(TopKConfig(D, F, K)).to(device)
+    initialize_from_rows(sae, batches(1, device)[0])
+    sae.b_enc.data[:20] = -2  # silent, so that AuxK has work
+    config = TrainerConfig(
+        tokens=100 * B, batch_size=B, lr=1e-3, dead_after_tokens=2 * B, **settings
+    )
+    return Trainer(sae, config)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "auxk and clipping": {},
+    "averages, multi-topk, falling k": {
+        "clip_norm": 0.0,
+        "ema_decay": 0.9,
+        "multi_topk_coefficient": 0.125,
+        "k_start": 10,
+        "k_anneal_fraction": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+def test_a_step_waits_for_nothing(device: str, settings: dict[str, Any]) -> None:
+    trainer = trainer_of(device, **settings)
+    first, second, *rest = batches(5, device)
+    trainer.step(first)  # which compiles, and finds out what is dead
+    trainer.step(second)
+    with no_waiting(device):
+        shares = [trainer.step(x).dead_share for x in rest]
+    assert min(map(float, shares[1:])) > 0.1  # AuxK had work
+
+
+def test_what_would_wait_is_noticed(device: str) -> None:
+    x = torch.rand(5, device=device)
+    for waiting in (
+        lambda: float(x[0]),
+        lambda: x[x > 0.5],
+        lambda: x.nonzero(),
+        lambda: bool(x[0] > 1),
+    ):
+        with pytest.raises((AssertionError, RuntimeError)), no_waiting(device):
+            waiting()
+
+
+def test_steps_are_those_of_pytorch(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dead latents are those of this very step, though their number is read late."""
+    ours, eager = trainer_of(device), trainer_of(device)
+    for x in batches(6, device):
+        metrics = ours.step(x)
+        with monkeypatch.context() as patch:
+            patch.setenv("SPARSTEER_KERNELS", "eager")
+            expected = eager.step(x)
+        assert torch.equal(metrics.dead_share, expected.dead_share)
+        torch.testing.assert_close(metrics.loss, expected.loss, rtol=1e-5, atol=0)
+        assert torch.equal(ours.tokens_since_fired, eager.tokens_since_fired)
+    assert len(ours.dead_latents()) > 0
+    ours.settle()
+    assert torch.equal(ours.dead_latents(), eager.dead_latents())
+
+
+def test_counts_that_somebody_changes_are_counted_anew(device: str) -> None:
+    trainer = trainer_of(device)
+    for x in batches(4, device):
+        trainer.tokens_since_fired[30:50] = trainer.dead_after_tokens
+        assert float(trainer.step(x).dead_share) >= 20 / F
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_is_told_at_the_next_step(
+    device: str,
+) -> None:
+    trainer = trainer_of(device)
+    good, bad, further = batches(3, device)
+    bad[17, 3] = torch.nan
+    trainer.step(good)
+    trainer.settle()
+    before = copy.deepcopy((trainer.sae.state_dict(), trainer.optimizer.state()))
+    counts = trainer.tokens_since_fired.clone()
+    trainer.step(bad)
+    with pytest.raises(NonFiniteLoss, match=r"step 1 .*row 17 of its batch is not finite \(1 such"):
+        trainer.step(further)
+    assert trainer.steps_done == 1
+    for saved, now in zip(
+        before, (trainer.sae.state_dict(), trainer.optimizer.state()), strict=True
+    ):
+        assert all(torch.equal(saved[name], now[name]) for name in saved)
+    assert torch.equal(trainer.tokens_since_fired, counts)
+    trainer.settle()  # has been told
+    trainer.step(further)
+    trainer.settle()
+    assert trainer.steps_done == 2
