@@ -106,6 +106,9 @@ def _cache_together(
         say(f"{folder} goes on from {n_kept:,} rows")
     reader = context_reader(config, model, sites)
     with _held(folder, team), use_threads(manifest.threads):
+        with team.together():
+            if not previous:  # so that whatever ends this, the folder is known for a cache
+                _write_manifest(folder, manifest, team)
         source = ContextSource(corpus, model, config, manifest.held_out_below, team)
         meter = _Meter(config.tokens, progress)
         manifest = _write_shards(folder, manifest, reader, source, kept, meter, team)

@@ -14,14 +14,16 @@ from .lock import LOCK, lock_folder
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .run import to_plain
-from .shards import shard_name
 
 _INDIFFERENT = ("out", "device")
 """Settings that do not decide the content."""
 
 
 def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None:
-    """The manifest of what is in the folder, None if nothing is; anything else is refused."""
+    """The manifest of what is in the folder, None if there are no shards; anything else is refused.
+
+    A manifest without shards is what a writer leaves that was killed before the first of them.
+    """
     if not (folder / MANIFEST).exists():
         if folder.exists() and (not folder.is_dir() or any(map(_is_content, folder.iterdir()))):
             raise InputError(
@@ -29,6 +31,8 @@ def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None
             )
         return None
     manifest = read_manifest(folder)
+    if not manifest.shards:
+        return None
     wanted = deciding_settings(config)
     for name in [*wanted, *(name for name in manifest.config if name not in wanted)]:
         if manifest.config.get(name) != wanted.get(name):
@@ -40,8 +44,8 @@ def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None
 
 
 def _is_content(path: Path) -> bool:
-    """Whether a file is more than what a writer killed before its first shard leaves behind."""
-    return not (path.name == LOCK or path.name.startswith((TEMPORARY_PREFIX, shard_name(0))))
+    """Whether a file is more than what a writer killed before its first file leaves behind."""
+    return not (path.name == LOCK or path.name.startswith(TEMPORARY_PREFIX))
 
 
 def deciding_settings(config: CacheConfig) -> dict[str, Any]:
@@ -84,14 +88,16 @@ def require_same_model(folder: Path, previous: CacheManifest, model: LanguageMod
 def only_writer(folder: Path) -> Generator[None]:
     """Hold the folder, made if missing, against other writers; InputError if there is one.
 
-    A folder in which nothing was written is removed.
+    A folder in which no shard was written is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
     try:
         yield
     finally:
-        if [item.name for item in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
+        items = list(folder.iterdir())
+        if {item.name for item in items} <= {LOCK, MANIFEST}:
+            for item in items:
+                item.unlink()
             folder.rmdir()
         lock.release()

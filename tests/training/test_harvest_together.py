@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,34 @@ def test_a_killed_process_ends_all(
     assert isinstance(first, ProcessLost)
     assert second == "exit 9"
     write(config, tiny_model)
+
+
+@pytest.mark.parametrize("ends", ["killed", "full disk"])
+def test_what_the_others_wrote_before_the_first_ended_is_gone_on_with(
+    in_processes: InProcesses, config: CacheConfig, tiny_model: LanguageModel, ends: str
+) -> None:
+    in_processes(2, end_in_first, config, tiny_model, ends)
+    assert "shard-00000.safetensors" not in content(config.out)
+    assert "shard-00001.safetensors" in content(config.out)
+    write(config, tiny_model)
+    write(config, tiny_model, out=config.out + "-whole")
+    assert content(config.out) == content(config.out + "-whole")
+
+
+def end_in_first(config: CacheConfig, model: LanguageModel, ends: str) -> object:
+    """The first process ends before its first shard, when the second has written its own."""
+
+    def failing(*rest: Any) -> None:
+        second = Path(config.out, "shard-00001.safetensors")
+        while not second.exists():
+            time.sleep(0.01)
+        if ends == "killed":
+            os._exit(9)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if os.environ["RANK"] == "0":
+        pytest.MonkeyPatch().setattr(harvest, "write_shard", failing)
+    return write(config, model)
 
 
 def write_own_text(config: CacheConfig, model: LanguageModel, datasets: list[str]) -> object:
