@@ -13,7 +13,8 @@ from torch import Tensor
 from ..sae.errors import InputError
 from ..sae.files import nearest, sha256_file
 from .batches import shuffled_batches
-from .manifest import ShardEntry, read_manifest
+from .manifest import FILE as MANIFEST
+from .manifest import CacheManifest, ShardEntry, read_manifest
 from .shards import Shard
 
 _REMEDY = "run the `sparsteer cache` command that wrote it again, and it will be repaired"
@@ -44,7 +45,7 @@ class ActivationCache:
                 "the `sparsteer cache` command that wrote it again, and it will go on"
             )
         for entry in self.manifest.shards:
-            self._check_size(entry)
+            _require_no(_size_problem(self.path, entry))
         self._checked: set[str] = set()
 
     @property
@@ -204,20 +205,12 @@ class ActivationCache:
     def shard(self, entry: ShardEntry) -> Shard:
         """Open one shard of the manifest for reading, its content checked the first time.
 
-        Raises InputError if the content is not what was written.
+        Raises InputError if the content is not what was written, or not what the manifest says.
         """
         if entry.file not in self._checked:
-            self._check_content(entry)
+            _require_no(_content_problem(self.path, self.manifest, entry))
             self._checked.add(entry.file)
         return Shard(self.path / entry.file)
-
-    def _check_size(self, entry: ShardEntry) -> None:
-        if problem := _size_problem(self.path, entry):
-            raise InputError(f"{problem}; {_REMEDY}")
-
-    def _check_content(self, entry: ShardEntry) -> None:
-        if problem := _content_problem(self.path, entry):
-            raise InputError(f"{problem}; {_REMEDY}")
 
     def _spread(
         self, counts: list[int], limit: int | None
@@ -240,7 +233,8 @@ class ActivationCache:
 def verify_cache(
     path: str | Path, *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[str]:
-    """Compare every byte of a cache's shards with the checksums that were taken when writing.
+    """Compare every byte of a cache's shards with the checksums that were taken when writing, and
+    their shapes with the manifest.
 
     Args:
         path: folder of the cache, which may be incomplete.
@@ -256,35 +250,56 @@ def verify_cache(
     total, done = sum(entry.bytes for entry in manifest.shards), 0
     problems: list[str] = []
     for entry in manifest.shards:
-        problem = _size_problem(Path(path), entry) or _content_problem(Path(path), entry)
+        problem = _size_problem(Path(path), entry) or _content_problem(Path(path), manifest, entry)
         if problem:
-            problems.append(f"{problem}; {_REMEDY}")
+            problems.append(problem)
         done += entry.bytes
         progress(done, total)
     return problems
+
+
+def _require_no(problem: str) -> None:
+    if problem:
+        raise InputError(problem)
 
 
 def _size_problem(folder: Path, entry: ShardEntry) -> str:
     """What is wrong with a shard's file, empty if it is there in its size."""
     path = folder / entry.file
     if not path.is_file():
-        return f"the shard {path} is missing"
+        return f"the shard {path} is missing; {_REMEDY}"
     size = path.stat().st_size
-    return (
-        ""
-        if size == entry.bytes
-        else f"the shard {path} has {size:,} bytes instead of {entry.bytes:,}"
-    )
+    if size == entry.bytes:
+        return ""
+    return f"the shard {path} has {size:,} bytes instead of {entry.bytes:,}; {_REMEDY}"
 
 
-def _content_problem(folder: Path, entry: ShardEntry) -> str:
-    """What is wrong with a shard's content, empty if it is as written."""
+def _content_problem(folder: Path, manifest: CacheManifest, entry: ShardEntry) -> str:
+    """What is wrong with a shard's content, empty if it is as written and as the manifest says."""
     path = folder / entry.file
     try:
         good = sha256_file(path) == entry.sha256
     except OSError as error:
-        return f"the shard {path} cannot be read ({error.strerror})"
-    return "" if good else f"the content of the shard {path} has changed"
+        return f"the shard {path} cannot be read ({error.strerror}); {_REMEDY}"
+    if not good:
+        return f"the content of the shard {path} has changed; {_REMEDY}"
+    if not _is_described(Shard(path), manifest, entry):
+        return (
+            f"{folder / MANIFEST} does not describe the shard {path}; restore it, or write the "
+            "cache again"
+        )
+    return ""
+
+
+def _is_described(shard: Shard, manifest: CacheManifest, entry: ShardEntry) -> bool:
+    """Whether a whole shard has the shapes and the held-out part that the manifest says."""
+    shapes = {f"activations.{site}": (entry.rows, manifest.d_model) for site in manifest.sites}
+    shapes["contexts"] = (entry.contexts, manifest.context_length)
+    return (
+        all(shard.shape(name) == shape for name, shape in shapes.items())
+        and int(shard.tensor("held_out").sum()) == entry.held_out_contexts
+        and len(shard.row_numbers(held_out=True)) == entry.held_out_rows
+    )
 
 
 def _some_shards(items: list[tuple[ShardEntry, int]], limit: int) -> list[tuple[ShardEntry, int]]:

@@ -5,11 +5,12 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from ..sae.config import build_dataclass
 from ..sae.errors import InputError
 from ..sae.files import read_json, write_json
+from .corpus_config import CacheDtype
 
 FILE = "manifest.json"
 FORMAT = "sparsteer activation cache"
@@ -172,9 +173,17 @@ def _manifest(values: dict[str, Any], where: str) -> CacheManifest:
         raise InputError(f"{where} is broken (its shards are no list); {_REMEDY}")
     entries = [_build(ShardEntry, shard, where) for shard in cast(list[object], shards)]
     for entry in entries:
-        if set(entry.left_out) != set(LEFT_OUT) or Path(entry.file).name != entry.file:
+        possible = (
+            set(entry.left_out) == set(LEFT_OUT)
+            and Path(entry.file).name == entry.file
+            and entry.held_out_rows <= entry.rows <= entry.bytes
+            and entry.held_out_contexts <= entry.contexts <= entry.bytes
+        )
+        if not possible:
             raise InputError(f"{where} is broken (its shard {entry.file!r}); {_REMEDY}")
     corpus = _build(CorpusEntry, values.get("corpus"), where)
+    if (dtype := values.get("dtype")) not in get_args(CacheDtype):
+        raise InputError(f"{where} is broken (dtype is {dtype!r}); {_REMEDY}")
     return _build(CacheManifest, {**values, "corpus": corpus, "shards": tuple(entries)}, where)
 
 

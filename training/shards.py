@@ -159,6 +159,12 @@ class Shard:
         """A tensor by its name in the file."""
         return cast(Tensor, self._file.get_tensor(name))
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor, None if there is none of that name."""
+        if name not in self._file.keys():
+            return None
+        return tuple(cast(list[int], self._file.get_slice(name).get_shape()))
+
     def stored(self, site: str) -> Stored:
         """All rows of a site."""
         values = self.tensor(f"activations.{site}")

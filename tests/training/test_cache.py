@@ -1,5 +1,6 @@
 """Reading a cache: batches as a function of seed and number, held-out rows apart, damage found."""
 
+import dataclasses
 import gc
 import os
 import re
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from sparsteer.training.manifest import (
     CacheManifest,
     CorpusEntry,
     ShardEntry,
+    read_manifest,
     write_manifest,
 )
 from sparsteer.training.shards import Shard, ShardContent, to_stored, write_shard
@@ -374,6 +377,35 @@ def test_verify_passes_whole_caches_and_sees_later_damage(damaged: Path) -> None
     first_problem, last_problem = verify_cache(damaged)
     assert "shard-00000.safetensors is missing; run" in first_problem
     assert f"{last.name} has {sizes[-1] - 1:,} bytes instead of {sizes[-1]:,}; run" in last_problem
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"d_model": D + 1},
+        {"context_length": LENGTH + 1},
+        {"sites": SITES},
+        {"rows": 8},
+        {"held_out_rows": 1},
+        {"contexts": 1},
+        {"held_out_contexts": 0},
+    ],
+    ids=lambda change: str(next(iter(change))),
+)
+def test_a_manifest_that_does_not_describe_its_shards(
+    damaged: Path, change: dict[str, Any]
+) -> None:
+    manifest = read_manifest(damaged)
+    if change.keys() <= {field.name for field in dataclasses.fields(ShardEntry)}:
+        shards = list(manifest.shards)
+        shards[1] = dataclasses.replace(shards[1], **change)
+        change = {"shards": tuple(shards)}
+    write_manifest(damaged, dataclasses.replace(manifest, **change))
+    message = r"manifest\.json does not describe the shard .*shard-.*; restore it"
+    with pytest.raises(InputError, match=message):
+        list(islice(ActivationCache(damaged).batches(5, site=SITES[0]), 8))
+    assert all(re.search(message, problem) for problem in verify_cache(damaged))
+    assert verify_cache(damaged)
 
 
 def reading_threads() -> int:
