@@ -99,8 +99,11 @@ def estimate_cache(
             f"{corpus.dataset} fills only {sample.contexts} contexts, too few to measure anything; "
             "leave --dry-run out, or give more text"
         )
-    rows = sample.rows if sample.ended else config.tokens
     rows_there = previous.rows if previous else 0
+    if previous and previous.complete:
+        rows = rows_there
+    else:
+        rows = sample.rows if sample.ended else config.tokens
     n_contexts = rows * sample.contexts / sample.rows
     shard_contexts = min(manifest.contexts_per_shard, n_contexts)
     return CacheEstimate(

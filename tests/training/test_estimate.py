@@ -92,6 +92,17 @@ def test_a_corpus_that_ends_is_measured_whole(
     assert estimate.rows == cache_activations(config, model=tiny_model).rows
 
 
+def test_nothing_is_left_of_a_complete_cache_whose_corpus_ended(
+    config: CacheConfig, tiny_model: LanguageModel
+) -> None:
+    config = dataclasses.replace(config, tokens=10**6)
+    manifest = cache_activations(config, model=tiny_model)
+    estimate = estimate_cache(config, model=tiny_model)
+    assert estimate.rows == estimate.rows_there == manifest.rows < config.tokens
+    assert estimate.seconds == 0
+    assert estimate.corpus_ended
+
+
 def test_too_little_text_is_named(config: CacheConfig, tiny_model: LanguageModel) -> None:
     Path(config.dataset).write_text(json.dumps({"text": "a few words"}) + "\n")
     with pytest.raises(InputError, match=r"texts\.jsonl fills only 1 contexts, too few"):
