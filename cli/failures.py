@@ -8,7 +8,7 @@ _FULL = "No space left on device"
 
 def sentence(error: Exception) -> str:
     """What went wrong, with a remedy where there is a general one."""
-    if getattr(error, "errno", None) == errno.ENOSPC or _FULL in str(error):
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _FULL in str(error):
         return f"no space left on the disk{_file(error)}; free some and give the same command again"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror.lower()}{_file(error)}"

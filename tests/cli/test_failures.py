@@ -28,6 +28,7 @@ class SafetensorError(Exception):
             SafetensorError("I/O error: No space left on device (os error 28)"),
             "no space left on the",
         ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "no space left on the disk; free some"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "permission denied at /x/y"),
         (MemoryError(), "out of memory; lower --batch-size"),
         (OutOfMemoryError("CUDA out of memory. Tried\nto"), "out of memory; lower --batch-size"),
