@@ -77,12 +77,14 @@ def to_stored(acts_ND: Float[Tensor, "N D"], dtype: CacheDtype, site: str) -> St
     if dtype == "int8":
         scale_N = acts_ND.abs().amax(dim=1).float() / 127
         divisor_N = torch.where(scale_N > 0, scale_N, 1)
-        return Stored((acts_ND / divisor_N[:, None]).round().to(torch.int8), scale_N)
+        # A scale too small for all bits of a float32 gives quotients beyond 127.
+        values_ND = (acts_ND / divisor_N[:, None]).round().clamp(-127, 127)
+        return Stored(values_ND.to(torch.int8), scale_N)
     values_ND = acts_ND.to(_DTYPES[dtype])
     if not values_ND.isfinite().all():
         raise InputError(
             f"activations at {site} reach {float(acts_ND.abs().max()):,.0f}, which {dtype} cannot "
-            "hold; choose --dtype bfloat16"
+            f"hold; choose --dtype {'float32' if dtype == 'bfloat16' else 'bfloat16'}"
         )
     return Stored(values_ND)
 

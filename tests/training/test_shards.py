@@ -86,6 +86,17 @@ def test_int8_is_off_by_half_a_step_of_its_row_at_most() -> None:
     assert (stored.values.abs().amax(dim=1)[largest.flatten() > 0] == 127).all()
 
 
+def test_int8_keeps_the_sign_of_the_smallest_numbers() -> None:
+    rows = torch.randn(300, 7) * 10.0 ** torch.linspace(-45, -36, 300)[:, None]
+    restored = to_stored(rows, "int8", "site").restored()
+    assert (restored * rows.sign() >= 0).all()
+
+
+def test_bfloat16_overflow_does_not_propose_bfloat16() -> None:
+    with pytest.raises(InputError, match="bfloat16 cannot hold; choose --dtype float32"):
+        to_stored(torch.full((1, 2), torch.finfo(torch.float32).max), "bfloat16", "site")
+
+
 def test_rows_picks_and_copies() -> None:
     for dtype in ("float16", "int8"):
         stored = to_stored(rows_with_outliers(20), dtype, SITE)
