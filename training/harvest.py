@@ -107,6 +107,11 @@ def _cache_together(
     reader = context_reader(config, model, sites)
     with _held(folder, team), use_threads(manifest.threads):
         with team.together():
+            # Since the first look another process may have written the folder and ended.
+            if team.is_first and previous_manifest(folder, config) != previous:
+                raise InputError(
+                    f"another process has written {folder} meanwhile; give the same command again"
+                )
             if not previous:  # so that whatever ends this, the folder is known for a cache
                 _write_manifest(folder, manifest, team)
         source = ContextSource(corpus, model, config, manifest.held_out_below, team)

@@ -19,7 +19,13 @@ from torch import Tensor
 
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
-from sparsteer.training import ActivationCache, CacheConfig, cache_activations, reading
+from sparsteer.training import (
+    ActivationCache,
+    CacheConfig,
+    cache_activations,
+    harvest,
+    reading,
+)
 from sparsteer.training.cache import verify_cache
 from sparsteer.training.corpus import Corpus
 from sparsteer.training.held_out import is_held_out
@@ -534,6 +540,25 @@ def test_two_writers(write: Write, config: CacheConfig) -> None:
     ):
         write()
     write()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"), [(500, "holds a cache with tokens=500"), (TOKENS, "meanwhile; give the")]
+)
+def test_another_writer_that_was_there_between_the_first_look_and_the_lock(
+    write: Write, config: CacheConfig, monkeypatch: pytest.MonkeyPatch, tokens: int, message: str
+) -> None:
+    reader = harvest.context_reader
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(harvest, "context_reader", reader)
+        write(tokens=tokens)
+        return reader(*arguments)
+
+    monkeypatch.setattr(harvest, "context_reader", late)
+    with pytest.raises(InputError, match=message):
+        write()
+    assert ActivationCache(config.out).n_rows == tokens
 
 
 def test_activations_beyond_float16(
