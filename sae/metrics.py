@@ -1,10 +1,12 @@
 """Measures of an autoencoder over held-out rows, as running sums in float64."""
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from .autoencoder import SparseAutoencoder
+from .errors import InputError
 
 
 class ReconstructionMetrics:
@@ -14,13 +16,16 @@ class ReconstructionMetrics:
     variance is 1 - FVU. Firing rates are per latent; a latent that never fired is dead here.
     epsilon-LBO, a lower bound on the dictionary's overlap (arXiv 2503.24277), is
     | ||x||^2 - ||f||^2 | / (c ||f||^2), with b_dec's norm appended to the codes f; the published
-    constant c counts every latent (n_latents), the tighter one only the active (L0).
+    constant c counts every latent (n_latents), the tighter one only the active (L0). A row with
+    neither a code nor b_dec tells of no overlap and is left out.
     """
 
     def __init__(self, sae: SparseAutoencoder) -> None:
         self._sae = sae
         d_model, n_latents = sae.config.d_model, sae.config.n_latents
         self._rows = 0
+        # Sums are of differences from the first row: exactly 0 where all rows are equal.
+        self._first_D: Tensor | None = None
         self._sum_D = torch.zeros(d_model, dtype=torch.float64)
         self._squares = 0.0
         self._residual_squares = 0.0
@@ -36,8 +41,11 @@ class ReconstructionMetrics:
         codes = sae.encode(x_BD)
         rows_BD = x_BD.double()
         self._rows += len(x_BD)
-        self._sum_D += rows_BD.sum(0).cpu()
-        self._squares += float(rows_BD.square().sum())
+        if self._first_D is None:
+            self._first_D = rows_BD[0].clone()
+        differences_BD = rows_BD - self._first_D
+        self._sum_D += differences_BD.sum(0).cpu()
+        self._squares += float(differences_BD.square().sum())
         self._residual_squares += float((rows_BD - sae.decode(codes).double()).square().sum())
         active_BM = codes.values > 0
         self._fired_F += torch.bincount(
@@ -48,14 +56,23 @@ class ReconstructionMetrics:
         row_squares_B = (rows_BD * sae.input_scale.double()).square().sum(-1).cpu()
         values_BM = codes.values.double() * sae.decoder_norms().double()[codes.indices]
         code_squares_B = (values_BM.square().sum(-1) + sae.b_dec.double().square().sum()).cpu()
-        gap_B = (row_squares_B - code_squares_B).abs() / code_squares_B
+        coded_B = code_squares_B > 0
+        gap_B = (row_squares_B - code_squares_B)[coded_B].abs() / code_squares_B[coded_B]
         # The published code takes h - 1 with h latents; b_dec makes l0 + 1 active features.
         self._epsilon_published.append(gap_B / max(sae.config.n_latents - 1, 1))
-        self._epsilon_active.append(gap_B / l0_B.clamp(min=1))
+        self._epsilon_active.append(gap_B / l0_B[coded_B].clamp(min=1))
 
     @property
     def fvu(self) -> float:
-        """Fraction of variance unexplained of what was seen so far."""
+        """Fraction of variance unexplained of what was seen so far.
+
+        Raises InputError if all rows are the same.
+        """
+        if not self._squares:
+            raise InputError(
+                f"the held-out rows measured, {self._rows}, are all the same, so that there is no "
+                "variance to explain; measure more rows, or cache more text"
+            )
         mean_squares = float(self._sum_D.square().sum()) / self._rows
         return self._residual_squares / (self._squares - mean_squares)
 
@@ -66,7 +83,10 @@ class ReconstructionMetrics:
     def result(self) -> dict[str, float | int]:
         """The measures so far: fvu, explained_variance, l0 (mean), l0_std, dead_share,
         dense_share (active on over a tenth of the rows), and the medians epsilon_lbo (published
-        constant) and epsilon_lbo_active."""
+        constant) and epsilon_lbo_active, 0 where no row has a code.
+
+        Raises InputError if all rows are the same.
+        """
         rates_F = self.firing_rates()
         l0_N = torch.cat(self._l0)
         return {
@@ -77,6 +97,13 @@ class ReconstructionMetrics:
             "l0_std": float(l0_N.std(correction=0)),
             "dead_share": float((rates_F == 0).double().mean()),
             "dense_share": float((rates_F > 0.1).double().mean()),
-            "epsilon_lbo": float(torch.cat(self._epsilon_published).median()),
-            "epsilon_lbo_active": float(torch.cat(self._epsilon_active).median()),
+            "epsilon_lbo": _median(self._epsilon_published),
+            "epsilon_lbo_active": _median(self._epsilon_active),
         }
+
+
+def _median(parts: list[Tensor]) -> float:
+    """Of an even number of values the mean of the middle two, which torch's median is not; of none
+    0."""
+    values_N = torch.cat(parts)
+    return float(np.median(values_N.numpy())) if len(values_N) else 0.0

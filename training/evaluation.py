@@ -63,8 +63,8 @@ def evaluate_all(
         zero-ablated and mean-ablated its mean next-token loss (`loss`, `loss_spliced`, ...) and the
         mean KL divergence from the untouched predictions (`kl_spliced`, ...), both in nats;
         `loss_recovered` = (zero_ablated - spliced) / (zero_ablated - loss), `kl_recovered` =
-        1 - kl_spliced / kl_zero_ablated, both also `_from_mean`; and the contexts and tokens they
-        rest on.
+        1 - kl_spliced / kl_zero_ablated, both also `_from_mean`, None where ablation costs nothing
+        that could be recovered; and the contexts and tokens they rest on.
 
     Raises:
         InputError: autoencoder, cache and language model do not belong together.
@@ -76,7 +76,7 @@ def evaluate_all(
     tokens = _Tokens(progress)
     rows = {site: cache.held_out(site=site, limit=settings.rows) for site in _sites(subjects)}
     tokens.total = sum(len(rows[subject.site]) for subject in subjects)
-    losses: list[dict[str, float | int] | None] = [None] * len(subjects)
+    losses: list[dict[str, float | int | None] | None] = [None] * len(subjects)
     if settings.contexts:
         say(f"splicing into {settings.model or cache.manifest.model}")
         losses = [*_spliced(subjects, cache, settings, rows, device, tokens)]
@@ -180,7 +180,7 @@ def _spliced(
     rows: dict[str, Tensor],
     device: torch.device,
     tokens: _Tokens,
-) -> list[dict[str, float | int]]:
+) -> list[dict[str, float | int | None]]:
     """The figures with each autoencoder in the model, the references of each site shared."""
     model = LanguageModel.load(settings.model or cache.manifest.model, device=str(device))
     if model.weights_hash != cache.manifest.weights_hash:
@@ -204,17 +204,24 @@ def _spliced(
     ]
 
 
-def _figures(clean: Means, spliced: Means, zero: Means, mean: Means) -> dict[str, float | int]:
+def _figures(
+    clean: Means, spliced: Means, zero: Means, mean: Means
+) -> dict[str, float | int | None]:
     return {
         "loss": clean.loss,
         "loss_spliced": spliced.loss,
         "loss_zero_ablated": zero.loss,
         "loss_mean_ablated": mean.loss,
-        "loss_recovered": (zero.loss - spliced.loss) / (zero.loss - clean.loss),
-        "loss_recovered_from_mean": (mean.loss - spliced.loss) / (mean.loss - clean.loss),
+        "loss_recovered": _recovered(clean.loss, spliced.loss, zero.loss),
+        "loss_recovered_from_mean": _recovered(clean.loss, spliced.loss, mean.loss),
         "kl_spliced": spliced.kl,
         "kl_zero_ablated": zero.kl,
         "kl_mean_ablated": mean.kl,
-        "kl_recovered": 1 - spliced.kl / zero.kl,
-        "kl_recovered_from_mean": 1 - spliced.kl / mean.kl,
+        "kl_recovered": _recovered(clean.kl, spliced.kl, zero.kl),
+        "kl_recovered_from_mean": _recovered(clean.kl, spliced.kl, mean.kl),
     }
+
+
+def _recovered(clean: float, spliced: float, ablated: float) -> float | None:
+    """The share of what ablation costs that the splice saves; None if it costs nothing."""
+    return (ablated - spliced) / (ablated - clean) if ablated > clean else None

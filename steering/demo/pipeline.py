@@ -77,7 +77,7 @@ def run_demo(
     }
 
 
-def _headline(demo: Demo, activation: Activation) -> dict[str, float]:
+def _headline(demo: Demo, activation: Activation) -> dict[str, float | None]:
     measures = demo.result(f"eval_{activation}")
     names = ("fvu", "l0", "dead_share", "loss_recovered")
     speed = demo.result(f"train_{activation}")["tokens_per_second"]

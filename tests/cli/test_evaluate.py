@@ -22,6 +22,15 @@ def test_the_measures(sparsteer: Sparsteer, run_folder: Path, cache: Path) -> No
     assert values["l0"] <= 4
     assert values["language_model"]["contexts"] == 5
     assert values["loss_recovered"] == values["language_model"]["loss_recovered"]
+    losses = values["language_model"]
+    for measure, suffix in (("loss", ""), ("loss", "_from_mean"), ("kl", ""), ("kl", "_from_mean")):
+        clean = losses["loss"] if measure == "loss" else 0.0
+        ablated = losses[f"{measure}_{'mean' if suffix else 'zero'}_ablated"]
+        expected = None
+        if ablated > clean:
+            expected = pytest.approx((ablated - losses[f"{measure}_spliced"]) / (ablated - clean))
+        assert losses[f"{measure}_recovered{suffix}"] == expected
+    assert losses["loss_recovered"] is None  # this model does better without the site
     histogram = values["density_histogram"]
     assert sum(histogram["latents"]) + histogram["dead"] == 48
     assert all(math.isfinite(values[name]) for name in ("fvu", "dead_share", "epsilon_lbo"))
@@ -43,6 +52,7 @@ def test_it_reads_well_and_takes_the_run(
         "density:",
     ):
         assert word in done.out
+    assert "zeroing costs nothing here" in done.out
     without = sparsteer("eval", run_folder, "--cache", cache, "--contexts", 0)
     assert without.status == 0
     assert "recovered" not in without.out
@@ -102,6 +112,7 @@ def test_another_width(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> Non
     [
         (["--site", "blocks.1.hook_resid_pots"], SITES[1]),
         (["--rows", "0"], "--rows is 0"),
+        (["--rows", "1", "--contexts", "0"], "measured, 1, are all the same"),
         (["--model", "no/such/model"], "no/such/model"),
     ],
 )

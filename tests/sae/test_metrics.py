@@ -1,9 +1,10 @@
 """Measures over batches equal a plain dense computation in float64."""
 
+import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.sae import SparseAutoencoder, TopAFAConfig, TopKConfig
+from sparsteer.sae import InputError, SparseAutoencoder, TopAFAConfig, TopKConfig
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.metrics import ReconstructionMetrics
 
@@ -58,3 +59,36 @@ def test_epsilon_lbo_bounds_the_largest_decoder_cosine() -> None:
     f_square = codes.values.square().sum(-1)
     gap = (x.square().sum(-1) - f_square).abs() / f_square
     assert (gap / 4).max() <= overlap.abs().max() + 1e-9
+
+
+@torch.no_grad()
+def measures_of(sae: SparseAutoencoder, *batches: Tensor) -> dict[str, float | int]:
+    measures = ReconstructionMetrics(sae)
+    for rows in batches:
+        measures.update(rows)
+    return measures.result()
+
+
+@pytest.mark.parametrize(
+    "rows", [torch.randn(1, 13), torch.zeros(9, 13), torch.randn(13).expand(9, 13)]
+)
+def test_rows_without_variance_have_no_fvu(rows: Tensor) -> None:
+    sae = SparseAutoencoder(TopKConfig(13, 57, 5))
+    with pytest.raises(InputError, match=rf"measured, {len(rows)}, are all the same"):
+        measures_of(sae, *rows.split(4))
+
+
+def test_the_median_of_an_even_number_is_the_mean_of_the_middle_two() -> None:
+    sae = SparseAutoencoder(TopKConfig(13, 57, 5))
+    x = torch.randn(2, 13)
+    both = measures_of(sae, x)
+    rows = [measures_of(sae, row, torch.zeros(1, 13)) for row in x[:, None]]  # zeros have no code
+    assert sum(row["epsilon_lbo"] for row in rows) / 2 == pytest.approx(both["epsilon_lbo"])
+
+
+def test_rows_without_a_code_tell_of_no_overlap() -> None:
+    sae = SparseAutoencoder(TopKConfig(13, 57, 5))
+    sae.b_enc.data.fill_(-1e3)
+    result = measures_of(sae, torch.randn(30, 13), torch.zeros(3, 13))
+    assert result["l0"] == result["epsilon_lbo"] == result["epsilon_lbo_active"] == 0
+    assert result["dead_share"] == 1

@@ -456,7 +456,10 @@ def require_contract(config: DemoConfig, summary: Mapping[str, Any]) -> None:
     assert list(summary["saes"]) == ["topk", "top_afa"]
     for measures in summary["saes"].values():
         assert list(measures) == ["fvu", "l0", "dead_share", "loss_recovered", "tokens_per_second"]
-        assert all(isinstance(value, float) for value in measures.values())
+        recovered = measures["loss_recovered"]  # None: the tiny model does better without the site
+        others = [value for name, value in measures.items() if name != "loss_recovered"]
+        assert all(isinstance(value, float) for value in others)
+        assert recovered is None or isinstance(recovered, float)
     assert len(summary["features_found"]) == config.picks
     for found in summary["features_found"]:
         assert list(found) == ["feature", "auroc_mean", "firing_positive", "firing_negative"]
@@ -505,7 +508,7 @@ def test_the_whole_chain_then_everything_reused_and_only_what_changed_again(
     third = run_demo(fewer, say=said.append)
     assert sum("reused" in sentence for sentence in said) == len(STAGES) - 2
     assert third["saes"]["topk"]["fvu"] == first["saes"]["topk"]["fvu"]
-    assert third["saes"]["topk"]["loss_recovered"] != first["saes"]["topk"]["loss_recovered"]
+    assert "3 held-out contexts" in Path(third["report"]).read_text(encoding="utf-8")
 
     said.clear()
     stronger = dataclasses.replace(tiny_demo, strength=2.0)

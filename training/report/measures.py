@@ -30,11 +30,14 @@ def _language_model(losses: Mapping[str, Any] | None) -> list[Measure]:
         return []
     seen = f"nats for each token, over {count(losses['tokens'])} tokens"
     zeroed = f"nats with the site set to zero; {losses['loss_mean_ablated']:.3f} set to its mean"
+    recovered = "of what zeroing costs; 100% is no harm"
+    if losses["loss_recovered"] is None:
+        recovered = "zeroing costs nothing here, so there is nothing to recover"
     zero_kl = f"{losses['kl_zero_ablated']:.3f} with zeros"
     return [
         ("loss", f"{losses['loss']:.3f}", f"the language model's own, in {seen}"),
         ("loss spliced", f"{losses['loss_spliced']:.3f}", "nats with the autoencoder at its site"),
         ("loss ablated", f"{losses['loss_zero_ablated']:.3f}", zeroed),
-        ("recovered", share(losses["loss_recovered"]), "of what zeroing costs; 100% is no harm"),
+        ("recovered", share(losses["loss_recovered"]), recovered),
         ("KL", f"{losses['kl_spliced']:.3f}", f"nats from the model's own predictions; {zero_kl}"),
     ]

@@ -6,9 +6,9 @@ def count(number: int | float) -> str:
     return f"{number:,.0f}"
 
 
-def share(number: int | float) -> str:
-    """A share of 1 in percent."""
-    return f"{100 * number:.1f}%"
+def share(number: int | float | None) -> str:
+    """A share of 1 in percent, and a dash for one that has no meaning."""
+    return "\N{EN DASH}" if number is None else f"{100 * number:.1f}%"
 
 
 def duration(seconds: int | float) -> str:
