@@ -157,8 +157,11 @@ def _encode(
     return encode_chosen(x_BD, b_dec_D, W_enc_FD, b_enc_F, choose)
 
 
-def require_shards(config: SAEConfig, shards: int, n_processes: int) -> None:
-    """Raise an InputError unless the processes can have the shards, and these the latents."""
+def require_shards(
+    config: SAEConfig, shards: int, n_processes: int, k_start: int | None = None
+) -> None:
+    """Raise an InputError unless the processes can have the shards, and these the latents, also of
+    a k that falls from `k_start`."""
     if n_processes % shards:
         raise InputError(
             f"shards is {shards}, which does not divide the number of processes, {n_processes}; "
@@ -169,11 +172,14 @@ def require_shards(config: SAEConfig, shards: int, n_processes: int) -> None:
             f"shards is {shards}, which does not divide the {config.n_latents} latents; give "
             "another number of latents"
         )
-    if isinstance(config, TopKConfig) and config.k > config.n_latents // shards:
-        raise InputError(
-            f"shards is {shards}, which leaves each fewer latents than k, {config.k}; give fewer "
-            "shards"
-        )
+    if not isinstance(config, TopKConfig):
+        return
+    for name, k in (("k", config.k), ("k_start", k_start or 0)):
+        if k > config.n_latents // shards:
+            raise InputError(
+                f"shards is {shards}, which leaves each fewer latents than {name}, {k}; give fewer "
+                "shards"
+            )
 
 
 def shard_of(sae: SparseAutoencoder, parallel: Sharded) -> SparseAutoencoder:

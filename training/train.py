@@ -112,7 +112,8 @@ def _train_together(
         data = _opened(configs, team, say)
         shards = first.trainer.shards
         for config in configs:
-            require_shards(config.sae_config(data.d_model), shards, team.size)
+            sae_config = config.sae_config(data.d_model)
+            require_shards(sae_config, shards, team.size, config.trainer.k_start)
         _require_whole_parts(first.trainer.batch_size, team.size // shards)
         sites = [data.site_name(config.site) for config in configs]
         data.require_held_out()  # data without any is refused now, not after training

@@ -139,6 +139,9 @@ def test_shards_that_do_not_fit(config: TopKConfig, shards: int, sentence: str) 
     with pytest.raises(InputError, match=sentence):
         require_shards(config, shards, 4)
     require_shards(config, 1, 4)
+    with pytest.raises(InputError, match="fewer latents than k_start, 36"):
+        require_shards(TopKConfig(12, 70, 4), 2, 4, k_start=36)
+    require_shards(TopKConfig(12, 70, 4), 2, 4, k_start=35)
 
 
 def test_sending_only_rows_with_a_gradient(both: list[dict[str, Any]]) -> None:
