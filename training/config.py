@@ -96,6 +96,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "log_every", "eval_every", "eval_rows"):
             require_positive_integer(name, getattr(self, name))
+        for name in ("batch_size", "eval_rows"):
+            _require_variance_of(name, getattr(self, name))
         for name in ("checkpoint_every", "keep_checkpoints", "target_l0", "shards"):
             require_positive_integer(name, getattr(self, name))
         for name in ("k_aux", "dead_after_tokens", "k_start"):
@@ -156,6 +158,14 @@ class TrainerConfig:
                 f"k_start is {self.k_start}, but must lie between k, {sae.k}, and the "
                 f"{sae.n_latents} latents"
             )
+
+
+def _require_variance_of(name: str, rows: int) -> None:
+    """Raise an InputError if so few rows have no variance, of which FVU is a fraction."""
+    if rows < 2:
+        raise InputError(
+            f"{name} is {rows}, but one row has no variance to explain; give 2 or more"
+        )
 
 
 Activation = Literal["topk", "batch_topk", "top_afa", "jumprelu"]
@@ -291,6 +301,7 @@ class EvalSettings:
 
     def __post_init__(self) -> None:
         require_positive_integer("rows", self.rows)
+        _require_variance_of("rows", self.rows)
         require_in_range("contexts", self.contexts, low=0.0, high=1e9)
 
 

@@ -112,7 +112,7 @@ def test_another_width(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> Non
     [
         (["--site", "blocks.1.hook_resid_pots"], SITES[1]),
         (["--rows", "0"], "--rows is 0"),
-        (["--rows", "1", "--contexts", "0"], "measured, 1, are all the same"),
+        (["--rows", "1"], "--rows is 1, but one row has no variance"),
         (["--model", "no/such/model"], "no/such/model"),
     ],
 )

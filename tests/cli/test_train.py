@@ -57,6 +57,8 @@ def test_held_out_figures_stay_in_sight(sparsteer: Sparsteer, cache: Path, tmp_p
         (["--site", SITES[0], "--activation", "top_afa"], "--k is 4, but top_afa"),
         (["--site", SITES[0], "--tokens", "40"], "less than one batch of 50"),
         (["--site", SITES[0], "--lr", "nan"], "--lr is nan"),
+        (["--site", SITES[0], "--batch-size", "1"], "--batch-size is 1, but one row has no"),
+        (["--site", SITES[0], "--eval-rows", "1"], "--eval-rows is 1, but one row has no"),
     ],
 )
 def test_wrong_input(
