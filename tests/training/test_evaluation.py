@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import re
 from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
 from xml.etree import ElementTree
 
 import pytest
@@ -97,11 +99,22 @@ def test_the_page_of_a_run_says_its_measures_and_settings_and_loads_nothing(
 
 
 def test_a_hostile_name_stays_text_on_the_page(planted_cache: Path, tmp_path: Path) -> None:
-    run = tmp_path / "<script>alert(1)<"
+    runs = [tmp_path / "<script>alert(1)<", tmp_path / "javascript:k=5%20#1?"]
     trainer = TrainerConfig(tokens=64, batch_size=32, device="cpu")
-    train(TrainConfig(cache=str(planted_cache), out=str(run), k=2, n_latents=20, trainer=trainer))
-    write_plots(evaluate_all([str(run)], EvalSettings(cache=str(planted_cache), contexts=0)))
-    assert "<script" not in (run / "report.html").read_text()
+    for run in runs:
+        config = TrainConfig(
+            cache=str(planted_cache), out=str(run), k=2, n_latents=20, trainer=trainer
+        )
+        train(config)
+    settings = EvalSettings(cache=str(planted_cache), contexts=0)
+    write_plots(evaluate_all([str(run) for run in runs], settings))
+    for folder in (tmp_path, *runs):
+        assert "<script" not in (folder / "report.html").read_text()
+    hrefs = re.findall(r'<a href="([^"]+)"', (tmp_path / "report.html").read_text())
+    for href, run in zip(hrefs, runs, strict=True):
+        assert not urlsplit(href).scheme
+        path = urlsplit(urljoin(tmp_path.as_uri() + "/", href)).path
+        assert Path(unquote(path)) == run / "report.html"
 
 
 def test_an_autoencoder_without_a_run_has_its_plot_beside_it(

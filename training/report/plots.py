@@ -5,6 +5,7 @@ matplotlib is imported when the first plot is drawn.
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ PAPER = Palette(text="#222222", faint="#dddddd", neutral="#888888", background="
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 _MARKERS = ("o", "D", "s", "^", "v", "P", "X")
+_MOST_LETTERS = 36  # of a line, beside a legend's mark and what it says after the name
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)))
 
 
@@ -52,8 +54,9 @@ class Look:
 
     @property
     def shown(self) -> str:
-        """The name for matplotlib, to which $ begins a formula and _ a label to leave out."""
-        name = self.name.replace("$", r"\$")
+        """The name for matplotlib, to which $ begins a formula and _ a label to leave out; a long
+        one in several lines."""
+        name = "\n".join(textwrap.wrap(self.name, _MOST_LETTERS)).replace("$", r"\$")
         return f"\u200b{name}" if name.startswith("_") else name
 
 
@@ -124,7 +127,8 @@ def fvu_against_l0(
     palette: Palette = PAPER,
 ) -> Drawing:
     """Where training went, and ended, in the plane of L0 and FVU; lower left is better."""
-    with Plot("FVU against L0: the way of training and the final held-out values", palette) as plot:
+    title = "FVU against L0: the way of training and the final held-out values"
+    with Plot(title, palette) as plot:
         for (look, points), end in zip(curves, final, strict=True):
             plot.axes.plot(
                 [p["l0"] for p in points],
@@ -153,7 +157,7 @@ def fvu_against_l0(
         plot.axes.set_ylim(0, 1.02 * max([1.0, *(end["fvu"] for end in final)]))
         plot.plain_log_ticks(plot.axes.xaxis)
         plot.label("L0 (latents active per row)", "FVU (share of variance missed)")
-        plot.axes.legend(loc="upper left")
+        plot.legend_below()
     return plot.drawing
 
 
@@ -251,6 +255,14 @@ class Plot:
         """Name both axes, with units."""
         self.axes.set_xlabel(x)
         self.axes.set_ylabel(y)
+
+    def legend_below(self) -> None:
+        """The legend under the axes, where it hides nothing; the figure grows by its height."""
+        names = self.axes.get_legend_handles_labels()[1]
+        n_lines = sum(name.count("\n") + 1 for name in names)
+        width, height = self._size
+        self._figure.set_size_inches(width, height + 0.2 * n_lines)
+        self._figure.legend(loc="outside lower left")
 
     def note(self, text: str, x: float | int, y: float | int, **where: Any) -> None:
         """Text at a point of the data, or of what `xycoords` says, moved by `xytext` points."""

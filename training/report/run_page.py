@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from ..run import RunFolder
 from .inline import for_page
@@ -94,7 +95,7 @@ def comparison_page(
 def _compared(name: str, result: Mapping[str, Any], link: str | None) -> list[Child]:
     losses = result["language_model"]
     return [
-        name if link is None else tag("a", name, href=f"{link}/report.html"),
+        name if link is None else tag("a", name, href=quote(f"{link}/report.html")),
         result["activation"],
         count(result["n_latents"]),
         f"{result['fvu']:.4f}",

@@ -1,7 +1,9 @@
 """Plots as files: whole SVG with every name, number and axis that they should have."""
 
+import re
 import subprocess
 import sys
+import warnings
 from xml.etree import ElementTree
 
 import pytest
@@ -82,3 +84,22 @@ def test_matplotlib_is_imported_for_a_plot_alone() -> None:
     code = "import sparsteer.training.report.plots, sys; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_the_legend_of_many_runs_with_long_names_covers_nothing() -> None:
+    names = [f"run {i} {'of a long name ' * (i % 9)}" for i in range(30)]
+    curves = [(look, FIRST) for look in looks(names)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where there is no room for the axes
+        drawing = plots.fvu_against_l0(curves, [{"fvu": 0.4, "l0": 32}] * 30, 64)
+    root = ElementTree.fromstring(drawing.svg)
+    height = float(root.attrib["viewBox"].split()[3])
+    heights = {
+        "".join(text.itertext()): float(re.findall(r"[\d.]+", text.attrib["transform"])[-1])
+        for text in root.iter("{http://www.w3.org/2000/svg}text")
+    }
+    axis = heights["L0 (latents active per row)"]
+    assert axis > 150
+    legend = [y for text, y in heights.items() if text.startswith("run ")]
+    assert len(legend) == 30
+    assert all(axis < y < height for y in legend)
