@@ -27,8 +27,8 @@ class EvalOptions:
     """How they are measured."""
 
     plots: bool = False
-    """Write a page, report.html, into each run, its training curves and firing rates as SVG into
-    plots/, and of several runs a page that compares them into the folder that they share."""
+    """Write a page, report.html, into each run, its training curves, firing rates and norms as SVG
+    into plots/, and of several runs a page that compares them into the folder that they share."""
 
 
 def run(options: EvalOptions, terminal: Terminal) -> Report:

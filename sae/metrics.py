@@ -31,6 +31,7 @@ class ReconstructionMetrics:
         self._residual_squares = 0.0
         self._fired_F = torch.zeros(n_latents, dtype=torch.int64)
         self._l0: list[Tensor] = []
+        self._norms: list[Tensor] = []
         self._epsilon_published: list[Tensor] = []
         self._epsilon_active: list[Tensor] = []
 
@@ -56,6 +57,7 @@ class ReconstructionMetrics:
         row_squares_B = (rows_BD * sae.input_scale.double()).square().sum(-1).cpu()
         values_BM = codes.values.double() * sae.decoder_norms().double()[codes.indices]
         code_squares_B = (values_BM.square().sum(-1) + sae.b_dec.double().square().sum()).cpu()
+        self._norms.append(torch.stack([row_squares_B, code_squares_B], dim=-1).sqrt())
         coded_B = code_squares_B > 0
         gap_B = (row_squares_B - code_squares_B)[coded_B].abs() / code_squares_B[coded_B]
         # The published code takes h - 1 with h latents; b_dec makes l0 + 1 active features.
@@ -79,6 +81,13 @@ class ReconstructionMetrics:
     def firing_rates(self) -> Float[Tensor, "F"]:
         """Share of rows on which each latent was active, float64."""
         return self._fired_F.double() / self._rows
+
+    def norms(self, limit: int) -> Float[Tensor, "N 2"]:
+        """Norms of rows and of their codes, b_dec's appended, in scaled units: the ZF plot of arXiv
+        2503.24277. Of more than `limit` rows as many, evenly spread; float64."""
+        norms_N2 = torch.cat(self._norms)
+        n_shown = min(limit, len(norms_N2))
+        return norms_N2[torch.arange(n_shown) * len(norms_N2) // max(n_shown, 1)]
 
     def result(self) -> dict[str, float | int]:
         """The measures so far: fvu, explained_variance, l0 (mean), l0_std, dead_share,

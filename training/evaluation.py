@@ -12,6 +12,7 @@ from ..sae.autoencoder import SparseAutoencoder
 from ..sae.devices import resolve_device
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
+from ..sae.metrics import ReconstructionMetrics
 from .cache import ActivationCache
 from .config import EvalConfig, EvalSettings
 from .fit import measure_rows
@@ -22,6 +23,7 @@ _DENSITY_EDGES = [-6.0 + 0.25 * step for step in range(25)]
 """log10 of the firing rate, from one row in a million to every row."""
 _MOST_OVERLAP_ROWS = 16_384
 _OVERLAP_ROWS_AT_ONCE = 1024
+_ROWS_IN_PLOT = 400
 
 Progress = Callable[[int, int], None]
 """Told tokens done and tokens in all: those of the rows, and those of each forward pass."""
@@ -59,15 +61,18 @@ def evaluate_all(
     Returns:
         For each autoencoder the measures of `ReconstructionMetrics.result`; `decoder_overlap`, see
         `mean_absolute_cosine`; `density_histogram` with `log10_edges`, `latents` in each bin and
-        `dead`; and `language_model`, None where `contexts` is 0: for the model untouched, spliced,
-        zero-ablated and mean-ablated its mean next-token loss (`loss`, `loss_spliced`, ...) and the
-        mean KL divergence from the untouched predictions (`kl_spliced`, ...), both in nats;
+        `dead`; `norms` of up to 400 of the rows, for the ZF plot, as `row` and `code`, see
+        `ReconstructionMetrics.norms`; and `language_model`, None where `contexts` is 0: for the
+        model untouched, spliced, zero-ablated and mean-ablated its mean next-token loss (`loss`,
+        `loss_spliced`, ...) and the mean KL divergence from the untouched predictions
+        (`kl_spliced`, ...), both in nats;
         `loss_recovered` = (zero_ablated - spliced) / (zero_ablated - loss), `kl_recovered` =
         1 - kl_spliced / kl_zero_ablated, both also `_from_mean`, None where ablation costs nothing
         that could be recovered; and the contexts and tokens they rest on.
 
     Raises:
-        InputError: autoencoder, cache and language model do not belong together.
+        InputError: autoencoder, cache and language model do not belong together, or all rows are
+            the same.
     """
     use_free_cores()
     device = resolve_device(settings.device)
@@ -91,6 +96,7 @@ def evaluate_all(
             **measures.result(),
             "decoder_overlap": mean_absolute_cosine(subject.sae.W_dec.detach()),
             "density_histogram": density_histogram(measures.firing_rates()),
+            "norms": _norms(measures),
             "language_model": language_model,
         }
         if language_model is not None:
@@ -109,6 +115,14 @@ def density_histogram(rates_F: Float[Tensor, "F"]) -> dict[str, Any]:
         "log10_edges": _DENSITY_EDGES,
         "latents": [int(count) for count in counts],
         "dead": int((rates_F == 0).sum()),
+    }
+
+
+def _norms(measures: ReconstructionMetrics) -> dict[str, list[float]]:
+    row_N, code_N = measures.norms(_ROWS_IN_PLOT).unbind(-1)
+    return {
+        name: [float(f"{norm:.6g}") for norm in norms_N.tolist()]
+        for name, norms_N in (("row", row_N), ("code", code_N))
     }
 
 

@@ -155,7 +155,7 @@ def test_several_autoencoders_share_one_pass(
 def test_plots(sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Path) -> None:
     run = shutil.copytree(run_folder, tmp_path / "run")
     done = sparsteer("eval", run, "--cache", cache, "--contexts", 0, "--plots", "--json")
-    plots = [f"plots/{name}.svg" for name in ("density", "fvu", "l0")]
+    plots = [f"plots/{name}.svg" for name in ("density", "zf", "fvu", "l0")]
     assert done.values["plots"] == [str(run / name) for name in (*plots, "report.html")]
     assert all(Path(path).is_file() for path in done.values["plots"])
 

@@ -92,3 +92,20 @@ def test_rows_without_a_code_tell_of_no_overlap() -> None:
     result = measures_of(sae, torch.randn(30, 13), torch.zeros(3, 13))
     assert result["l0"] == result["epsilon_lbo"] == result["epsilon_lbo_active"] == 0
     assert result["dead_share"] == 1
+
+
+@torch.no_grad()
+def test_norms_are_those_of_scaled_rows_and_of_codes_with_the_bias() -> None:
+    sae = SparseAutoencoder(TopKConfig(13, 57, 5))
+    sae.b_dec.add_(torch.randn(13))
+    sae.W_dec.mul_(torch.rand(57, 1) + 0.5)
+    sae.input_scale.fill_(0.4)
+    x = torch.randn(23, 13)
+    measures = ReconstructionMetrics(sae)
+    for rows in x.split(9):
+        measures.update(rows)
+    codes = sae.encode(x).dense(57).double() * sae.W_dec.double().norm(dim=-1)
+    with_bias = torch.cat([codes, sae.b_dec.double().norm().expand(23, 1)], dim=-1)
+    expected = torch.stack([(0.4 * x.double()).norm(dim=-1), with_bias.norm(dim=-1)], dim=-1)
+    torch.testing.assert_close(measures.norms(100), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(measures.norms(4), expected[[0, 5, 11, 17]], rtol=1e-6, atol=0)

@@ -62,6 +62,7 @@ def test_several_are_what_each_is_alone(planted_cache: Path, runs: list[str]) ->
         assert result["sae"] == path
         overlap = mean_absolute_cosine(SparseAutoencoder.load(path).W_dec.detach())
         assert result["decoder_overlap"] == overlap
+        assert len(result["norms"]["row"]) == len(result["norms"]["code"]) == 300
     assert together[0]["l0"] <= 2 < together[1]["l0"]
 
 
@@ -69,7 +70,9 @@ def test_plots_lie_in_the_run_folders(planted_cache: Path, runs: list[str]) -> N
     settings = EvalSettings(cache=str(planted_cache), contexts=0, device="cpu")
     paths = write_plots(evaluate_all([runs[0], f"{runs[1]}/sae"], settings))
     parent = Path(runs[0]).parent
-    wanted = {f"{k}/plots/{name}.svg" for k in ("k2", "k5") for name in ("density", "fvu", "l0")}
+    wanted = {
+        f"{k}/plots/{name}.svg" for k in ("k2", "k5") for name in ("density", "fvu", "l0", "zf")
+    }
     wanted |= {"fvu-against-l0.svg", "report.html", "k2/report.html", "k5/report.html"}
     assert {str(path.relative_to(parent)) for path in paths} == wanted
     for path in paths:
@@ -90,7 +93,7 @@ def test_the_page_of_a_run_says_its_measures_and_settings_and_loads_nothing(
     page = (parent / "k2" / "report.html").read_text()
     # Between tags, because the drawings are full of numbers.
     assert f">{results[0]['fvu']:.4f}<" in page and f">{results[1]['fvu']:.4f}<" not in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert "trainer.batch_size" in page and "packages.torch" in page
     assert "http:" not in page and "https:" not in page and "<script" not in page
     comparison = (parent / "report.html").read_text()
@@ -122,8 +125,8 @@ def test_an_autoencoder_without_a_run_has_its_plot_beside_it(
 ) -> None:
     SparseAutoencoder(TopKConfig(12, 20, 3)).save(tmp_path / "mine")
     settings = EvalSettings(cache=str(planted_cache), contexts=0, device="cpu")
-    (path,) = write_plots(evaluate_all([str(tmp_path / "mine")], settings))
-    assert path == tmp_path / "mine-plots" / "density.svg"
+    paths = write_plots(evaluate_all([str(tmp_path / "mine")], settings))
+    assert paths == [tmp_path / "mine-plots" / name for name in ("density.svg", "zf.svg")]
     assert sorted(os.listdir(tmp_path / "mine")) == ["config.json", "sae.safetensors"]
 
 

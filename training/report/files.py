@@ -28,9 +28,9 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Write the plots and pages of what `evaluate_all` found, and give their paths, pages last.
 
     Into `plots/` of each run: fvu.svg and l0.svg over training (where metrics.jsonl is), and
-    density.svg; beside it `report.html`, the page of the run. Of several autoencoders also
-    fvu-against-l0.svg and a report.html that compares them, into the folder that they share. An
-    autoencoder that lies in no run has its density beside it, in `NAME-plots/`, and no page.
+    density.svg and zf.svg; beside it `report.html`, the page of the run. Of several autoencoders
+    also fvu-against-l0.svg and a report.html that compares them, into the folder that they share.
+    An autoencoder that lies in no run has those two beside it, in `NAME-plots/`, and no page.
     """
     folders = [_run_of(Path(result["sae"])) for result in results]
     looks = plots.looks(short_names(folders))
@@ -68,7 +68,10 @@ def _drawings(
     result: Mapping[str, Any], look: plots.Look, points: plots.Points, palette: plots.Palette
 ) -> dict[str, plots.Drawing]:
     histogram, rows = result["density_histogram"], result["rows"]
-    drawings = {"density": plots.density(look, histogram, rows, palette)}
+    drawings = {
+        "density": plots.density(look, histogram, rows, palette),
+        "zf": plots.zf(look, result["norms"], palette),
+    }
     if points:
         drawings["fvu"] = plots.fvu_curves([(look, points)], palette)
         drawings["l0"] = plots.l0_curves([(look, points)], result["d_model"], palette)

@@ -1,4 +1,4 @@
-"""Plots of autoencoders as SVG: training curves, firing rates, L0 against FVU, bars.
+"""Plots of autoencoders as SVG: training curves, firing rates, norms, L0 against FVU, bars.
 
 matplotlib is imported when the first plot is drawn.
 """
@@ -192,6 +192,31 @@ def density(
         plot.axes.grid(visible=False, axis="x")
         plot.axes.set_title(look.shown, color=palette.text)
         plot.label("share of held-out rows on which a latent fires (log scale)", "latents")
+    return plot.drawing
+
+
+def zf(look: Look, norms: Mapping[str, Sequence[float]], palette: Palette = PAPER) -> Drawing:
+    """Norms of rows against those of their codes (ZF plot, arXiv 2503.24277), the largest hundredth
+    left out; on the line they are equal."""
+    row, code = norms["row"], norms["code"]
+    largest = [sorted(both)[(len(row) - 1) * 99 // 100] for both in (row, code)]
+    end = 1.1 * max(*largest, 1e-9)
+    with Plot(f"{look.name}: norms of codes against norms of rows", palette) as plot:
+        plot.axes.plot([0, end], [0, end], color=palette.neutral, linewidth=1, linestyle="dotted")
+        plot.axes.plot(
+            row,
+            code,
+            linestyle="none",
+            marker="o",
+            markersize=2.5,
+            alpha=0.5,
+            markeredgewidth=0,
+            color=look.colour,
+        )
+        plot.axes.set_xlim(0, end)
+        plot.axes.set_ylim(0, end)
+        plot.axes.set_title(look.shown, color=palette.text)
+        plot.label("norm of a row (scaled units)", "norm of its code")
     return plot.drawing
 
 

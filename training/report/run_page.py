@@ -19,6 +19,9 @@ _CAPTIONS = {
     "l0": "Active latents per row while training. Dotted: the width of the activations.",
     "density": "Latents by how often they fire. A healthy dictionary is a hump well left of the "
     "grey band, whose latents fire on over a tenth of the rows; far left are those that never did.",
+    "zf": "ZF plot: a dot is a row, with its norm and its code's, in which b_dec counts as one "
+    "more latent. On the dotted line both are equal, as they would be if latents were at right "
+    "angles and the rewriting exact; top-AFA aims at it. Below it latents are active too little.",
 }
 
 
@@ -28,7 +31,7 @@ def run_page(run: RunFolder, result: Mapping[str, Any], drawings: Mapping[str, D
     Args:
         run: its folder.
         result: what `evaluate_all` found.
-        drawings: `density`, and of a run with metrics `fvu` and `l0`, drawn for a page.
+        drawings: `density` and `zf`, and of a run with metrics `fvu` and `l0`, drawn for a page.
     """
     kind = f"A {result['activation']} autoencoder of {count(result['n_latents'])} latents"
     origin = result["origin"]

@@ -103,3 +103,16 @@ def test_the_legend_of_many_runs_with_long_names_covers_nothing() -> None:
     legend = [y for text, y in heights.items() if text.startswith("run ")]
     assert len(legend) == 30
     assert all(axis < y < height for y in legend)
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 300])
+def test_norms_of_rows_and_codes(n_rows: int) -> None:
+    norms = {"row": [5 + 0.01 * i for i in range(n_rows)], "code": [4.0] * (n_rows - 1) + [900.0]}
+    shown = texts(plots.zf(looks(["run"])[0], norms))
+    assert {"run", "norm of a row (scaled units)", "norm of its code"} <= set(shown)
+    if n_rows > 200:
+        assert "10" not in shown and "8" in shown  # one row of enormous norm hides no others
+
+
+def test_norms_that_are_all_zero_can_be_drawn() -> None:
+    texts(plots.zf(looks(["run"])[0], {"row": [0.0, 0.0], "code": [0.0, 0.0]}))
