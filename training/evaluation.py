@@ -77,7 +77,7 @@ def evaluate_all(
     use_free_cores()
     device = resolve_device(settings.device)
     cache = ActivationCache(settings.cache)
-    subjects = [_subject(path, cache, settings, device) for path in saes]
+    subjects = [_subject(path, cache, settings, device, say) for path in saes]
     tokens = _Tokens(progress)
     rows = {site: cache.held_out(site=site, limit=settings.rows) for site in _sites(subjects)}
     tokens.total = sum(len(rows[subject.site]) for subject in subjects)
@@ -121,7 +121,7 @@ def density_histogram(rates_F: Float[Tensor, "F"]) -> dict[str, Any]:
 def _norms(measures: ReconstructionMetrics) -> dict[str, list[float]]:
     row_N, code_N = measures.norms(_ROWS_IN_PLOT).unbind(-1)
     return {
-        name: [float(f"{norm:.6g}") for norm in norms_N.tolist()]
+        name: [float(f"{float(norm):.6g}") for norm in norms_N]
         for name, norms_N in (("row", row_N), ("code", code_N))
     }
 
@@ -168,12 +168,26 @@ class _Subject:
 
 
 def _subject(
-    path: str, cache: ActivationCache, settings: EvalSettings, device: torch.device
+    path: str,
+    cache: ActivationCache,
+    settings: EvalSettings,
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> _Subject:
     sae = SparseAutoencoder.load(path).to(device)
-    wanted = settings.site
-    if wanted is None and sae.origin is not None and sae.origin.site in cache.sites:
-        wanted = sae.origin.site
+    wanted, origin = settings.site, sae.origin
+    if wanted is None and origin is not None:
+        wanted = origin.site
+        if wanted not in cache.sites:
+            raise InputError(
+                f"{path} was trained at {wanted}, which {settings.cache} does not hold; give a "
+                "cache of that site, or --site to measure it at another"
+            )
+    if origin is not None and origin.weights_hash != cache.manifest.weights_hash:
+        say(
+            f"{path} was trained on {origin.model}, whose weights are not those of "
+            f"{cache.manifest.model}, with which {settings.cache} was made"
+        )
     site = cache.site_name(wanted)
     if sae.config.d_model != cache.d_model:
         raise InputError(

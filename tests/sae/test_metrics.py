@@ -75,7 +75,7 @@ def measures_of(sae: SparseAutoencoder, *batches: Tensor) -> dict[str, float | i
 def test_rows_without_variance_have_no_fvu(rows: Tensor) -> None:
     sae = SparseAutoencoder(TopKConfig(13, 57, 5))
     with pytest.raises(InputError, match=rf"measured, {len(rows)}, are all the same"):
-        measures_of(sae, *rows.split(4))
+        measures_of(sae, *torch.split(rows, 4))
 
 
 def test_the_median_of_an_even_number_is_the_mean_of_the_middle_two() -> None:
@@ -102,10 +102,12 @@ def test_norms_are_those_of_scaled_rows_and_of_codes_with_the_bias() -> None:
     sae.input_scale.fill_(0.4)
     x = torch.randn(23, 13)
     measures = ReconstructionMetrics(sae)
-    for rows in x.split(9):
+    for rows in torch.split(x, 9):
         measures.update(rows)
-    codes = sae.encode(x).dense(57).double() * sae.W_dec.double().norm(dim=-1)
-    with_bias = torch.cat([codes, sae.b_dec.double().norm().expand(23, 1)], dim=-1)
-    expected = torch.stack([(0.4 * x.double()).norm(dim=-1), with_bias.norm(dim=-1)], dim=-1)
+    norm = torch.linalg.vector_norm
+    codes = sae.encode(x).dense(57).double() * norm(sae.W_dec.double(), dim=-1)
+    with_bias = torch.cat([codes, norm(sae.b_dec.double()).expand(23, 1)], dim=-1)
+    row_norms, code_norms = norm(0.4 * x.double(), dim=-1), norm(with_bias, dim=-1)
+    expected = torch.stack([row_norms, code_norms], dim=-1)
     torch.testing.assert_close(measures.norms(100), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(measures.norms(4), expected[[0, 5, 11, 17]], rtol=1e-6, atol=0)

@@ -113,7 +113,7 @@ def test_a_hostile_name_stays_text_on_the_page(planted_cache: Path, tmp_path: Pa
     write_plots(evaluate_all([str(run) for run in runs], settings))
     for folder in (tmp_path, *runs):
         assert "<script" not in (folder / "report.html").read_text()
-    hrefs = re.findall(r'<a href="([^"]+)"', (tmp_path / "report.html").read_text())
+    hrefs: list[str] = re.findall(r'<a href="([^"]+)"', (tmp_path / "report.html").read_text())
     for href, run in zip(hrefs, runs, strict=True):
         assert not urlsplit(href).scheme
         path = urlsplit(urljoin(tmp_path.as_uri() + "/", href)).path
@@ -128,6 +128,30 @@ def test_an_autoencoder_without_a_run_has_its_plot_beside_it(
     paths = write_plots(evaluate_all([str(tmp_path / "mine")], settings))
     assert paths == [tmp_path / "mine-plots" / name for name in ("density.svg", "zf.svg")]
     assert sorted(os.listdir(tmp_path / "mine")) == ["config.json", "sae.safetensors"]
+
+
+def test_an_autoencoder_of_another_site_or_model_is_not_measured_unnoticed(
+    planted_cache: Path, runs: list[str], tmp_path: Path
+) -> None:
+    trained = SparseAutoencoder.load(runs[0])
+    assert trained.origin is not None
+    settings = EvalSettings(cache=str(planted_cache), contexts=0, device="cpu")
+    site = trained.origin.site
+    trained.origin = dataclasses.replace(trained.origin, site="blocks.7.hook_mlp_out")
+    trained.save(tmp_path / "elsewhere")
+    with pytest.raises(
+        InputError, match=r"elsewhere was trained at blocks\.7\.hook_mlp_out, which"
+    ):
+        evaluate_all([str(tmp_path / "elsewhere")], settings)
+    named = dataclasses.replace(settings, site=site)
+    (result,) = evaluate_all([str(tmp_path / "elsewhere")], named)
+    assert result["site"] == site
+
+    trained.origin = dataclasses.replace(trained.origin, site=site, weights_hash="cd" * 32)
+    trained.save(tmp_path / "other")
+    said: list[str] = []
+    evaluate_all([runs[0], str(tmp_path / "other")], settings, say=said.append)
+    assert len(said) == 1 and "other was trained on tiny, whose weights are not" in said[0]
 
 
 def test_a_wrong_one_among_several_is_named(

@@ -287,7 +287,7 @@ class Plot:
         n_lines = sum(name.count("\n") + 1 for name in names)
         width, height = self._size
         self._figure.set_size_inches(width, height + 0.2 * n_lines)
-        self._figure.legend(loc="outside lower left")
+        cast(Any, self._figure).legend(loc="outside lower left")
 
     def note(self, text: str, x: float | int, y: float | int, **where: Any) -> None:
         """Text at a point of the data, or of what `xycoords` says, moved by `xytext` points."""
