@@ -104,10 +104,10 @@ def test_norms_are_those_of_scaled_rows_and_of_codes_with_the_bias() -> None:
     measures = ReconstructionMetrics(sae)
     for rows in torch.split(x, 9):
         measures.update(rows)
-    norm = torch.linalg.vector_norm
-    codes = sae.encode(x).dense(57).double() * norm(sae.W_dec.double(), dim=-1)
-    with_bias = torch.cat([codes, norm(sae.b_dec.double()).expand(23, 1)], dim=-1)
-    row_norms, code_norms = norm(0.4 * x.double(), dim=-1), norm(with_bias, dim=-1)
+    W_dec = sae.W_dec.double()
+    codes = sae.encode(x).dense(57).double() * W_dec.square().sum(-1).sqrt()
+    with_bias = codes.square().sum(-1) + sae.b_dec.double().square().sum()
+    row_norms, code_norms = (0.4 * x.double()).square().sum(-1).sqrt(), with_bias.sqrt()
     expected = torch.stack([row_norms, code_norms], dim=-1)
     torch.testing.assert_close(measures.norms(100), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(measures.norms(4), expected[[0, 5, 11, 17]], rtol=1e-6, atol=0)
