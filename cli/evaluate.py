@@ -28,7 +28,8 @@ class EvalOptions:
 
     plots: bool = False
     """Write a page, report.html, into each run, its training curves, firing rates and norms as SVG
-    into plots/, and of several runs a page that compares them into the folder that they share."""
+    into plots/, and of several runs a page that compares them into the folder that holds them or
+    their folders."""
 
 
 def run(options: EvalOptions, terminal: Terminal) -> Report:

@@ -157,10 +157,11 @@ class ActivationCache:
         )
 
     def require_held_out(self) -> None:
-        """Raise InputError if it has no held-out rows."""
-        if not self.n_held_out:
+        """Raise InputError if it has no held-out rows, or but one, which has no variance."""
+        if self.n_held_out < 2:
+            n_rows = "only one held-out row" if self.n_held_out else "no held-out rows"
             raise InputError(
-                f"{self.path} has no held-out rows; cache more documents, or with a higher "
+                f"{self.path} has {n_rows}; cache more documents, or with a higher "
                 "--held-out-fraction"
             )
 

@@ -315,6 +315,16 @@ def test_without_held_out_rows(tmp_path: Path) -> None:
             read()
 
 
+def test_one_held_out_row_is_none_to_measure_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = write_cache(tmp_path / "c", [[False, True]])
+    cache.require_held_out()
+    monkeypatch.setattr(ActivationCache, "n_held_out", 1)
+    with pytest.raises(InputError, match="has only one held-out row; cache more documents"):
+        cache.require_held_out()
+
+
 def test_batches_that_cannot_be(cache: ActivationCache) -> None:
     with pytest.raises(InputError, match=r"batch_size is 92, .* only 91 training rows; lower"):
         cache.batches(92)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 from xml.etree import ElementTree
@@ -99,6 +100,23 @@ def test_the_page_of_a_run_says_its_measures_and_settings_and_loads_nothing(
     comparison = (parent / "report.html").read_text()
     assert all(f"{result['fvu']:.4f}" in comparison for result in results)
     assert 'href="k5/report.html"' in comparison
+
+
+def test_the_comparison_goes_where_the_runs_are_and_overwrites_none(
+    planted_cache: Path, runs: list[str], tmp_path: Path
+) -> None:
+    settings = EvalSettings(cache=str(planted_cache), contexts=0, device="cpu")
+    results = evaluate_all(runs, settings)
+    assert write_plots([results[0], results[0]])[-1] == Path(runs[0]).parent / "report.html"
+    assert "compared" not in (Path(runs[0]) / "report.html").read_text()
+    far, deep = tmp_path / "a" / "b" / "c" / "k2", tmp_path / "runs" / "grid" / "k5"
+    for run, new in zip(runs, (far, deep), strict=True):
+        shutil.copytree(run, new)
+    moved = [{**r, "sae": str(new)} for r, new in zip(results, (far, deep), strict=True)]
+    assert write_plots(moved)[-1] == far.parent / "report.html"
+    shutil.copytree(runs[0], tmp_path / "runs" / "k2")
+    moved[0]["sae"] = str(tmp_path / "runs" / "k2")
+    assert write_plots(moved)[-1] == tmp_path / "runs" / "report.html"
 
 
 def test_a_hostile_name_stays_text_on_the_page(planted_cache: Path, tmp_path: Path) -> None:

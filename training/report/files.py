@@ -29,7 +29,8 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
 
     Into `plots/` of each run: fvu.svg and l0.svg over training (where metrics.jsonl is), and
     density.svg and zf.svg; beside it `report.html`, the page of the run. Of several autoencoders
-    also fvu-against-l0.svg and a report.html that compares them, into the folder that they share.
+    also fvu-against-l0.svg and a report.html that compares them, into the folder that holds them or
+    their folders; beside the first of them where there is none.
     An autoencoder that lies in no run has those two beside it, in `NAME-plots/`, and no page.
     """
     folders = [_run_of(Path(result["sae"])) for result in results]
@@ -51,7 +52,7 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
             pages.append(_write(folder / "report.html", text))
     if len(results) > 1:
         width = max(r["d_model"] for r in results)
-        shared = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+        shared = _shared(folders)
         together = plots.fvu_against_l0(curves, results, width)
         written.append(_write(shared / "fvu-against-l0.svg", together.svg))
         links = [
@@ -87,6 +88,13 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 def _run_of(sae: Path) -> Path:
     """The run folder that an autoencoder lies in, else the autoencoder's own."""
     return sae.parent if sae.name == "sae" and (sae.parent / "config.yaml").exists() else sae
+
+
+def _shared(folders: Sequence[Path]) -> Path:
+    paths = [folder.absolute() for folder in folders]
+    shared = Path(os.path.commonpath([path.parent for path in paths]))
+    near = all(len(path.relative_to(shared).parts) <= 2 for path in paths)
+    return shared if near else paths[0].parent  # never in / or somebody's home
 
 
 def _write(path: Path, text: str) -> Path:
