@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..training.config import EvalSettings
-from ..training.report.measures import measures
+from ..training.report.measures import measures, place
 from ..training.report.wording import count, share
 from .console import Report, Terminal, table
 
@@ -59,7 +59,7 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
 
 def _one(result: dict[str, Any]) -> "Sequence[RenderableType]":
     return (
-        f"{result['sae']} at {result['site']}, on {count(result['rows'])} held-out rows:",
+        f"{result['sae']} {place(result)}, on {count(result['rows'])} held-out rows:",
         table(*measures(result)),
         *_density_lines(result["density_histogram"]),
     )

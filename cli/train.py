@@ -56,8 +56,9 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
             f"of the updates on {count(summary['tokens'])} tokens",
         ),
     )
+    kind = "autoencoder" if config.target_site is None else "transcoder"
     shown = (
-        f"trained a {summary['activation']} autoencoder of {count(summary['n_latents'])} latents; "
+        f"trained a {summary['activation']} {kind} of {count(summary['n_latents'])} latents; "
         "on held-out rows:",
         table(*rows),
         f"it lies in {sae}",

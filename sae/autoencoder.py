@@ -42,11 +42,16 @@ class SparseAutoencoder(nn.Module):
 
     In scaled units: pre = (x - b_dec) @ W_enc^T + b_enc, the activation keeps some of relu(pre),
     x_hat = codes @ W_dec + b_dec. `encode` and `decode` speak raw activations and scale inside.
+    A transcoder (arXiv 2406.11944) has the same parts, but x_hat predicts another activation than
+    x: it has a centre and a scale of its own for what it reads.
 
     Attributes:
         W_enc: [F, D], a latent a row.  W_dec: [F, D], unit rows.  b_enc: [F].  b_dec: [D].
         input_scale: scalar buffer; raw activations times it have mean squared norm D. It is 1 until
             training estimates it. A single scalar keeps the differences between rows' norms.
+        input_centre: [D] buffer, only of a transcoder: subtracted from scaled rows in place of
+            b_dec. It is fixed, for b_enc could undo whatever training made of it.
+        output_scale: scalar buffer, only of a transcoder: input_scale of what it predicts.
         threshold: scalar buffer, only of batch_topk: the moving average of the smallest activation
             that a batch of training kept; 0 until there was one.
         threshold_exponent: [F], only of jumprelu: thresholds are exp(sqrt(D) * exponent). The
@@ -57,6 +62,8 @@ class SparseAutoencoder(nn.Module):
     """
 
     input_scale: Tensor
+    input_centre: Tensor
+    output_scale: Tensor
     threshold: Tensor
 
     def __init__(self, config: SAEConfig, *, seed: int = 0, origin: Origin | None = None) -> None:
@@ -71,10 +78,29 @@ class SparseAutoencoder(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
         self.b_dec = nn.Parameter(torch.zeros(config.d_model))
         self.register_buffer("input_scale", torch.ones(()))
+        if config.transcoder:
+            self.register_buffer("input_centre", torch.zeros(config.d_model))
+            self.register_buffer("output_scale", torch.ones(()))
         if isinstance(config, BatchTopKConfig):
             self.register_buffer("threshold", torch.zeros(()))
         if isinstance(config, JumpReLUConfig):
             self.threshold_exponent = nn.Parameter(torch.zeros(config.n_latents))
+
+    @property
+    def centre(self) -> Float[Tensor, "D"]:
+        """What the encoder subtracts from scaled rows."""
+        return self.input_centre if self.config.transcoder else self.b_dec
+
+    @property
+    def decoder_scale(self) -> Float[Tensor, ""]:
+        """Raw activations times it are in the units of the decoder."""
+        return self.output_scale if self.config.transcoder else self.input_scale
+
+    def require_target(self, target: Tensor | None) -> None:
+        """Raise ValueError if a transcoder has no target, or an autoencoder has one."""
+        if (target is not None) != self.config.transcoder:
+            needs = "a target" if target is None else "no target, which only a transcoder has"
+            raise ValueError(f"the {self.config.kind} needs {needs}")
 
     def encode(self, x: Float[Tensor, "*B D"]) -> Codes:
         """The active latents of raw activations.
@@ -102,15 +128,15 @@ class SparseAutoencoder(nn.Module):
 
     def decode(self, codes: Codes) -> Float[Tensor, "*B D"]:
         """Raw activations [..., D] from codes in scaled units."""
-        return self.decode_scaled(codes) / self.input_scale
+        return self.decode_scaled(codes) / self.decoder_scale
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """The reconstruction of raw activations."""
+        """The reconstruction of raw activations, or a transcoder's prediction from them."""
         return self.decode(self.encode(x))
 
     def encode_scaled(self, x_BD: Float[Tensor, "B D"]) -> Codes:
         """As `encode`, for rows that were scaled already."""
-        weights = (self.b_dec, self.W_enc, self.b_enc)
+        weights = (self.centre, self.W_enc, self.b_enc)
         match self.config:
             case TopKConfig(k=k):
                 return encode_topk(x_BD, *weights, k)
@@ -130,7 +156,7 @@ class SparseAutoencoder(nn.Module):
         which the peers have the other rows, and jumprelu's codes have `steps` and the slots that
         move its thresholds. `k` stands in for that of topk and batch_topk, which training may lower
         step by step."""
-        weights = (self.b_dec, self.W_enc, self.b_enc)
+        weights = (self.centre, self.W_enc, self.b_enc)
         match self.config:
             case TopKConfig():
                 return encode_topk(x_BD, *weights, k or self.config.k)
@@ -203,7 +229,7 @@ class SparseAutoencoder(nn.Module):
             "format": "sparsteer-sae",
             "version": FORMAT_VERSION,
             **config_to_dict(self.config),
-            "origin": None if self.origin is None else asdict(self.origin),
+            "origin": None if self.origin is None else _origin_to_dict(self.origin),
         }
 
     @classmethod
@@ -237,6 +263,11 @@ def _may_replace(path: Path) -> bool:
     return path.is_dir() and all(f.name in (CONFIG_FILE, WEIGHTS_FILE) for f in path.iterdir())
 
 
+def _origin_to_dict(origin: Origin) -> dict[str, str]:
+    """As plain values, without the target site that an autoencoder does not have."""
+    return {name: value for name, value in asdict(origin).items() if value is not None}
+
+
 def _read_description(path: Path) -> tuple[SAEConfig, Origin | None]:
     values = read_json(path, "autoencoder's configuration")
     if values.pop("format", None) != "sparsteer-sae":
@@ -260,6 +291,8 @@ def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) 
         "b_enc": [F],
         "input_scale": [],
     }
+    if config.transcoder:
+        expected |= {"input_centre": [D], "output_scale": []}
     if isinstance(config, BatchTopKConfig):
         expected["threshold"] = []
     if isinstance(config, JumpReLUConfig):

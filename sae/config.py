@@ -21,6 +21,8 @@ class Origin:
     """The activation that was read, for example blocks.15.hook_resid_post."""
     weights_hash: str
     """sha256 of the language model's weights."""
+    target_site: str | None = None
+    """The activation that a transcoder predicts; None for an autoencoder."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,15 @@ class SAEConfig:
     prefixes: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     """Rising numbers of latents that must reconstruct alone, too, below n_latents, which is always
     added (Matryoshka, arXiv 2503.17547); none by default."""
+
+    transcoder: bool = dataclasses.field(default=False, kw_only=True)
+    """Whether it predicts other activations than those it reads, such as an MLP's output from its
+    input (arXiv 2406.11944); both have width d_model."""
+
+    @property
+    def kind(self) -> str:
+        """What to call it: autoencoder or transcoder."""
+        return "transcoder" if self.transcoder else "autoencoder"
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_latents"):
@@ -109,6 +120,11 @@ class TopAFAConfig(SAEConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.transcoder:
+            raise InputError(
+                "activation is top_afa, which keeps latents until their norm is that of the row "
+                "read, and a transcoder gives another row; choose topk, batch_topk or jumprelu"
+            )
         require_in_range("target_scale", self.target_scale, low=1e-3, high=1e3)
 
 
@@ -120,10 +136,11 @@ CONFIGS: dict[str, type[SAEConfig]] = {
 
 
 def config_to_dict(config: SAEConfig) -> dict[str, Any]:
-    """The configuration as plain values, with its activation's name; no prefixes, no such key."""
+    """The configuration as plain values, with its activation's name; `prefixes` and `transcoder`
+    only where there are any and it is one."""
     values = {"activation": config.activation, **dataclasses.asdict(config)}
-    prefixes = list(values.pop("prefixes"))
-    return values | ({"prefixes": prefixes} if prefixes else {})
+    optional = {"prefixes": list(values.pop("prefixes")), "transcoder": values.pop("transcoder")}
+    return values | {name: value for name, value in optional.items() if value}
 
 
 def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:

@@ -60,7 +60,10 @@ def as_jumprelu(sae: SparseAutoencoder) -> SparseAutoencoder:
     if not sae.threshold > 0:
         raise InputError("the batch_topk autoencoder has learned no threshold; train it first")
     jump = JumpReLUConfig(
-        d_model=config.d_model, n_latents=config.n_latents, prefixes=config.prefixes
+        d_model=config.d_model,
+        n_latents=config.n_latents,
+        prefixes=config.prefixes,
+        transcoder=config.transcoder,
     )
     exported = SparseAutoencoder(jump, origin=sae.origin).to(sae.W_dec)
     own = {name: tensor for name, tensor in sae.state_dict().items() if name != "threshold"}
@@ -80,8 +83,12 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
 
     Raises:
         InputError: SAELens has nothing that encodes as top_afa does, or batch_topk has learned no
-            threshold yet.
+            threshold yet, or it is a transcoder.
     """
+    if sae.config.transcoder:
+        raise InputError(
+            "a transcoder has no place in this layout of SAELens; choose --format sparsteer"
+        )
     scale = sae.input_scale.double()
     weights = {
         "W_enc": sae.W_enc.T,

@@ -1,5 +1,8 @@
 """Losses of the autoencoders, over rows in scaled units (mean squared norm D).
 
+A reconstruction is compared with its target: with the rows themselves, or with what a transcoder
+is to predict from them.
+
 Where a loss is no mean over rows, it takes `mean`, which turns a mean over the given rows into one
 over a batch of which these are but a part.
 """
@@ -26,9 +29,11 @@ def own_mean(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return value
 
 
-def reconstruction_loss(x: Float[Tensor, "B D"], x_hat: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """Mean over rows and dimensions of (x_hat - x)^2."""
-    return torch.nn.functional.mse_loss(_wide(x_hat), _wide(x))
+def reconstruction_loss(
+    target: Float[Tensor, "B D"], x_hat: Float[Tensor, "B D"]
+) -> Float[Tensor, ""]:
+    """Mean over rows and dimensions of (x_hat - target)^2."""
+    return torch.nn.functional.mse_loss(_wide(x_hat), _wide(target))
 
 
 def _wide(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
@@ -46,11 +51,13 @@ def afa_loss(codes: Codes, x: Float[Tensor, "B D"], target_scale: float = 1.0) -
     return gap_B.square().mean()
 
 
-def nested_loss(sae: SparseAutoencoder, codes: Codes, x: Float[Tensor, "B D"]) -> Reconstruction:
+def nested_loss(
+    sae: SparseAutoencoder, codes: Codes, target: Float[Tensor, "B D"]
+) -> Reconstruction:
     """Mean of the reconstruction losses of the configuration's prefixes and of the whole
     dictionary (arXiv 2503.17547, equal weights), and the whole's reconstructions, detached."""
     prefixes = (*sae.config.prefixes, sae.config.n_latents)
-    return nested_mse(codes, sae.W_dec, sae.b_dec, x, prefixes)
+    return nested_mse(codes, sae.W_dec, sae.b_dec, target, prefixes)
 
 
 class MultiTopK(NamedTuple):
@@ -67,7 +74,11 @@ class MultiTopK(NamedTuple):
 
 
 def multi_topk_loss(
-    sae: SparseAutoencoder, x: Float[Tensor, "B D"], k: int, multiple: int
+    sae: SparseAutoencoder,
+    x: Float[Tensor, "B D"],
+    target: Float[Tensor, "B D"],
+    k: int,
+    multiple: int,
 ) -> MultiTopK:
     """Reconstruction losses with k and with `multiple` times k latents of a row (arXiv 2406.04093).
 
@@ -77,6 +88,7 @@ def multi_topk_loss(
     Args:
         sae: a topk autoencoder.
         x: [B, D] rows in scaled units.
+        target: [B, D] what the reconstructions are compared with.
         multiple: of k; as many latents as there are where that is more.
     """
     all_codes = sae.encode_batch(x, min(multiple * k, sae.config.n_latents))
@@ -86,10 +98,10 @@ def multi_topk_loss(
         for slots in (order_BM[:, :k], order_BM[:, k:])
     )
     x_hat_BD = decode(largest, sae.W_dec, sae.b_dec)
-    mse = further = reconstruction_loss(x, x_hat_BD)
+    mse = further = reconstruction_loss(target, x_hat_BD)
     if rest.values.shape[-1]:
         added_BD = decode(rest, sae.W_dec, torch.zeros_like(sae.b_dec))
-        further = reconstruction_loss(x, x_hat_BD + added_BD)
+        further = reconstruction_loss(target, x_hat_BD + added_BD)
     return MultiTopK(mse, further, x_hat_BD.detach(), largest)
 
 
@@ -119,27 +131,28 @@ def tanh_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float
 def auxk_loss(
     sae: SparseAutoencoder,
     x: Float[Tensor, "B D"],
-    x_hat: Float[Tensor, "B D"],
+    residual: Float[Tensor, "B D"],
     dead: Int[Tensor, "N"],
     k_aux: int,
     mean: Mean = own_mean,
 ) -> Float[Tensor, ""]:
     """How well the k_aux strongest dead latents predict what the living ones left.
 
-    Mean of (dead_hat - e)^2 over the mean of (e - mean(e))^2, with the residual e = x - x_hat
-    detached, so that only the dead latents and b_dec (through the encoder's centring) move
-    (arXiv 2406.04093, with their normalisation). No dead latents: 0.
+    Mean of (dead_hat - e)^2 over the mean of (e - mean(e))^2, with the residual e detached, so that
+    only the dead latents and b_dec (through an autoencoder's centring) move (arXiv 2406.04093, with
+    their normalisation). No dead latents: 0.
 
     Args:
-        x, x_hat: [B, D] rows and their reconstructions, scaled units.
+        x: [B, D] rows in scaled units.
+        residual: [B, D] what their reconstructions miss of the target.
         dead: [N] int64 indices of the dead latents.
         k_aux: latents kept of each row; N where there are fewer.
     """
     if len(dead) == 0:
         return x.new_zeros(())
-    residual_BD = _wide(x - x_hat).detach()
+    residual_BD = _wide(residual).detach()
     variance = mean((residual_BD - mean(residual_BD.mean(0))).square().mean())
-    codes = encode_topk(x, sae.b_dec, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
+    codes = encode_topk(x, sae.centre, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
     dead_hat_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
     tiny = torch.finfo(variance.dtype).tiny
     error = (_wide(dead_hat_BD) - residual_BD).square().mean()

@@ -1,4 +1,8 @@
-"""Measures of an autoencoder over held-out rows, as running sums in float64."""
+"""Measures of an autoencoder over held-out rows, as running sums in float64.
+
+What a transcoder gives is measured against its target, an autoencoder's reconstructions against
+the rows; x stands for either.
+"""
 
 import numpy as np
 import torch
@@ -10,7 +14,7 @@ from .errors import InputError
 
 
 class ReconstructionMetrics:
-    """Running sums over batches of raw rows; `result` turns them into measures.
+    """Running sums over batches of raw rows x; `result` turns them into measures.
 
     FVU = sum ||x - x_hat||^2 / sum ||x - mean||^2, with the mean row of everything seen; explained
     variance is 1 - FVU. Firing rates are per latent; a latent that never fired is dead here.
@@ -36,11 +40,17 @@ class ReconstructionMetrics:
         self._epsilon_active: list[Tensor] = []
 
     @torch.no_grad()
-    def update(self, x_BD: Float[Tensor, "B D"]) -> None:
-        """Add a batch of raw rows."""
+    def update(
+        self, x_BD: Float[Tensor, "B D"], target_BD: Float[Tensor, "B D"] | None = None
+    ) -> None:
+        """Add a batch of raw rows, and of what a transcoder predicts from them.
+
+        Raises ValueError if a transcoder has no target, or an autoencoder one.
+        """
         sae = self._sae
+        sae.require_target(target_BD)
         codes = sae.encode(x_BD)
-        rows_BD = x_BD.double()
+        rows_BD = (x_BD if target_BD is None else target_BD).double()
         self._rows += len(x_BD)
         if self._first_D is None:
             self._first_D = rows_BD[0].clone()
@@ -54,7 +64,7 @@ class ReconstructionMetrics:
         )
         l0_B = active_BM.sum(-1).double().cpu()
         self._l0.append(l0_B)
-        row_squares_B = (rows_BD * sae.input_scale.double()).square().sum(-1).cpu()
+        row_squares_B = (rows_BD * sae.decoder_scale.double()).square().sum(-1).cpu()
         values_BM = codes.values.double() * sae.decoder_norms().double()[codes.indices]
         code_squares_B = (values_BM.square().sum(-1) + sae.b_dec.double().square().sum()).cpu()
         self._norms.append(torch.stack([row_squares_B, code_squares_B], dim=-1).sqrt())

@@ -113,6 +113,11 @@ def change(intervention: Intervention, sae: SparseAutoencoder) -> Float[Tensor, 
 
 
 def _require_fit(intervention: Intervention, sae: SparseAutoencoder, site: Site) -> None:
+    if sae.config.transcoder:
+        raise InputError(
+            "a transcoder reads one site and writes another, and steering has one site; give an "
+            "autoencoder of the site to be steered"
+        )
     if sae.config.d_model != site.width:
         raise InputError(
             f"the autoencoder reads activations of width {sae.config.d_model}, but {site.name} of "

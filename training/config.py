@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..sae.config import (
     BatchTopKConfig,
@@ -137,10 +137,11 @@ class TrainerConfig:
         """Raise an InputError if the autoencoder cannot be trained so."""
         refused = self.multi_topk_coefficient or self.ema_decay is not None
         refused = refused or self.precision != "float32"
-        if self.shards > 1 and (refused or not isinstance(sae, TopKConfig) or sae.prefixes):
+        refused = refused or sae.prefixes or sae.transcoder
+        if self.shards > 1 and (refused or not isinstance(sae, TopKConfig)):
             raise InputError(
-                f"shards is {self.shards}, but only topk in float32 without prefixes, Multi-TopK "
-                "loss and averages can be cut; leave it out"
+                f"shards is {self.shards}, but only topk in float32 without target site, "
+                "prefixes, Multi-TopK loss and averages can be cut; leave it out"
             )
         if self.multi_topk_coefficient and (not isinstance(sae, TopKConfig) or sae.prefixes):
             raise InputError(
@@ -188,6 +189,11 @@ class TrainConfig:
     """Site to train on: of a cache needed only where it holds several; without a cache by default
     the residual after the middle layer."""
 
+    target_site: str | None = None
+    """Site of the cache to predict from `site`: this trains a transcoder, such as from
+    blocks.15.hook_resid_mid to blocks.15.hook_mlp_out. None: an autoencoder, which reconstructs
+    what it reads."""
+
     activation: Activation = "topk"
     """topk keeps k latents of every row, batch_topk k on average over the batch; top_afa lets each
     row choose how many; jumprelu learns a threshold for each latent."""
@@ -221,6 +227,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.stream.require_source(self.cache)
+        if self.target_site is not None:
+            require_other_site(self.site, self.target_site)
+            if self.cache is None:
+                raise InputError(
+                    f"target_site is {self.target_site}, but a stream is of one site; write a "
+                    "cache of both sites with `sparsteer cache` and give it"
+                )
         if self.activation == "top_afa" and self.k is not None:
             raise InputError(
                 f"k is {self.k}, but top_afa chooses the number of latents itself; "
@@ -263,17 +276,27 @@ class TrainConfig:
             max(1, round(prefix * n_latents)) if prefix < 1 else int(prefix)
             for prefix in self.prefixes
         )
+        common: Any = {"prefixes": prefixes, "transcoder": self.target_site is not None}
         match self.activation:
             case "topk":
-                return TopKConfig(d_model, n_latents, self.k or _DEFAULT_K, prefixes=prefixes)
+                return TopKConfig(d_model, n_latents, self.k or _DEFAULT_K, **common)
             case "batch_topk":
-                return BatchTopKConfig(d_model, n_latents, self.k or _DEFAULT_K, prefixes=prefixes)
+                return BatchTopKConfig(d_model, n_latents, self.k or _DEFAULT_K, **common)
             case "top_afa":
                 own = {} if self.target_scale is None else {"target_scale": self.target_scale}
-                return TopAFAConfig(d_model, n_latents, **own, prefixes=prefixes)
+                return TopAFAConfig(d_model, n_latents, **own, **common)
             case "jumprelu":
                 own = {} if self.bandwidth is None else {"bandwidth": self.bandwidth}
-                return JumpReLUConfig(d_model, n_latents, **own, prefixes=prefixes)
+                return JumpReLUConfig(d_model, n_latents, **own, **common)
+
+
+def require_other_site(site: str | None, target_site: str) -> None:
+    """Raise an InputError if a transcoder would predict what it reads."""
+    if site == target_site:
+        raise InputError(
+            f"target_site is {target_site}, the site that is read; give another one to predict, or "
+            "leave it out to train an autoencoder"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

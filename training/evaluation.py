@@ -1,6 +1,6 @@
 """Evaluation on held-out text: reconstruction, sparsity, overlap, and the model with the SAE in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from ..sae.metrics import ReconstructionMetrics
 from .cache import ActivationCache
-from .config import EvalConfig, EvalSettings
+from .config import EvalConfig, EvalSettings, require_other_site
 from .fit import measure_rows
 from .splicing import Means, Splice, spliced_means
 from .threads import use_free_cores
@@ -50,7 +50,8 @@ def evaluate_all(
     """Measure autoencoders on the cache's held-out part; they share everything that can be shared.
 
     Held-out rows are read once a site, the untouched model and its ablations run once a site. All
-    autoencoders are in memory together.
+    autoencoders are in memory together. A transcoder is measured against the site that it predicts:
+    there its output for what it reads in the same forward pass is spliced in, and there is ablated.
 
     Args:
         saes: folders of autoencoders, or of runs.
@@ -68,7 +69,8 @@ def evaluate_all(
         (`kl_spliced`, ...), both in nats;
         `loss_recovered` = (zero_ablated - spliced) / (zero_ablated - loss), `kl_recovered` =
         1 - kl_spliced / kl_zero_ablated, both also `_from_mean`, None where ablation costs nothing
-        that could be recovered; and the contexts and tokens they rest on.
+        that could be recovered; and the contexts and tokens they rest on. `site` is where it reads;
+        a transcoder has `target_site`, too.
 
     Raises:
         InputError: autoencoder, cache and language model do not belong together, or all rows are
@@ -79,7 +81,8 @@ def evaluate_all(
     cache = ActivationCache(settings.cache)
     subjects = [_subject(path, cache, settings, device, say) for path in saes]
     tokens = _Tokens(progress)
-    rows = {site: cache.held_out(site=site, limit=settings.rows) for site in _sites(subjects)}
+    sites = _once(site for subject in subjects for site in subject.sites)
+    rows = {site: cache.held_out(site=site, limit=settings.rows) for site in sites}
     tokens.total = sum(len(rows[subject.site]) for subject in subjects)
     losses: list[dict[str, float | int | None] | None] = [None] * len(subjects)
     if settings.contexts:
@@ -87,11 +90,13 @@ def evaluate_all(
         losses = [*_spliced(subjects, cache, settings, rows, device, tokens)]
     results: list[dict[str, Any]] = []
     for subject, language_model in zip(subjects, losses, strict=True):
-        measures = measure_rows(subject.sae, rows[subject.site], tokens.add)
+        given = (rows[site] for site in subject.sites)
+        measures = measure_rows(subject.sae, *given, progress=tokens.add)
         result: dict[str, Any] = {
             "sae": subject.path,
             "cache": settings.cache,
             "site": subject.site,
+            **({"target_site": subject.target_site} if subject.target_site else {}),
             **subject.sae.description(),
             **measures.result(),
             "decoder_overlap": mean_absolute_cosine(subject.sae.W_dec.detach()),
@@ -165,6 +170,18 @@ class _Subject:
     path: str
     sae: SparseAutoencoder
     site: str
+    target_site: str | None
+    """What a transcoder predicts; None of an autoencoder."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Of which it needs rows: what it reads, then what it predicts."""
+        return (self.site,) if self.target_site is None else (self.site, self.target_site)
+
+    @property
+    def written(self) -> str:
+        """The site into which its output is spliced."""
+        return self.sites[-1]
 
 
 def _subject(
@@ -194,11 +211,26 @@ def _subject(
             f"{path} reads activations of width {sae.config.d_model}, but {settings.cache} "
             f"holds width {cache.d_model}; give the cache of the model it was trained on"
         )
-    return _Subject(path, sae, site)
+    return _Subject(path, sae, site, _target_site(path, sae, site, cache))
 
 
-def _sites(subjects: Sequence[_Subject]) -> list[str]:
-    return list(dict.fromkeys(subject.site for subject in subjects))
+def _target_site(
+    path: str, sae: SparseAutoencoder, site: str, cache: ActivationCache
+) -> str | None:
+    if not sae.config.transcoder:
+        return None
+    if sae.origin is None or sae.origin.target_site is None:
+        raise InputError(
+            f"the transcoder of {path} does not say which site it predicts; save it with an origin "
+            "that has a target_site"
+        )
+    target_site = cache.site_name(sae.origin.target_site)
+    require_other_site(site, target_site)
+    return target_site
+
+
+def _once(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 def _spliced(
@@ -209,7 +241,8 @@ def _spliced(
     device: torch.device,
     tokens: _Tokens,
 ) -> list[dict[str, float | int | None]]:
-    """The figures with each autoencoder in the model, the references of each site shared."""
+    """The figures with each autoencoder in the model, the references of each site that is written
+    shared."""
     model = LanguageModel.load(settings.model or cache.manifest.model, device=str(device))
     if model.weights_hash != cache.manifest.weights_hash:
         raise InputError(
@@ -217,17 +250,25 @@ def _spliced(
             "give --model with the right one, or --contexts 0 to leave the model out"
         )
     splices: list[Splice] = []
-    for name in _sites(subjects):
+    written = _once(subject.written for subject in subjects)
+    for name in written:
         mean_D = rows[name].mean(0).to(device)
         splices += [Splice(model.site(name), edit) for edit in (torch.zeros_like, mean_D.expand_as)]
-    splices += [Splice(model.site(subject.site), subject.sae) for subject in subjects]
+    splices += [
+        Splice(
+            model.site(subject.written),
+            subject.sae,
+            reads=model.site(subject.site) if subject.target_site else None,
+        )
+        for subject in subjects
+    ]
     tokens_CL, mask_CL = cache.held_out_contexts(settings.contexts)
     tokens.total += (len(splices) + 1) * tokens_CL.numel()
     (clean, *means), n_tokens = spliced_means(model, splices, tokens_CL, mask_CL, tokens.add)
-    references = {name: means[2 * i : 2 * i + 2] for i, name in enumerate(_sites(subjects))}
+    references = {name: means[2 * i : 2 * i + 2] for i, name in enumerate(written)}
     counts = {"contexts": len(tokens_CL), "tokens": n_tokens}
     return [
-        _figures(clean, spliced, *references[subject.site]) | counts
+        _figures(clean, spliced, *references[subject.written]) | counts
         for subject, spliced in zip(subjects, means[2 * len(references) :], strict=True)
     ]
 

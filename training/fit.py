@@ -45,11 +45,17 @@ class Member:
     """Of the last update."""
     failure: NonFiniteLoss | None = None
 
-    def take(self, x: Float[Tensor, "B D"]) -> None:
-        """One update, or the reason why there are no more."""
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Of which it takes rows: what it reads, then what it predicts."""
+        target_site = self.config.target_site
+        return (self.site,) if target_site is None else (self.site, target_site)
+
+    def take(self, x: Mapping[str, Float[Tensor, "B D"]]) -> None:
+        """One update from the sites' batches, or the reason why there are no more."""
         started = time.perf_counter()
         try:
-            self.metrics = self.trainer.step(x)
+            self.metrics = self.trainer.step(*(x[site] for site in self.sites))
         except NonFiniteLoss as error:
             self.failure = raised_in_all(error)
         self.seconds += time.perf_counter() - started
@@ -88,13 +94,19 @@ class Member:
         if self.whole is not None:
             self.whole.steps_done = self.trainer.steps_done
 
-    def evaluate(self, rows_ND: Float[Tensor, "N D"], report: GridReport) -> None:
-        """Log the measures on held-out rows."""
+    def evaluate(self, rows: Mapping[str, Float[Tensor, "N D"]], report: GridReport) -> None:
+        """Log the measures on the sites' held-out rows."""
         step = self.trainer.steps_done
-        held_out = measure_rows((self.whole or self.trainer).trained(), rows_ND).result()
+        held_out = self.measures((self.whole or self.trainer).trained(), rows)
         self.run.log({"step": step, "held_out": held_out})
         shown = {f"held_out_{name}": float(value) for name, value in held_out.items()}
         report(self.config.out, step, self.config.trainer.n_steps, shown)
+
+    def measures(
+        self, sae: SparseAutoencoder, rows: Mapping[str, Float[Tensor, "N D"]]
+    ) -> dict[str, float | int]:
+        """Those of its autoencoder on the sites' held-out rows."""
+        return measure_rows(sae, *(rows[site] for site in self.sites)).result()
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -134,7 +146,7 @@ def fit(
                 x = _next(batches, members if team.size == 1 else (), step)
             at_step = [member for member in members if member.trainer.steps_done == step]
             for member in at_step:
-                member.take(x[member.site])
+                member.take(x)
             step += 1
             last = step == config.n_steps
             due = [member for member in at_step if member.is_recorded(step)]
@@ -155,12 +167,9 @@ def fit(
                     member.gather()
                 with team.together():
                     if evaluates and team.is_first:
-                        rows = {
-                            site: data.held_out(site=site, limit=config.eval_rows)
-                            for site in {member.site for member in here}
-                        }
+                        rows = held_out_rows(here, data)
                         for member in here:
-                            member.evaluate(rows[member.site], report)
+                            member.evaluate(rows, report)
                     if saves and team.is_first:
                         for member in here:
                             member.save()
@@ -172,13 +181,25 @@ def fit(
                 raise raised_in_all(interruption)
 
 
+def sites_of(members: Sequence[Member]) -> list[str]:
+    """Every site of which one of them takes rows, once."""
+    return list(dict.fromkeys(site for member in members for site in member.sites))
+
+
+def held_out_rows(members: Sequence[Member], data: Activations) -> dict[str, Float[Tensor, "N D"]]:
+    """The held-out rows of every site that the members measure on."""
+    limit = members[0].config.trainer.eval_rows
+    return {site: data.held_out(site=site, limit=limit) for site in sites_of(members)}
+
+
 _Batches = Mapping[str, Generator[Float[Tensor, "B D"]]]
 """By site."""
 
 
 @contextmanager
 def _batches(members: Sequence[Member], data: Activations, step: int) -> Generator[_Batches]:
-    """The batches from the step on, of every site that is trained on."""
+    """The batches from the step on, of every site that is trained on: those of a step are of the
+    same tokens, in the same order."""
     trainer, config = members[0].trainer, members[0].config.trainer
     part = trainer.parallel.rows(config.batch_size)
 
@@ -190,7 +211,7 @@ def _batches(members: Sequence[Member], data: Activations, step: int) -> Generat
     with ExitStack() as stack:
         yield {
             site: stack.enter_context(closing(on_device(of_site(site), trainer.sae.W_dec.device)))
-            for site in dict.fromkeys(member.site for member in members)
+            for site in sites_of(members)
         }
 
 
@@ -212,11 +233,15 @@ def _next(batches: _Batches, alone: Sequence[Member], step: int) -> dict[str, Fl
 def measure_rows(
     sae: SparseAutoencoder,
     rows_ND: Float[Tensor, "N D"],
+    target_ND: Float[Tensor, "N D"] | None = None,
+    *,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> ReconstructionMetrics:
-    """The measures over raw rows; `progress` is told the rows of each part."""
+    """The measures over raw rows, and what a transcoder predicts from them; `progress` is told the
+    rows of each part."""
     measures = ReconstructionMetrics(sae)
-    for rows_BD in torch.split(rows_ND, _ROWS_AT_ONCE):
-        measures.update(rows_BD.to(sae.W_dec.device))
-        progress(len(rows_BD))
+    given = [rows_ND] if target_ND is None else [rows_ND, target_ND]
+    for parts in zip(*(torch.split(rows, _ROWS_AT_ONCE) for rows in given), strict=True):
+        measures.update(*(rows_BD.to(sae.W_dec.device) for rows_BD in parts))
+        progress(len(parts[0]))
     return measures

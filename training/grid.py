@@ -139,7 +139,7 @@ def _applies(name: str, activation: str) -> bool:
 
 
 def _part(name: str, value: object) -> str:
-    return str(value) if name in ("activation", "site") else f"{name}{value}"
+    return str(value) if name in ("activation", "site", "target_site") else f"{name}{value}"
 
 
 def _value(name: str, text: str, kind: Any) -> Any:

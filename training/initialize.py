@@ -1,4 +1,4 @@
-"""What training estimates from the data before the first step: scale, decoder bias, thresholds."""
+"""What training estimates from the data before the first step: scales, centres, thresholds."""
 
 import torch
 from jaxtyping import Float
@@ -11,17 +11,40 @@ from ..sae.config import JumpReLUConfig, TopAFAConfig
 from ..sae.errors import InputError
 
 
-def initialize_from_rows(sae: SparseAutoencoder, x: Float[Tensor, "N D"]) -> None:
-    """Set the input scale and b_dec from a sample of raw activations, in place.
+def initialize_from_rows(
+    sae: SparseAutoencoder,
+    x: Float[Tensor, "N D"],
+    target: Float[Tensor, "N D"] | None = None,
+) -> None:
+    """Set the input scale and b_dec from a sample of raw activations, in place; of a transcoder
+    both of the input and of the target.
 
     The scale makes the mean squared norm of scaled rows D; b_dec becomes the geometric median of
     the scaled rows, which a few huge rows hardly move. For top_afa b_dec stays as it is, zero at
     first as published: selection aims at ||x - b_dec|| and the loss at ||x||, and where rows share
     a large mean the median drives these so far apart that L0 collapses to a few latents.
 
+    Args:
+        x: [N, D] rows that are read.
+        target: [N, D] what a transcoder predicts from them; of an autoencoder None.
+
     Raises:
         InputError: the sample holds NaN or infinity, or nothing but zeros.
+        ValueError: a transcoder has no target, or an autoencoder one.
     """
+    sae.require_target(target)
+    with torch.no_grad():
+        sae.input_scale.copy_(_scale(x))
+        if isinstance(sae.config, TopAFAConfig):
+            return
+        sae.centre.copy_(_scaled_median(x, sae.input_scale))
+        if target is not None:
+            sae.output_scale.copy_(_scale(target))
+            sae.b_dec.copy_(_scaled_median(target, sae.output_scale))
+
+
+def _scale(x: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+    """By which rows have a mean squared norm of D."""
     mean_square = x.double().square().sum(-1).mean()
     if not mean_square.isfinite():
         bad = int((~x.isfinite().all(-1)).sum())
@@ -33,12 +56,11 @@ def initialize_from_rows(sae: SparseAutoencoder, x: Float[Tensor, "N D"]) -> Non
         raise InputError(
             f"the first {len(x)} rows of activations are all zeros; cache another site"
         )
-    with torch.no_grad():
-        sae.input_scale.copy_((sae.config.d_model / mean_square).sqrt())
-        if isinstance(sae.config, TopAFAConfig):
-            return
-        scaled_ND = x.to(sae.b_dec.device).double() * sae.input_scale.double()
-        sae.b_dec.copy_(geometric_median(scaled_ND))
+    return (x.shape[1] / mean_square).sqrt()
+
+
+def _scaled_median(x: Float[Tensor, "N D"], scale: Float[Tensor, ""]) -> Float[Tensor, "D"]:
+    return geometric_median(x.to(scale.device).double() * scale.double())
 
 
 @torch.no_grad()
@@ -52,7 +74,7 @@ def initialize_thresholds(sae: SparseAutoencoder, x: Float[Tensor, "N D"], targe
         return
     scaled_ND = x.to(sae.W_enc) * sae.input_scale
     k = min(target_l0, sae.config.n_latents)
-    values = encode_batch_topk(scaled_ND, sae.b_dec, sae.W_enc, sae.b_enc, k).values
+    values = encode_batch_topk(scaled_ND, sae.centre, sae.W_enc, sae.b_enc, k).values
     least = torch.where(values > 0, values, torch.inf).amin()
     if least.isfinite():
         sae.set_thresholds(least.expand(sae.config.n_latents))

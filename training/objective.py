@@ -49,6 +49,7 @@ def objective(
     scaled_BD: Float[Tensor, "B D"],
     dead_N: Int[Tensor, "N"] | None,
     *,
+    target_BD: Float[Tensor, "B D"] | None = None,
     k_aux: int,
     k: int | None = None,
     parallel: Parallel | None = None,
@@ -59,6 +60,7 @@ def objective(
         config: which terms there are, and their weights.
         scaled_BD: [B, D] rows in scaled units.
         dead_N: [N] dead latents, which AuxK revives; none where it is None.
+        target_BD: [B, D] what a transcoder predicts, in scaled units; None: the rows themselves.
         k_aux: dead latents kept of each row for AuxK.
         k: latents of a row, in place of the configuration's; only topk and batch_topk have it.
         parallel: the processes that have the other rows of the batch; the terms are those of all
@@ -66,44 +68,47 @@ def objective(
     """
     parallel = parallel or Parallel()
 
-    def terms(sae: SparseAutoencoder, rows_BD: Tensor) -> Losses:
-        return _terms(sae, config, rows_BD, scaled_BD, dead_N, k_aux, k, parallel)
+    def terms(sae: SparseAutoencoder, rows_BD: Tensor, target_BD: Tensor) -> Losses:
+        return _terms(sae, config, rows_BD, target_BD, scaled_BD, dead_N, k_aux, k, parallel)
 
+    target_BD = scaled_BD if target_BD is None else target_BD
     if config.precision == "bfloat16":
-        return in_bfloat16(sae, scaled_BD, terms)
-    return terms(sae, scaled_BD)
+        return in_bfloat16(sae, scaled_BD, target_BD, terms)
+    return terms(sae, scaled_BD, target_BD)
 
 
 def _terms(
     sae: SparseAutoencoder,
     config: TrainerConfig,
     rows_BD: Float[Tensor, "B D"],
+    target_BD: Float[Tensor, "B D"],
     scaled_BD: Float[Tensor, "B D"],
     dead_N: Int[Tensor, "N"] | None,
     k_aux: int,
     k: int | None,
     parallel: Parallel,
 ) -> Losses:
-    """The loss of rows that the autoencoder reads; `scaled_BD` are the same before any rounding."""
+    """The loss of rows that the autoencoder reads, which are the target, too, unless it is a
+    transcoder; `scaled_BD` are the rows before any rounding."""
     mean = parallel.mean
     if isinstance(sae.config, TopKConfig) and config.multi_topk_coefficient:
         own_mse, own_further, x_hat_BD, codes = multi_topk_loss(
-            sae, rows_BD, k or sae.config.k, config.multi_topk
+            sae, rows_BD, target_BD, k or sae.config.k, config.multi_topk
         )
         mse, multi_topk = mean(own_mse), mean(own_further)
         total = mse + config.multi_topk_coefficient * multi_topk
     else:
-        own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, k, parallel)
+        own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, target_BD, k, parallel)
         mse = total = mean(own_loss)
         if sae.config.prefixes:
-            mse = mean(reconstruction_loss(rows_BD, x_hat_BD))
+            mse = mean(reconstruction_loss(target_BD, x_hat_BD))
         multi_topk = torch.zeros_like(mse)
     auxk = afa = sparsity = torch.zeros_like(mse)
     if dead_N is not None and config.auxk_coefficient:
         if isinstance(parallel, Sharded):
             auxk = sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, parallel)
         elif len(dead_N):
-            auxk = auxk_loss(sae, rows_BD, x_hat_BD, dead_N, k_aux, mean)
+            auxk = auxk_loss(sae, rows_BD, target_BD - x_hat_BD, dead_N, k_aux, mean)
         total = total + config.auxk_coefficient * auxk
     if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
         afa = mean(afa_loss(codes, scaled_BD, sae.config.target_scale))
@@ -116,18 +121,23 @@ def _terms(
 
 
 def _reconstruction(
-    sae: SparseAutoencoder, scaled_BD: Float[Tensor, "B D"], k: int | None, parallel: Parallel
+    sae: SparseAutoencoder,
+    rows_BD: Float[Tensor, "B D"],
+    target_BD: Float[Tensor, "B D"],
+    k: int | None,
+    parallel: Parallel,
 ) -> Autoencoding:
     """The reconstruction loss, the reconstructions and the codes."""
     peers = parallel.peers
     if isinstance(parallel, Sharded) and isinstance(sae.config, TopKConfig):
-        return sharded_reconstruction(sae, scaled_BD, k or sae.config.k, parallel)
-    if not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig):
+        return sharded_reconstruction(sae, rows_BD, k or sae.config.k, parallel)
+    at_once = not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig)
+    if at_once and not sae.config.transcoder:
         with torch.no_grad():
-            codes = sae.encode_batch(scaled_BD, k, peers)
+            codes = sae.encode_batch(rows_BD, k, peers)
         weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
-        return autoencoder_mse(codes, scaled_BD, *weights)
-    codes = sae.encode_batch(scaled_BD, k, peers)
+        return autoencoder_mse(codes, rows_BD, *weights)
+    codes = sae.encode_batch(rows_BD, k, peers)
     if sae.config.prefixes:
-        return Autoencoding(*nested_loss(sae, codes, scaled_BD), codes)
-    return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, scaled_BD), codes)
+        return Autoencoding(*nested_loss(sae, codes, target_BD), codes)
+    return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, target_BD), codes)

@@ -13,23 +13,27 @@ T = TypeVar("T")
 
 _IN_FULL = ("b_dec", "threshold_exponent")
 
+Rows = BFloat16[Tensor, "B D"]
+
 
 def in_bfloat16(
     sae: SparseAutoencoder,
     scaled_BD: Float[Tensor, "B D"],
-    compute: Callable[[SparseAutoencoder, BFloat16[Tensor, "B D"]], T],
+    target_BD: Float[Tensor, "B D"],
+    compute: Callable[[SparseAutoencoder, Rows, Rows], T],
 ) -> T:
-    """What `compute` makes of the autoencoder and the rows rounded to bfloat16.
+    """What `compute` makes of the autoencoder, the rows and their target rounded to bfloat16.
 
-    Its gradients reach the weights in their own dtype. b_dec is subtracted from the rows before
-    they are rounded, and the autoencoder given has one of zero, which carries the gradient: a row
-    may have entries far from 0 that hardly vary, whose rounding would outweigh what they tell.
-    Thresholds stay as they are, too.
+    Its gradients reach the weights in their own dtype. The encoder's centre is subtracted from the
+    rows and b_dec from the target before they are rounded, and the autoencoder given has zeros in
+    their place, which carry the gradient: a row may have entries far from 0 that hardly vary, whose
+    rounding would outweigh what they tell. Thresholds stay as they are, too.
 
     Args:
         sae: its parameters are exchanged until `compute` returns.
         scaled_BD: [B, D] rows in scaled units.
-        compute: takes the autoencoder and rows less b_dec.
+        target_BD: [B, D] what a transcoder predicts from them; of an autoencoder the rows.
+        compute: takes the autoencoder, the rows less its centre, and the target less b_dec.
     """
     rounded = {
         f"sae.{name}": weights.to(torch.bfloat16)
@@ -37,8 +41,11 @@ def in_bfloat16(
         if name not in _IN_FULL
     }
     rounded["sae.b_dec"] = (sae.b_dec - sae.b_dec.detach()).to(torch.bfloat16)
-    centred_BD = (scaled_BD - sae.b_dec.detach()).to(torch.bfloat16)
-    outcome = torch.func.functional_call(_Holder(sae), rounded, (compute, centred_BD))
+    rows_BD = rest_BD = (scaled_BD - sae.centre.detach()).to(torch.bfloat16)
+    if sae.config.transcoder:
+        rounded["sae.input_centre"] = torch.zeros_like(rounded["sae.b_dec"])
+        rest_BD = (target_BD - sae.b_dec.detach()).to(torch.bfloat16)
+    outcome = torch.func.functional_call(_Holder(sae), rounded, (compute, rows_BD, rest_BD))
     return cast(T, outcome)
 
 
@@ -49,5 +56,10 @@ class _Holder(nn.Module):
         super().__init__()
         self.sae = sae
 
-    def forward(self, compute: Callable[[SparseAutoencoder, Tensor], T], rows_BD: Tensor) -> T:
-        return compute(self.sae, rows_BD)
+    def forward(
+        self,
+        compute: Callable[[SparseAutoencoder, Rows, Rows], T],
+        rows_BD: Tensor,
+        rest_BD: Tensor,
+    ) -> T:
+        return compute(self.sae, rows_BD, rest_BD)

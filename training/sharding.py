@@ -97,7 +97,7 @@ def sharded_reconstruction(
 ) -> Autoencoding:
     """The reconstruction loss of rows, the whole dictionary's reconstructions, detached, and the
     codes of the own latents, of which a row has k in all shards together."""
-    codes = _encode(x, sae.b_dec, sae.W_enc, sae.b_enc, k, parallel)
+    codes = _encode(x, sae.centre, sae.W_enc, sae.b_enc, k, parallel)
     with torch.no_grad():
         own_BD = decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec))
         all_BD = parallel.over_shards(own_BD.clone())
@@ -121,7 +121,7 @@ def sharded_auxk(
         return x.new_zeros(())
     residual_BD = (x - x_hat).detach()
     variance = parallel.mean((residual_BD - parallel.mean(residual_BD.mean(0))).square().mean())
-    codes = _encode(x, sae.b_dec, sae.W_enc[dead], sae.b_enc[dead], k, parallel)
+    codes = _encode(x, sae.centre, sae.W_enc[dead], sae.b_enc[dead], k, parallel)
     own_BD = torch.zeros_like(x)
     if len(dead):
         own_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))

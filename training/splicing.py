@@ -1,7 +1,7 @@
 """A language model with its site replaced: next-token loss, and how far the predictions move."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,8 +10,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
-from ..sae.site import Site
+from ..sae.site import Site, hooked
 
 _CONTEXTS_AT_ONCE = 4
 _LOGITS_AT_ONCE = 1 << 23
@@ -25,6 +26,9 @@ class Splice(NamedTuple):
 
     site: Site
     edit: Edit
+    reads: Site | None = None
+    """Whose activations are edited: a site that the model comes by earlier; None: the site's own.
+    Such an edit makes the activation of one site from that of another."""
 
 
 class Means(NamedTuple):
@@ -63,6 +67,9 @@ def spliced_means(
         model: the language model.  splices: what to replace; the untouched model comes before them.
         tokens_CL, mask_CL: contexts, and where they have text.
         progress: told the tokens of each forward pass, padding included.
+
+    Raises:
+        InputError: the model comes by a site before the one that is read for it.
     """
     sums = torch.zeros(len(splices) + 1, 2, dtype=torch.float64)
     n_tokens = 0
@@ -72,11 +79,7 @@ def spliced_means(
         counted_BT = mask_BL[:, 1:]
         hidden: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
         for splice in (None, *splices):
-            spliced = (
-                nullcontext()
-                if splice is None
-                else splice.site.write(Replacement(splice.edit, replaced_BL1))
-            )
+            spliced = nullcontext() if splice is None else _written(splice, replaced_BL1)
             with spliced, torch.no_grad():
                 hidden_BLD, head = model.before_head(tokens_BL, mask_BL)
             hidden.append((hidden_BLD[:, :-1][counted_BT.to(hidden_BLD.device)], head))
@@ -85,6 +88,31 @@ def spliced_means(
         n_tokens += int(counted_BT.sum())
     means = sums / n_tokens
     return [Means(float(loss), float(kl)) for loss, kl in means], n_tokens
+
+
+@contextmanager
+def _written(splice: Splice, positions: Bool[Tensor, "B L 1"]) -> Generator[None]:
+    """Within the context, one forward pass has the splice at the positions."""
+    site, edit, reads = splice
+    if reads is None:
+        with site.write(Replacement(edit, positions)):
+            yield
+        return
+    found: list[Tensor] = []
+
+    def keep(acts_BLD: Tensor, hook: object) -> None:
+        found.append(acts_BLD)
+
+    def edited(_: Tensor) -> Tensor:
+        if not found:
+            raise InputError(
+                f"{site.name} comes before {reads.name} in the model, so that nothing made of the "
+                "latter can be spliced in there; give --contexts 0 to leave the model out"
+            )
+        return edit(found[0])
+
+    with hooked(reads.point, keep), site.write(Replacement(edited, positions)):
+        yield
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ from ..sae.devices import resolve_device
 from ..sae.errors import InputError
 from .activations import Activations, open_activations
 from .checkpoint import restore_newest, trainer_state
-from .config import TrainConfig
-from .fit import GridReport, Member, fit, measure_rows
+from .config import TrainConfig, require_other_site
+from .fit import GridReport, Member, fit, held_out_rows
 from .initialize import initialize_from_rows, initialize_thresholds
 from .parallel import DataParallel, Parallel
 from .processes import Processes, processes
@@ -115,7 +115,7 @@ def _train_together(
             sae_config = config.sae_config(data.d_model)
             require_shards(sae_config, shards, team.size, config.trainer.k_start)
         _require_whole_parts(first.trainer.batch_size, team.size // shards)
-        sites = [data.site_name(config.site) for config in configs]
+        sites = [_site(config, data) for config in configs]
         data.require_held_out()  # data without any is refused now, not after training
         device = resolve_device(team.device(first.trainer.device))
         if team.size > 1 and device.type == "cuda":
@@ -175,6 +175,14 @@ def _opened(configs: Sequence[TrainConfig], team: Processes, say: Say) -> Activa
     return open_activations(config, device=team.device(config.trainer.device), say=say)
 
 
+def _site(config: TrainConfig, data: Activations) -> str:
+    """The site that is read, where the data have it and what a transcoder predicts, too."""
+    site = data.site_name(config.site)
+    if config.target_site is not None:
+        require_other_site(site, data.site_name(config.target_site))
+    return site
+
+
 def _require_whole_parts(batch_size: int, n_processes: int) -> None:
     if batch_size % n_processes:
         raise InputError(
@@ -208,7 +216,12 @@ def _new_trainer(
     team: Processes,
 ) -> Trainer:
     """The trainer of an autoencoder that has seen no data."""
-    origin = Origin(model=data.model, site=site, weights_hash=data.weights_hash)
+    origin = Origin(
+        model=data.model,
+        site=site,
+        weights_hash=data.weights_hash,
+        target_site=config.target_site,
+    )
     sae_config = config.sae_config(data.d_model)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
     return Trainer(sae, config.trainer, DataParallel() if team.size > 1 else Parallel())
@@ -242,16 +255,17 @@ def _cut(member: Member, layout: Sharded, device: torch.device, team: Processes)
 
 
 def _initialize(members: Sequence[Member], data: Activations) -> None:
-    """Set what those that begin estimate from the data, all of a site from the same rows."""
+    """Set what those that begin estimate from the data, all of the same sites from the same
+    rows."""
     fresh = [member for member in members if not member.trainer.steps_done]
-    for site in dict.fromkeys(member.site for member in fresh):
+    for sites in dict.fromkeys(member.sites for member in fresh):
         data_seed = fresh[0].config.trainer.data_seed
-        rows_ND = data.sample(_SAMPLE_ROWS, site=site, seed=data_seed)
+        rows = [data.sample(_SAMPLE_ROWS, site=site, seed=data_seed) for site in sites]
         for member in fresh:
-            if member.site == site:
-                initialize_from_rows(member.trainer.sae, rows_ND)
+            if member.sites == sites:
+                initialize_from_rows(member.trainer.sae, *rows)
                 target_l0 = member.config.trainer.target_l0
-                initialize_thresholds(member.trainer.sae, rows_ND, target_l0)
+                initialize_thresholds(member.trainer.sae, rows[0], target_l0)
 
 
 def _end(member: Member, data: Activations) -> dict[str, Any] | NonFiniteLoss:
@@ -260,17 +274,17 @@ def _end(member: Member, data: Activations) -> dict[str, Any] | NonFiniteLoss:
         return member.failure
     trainer = member.whole or member.trainer
     config, sae = member.config, trainer.trained()
-    rows_ND = data.held_out(site=member.site, limit=config.trainer.eval_rows)
     tokens = trainer.steps_done * config.trainer.batch_size
     summary = {
         "run": config.out,
         "activation": config.activation,
-        **{k: v for k, v in to_plain(sae.config).items() if k != "d_model"},
+        **{k: v for k, v in to_plain(sae.config).items() if k not in ("d_model", "transcoder")},
+        **({"target_site": config.target_site} if config.target_site else {}),
         "steps": trainer.steps_done,
         "tokens": tokens,
         "seconds": member.seconds,
         "tokens_per_second": tokens / member.seconds if member.seconds else 0.0,
-        "held_out": measure_rows(sae, rows_ND).result(),
+        "held_out": member.measures(sae, held_out_rows([member], data)),
     }
     member.run.log({"step": trainer.steps_done, "summary": summary})
     sae.save(member.run.sae)

@@ -50,6 +50,7 @@ class _Outlook(NamedTuple):
     """What the host must know of a step before the next one."""
 
     x: Float[Tensor, "B D"]
+    target: Float[Tensor, "B D"] | None
     numbers: Later
     """Whether the loss is finite, and how many latents the next step finds dead."""
     version: int
@@ -109,25 +110,36 @@ class Trainer:
             norm=self.parallel.gradient_norm,
         )
 
-    def step(self, x: Float[Tensor, "B D"]) -> StepMetrics:
+    def step(
+        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None = None
+    ) -> StepMetrics:
         """One update from a batch of raw activations, or from this process's part of it.
 
+        Args:
+            x: [B, D] the rows that are read.
+            target: [B, D] the raw activations that a transcoder predicts from them; of an
+                autoencoder None.
+
         Raises:
-            ValueError: x is not [B, D] of the autoencoder's width, or has no rows.
+            ValueError: x is not [B, D] of the autoencoder's width, or has no rows; the target is
+                not like x, or is missing or not for an autoencoder.
             NonFiniteLoss: the loss is NaN or infinite, of this step or, on a GPU, of the one
                 before, which then is not done; weights and moments are as before it.
         """
-        self._require_batch(x)
+        self._require_batch(x, target)
         self.settle()
         scaled_BD = x.to(self.sae.W_dec.dtype) * self.sae.input_scale
+        target_BD = None
+        if target is not None:
+            target_BD = target.to(self.sae.W_dec.dtype) * self.sae.decoder_scale
         dead_N = self._dead_now()
-        losses = self.loss(scaled_BD, dead_N)
+        losses = self.loss(scaled_BD, dead_N, target_BD)
         finite = losses.total.detach().isfinite()
         fired_F = self.parallel.any(self._fired(losses.codes))
         self._count_rows(len(x) * self.parallel.size * finite, fired_F)
         n_dead = self._is_dead().sum()
         numbers = Later(torch.stack([finite.to(n_dead.dtype), n_dead]))
-        self._outlook = _Outlook(x, numbers, self._version())
+        self._outlook = _Outlook(x, target, numbers, self._version())
         if not uses_triton(self.sae.W_dec):
             self._settle(self.steps_done)
         self.parallel.backward(losses.total, self.sae, fired_F.index_fill(0, dead_N, True))
@@ -137,7 +149,7 @@ class Trainer:
         if self.averages is not None:
             self.averages.update(self.steps_done)
         self.sae.learn_threshold(losses.codes, self.parallel.least)
-        return self._metrics(scaled_BD, losses, dead_N, norm)
+        return self._metrics(scaled_BD if target_BD is None else target_BD, losses, dead_N, norm)
 
     def settle(self) -> None:
         """Wait until the last step's loss is known.
@@ -148,14 +160,23 @@ class Trainer:
         self._settle(self.steps_done - 1)
 
     def loss(
-        self, scaled_BD: Float[Tensor, "B D"], dead_N: Int[Tensor, "N"] | None = None
+        self,
+        scaled_BD: Float[Tensor, "B D"],
+        dead_N: Int[Tensor, "N"] | None = None,
+        target_BD: Float[Tensor, "B D"] | None = None,
     ) -> Losses:
-        """The loss of rows in scaled units, without side effects; no dead latents by default."""
+        """The loss of rows, and of a transcoder's target, in scaled units, without side effects; no
+        dead latents by default.
+
+        Raises ValueError if the target does not suit, as `step` does.
+        """
+        self._require_batch(scaled_BD, target_BD)
         return objective(
             self.sae,
             self.config,
             scaled_BD,
             dead_N,
+            target_BD=target_BD,
             k_aux=self.k_aux,
             k=self.annealed_k(self.steps_done),
             parallel=self.parallel,
@@ -207,7 +228,7 @@ class Trainer:
         finite, n_dead = outlook.numbers.read()
         if not finite:
             self.steps_done = step
-            raise NonFiniteLoss(self._where_not_finite(outlook.x))
+            raise NonFiniteLoss(self._where_not_finite(outlook.x, outlook.target))
         if uses_triton(self.sae.W_dec) and outlook.version == self._version():
             self._n_dead = n_dead
 
@@ -229,13 +250,13 @@ class Trainer:
     @torch.no_grad()
     def _metrics(
         self,
-        scaled_BD: Float[Tensor, "B D"],
+        target_BD: Float[Tensor, "B D"],
         losses: Losses,
         dead_N: Int[Tensor, "N"],
         norm: Float[Tensor, ""],
     ) -> StepMetrics:
         mean = self.parallel.mean
-        variance = mean((scaled_BD - mean(scaled_BD.mean(0))).square().mean())
+        variance = mean((target_BD - mean(target_BD.mean(0))).square().mean())
         n_latents = self.sae.config.n_latents
         return StepMetrics(
             loss=losses.total.detach(),
@@ -245,24 +266,32 @@ class Trainer:
             sparsity=losses.sparsity.detach(),
             multi_topk=losses.multi_topk.detach(),
             fvu=losses.mse.detach() / variance,
-            l0=mean((losses.codes.values > 0).sum(-1).to(scaled_BD.dtype).mean())
+            l0=mean((losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean())
             * self.parallel.shards,
-            dead_share=mean(scaled_BD.new_full((), len(dead_N) / n_latents)),
+            dead_share=mean(target_BD.new_full((), len(dead_N) / n_latents)),
             gradient_norm=norm,
         )
 
-    def _require_batch(self, x: Tensor) -> None:
+    def _require_batch(self, x: Tensor, target: Tensor | None) -> None:
         d_model = self.sae.config.d_model
         if x.ndim != 2 or x.shape[1] != d_model or len(x) == 0:
             raise ValueError(f"x has shape {list(x.shape)}, but must be [B, {d_model}] with rows")
+        self.sae.require_target(target)
+        if target is not None and target.shape != x.shape:
+            raise ValueError(
+                f"target has shape {list(target.shape)}, but must have that of x, {list(x.shape)}"
+            )
 
-    def _where_not_finite(self, x: Tensor) -> str:
+    def _where_not_finite(self, x: Tensor, target: Tensor | None) -> str:
+        where = "the batch is finite, so the weights diverged: lower the learning rate"
+        for name, rows in (("target", target), ("batch", x)):
+            if rows is not None and len(bad := self._bad_rows(rows)):
+                where = f"row {int(bad[0])} of its {name} is not finite ({len(bad)} such rows)"
+        return f"the loss of step {self.steps_done} is not finite: {where}"
+
+    def _bad_rows(self, x: Tensor) -> Tensor:
+        """Which rows of the whole batch are not finite."""
         bad_B = ~x.isfinite().all(-1)
         every_B = bad_B.new_zeros(len(x) * self.parallel.size)
         every_B[self.parallel.rows(len(every_B))] = bad_B
-        bad_rows = self.parallel.any(every_B).nonzero()[:, 0]
-        if len(bad_rows):
-            where = f"row {int(bad_rows[0])} of its batch is not finite ({len(bad_rows)} such rows)"
-        else:
-            where = "the batch is finite, so the weights diverged: lower the learning rate"
-        return f"the loss of step {self.steps_done} is not finite: {where}"
+        return self.parallel.any(every_B).nonzero()[:, 0]

@@ -7,6 +7,13 @@ from .wording import count, share
 
 READ_FVU = "share of the variance missed: 0 is perfect, 1 as bad as the mean row"
 
+
+def place(result: Mapping[str, Any]) -> str:
+    """Where an autoencoder stands, or what a transcoder reads and predicts."""
+    site, target_site = result["site"], result.get("target_site")
+    return f"at {site}" if target_site is None else f"that reads {site} and predicts {target_site}"
+
+
 Measure = tuple[str, str, str]
 """Name, value, and how to read it."""
 
@@ -21,22 +28,25 @@ def measures(result: Mapping[str, Any]) -> list[Measure]:
         ("dense", share(result["dense_share"]), "latents that fired on over a tenth of the rows"),
         ("overlap", f"{result['decoder_overlap']:.4f}", "mean |cosine| of two decoder rows"),
         ("epsilon-LBO", f"{result['epsilon_lbo']:.2e}", "least overlap of latents: low is good"),
-        *_language_model(result["language_model"]),
+        *_language_model(result["language_model"], result.get("target_site")),
     ]
 
 
-def _language_model(losses: Mapping[str, Any] | None) -> list[Measure]:
+def _language_model(losses: Mapping[str, Any] | None, target_site: str | None) -> list[Measure]:
     if losses is None:
         return []
+    inserted, site = "the autoencoder at its site", "the site"
+    if target_site is not None:
+        inserted, site = f"the prediction at {target_site}", "that site"
     seen = f"nats for each token, over {count(losses['tokens'])} tokens"
-    zeroed = f"nats with the site set to zero; {losses['loss_mean_ablated']:.3f} set to its mean"
+    zeroed = f"nats with {site} set to zero; {losses['loss_mean_ablated']:.3f} set to its mean"
     recovered = "of what zeroing costs; 100% is no harm"
     if losses["loss_recovered"] is None:
         recovered = "zeroing costs nothing here, so there is nothing to recover"
     zero_kl = f"{losses['kl_zero_ablated']:.3f} with zeros"
     return [
         ("loss", f"{losses['loss']:.3f}", f"the language model's own, in {seen}"),
-        ("loss spliced", f"{losses['loss_spliced']:.3f}", "nats with the autoencoder at its site"),
+        ("loss spliced", f"{losses['loss_spliced']:.3f}", f"nats with {inserted}"),
         ("loss ablated", f"{losses['loss_zero_ablated']:.3f}", zeroed),
         ("recovered", share(losses["loss_recovered"]), recovered),
         ("KL", f"{losses['kl_spliced']:.3f}", f"nats from the model's own predictions; {zero_kl}"),

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from ..run import RunFolder
 from .inline import for_page
 from .markup import Child, Html, join, table, tag
-from .measures import measures
+from .measures import measures, place
 from .page import figure, page
 from .plots import Drawing
 from .wording import count, duration, share
@@ -33,10 +33,11 @@ def run_page(run: RunFolder, result: Mapping[str, Any], drawings: Mapping[str, D
         result: what `evaluate_all` found.
         drawings: `density` and `zf`, and of a run with metrics `fvu` and `l0`, drawn for a page.
     """
-    kind = f"A {result['activation']} autoencoder of {count(result['n_latents'])} latents"
+    kind = "transcoder" if result.get("target_site") else "autoencoder"
+    what = f"A {result['activation']} {kind} of {count(result['n_latents'])} latents"
     origin = result["origin"]
     of = f" of {origin['model']}" if origin else ""
-    lead = f"{kind} at {result['site']}{of}, measured on {count(result['rows'])} held-out rows."
+    lead = f"{what} {place(result)}{of}, measured on {count(result['rows'])} held-out rows."
     shown = [figure(for_page(drawings[n]), _CAPTIONS[n]) for n in _CAPTIONS if n in drawings]
     sections = (
         tag("h1", f"Run {run.path.name}"),
