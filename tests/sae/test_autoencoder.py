@@ -43,6 +43,11 @@ CONFIGS = [
     BatchTopKConfig(13, 57, 5, prefixes=(8, 20)),
     JumpReLUConfig(13, 57),
 ]
+TRANSCODERS = [
+    TopKConfig(13, 57, 5, transcoder=True),
+    BatchTopKConfig(13, 57, 5, prefixes=(8, 20), transcoder=True),
+    JumpReLUConfig(13, 57, transcoder=True),
+]
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda config: config.activation)
@@ -220,3 +225,44 @@ def test_another_width_is_named() -> None:
     sae = random_sae(TopKConfig(13, 57, 5))
     with pytest.raises(ValueError, match="x has width 12, but the autoencoder reads 13"):
         sae.encode(torch.randn(2, 12))
+
+
+@pytest.mark.parametrize("config", TRANSCODERS, ids=lambda config: config.activation)
+def test_a_transcoder_is_loaded_as_it_was_saved(config: SAEConfig, tmp_path: Path) -> None:
+    sae = random_sae(config)
+    sae.input_centre.normal_()
+    sae.output_scale.fill_(2.3)
+    sae.origin = Origin(**{**vars(ORIGIN), "target_site": "blocks.1.hook_mlp_out"})
+    sae.save(tmp_path / "sae")
+    loaded = SparseAutoencoder.load(tmp_path / "sae")
+    assert (loaded.config, loaded.origin) == (config, sae.origin)
+    x = torch.randn(21, 13)
+    assert torch.equal(loaded(x), sae(x))
+    codes = sae.encode(x)
+    torch.testing.assert_close(sae.decode(codes), sae.decode_scaled(codes) / 2.3)
+
+
+def test_the_files_of_an_autoencoder_know_nothing_of_transcoders(tmp_path: Path) -> None:
+    random_sae(TopKConfig(13, 57, 5)).save(tmp_path / "sae")
+    values = json.loads((tmp_path / "sae" / CONFIG_FILE).read_text())
+    keys = ["format", "version", "activation", "d_model", "n_latents", "k", "origin"]
+    assert list(values) == keys
+    assert list(values["origin"]) == ["model", "site", "weights_hash"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"transcoder": True}, "tensor input_centre is missing"),
+        ({"transcoder": True, "activation": "top_afa"}, "config.json: activation is top_afa"),
+    ],
+)
+def test_a_configuration_that_calls_an_autoencoder_a_transcoder(
+    tmp_path: Path, change: dict[str, object], sentence: str
+) -> None:
+    afa = "activation" in change
+    random_sae(TopAFAConfig(13, 57) if afa else TopKConfig(13, 57, 5)).save(tmp_path / "sae")
+    file = tmp_path / "sae" / CONFIG_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(InputError, match=sentence):
+        SparseAutoencoder.load(tmp_path / "sae")

@@ -76,6 +76,17 @@ def test_batch_topk_encodes_alike_as_jumprelu(tmp_path: Path) -> None:
     assert torch.equal(loaded.encode(x).dense(F), sae.encode(x).dense(F))
 
 
+def test_a_batch_topk_transcoder_predicts_alike_as_jumprelu(tmp_path: Path) -> None:
+    sae = random_sae(BatchTopKConfig(D, F, 5, transcoder=True))
+    sae.input_centre.normal_()
+    sae.output_scale.fill_(0.3)
+    export(sae, tmp_path / "out", "sparsteer")
+    loaded = SparseAutoencoder.load(tmp_path / "out")
+    assert isinstance(loaded.config, JumpReLUConfig) and loaded.config.transcoder
+    x = torch.randn(300, D)
+    torch.testing.assert_close(loaded(x), sae(x))
+
+
 @pytest.mark.parametrize("config", [TopAFAConfig(D, F), TopKConfig(D, F, 5)], ids=str)
 def test_another_activation_stays_itself(config: SAEConfig, tmp_path: Path) -> None:
     sae = random_sae(config)
@@ -95,6 +106,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         export(random_sae(TopAFAConfig(D, F)), tmp_path / "out", "saelens")
     with pytest.raises(InputError, match="only batch_topk"):
         as_jumprelu(random_sae(TopKConfig(D, F, 5)))
+    with pytest.raises(InputError, match="a transcoder has no place in this layout of SAELens"):
+        export(random_sae(TopKConfig(D, F, 5, transcoder=True)), tmp_path / "out", "saelens")
     assert not (tmp_path / "out").exists()
 
 

@@ -199,6 +199,9 @@ def test_a_specification_does_not_fit_every_model_and_autoencoder(
     narrow = SparseAutoencoder(TopKConfig(d_model=16, n_latents=70, k=9))
     with pytest.raises(InputError, match="width 16"):
         intervention(3).apply(model, narrow)
+    transcoder = SparseAutoencoder(TopKConfig(d_model=32, n_latents=70, k=9, transcoder=True))
+    with pytest.raises(InputError, match="a transcoder reads one site and writes another"):
+        intervention(3).apply(model, transcoder)
     elsewhere = dataclasses.replace(intervention(3), site="blocks.1.hook_residpost")
     with pytest.raises(InputError, match=r"no site.*blocks\.1\.hook_resid_post"):
         elsewhere.apply(model, sae)

@@ -15,17 +15,26 @@ from sparsteer.training.manifest import CacheManifest, CorpusEntry, ShardEntry, 
 from sparsteer.training.shards import ShardContent, to_stored, write_shard
 
 SITE = "blocks.1.hook_resid_post"
+TARGET_SITE = "blocks.1.hook_mlp_out"
 CONTEXT = 16
 
 
 @pytest.fixture(scope="session")
 def write_cache() -> Callable[..., Path]:
     """A function that writes a cache of float32 rows of width 12: three shards, every tenth context
-    held out."""
+    held out; with `target` also a site with other directions for the same features."""
 
-    def write(folder: Path, *, contexts: int = 240, seed: int = 0, bad_row: bool = False) -> Path:
+    def write(
+        folder: Path,
+        *,
+        contexts: int = 240,
+        seed: int = 0,
+        bad_row: bool = False,
+        target: bool = False,
+    ) -> Path:
         generator = torch.Generator().manual_seed(seed)
         directions = torch.randn(30, 12, generator=generator)
+        others = 5 * torch.randn(30, 12, generator=torch.Generator().manual_seed(seed + 1))
         per_shard = contexts // 3
         entries: list[ShardEntry] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,8 +48,13 @@ def write_cache() -> Callable[..., Path]:
                 stored.values[:, 3] = torch.nan
             offset = 2 + torch.arange(n_rows) % (CONTEXT - 2)
             tokens = torch.randint(3, 250, (per_shard, CONTEXT), generator=generator)
+            activations = {SITE: stored}
+            if target:
+                activations[TARGET_SITE] = to_stored(
+                    chosen.float() @ others + 3, "float32", TARGET_SITE
+                )
             content = ShardContent(
-                activations={SITE: stored},
+                activations=activations,
                 tokens=tokens[context, offset],
                 doc=context + shard * per_shard,
                 position=offset - 1,
@@ -58,7 +72,7 @@ def write_cache() -> Callable[..., Path]:
             model="tiny",
             weights_hash="ab" * 32,
             tokenizer_hash="cd" * 32,
-            sites=(SITE,),
+            sites=(SITE, TARGET_SITE) if target else (SITE,),
             d_model=12,
             dtype="float32",
             context_length=CONTEXT,
@@ -82,6 +96,14 @@ def planted_cache(
 ) -> Path:
     """Such a cache, shared by all tests; none may change it."""
     return write_cache(tmp_path_factory.mktemp("caches") / "planted")
+
+
+@pytest.fixture(scope="session")
+def paired_cache(
+    tmp_path_factory: pytest.TempPathFactory, write_cache: Callable[..., Path]
+) -> Path:
+    """One of two sites, for transcoders; none may change it."""
+    return write_cache(tmp_path_factory.mktemp("caches") / "paired", target=True)
 
 
 @pytest.fixture(scope="session")

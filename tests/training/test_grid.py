@@ -83,7 +83,10 @@ def test_words_become_values_of_the_settings_type() -> None:
     [
         ([], "grid is empty"),
         (["n_latnts=3"], "grid has no setting 'n_latnts'; perhaps you meant n_latents"),
-        (["zzz=3"], "grid has no setting 'zzz'; it has site, activation, n_latents, k"),
+        (
+            ["zzz=3"],
+            "grid has no setting 'zzz'; it has site, target_site, activation, n_latents, k",
+        ),
         (["batch-size=3"], "grid has batch-size, but .* give --batch-size instead"),
         (["k"], "grid has 'k'; write k=VALUE,VALUE"),
         (["k=3,,4"], "grid has 'k=3,,4'; write k=VALUE"),

@@ -117,6 +117,7 @@ def test_one_process_goes_on_where_two_shards_stopped(
     [
         (BatchTopKConfig(12, 70, 4), {}),
         (TopKConfig(12, 70, 4, prefixes=(20,)), {}),
+        (TopKConfig(12, 70, 4, transcoder=True), {}),
         (TopKConfig(12, 70, 4), {"ema_decay": 0.9}),
         (TopKConfig(12, 70, 4), {"multi_topk_coefficient": 0.1}),
         (TopKConfig(12, 70, 4), {"precision": "bfloat16"}),

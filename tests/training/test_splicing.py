@@ -1,11 +1,13 @@
 """Loss and KL with a site replaced, against their definitions on whole logits."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
 from sparsteer.training import splicing
 from sparsteer.training.splicing import Edit, Splice, spliced_means
@@ -79,3 +81,58 @@ def test_the_untouched_model_runs_once_for_all(
     site = tiny_model.site(NAME)
     spliced_means(tiny_model, [Splice(site, torch.zeros_like)] * 3, tokens, mask)
     assert len(runs) == 2 * (1 + 3)
+
+
+READ, WRITTEN = "blocks.1.hook_resid_mid", "blocks.1.hook_mlp_out"
+
+
+def test_a_perfect_prediction_from_another_site_changes_nothing(tiny_model: LanguageModel) -> None:
+    tokens, mask = contexts()
+    read, written = tiny_model.site(READ), tiny_model.site(WRITTEN)
+    bridge: Any = tiny_model.bridge
+    layer = copy.deepcopy(bridge.original_model.model.layers[1])  # without the hooks
+
+    def mlp(h_BLD: Tensor) -> Tensor:
+        return layer.mlp(layer.post_attention_layernorm(h_BLD))
+
+    own = Splice(written, mlp, reads=read)
+    (clean, spliced), _ = spliced_means(tiny_model, [own], tokens, mask)
+    assert spliced.loss == pytest.approx(clean.loss, rel=1e-5)
+    assert spliced.kl == pytest.approx(0, abs=1e-6)
+
+
+def test_the_site_is_replaced_by_what_is_made_of_the_other(tiny_model: LanguageModel) -> None:
+    tokens, mask = contexts()
+    read, written = tiny_model.site(READ), tiny_model.site(WRITTEN)
+    seen: list[Tensor] = []
+
+    def edit(h_BLD: Tensor) -> Tensor:
+        seen.append(h_BLD)
+        return 0.5 * h_BLD.flip(-1)
+
+    splices = [Splice(written, edit, reads=read), Splice(written, torch.zeros_like, reads=read)]
+    splices += [Splice(written, torch.zeros_like)]
+    (_, found, zero, own_zero), _ = spliced_means(tiny_model, splices, tokens, mask)
+    for h_BLD, tokens_BL, mask_BL in zip(
+        seen, torch.split(tokens, 4), torch.split(mask, 4), strict=True
+    ):
+        torch.testing.assert_close(h_BLD[mask_BL], read.read(tokens_BL, mask_BL)[mask_BL])
+    assert zero == own_zero != found
+
+    kept = tiny_model.left_out(tokens, mask)[..., None]
+    made = 0.5 * read.read(tokens, mask).flip(-1)
+    clean = tiny_model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
+    with written.write(lambda h: torch.where(kept, h, made)):
+        spliced = tiny_model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
+    kl = (clean.exp() * (clean - spliced)).sum(-1)[mask[:, 1:]]
+    assert found.kl == pytest.approx(float(kl.mean()), rel=1e-4)
+
+
+def test_what_the_model_comes_by_later_cannot_be_read(tiny_model: LanguageModel) -> None:
+    tokens, mask = contexts()
+    splice = Splice(tiny_model.site(READ), torch.zeros_like, reads=tiny_model.site(WRITTEN))
+    sentence = f"{READ} comes before {WRITTEN} in the model, .*; give --contexts 0"
+    before = tiny_model.logits(tokens, mask)
+    with pytest.raises(InputError, match=sentence):
+        spliced_means(tiny_model, [splice], tokens, mask)
+    assert torch.equal(tiny_model.logits(tokens, mask), before)

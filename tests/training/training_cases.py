@@ -33,6 +33,8 @@ CASES: dict[str, tuple[SAEConfig, dict[str, Any]]] = {
     "jumprelu tanh": (JumpReLUConfig(D, F, 0.3), {"target_l0": K, "sparsity": "tanh"}),
     "nested topk": (TopKConfig(D, F, K, prefixes=(13, 50)), {}),
     "nested batch_topk": (BatchTopKConfig(D, F, K, prefixes=(50,)), {}),
+    "transcoder": (TopKConfig(D, F, K, transcoder=True), {}),
+    "batch_topk transcoder": (BatchTopKConfig(D, F, K, transcoder=True), {}),
 }
 
 
@@ -51,10 +53,14 @@ def run_case(
     """The metrics of every step and the trainer, after steps in which latents are dead and
     gradients are clipped."""
     config, settings = CASES[name]
-    x = planted_rows(B * N_STEPS)
+    x = planted_rows(B * N_STEPS) if rows is None else rows
+    # What a transcoder reads is another mixture of what it predicts.
+    mixture = torch.randn(D, D, generator=torch.Generator().manual_seed(6))
+    given = [x @ mixture, x] if config.transcoder else [x]
     sae = SparseAutoencoder(config, seed=1)
-    initialize_from_rows(sae, x[:1000])
-    initialize_thresholds(sae, x[:1000], K)
+    sample = [of_site[:1000].nan_to_num() for of_site in given]
+    initialize_from_rows(sae, *sample)
+    initialize_thresholds(sae, sample[0], K)
     with torch.no_grad():
         sae.b_enc[::3] = -3
     if not averages:
@@ -73,8 +79,8 @@ def run_case(
         parallel,
     )
     curve: list[dict[str, float]] = []
-    for batch in torch.split(x if rows is None else rows, B):
-        metrics = trainer.step(batch[parallel.rows(B)])
+    for batches in zip(*(torch.split(of_site, B) for of_site in given), strict=True):
+        metrics = trainer.step(*(batch[parallel.rows(B)] for batch in batches))
         curve.append({name: float(value) for name, value in metrics._asdict().items()})
     return curve, trainer
 
