@@ -48,10 +48,11 @@ class SparseAutoencoder(nn.Module):
     Attributes:
         W_enc: [F, D], a latent a row.  W_dec: [F, D], unit rows.  b_enc: [F].  b_dec: [D].
         input_scale: scalar buffer; raw activations times it have mean squared norm D. It is 1 until
-            training estimates it. A single scalar keeps the differences between rows' norms.
+            training estimates it. A single scalar keeps the differences between rows' norms. Of a
+            transcoder, rows less their centre have that norm.
         input_centre: [D] buffer, only of a transcoder: subtracted from scaled rows in place of
             b_dec. It is fixed, for b_enc could undo whatever training made of it.
-        output_scale: scalar buffer, only of a transcoder: input_scale of what it predicts.
+        output_scale: scalar buffer, only of a transcoder: as input_scale, of what it predicts.
         threshold: scalar buffer, only of batch_topk: the moving average of the smallest activation
             that a batch of training kept; 0 until there was one.
         threshold_exponent: [F], only of jumprelu: thresholds are exp(sqrt(D) * exponent). The

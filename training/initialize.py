@@ -16,51 +16,62 @@ def initialize_from_rows(
     x: Float[Tensor, "N D"],
     target: Float[Tensor, "N D"] | None = None,
 ) -> None:
-    """Set the input scale and b_dec from a sample of raw activations, in place; of a transcoder
-    both of the input and of the target.
+    """Set scales and centres from a sample of raw activations, in place.
 
-    The scale makes the mean squared norm of scaled rows D; b_dec becomes the geometric median of
-    the scaled rows, which a few huge rows hardly move. For top_afa b_dec stays as it is, zero at
+    The input scale makes the mean squared norm of scaled rows D; b_dec becomes the geometric median
+    of the scaled rows, which a few huge rows hardly move. For top_afa b_dec stays as it is, zero at
     first as published: selection aims at ||x - b_dec|| and the loss at ||x||, and where rows share
     a large mean the median drives these so far apart that L0 collapses to a few latents.
+
+    Of a transcoder each side gets both, and the scale is that of rows less their centre: a mean far
+    from zero would leave little of the target's variance to a loss in scaled units.
 
     Args:
         x: [N, D] rows that are read.
         target: [N, D] what a transcoder predicts from them; of an autoencoder None.
 
     Raises:
-        InputError: the sample holds NaN or infinity, or nothing but zeros.
+        InputError: the sample holds NaN or infinity, or nothing but zeros; of a transcoder, nothing
+            but one row again and again.
         ValueError: a transcoder has no target, or an autoencoder one.
     """
     sae.require_target(target)
     with torch.no_grad():
-        sae.input_scale.copy_(_scale(x))
-        if isinstance(sae.config, TopAFAConfig):
+        if target is None:
+            sae.input_scale.copy_(_scale(x))
+            if not isinstance(sae.config, TopAFAConfig):
+                scaled_ND = x.to(sae.b_dec.device).double() * sae.input_scale.double()
+                sae.b_dec.copy_(geometric_median(scaled_ND))
             return
-        sae.centre.copy_(_scaled_median(x, sae.input_scale))
-        if target is not None:
-            sae.output_scale.copy_(_scale(target))
-            sae.b_dec.copy_(_scaled_median(target, sae.output_scale))
+        sides = (
+            (x, sae.input_scale, sae.input_centre),
+            (target, sae.output_scale, sae.b_dec),
+        )
+        for rows, scale, centre in sides:
+            rows_ND = rows.to(centre.device).double()
+            _require_finite(rows_ND)
+            median_D = geometric_median(rows_ND)
+            scale.copy_(_scale(rows_ND - median_D))
+            centre.copy_(median_D * scale)
 
 
 def _scale(x: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
     """By which rows have a mean squared norm of D."""
+    _require_finite(x)
     mean_square = x.double().square().sum(-1).mean()
-    if not mean_square.isfinite():
-        bad = int((~x.isfinite().all(-1)).sum())
-        raise InputError(
-            f"{bad} of the first {len(x)} rows of activations are not finite; cache them again, "
-            "with --dtype bfloat16 or float32 if the model's own are finite"
-        )
     if mean_square == 0:
         raise InputError(
-            f"the first {len(x)} rows of activations are all zeros; cache another site"
+            f"the first {len(x)} rows of activations are all alike; cache another site"
         )
     return (x.shape[1] / mean_square).sqrt()
 
 
-def _scaled_median(x: Float[Tensor, "N D"], scale: Float[Tensor, ""]) -> Float[Tensor, "D"]:
-    return geometric_median(x.to(scale.device).double() * scale.double())
+def _require_finite(x: Float[Tensor, "N D"]) -> None:
+    if bad := int((~x.isfinite().all(-1)).sum()):
+        raise InputError(
+            f"{bad} of the first {len(x)} rows of activations are not finite; cache them again, "
+            "with --dtype bfloat16 or float32 if the model's own are finite"
+        )
 
 
 @torch.no_grad()
