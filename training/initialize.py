@@ -4,11 +4,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..kernels.encode import encode_batch_topk
+from ..kernels.decode import decode
+from ..kernels.encode import encode_batch_topk, encode_topk
 from ..kernels.norms import row_norms
+from ..kernels.optimizer import normalize_rows_
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import JumpReLUConfig, TopAFAConfig
 from ..sae.errors import InputError
+
+_USUAL_L0 = 32
+"""Active latents of a row that jumprelu is scaled for before its thresholds are known."""
+_LEAST_FACTOR = 0.01
+"""Of a transcoder's encoder, should nothing of the target be found in the sample."""
 
 
 def initialize_from_rows(
@@ -24,7 +31,10 @@ def initialize_from_rows(
     a large mean the median drives these so far apart that L0 collapses to a few latents.
 
     Of a transcoder each side gets both, and the scale is that of rows less their centre: a mean far
-    from zero would leave little of the target's variance to a loss in scaled units.
+    from zero would leave little of the target's variance to a loss in scaled units. The decoder row
+    of a latent becomes the direction in which the target varies with what the latent reads, and
+    all encoder rows are scaled by one factor, with which the predictions of the sample fit best;
+    from random directions of norm 1 the predictions would be worse than none for many steps.
 
     Args:
         x: [N, D] rows that are read.
@@ -53,6 +63,20 @@ def initialize_from_rows(
             median_D = geometric_median(rows_ND)
             scale.copy_(_scale(rows_ND - median_D))
             centre.copy_(median_D * scale)
+        _align(sae, x.to(sae.W_enc) * sae.input_scale, target.to(sae.W_enc) * sae.output_scale)
+
+
+def _align(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target: Float[Tensor, "N D"]) -> None:
+    """Give a transcoder's latents decoder rows, and all encoder rows the factor, that suit a sample
+    in scaled units."""
+    varying_ND = target - target.mean(0)
+    sae.W_dec.copy_(normalize_rows_(sae.W_enc @ (x.T @ varying_ND)))
+    k = min(getattr(sae.config, "k", _USUAL_L0), sae.config.n_latents)
+    codes = encode_topk(x, sae.centre, sae.W_enc, sae.b_enc, k)
+    predicted_ND = decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec))
+    predicted_ND -= predicted_ND.mean(0)
+    factor = (predicted_ND * varying_ND).sum() / predicted_ND.square().sum()
+    sae.W_enc.mul_(factor.clamp(min=_LEAST_FACTOR, max=1.0))
 
 
 def _scale(x: Float[Tensor, "N D"]) -> Float[Tensor, ""]:

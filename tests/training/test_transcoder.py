@@ -93,6 +93,13 @@ def test_scales_and_centres_are_of_each_side() -> None:
     assert "input_centre" not in dict(sae.named_parameters())
 
 
+def test_at_the_start_it_is_better_than_the_mean(case: tuple[SAEConfig, dict[str, Any]]) -> None:
+    x, y = pairs(3000)
+    sae = transcoder(case[0], [x[:2000], y[:2000]])
+    assert measure_rows(sae, x[2000:], y[2000:]).fvu < 1
+    torch.testing.assert_close(sae.W_dec.detach().square().sum(-1), torch.ones(F))
+
+
 def test_it_predicts_by_its_formula() -> None:
     x, y = pairs(50)
     sae = transcoder(TopKConfig(D, F, F, transcoder=True), [x, y], noise=0.1)
@@ -292,7 +299,7 @@ def test_a_run_measures_against_its_target(run: Path, paired_cache: Path) -> Non
     summary = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["summary"]
     assert summary["held_out"] == measure_rows(sae, *held_out).result()
     assert summary["target_site"] == TARGET_SITE
-    assert summary["held_out"]["fvu"] < 0.6
+    assert summary["held_out"]["fvu"] < 0.8
     assert measure_rows(sae, *reversed(held_out)).fvu > 1
 
 
