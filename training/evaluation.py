@@ -14,7 +14,7 @@ from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from ..sae.metrics import ReconstructionMetrics
 from .cache import ActivationCache
-from .config import EvalConfig, EvalSettings, require_other_site
+from .config import EvalConfig, EvalSettings
 from .fit import measure_rows
 from .splicing import Means, Splice, spliced_means
 from .threads import use_free_cores
@@ -225,7 +225,8 @@ def _target_site(
             "that has a target_site"
         )
     target_site = cache.site_name(sae.origin.target_site)
-    require_other_site(site, target_site)
+    if site == target_site:
+        raise InputError(f"{path} predicts {target_site} and does not read it; leave --site out")
     return target_site
 
 

@@ -406,6 +406,12 @@ def test_one_without_an_origin_cannot_be_evaluated(paired_cache: Path, tmp_path:
         evaluate(EvalConfig(sae=str(tmp_path / "mine"), **settings))
 
 
+def test_the_site_that_is_predicted_is_not_read(run: Path, paired_cache: Path) -> None:
+    settings: Any = {"cache": str(paired_cache), "contexts": 0, "device": "cpu"}
+    with pytest.raises(InputError, match=f"predicts {TARGET_SITE} and does not read it"):
+        evaluate(EvalConfig(sae=str(run), site=TARGET_SITE, **settings))
+
+
 def test_a_cache_without_its_target_is_named(run: Path, planted_cache: Path) -> None:
     settings: Any = {"cache": str(planted_cache), "contexts": 0, "device": "cpu"}
     with pytest.raises(InputError, match=f"has no site '{TARGET_SITE}'; it has {SITE}"):
