@@ -75,7 +75,8 @@ def _align(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target: Float[Tensor
     codes = encode_topk(x, sae.centre, sae.W_enc, sae.b_enc, k)
     predicted_ND = decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec))
     predicted_ND -= predicted_ND.mean(0)
-    factor = (predicted_ND * varying_ND).sum() / predicted_ND.square().sum()
+    power = predicted_ND.square().sum().clamp(min=torch.finfo(predicted_ND.dtype).tiny)
+    factor = (predicted_ND * varying_ND).sum() / power
     sae.W_enc.mul_(factor.clamp(min=_LEAST_FACTOR, max=1.0))
 
 
