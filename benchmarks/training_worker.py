@@ -59,6 +59,14 @@ class Sparsteer:
         return self.sae(x)
 
 
+class SparsteerFreeRows(Sparsteer):
+    """Without what no setting can switch off: decoder rows of norm 1."""
+
+    def __init__(self, sizes: Sizes, W_FD: Tensor) -> None:
+        super().__init__(sizes, W_FD)
+        self.trainer.optimizer.unit_rows = frozenset()
+
+
 class SAELens:
     """`SAETrainer._train_step`: its default settings."""
 
@@ -176,6 +184,7 @@ class DictionaryLearning:
 
 COMPETITORS = {
     "sparsteer": Sparsteer,
+    "sparsteer, free rows": SparsteerFreeRows,
     "sparsify": Sparsify,
     "sae-lens": SAELens,
     "sae-lens sparse": SAELensSparse,

@@ -13,6 +13,7 @@ class Adam:
     """Adam (arXiv 1412.6980) whose step is one pass over the weights.
 
     Attributes:
+        unit_rows: names of the parameters whose rows keep norm 1.
         first, second: moments of each trained parameter, by its name.
     """
 
@@ -34,7 +35,7 @@ class Adam:
             norm: takes that norm of gradients by name; they may be but a part of them all.
         """
         self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        self._unit_rows = unit_rows
+        self.unit_rows = unit_rows
         self._betas = betas
         self._epsilon = epsilon
         self._clip_norm = clip_norm
@@ -70,7 +71,7 @@ class Adam:
                 lr=lr,
                 betas=self._betas,
                 epsilon=self._epsilon,
-                unit_rows=name in self._unit_rows,
+                unit_rows=name in self.unit_rows,
                 factor=factor,
                 applies=applies,
             )

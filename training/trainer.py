@@ -33,7 +33,7 @@ class StepMetrics(NamedTuple):
     sparsity: Float[Tensor, ""]
     multi_topk: Float[Tensor, ""]
     fvu: Float[Tensor, ""]
-    """Fraction of the batch's variance unexplained, before the update."""
+    """Fraction of the batch's variance unexplained, before the update; 1 where it has none."""
     l0: Float[Tensor, ""]
     """Mean active latents of a row."""
     dead_share: Float[Tensor, ""]
@@ -265,7 +265,7 @@ class Trainer:
             afa=losses.afa.detach(),
             sparsity=losses.sparsity.detach(),
             multi_topk=losses.multi_topk.detach(),
-            fvu=losses.mse.detach() / variance,
+            fvu=torch.where(variance > 0, losses.mse.detach() / variance, 1.0),
             l0=mean((losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean())
             * self.parallel.shards,
             dead_share=mean(target_BD.new_full((), len(dead_N) / n_latents)),

@@ -305,6 +305,12 @@ def test_a_non_finite_row_stops_before_anything_changes(bad: float) -> None:
         assert torch.equal(tensor, before[name]), name
 
 
+def test_a_batch_of_equal_rows_has_no_variance_to_explain() -> None:
+    trainer = Trainer(SparseAutoencoder(TopKConfig(D, F, K)))
+    metrics = trainer.step(torch.randn(1, D).expand(8, D))
+    assert float(metrics.fvu) == 1 and float(metrics.mse) > 0
+
+
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("shape", [(5, D + 1), (D,), (0, D), (2, 3, D)])
 def test_a_batch_of_another_shape_is_named(shape: tuple[int, ...]) -> None:
