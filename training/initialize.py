@@ -16,6 +16,7 @@ _USUAL_L0 = 32
 """Active latents of a row that jumprelu is scaled for before its thresholds are known."""
 _LEAST_FACTOR = 0.01
 """Of a transcoder's encoder, should nothing of the target be found in the sample."""
+_TINY = torch.finfo(torch.float64).tiny
 
 
 def initialize_from_rows(
@@ -60,6 +61,9 @@ def initialize_from_rows(
         for rows, scale, centre in sides:
             rows_ND = rows.to(centre.device).double()
             _require_finite(rows_ND)
+            # Of rows all alike rounding would leave a tiny norm, and the scale would be enormous.
+            if (rows_ND == rows_ND[0]).all():
+                raise _all_alike(len(rows))
             median_D = geometric_median(rows_ND)
             scale.copy_(_scale(rows_ND - median_D))
             centre.copy_(median_D * scale)
@@ -75,9 +79,10 @@ def _align(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target: Float[Tensor
     codes = encode_topk(x, sae.centre, sae.W_enc, sae.b_enc, k)
     predicted_ND = decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec))
     predicted_ND -= predicted_ND.mean(0)
-    power = predicted_ND.square().sum().clamp(min=torch.finfo(predicted_ND.dtype).tiny)
-    factor = (predicted_ND * varying_ND).sum() / power
-    sae.W_enc.mul_(factor.clamp(min=_LEAST_FACTOR, max=1.0))
+    # Row by row first: the bits of a sum over all values at once depend on the number of threads.
+    power = predicted_ND.square().sum(-1).double().sum()
+    factor = (predicted_ND * varying_ND).sum(-1).double().sum() / power.clamp(min=_TINY)
+    sae.W_enc.mul_(factor.clamp(min=_LEAST_FACTOR, max=1.0).to(sae.W_enc))
 
 
 def _scale(x: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
@@ -85,10 +90,12 @@ def _scale(x: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
     _require_finite(x)
     mean_square = x.double().square().sum(-1).mean()
     if mean_square == 0:
-        raise InputError(
-            f"the first {len(x)} rows of activations are all alike; cache another site"
-        )
+        raise _all_alike(len(x))
     return (x.shape[1] / mean_square).sqrt()
+
+
+def _all_alike(n_rows: int) -> InputError:
+    return InputError(f"the first {n_rows} rows of activations are all alike; cache another site")
 
 
 def _require_finite(x: Float[Tensor, "N D"]) -> None:

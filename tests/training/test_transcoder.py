@@ -100,6 +100,19 @@ def test_at_the_start_it_is_better_than_the_mean(case: tuple[SAEConfig, dict[str
     torch.testing.assert_close(sae.W_dec.detach().square().sum(-1), torch.ones(F))
 
 
+def test_the_start_does_not_depend_on_the_threads() -> None:
+    x, y = pairs(4001)
+    starts: list[dict[str, Tensor]] = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            starts.append(transcoder(TopKConfig(D, F, K, transcoder=True), [x, y]).state_dict())
+    finally:
+        torch.set_num_threads(1)
+    for name, tensor in starts[0].items():
+        assert torch.equal(tensor, starts[1][name]), name
+
+
 def test_it_predicts_by_its_formula() -> None:
     x, y = pairs(50)
     sae = transcoder(TopKConfig(D, F, F, transcoder=True), [x, y], noise=0.1)
@@ -378,11 +391,19 @@ def test_the_only_site_of_a_cache_is_no_target(planted_cache: Path, tmp_path: Pa
         train(config_of(planted_cache, tmp_path / "run", site=None, target_site=SITE))
 
 
-def test_a_target_that_does_not_vary_or_is_not_finite_is_refused() -> None:
+@pytest.mark.parametrize("row", [torch.zeros(D), 10 * torch.randn(D)], ids=["zeros", "random"])
+def test_a_side_that_does_not_vary_is_refused(row: Tensor) -> None:
+    sae = SparseAutoencoder(TopKConfig(D, F, K, transcoder=True))
+    x, _ = pairs(B)
+    alike = row.expand(B, D)
+    for sides in ((x, alike), (alike, x)):
+        with pytest.raises(InputError, match="the first 31 rows of activations are all alike"):
+            initialize_from_rows(sae, *sides)
+
+
+def test_a_target_that_is_not_finite_is_refused() -> None:
     sae = SparseAutoencoder(TopKConfig(D, F, K, transcoder=True))
     x, y = pairs(B)
-    with pytest.raises(InputError, match="the first 31 rows of activations are all alike"):
-        initialize_from_rows(sae, x, torch.zeros_like(y))
     y[3] = torch.inf
     with pytest.raises(InputError, match="1 of the first 31 rows of activations are not finite"):
         initialize_from_rows(sae, x, y)
