@@ -131,7 +131,8 @@ def fit(
     before that is raised.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; all were saved after the step in hand.
+        Interrupted: SIGINT or SIGTERM came; all whose loss is finite were saved after the step in
+            hand. If there are none, their failures tell more.
     """
     if not members:
         return
@@ -173,7 +174,7 @@ def fit(
                     if saves and team.is_first:
                         for member in here:
                             member.save()
-            if stopped:
+            if stopped and not all(member.failure for member in members):
                 interruption = Interrupted(
                     f"interrupted at step {step} of {config.n_steps}, which is saved; the same "
                     "command goes on from there"

@@ -341,6 +341,28 @@ def test_a_signal_saves_the_step_in_hand(
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late, as on a GPU"])
+def test_a_signal_in_a_step_that_is_not_done_claims_to_save_nothing(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    step = Trainer.step
+
+    def signalled(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        if trainer.steps_done != 13:
+            return step(trainer, x)
+        signal.raise_signal(signal.SIGTERM)
+        return step(trainer, x * torch.nan)
+
+    def is_late(weights: torch.Tensor) -> bool:
+        return late
+
+    monkeypatch.setattr(trainer_module, "uses_triton", is_late)
+    monkeypatch.setattr(Trainer, "step", signalled)
+    with pytest.raises(NonFiniteLoss, match="the loss of step 13 is not finite"):
+        train(config_of(planted_cache, tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-8"]
+
+
 def test_a_second_signal_ends_at_once(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
