@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..sae.errors import InputError
@@ -101,11 +100,10 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
             "give another --out or remove the folder"
         )
     trainer.sae.load_state_dict({name: tensors[f"sae.{name}"] for name in own})
-    device = trainer.sae.W_dec.device
     prefix = "adam."
     moments = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     trainer.optimizer.load_state(moments)
     if trainer.averages is not None:
         for name, mean in trainer.averages.tensors.items():
             mean.copy_(tensors[f"average.{name}"])
-    trainer.tokens_since_fired = tensors["tokens_since_fired"].to(torch.int64).to(device)
+    trainer.tokens_since_fired.copy_(tensors["tokens_since_fired"])

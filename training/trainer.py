@@ -57,6 +57,14 @@ class _Outlook(NamedTuple):
     """Of the counts by which they are dead."""
 
 
+class _Counted(NamedTuple):
+    """How many latents are dead."""
+
+    n_dead: int
+    version: int
+    """Of the counts by which they are."""
+
+
 class Trainer:
     """Adam with unit-norm decoder rows over batches of raw activations.
 
@@ -100,7 +108,7 @@ class Trainer:
         self.averages = None if config.ema_decay is None else WeightAverages(sae, config.ema_decay)
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
         self._outlook: _Outlook | None = None
-        self._n_dead: int | None = None
+        self._counted: _Counted | None = None
         self.optimizer = Adam(
             sae,
             unit_rows={"W_dec"},
@@ -214,11 +222,11 @@ class Trainer:
 
     def _dead_now(self) -> Int[Tensor, "N"]:
         """As `dead_latents`; where it is known how many there are, without waiting for a GPU."""
-        n_dead, self._n_dead = self._n_dead, None
-        if n_dead is None:
+        counted, self._counted = self._counted, None
+        if counted is None or counted.version != self._version():
             return self.dead_latents()
         first_F = self._is_dead().to(torch.uint8).argsort(descending=True, stable=True)
-        return first_F[:n_dead]
+        return first_F[: counted.n_dead]
 
     def _settle(self, step: int) -> None:
         """Read what the last outlook says, of the step with this number (from 0)."""
@@ -229,8 +237,8 @@ class Trainer:
         if not finite:
             self.steps_done = step
             raise NonFiniteLoss(self._where_not_finite(outlook.x, outlook.target))
-        if uses_triton(self.sae.W_dec) and outlook.version == self._version():
-            self._n_dead = n_dead
+        if uses_triton(self.sae.W_dec):
+            self._counted = _Counted(n_dead, outlook.version)
 
     def _version(self) -> int:
         """How often the counts were changed, by `step` or by somebody else."""

@@ -153,9 +153,12 @@ def test_steps_are_those_of_pytorch(device: str, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(ours.dead_latents(), eager.dead_latents())
 
 
-def test_counts_that_somebody_changes_are_counted_anew(device: str) -> None:
+@pytest.mark.parametrize("settled", [False, True])
+def test_counts_that_somebody_changes_are_counted_anew(device: str, settled: bool) -> None:
     trainer = trainer_of(device)
     for x in batches(4, device):
+        if settled:
+            trainer.settle()
         trainer.tokens_since_fired[30:50] = trainer.dead_after_tokens
         assert float(trainer.step(x).dead_share) >= 20 / F
 
