@@ -151,7 +151,8 @@ def auxk_loss(
     if len(dead) == 0:
         return x.new_zeros(())
     residual_BD = _wide(residual).detach()
-    variance = mean((residual_BD - mean(residual_BD.mean(0))).square().mean())
+    # Row by row first: the bits of a mean over all values at once depend on the number of threads.
+    variance = mean((residual_BD - mean(residual_BD.mean(0))).square().mean(-1).mean())
     codes = encode_topk(x, sae.centre, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
     dead_hat_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
     tiny = torch.finfo(variance.dtype).tiny

@@ -490,3 +490,23 @@ def test_top_afa_has_no_k() -> None:
     assert TrainConfig(cache="c", out="o", activation="top_afa").sae_config(16) == TopAFAConfig(
         16, 128
     )
+
+
+def test_weights_do_not_depend_on_the_threads_while_latents_are_dead() -> None:
+    """With more values in a batch than PyTorch sums in one thread."""
+    d_model, n_rows = 576, 256
+    x = torch.randn(6 * n_rows, 2 * d_model) @ torch.randn(2 * d_model, d_model)
+    ends: list[dict[str, Tensor]] = []
+    try:
+        for threads in (1, 2):
+            sae = SparseAutoencoder(TopKConfig(d_model, 1024, 32))
+            sae.b_enc.data[:100] = -100
+            torch.set_num_threads(threads)
+            trainer = Trainer(sae, TrainerConfig(lr=1e-3, dead_after_tokens=n_rows))
+            auxk = [float(trainer.step(batch).auxk) for batch in torch.split(x, n_rows)]
+            assert min(auxk[1:]) > 0
+            ends.append({name: tensor.clone() for name, tensor in sae.state_dict().items()})
+    finally:
+        torch.set_num_threads(1)
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor, ends[1][name]), name
