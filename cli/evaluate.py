@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..training.config import EvalSettings
-from ..training.report.measures import measures, place
+from ..training.report.measures import measures, place, places
 from ..training.report.wording import count, share
 from .console import Report, Terminal, table
 
@@ -96,6 +96,9 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
         )
     one = results[0]
     lines: list[RenderableType] = [f"on {count(one['rows'])} held-out rows:", grid]
+    if standing := places(results):
+        lines.append("only those that stand at the same place compare:")
+        lines += [f"  {name} {where}" for name, where in zip(names, standing, strict=True)]
     if losses := one["language_model"]:
         lines.append(
             f"the model's own loss is {losses['loss']:.3f} nats a token over "

@@ -149,6 +149,14 @@ class RunFolder:
         path = self.path / "environment.json"
         return read_json(path, "run's environment") if path.exists() else {}
 
+    def threads_begun_with(self, processes: int) -> int | None:
+        """Threads of each process of the run so far, None if unknown or if there were not as many
+        processes."""
+        found = self.environment()
+        threads = found.get("threads")
+        known = isinstance(threads, int) and threads >= 1
+        return threads if known and found.get("processes", 1) == processes else None
+
     def _require_same(self, found: dict[str, Any], resolved: dict[str, Any]) -> None:
         # What a setting that an older sparsteer did not know does by default, it did then.
         before, now = to_plain(TrainerConfig()) | _settings(found), _settings(resolved)

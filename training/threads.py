@@ -2,6 +2,10 @@
 
 Two compute threads that share a core with other work run many times slower than one, because every
 parallel region waits for its slowest thread.
+
+The last bits of a result may depend on their number: MKL cuts a small product into as many pieces,
+and rows at the edge of a piece are summed in another order. So what goes on after a kill takes as
+many as it was begun with.
 """
 
 import os
@@ -27,25 +31,29 @@ def free_cores(shared_by: int = 1) -> int:
     """
     if (asked := os.environ.get("SPARSTEER_THREADS", "")).isdecimal() and int(asked) >= 1:
         return int(asked)
-    allowed = (
-        os.sched_getaffinity(0)
-        if hasattr(os, "sched_getaffinity")
-        else set(range(os.cpu_count() or 1))
-    )
+    allowed = _allowed()
     idle = _idle_cores(allowed)
     return max(1, min(round(idle), int(_quota() or len(allowed))) // shared_by)
 
 
-def use_free_cores(team: Processes | None = None) -> int:
+def allowed_cores() -> int:
+    """Cores that this process may use, idle or not."""
+    return len(_allowed())
+
+
+def use_free_cores(team: Processes | None = None, begun_with: int | None = None) -> int:
     """Set torch's thread count to `free_cores()` and return it.
 
     Processes that work together share their machine's cores, and all take as many threads as the
     one that gets the fewest, so that their results have the same bits.
+
+    Args:
+        begun_with: threads of the work that goes on here, taken in place of the free cores.
     """
     import torch
 
     team = team or Processes()
-    threads = min(team.gather(free_cores(shared_by=team.local_size)))
+    threads = begun_with or min(team.gather(free_cores(shared_by=team.local_size)))
     torch.set_num_threads(threads)
     return threads
 
@@ -61,6 +69,12 @@ def use_threads(n_threads: int) -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _allowed() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
 
 
 def _quota() -> float | None:

@@ -18,7 +18,7 @@ from .parallel import DataParallel, Parallel
 from .processes import Processes, processes
 from .run import RunFolder, plain, to_plain
 from .sharding import Sharded, require_shards, shard_of, shard_of_state
-from .threads import use_free_cores
+from .threads import allowed_cores, use_free_cores
 from .tracking import require_tracker
 from .trainer import NonFiniteLoss, Trainer
 
@@ -121,7 +121,7 @@ def _train_together(
         if team.size > 1 and device.type == "cuda":
             torch.cuda.set_device(device)
         require_tracker(first.track)
-    threads = use_free_cores(team)
+    threads = use_free_cores(team, _threads_begun_with(configs, team, say))
     home = device if shards == 1 else torch.device("cpu")  # a whole dictionary may be too large
     runs = [RunFolder(config.out) for config in configs]
     try:
@@ -181,6 +181,22 @@ def _site(config: TrainConfig, data: Activations) -> str:
     if config.target_site is not None:
         require_other_site(site, data.site_name(config.target_site))
     return site
+
+
+def _threads_begun_with(configs: Sequence[TrainConfig], team: Processes, say: Say) -> int | None:
+    """Threads of the first run that goes on here with as many processes, if this machine has them;
+    None for new ones. For all processes the same."""
+    with team.together():
+        begun = [RunFolder(config.out) for config in configs] if team.is_first else []
+        numbers = [run.threads_begun_with(team.size) for run in begun if run.has_begun()]
+        threads = next((number for number in numbers if number), None)
+        if threads is not None and threads * team.local_size > (cores := allowed_cores()):
+            say(
+                f"the run was begun with {threads} threads, more than there are cores here, "
+                f"{cores}: last bits may differ from those of a run without an interruption"
+            )
+            threads = None
+    return team.broadcast(threads)
 
 
 def _require_whole_parts(batch_size: int, n_processes: int) -> None:

@@ -36,6 +36,11 @@ _NOT_COMPARED_IN_SUMMARY = ("run", "seconds", "tokens_per_second")
 _ROUNDS_WITHOUT_A_KILL = 20
 
 
+os.environ["SPARSTEER_THREADS"] = (
+    "1"  # last bits may depend on them, and on a busy machine they vary
+)
+
+
 def fork(words: Sequence[str], log: Path) -> int:
     """Run the command in a process of its own; give its id."""
     process = os.fork()

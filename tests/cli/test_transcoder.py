@@ -64,6 +64,24 @@ def test_it_is_measured_where_it_predicts(
     assert f"A topk transcoder of 48 latents that reads {READ} and predicts {PREDICTED}" in page
 
 
+def test_beside_an_autoencoder_it_is_said_where_each_stands(
+    sparsteer: Sparsteer, mlp_cache: Path, transcoder: Path, tmp_path: Path
+) -> None:
+    """Their FVU is of other rows."""
+    other = transcoder.parent / "autoencoder"
+    words = ("--cache", mlp_cache, "--out", other, "--site", READ)
+    assert sparsteer("train", *words, *TRAIN_WORDS).status == 0
+    runs = (transcoder, other)
+    done = sparsteer("eval", *runs, "--cache", mlp_cache, "--contexts", 0, "--plots")
+    shown = " ".join(done.out.split())
+    assert "only those that stand at the same place compare:" in shown
+    assert f"autoencoder at {READ}" in shown
+    page = (transcoder.parent / "report.html").read_text()
+    assert "2 autoencoders and transcoders" in page and "that stands at the same place" in page
+    alike = sparsteer("eval", other, other, "--cache", mlp_cache, "--contexts", 0)
+    assert "the same place" not in alike.out
+
+
 def test_one_that_predicts_backwards_is_measured_without_the_model(
     sparsteer: Sparsteer, mlp_cache: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ import yaml
 from filelock import FileLock
 
 from sparsteer.sae import InputError, SparseAutoencoder
+from sparsteer.training import train as train_module
 from sparsteer.training import trainer as trainer_module
 from sparsteer.training.cache import ActivationCache
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
@@ -139,17 +140,33 @@ def test_a_run_begun_before_a_setting_existed_goes_on(planted_cache: Path, tmp_p
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
-def test_the_bits_do_not_depend_on_the_threads(
+def test_a_run_goes_on_with_the_threads_it_was_begun_with(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    used: list[int] = []
+    step = Trainer.step
+
+    def counted(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        used.append(torch.get_num_threads())
+        return step(trainer, x)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    monkeypatch.setattr(train_module, "allowed_cores", lambda: 2)
+    said: list[str] = []
+    config = config_of(planted_cache, tmp_path / "run")
     try:
-        for threads in ("1", "2"):
-            monkeypatch.setenv("SPARSTEER_THREADS", threads)
-            train(config_of(planted_cache, tmp_path / threads))
-            assert torch.get_num_threads() == int(threads)
+        for asked, stop in (("2", 10), ("1", 20)):
+            monkeypatch.setenv("SPARSTEER_THREADS", asked)
+            train_until(config, stop)
+        assert set(used) == {2}
+        monkeypatch.setattr(train_module, "allowed_cores", lambda: 1)
+        train(config, say=said.append)
+        assert used[-1] == 1
     finally:
         torch.set_num_threads(1)
-    assert_same_run(tmp_path / "1", tmp_path / "2")
+    assert any(
+        "begun with 2 threads, more than there are cores here, 1:" in sentence for sentence in said
+    )
 
 
 def test_a_broken_newest_checkpoint_is_passed_over(planted_cache: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The measures of an autoencoder in words, for the terminal and for pages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .wording import count, share
@@ -16,6 +16,12 @@ def place(result: Mapping[str, Any]) -> str:
 
 Measure = tuple[str, str, str]
 """Name, value, and how to read it."""
+
+
+def places(results: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """`place` of each, where they are not all the same; then their FVU is not of the same rows."""
+    found = [place(result) for result in results]
+    return found if len(set(found)) > 1 else None
 
 
 def measures(result: Mapping[str, Any]) -> list[Measure]:

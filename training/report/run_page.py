@@ -8,7 +8,7 @@ from urllib.parse import quote
 from ..run import RunFolder
 from .inline import for_page
 from .markup import Child, Html, join, table, tag
-from .measures import measures, place
+from .measures import measures, place, places
 from .page import figure, page
 from .plots import Drawing
 from .wording import count, duration, share
@@ -82,18 +82,29 @@ def comparison_page(
         _compared(name, result, link)
         for name, result, link in zip(names, results, links, strict=True)
     ]
+    comparable = "one straight above or below it"
+    if standing := places(results):
+        head.append("Where")
+        rows = [[*row, where] for row, where in zip(rows, standing, strict=True)]
+        comparable += " that stands at the same place"
     caption = (
         "Where training went, and ended, in the plane of L0 and FVU; lower left is better. A point "
-        "is only comparable with one straight above or below it."
+        f"is only comparable with {comparable}."
     )
+    title = f"{len(results)} {_kinds(results)}"
     sections = (
-        tag("h1", f"{len(results)} autoencoders"),
+        tag("h1", title),
         tag("p", f"Measured on {count(results[0]['rows'])} held-out rows. FVU is the share of the "
             "variance missed; recovered is the share of the loss that zeroing the site costs."),
         table(head, rows, class_="plain"),
         tag("div", figure(for_page(drawing), caption), class_="figures"),
     )  # fmt: skip
-    return page(f"{len(results)} autoencoders", sections)
+    return page(title, sections)
+
+
+def _kinds(results: Sequence[Mapping[str, Any]]) -> str:
+    found = {"transcoders" if result.get("target_site") else "autoencoders" for result in results}
+    return " and ".join(sorted(found))
 
 
 def _compared(name: str, result: Mapping[str, Any], link: str | None) -> list[Child]:
