@@ -41,6 +41,12 @@ def _wide(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def variance(rows: Float[Tensor, "B D"], mean: Mean = own_mean) -> Float[Tensor, ""]:
+    """Mean over rows and dimensions of (row - mean row)^2."""
+    # Row by row first: the bits of a mean over all values at once depend on the number of threads.
+    return mean((rows - mean(rows.mean(0))).square().mean(-1).mean())
+
+
 def afa_loss(codes: Codes, x: Float[Tensor, "B D"], target_scale: float = 1.0) -> Float[Tensor, ""]:
     """Mean over rows of (||codes|| - target_scale * ||x||)^2: codes are pulled to match norms.
 
@@ -151,10 +157,8 @@ def auxk_loss(
     if len(dead) == 0:
         return x.new_zeros(())
     residual_BD = _wide(residual).detach()
-    # Row by row first: the bits of a mean over all values at once depend on the number of threads.
-    variance = mean((residual_BD - mean(residual_BD.mean(0))).square().mean(-1).mean())
     codes = encode_topk(x, sae.centre, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
     dead_hat_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
-    tiny = torch.finfo(variance.dtype).tiny
     error = (_wide(dead_hat_BD) - residual_BD).square().mean()
-    return mean(error) / variance.clamp(min=tiny)
+    tiny = torch.finfo(error.dtype).tiny
+    return mean(error) / variance(residual_BD, mean).clamp(min=tiny)

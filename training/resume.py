@@ -88,16 +88,20 @@ def require_same_model(folder: Path, previous: CacheManifest, model: LanguageMod
 def only_writer(folder: Path) -> Generator[None]:
     """Hold the folder, made if missing, against other writers; InputError if there is one.
 
-    A folder in which no shard was written is removed.
+    A folder in which no shard was ever written is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder)
     try:
         yield
     finally:
-        items = list(folder.iterdir())
-        if {item.name for item in items} <= {LOCK, MANIFEST}:
-            for item in items:
+        if {item.name for item in folder.iterdir()} <= {LOCK, MANIFEST} and _names_no_shard(folder):
+            for item in folder.iterdir():
                 item.unlink()
             folder.rmdir()
         lock.release()
+
+
+def _names_no_shard(folder: Path) -> bool:
+    """Whether there is no manifest, or one without shards; with some they lie elsewhere for now."""
+    return not (folder / MANIFEST).exists() or not read_manifest(folder).shards

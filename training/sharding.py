@@ -24,6 +24,7 @@ from ..kernels.topk import topk_select
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import SAEConfig, TopKConfig
 from ..sae.errors import InputError
+from ..sae.losses import variance
 from .parallel import DataParallel
 
 
@@ -120,14 +121,13 @@ def sharded_auxk(
     if not k:
         return x.new_zeros(())
     residual_BD = (x - x_hat).detach()
-    variance = parallel.mean((residual_BD - parallel.mean(residual_BD.mean(0))).square().mean())
     codes = _encode(x, sae.centre, sae.W_enc[dead], sae.b_enc[dead], k, parallel)
     own_BD = torch.zeros_like(x)
     if len(dead):
         own_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
     others_BD = parallel.over_shards(own_BD.detach().clone()) - own_BD.detach()
     loss = parallel.mean((own_BD + others_BD - residual_BD).square().mean())
-    return loss / variance.clamp(min=torch.finfo(x.dtype).tiny)
+    return loss / variance(residual_BD, parallel.mean).clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _encode(

@@ -10,6 +10,7 @@ from ..kernels.codes import Codes
 from ..kernels.dispatch import uses_triton
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import BatchTopKConfig, TopKConfig
+from ..sae.losses import variance
 from .averages import WeightAverages
 from .config import TrainerConfig
 from .later import Later
@@ -264,7 +265,7 @@ class Trainer:
         norm: Float[Tensor, ""],
     ) -> StepMetrics:
         mean = self.parallel.mean
-        variance = mean((target_BD - mean(target_BD.mean(0))).square().mean())
+        spread = variance(target_BD, mean)
         n_latents = self.sae.config.n_latents
         return StepMetrics(
             loss=losses.total.detach(),
@@ -273,7 +274,7 @@ class Trainer:
             afa=losses.afa.detach(),
             sparsity=losses.sparsity.detach(),
             multi_topk=losses.multi_topk.detach(),
-            fvu=torch.where(variance > 0, losses.mse.detach() / variance, 1.0),
+            fvu=torch.where(spread > 0, losses.mse.detach() / spread, 1.0),
             l0=mean((losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean())
             * self.parallel.shards,
             dead_share=mean(target_BD.new_full((), len(dead_N) / n_latents)),

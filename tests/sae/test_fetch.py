@@ -329,15 +329,15 @@ def test_an_unknown_name_names_the_nearest() -> None:
     [
         ("/own", "/general", "/own"),
         ("", "/general", "/general/sparsteer"),
-        ("", "", "/home/me/.cache/sparsteer"),
-        ("", "relative", "/home/me/.cache/sparsteer"),
-        ("~/own", "", "/home/me/own"),
+        ("", "", "/me/.cache/sparsteer"),
+        ("", "relative", "/me/.cache/sparsteer"),
+        ("~/own", "", "/me/own"),
     ],
 )
 def test_the_cache_folder(
     monkeypatch: pytest.MonkeyPatch, own: str, general: str, expected: str
 ) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/me")
     monkeypatch.setenv("SPARSTEER_CACHE", own)
     monkeypatch.setenv("XDG_CACHE_HOME", general)
     assert fetch.cache_folder() == Path(expected)

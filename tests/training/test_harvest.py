@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -366,6 +367,28 @@ def test_a_full_disk_leaves_the_whole_shards(
     assert next(cache.batches(50)).shape == (50, 32)
     write()
     assert ActivationCache(config.out).n_rows == TOKENS
+
+
+def test_a_repair_that_fails_before_its_first_shard_leaves_the_manifest(
+    write: Write, config: CacheConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The shards may lie elsewhere for a while, and without it they are nothing."""
+    manifest = write()
+    away = tmp_path / "away"
+    away.mkdir()
+    for entry in manifest.shards:
+        shutil.move(Path(config.out) / entry.file, away)
+
+    def fails(*words: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "read_sites", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            write()
+    for entry in manifest.shards:
+        shutil.move(away / entry.file, config.out)
+    assert ActivationCache(config.out).manifest == manifest
 
 
 def test_a_finished_cache_is_left_alone(
