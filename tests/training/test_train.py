@@ -19,24 +19,14 @@ from sparsteer.training import train as train_module
 from sparsteer.training import trainer as trainer_module
 from sparsteer.training.cache import ActivationCache
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.fit import measure_rows
 from sparsteer.training.run import RunFolder
 from sparsteer.training.stopping import Interrupted
 from sparsteer.training.train import train
 from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
 
-TRAINER = TrainerConfig(
-    tokens=40 * 128,
-    batch_size=128,
-    lr=3e-3,
-    dead_after_tokens=300,
-    log_every=4,
-    eval_every=16,
-    eval_rows=200,
-    checkpoint_every=8,
-    device="cpu",
-)
+from .training_cases import TRAINER
 
 
 def config_of(cache: Path, out: Path, activation: Any = "topk", **changes: Any) -> TrainConfig:

@@ -36,6 +36,7 @@ from sparsteer.training.train import train, train_grid
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
 
 from .conftest import SITE, TARGET_SITE
+from .training_cases import TRAINER
 
 D, F, K, B = 13, 57, 5, 31
 CONFIGS: dict[str, tuple[SAEConfig, dict[str, Any]]] = {
@@ -274,23 +275,12 @@ def test_a_row_that_is_not_finite_is_named_with_its_side(bad: str) -> None:
 
 
 def config_of(cache: Path, out: Path, **changes: Any) -> TrainConfig:
-    trainer = TrainerConfig(
-        tokens=40 * 128,
-        batch_size=128,
-        lr=3e-3,
-        dead_after_tokens=300,
-        log_every=4,
-        eval_every=16,
-        eval_rows=200,
-        checkpoint_every=8,
-        device="cpu",
-    )
     settings: dict[str, Any] = {
         "site": SITE,
         "target_site": TARGET_SITE,
         "n_latents": 70,
         "k": 4,
-        "trainer": trainer,
+        "trainer": TRAINER,
     }
     return TrainConfig(cache=str(cache), out=str(out), **(settings | changes))
 

@@ -85,25 +85,28 @@ def run_case(
     return curve, trainer
 
 
+TRAINER = TrainerConfig(
+    tokens=40 * 128,
+    batch_size=128,
+    lr=3e-3,
+    dead_after_tokens=300,
+    clip_norm=0.1,
+    log_every=4,
+    eval_every=16,
+    eval_rows=200,
+    checkpoint_every=8,
+    device="cpu",
+)
+"""40 steps on the planted cache, a checkpoint every eighth."""
+
+
 def config_of(cache: Path, out: Path, activation: Any = "topk", **changes: Any) -> TrainConfig:
     """40 steps on the planted cache, a checkpoint every eighth."""
-    trainer = TrainerConfig(
-        tokens=40 * 128,
-        batch_size=128,
-        lr=3e-3,
-        dead_after_tokens=300,
-        clip_norm=0.1,
-        log_every=4,
-        eval_every=16,
-        eval_rows=200,
-        checkpoint_every=8,
-        device="cpu",
-    )
     return TrainConfig(
         cache=str(cache),
         out=str(out),
         activation=activation,
         n_latents=70,
         k=4 if "topk" in activation else None,
-        trainer=dataclasses.replace(trainer, **changes),
+        trainer=dataclasses.replace(TRAINER, **changes),
     )
