@@ -1,6 +1,6 @@
 """The sparse autoencoder: encode, decode, save and load."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..kernels.jumprelu import encode_jumprelu
 from ..kernels.norms import row_norms
 from ..kernels.optimizer import normalize_rows_
 from ..kernels.peers import Peers
+from .checksums import read_checked_json, record_of, recorded_files, write_checked_json
 from .config import (
     BatchTopKConfig,
     JumpReLUConfig,
@@ -28,12 +29,15 @@ from .config import (
     config_to_dict,
 )
 from .errors import InputError
-from .files import atomic_folder, read_json, write_json
+from .files import atomic_folder
 from .tensor_files import load_tensors, save_tensors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "sae.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_VERSIONS = (1, FORMAT_VERSION)
+"""That are read; the first has no checksums."""
+_REMEDY = "copy the whole folder again"
 _THRESHOLD_MEMORY = 0.95  # some 20 batches, whose bars are precise quantiles
 
 
@@ -222,10 +226,11 @@ class SparseAutoencoder(nn.Module):
             )
         with atomic_folder(path) as folder:
             save_tensors(folder / WEIGHTS_FILE, self.state_dict())
-            write_json(folder / CONFIG_FILE, self.description())
+            files = recorded_files(folder, [WEIGHTS_FILE])
+            write_checked_json(folder / CONFIG_FILE, {**self.description(), "files": files})
 
     def description(self) -> dict[str, Any]:
-        """What `config.json` holds: format, configuration and origin."""
+        """What `config.json` says of it: format, configuration and origin."""
         return {
             "format": "sparsteer-sae",
             "version": FORMAT_VERSION,
@@ -238,12 +243,13 @@ class SparseAutoencoder(nn.Module):
         """Read an autoencoder from its folder, or from the run folder that holds it as `sae/`.
 
         Raises:
-            InputError: a file is missing, broken, or does not fit the other; the message names it.
+            InputError: a file is missing, broken, has changed since it was written, or does not fit
+                the other; the message names it.
         """
         folder = _sae_folder(Path(path))
-        config, origin = _read_description(folder / CONFIG_FILE)
+        config, origin, record = _read_description(folder / CONFIG_FILE)
         weights = folder / WEIGHTS_FILE
-        tensors = load_tensors(weights, "copy the whole folder again")
+        tensors = load_tensors(weights, _REMEDY, record=record)
         # Before anything is built: a broken config.json may name a size that no memory holds.
         _require_shapes_of(config, tensors, weights)
         sae = cls(config, origin=origin)
@@ -269,18 +275,23 @@ def _origin_to_dict(origin: Origin) -> dict[str, str]:
     return {name: value for name, value in asdict(origin).items() if value is not None}
 
 
-def _read_description(path: Path) -> tuple[SAEConfig, Origin | None]:
-    values = read_json(path, "autoencoder's configuration")
+def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str, Any] | None]:
+    """The configuration, the origin, and what is recorded of the weights' file."""
+    values = read_checked_json(path, "autoencoder's configuration", remedy=_REMEDY)
+    record = record_of(values, WEIGHTS_FILE)
     if values.pop("format", None) != "sparsteer-sae":
         raise InputError(f"{path} is not a sparsteer autoencoder's configuration; import it first")
-    if (version := values.pop("version", None)) != FORMAT_VERSION:
+    if (version := values.pop("version", None)) not in _VERSIONS:
         raise InputError(
             f"{path} has format version {version!r}, but this sparsteer reads {FORMAT_VERSION}; "
             "use the sparsteer that wrote it or a newer one"
         )
+    if record is not None:
+        values.pop("files", None)
     origin = values.pop("origin", None)
     config = config_from_dict(values, str(path))
-    return config, None if origin is None else build_dataclass(Origin, origin, f"{path}, origin")
+    read = None if origin is None else build_dataclass(Origin, origin, f"{path}, origin")
+    return config, read, record
 
 
 def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) -> None:

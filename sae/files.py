@@ -25,12 +25,15 @@ def atomic_file(path: str | Path) -> Generator[Path]:
 
     The temporary path lies in the same folder (made if missing) and keeps the suffix of `path`.
     Content reaches the disk before the rename, so a crash leaves the old file or the new one.
+    Whoever wrote it, the file has the permissions that the process gives to new files.
     Raises OSError as the file system does (a full disk is ENOSPC) and leaves `path` as it was.
     """
     path = Path(path)
     temporary = _temporary_for(path)
     try:
+        permissions = _of_a_new_file(temporary)
         yield temporary
+        temporary.chmod(permissions)
         _fsync(temporary)
         os.replace(temporary, path)
     except BaseException:
@@ -45,17 +48,22 @@ def atomic_folder(path: str | Path) -> Generator[Path]:
 
     An existing folder at `path` is wholly replaced, and kept until the new one is complete. On
     Linux the two are exchanged in one step; where the file system cannot do that, the old one is
-    moved aside first, and moved back if the new one cannot take its place. Raises OSError as the
-    file system does and leaves `path` as it was.
+    moved aside first, and moved back if the new one cannot take its place. Whoever wrote them, the
+    files have the permissions that the process gives to new files. Raises OSError as the file
+    system does and leaves `path` as it was.
     """
     path = Path(path)
     temporary = _temporary_for(path)
     temporary.mkdir()
     try:
+        permissions = _of_a_new_file(temporary / "new")
         yield temporary
         for item in temporary.rglob("*"):
-            if not item.is_symlink():
-                _fsync(item)
+            if item.is_symlink():
+                continue
+            if item.is_file():
+                item.chmod(permissions)
+            _fsync(item)
         _fsync(temporary)
         if path.exists():
             _exchange(temporary, path)
@@ -83,9 +91,13 @@ def remove_leftovers(folder: str | Path, name: str = "*") -> None:
 
 def write_json(path: str | Path, value: object) -> None:
     """Write `value` as indented UTF-8 JSON, atomically; raise ValueError for NaN or infinity."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_file(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(value), encoding="utf-8")
+
+
+def json_text(value: object) -> str:
+    """The text that `write_json` writes; raise ValueError for NaN or infinity."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(
@@ -130,6 +142,14 @@ def sha256_file(path: str | Path) -> str:
 def _temporary_for(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name}"
+
+
+def _of_a_new_file(path: Path) -> int:
+    """The permissions that a file made here and now gets; there is none at the path afterwards."""
+    path.touch(exist_ok=False)
+    mode = path.stat().st_mode
+    path.unlink()
+    return mode
 
 
 def _fsync(path: Path) -> None:

@@ -85,6 +85,8 @@ def test_a_broken_configuration(
 def test_an_unknown_key(sparsteer: Sparsteer, sae: Path, cache: Path) -> None:
     values = json.loads((sae / "config.json").read_text())
     values["n_latent"] = values.pop("n_latents")
+    del values["sha256"], values["files"]
+    values["version"] = 1
     (sae / "config.json").write_text(json.dumps(values))
     done = sparsteer("eval", sae, "--cache", cache)
     assert done.status == 2

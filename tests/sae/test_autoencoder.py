@@ -1,6 +1,12 @@
 """The autoencoder: algebra in raw units, save then load, and broken files."""
 
+import hashlib
 import json
+import os
+import random
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +23,7 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.autoencoder import CONFIG_FILE, WEIGHTS_FILE
+from sparsteer.sae.checksums import write_checked_json
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.tensor_files import load_tensors, save_tensors
 
@@ -144,9 +151,17 @@ def test_save_then_load_is_the_identity(sae: SparseAutoencoder, tmp_path: Path) 
 
 def test_config_json_is_the_documented_format(tmp_path: Path) -> None:
     random_sae(TopKConfig(13, 57, 5)).save(tmp_path / "sae")
-    assert json.loads((tmp_path / "sae" / CONFIG_FILE).read_text()) == {
+    weights = (tmp_path / "sae" / WEIGHTS_FILE).read_bytes()
+    values = json.loads((tmp_path / "sae" / CONFIG_FILE).read_text())
+    in_order = json.dumps(
+        {name: value for name, value in values.items() if name != "sha256"},
+        sort_keys=True,
+        separators=(",", ":"),
+    )
+    assert values.pop("sha256") == hashlib.sha256(in_order.encode()).hexdigest()
+    assert values == {
         "format": "sparsteer-sae",
-        "version": 1,
+        "version": 2,
         "activation": "topk",
         "d_model": 13,
         "n_latents": 57,
@@ -156,7 +171,82 @@ def test_config_json_is_the_documented_format(tmp_path: Path) -> None:
             "site": "blocks.1.hook_resid_post",
             "weights_hash": "0f" * 32,
         },
+        "files": {
+            WEIGHTS_FILE: {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
+        },
     }
+
+
+def test_what_an_earlier_version_wrote_is_read(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    sae.save(tmp_path)
+    (tmp_path / CONFIG_FILE).write_text(json.dumps({**sae.description(), "version": 1}))
+    loaded = SparseAutoencoder.load(tmp_path)
+    assert (loaded.config, loaded.origin) == (sae.config, sae.origin)
+    assert torch.equal(loaded.W_enc, sae.W_enc)
+
+
+def test_one_changed_bit_is_found(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    sae.save(tmp_path)
+    source = random.Random(3)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        for _ in range(40):
+            place, bit = source.randrange(len(whole)), 1 << source.randrange(8)
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            with pytest.raises(InputError) as caught:
+                SparseAutoencoder.load(tmp_path)
+            assert str(path) in str(caught.value), (name, place, bit)
+        path.write_bytes(whole)
+    assert torch.equal(SparseAutoencoder.load(tmp_path).W_dec, sae.W_dec)
+
+
+def test_a_checksum_that_is_gone_is_found(sae: SparseAutoencoder, tmp_path: Path) -> None:
+    sae.save(tmp_path)
+    values = json.loads((tmp_path / CONFIG_FILE).read_text())
+    for name in ("sha256", "files", "version"):
+        kept = {key: value for key, value in values.items() if key != name}
+        (tmp_path / CONFIG_FILE).write_text(json.dumps(kept))
+        with pytest.raises(InputError, match="has changed since it was written"):
+            SparseAutoencoder.load(tmp_path)
+
+
+def test_weights_that_may_not_be_read_are_not_called_missing(sae: SparseAutoencoder) -> None:
+    with tempfile.TemporaryDirectory() as made:  # pytest's own folders are closed to other users
+        folder = Path(made)
+        folder.chmod(0o755)
+        sae.save(folder / "sae")
+        for path in (folder / "sae" / CONFIG_FILE, folder / "sae" / WEIGHTS_FILE):
+            path.chmod(0)
+            with as_an_ordinary_user(), pytest.raises(InputError) as caught:
+                SparseAutoencoder.load(folder)
+            assert f"{path} cannot be read (permission denied)" in str(caught.value)
+            path.chmod(0o644)
+
+
+@contextmanager
+def as_an_ordinary_user() -> Generator[None]:
+    """Without root's right to read everything, where the tests run as root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_all_files_have_the_permissions_of_new_files(
+    sae: SparseAutoencoder, tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        sae.save(tmp_path / "sae")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "sae").iterdir()}
+    assert modes == {0o666 & ~umask}
 
 
 def test_loads_from_the_run_that_holds_it(sae: SparseAutoencoder, tmp_path: Path) -> None:
@@ -188,14 +278,15 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     assert "does not exist" in message(tmp_path / "nowhere")
     folder = tmp_path / "sae"
     sae.save(folder)
-    config = json.loads((folder / CONFIG_FILE).read_text())
+    config = sae.description() | {"version": 1}
 
     def rewritten(**changes: object) -> str:
         (folder / CONFIG_FILE).write_text(json.dumps(config | changes))
         return message(folder)
 
     assert "no key 'kk'" in rewritten(kk=3)
-    assert "format version 2" in rewritten(version=2)
+    write_checked_json(folder / CONFIG_FILE, config | {"version": 3})
+    assert "format version 3" in message(folder)
     assert "not a sparsteer autoencoder" in rewritten(format="other")
     assert "W_dec has shape [57, 13]" in rewritten(n_latents=58)
     assert "W_dec has shape [57, 13]" in rewritten(n_latents=10**15)
@@ -208,9 +299,13 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     weights = folder / WEIGHTS_FILE
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    assert f"{weights} cannot be read" in message(folder)
+    assert f"{weights} has {len(whole) // 2:,} bytes" in message(folder)
     weights.unlink()
     assert f"{weights} is missing" in message(folder)
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+    assert f"{weights} is missing" in message(folder)
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert f"{weights} cannot be read" in message(folder)
     weights.write_bytes(whole)
     tensors = load_tensors(weights, "")
     tensors["b_dec"][2] = torch.nan
@@ -245,8 +340,8 @@ def test_a_transcoder_is_loaded_as_it_was_saved(config: SAEConfig, tmp_path: Pat
 def test_the_files_of_an_autoencoder_know_nothing_of_transcoders(tmp_path: Path) -> None:
     random_sae(TopKConfig(13, 57, 5)).save(tmp_path / "sae")
     values = json.loads((tmp_path / "sae" / CONFIG_FILE).read_text())
-    keys = ["format", "version", "activation", "d_model", "n_latents", "k", "origin"]
-    assert list(values) == keys
+    keys = ["format", "version", "activation", "d_model", "n_latents", "k", "origin", "files"]
+    assert list(values) == [*keys, "sha256"]
     assert list(values["origin"]) == ["model", "site", "weights_hash"]
 
 
@@ -261,8 +356,9 @@ def test_a_configuration_that_calls_an_autoencoder_a_transcoder(
     tmp_path: Path, change: dict[str, object], sentence: str
 ) -> None:
     afa = "activation" in change
-    random_sae(TopAFAConfig(13, 57) if afa else TopKConfig(13, 57, 5)).save(tmp_path / "sae")
+    sae = random_sae(TopAFAConfig(13, 57) if afa else TopKConfig(13, 57, 5))
+    sae.save(tmp_path / "sae")
     file = tmp_path / "sae" / CONFIG_FILE
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    file.write_text(json.dumps(sae.description() | {"version": 1} | change))
     with pytest.raises(InputError, match=sentence):
         SparseAutoencoder.load(tmp_path / "sae")
