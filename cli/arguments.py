@@ -15,6 +15,7 @@ import tyro
 
 from ..sae.errors import InputError
 from ..sae.files import nearest
+from ..sae.paths import expanded_path, require_utf8
 from .console import Report, Terminal
 from .options import CommonOptions, Option, options_of
 from .recipe import read_recipe
@@ -66,7 +67,7 @@ def parse(prog: str, verb: Verb[C], words: Sequence[str]) -> tuple[C, CommonOpti
     options = verb.options()
     given = _split(prog, options, words)
     if "config" in given:
-        (path,) = given["config"].words
+        (path,) = _checked(options["config"], given["config"]).words
         of_recipe = {name: o for name, o in options.items() if name not in ("config", "json")}
         for name, values in read_recipe(path, of_recipe).items():
             given.setdefault(name, Given(values, f" in {path}"))
@@ -190,12 +191,27 @@ def _usage(prog: str, missing: list[Option]) -> str:
 
 def _typed(options: dict[str, Option], given: dict[str, Given]) -> dict[str, Any]:
     """The values of the given options, by the names of their fields."""
+    given = {name: _checked(options[name], words) for name, words in given.items()}
     try:
         return _through_tyro({options[name]: words for name, words in given.items()})
     except ValueError:
         for name, words in given.items():
             _explain(options[name], words)
         raise
+
+
+def _checked(option: Option, given: Given) -> Given:
+    """The words of the option, with `~` of a path expanded.
+
+    Raises:
+        InputError: they are no text, or no path where one is needed.
+    """
+    name = f"{option.shown}{given.source}"
+    for word in given.words:
+        require_utf8(name, word)
+    if not option.is_path:
+        return given
+    return Given([expanded_path(name, word) for word in given.words], given.source)
 
 
 def _explain(option: Option, given: Given) -> None:

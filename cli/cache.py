@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..sae.paths import FilePath
 from ..training.cache_config import CacheConfig
 from ..training.report.wording import count, duration
 from .console import Report, Terminal, next_command, size, table
@@ -30,7 +31,7 @@ class CacheOptions:
 class FolderOptions:
     """Which cache is meant."""
 
-    folder: str
+    folder: FilePath
     """Folder of the activation cache."""
 
 

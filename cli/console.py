@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..sae.text import visible
 from ..training.report.wording import count, duration
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_OF_PACE = 30.0
-_WIDTH_OF_A_FILE = 110
 
 Update = Callable[[int, int, str], None]
 """Told about progress: units done, units in all, and what else to show."""
@@ -40,12 +40,14 @@ class Terminal:
     """Standard error, where a person follows the work: sentences and progress."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = _console(stderr=True)
+        from .screen import Screen
+
+        self._console = Screen(stderr=True)
         self._console.quiet = quiet
 
     def say(self, sentence: str) -> None:
         """Print a sentence on a line of its own."""
-        self._console.print(sentence)
+        self._console.print(visible(sentence))
 
     @contextmanager
     def progress(self, title: str, unit: str) -> Generator[Update]:
@@ -80,7 +82,9 @@ def write_json(values: dict[str, Any]) -> None:
 
 def write_report(report: Report) -> None:
     """Print for a person what the verb found."""
-    console = _console(stderr=False)
+    from .screen import Screen
+
+    console = Screen(stderr=False)
     for item in report.shown:
         if console.is_terminal:
             console.print(item)
@@ -180,17 +184,6 @@ def _bar(console: "Console", title: str, unit: str, pace: _Pace) -> Generator[Up
             bar.update(task, completed=done, total=total, more=text)
 
         yield update
-
-
-def _console(*, stderr: bool) -> "Console":
-    from rich.console import Console
-
-    # A file or a pipe has no width of its own; markup would eat brackets in paths.
-    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _WIDTH_OF_A_FILE
-        console.soft_wrap = True
-    return console
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..sae.paths import FilePath
 from ..training.config import EvalSettings
 from ..training.report.measures import measures, place, places
 from ..training.report.wording import count, share
@@ -20,7 +21,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 class EvalOptions:
     """What to measure, and how."""
 
-    sae: tuple[str, ...]
+    sae: tuple[FilePath, ...]
     """Folders of autoencoders, or of the runs that trained them; several share the work."""
 
     settings: EvalSettings

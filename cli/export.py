@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ..sae.paths import FilePath
 from .console import Report, Terminal
 
 
@@ -10,10 +11,10 @@ from .console import Report, Terminal
 class ExportOptions:
     """What to export, where to, and how."""
 
-    sae: str
+    sae: FilePath
     """Folder of the autoencoder, or of the run that trained it."""
 
-    out: str
+    out: FilePath
     """Folder to write; not there yet, or empty."""
 
     format: Literal["saelens", "sparsteer"] = "saelens"

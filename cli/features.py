@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..sae.text import visible
 from ..steering.features.config import BuildConfig, FindConfig, ShowConfig
 from ..training.report.wording import count, duration, share
 from .console import Report, Terminal, next_command, table
@@ -134,8 +135,6 @@ def _statistics(feature: "Feature") -> "list[RenderableType]":
 
 
 def _tokens(title: str, tokens: "tuple[RankedToken, ...] | None") -> list[str]:
-    from ..steering.features.vocabulary import visible
-
     if tokens is None:
         return []
     return [f"{title}: " + "  ".join(f"'{visible(t.text)}' {t.logit:+.1f}" for t in tokens)]
@@ -144,8 +143,6 @@ def _tokens(title: str, tokens: "tuple[RankedToken, ...] | None") -> list[str]:
 def _example(example: "Example", most: float) -> "Text":
     """A line: activation, place, and the tokens with the peak between brackets."""
     from rich.text import Text
-
-    from ..steering.features.vocabulary import visible
 
     line = Text(f"{example.activation:8.3f}  doc {example.document} token {example.position}  ")
     if not example.starts_document:
@@ -165,8 +162,6 @@ def _example(example: "Example", most: float) -> "Text":
 
 def _found_table(values: dict[str, Any], index: "FeatureIndex | None") -> "RenderableType":
     from rich.table import Table
-
-    from ..steering.features.vocabulary import visible
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     names = ("feature", "AUROC mean", "AUROC max", "difference", "fires in +", "fires in -")

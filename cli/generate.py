@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..sae.text import visible_lines
 from ..steering.config import GenerateConfig
 from ..training.report.wording import count, share
 from .console import Report, Terminal
@@ -67,12 +68,5 @@ def _pair(prompt: str, base: str, steered: str) -> "list[RenderableType]":
     grid = Table(expand=True, padding=(0, 2, 0, 0), box=None)
     grid.add_column("base", ratio=1, overflow="fold")
     grid.add_column("steered", ratio=1, overflow="fold")
-    grid.add_row(_lines(base), _lines(steered))
-    return ["", f"prompt: {_lines(prompt)}", grid]
-
-
-def _lines(text: str) -> str:
-    """The text with its line breaks, but nothing else that could move the cursor."""
-    from ..steering.features.vocabulary import visible
-
-    return "\n".join(visible(line) for line in text.split("\n"))
+    grid.add_row(visible_lines(base), visible_lines(steered))
+    return ["", f"prompt: {visible_lines(prompt)}", grid]

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ..sae.errors import InputError
 from ..sae.files import nearest
+from ..sae.text import error_sentence
 from ..steering.config import GenerateConfig
 from ..steering.demo.config import DemoConfig
 from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
@@ -199,7 +200,7 @@ def _fail(status: int, message: str, error: BaseException) -> int:
         return status
     if os.environ.get("SPARSTEER_DEBUG") == "1":
         traceback.print_exc()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {error_sentence(message)}", file=sys.stderr)
     return status
 
 

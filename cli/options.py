@@ -7,14 +7,16 @@ import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ..sae.paths import FilePath
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions:
     """What every verb takes."""
 
-    config: str | None = None
+    config: FilePath | None = None
     """YAML file of settings named like the flags; flags given beside it win."""
 
     json: bool = False
@@ -33,6 +35,8 @@ class Option:
     default: Any
     """`dataclasses.MISSING` if the field has none."""
     positional: bool
+    is_path: bool
+    """Whether its values name files or folders."""
 
     @property
     def shown(self) -> str:
@@ -67,6 +71,7 @@ class Option:
         if self.positional:
             return f"{self.shown} [{self.shown} ...]" if self.is_list else self.shown
         word = {str: "TEXT", int: "N", float: "X"}.get(self._plain, "")
+        word = "PATH" if self.is_path else word
         return f"{word} [{word} ...]" if self.is_list else word
 
     @property
@@ -105,6 +110,7 @@ def options_of(config: type[Any], positional: tuple[str, ...] = ()) -> dict[str,
     """The options of a dataclass by their names with hyphens, its own before inherited ones; nested
     dataclasses lie flat."""
     hints = get_type_hints(config)
+    annotated = get_type_hints(config, include_extras=True)
     docs = _field_docs(config)
     own: dict[str, Option] = {}
     nested: dict[str, Option] = {}
@@ -119,8 +125,16 @@ def options_of(config: type[Any], positional: tuple[str, ...] = ()) -> dict[str,
                 help=docs[field.name],
                 default=field.default,
                 positional=field.name in positional,
+                is_path=_names_paths(annotated[field.name]),
             )
     return own | nested
+
+
+def _names_paths(kind: Any) -> bool:
+    """Whether the type is FilePath, or holds it."""
+    if get_origin(kind) is Annotated:
+        return kind == FilePath
+    return any(_names_paths(part) for part in get_args(kind))
 
 
 def _field_docs(config: type[Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from ..sae.text import visible
 from ..steering.features.config import PickConfig
 from .console import Report, Terminal
 
@@ -31,8 +32,6 @@ def run(config: PickConfig, terminal: Terminal) -> Report:
 
 def _table(picks: "Picks") -> "RenderableType":
     from rich.table import Table
-
-    from ..steering.features.vocabulary import visible
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     grid.add_column("feature", justify="right")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ..sae.config import require_in_range, require_positive_integer
 from ..sae.errors import InputError
+from ..sae.paths import FilePath
 from .intervention import Tier, require_finite
 
 
@@ -37,20 +38,20 @@ class Sampling:
 class GenerateConfig:
     """What to write with and without steering, and how to steer."""
 
-    run: str
+    run: FilePath
     """Run folder with the autoencoder (`sae/`) and its feature index (`features/`), or the folder
     of an autoencoder."""
 
     prompt: tuple[str, ...] = ()
     """Beginning of a text; may be given several times."""
 
-    prompts: str | None = None
+    prompts: FilePath | None = None
     """File of prompts: .txt with one on each line, or .jsonl or .parquet with a field `prompt`."""
 
     feature: tuple[int, ...] = ()
     """Number of a feature to steer; may be given several times."""
 
-    picks: str | None = None
+    picks: FilePath | None = None
     """File of picks, or the run folder that has them; all are steered, each with its strength."""
 
     strength: float | None = None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..sae.errors import InputError
+from ..sae.paths import FilePath
 from .corpus_config import CorpusConfig, require_at_least, require_given
 
 
@@ -20,7 +21,7 @@ class CacheConfig(CorpusConfig):
     healthtweets, instructions, rtp-prompts without its reporting side), or a hub name, with
     `@REVISION` if need be."""
 
-    out: str
+    out: FilePath
     """Folder of the cache; the same command again goes on where it stopped."""
 
     site: tuple[str, ...] = ()

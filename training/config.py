@@ -14,6 +14,7 @@ from ..sae.config import (
     require_positive_integer,
 )
 from ..sae.errors import InputError
+from ..sae.paths import FilePath
 from .stream_config import StreamConfig
 from .tracking import Tracking
 
@@ -179,10 +180,10 @@ _DEFAULT_K = 32
 class TrainConfig:
     """Train an autoencoder on activations; the same command again resumes it exactly."""
 
-    cache: str | None = None
+    cache: FilePath | None = None
     """Folder of the activation cache. Without one, give `model` and `dataset`."""
 
-    out: str
+    out: FilePath
     """Folder of the run: config.yaml, metrics.jsonl, checkpoints/ and, at the end, sae/."""
 
     site: str | None = None
@@ -303,7 +304,7 @@ def require_other_site(site: str | None, target_site: str) -> None:
 class EvalSettings:
     """How autoencoders are measured on the held-out part of an activation cache."""
 
-    cache: str
+    cache: FilePath
     """Folder of the activation cache."""
 
     site: str | None = None
@@ -332,5 +333,5 @@ class EvalSettings:
 class EvalConfig(EvalSettings):
     """One autoencoder to measure, and how."""
 
-    sae: str
+    sae: FilePath
     """Folder of the autoencoder, or of the run that trained it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...sae.config import require_positive_integer
 from ...sae.errors import InputError
+from ...sae.paths import FilePath
 from ...training.cache_config import CacheConfig
 from ...training.config import Activation, EvalConfig, TrainConfig, TrainerConfig
 from ..config import Sampling
@@ -40,7 +41,7 @@ _AFA_COEFFICIENT = 3e-4
 class DemoConfig:
     """The whole chain on a small scale, and the report that shows what came of it."""
 
-    out: str = "demo"
+    out: FilePath = "demo"
     """Folder for the cache, the runs and demo-report.html; the same command again reuses what is
     there."""
 

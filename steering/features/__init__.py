@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .search import FoundFeature as FoundFeature
     from .search import Search as Search
     from .search import find_features as find_features
-    from .vocabulary import visible as visible
 
 _HOMES = {
     "BuildConfig": "config",
@@ -34,7 +33,6 @@ _HOMES = {
     "build_index": "build",
     "find_features": "search",
     "sae_fingerprint": "hashing",
-    "visible": "vocabulary",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the table above is the list

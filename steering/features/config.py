@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from ...sae.config import require_in_range, require_positive_integer
 from ...sae.errors import InputError
+from ...sae.paths import FilePath
 from ..intervention import require_finite
 
 Ranking = Literal["auroc_mean", "auroc_max", "difference"]
@@ -17,10 +18,10 @@ class BuildConfig:
     """Build the feature index of a run: examples, statistics, tokens and neighbours of every
     latent, read from an activation cache in one pass."""
 
-    run: str
+    run: FilePath
     """Folder of the run; the index becomes its folder features/."""
 
-    cache: str
+    cache: FilePath
     """Folder of the activation cache, made with the same language model as the run's."""
 
     site: str | None = None
@@ -72,7 +73,7 @@ class BuildConfig:
 class ShowConfig:
     """Show one feature of a run's index."""
 
-    run: str
+    run: FilePath
     """Folder of the run, or of its feature index."""
 
     feature: int
@@ -89,14 +90,14 @@ class ShowConfig:
 class FindConfig:
     """Rank the features that tell two sets of texts apart."""
 
-    run: str
+    run: FilePath
     """Folder of the run."""
 
-    positive: str
+    positive: FilePath
     """Texts that should activate the feature: a .txt file with one on each line, or a .jsonl file
     with a field `text`."""
 
-    negative: str
+    negative: FilePath
     """Texts that should not."""
 
     model: str | None = None
@@ -145,7 +146,7 @@ class FindConfig:
 class PickConfig:
     """Change or list the picks of a run."""
 
-    run: str
+    run: FilePath
     """Folder of the run; the picks are its picks.json."""
 
     action: PickAction

@@ -1,4 +1,4 @@
-"""Token ids to text without the tokenizer, and text that cannot deceive a terminal or a reader.
+"""Token ids to text without the tokenizer.
 
 The bytes of every token are kept beside the index, so that showing examples loads no model. Tokens
 are joined as bytes: a character made of several tokens comes out whole.
@@ -6,7 +6,6 @@ are joined as bytes: a character made of several tokens comes out whole.
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -14,33 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_NAMED = {"\n": "\u23ce", "\t": "\u21e5"}
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 """A token that stands for one byte, in vocabularies of SentencePiece."""
-
-_INVALID_BYTES = range(0xDC80, 0xDD00)
-"""Surrogates by which `surrogateescape` stands for bytes that are not UTF-8."""
-
-
-def visible(text: str) -> str:
-    """The text with everything that is not plainly visible written out.
-
-    A line break becomes a return sign and a tab an arrow. Control characters, terminal escapes,
-    marks that reverse or hide text, odd spaces, unassigned and private characters become their
-    code points between angle brackets; bytes that are not UTF-8 likewise.
-    """
-    return "".join(_visible_character(character) for character in text)
-
-
-def _visible_character(character: str) -> str:
-    if character in _NAMED:
-        return _NAMED[character]
-    if ord(character) in _INVALID_BYTES:
-        return f"\u27e8byte {ord(character) - 0xDC00:02X}\u27e9"
-    # C*: control, format (bidi, zero width), surrogate, private, unassigned; Z*: separators.
-    if character != " " and unicodedata.category(character)[0] in "CZ":
-        return f"\u27e8U+{ord(character):04X}\u27e9"
-    return character
 
 
 def load_tokenizer(source: str, progress: Callable[[str], None]) -> "PreTrainedTokenizerBase":

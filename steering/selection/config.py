@@ -6,23 +6,24 @@ from typing import Literal
 
 from ...sae.config import require_positive_integer
 from ...sae.errors import InputError
+from ...sae.paths import FilePath
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
     """Which rows to score against which target, through which autoencoder."""
 
-    file: str
+    file: FilePath
     """Rows to score: a .jsonl (or .jsonl.gz) or .parquet file."""
 
-    target: str
+    target: FilePath
     """Examples of the task that the rows should help with, in a file of the same kinds; a few to a
     few hundred."""
 
-    run: str
+    run: FilePath
     """Run folder with the autoencoder (`sae/`), or the folder of an autoencoder."""
 
-    out: str
+    out: FilePath
     """Where the rows go, unchanged and in order, with the new columns; the same format as FILE."""
 
     field: str | None = None
@@ -79,10 +80,10 @@ class ScoreConfig:
 class SelectConfig:
     """Which rows of a scored file to take."""
 
-    file: str
+    file: FilePath
     """Rows with a column of scores, as `score` writes them: a .jsonl or .parquet file."""
 
-    out: str
+    out: FilePath
     """Where the chosen rows go, unchanged and in their order; the same format as FILE."""
 
     ratio: float | None = None

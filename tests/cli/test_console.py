@@ -116,3 +116,39 @@ def test_sizes(n_bytes: int | float, text: str) -> None:
 def test_shares_and_quoting() -> None:
     assert share(0.1234) == "12.3%"
     assert next_command("eval", "my run") == "next: sparsteer eval 'my run'"
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[2J\x1b[31mname\u202e"
+
+
+def test_nothing_that_is_shown_can_move_the_cursor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    terminal = Terminal()
+    terminal.say(f"{HOSTILE}\nsecond")
+    with terminal.progress(HOSTILE, "rows") as update:
+        update(1, 2, HOSTILE)
+    shown = (HOSTILE, next_command("eval", HOSTILE), table((HOSTILE, HOSTILE, HOSTILE)))
+    write_report(Report(values={}, shown=shown))
+    captured = capsys.readouterr()
+    for text in (captured.out, captured.err):
+        assert text.count("⟨U+001B⟩]0;title") >= 2
+        assert all(line.isprintable() for line in text.splitlines())
+    assert captured.err.splitlines()[0].endswith("⏎second")
+
+
+def test_a_terminal_gets_no_codes_but_those_of_the_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    terminal = Terminal()
+    terminal.say(HOSTILE)
+    with terminal.progress(HOSTILE, "rows") as update:
+        update(1, 2, HOSTILE)
+    with terminal.live() as show:
+        show(HOSTILE)
+    err = capsys.readouterr().err
+    assert "\x1b" in err, "a bar moves the cursor"
+    assert "\x1b]0;" not in err and "\x1b[2J" not in err and "\x07" not in err

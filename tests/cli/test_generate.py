@@ -14,8 +14,9 @@ from sparsteer.cli.console import Terminal
 from sparsteer.cli.generate import run as run_verb
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.sae.language_model import LanguageModel
+from sparsteer.sae.text import visible
 from sparsteer.steering.config import GenerateConfig, Sampling
-from sparsteer.steering.features import FeatureIndex, visible
+from sparsteer.steering.features import FeatureIndex
 from sparsteer.steering.generation import generate
 from sparsteer.steering.intervention import Intervention
 

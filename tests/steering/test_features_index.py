@@ -309,7 +309,7 @@ def test_settings_are_checked(changes: dict[str, Any], message: str) -> None:
 def test_reading_imports_no_language_model() -> None:
     program = (
         "import sys\n"
-        "from sparsteer.steering.features import BuildConfig, FeatureIndex, Picks, visible\n"
+        "from sparsteer.steering.features import BuildConfig, FeatureIndex, Picks\n"
         "slow = ('torch', 'transformers', 'transformer_lens', 'datasets', 'wandb', 'pyarrow')\n"
         "print([name for name in slow if name in sys.modules])"
     )

@@ -1,6 +1,5 @@
-"""Token ids to text without the tokenizer, and text that cannot deceive."""
+"""Token ids to text without the tokenizer."""
 
-import unicodedata
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsteer.sae import LanguageModel
-from sparsteer.steering.features import visible
 from sparsteer.steering.features.vocabulary import Vocabulary, load_tokenizer, token_bytes
 
 
@@ -88,32 +86,3 @@ def test_the_tokenizer_loads_without_the_model(
 ) -> None:
     tokenizer = load_tokenizer(tiny_model.name, lambda _: None)
     assert token_bytes(tokenizer) == vocabulary.tokens
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain text, é 中 🎉 ", "plain text, é 中 🎉 "),
-        ("two\nlines\tand tab", "two⏎lines⇥and tab"),
-        ("\x1b[31mred\x1b]0;title\x07", "⟨U+001B⟩[31mred⟨U+001B⟩]0;title⟨U+0007⟩"),
-        ("\rover", "⟨U+000D⟩over"),
-        ("a\u202egnp.exe", "a⟨U+202E⟩gnp.exe"),
-        ("zero\u200bwidth\ufeff", "zero⟨U+200B⟩width⟨U+FEFF⟩"),
-        ("\u2066isolate\u2069", "⟨U+2066⟩isolate⟨U+2069⟩"),
-        ("no\u00a0break \u2028line", "no⟨U+00A0⟩break ⟨U+2028⟩line"),
-        ("\x9b31m\x85", "⟨U+009B⟩31m⟨U+0085⟩"),
-        ("\U000e0041tag \ue000", "⟨U+E0041⟩tag ⟨U+E000⟩"),
-        ("\udcf0\udc9f", "⟨byte F0⟩⟨byte 9F⟩"),
-        ("\ud800", "⟨U+D800⟩"),
-    ],
-)
-def test_hidden_characters_are_written_out(text: str, shown: str) -> None:
-    assert visible(text) == shown
-
-
-@given(text=st.text())
-def test_what_is_shown_is_plain(text: str) -> None:
-    shown = visible(text)
-    shown.encode("utf-8")
-    hidden = [c for c in shown if c != " " and unicodedata.category(c)[0] in "CZ"]
-    assert not hidden
