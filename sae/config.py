@@ -16,7 +16,7 @@ class Origin:
     """Where an autoencoder's activations came from; needed to put it back into the model."""
 
     model: str
-    """The language model as the user named it."""
+    """The language model: its name, but for a local one its absolute path."""
     site: str
     """The activation that was read, for example blocks.15.hook_resid_post."""
     weights_hash: str

@@ -19,6 +19,7 @@ from . import pretrained, site
 from .devices import resolve_device
 from .errors import InputError
 from .files import nearest, sha256_file
+from .model_files import lasting_name, weight_files
 
 _DTYPES = {str(d)[6:]: d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
 
@@ -34,6 +35,9 @@ class LanguageModel:
 
     name: str
     """What the user gave: a named model, a hub name, a folder or a .gguf file."""
+    source: str
+    """By what it is loaded again from any folder: the name, but for a folder or file its absolute
+    path."""
     bridge: TransformerBridge
     """The hooked model, in evaluation mode. `bridge.original_model` is the transformers model."""
     tokenizer: PreTrainedTokenizerBase
@@ -64,6 +68,7 @@ class LanguageModel:
         device: torch.device,
     ) -> None:
         self.name = name
+        self.source = lasting_name(name)
         self.bridge = bridge
         self.tokenizer = tokenizer
         self.device = device
@@ -113,12 +118,13 @@ class LanguageModel:
     def weights_hash(self) -> str:
         """SHA-256 over the weights as they are stored: names, dtypes, shapes and bytes.
 
-        It does not depend on how the weights are split into files, nor on the dtype loaded. The
-        weights are read for it, once. For a .gguf file it is that of the file.
+        It does not depend on how the weights are split into files, nor on the dtype loaded, nor on
+        other files in the folder. The weights are read for it, once. For a .gguf file it is that of
+        the file.
         """
         if self._path.is_file():
             return sha256_file(self._path)
-        return _hash_tensors(sorted(self._path.glob("*.safetensors")))
+        return _hash_tensors(weight_files(self._path))
 
     @cached_property
     def tokenizer_hash(self) -> str:

@@ -27,6 +27,7 @@ from . import fetch
 from .bridge_attention import repair_attention
 from .errors import InputError
 from .files import nearest
+from .model_files import require_model_folder
 
 # These entry points leave the types of their arguments open.
 _models: Any = AutoModelForCausalLM
@@ -53,12 +54,15 @@ def locate(source: str, progress: Callable[[str], None]) -> Path:
         return _fetched(source, progress)
     path = Path(source).expanduser()
     if path.is_dir():
-        return _checked_folder(path, source)
+        require_model_folder(path, source)
+        return path
     if path.is_file():
         return _checked_gguf(path)
     if _looks_like_path(source) or not _HUB_NAME.fullmatch(source):
         raise InputError(f"there is no model folder or file at {source!r}; check the path")
-    return _checked_folder(_from_hub(source), source)
+    folder = _from_hub(source)
+    require_model_folder(folder, source)
+    return folder
 
 
 def load_bridge(
@@ -95,18 +99,17 @@ def load(path: Path, dtype: torch.dtype) -> Loaded:
 
 def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
     """Load a Hugging Face folder; every weight of the model must be in its safetensors files."""
+    tokenizer = load_tokenizer(folder)
     with _explained(folder), _quiet():
-        tokenizer = _tokenizers.from_pretrained(folder, local_files_only=True)
         model = _load_model(folder, dtype, use_safetensors=True)
     return model, tokenizer
 
 
 def load_gguf(file: Path, dtype: torch.dtype) -> Loaded:
     """Load a GGUF file, its weights de-quantised, as an ordinary model that can be saved."""
+    tokenizer = load_tokenizer(file)
     with _explained(file), _quiet():
-        where: dict[str, Any] = {"gguf_file": file.name}
-        tokenizer = _tokenizers.from_pretrained(file.parent, local_files_only=True, **where)
-        model = _load_model(file.parent, dtype, **where)
+        model = _load_model(file.parent, dtype, gguf_file=file.name)
     # The loader marks the model as quantised, though its weights no longer are, and names no
     # architecture, by which the bridge chooses its adapter.
     vars(model.config).pop("quantization_config", None)
@@ -114,6 +117,18 @@ def load_gguf(file: Path, dtype: torch.dtype) -> Loaded:
         vars(model).pop(name, None)
     model.config.architectures = [type(model).__name__]
     return model, tokenizer
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer at a path from `locate`, without the model.
+
+    Raises InputError where its files are damaged or missing.
+    """
+    folder, options = path, dict[str, str]()
+    if path.is_file():
+        folder, options = path.parent, {"gguf_file": path.name}
+    with _explained(path), _quiet():
+        return _tokenizers.from_pretrained(folder, local_files_only=True, **options)
 
 
 def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -149,19 +164,6 @@ def _fetched(source: str, progress: Callable[[str], None]) -> Path:
 
 def _looks_like_path(source: str) -> bool:
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or source.endswith(".gguf")
-
-
-def _checked_folder(folder: Path, source: str) -> Path:
-    if not (folder / "config.json").is_file():
-        raise InputError(
-            f"{source!r} holds no config.json, so it is no Hugging Face model; check the path"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(
-            f"{source!r} holds no safetensors weights, and pickled weights are never loaded; "
-            "convert it once, elsewhere, with transformers' save_pretrained"
-        )
-    return folder
 
 
 def _checked_gguf(file: Path) -> Path:

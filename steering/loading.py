@@ -6,6 +6,7 @@ from typing import NamedTuple
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
+from ..sae.model_again import load_again
 from ..sae.site import Site
 
 
@@ -44,17 +45,16 @@ def load_run(
         raise InputError(
             f"{run} does not say which model and site it was trained on; give --model and --site"
         )
-    source = model or (origin.model if origin else "")
-    language_model = LanguageModel.load(source, device=device, progress=say)
-    if origin is not None and language_model.weights_hash != origin.weights_hash:
-        raise InputError(
-            f"{source} has other weights than {origin.model}, which the autoencoder of {run} was "
-            "trained on; give --model with the right one"
-        )
+    if origin is None:
+        language_model = LanguageModel.load(model or "", device=device, progress=say)
+    else:
+        of = f"the autoencoder of {run}"
+        language_model = load_again(origin, of, given=model, device=device, say=say)
     place = language_model.site(site or (origin.site if origin else None))
     if place.width != sae.config.d_model:
         raise InputError(
             f"the autoencoder of {run} reads activations of width {sae.config.d_model}, but "
-            f"{place.name} of {source} has width {place.width}; give --model with the right one"
+            f"{place.name} of {language_model.name} has width {place.width}; give --model with the "
+            "right one"
         )
     return LoadedRun(language_model, place, sae.to(language_model.device))

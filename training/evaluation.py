@@ -11,8 +11,8 @@ from torch import Tensor
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.devices import resolve_device
 from ..sae.errors import InputError
-from ..sae.language_model import LanguageModel
 from ..sae.metrics import ReconstructionMetrics
+from ..sae.model_again import load_again
 from .cache import ActivationCache
 from .config import EvalConfig, EvalSettings
 from .fit import measure_rows
@@ -244,12 +244,13 @@ def _spliced(
 ) -> list[dict[str, float | int | None]]:
     """The figures with each autoencoder in the model, the references of each site that is written
     shared."""
-    model = LanguageModel.load(settings.model or cache.manifest.model, device=str(device))
-    if model.weights_hash != cache.manifest.weights_hash:
-        raise InputError(
-            f"{model.name} has other weights than the model that {settings.cache} was made with; "
-            "give --model with the right one, or --contexts 0 to leave the model out"
-        )
+    model = load_again(
+        cache.manifest,
+        settings.cache,
+        given=settings.model,
+        device=str(device),
+        otherwise=", or --contexts 0 to leave the model out",
+    )
     splices: list[Splice] = []
     written = _once(subject.written for subject in subjects)
     for name in written:

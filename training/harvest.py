@@ -276,7 +276,7 @@ def first_manifest(
     tokens_per_batch = config.context_length * config.batch_size
     return CacheManifest(
         complete=False,
-        model=config.model,
+        model=model.source,
         weights_hash=model.weights_hash,
         tokenizer_hash=model.tokenizer_hash,
         sites=tuple(site.name for site in sites),

@@ -70,7 +70,7 @@ class CacheManifest:
     complete: bool
     """Whether all rows asked for, or all that the corpus gives, are there."""
     model: str
-    """The language model as the user named it."""
+    """The language model: its name, but for a local one its absolute path."""
     weights_hash: str
     tokenizer_hash: str
     sites: tuple[str, ...]

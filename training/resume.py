@@ -13,7 +13,7 @@ from .corpus import Corpus
 from .lock import LOCK, lock_folder
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
-from .run import to_plain
+from .run import lasting_names, to_plain
 
 _INDIFFERENT = ("out", "device")
 """Settings that do not decide the content."""
@@ -33,11 +33,11 @@ def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None
     manifest = read_manifest(folder)
     if not manifest.shards:
         return None
-    wanted = deciding_settings(config)
-    for name in [*wanted, *(name for name in manifest.config if name not in wanted)]:
-        if manifest.config.get(name) != wanted.get(name):
+    wanted, found = deciding_settings(config), lasting_names(manifest.config)
+    for name in [*wanted, *(name for name in found if name not in wanted)]:
+        if found.get(name) != wanted.get(name):
             raise InputError(
-                f"{folder} holds a cache with {name}={manifest.config.get(name)!r}, not "
+                f"{folder} holds a cache with {name}={found.get(name)!r}, not "
                 f"{wanted.get(name)!r}; give another --out, or the same settings to go on"
             )
     return manifest
@@ -50,7 +50,8 @@ def _is_content(path: Path) -> bool:
 
 def deciding_settings(config: CacheConfig) -> dict[str, Any]:
     """The settings that decide the content of a cache, as plain values."""
-    return {name: value for name, value in to_plain(config).items() if name not in _INDIFFERENT}
+    settings = lasting_names(to_plain(config))
+    return {name: value for name, value in settings.items() if name not in _INDIFFERENT}
 
 
 def whole_shards(folder: Path, entries: tuple[ShardEntry, ...]) -> dict[int, ShardEntry]:

@@ -16,6 +16,7 @@ from filelock import BaseFileLock
 
 from ..sae.errors import InputError
 from ..sae.files import TEMPORARY_PREFIX, atomic_file, read_json, remove_leftovers, write_json
+from ..sae.model_files import lasting_name
 from .config import TrainerConfig
 from .lock import LOCK, lock_folder
 from .tracking import Tracker, Tracking, open_tracker
@@ -159,7 +160,10 @@ class RunFolder:
 
     def _require_same(self, found: dict[str, Any], resolved: dict[str, Any]) -> None:
         # What a setting that an older sparsteer did not know does by default, it did then.
-        before, now = to_plain(TrainerConfig()) | _settings(found), _settings(resolved)
+        known = to_plain(TrainerConfig())
+        before, now = (
+            lasting_names(values) for values in (known | _settings(found), _settings(resolved))
+        )
         for name in [*now, *(name for name in before if name not in now)]:
             if name != "shards" and before.get(name) != now.get(name):  # its results are the same
                 raise InputError(
@@ -207,6 +211,15 @@ def environment(*, threads: int, device: str, processes: int = 1) -> dict[str, A
 def to_plain(config: Any) -> dict[str, Any]:
     """A configuration dataclass as plain values."""
     return plain(dataclasses.asdict(config))
+
+
+def lasting_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings whose local model and dataset are given by absolute paths, if they name some."""
+    return values | {
+        name: lasting_name(values[name])
+        for name in ("model", "dataset")
+        if isinstance(values.get(name), str)
+    }
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

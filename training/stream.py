@@ -22,13 +22,14 @@ from torch import Tensor
 
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
+from ..sae.model_files import lasting_name
 from ..sae.site import Site
 from .batches import cut_in_batches, one_ahead
 from .corpus import Corpus, open_corpus
 from .places import Place
 from .reading import ContextReader, joined
 from .rows import ChosenContext
-from .run import RunFolder, to_plain
+from .run import RunFolder, lasting_names, to_plain
 from .shards import Stored
 from .source import require_text
 from .stream_config import StreamConfig
@@ -69,7 +70,7 @@ def open_stream(
     """
     assert config.model is not None and config.dataset is not None  # TrainConfig has seen to it
     begun = run.settings() if run.has_begun() else {}
-    if begun.get("stream", {}).get("dataset") != config.dataset:
+    if lasting_name(begun.get("stream", {}).get("dataset") or "") != lasting_name(config.dataset):
         begun = {}  # which the run folder will refuse
     corpus = open_corpus(
         config.dataset,
@@ -157,8 +158,8 @@ class ActivationStream:
 
     @property
     def model(self) -> str:
-        """The language model as the user named it."""
-        return self._model.name
+        """The language model: its name, but for a local one its absolute path."""
+        return self._model.source
 
     @property
     def weights_hash(self) -> str:
@@ -169,7 +170,7 @@ class ActivationStream:
     def identity(self) -> dict[str, Any]:
         """What decides every row, as plain values."""
         return {
-            "stream": to_plain(self._config),
+            "stream": lasting_names(to_plain(self._config)),
             "corpus_fingerprint": self._corpus.fingerprint,
             "corpus_revision": self._corpus.revision,
             "weights_hash": self.weights_hash,

@@ -16,6 +16,8 @@ from ...sae.devices import resolve_device
 from ...sae.errors import InputError
 from ...sae.files import atomic_folder, remove_leftovers, write_json
 from ...sae.language_model import LanguageModel
+from ...sae.model_again import load_again, require_same_weights
+from ...sae.model_files import named_again
 from ...training.cache import ActivationCache
 from ...training.manifest import ShardEntry
 from ...training.threads import use_free_cores
@@ -167,16 +169,20 @@ def _read_language_model(
     say: Callable[[str], None],
 ) -> tuple[list[bytes], dict[str, Best]]:
     """The bytes of every token; promoted and suppressed tokens unless they are left out."""
-    source = config.model or cache.manifest.model
+    made = cache.manifest
     if not config.promoted:
-        return token_bytes(model.tokenizer if model else load_tokenizer(source, say)), {}
-    device = str(sae.W_dec.device)
-    model = model or LanguageModel.load(source, device=device, progress=say)
-    if model.weights_hash != cache.manifest.weights_hash:
-        raise InputError(
-            f"{source} has other weights than the model that {config.cache} was made with; give "
-            "--model with the right one, or --promoted 0 to use its tokenizer alone"
+        if model is not None:
+            return token_bytes(model.tokenizer), {}
+        source = named_again(made.model, config.model, config.cache)
+        return token_bytes(load_tokenizer(source, say)), {}
+    otherwise = ", or --promoted 0 to use its tokenizer alone"
+    if model is None:
+        device = str(sae.W_dec.device)
+        model = load_again(
+            made, config.cache, given=config.model, device=device, otherwise=otherwise, say=say
         )
+    else:
+        require_same_weights(model, made, config.cache, otherwise)
     say("finding the tokens that each latent promotes")
     promoted, suppressed = promoted_tokens(model, sae.W_dec, config.promoted)
     return token_bytes(model.tokenizer), {"promoted": promoted, "suppressed": suppressed}

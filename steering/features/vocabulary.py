@@ -21,17 +21,11 @@ def load_tokenizer(source: str, progress: Callable[[str], None]) -> "PreTrainedT
     """The tokenizer of a language model by name, without the model.
 
     Raises:
-        InputError: no model is found under the name.
+        InputError: no model is found under the name, or its tokenizer is damaged.
     """
-    from transformers import AutoTokenizer
+    from ...sae import pretrained
 
-    from ...sae.pretrained import locate
-
-    path = locate(source, progress)
-    options = {"gguf_file": path.name} if path.is_file() else {}
-    folder = path.parent if path.is_file() else path
-    # transformers leaves the types of this entry point open.
-    return cast(Any, AutoTokenizer).from_pretrained(folder, local_files_only=True, **options)
+    return pretrained.load_tokenizer(pretrained.locate(source, progress))
 
 
 def token_bytes(tokenizer: "PreTrainedTokenizerBase") -> list[bytes]:
