@@ -139,7 +139,8 @@ def made_up_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def default_model(cache_folder: Path) -> "LanguageModel":
-    """The default model from the user's own cache, fetched if it is not there: for slow tests."""
+    """The default model from the user's own cache, fetched if it is not there: for tests marked
+    `download`."""
     from sparsteer.sae.language_model import LanguageModel
 
     with _user_cache():
@@ -148,7 +149,7 @@ def default_model(cache_folder: Path) -> "LanguageModel":
 
 @pytest.fixture
 def user_cache() -> Iterator[None]:
-    """The user's own cache instead of the empty one: for slow tests of what is fetched."""
+    """The user's own cache instead of the empty one: for tests marked `download`."""
     with _user_cache():
         yield
 

@@ -352,7 +352,7 @@ ROWS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.download
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.usefixtures("user_cache")
 def test_the_real_texts(name: str) -> None:

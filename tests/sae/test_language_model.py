@@ -58,7 +58,7 @@ def test_logits_are_those_of_transformers(
     assert float(expected.std()) > 1  # and they are far from uniform
 
 
-@pytest.mark.slow
+@pytest.mark.download
 def test_logits_of_the_default_model_are_those_of_transformers(
     default_model: LanguageModel, user_cache: None
 ) -> None:

@@ -247,7 +247,7 @@ def test_a_truncated_gguf_is_refused(
     assert "could not be loaded" in refused(file)
 
 
-@pytest.mark.slow
+@pytest.mark.download
 def test_the_default_model_is_its_gguf_file_rounded_to_float16(
     default_model: LanguageModel, tmp_path: Path
 ) -> None:

@@ -175,7 +175,7 @@ def check_padding(site: Site, lengths: list[int], side: str, seed: int) -> None:
             torch.testing.assert_close(acts[row, mask[row]], alone[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.download
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_in_the_default_model(default_model: LanguageModel, side: str) -> None:
     site = default_model.site()
@@ -193,7 +193,7 @@ def test_padding_in_the_default_model(default_model: LanguageModel, side: str) -
         assert bool((error < 1e-8).all())
 
 
-@pytest.mark.slow
+@pytest.mark.download
 @pytest.mark.parametrize("with_bos", [True, False])
 def test_what_is_left_out_holds_the_default_models_abnormal_norms(
     default_model: LanguageModel, with_bos: bool

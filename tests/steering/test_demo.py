@@ -617,7 +617,7 @@ def test_the_users_own_picks_stay_and_a_damaged_index_is_built_again(tiny_demo: 
     assert len(again) == 2  # the index and the steering
 
 
-@pytest.mark.slow
+@pytest.mark.download
 def test_the_real_demo_in_its_bounds_of_time_and_memory(tmp_path: Path) -> None:
     """Twelve minutes on two cores, counted in CPU time, which other work on the machine leaves
     alone but for a little; 4 GB of memory; a second run in seconds."""

@@ -164,7 +164,7 @@ def test_wrong_input_is_an_input_error(site: Site, sae: SparseAutoencoder) -> No
         encode_texts(site.model, site, other, ["text"])
 
 
-@pytest.mark.slow
+@pytest.mark.download
 def test_a_batch_equals_one_by_one_on_the_default_model(default_model: LanguageModel) -> None:
     site = default_model.site()
     sae = SparseAutoencoder(TopKConfig(default_model.d_model, N_LATENTS, 12), seed=3)

@@ -66,7 +66,7 @@ def test_tokens_of_a_sentencepiece_model() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.download
 def test_the_default_vocabulary(default_model: LanguageModel) -> None:
     vocabulary = Vocabulary(token_bytes(default_model.tokenizer))
     for text in (

@@ -440,7 +440,7 @@ def test_settings_out_of_range_are_input_errors(settings: dict[str, Any], messag
 # The default model
 
 
-@pytest.mark.slow
+@pytest.mark.download
 @pytest.mark.parametrize("tier", TIERS)
 def test_the_default_model_in_a_padded_batch_and_alone(
     default_model: LanguageModel, tier: Tier
