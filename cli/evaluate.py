@@ -32,6 +32,9 @@ class EvalOptions:
     into plots/, and of several runs a page that compares them into the folder that holds them or
     their folders."""
 
+    force: bool = False
+    """With plots: replace files of these names that sparsteer did not make."""
+
 
 def run(options: EvalOptions, terminal: Terminal) -> Report:
     """Measure sparse autoencoders on the held-out part of an activation cache.
@@ -39,10 +42,11 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
     SAE is the folder of an autoencoder, or of the run that trained it.
     """
     from ..training.evaluation import evaluate_all
-    from ..training.report.files import require_matplotlib, write_plots
+    from ..training.report.files import require_matplotlib, require_no_other, write_plots
 
     if options.plots:
         require_matplotlib()
+        require_no_other(options.sae, force=options.force)
     with terminal.progress("measuring", "tokens") as update:
         results = evaluate_all(
             options.sae,

@@ -17,6 +17,9 @@ class ExportOptions:
     out: FilePath
     """Folder to write; not there yet, or empty."""
 
+    force: bool = False
+    """Replace another export that is at `out`."""
+
     format: Literal["saelens", "sparsteer"] = "saelens"
     """saelens is what SAELens 6 loads from disk; sparsteer is this tool's own, with batch_topk as
     jumprelu."""
@@ -32,7 +35,7 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
     from ..sae.export import export
 
     sae = SparseAutoencoder.load(options.sae)
-    export(sae, options.out, options.format)
+    export(sae, options.out, options.format, force=options.force)
     activation = sae.config.activation
     became = "jumprelu" if activation == "batch_topk" else activation
     values = {

@@ -6,42 +6,46 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .autoencoder import SparseAutoencoder
+from .autoencoder import CONFIG_FILE, WEIGHTS_FILE, SparseAutoencoder
 from .config import BatchTopKConfig, JumpReLUConfig, TopKConfig
 from .errors import InputError
 from .files import atomic_folder, write_json
+from .locks import hold
 from .tensor_files import save_tensors
 
 Format = Literal["saelens", "sparsteer"]
 
 SAELENS_CONFIG_FILE = "cfg.json"
 SAELENS_WEIGHTS_FILE = "sae_weights.safetensors"
+_EXPORTED = {SAELENS_CONFIG_FILE, SAELENS_WEIGHTS_FILE, CONFIG_FILE, WEIGHTS_FILE}
 _SAELENS_LAYOUT = "6.0.0"  # its first version with this layout; a file that names none is older
 
 
-def export(sae: SparseAutoencoder, out: str | Path, format: Format) -> None:
+def export(sae: SparseAutoencoder, out: str | Path, format: Format, *, force: bool = False) -> None:
     """Write the autoencoder into a new folder, which appears whole or not at all.
 
     Args:
-        out: the folder, not there yet or empty.
+        out: the folder, not there yet or empty, or with this very export.
         format: `saelens`, as `to_saelens` describes; `sparsteer`, this package's own, with
             batch_topk as jumprelu.
+        force: whether an export of another autoencoder or in another format is replaced.
 
     Raises:
-        InputError: the folder has content, or the format cannot hold the autoencoder.
+        InputError: the folder has other content, the format cannot hold the autoencoder, or another
+            process is writing there.
     """
     out = Path(out)
     if file := next((path for path in (out, *out.parents) if path.is_file()), None):
         raise InputError(f"{file} is a file, not a folder; choose another --out")
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty, and nothing is overwritten; choose another --out")
-    if format == "sparsteer":
-        (as_jumprelu(sae) if isinstance(sae.config, BatchTopKConfig) else sae).save(out)
-        return
-    config, weights = to_saelens(sae)
-    with atomic_folder(out) as folder:
-        save_tensors(folder / SAELENS_WEIGHTS_FILE, weights)
-        write_json(folder / SAELENS_CONFIG_FILE, config)
+    if out.exists() and not {item.name for item in out.iterdir()} <= _EXPORTED:
+        raise InputError(f"{out} holds something else than an export; choose another --out")
+    with hold(out), atomic_folder(out, replace=force) as folder:
+        if format == "sparsteer":
+            (as_jumprelu(sae) if isinstance(sae.config, BatchTopKConfig) else sae).save(folder)
+        else:
+            config, weights = to_saelens(sae)
+            save_tensors(folder / SAELENS_WEIGHTS_FILE, weights)
+            write_json(folder / SAELENS_CONFIG_FILE, config)
 
 
 @torch.no_grad()

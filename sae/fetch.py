@@ -11,16 +11,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from .artefacts import ARTEFACTS, Artefact, Package
 from .errors import InputError
-from .files import atomic_folder, nearest, read_json, remove_leftovers, sha256_file, write_json
+from .files import atomic_folder, nearest, read_json, sha256_file, write_json
+from .locks import AnotherWriter, hold
 
 __all__ = [
     "ARTEFACTS",
@@ -57,12 +56,16 @@ def fetch(name: str, *, progress: Progress = lambda message: None) -> Path:
     if _is_intact(artefact):
         return cached_path(name)
     folder = cache_folder() / name
-    with _one_at_a_time(name, progress):
+    with ExitStack() as held:
+        try:
+            held.enter_context(hold(folder))
+        except AnotherWriter:
+            progress(f"waiting for another process that is fetching {name}")
+            held.enter_context(hold(folder, patience=-1.0))
         if _is_intact(artefact):
             return cached_path(name)
         if folder.exists():
             progress(f"the cached copy of {name} is damaged or outdated: fetching it again")
-        remove_leftovers(folder.parent, name)
         with atomic_folder(folder) as temporary:
             _fill(artefact, temporary, progress)
     return cached_path(name)
@@ -126,22 +129,6 @@ def _find(name: str) -> Artefact:
         near = nearest(name, ARTEFACTS) or list(ARTEFACTS)
         raise InputError(f"{name!r} cannot be fetched by name; try {' or '.join(near)}")
     return ARTEFACTS[name]
-
-
-@contextmanager
-def _one_at_a_time(name: str, progress: Progress) -> Generator[None]:
-    """Hold the artefact's lock, so that a second process waits and then finds it fetched."""
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    lock = FileLock(cache_folder() / f".lock-{name}")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress(f"waiting for another process that is fetching {name}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _fill(artefact: Artefact, folder: Path, progress: Progress) -> None:

@@ -3,9 +3,11 @@
 import ctypes
 import difflib
 import errno
+import filecmp
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Generator, Iterable
@@ -18,15 +20,19 @@ from .errors import InputError
 TEMPORARY_PREFIX = ".tmp-"
 """Every temporary name begins with this, so that a reader or a person can tell it from content."""
 
+TEMPORARY_NAME = re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{12}"
+"""Regular expression for what stands before a dash and the final name."""
+
 
 @contextmanager
-def atomic_file(path: str | Path) -> Generator[Path]:
+def atomic_file(path: str | Path, *, replace: bool = True) -> Generator[Path]:
     """Give a temporary path to write to; on success it becomes `path`, on an exception it is gone.
 
     The temporary path lies in the same folder (made if missing) and keeps the suffix of `path`.
     Content reaches the disk before the rename, so a crash leaves the old file or the new one.
     Whoever wrote it, the file has the permissions that the process gives to new files.
-    Raises OSError as the file system does (a full disk is ENOSPC) and leaves `path` as it was.
+    Raises OSError as the file system does (a full disk is ENOSPC) and leaves `path` as it was; with
+    `replace` false also InputError if it exists with other content.
     """
     path = Path(path)
     temporary = _temporary_for(path)
@@ -34,6 +40,8 @@ def atomic_file(path: str | Path) -> Generator[Path]:
         permissions = _of_a_new_file(temporary)
         yield temporary
         temporary.chmod(permissions)
+        if not replace:
+            _require_same(path, temporary)
         _fsync(temporary)
         os.replace(temporary, path)
     except BaseException:
@@ -43,14 +51,15 @@ def atomic_file(path: str | Path) -> Generator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Generator[Path]:
+def atomic_folder(path: str | Path, *, replace: bool = True) -> Generator[Path]:
     """Give a temporary folder to fill; on success it becomes `path`, on an exception it is gone.
 
     An existing folder at `path` is wholly replaced, and kept until the new one is complete. On
     Linux the two are exchanged in one step; where the file system cannot do that, the old one is
     moved aside first, and moved back if the new one cannot take its place. Whoever wrote them, the
     files have the permissions that the process gives to new files. Raises OSError as the file
-    system does and leaves `path` as it was.
+    system does and leaves `path` as it was; with `replace` false also InputError if it exists with
+    other content and is not empty.
     """
     path = Path(path)
     temporary = _temporary_for(path)
@@ -58,6 +67,8 @@ def atomic_folder(path: str | Path) -> Generator[Path]:
     try:
         permissions = _of_a_new_file(temporary / "new")
         yield temporary
+        if not replace:
+            _require_same(path, temporary)
         for item in temporary.rglob("*"):
             if item.is_symlink():
                 continue
@@ -76,17 +87,36 @@ def atomic_folder(path: str | Path) -> Generator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(folder: str | Path, name: str = "*") -> None:
+def remove_leftovers(folder: str | Path, name: str) -> None:
     """Remove temporary files and folders that a killed process left in `folder`.
 
-    `name` is the final name that they were made for (a glob pattern); by default every name. Only
-    for a caller that is the one writer there: a living writer's temporary file looks the same.
+    `name` is the final name that they were made for. Only for a caller that is the one writer of
+    that name: a living writer's temporary file looks the same.
     """
-    for item in Path(folder).glob(f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 12}-{name}"):
-        if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item)
-        else:
-            item.unlink(missing_ok=True)
+    wanted = re.compile(f"(?:{TEMPORARY_NAME}-)+{re.escape(name)}")
+    for item in Path(folder).iterdir():
+        if wanted.fullmatch(item.name):
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            else:
+                item.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of ours; killed in between, what is left has a temporary name."""
+    temporary = _temporary_for(folder)
+    os.rename(folder, temporary)
+    shutil.rmtree(temporary)
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two files have the same bytes, or two folders the same files with the same bytes."""
+    if one.is_dir() and other.is_dir():
+        names = {item.name for item in one.iterdir()}
+        return names == {item.name for item in other.iterdir()} and all(
+            same_content(one / name, other / name) for name in names
+        )
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -137,6 +167,15 @@ def sha256_file(path: str | Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_same(path: Path, new: Path) -> None:
+    """Raise InputError if something is there that is not as the new file or folder."""
+    empty = path.is_dir() and new.is_dir() and not any(path.iterdir())
+    if os.path.lexists(path) and not empty and not same_content(path, new):
+        raise InputError(
+            f"{path} exists with other content; give another --out, or --force to replace it"
+        )
 
 
 def _temporary_for(path: Path) -> Path:

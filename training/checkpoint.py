@@ -1,14 +1,13 @@
 """Checkpoints: everything that the next step depends on, as safetensors and JSON, never pickled."""
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
 
 from ..sae.errors import InputError
-from ..sae.files import atomic_folder, read_json, write_json
+from ..sae.files import atomic_folder, read_json, remove_folder, write_json
 from ..sae.tensor_files import load_tensors, save_tensors
 from .trainer import Trainer
 
@@ -30,9 +29,15 @@ def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep
     with atomic_folder(target) as folder:
         save_tensors(folder / _STATE_FILE, trainer_state(trainer))
         write_json(folder / _PROGRESS_FILE, {"steps_done": trainer.steps_done, "seconds": seconds})
-    for old in _by_age(checkpoints)[keep:]:
-        shutil.rmtree(old)
+    remove_older(checkpoints, trainer.steps_done, keep=keep)
     return target
+
+
+def remove_older(checkpoints: Path, step: int, *, keep: int) -> None:
+    """Remove the checkpoints before the newest `keep` of those up to the step."""
+    upto = [path for path in _by_age(checkpoints) if _step(path) <= step]
+    for old in upto[keep:]:
+        remove_folder(old)
 
 
 def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], None]) -> float:
@@ -67,12 +72,12 @@ def _by_age(checkpoints: Path) -> list[Path]:
     """Checkpoint folders, the newest first."""
     if not checkpoints.is_dir():
         return []
-    steps = {
-        path: int(match[1])
-        for path in checkpoints.iterdir()
-        if (match := _NAME.fullmatch(path.name))
-    }
-    return sorted(steps, key=lambda path: steps[path], reverse=True)
+    found = (path for path in checkpoints.iterdir() if _NAME.fullmatch(path.name))
+    return sorted(found, key=_step, reverse=True)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def trainer_state(trainer: Trainer) -> dict[str, Tensor]:

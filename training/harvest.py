@@ -13,7 +13,6 @@ from itertools import count, islice
 from pathlib import Path
 
 from ..sae.errors import InputError
-from ..sae.files import remove_leftovers
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site
 from .cache_config import CacheConfig
@@ -151,7 +150,6 @@ def _held(folder: Path, team: Processes) -> Generator[None]:
         with team.together():
             if team.is_first:
                 stack.enter_context(only_writer(folder))
-                remove_leftovers(folder)
         yield
 
 

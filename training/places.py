@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from ..sae.files import atomic_file
 
+PLACES = "stream.jsonl"
+"""File of a run folder that says where windows began."""
+
 
 class Place(NamedTuple):
     """Where a window begins."""

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..sae.errors import InputError
-from ..sae.files import TEMPORARY_PREFIX, sha256_file
+from ..sae.files import sha256_file
 from ..sae.language_model import LanguageModel
+from ..sae.locks import hold_folder, is_leftover
 from .cache_config import CacheConfig
 from .corpus import Corpus
-from .lock import LOCK, lock_folder
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .run import lasting_names, to_plain
@@ -25,7 +25,7 @@ def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None
     A manifest without shards is what a writer leaves that was killed before the first of them.
     """
     if not (folder / MANIFEST).exists():
-        if folder.exists() and (not folder.is_dir() or any(map(_is_content, folder.iterdir()))):
+        if folder.exists() and not (folder.is_dir() and all(map(is_leftover, folder.iterdir()))):
             raise InputError(
                 f"{folder} exists and is no activation cache; give another --out or an empty folder"
             )
@@ -41,11 +41,6 @@ def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None
                 f"{wanted.get(name)!r}; give another --out, or the same settings to go on"
             )
     return manifest
-
-
-def _is_content(path: Path) -> bool:
-    """Whether a file is more than what a writer killed before its first file leaves behind."""
-    return not (path.name == LOCK or path.name.startswith(TEMPORARY_PREFIX))
 
 
 def deciding_settings(config: CacheConfig) -> dict[str, Any]:
@@ -89,20 +84,18 @@ def require_same_model(folder: Path, previous: CacheManifest, model: LanguageMod
 def only_writer(folder: Path) -> Generator[None]:
     """Hold the folder, made if missing, against other writers; InputError if there is one.
 
-    A folder in which no shard was ever written is removed.
+    What a killed writer left half-written is removed, and so is a folder in which no shard was ever
+    written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = lock_folder(folder)
-    try:
-        yield
-    finally:
-        if {item.name for item in folder.iterdir()} <= {LOCK, MANIFEST} and _names_no_shard(folder):
-            for item in folder.iterdir():
-                item.unlink()
-            folder.rmdir()
-        lock.release()
+    with hold_folder(folder):
+        try:
+            yield
+        finally:
+            content = {item.name for item in folder.iterdir() if not is_leftover(item)}
+            if content == {MANIFEST} and _names_no_shard(folder):
+                (folder / MANIFEST).unlink()
 
 
 def _names_no_shard(folder: Path) -> bool:
-    """Whether there is no manifest, or one without shards; with some they lie elsewhere for now."""
-    return not (folder / MANIFEST).exists() or not read_manifest(folder).shards
+    """Whether the manifest names none; with some they lie elsewhere for now."""
+    return not read_manifest(folder).shards

@@ -7,20 +7,22 @@ import dataclasses
 import json
 import platform
 import sys
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
-from filelock import BaseFileLock
 
 from ..sae.errors import InputError
-from ..sae.files import TEMPORARY_PREFIX, atomic_file, read_json, remove_leftovers, write_json
+from ..sae.files import atomic_file, read_json, write_json
+from ..sae.locks import hold_folder, is_leftover, tidy
 from ..sae.model_files import lasting_name
 from .config import TrainerConfig
-from .lock import LOCK, lock_folder
+from .places import PLACES
 from .tracking import Tracker, Tracking, open_tracker
 
+_FILES_OF_THE_START = {"config.yaml", "environment.json", "metrics.jsonl", PLACES}
 _PACKAGES = ("sparsteer", "torch", "triton", "transformer-lens", "transformers", "datasets")
 
 
@@ -37,38 +39,44 @@ class RunFolder:
         self.sae = self.path / "sae"
         self._metrics: TextIO | None = None
         self._tracker: Tracker | None = None
-        self._lock: BaseFileLock | None = None
+        self._held = ExitStack()
 
     def open(
         self, resolved: dict[str, Any], *, threads: int, device: str, processes: int = 1
     ) -> None:
         """Make the folder, or find it made by the same configuration; hold it until `close`.
 
-        What a killed process left half-written is removed.
+        What a killed process left half-written is removed. A run that has nothing to go on from may
+        be begun anew with any configuration.
 
         Raises:
             InputError: the folder holds something else, or a run of another configuration, or
                 another process is training there.
         """
         config = self.path / "config.yaml"
-        if config.exists():
-            self._require_same(_read_yaml(config), resolved)
-        elif self.path.exists() and _is_something_else(self.path):
+        if not config.exists() and self.path.exists() and _is_something_else(self.path):
             raise InputError(
                 f"{self.path} exists and is not a run; give another --out or an empty folder"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_folder(self.path)
-        for folder in (self.path, self.checkpoints):
-            remove_leftovers(folder)
+        self._held.enter_context(hold_folder(self.path))
+        self._held.callback(self._leave_nothing_unless_begun)
+        if self.has_begun():
+            self._require_same(_read_yaml(config), resolved)
+        else:
+            (self.path / PLACES).unlink(missing_ok=True)  # those of another stream, for all we know
+        tidy(self.checkpoints)
         with atomic_file(config) as temporary:
             temporary.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         found = environment(threads=threads, device=device, processes=processes)
         write_json(self.path / "environment.json", found)
 
     def has_begun(self) -> bool:
-        """Whether a run is there, complete or not."""
-        return (self.path / "config.yaml").exists()
+        """Whether a run is there that has something to go on from, complete or not."""
+        return (self.path / "config.yaml").exists() and (
+            self.is_complete()
+            or bool(self.metrics())
+            or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
+        )
 
     def is_complete(self) -> bool:
         """Whether training ended and its autoencoder was saved."""
@@ -98,12 +106,10 @@ class RunFolder:
         if self._tracker is not None:
             self._tracker.close()
             self._tracker = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
+        self._held.close()
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far, without a last one cut short."""
@@ -158,6 +164,13 @@ class RunFolder:
         known = isinstance(threads, int) and threads >= 1
         return threads if known and found.get("processes", 1) == processes else None
 
+    def _leave_nothing_unless_begun(self) -> None:
+        """Remove what `open` wrote for a run that has nothing to go on from."""
+        content = [item for item in self.path.iterdir() if not is_leftover(item)]
+        if not self.has_begun() and {item.name for item in content} <= _FILES_OF_THE_START:
+            for item in content:
+                item.unlink()
+
     def _require_same(self, found: dict[str, Any], resolved: dict[str, Any]) -> None:
         # What a setting that an older sparsteer did not know does by default, it did then.
         known = to_plain(TrainerConfig())
@@ -176,8 +189,7 @@ def _is_something_else(path: Path) -> bool:
     """Whether more is there than what a process killed at its start leaves behind."""
     if not path.is_dir():
         return True
-    left = (LOCK, TEMPORARY_PREFIX)
-    return not all(item.name.startswith(left) for item in path.iterdir())
+    return not all(map(is_leftover, path.iterdir()))
 
 
 # Where the files lie does not matter: the fingerprint says which cache it is. What is left open in

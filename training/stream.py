@@ -26,7 +26,7 @@ from ..sae.model_files import lasting_name
 from ..sae.site import Site
 from .batches import cut_in_batches, one_ahead
 from .corpus import Corpus, open_corpus
-from .places import Place
+from .places import PLACES, Place
 from .reading import ContextReader, joined
 from .rows import ChosenContext
 from .run import RunFolder, lasting_names, to_plain
@@ -35,9 +35,6 @@ from .source import require_text
 from .stream_config import StreamConfig
 from .threads import free_cores, use_threads
 from .windows import Window, WindowSource
-
-PLACES = "stream.jsonl"
-"""File of a run folder that says where windows began."""
 
 
 def open_stream(

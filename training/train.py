@@ -10,7 +10,7 @@ from ..sae.config import Origin, config_to_dict
 from ..sae.devices import resolve_device
 from ..sae.errors import InputError
 from .activations import Activations, open_activations
-from .checkpoint import restore_newest, trainer_state
+from .checkpoint import remove_older, restore_newest, trainer_state
 from .config import TrainConfig, require_other_site
 from .fit import GridReport, Member, fit, held_out_rows
 from .initialize import initialize_from_rows, initialize_thresholds
@@ -117,6 +117,7 @@ def _train_together(
         _require_whole_parts(first.trainer.batch_size, team.size // shards)
         sites = [_site(config, data) for config in configs]
         data.require_held_out()  # data without any is refused now, not after training
+        data.batches(first.trainer.batch_size, site=sites[0]).close()  # as are batches too large
         device = resolve_device(team.device(first.trainer.device))
         if team.size > 1 and device.type == "cuda":
             torch.cuda.set_device(device)
@@ -249,6 +250,8 @@ def _resume(member: Member, say: Say) -> None:
     member.seconds = restore_newest(run.checkpoints, trainer, say)
     if trainer.steps_done:
         say(f"{run.path} goes on from step {trainer.steps_done}")
+        keep = member.config.trainer.keep_checkpoints
+        remove_older(run.checkpoints, trainer.steps_done, keep=keep)  # the last may not have
     run.keep_metrics_until(trainer.steps_done)
 
 

@@ -6,7 +6,8 @@ read by memory map; docs/features.md describes each.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -14,8 +15,9 @@ from torch import Tensor
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.devices import resolve_device
 from ...sae.errors import InputError
-from ...sae.files import atomic_folder, remove_leftovers, write_json
+from ...sae.files import atomic_folder, write_json
 from ...sae.language_model import LanguageModel
+from ...sae.locks import hold, tidy
 from ...sae.model_again import load_again, require_same_weights
 from ...sae.model_files import named_again
 from ...training.cache import ActivationCache
@@ -55,11 +57,28 @@ def build_index(
         index (its folder), never_fired (latents), and what the manifest holds: rows, n_latents, ...
 
     Raises:
-        InputError: run, cache and language model do not belong together.
+        InputError: run, cache and language model do not belong together, RUN/features is something
+            else, or another process is building it.
     """
     use_free_cores()
     device = resolve_device(config.device)
     sae = SparseAutoencoder.load(Path(config.run) / "sae").to(device)
+    folder = Path(config.run) / FOLDER
+    tidy(config.run)
+    with hold(folder, remedy="wait for it"):
+        if folder.exists() and not (folder / MANIFEST).exists():
+            raise InputError(f"{folder} exists and is no feature index; move it elsewhere")
+        return _build(sae, folder, config, model, say, report)
+
+
+def _build(
+    sae: SparseAutoencoder,
+    folder: Path,
+    config: BuildConfig,
+    model: LanguageModel | None,
+    say: Callable[[str], None],
+    report: Report,
+) -> dict[str, Any]:
     cache = ActivationCache(config.cache)
     site = _fitting_site(sae, cache, config)
     # Before the pass, so that a model that is missing or another one is found at once.
@@ -89,15 +108,20 @@ def build_index(
         "unit": UNIT,
         "histogram_edges": [float(edge) for edge in edges],
     }
-    folder = Path(config.run) / FOLDER
-    remove_leftovers(config.run, FOLDER)
     with atomic_folder(folder) as temporary:
         for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array.cpu().numpy(), allow_pickle=False)
+            _save(temporary / f"{name}.npy", array.cpu().numpy())
         write_columns(temporary / STATISTICS, _statistics(statistics))
         write_columns(temporary / VOCABULARY, {"bytes": tokens})
         write_json(temporary / MANIFEST, manifest)
     return {"index": str(folder), "never_fired": int((statistics.fired == 0).sum()), **manifest}
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file; of a full disk the error says so."""
+    with path.open("wb") as file:
+        # Given the file itself, numpy would write past Python and say only how much it wrote.
+        np.save(cast(Any, SimpleNamespace(write=file.write)), array, allow_pickle=False)
 
 
 def _collect(

@@ -8,6 +8,7 @@ from typing import Any, cast
 from ...sae.config import build_dataclass
 from ...sae.errors import InputError
 from ...sae.files import read_json, write_json
+from ...sae.locks import PATIENCE, hold, tidy
 from ..intervention import require_finite
 from .config import PickConfig, require_text
 
@@ -108,7 +109,8 @@ class Picks:
 def change_picks(config: PickConfig) -> Picks:
     """Do what the configuration says to the picks of a run, and give them as they are then.
 
-    Adding a feature that is picked already changes what is given of it and keeps the rest.
+    Adding a feature that is picked already changes what is given of it and keeps the rest. Several
+    processes may change the picks of a run at once, and none is lost.
 
     Raises:
         InputError: there is no run or no such feature, or the picks are of another autoencoder.
@@ -118,24 +120,34 @@ def change_picks(config: PickConfig) -> Picks:
 
     run = Path(config.run)
     sae = SparseAutoencoder.load(run / "sae")
-    fingerprint = sae_fingerprint(sae)
-    picks = Picks.load(run, sae=fingerprint) if (run / FILE).exists() else Picks(fingerprint)
+    fingerprint, n_latents = sae_fingerprint(sae), sae.config.n_latents
     if config.action == "list" or config.feature is None:
-        return picks
-    if config.action == "remove":
-        changed = picks.remove(config.feature)
-    else:
-        if not 0 <= config.feature < sae.config.n_latents:
-            raise InputError(
-                f"there is no feature {config.feature}; this autoencoder has features 0 to "
-                f"{sae.config.n_latents - 1}"
-            )
-        old = next((pick for pick in picks.picks if pick.feature == config.feature), None)
-        given = {name: getattr(config, name) for name in ("label", "note", "strength")}
-        new = {name: value for name, value in given.items() if value is not None}
-        changed = picks.add(dataclasses.replace(old or Pick(feature=config.feature), **new))
-    changed.save(run)
+        return _picks_of(run, fingerprint)
+    tidy(run)
+    remedy = "give the same command again when it has ended"
+    with hold(run / FILE, patience=PATIENCE, remedy=remedy):
+        changed = _changed(_picks_of(run, fingerprint), config, config.feature, n_latents)
+        changed.save(run)
     return changed
+
+
+def _picks_of(run: Path, sae: str) -> Picks:
+    """The picks of a run, perhaps none."""
+    return Picks.load(run, sae=sae) if (run / FILE).exists() else Picks(sae)
+
+
+def _changed(picks: Picks, config: PickConfig, feature: int, n_latents: int) -> Picks:
+    """The picks with the feature added, changed or removed."""
+    if config.action == "remove":
+        return picks.remove(feature)
+    if not 0 <= feature < n_latents:
+        raise InputError(
+            f"there is no feature {feature}; this autoencoder has features 0 to {n_latents - 1}"
+        )
+    old = next((pick for pick in picks.picks if pick.feature == feature), None)
+    given = {name: getattr(config, name) for name in ("label", "note", "strength")}
+    new = {name: value for name, value in given.items() if value is not None}
+    return picks.add(dataclasses.replace(old or Pick(feature=feature), **new))
 
 
 def _file(path: Path) -> Path:

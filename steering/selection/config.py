@@ -51,6 +51,9 @@ class ScoreConfig:
     prefix: str = "sparsteer"
     """The new columns are PREFIX_score, PREFIX_status and PREFIX_tokens."""
 
+    force: bool = False
+    """Replace a file that is at `out`, and score anew what is complete."""
+
     model: str | None = None
     """Language model; by default the one that the autoencoder was trained on."""
 
@@ -94,6 +97,9 @@ class SelectConfig:
 
     column: str = "sparsteer_score"
     """Column of the scores; the highest are taken, of equal ones the first."""
+
+    force: bool = False
+    """Replace a file of other content that is at `out`."""
 
     def __post_init__(self) -> None:
         for name in ("file", "out", "column"):

@@ -1,11 +1,11 @@
 """Scores saved part by part, so that an interrupted run goes on where it stopped."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from ...sae.errors import InputError
-from ...sae.files import read_json, remove_leftovers, write_json
+from ...sae.files import read_json, remove_folder, write_json
+from ...sae.locks import is_leftover, tidy
 from .scores import RowScore
 
 _MANIFEST = "manifest.json"
@@ -18,24 +18,30 @@ class Parts:
     the rows.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: dict[str, Any], *, force: bool = False) -> None:
         """Make the folder, or find the one that a run of the same identity left.
 
-        Raises InputError if it is of another identity, naming what differs.
+        Only for who holds the scores' file. Raises InputError if the folder is of another identity,
+        naming what differs, unless `force` says to begin anew then; or if it is something else.
         """
         self.folder = folder
         self._n_parts = 0
         if not (folder / _MANIFEST).exists():
-            if folder.exists() and any(folder.iterdir()):
+            if folder.exists() and not all(map(is_leftover, folder.iterdir())):
                 raise InputError(f"{folder} is not of a scoring; give another --out or move it")
+            tidy(folder)
             write_json(folder / _MANIFEST, identity)
-        remove_leftovers(folder)
+        tidy(folder)
         found = self._read(folder / _MANIFEST, "manifest of scored parts")
         for name in identity | found:
             if found.get(name) != identity.get(name):
+                if force:
+                    self.remove()
+                    write_json(folder / _MANIFEST, identity)
+                    return
                 raise InputError(
-                    f"{folder} holds scores of an interrupted run with another {name}; remove it, "
-                    "or give another --out"
+                    f"{folder} holds scores of an interrupted run with another {name}; give "
+                    "another --out, or --force to score anew"
                 )
 
     def read(self) -> list[RowScore]:
@@ -57,7 +63,12 @@ class Parts:
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder)
+        remove_folder(self.folder)
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if no part was saved in it."""
+        if self.folder.is_dir() and not self._path(0).exists():
+            self.remove()
 
     @property
     def _remedy(self) -> str:

@@ -1,7 +1,8 @@
 """Score rows of instruction data by their likeness to a target task (arXiv 2503.15573).
 
 Rows are scored part by part into OUT.parts/, and written with their scores when all are done, so an
-interrupted run goes on where it stopped and OUT appears whole.
+interrupted run goes on where it stopped and OUT appears whole. OUT.scoring beside it says what it
+was made from.
 """
 
 import time
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ...sae.errors import InputError
-from ...sae.files import remove_leftovers, sha256_file
+from ...sae.files import atomic_file, remove_leftovers, sha256_file
+from ...sae.locks import hold
 from ...training.threads import use_free_cores
 from ..features.hashing import sae_fingerprint
 from ..loading import LoadedRun, load_run
 from .config import ScoreConfig
 from .parts import Parts
+from .record import ScoringRecord
 from .rows import RowText, TextFields, find_text_fields
 from .scores import Prototype, RowScore, read_rows, summary_of
 from .tables import Column, Overview, RowFile, open_rows
@@ -37,6 +40,7 @@ def score(
     The score is the generalised Jaccard similarity, from 0 to 1, of the row's mean code with the
     mean over the target's examples. It is null unless the status is ok or truncated. The other
     statuses are those of `RowScore`. Rows keep their order and content, JSON Lines byte for byte.
+    A finished scoring is not made again, unless `config.force` is set.
 
     Returns:
         out, rows, scored, statuses (how many rows have each), text and target (what was read),
@@ -47,8 +51,9 @@ def score(
 
     Raises:
         InputError: a file is missing, broken, empty or lacks the text's field; the columns are
-            there already; run and model do not belong together; or OUT.parts/ holds the parts of
-            another scoring.
+            there already; run and model do not belong together; OUT holds something else than
+            this scoring's result, or OUT.parts/ the parts of another one (unless `config.force`);
+            or another process is writing OUT.
     """
     began = time.perf_counter()
     out = Path(config.out)
@@ -56,6 +61,23 @@ def score(
     rows.require_same_kind(out)
     if out.resolve() == target.path.resolve():
         raise InputError(f"--out {out} is the target as well; give another --out")
+    with hold(out):
+        return _score(config, rows, target, out, began, say, report)
+
+
+def _score(
+    config: ScoreConfig,
+    rows: RowFile,
+    target: RowFile,
+    out: Path,
+    began: float,
+    say: Callable[[str], None],
+    report: Report,
+) -> dict[str, Any]:
+    parts_folder = out.with_name(f"{out.name}.parts")
+    record = ScoringRecord(out, force=config.force)
+    for path in (parts_folder, record.path):
+        remove_leftovers(path.parent, path.name)
     overview = _overview(rows)
     _require_new_columns(overview, config)
     fields = find_text_fields(overview.columns, config.field, config.file, "--field")
@@ -65,23 +87,29 @@ def score(
     loaded = load_run(
         config.run, model=config.model, site=config.site, device=config.device, say=say
     )
+    identity = _identity(config, loaded, fields, target_fields)
+    if record.is_of(made := _made_with(identity, config), out):
+        if parts_folder.exists():  # killed before it could remove them
+            Parts(parts_folder, identity, force=True).remove()
+        say(f"{out} is complete ({overview.n_rows:,} rows); nothing to score")
+        return {**record.summary, "out": config.out, "file": config.file}
     examples = [target_fields.text_of(row) for row in target.rows(fields=target_fields.fields)]
     prototype = _prototype(loaded, examples, config)
-    parts = Parts(
-        out.parent / f"{out.name}.parts", _identity(config, loaded, fields, target_fields)
-    )
-    found = parts.read()
-    n_resumed = len(found)
-    if n_resumed:
-        say(f"{n_resumed:,} of {overview.n_rows:,} rows were scored before")
-    for part in _scored_parts(loaded, rows, fields, prototype, config, n_resumed):
-        parts.append(part)
-        found += part
-        report(len(found), overview.n_rows)
-    remove_leftovers(out.parent, out.name)
-    rows.write(out, added=_columns(found, config.prefix))
-    parts.remove()
-    return {
+    parts = Parts(parts_folder, identity, force=config.force)
+    try:
+        found = parts.read()
+        n_resumed = len(found)
+        if n_resumed:
+            say(f"{n_resumed:,} of {overview.n_rows:,} rows were scored before")
+        for part in _scored_parts(loaded, rows, fields, prototype, config, n_resumed):
+            parts.append(part)
+            found += part
+            report(len(found), overview.n_rows)
+    finally:
+        parts.remove_if_empty()
+    scored = parts.folder / f"rows-{out.name}"
+    rows.write(scored, added=_columns(found, config.prefix))
+    summary = {
         "out": config.out,
         "file": config.file,
         "model": loaded.model.name,
@@ -93,6 +121,11 @@ def score(
         "seconds": time.perf_counter() - began,
         "resumed_rows": n_resumed,
     }
+    record.write(scored, made, summary)
+    with atomic_file(out) as temporary:
+        scored.rename(temporary)
+    parts.remove()
+    return summary
 
 
 def _overview(file: RowFile) -> Overview:
@@ -156,6 +189,12 @@ def _identity(
         "max_length": config.max_length,
         "part_rows": config.part_rows,
     }
+
+
+def _made_with(identity: dict[str, Any], config: ScoreConfig) -> dict[str, Any]:
+    """What the written file depends on: not on the size of parts, but on the columns' names."""
+    rest = {name: value for name, value in identity.items() if name != "part_rows"}
+    return {**rest, "prefix": config.prefix}
 
 
 def _about_target(prototype: Prototype, fields: TextFields, config: ScoreConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...sae.errors import InputError
+from ...sae.locks import hold
 from .config import SelectConfig
 from .rows import require_column
 from .tables import RowFile, open_rows
@@ -25,8 +26,9 @@ def select(config: SelectConfig) -> dict[str, Any]:
 
     Raises:
         InputError: the file is missing, broken or empty; the column is not there (the columns are
-            listed) or holds something that is no finite number; or fewer rows are scored than a
-            count asks for.
+            listed) or holds something that is no finite number; fewer rows are scored than a count
+            asks for; `out` exists with other content and `config.force` is not set; or another
+            process is writing it.
     """
     file, out = open_rows(config.file, "FILE"), Path(config.out)
     file.require_same_kind(out)
@@ -44,7 +46,8 @@ def select(config: SelectConfig) -> dict[str, Any]:
     elif wanted > n_scored:
         raise InputError(f"count is {wanted}, but only {n_scored} rows have a score; lower it")
     chosen = best(scores, wanted)
-    file.write(out, chosen=chosen)
+    with hold(out):
+        file.write(out, chosen=chosen, replace=config.force)
     taken = set(chosen)
     left = [score for n, score in enumerate(scores) if score is not None and n not in taken]
     tokens = config.column.removesuffix("_score") + "_tokens"

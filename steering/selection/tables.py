@@ -65,6 +65,7 @@ class RowFile(ABC):
         *,
         chosen: Sequence[int] | None = None,
         added: Mapping[str, Column] | None = None,
+        replace: bool = True,
     ) -> None:
         """Write the rows unchanged and in order to `path`, atomically, in this file's format.
 
@@ -72,6 +73,7 @@ class RowFile(ABC):
             path: a file of the same kind.
             chosen: numbers of the rows to write, rising; by default all.
             added: columns to add, a value for each of the file's rows.
+            replace: whether a file of other content at `path` is replaced; else it is refused.
         """
 
     def require_same_kind(self, path: Path) -> None:
@@ -131,9 +133,13 @@ class JsonLinesFile(RowFile):
         *,
         chosen: Sequence[int] | None = None,
         added: Mapping[str, Column] | None = None,
+        replace: bool = True,
     ) -> None:
         wanted = None if chosen is None else set(chosen)
-        with atomic_file(path) as temporary, _opened(temporary, "wb", path) as file:
+        with (
+            atomic_file(path, replace=replace) as temporary,
+            _opened(temporary, "wb", path) as file,
+        ):
             for place, (_, line) in enumerate(self._lines()):
                 if wanted is None or place in wanted:
                     values = {name: column.values[place] for name, column in (added or {}).items()}
@@ -172,13 +178,14 @@ class ParquetFile(RowFile):
         *,
         chosen: Sequence[int] | None = None,
         added: Mapping[str, Column] | None = None,
+        replace: bool = True,
     ) -> None:
         arrow, parquet = _module("pyarrow"), _module("pyarrow.parquet")
         columns = {
             name: arrow.array(column.values, type=arrow.type_for_alias(column.type))
             for name, column in (added or {}).items()
         }
-        with self._open() as file, atomic_file(path) as temporary:
+        with self._open() as file, atomic_file(path, replace=replace) as temporary:
             schema = file.schema_arrow
             for name, column in columns.items():
                 schema = schema.append(arrow.field(name, column.type))

@@ -12,7 +12,17 @@ def test_a_run_is_exported_once(sparsteer: Sparsteer, run_folder: Path, tmp_path
     assert done.values["activation"] == "topk"
     assert {item.name for item in out.iterdir()} == {"cfg.json", "sae_weights.safetensors"}
     again = sparsteer("export", run_folder, "--out", out)
-    assert again.status == 2 and "not empty" in again.err
+    assert again.status == 0
+    other = sparsteer("export", run_folder, "--out", out, "--format", "sparsteer")
+    assert other.status == 2 and "exists with other content; give another --out" in other.error
+    assert {item.name for item in out.iterdir()} == {"cfg.json", "sae_weights.safetensors"}
+    words = ("export", run_folder, "--out", out, "--format", "sparsteer", "--force")
+    assert sparsteer(*words).status == 0
+    assert {item.name for item in out.iterdir()} == {"config.json", "sae.safetensors"}
+    (out / "thesis.tex").touch()
+    refused = sparsteer(*words)
+    assert refused.status == 2 and "something else than an export" in refused.error
+    assert [item.name for item in tmp_path.iterdir()] == ["a folder"]
     other = sparsteer("export", run_folder, "--out", tmp_path / "x", "--format", "torch")
     assert other.status == 2 and "saelens" in other.err
     assert not (tmp_path / "x").exists()

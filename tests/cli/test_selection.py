@@ -41,7 +41,11 @@ def test_score_and_select(sparsteer: Sparsteer, files: dict[str, Path], run_fold
     top = sorted(lines, key=lambda line: -scores[line])[:5]
     assert best.read_text().splitlines() == [line for line in lines if line in top]
     # A person reads the same.
-    shown = sparsteer("select", scored, "--count", 3, "--out", best)
+    words_of_3 = ("select", scored, "--count", 3, "--out", best)
+    refused = sparsteer(*words_of_3)
+    assert refused.status == 2 and "exists with other content" in refused.error
+    shown = sparsteer(*words_of_3, "--force")
+    assert shown.out == sparsteer(*words_of_3).out
     assert shown.status == 0 and "selected       3  of 19 rows" in shown.out
     assert f"{done.values['mean_tokens']['scored']:.1f} of a scored one" in shown.out
     again = sparsteer(*words)
@@ -59,7 +63,7 @@ def test_a_ratio_of_more_rows_than_are_scored_is_said(
     assert said in sparsteer(*words, 1).out
     values = sparsteer(*words, 1, "--json").values
     assert (values["asked"], values["selected"], values["scored"]) == (3, 2, 2)
-    assert "the ratio asks for" not in sparsteer(*words, 0.6).out
+    assert "the ratio asks for" not in sparsteer(*words, 0.6, "--force").out
 
 
 @pytest.mark.parametrize(
@@ -71,11 +75,14 @@ def test_a_ratio_of_more_rows_than_are_scored_is_said(
         ("select {scored} --out {best} --ratio 1 --count 1", "give one of them"),
         ("select {pool} --out {best} --ratio 1", "no column 'sparsteer_score'; its columns are "),
         ("select {pool} --out {best} --ratio 1 --column idd", "columns are id, instruction, outp"),
-        ("score {pool} --out {scored} --run x", "--target is missing"),
-        ("score {pool} --out {scored} --run x --target {best}", "--target {best} is not there"),
-        ("score {pool} --out {scored} --run x --target {pool}", "x does not exist"),
+        ("score {pool} --out {scored}.jsonl --run x", "--target is missing"),
         (
-            "score {pool} --out {scored} --run x --target {target} --field instr",
+            "score {pool} --out {scored}.jsonl --run x --target {best}",
+            "--target {best} is not there",
+        ),
+        ("score {pool} --out {scored}.jsonl --run x --target {pool}", "x does not exist"),
+        (
+            "score {pool} --out {scored}.jsonl --run x --target {target} --field instr",
             "no column 'instr'; its columns are instruction, output, id",
         ),
     ],

@@ -116,7 +116,7 @@ def test_nothing_is_overwritten(format: str, tmp_path: Path) -> None:
     sae = random_sae(BatchTopKConfig(D, F, 5))
     sae.save(tmp_path / "sae")
     before = (tmp_path / "sae" / "config.json").read_bytes()
-    with pytest.raises(InputError, match="choose another --out"):
+    with pytest.raises(InputError, match="give another --out, or --force"):
         export(sae, tmp_path / "sae", format)  # pyright: ignore[reportArgumentType] - one of the two
     assert (tmp_path / "sae" / "config.json").read_bytes() == before
     (tmp_path / "file").write_text("notes")

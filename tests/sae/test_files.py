@@ -150,8 +150,45 @@ def test_leftovers_of_a_killed_writer_are_removed_and_nothing_else(tmp_path: Pat
     assert len(names(tmp_path)) == 4
     files.remove_leftovers(tmp_path, "a-f")
     assert len(names(tmp_path)) == 3
-    files.remove_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path, "d")
     assert names(tmp_path) == [".tmp-mine", "kept"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_other_content_is_kept_unless_it_is_to_be_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "out"
+
+    def write(text: str, *, replace: bool) -> None:
+        if kind == "file":
+            with files.atomic_file(path, replace=replace) as temporary:
+                temporary.write_text(text)
+        else:
+            with files.atomic_folder(path, replace=replace) as temporary:
+                (temporary / "deep").mkdir()
+                (temporary / "deep" / "a").write_text(text)
+
+    def text() -> str:
+        return (path if kind == "file" else path / "deep" / "a").read_text()
+
+    for replace in (False, False, True):
+        write("one", replace=replace)
+        assert text() == "one"
+    with pytest.raises(InputError, match=r"exists with other content; give another --out, or --fo"):
+        write("two", replace=False)
+    assert text() == "one" and names(tmp_path) == ["out"]
+    write("two", replace=True)
+    assert text() == "two" and names(tmp_path) == ["out"]
+
+
+def test_a_folder_is_compared_by_all_its_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "x").write_text("same")
+    assert files.same_content(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / "sub" / "more").touch()
+    assert not files.same_content(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "a" / "sub" / "more").mkdir()
+    assert not files.same_content(tmp_path / "a", tmp_path / "b")
 
 
 @given(value=st.dictionaries(st.text("kéy", max_size=4), JSON_VALUES))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
+from sparsteer.sae.locks import hold
 from sparsteer.steering.features import Pick, Picks, sae_fingerprint
 from sparsteer.steering.features.config import PickConfig
 from sparsteer.steering.features.picks import change_picks
@@ -131,6 +133,38 @@ def test_changing_the_picks_of_a_run(run: Path) -> None:
     assert change(run, "remove", 3).picks == (Pick(feature=9),)
     fingerprint = sae_fingerprint(SparseAutoencoder.load(run))
     assert Picks.load(run, sae=fingerprint) == change(run, "list")
+
+
+@pytest.mark.parametrize("each", [20, pytest.param(500, marks=pytest.mark.slow)])
+def test_no_pick_of_two_processes_is_lost(tmp_path: Path, each: int) -> None:
+    SparseAutoencoder(TopKConfig(4, 2 * each, 2)).save(tmp_path / "sae")
+
+    def add(first: int) -> None:
+        for feature in range(first, 2 * each, 2):
+            change(tmp_path, "add", feature)
+
+    forked = multiprocessing.get_context("fork")
+    processes = [forked.Process(target=add, args=(first,)) for first in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    found = sorted(pick.feature for pick in change(tmp_path, "list").picks)
+    assert found == list(range(2 * each))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["picks.json", "sae"]
+
+
+def test_picks_wait_for_another_process_only_so_long(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparsteer.steering.features.picks.PATIENCE", 0.0)
+    with (
+        hold(run / "picks.json"),
+        pytest.raises(InputError, match=r"another process is writing .*; give the same command"),
+    ):
+        change(run, "add", 3)
+    change(run, "add", 3)
 
 
 def test_picks_do_not_outlive_their_autoencoder(run: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from sparsteer.sae import InputError, LanguageModel, Origin, SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
+from sparsteer.sae.locks import hold
 from sparsteer.steering.selection import ScoreConfig, SelectConfig, score, select, select_for_target
 
 LINES = [
@@ -205,7 +206,7 @@ def test_an_interrupted_run_goes_on(config: ScoreConfig) -> None:
     with pytest.raises(Killed):
         score(again, report=stop)
     assert not Path(again.out).exists()
-    with pytest.raises(InputError, match="with another max_length; remove it"):
+    with pytest.raises(InputError, match="with another max_length; give another --out"):
         score(replace(again, max_length=100))
     # What a kill in the middle of a write leaves.
     for folder in (f"{again.out}.parts", str(Path(again.out).parent)):
@@ -216,7 +217,78 @@ def test_an_interrupted_run_goes_on(config: ScoreConfig) -> None:
     assert summary["resumed_rows"] == 6 and seen == [8]
     assert Path(again.out).read_bytes() == whole
     left = sorted(path.name for path in Path(again.out).parent.iterdir())
-    assert left == ["again.jsonl", "rows.jsonl", "scored.jsonl", "target.jsonl"]
+    scored = ["again.jsonl", "again.jsonl.scoring", "scored.jsonl", "scored.jsonl.scoring"]
+    assert left == sorted([*scored, "rows.jsonl", "target.jsonl"])
+
+
+def test_killed_in_its_first_write_it_goes_on(config: ScoreConfig) -> None:
+    folder = Path(f"{config.out}.parts")
+    folder.mkdir()
+    (folder / ".tmp-0123456789ab-manifest.json").write_text("{")
+    (folder.parent / ".tmp-0123456789ab-scored.jsonl.parts").mkdir()  # killed while it removed them
+    (folder.parent / ".lock-scored.jsonl").touch()
+    assert score(config)["rows"] == len(LINES)
+    left = sorted(path.name for path in folder.parent.iterdir())
+    assert left == ["rows.jsonl", "scored.jsonl", "scored.jsonl.scoring", "target.jsonl"]
+
+
+def test_a_complete_scoring_is_not_made_again(
+    config: ScoreConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = score(config)
+    before = Path(config.out).stat().st_mtime_ns, Path(config.out).read_bytes()
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("sparsteer.steering.selection.scoring.read_rows", None)  # reads nothing
+        for again in (config, replace(config, batch_size=3, part_rows=1)):
+            assert score(again, say=said.append) == json.loads(json.dumps(first))
+    assert f"{config.out} is complete (8 rows); nothing to score" in said
+    assert before == (Path(config.out).stat().st_mtime_ns, Path(config.out).read_bytes())
+    for other, name in (
+        (replace(config, max_length=100), "max_length"),
+        (replace(config, prefix="own"), "prefix"),
+    ):
+        with pytest.raises(InputError, match=f"made with another {name}; give another --out, or"):
+            score(other)
+        assert Path(config.out).read_bytes() == before[1]
+    other = replace(config, max_length=100)
+    shorter = score(replace(other, force=True))
+    assert Path(config.out).read_bytes() != before[1]
+    assert score(other)["score"] == shorter["score"] != first["score"]
+
+
+@pytest.mark.parametrize("content", [b"mine\n", b""])
+def test_a_file_that_no_scoring_wrote_is_kept(config: ScoreConfig, content: bytes) -> None:
+    out = Path(config.out)
+    out.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(InputError, match="not as a scoring left it; give another --out, or"):
+            score(config)
+        assert out.read_bytes() == content
+    score(replace(config, force=True))
+    whole = out.read_bytes()
+    out.write_bytes(whole + b"{}\n")
+    with pytest.raises(InputError, match="not as a scoring left it"):
+        score(config)
+    assert out.read_bytes() == whole + b"{}\n"
+
+
+def test_a_scoring_that_fails_at_once_leaves_nothing(config: ScoreConfig) -> None:
+    before = sorted(path.name for path in Path(config.out).parent.iterdir())
+    with pytest.raises(InputError):
+        score(replace(config, device="cpu", target=config.file, target_field="none"))
+    with pytest.raises((InputError, ValueError, OverflowError)):
+        score(replace(config, part_rows=2**63))
+    assert sorted(path.name for path in Path(config.out).parent.iterdir()) == before
+
+
+def test_two_scorings_of_one_file(config: ScoreConfig) -> None:
+    with hold(config.out), pytest.raises(InputError, match="another process is writing"):
+        score(config)
+    score(config)
+    chosen = SelectConfig(file=config.out, out=f"{config.out}.best.jsonl", count=1)
+    with hold(chosen.out), pytest.raises(InputError, match="another process is writing"):
+        select(chosen)
 
 
 def test_a_damaged_or_foreign_parts_folder_is_named(config: ScoreConfig) -> None:

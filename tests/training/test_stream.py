@@ -22,9 +22,10 @@ from sparsteer.training.cache_config import CacheConfig
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.grid import grid_configs
 from sparsteer.training.harvest import cache_activations
+from sparsteer.training.places import PLACES
 from sparsteer.training.reading import ContextReader
 from sparsteer.training.run import RunFolder
-from sparsteer.training.stream import PLACES, ActivationStream, open_stream
+from sparsteer.training.stream import ActivationStream, open_stream
 from sparsteer.training.stream_config import StreamConfig
 from sparsteer.training.train import train, train_grid
 

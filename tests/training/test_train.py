@@ -293,7 +293,43 @@ def test_nan_in_the_middle_stops_the_run_and_keeps_its_checkpoint(
 def test_a_batch_larger_than_the_cache_is_refused(planted_cache: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch_size is 100,000"):
         train(config_of(planted_cache, tmp_path / "run", batch_size=100_000, tokens=100_000))
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_failed_before_its_first_step_takes_other_settings(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it ended by an error, or was killed and so left its files."""
+
+    failed, killed = tmp_path / "failed", tmp_path / "killed"
+
+    def no_memory(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        shutil.copytree(failed, killed)
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", no_memory)
+        with pytest.raises(MemoryError):
+            train(config_of(planted_cache, failed, seed=3))
+    assert not failed.exists()
+    assert yaml.safe_load((killed / "config.yaml").read_text())["trainer"]["seed"] == 3
+    train(config_of(planted_cache, killed))
+    train(config_of(planted_cache, tmp_path / "whole"))
+    assert_same_run(tmp_path / "whole", killed)
+
+
+def test_what_a_kill_leaves_among_checkpoints_is_cleared(
+    planted_cache: Path, tmp_path: Path
+) -> None:
+    config = config_of(planted_cache, tmp_path / "run", keep_checkpoints=1)
+    train_until(config, 20)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(checkpoints / "step-16", checkpoints / "step-8")  # not removed yet
+    (checkpoints / ".tmp-0123456789ab-step-4").mkdir()  # in the middle of its removal
+    (tmp_path / "run" / ".tmp-0123456789ab-picks.json").touch()
+    train(config)
+    assert [path.name for path in checkpoints.iterdir()] == ["step-32"]
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_a_run_that_was_moved_with_its_cache_goes_on(planted_cache: Path, tmp_path: Path) -> None:

@@ -8,10 +8,19 @@ from typing import Any
 
 from ...sae.errors import InputError
 from ...sae.files import atomic_file
+from ...sae.locks import PATIENCE, hold, tidy
 from ..run import RunFolder
 from . import plots
 from .inline import FIRST, PAGE
+from .page import GENERATOR
 from .run_page import comparison_page, run_page
+
+_PLOTS = ("fvu", "l0", "density", "zf")
+_MADE_HERE = {
+    ".html": f'<meta name="generator" content="{GENERATOR}">',
+    ".svg": f"<dc:title>{GENERATOR}</dc:title>",
+}
+"""What stands in the files that are written here, by their ending."""
 
 
 def require_matplotlib() -> None:
@@ -22,6 +31,29 @@ def require_matplotlib() -> None:
         raise InputError(
             "plots need matplotlib, which is not installed; pip install 'sparsteer[plots]'"
         ) from None
+
+
+def require_no_other(saes: Sequence[str], *, force: bool) -> None:
+    """Raise InputError if a file that `write_plots` would write is there and is not of its making,
+    unless `force` says to replace it."""
+    if force:
+        return
+    folders = [_run_of(Path(sae)) for sae in saes]
+    paths = [_plots_of(folder) / f"{name}.svg" for folder in folders for name in _PLOTS]
+    paths += [folder / "report.html" for folder in folders if _is_run(folder)]
+    if len(folders) > 1:
+        paths += [_shared(folders) / name for name in ("fvu-against-l0.svg", "report.html")]
+    for path in paths:
+        if path.exists() and not is_made_here(path):
+            raise InputError(
+                f"{path} exists and is not of sparsteer's making; move it elsewhere, or give "
+                "--force to replace it"
+            )
+
+
+def is_made_here(path: Path) -> bool:
+    """Whether a page or a plot says that sparsteer made it."""
+    return path.is_file() and _MADE_HERE[path.suffix].encode() in path.read_bytes()
 
 
 def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
@@ -42,10 +74,10 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
     pages: list[Path] = []
     for result, folder, (look, points) in zip(results, folders, curves, strict=True):
         drawings = _drawings(result, look, points, plots.PAPER)
-        is_run = (folder / "config.yaml").exists()
-        target = folder / "plots" if is_run else folder.with_name(f"{folder.name}-plots")
+        target = _plots_of(folder)
         written += [_write(target / f"{name}.svg", one.svg) for name, one in drawings.items()]
-        if is_run:
+        if _is_run(folder):
+            tidy(folder)
             own = plots.Look(name=look.name, colour=FIRST)
             inlined = _drawings(result, own, points, PAGE)
             text = run_page(RunFolder(folder), result, inlined)
@@ -85,9 +117,17 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.yaml").exists()
+
+
+def _plots_of(folder: Path) -> Path:
+    return folder / "plots" if _is_run(folder) else folder.with_name(f"{folder.name}-plots")
+
+
 def _run_of(sae: Path) -> Path:
     """The run folder that an autoencoder lies in, else the autoencoder's own."""
-    return sae.parent if sae.name == "sae" and (sae.parent / "config.yaml").exists() else sae
+    return sae.parent if sae.name == "sae" and _is_run(sae.parent) else sae
 
 
 def _shared(folders: Sequence[Path]) -> Path:
@@ -98,6 +138,7 @@ def _shared(folders: Sequence[Path]) -> Path:
 
 
 def _write(path: Path, text: str) -> Path:
-    with atomic_file(path) as temporary:
+    remedy = "give the same command again when it has ended"
+    with hold(path, patience=PATIENCE, remedy=remedy), atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

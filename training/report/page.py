@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 from .markup import Html, join, tag
 
+GENERATOR = "sparsteer"
+"""What made a page or a plot, as the file says; only such a one is replaced unasked."""
+
 _STYLE = """
 :root {
   color-scheme: light dark;
@@ -84,6 +87,7 @@ def page(title: str, sections: Iterable[Html]) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
+        tag("meta", name="generator", content=GENERATOR),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
+from .page import GENERATOR
+
 
 class Drawing(NamedTuple):
     """A finished plot."""
@@ -303,10 +305,10 @@ class Plot:
 
     def _drawn(self) -> str:
         target = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        about = {"Creator": GENERATOR} | dict.fromkeys(("Date", "Format", "Type"))
         background = self._palette.background
         paper = {"transparent": True} if background is None else {"facecolor": background}
-        cast(Any, self._figure).savefig(target, format="svg", metadata=nothing, **paper)
+        cast(Any, self._figure).savefig(target, format="svg", metadata=about, **paper)
         return target.getvalue()
 
 

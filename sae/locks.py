@@ -1,0 +1,121 @@
+"""One writer at a time for a file or a folder, and nothing left of one that was killed.
+
+What appears whole is held by a lock beside it, `.lock-NAME`; a folder that is written file by file
+by one inside it, `.lock`. A lock is gone when it is released. A killed writer leaves its own, which
+holds nothing any more, until the next one comes.
+"""
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import InputError
+from .files import TEMPORARY_NAME, remove_leftovers
+
+LOCK = ".lock"
+
+PATIENCE = 10.0
+"""Seconds to wait for a writer that takes milliseconds."""
+
+_MOMENT = 0.3
+_LEFTOVER = re.compile(rf"(?:(?:{TEMPORARY_NAME}-)+|{re.escape(LOCK)}-)(.+)", re.DOTALL)
+
+
+class AnotherWriter(InputError):
+    """Another process holds what was to be written."""
+
+
+@contextmanager
+def hold(
+    path: str | Path,
+    *,
+    patience: float = _MOMENT,
+    remedy: str = "wait for it, or give another --out",
+) -> Generator[None]:
+    """Hold a file or a folder that appears whole at `path` against other writers of that name.
+
+    Temporary files that a killed writer of that name left beside it are removed, nothing else. The
+    parent folder is made if missing, and then gone again if it stays empty.
+
+    Args:
+        path: what will be written; it need not exist.
+        patience: seconds to wait for another writer; negative is without end.
+        remedy: what the user may do about one, for the sentence that says so.
+
+    Raises AnotherWriter if another process holds it for longer.
+    """
+    path = Path(path)
+    with _made(path.parent), _locked(path.parent / f"{LOCK}-{path.name}", path, patience, remedy):
+        remove_leftovers(path.parent, path.name)
+        yield
+
+
+@contextmanager
+def hold_folder(folder: str | Path, *, patience: float = _MOMENT) -> Generator[None]:
+    """Hold a folder that is written file by file, made if missing, against other writers.
+
+    Whatever killed writers left in it is removed, but for what belongs to a living holder of one of
+    its names. If it was made and stays empty, it is gone again.
+
+    Raises AnotherWriter if another process holds it for longer than `patience`, in seconds.
+    """
+    folder = Path(folder)
+    with _made(folder):
+        remedy = "wait for it, or give another --out"
+        with _locked(folder / LOCK, folder, patience, remedy):
+            names = {match[1] for item in folder.iterdir() if (match := _leftover(item))}
+            for name in names:
+                with suppress(AnotherWriter), hold(folder / name, patience=0.0):
+                    pass
+            yield
+
+
+def tidy(folder: str | Path) -> None:
+    """Remove what killed writers left in a folder of ours, unless one is at work there."""
+    if Path(folder).is_dir():
+        with suppress(AnotherWriter), hold_folder(folder, patience=0.0):
+            pass
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether the name is that of a lock or of a temporary file, which are no content."""
+    return path.name == LOCK or _leftover(path) is not None
+
+
+def _leftover(path: Path) -> re.Match[str] | None:
+    return _LEFTOVER.fullmatch(path.name)
+
+
+@contextmanager
+def _locked(file: Path, what: Path, patience: float, remedy: str) -> Generator[None]:
+    with suppress(FileExistsError):
+        # FileLock takes a folder in which no file can be made, such as /proc, for one that is held.
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o666))
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise AnotherWriter(f"another process is writing {what}; {remedy}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()  # while it is held: who waits for it then sees that it is gone
+        lock.release()
+
+
+@contextmanager
+def _made(folder: Path) -> Generator[None]:
+    """Make a folder and its parents; at the end those that were made are gone if empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the first that holds something ends it
+            for path in missing:
+                path.rmdir()
