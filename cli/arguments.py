@@ -7,6 +7,7 @@ so that every wrong input is answered with one sentence that names the right fla
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar, cast, get_type_hints
@@ -21,6 +22,9 @@ from .options import CommonOptions, Option, options_of
 from .recipe import read_recipe
 
 C = TypeVar("C")
+
+_INTEGER = re.compile(r"[+-]?[0-9]+(_[0-9]+)*")
+_MOST_DIGITS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,14 +208,28 @@ def _checked(option: Option, given: Given) -> Given:
     """The words of the option, with `~` of a path expanded.
 
     Raises:
-        InputError: they are no text, or no path where one is needed.
+        InputError: they are no text, or no number or path where one is needed.
     """
     name = f"{option.shown}{given.source}"
     for word in given.words:
         require_utf8(name, word)
+        _require_number(option, name, word)
     if not option.is_path:
         return given
     return Given([expanded_path(name, word) for word in given.words], given.source)
+
+
+def _require_number(option: Option, name: str, word: str) -> None:
+    """Raise an InputError if Python would take the word for a number that nobody meant to write,
+    such as one with spaces or in digits of other scripts, or an integer that no tensor holds."""
+    if not option.is_number:
+        return
+    if not word.isascii() or word != word.strip():
+        raise InputError(f"{name} is {word!r}, but must be {option.expected} in plain digits")
+    if option.is_integer and _INTEGER.fullmatch(word):
+        # More digits than these are a number that Python itself refuses to read.
+        if len(word) > _MOST_DIGITS or not -(2**63) <= int(word) < 2**63:
+            raise InputError(f"{name} is {word}, but must lie between -2^63 and 2^63 - 1")
 
 
 def _explain(option: Option, given: Given) -> None:

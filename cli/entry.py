@@ -1,10 +1,12 @@
 """The program `sparsteer`: an interruption while its modules are loaded is no traceback either."""
 
+import os
 import sys
 
 
 def main() -> int:
     """Load the command and run it with the process's words; give its exit status."""
+    _open_what_is_closed()
     try:
         from .main import main as run
 
@@ -12,3 +14,15 @@ def main() -> int:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 1
+
+
+def _open_what_is_closed() -> None:
+    """Send standard output or error to nowhere where the shell closed it (`>&-`): the number would
+    else be given to the next file that is opened, and that file get what is printed."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, "w", encoding="utf-8"))

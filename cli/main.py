@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -39,7 +39,7 @@ from . import (
 )
 from .arguments import Verb, parse, show_help, wants_help, with_flag
 from .console import Report, Terminal, write_json, write_report
-from .failures import sentence
+from .failures import exit_status, sentence
 
 C = TypeVar("C")
 
@@ -85,18 +85,16 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the command with the words after its name (by default the process's), give its status."""
     words = sys.argv[1:] if words is None else list(words)
     try:
-        with _interrupt_on_terminate(), _quiet():
+        with _interrupt_on_terminate(), _quiet(), _encodable_output():
             return _run(words)
     except BrokenPipeError:
         # Whoever read standard output is gone; nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except InputError as error:
-        return _fail(2, str(error), error)
     except KeyboardInterrupt as interrupt:
         return _fail(1, str(interrupt) or _interrupted(words), interrupt)
     except Exception as error:
-        return _fail(1, sentence(error), error)
+        return _fail(exit_status(error), sentence(error, _options(words)), error)
 
 
 def _run(words: Sequence[str]) -> int:
@@ -194,6 +192,13 @@ def _interrupted(words: Sequence[str]) -> str:
     return "interrupted"
 
 
+def _options(words: Sequence[str]) -> Collection[str]:
+    """The options of the verb that the words begin with; none if there is no such verb."""
+    with contextlib.suppress(InputError, IndexError):
+        return VERBS[find_verb(words, VERBS)[0]].options()
+    return ()
+
+
 def _fail(status: int, message: str, error: BaseException) -> int:
     if is_told_by_another(error):
         time.sleep(_SECONDS_TO_SPEAK)
@@ -217,6 +222,20 @@ def _quiet() -> Generator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _encodable_output() -> Generator[None]:
+    """Let standard output and error write out what their encoding lacks instead of failing."""
+    streams: list[Any] = [sys.stdout, sys.stderr]  # a test or a library may have put others there
+    changed = [(stream, stream.errors) for stream in streams if hasattr(stream, "reconfigure")]
+    for stream, _ in changed:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in changed:
+            stream.reconfigure(errors=errors)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,14 @@ class Option:
         return get_args(self._plain) if get_origin(self._plain) is Literal else ()
 
     @property
+    def is_integer(self) -> bool:
+        return self._plain is int
+
+    @property
+    def is_number(self) -> bool:
+        return self._plain in (int, float)
+
+    @property
     def metavar(self) -> str:
         """What stands for the value in help."""
         if self.choices:

@@ -1,11 +1,11 @@
 """Recipes: a YAML file of settings named like the flags, for `--config`."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from ..sae.errors import InputError
 from ..sae.files import nearest
+from ..sae.yaml_files import read_yaml
 from .options import Option
 
 
@@ -19,15 +19,20 @@ def read_recipe(path: str, options: Mapping[str, Option]) -> dict[str, list[str]
             kind that its option does not take.
     """
     settings: dict[str, list[str]] = {}
-    for key, value in _load(path).items():
+    for key, value in read_yaml(path, "recipe", remedy="mend it").items():
         name = str(key).replace("_", "-")
         if name not in options:
-            near = nearest(name, options)
+            near = [_as_written(known, key) for known in nearest(name, options)]
             remedy = f"perhaps you meant {near[0]}" if near else f"known are {', '.join(options)}"
             raise InputError(f"{path}: there is no setting {key!r}; {remedy}")
         if value is not None:
             settings[name] = _words(value, options[name], f"{path}: {key}")
     return settings
+
+
+def _as_written(name: str, key: object) -> str:
+    """The setting with _ or -, as the key has it."""
+    return name if "-" in str(key) else name.replace("-", "_")
 
 
 def _words(value: object, option: Option, where: str) -> list[str]:
@@ -39,22 +44,3 @@ def _words(value: object, option: Option, where: str) -> list[str]:
             kind = "true or false" if option.is_switch else option.expected
             raise InputError(f"{where} is {item!r}, but must be {kind}")
     return [str(item) for item in values]
-
-
-def _load(path: str) -> dict[Any, object]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no recipe {path}; check --config") from None
-    except OSError as error:
-        raise InputError(f"the recipe {path} cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the recipe {path} is not valid YAML ({reason}); mend it") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(f"the recipe {path} must hold lines such as `tokens: 200000`")
-    return cast(dict[Any, object], values)

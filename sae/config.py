@@ -10,6 +10,8 @@ from .errors import InputError
 
 T = TypeVar("T")
 
+_LARGEST_INTEGER = 2**63 - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
@@ -191,8 +193,16 @@ def _require_k(k: int, n_latents: int) -> None:
 
 def require_positive_integer(name: str, value: object) -> None:
     """Raise an InputError that names the value unless it is an integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}, but must be a whole number of at least 1")
+    require_integer(name, value, least=1)
+
+
+def require_integer(name: str, value: object, *, least: int) -> None:
+    """Raise an InputError that names the value unless it is an integer of at least so much, and one
+    that a tensor of integers can hold."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} is {value!r}, but must be a whole number of at least {least}")
+    if value > _LARGEST_INTEGER:
+        raise InputError(f"{name} is {value}, but must be at most 2^63 - 1")
 
 
 def require_in_range(name: str, value: object, *, low: float, high: float) -> None:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from ..sae.config import require_in_range, require_positive_integer
+from ..sae.config import require_in_range, require_integer, require_positive_integer
 from ..sae.errors import InputError
 from ..sae.paths import FilePath
 from .intervention import Tier, require_finite
@@ -30,8 +30,7 @@ class Sampling:
         require_positive_integer("max_new_tokens", self.max_new_tokens)
         require_positive_integer("batch_size", self.batch_size)
         require_in_range("temperature", self.temperature, low=0.0, high=100.0)
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; it must be at least 0")
+        require_integer("seed", self.seed, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

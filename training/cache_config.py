@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import cast
 
+from ..sae.config import require_integer, require_positive_integer
 from ..sae.errors import InputError
 from ..sae.paths import FilePath
-from .corpus_config import CorpusConfig, require_at_least, require_given
+from .corpus_config import CorpusConfig, require_given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,8 @@ class CacheConfig(CorpusConfig):
             require_given(name, getattr(self, name))
         self._check_site()
         for name in ("tokens", "batch_size", "shard_rows"):
-            require_at_least(name, getattr(self, name), 1)
-        require_at_least("seed", self.seed, 0)
+            require_positive_integer(name, getattr(self, name))
+        require_integer("seed", self.seed, least=0)
 
     @property
     def held_out_rows(self) -> int:

@@ -11,6 +11,7 @@ from ..sae.config import (
     TopAFAConfig,
     TopKConfig,
     require_in_range,
+    require_integer,
     require_positive_integer,
 )
 from ..sae.errors import InputError
@@ -104,11 +105,13 @@ class TrainerConfig:
         for name in ("k_aux", "dead_after_tokens", "k_start"):
             if getattr(self, name) is not None:
                 require_positive_integer(name, getattr(self, name))
+        for name in ("seed", "data_seed"):
+            require_integer(name, getattr(self, name), least=0)
         require_in_range("clip_norm", self.clip_norm, low=0.0, high=1e30)
         if self.ema_decay is not None:
             require_in_range("ema_decay", self.ema_decay, low=0.0, high=1 - 1e-9)
         if self.lr is not None:
-            require_in_range("lr", self.lr, low=0.0, high=1.0)
+            require_in_range("lr", self.lr, low=1e-30, high=1.0)
         for name in ("warmup_fraction", "decay_fraction", "k_anneal_fraction"):
             require_in_range(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("beta1", "beta2"):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ..sae.config import require_integer
 from ..sae.errors import InputError
 
 CacheDtype = Literal["float16", "bfloat16", "float32", "int8"]
@@ -37,8 +38,8 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         require_given("split", self.split)
-        require_at_least("context_length", self.context_length, 3)
-        require_at_least("shuffle_buffer", self.shuffle_buffer, 1)
+        require_integer("context_length", self.context_length, least=3)
+        require_integer("shuffle_buffer", self.shuffle_buffer, least=1)
         if self.dtype not in ("float16", "bfloat16", "float32", "int8"):
             raise InputError(f"dtype is {self.dtype!r}; choose float16, bfloat16, float32 or int8")
         if not 0 <= self.held_out_fraction < 1:
@@ -55,11 +56,3 @@ def require_given(name: str, value: str) -> None:
     """Raise an InputError if a text has nothing but spaces."""
     if not value.strip():
         raise InputError(f"{name} is empty; give a value")
-
-
-def require_at_least(name: str, value: object, least: int) -> None:
-    """Raise an InputError unless the value is a whole number of at least so much."""
-    if not isinstance(value, int):
-        raise InputError(f"{name} is {value!r}; it must be a whole number")
-    if value < least:
-        raise InputError(f"{name} is {value}; it must be at least {least}")

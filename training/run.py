@@ -18,6 +18,7 @@ from ..sae.errors import InputError
 from ..sae.files import atomic_file, read_json, write_json
 from ..sae.locks import hold_folder, is_leftover, tidy
 from ..sae.model_files import lasting_name
+from ..sae.yaml_files import read_yaml
 from .config import TrainerConfig
 from .places import PLACES
 from .tracking import Tracker, Tracking, open_tracker
@@ -247,10 +248,4 @@ def _version(package: str) -> str | None:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML ({error}); remove the run folder") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds no settings; remove the run folder")
-    return values  # pyright: ignore[reportUnknownVariableType] - YAML has no types
+    return read_yaml(path, "run's configuration", remedy="remove the run folder")

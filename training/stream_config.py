@@ -3,8 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 
+from ..sae.config import require_positive_integer
 from ..sae.errors import InputError
-from .corpus_config import CorpusConfig, require_at_least, require_given
+from .corpus_config import CorpusConfig, require_given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,8 @@ class StreamConfig(CorpusConfig):
             value = getattr(self, name)
             if value is not None:
                 require_given(name, value)
-        require_at_least("window_rows", self.window_rows, 1)
-        require_at_least("forward_contexts", self.forward_contexts, 1)
+        require_positive_integer("window_rows", self.window_rows)
+        require_positive_integer("forward_contexts", self.forward_contexts)
 
     def require_source(self, cache: str | None) -> None:
         """Raise an InputError unless there is either a cache, or a model and a corpus to stream."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ...sae.config import require_in_range, require_positive_integer
+from ...sae.config import require_in_range, require_integer, require_positive_integer
 from ...sae.errors import InputError
 from ...sae.paths import FilePath
 from ..intervention import require_finite
@@ -63,7 +63,7 @@ class BuildConfig:
     def __post_init__(self) -> None:
         require_positive_integer("examples", self.examples)
         for name in ("before", "after", "neighbours", "promoted", "seed"):
-            require_at_least_0(name, getattr(self, name))
+            require_integer(name, getattr(self, name), least=0)
         require_in_range("outlier_norm", self.outlier_norm, low=0.0, high=1e9)
         if self.rows is not None:
             require_positive_integer("rows", self.rows)
@@ -83,7 +83,7 @@ class ShowConfig:
     """Top examples to show, and as many random ones."""
 
     def __post_init__(self) -> None:
-        require_at_least_0("examples", self.examples)
+        require_integer("examples", self.examples, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class FindConfig:
         for name in ("top", "max_length", "batch_size"):
             require_positive_integer(name, getattr(self, name))
         require_in_range("min_firing", self.min_firing, low=0.0, high=1.0)
-        require_at_least_0("seed", self.seed)
+        require_integer("seed", self.seed, least=0)
         if self.rank_by not in get_args(Ranking):
             raise InputError(
                 f"rank_by is {self.rank_by!r}; choose auroc_mean, auroc_max or difference"
@@ -191,9 +191,3 @@ def require_text(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}, but must be text")
     if any(0xD800 <= ord(character) < 0xE000 for character in value):
         raise InputError(f"{name} is {value!r}, which is not UTF-8; write it in UTF-8")
-
-
-def require_at_least_0(name: str, value: object) -> None:
-    """Raise an InputError that names the value unless it is an integer of at least 0."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InputError(f"{name} is {value!r}, but must be a whole number of at least 0")

@@ -122,6 +122,12 @@ def test_digits_may_be_grouped() -> None:
             ["x", "--mode", "exakt"],
             "is 'exakt', but must be one of fast, exact; perhaps you meant",
         ),
+        (["x", "--rounds", "\u0663"], "--rounds is '\u0663', but must be a whole number in plain"),
+        (["x", "--rounds", " 5"], "--rounds is ' 5', but must be a whole number in plain digits"),
+        (["x", "--rounds", str(2**63)], "must lie between -2^63 and 2^63 - 1"),
+        (["x", "--rounds", "9" * 6000], "must lie between -2^63 and 2^63 - 1"),
+        (["x", "--learning-rate", "\uff15"], "but must be a number in plain digits"),
+        (["x", "--mode", "a\udcff"], "which is not UTF-8"),
         (["x", "--rounds", "1.5"], "--rounds is '1.5', but must be a whole number"),
         (["x", "--learning-rate", "fast"], "--learning-rate is 'fast', but must be a number"),
         (["x", "--rounds"], "--rounds has no value; write --rounds N"),
@@ -168,7 +174,8 @@ def test_a_recipe_gives_positional_and_hyphenated_settings(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("learnin_rate: 3", "there is no setting 'learnin_rate'; perhaps you meant learning-rate"),
+        ("learnin_rate: 3", "there is no setting 'learnin_rate'; perhaps you meant learning_rate"),
+        ("learnin-rate: 3", "perhaps you meant learning-rate"),
         ("json: true", "there is no setting 'json'"),
         ("inner: {rounds: 3}", "there is no setting 'inner'"),
         ("rounds: soon", "but must be a whole number"),
@@ -178,6 +185,17 @@ def test_a_recipe_gives_positional_and_hyphenated_settings(tmp_path: Path) -> No
         ("dry: 1", "dry is 1, but must be true or false"),
         ("mode: exakt", "perhaps you meant exact"),
         ("rounds: [", "is not valid YAML"),
+        ("rounds: 2020-13-45", "is not valid YAML (month must be in 1..12); mend it"),
+        ("rounds: !!int abc", "is not valid YAML"),
+        ("learning_rate: !!float abc", "is not valid YAML"),
+        ("dry: !!bool maybe", "is not valid YAML"),
+        ("rounds: " + "9" * 6000, "is not valid YAML"),
+        ("rounds: " + "[" * 3000, "is nested too deeply"),
+        ("rounds: 3\nrounds: 4", "'rounds' stands in it twice, in line 2"),
+        ("learning_rate: 3\nlearning-rate: 4", "'learning-rate' stands in it twice"),
+        ("rounds: 99999999999999999999", "must lie between -2^63 and 2^63 - 1"),
+        ('site: "a\\0b"', "which holds a NUL character"),
+        ('site: "\\ud800"', "which is not UTF-8"),
         ("- rounds", "must hold lines such as `tokens: 200000`"),
     ],
 )
@@ -189,10 +207,10 @@ def test_wrong_recipes_are_named(tmp_path: Path, text: str, sentence: str) -> No
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
-    assert f"there is no recipe {tmp_path / 'no.yaml'}" in refused(
+    assert f"there is no recipe at {tmp_path / 'no.yaml'}" in refused(
         "--config", f"{tmp_path}/no.yaml"
     )
-    assert "cannot be read" in refused("--config", str(tmp_path))
+    assert "is a folder, not a regular file" in refused("--config", str(tmp_path))
 
 
 def test_an_empty_recipe_changes_nothing(tmp_path: Path) -> None:
@@ -208,7 +226,7 @@ SETTINGS = st.fixed_dictionaries(
         "dry": st.booleans(),
         "loud": st.booleans(),
         "learning_rate": st.floats(0, 1e300),
-        "rounds": st.integers(-(10**20), 10**20),
+        "rounds": st.integers(-(2**63), 2**63 - 1),
     },
 )
 

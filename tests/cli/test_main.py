@@ -223,3 +223,37 @@ sys.exit(main())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: interrupted\n")
+
+
+def test_output_in_any_encoding_and_to_nowhere() -> None:
+    """Characters that the encoding lacks are written out, and closed output is no error."""
+    code = """
+import sys
+from sparsteer.cli import main as module
+from sparsteer.cli.arguments import Verb
+from sparsteer.cli.console import Report
+from sparsteer.cli.fetch import FetchOptions
+def run(options, terminal):
+    "Act."
+    terminal.say("said ⏎")
+    return Report(values={}, shown=("shown ⟦x⟧ é",))
+module.VERBS["fetch"] = Verb(config=FetchOptions, run=run, positional=("name",))
+from sparsteer.cli.entry import main
+sys.argv = ["sparsteer", "fetch", "news"]
+sys.exit(main())
+"""
+    for encoding in ("ascii", "cp1252"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.decode(encoding).startswith(r"shown \u27e6x\u27e7 ")
+        assert done.stderr.decode(encoding) == "said \\u23ce\n"
+    for closed in (">&-", ">&- 2>&-"):
+        words = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr == ("" if "2" in closed else "said ⏎\n")

@@ -17,12 +17,12 @@ REQUIRED: dict[str, Any] = {"model": "m", "dataset": "d", "out": "o"}
     [
         ({"model": " "}, "model is empty"),
         ({"out": ""}, "out is empty"),
-        ({"tokens": 0}, "tokens is 0; it must be at least 1"),
-        ({"context_length": 2}, "context_length is 2; it must be at least 3"),
+        ({"tokens": 0}, "tokens is 0, but must be a whole number of at least 1"),
+        ({"context_length": 2}, "context_length is 2, but must be a whole number of at least 3"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"shard_rows": -1}, "shard_rows is -1"),
         ({"shuffle_buffer": 0}, "shuffle_buffer is 0"),
-        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"seed": -1}, "seed is -1, but must be a whole number of at least 0"),
         ({"held_out_fraction": 1.0}, "held_out_fraction is 1.0"),
         ({"held_out_fraction": float("nan")}, "held_out_fraction is nan"),
         ({"text_field": "a+"}, "text_field is 'a+'"),
@@ -68,6 +68,6 @@ def test_values_of_a_wrong_type_and_imports() -> None:
     assert done.stdout.splitlines() == [
         "dtype is 'float8'; choose float16, bfloat16, float32 or int8",
         "site is the text 'blocks.1.hook_resid_post'; give a tuple: ('blocks.1.hook_resid_post',)",
-        "tokens is 10.5; it must be a whole number",
+        "tokens is 10.5, but must be a whole number of at least 1",
         "heavy:",
     ]

@@ -508,7 +508,7 @@ def test_a_cache_or_a_stream(cache: str | None, stream: dict[str, Any], words: s
     ("changes", "words"),
     [
         ({"model": " "}, "model is empty"),
-        ({"window_rows": 0}, "window_rows is 0; it must be at least 1"),
+        ({"window_rows": 0}, "window_rows is 0, but must be a whole number of at least 1"),
         ({"forward_contexts": 0}, "forward_contexts is 0"),
         ({"context_length": 2}, "context_length is 2"),
     ],
