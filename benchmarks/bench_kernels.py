@@ -135,7 +135,7 @@ def proven(B: int, D: int, F: int, k: int) -> list[str]:
         return []
     sae = SparseAutoencoder(TopKConfig(D, F, k))
     initialize_from_rows(sae, x)
-    certain = screened_topk(x * sae.input_scale - sae.b_dec, sae.W_enc, sae.b_enc, k).certain
+    certain = screened_topk(sae.scaled(x) - sae.b_dec, sae.W_enc, sae.b_enc, k).certain
     return [f"Screening in bfloat16 proves {certain.float().mean():.2%} of planted rows."]
 
 
@@ -215,9 +215,9 @@ def quality(B: int, D: int, F: int, k: int, steps: int, device: str) -> list[str
         for number in range(steps):
             batch = rows[number % 8 * B : (number % 8 + 1) * B]
             trainer.step(batch)
-            dense.step(batch * sae.input_scale, trainer.learning_rate(number))
-        found = fvu(rows * sae.input_scale, sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec, k)
-        wanted = fvu(rows * sae.input_scale, *dense.ordered(), k)
+            dense.step(sae.scaled(batch), trainer.learning_rate(number))
+        found = fvu(sae.scaled(rows), sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec, k)
+        wanted = fvu(sae.scaled(rows), *dense.ordered(), k)
         off_unit = float((row_norms(sae.W_dec.detach()) - 1).abs().max())
         dead = len(trainer.dead_latents()), int((dense.since_fired >= 4 * B).sum())
         note = (

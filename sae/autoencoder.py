@@ -45,18 +45,19 @@ class SparseAutoencoder(nn.Module):
     """A dictionary of F latents over activations of width D.
 
     In scaled units: pre = (x - b_dec) @ W_enc^T + b_enc, the activation keeps some of relu(pre),
-    x_hat = codes @ W_dec + b_dec. `encode` and `decode` speak raw activations and scale inside.
+    x_hat = codes @ W_dec + b_dec. `encode` and `decode` speak raw activations and scale inside:
+    the encoder takes a fixed centre off first, which the decoder adds last.
     A transcoder (arXiv 2406.11944) has the same parts, but x_hat predicts another activation than
-    x: it has a centre and a scale of its own for what it reads.
+    x, with a centre and a scale of its own, and pre = x @ W_enc^T + b_enc.
 
     Attributes:
         W_enc: [F, D], a latent a row.  W_dec: [F, D], unit rows.  b_enc: [F].  b_dec: [D].
-        input_scale: scalar buffer; raw activations times it have mean squared norm D. It is 1 until
-            training estimates it. A single scalar keeps the differences between rows' norms. Of a
-            transcoder, rows less their centre have that norm.
-        input_centre: [D] buffer, only of a transcoder: subtracted from scaled rows in place of
-            b_dec. It is fixed, for b_enc could undo whatever training made of it.
-        output_scale: scalar buffer, only of a transcoder: as input_scale, of what it predicts.
+        input_scale: scalar buffer; raw activations less their centre, times it, have mean squared
+            norm D. It is 1 until training estimates it. A single scalar keeps the differences
+            between rows' norms.
+        input_centre: [D] buffer: the centre of raw activations times input_scale. It is 0 until
+            training estimates it, and then fixed.
+        output_scale, output_centre: buffers, only of a transcoder: the same of what it predicts.
         threshold: scalar buffer, only of batch_topk: the moving average of the smallest activation
             that a batch of training kept; 0 until there was one.
         threshold_exponent: [F], only of jumprelu: thresholds are exp(sqrt(D) * exponent). The
@@ -69,6 +70,7 @@ class SparseAutoencoder(nn.Module):
     input_scale: Tensor
     input_centre: Tensor
     output_scale: Tensor
+    output_centre: Tensor
     threshold: Tensor
 
     def __init__(self, config: SAEConfig, *, seed: int = 0, origin: Origin | None = None) -> None:
@@ -83,9 +85,10 @@ class SparseAutoencoder(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
         self.b_dec = nn.Parameter(torch.zeros(config.d_model))
         self.register_buffer("input_scale", torch.ones(()))
+        self.register_buffer("input_centre", torch.zeros(config.d_model))
         if config.transcoder:
-            self.register_buffer("input_centre", torch.zeros(config.d_model))
             self.register_buffer("output_scale", torch.ones(()))
+            self.register_buffer("output_centre", torch.zeros(config.d_model))
         if isinstance(config, BatchTopKConfig):
             self.register_buffer("threshold", torch.zeros(()))
         if isinstance(config, JumpReLUConfig):
@@ -93,13 +96,28 @@ class SparseAutoencoder(nn.Module):
 
     @property
     def centre(self) -> Float[Tensor, "D"]:
-        """What the encoder subtracts from scaled rows."""
-        return self.input_centre if self.config.transcoder else self.b_dec
+        """What the encoder subtracts from rows in scaled units; of a transcoder 0, as b_enc could
+        undo whatever training made of it."""
+        return torch.zeros_like(self.b_dec) if self.config.transcoder else self.b_dec
 
     @property
     def decoder_scale(self) -> Float[Tensor, ""]:
-        """Raw activations times it are in the units of the decoder."""
+        """Raw activations less `decoder_centre`, times it, are in the units of the decoder."""
         return self.output_scale if self.config.transcoder else self.input_scale
+
+    @property
+    def decoder_centre(self) -> Float[Tensor, "D"]:
+        """The raw activation that the decoder adds last."""
+        centre_D = self.output_centre if self.config.transcoder else self.input_centre
+        return centre_D / self.decoder_scale
+
+    def scaled(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Raw activations that are read, in scaled units and the dtype of the weights."""
+        return _scaled(x, self.input_centre / self.input_scale, self.input_scale)
+
+    def scaled_target(self, target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """As `scaled`, of raw activations that are reconstructed or predicted."""
+        return _scaled(target, self.decoder_centre, self.decoder_scale)
 
     def require_target(self, target: Tensor | None) -> None:
         """Raise ValueError if a transcoder has no target, or an autoencoder has one."""
@@ -123,8 +141,7 @@ class SparseAutoencoder(nn.Module):
             raise ValueError(
                 f"x has width {x.shape[-1]}, but the autoencoder reads {self.config.d_model}"
             )
-        scaled_BD = x.reshape(-1, x.shape[-1]).to(self.W_enc.dtype) * self.input_scale
-        codes, leading = self.encode_scaled(scaled_BD), x.shape[:-1]
+        codes, leading = self.encode_scaled(self.scaled(x.reshape(-1, x.shape[-1]))), x.shape[:-1]
         return Codes(
             codes.indices.view(*leading, codes.indices.shape[-1]),
             codes.values.view(*leading, codes.values.shape[-1]),
@@ -133,7 +150,7 @@ class SparseAutoencoder(nn.Module):
 
     def decode(self, codes: Codes) -> Float[Tensor, "*B D"]:
         """Raw activations [..., D] from codes in scaled units."""
-        return self.decode_scaled(codes) / self.decoder_scale
+        return self.decode_scaled(codes) / self.decoder_scale + self.decoder_centre
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """The reconstruction of raw activations, or a transcoder's prediction from them."""
@@ -225,9 +242,18 @@ class SparseAutoencoder(nn.Module):
                 f"{path} holds something else than an autoencoder; choose another path"
             )
         with atomic_folder(path) as folder:
-            save_tensors(folder / WEIGHTS_FILE, self.state_dict())
+            save_tensors(folder / WEIGHTS_FILE, self.tensors())
             files = recorded_files(folder, [WEIGHTS_FILE])
             write_checked_json(folder / CONFIG_FILE, {**self.description(), "files": files})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `sae.safetensors` holds: the state, without a centre of 0 that may be left out, as
+        files have none that were written before there was one."""
+        state = self.state_dict()
+        for name in centres_that_may_lack(self.config):
+            if not state[name].any():
+                del state[name]
+        return state
 
     def description(self) -> dict[str, Any]:
         """What `config.json` says of it: format, configuration and origin."""
@@ -253,8 +279,20 @@ class SparseAutoencoder(nn.Module):
         # Before anything is built: a broken config.json may name a size that no memory holds.
         _require_shapes_of(config, tensors, weights)
         sae = cls(config, origin=origin)
-        sae.load_state_dict(tensors)
+        sae.load_state_dict(sae.state_dict() | tensors)
         return sae
+
+
+def centres_that_may_lack(config: SAEConfig) -> tuple[str, ...]:
+    """Names of the centres that a file or a checkpoint may lack, being 0 then."""
+    return ("output_centre",) if config.transcoder else ("input_centre",)
+
+
+def _scaled(
+    x: Float[Tensor, "*B D"], centre_D: Float[Tensor, "D"], scale: Float[Tensor, ""]
+) -> Float[Tensor, "*B D"]:
+    # The centre goes first: what is left of rows far from 0 is exact, if they are near to it.
+    return (x - centre_D).to(scale.dtype) * scale
 
 
 def _sae_folder(path: Path) -> Path:
@@ -302,13 +340,17 @@ def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) 
         "b_dec": [D],
         "b_enc": [F],
         "input_scale": [],
+        "input_centre": [D],
     }
     if config.transcoder:
-        expected |= {"input_centre": [D], "output_scale": []}
+        expected |= {"output_scale": [], "output_centre": [D]}
     if isinstance(config, BatchTopKConfig):
         expected["threshold"] = []
     if isinstance(config, JumpReLUConfig):
         expected["threshold_exponent"] = [F]
+    for name in centres_that_may_lack(config):
+        if name not in found:
+            del expected[name]
     for name in sorted(found.keys() | expected.keys()):
         have, want = found.get(name), expected.get(name)
         if have is None or want is None:

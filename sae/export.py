@@ -80,10 +80,11 @@ def as_jumprelu(sae: SparseAutoencoder) -> SparseAutoencoder:
 def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of `cfg.json` and `sae_weights.safetensors` as SAELens 6 reads them.
 
-    It takes raw activations. Its latents are this autoencoder's divided by `input_scale`, and its
-    decoder rows keep norm 1, so that a latent times its row is a vector in the model's own units:
-    all three activations scale with their input. topk and jumprelu stay so, batch_topk becomes
-    jumprelu. Prefixes play no part after training and are left out.
+    It takes raw activations: its b_dec is this autoencoder's with the centre. Its latents are
+    these divided by `input_scale`, and its decoder rows keep norm 1, so that a latent times its row
+    is a vector in the model's own units: all three activations scale with their input. topk and
+    jumprelu stay so, batch_topk becomes jumprelu. Prefixes play no part after training and are left
+    out.
 
     Raises:
         InputError: SAELens has nothing that encodes as top_afa does, or batch_topk has learned no
@@ -98,7 +99,7 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
         "W_enc": sae.W_enc.T,
         "b_enc": sae.b_enc / scale,
         "W_dec": sae.W_dec,
-        "b_dec": sae.b_dec / scale,
+        "b_dec": (sae.b_dec.double() + sae.input_centre) / scale,
     }
     match sae.config:
         case TopKConfig(k=k):

@@ -19,9 +19,10 @@ class ReconstructionMetrics:
     FVU = sum ||x - x_hat||^2 / sum ||x - mean||^2, with the mean row of everything seen; explained
     variance is 1 - FVU. Firing rates are per latent; a latent that never fired is dead here.
     epsilon-LBO, a lower bound on the dictionary's overlap (arXiv 2503.24277), is
-    | ||x||^2 - ||f||^2 | / (c ||f||^2), with b_dec's norm appended to the codes f; the published
-    constant c counts every latent (n_latents), the tighter one only the active (L0). A row with
-    neither a code nor b_dec tells of no overlap and is left out.
+    | ||x||^2 - ||f||^2 | / (c ||f||^2), with x less the decoder's centre, in scaled units, and
+    b_dec's norm appended to the codes f; the published constant c counts every latent (n_latents),
+    the tighter one only the active (L0). A row with neither a code nor b_dec tells of no overlap
+    and is left out.
     """
 
     def __init__(self, sae: SparseAutoencoder) -> None:
@@ -64,7 +65,8 @@ class ReconstructionMetrics:
         )
         l0_B = active_BM.sum(-1).double().cpu()
         self._l0.append(l0_B)
-        row_squares_B = (rows_BD * sae.decoder_scale.double()).square().sum(-1).cpu()
+        scaled_BD = (rows_BD - sae.decoder_centre) * sae.decoder_scale.double()
+        row_squares_B = scaled_BD.square().sum(-1).cpu()
         values_BM = codes.values.double() * sae.decoder_norms().double()[codes.indices]
         code_squares_B = (values_BM.square().sum(-1) + sae.b_dec.double().square().sum()).cpu()
         self._norms.append(torch.stack([row_squares_B, code_squares_B], dim=-1).sqrt())
@@ -93,8 +95,9 @@ class ReconstructionMetrics:
         return self._fired_F.double() / self._rows
 
     def norms(self, limit: int) -> Float[Tensor, "N 2"]:
-        """Norms of rows and of their codes, b_dec's appended, in scaled units: the ZF plot of arXiv
-        2503.24277. Of more than `limit` rows as many, evenly spread; float64."""
+        """Norms of rows, less the decoder's centre, and of their codes, b_dec's appended, in scaled
+        units: the ZF plot of arXiv 2503.24277. Of more than `limit` rows as many, evenly spread;
+        float64."""
         norms_N2 = torch.cat(self._norms)
         n_shown = min(limit, len(norms_N2))
         return norms_N2[torch.arange(n_shown) * len(norms_N2) // max(n_shown, 1)]

@@ -42,7 +42,7 @@ class Gate:
         """False only where no pre-activation can exceed its threshold, however sums are rounded."""
         sae = self._sae
         W_PD, b_P = sae.W_enc[self._latents], sae.b_enc[self._latents]
-        centred_ND = h_ND.to(W_PD.dtype) * sae.input_scale - sae.centre
+        centred_ND = sae.scaled(h_ND) - sae.centre
         pre_NP = centred_ND @ W_PD.T + b_P
         # Two orders of summation of D + 1 terms differ by less than this much of the terms' sizes.
         slack = 4 * (centred_ND.shape[1] + 2) * torch.finfo(W_PD.dtype).eps

@@ -4,8 +4,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from ..sae.autoencoder import centres_that_may_lack
 from ..sae.errors import InputError
 from ..sae.files import atomic_folder, read_json, remove_folder, write_json
 from ..sae.tensor_files import load_tensors, save_tensors
@@ -92,6 +94,8 @@ def trainer_state(trainer: Trainer) -> dict[str, Tensor]:
 
 def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> None:
     own = trainer.sae.state_dict()
+    for name in centres_that_may_lack(trainer.sae.config):
+        tensors.setdefault(f"sae.{name}", torch.zeros_like(own[name]))
     for name, tensor in own.items():
         saved = tensors.get(f"sae.{name}")
         if saved is None or saved.shape != tensor.shape:

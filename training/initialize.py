@@ -9,7 +9,7 @@ from ..kernels.encode import encode_batch_topk, encode_topk
 from ..kernels.norms import row_norms
 from ..kernels.optimizer import normalize_rows_
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.config import JumpReLUConfig, TopAFAConfig
+from ..sae.config import JumpReLUConfig
 from ..sae.errors import InputError
 
 _USUAL_L0 = 32
@@ -26,48 +26,43 @@ def initialize_from_rows(
 ) -> None:
     """Set scales and centres from a sample of raw activations, in place.
 
-    The input scale makes the mean squared norm of scaled rows D; b_dec becomes the geometric median
-    of the scaled rows, which a few huge rows hardly move. For top_afa b_dec stays as it is, zero at
-    first as published: selection aims at ||x - b_dec|| and the loss at ||x||, and where rows share
-    a large mean the median drives these so far apart that L0 collapses to a few latents.
+    A centre is the geometric median of the rows, which a few huge rows hardly move; the scale makes
+    the mean squared norm of rows less their centre D. About zero, a mean far from it would leave
+    little of the variance to a loss in scaled units. b_dec stays as it is, 0 at first.
 
-    Of a transcoder each side gets both, and the scale is that of rows less their centre: a mean far
-    from zero would leave little of the target's variance to a loss in scaled units. The decoder row
-    of a latent becomes the direction in which the target varies with what the latent reads, and
-    all encoder rows are scaled by one factor, with which the predictions of the sample fit best;
-    from random directions of norm 1 the predictions would be worse than none for many steps.
+    Of a transcoder each side gets both. The decoder row of a latent becomes the direction in which
+    the target varies with what the latent reads, and all encoder rows are scaled by one factor,
+    with which the predictions of the sample fit best; from random directions of norm 1 the
+    predictions would be worse than none for many steps.
 
     Args:
         x: [N, D] rows that are read.
         target: [N, D] what a transcoder predicts from them; of an autoencoder None.
 
     Raises:
-        InputError: the sample holds NaN or infinity, or nothing but zeros; of a transcoder, nothing
-            but one row again and again.
+        InputError: the sample holds NaN or infinity, or nothing but one row again and again.
         ValueError: a transcoder has no target, or an autoencoder one.
     """
     sae.require_target(target)
     with torch.no_grad():
-        if target is None:
-            sae.input_scale.copy_(_scale(x))
-            if not isinstance(sae.config, TopAFAConfig):
-                scaled_ND = x.to(sae.b_dec.device).double() * sae.input_scale.double()
-                sae.b_dec.copy_(geometric_median(scaled_ND))
-            return
-        sides = (
-            (x, sae.input_scale, sae.input_centre),
-            (target, sae.output_scale, sae.b_dec),
-        )
+        sides = [(x, sae.input_scale, sae.input_centre)]
+        if target is not None:
+            sides.append((target, sae.output_scale, sae.output_centre))
         for rows, scale, centre in sides:
             rows_ND = rows.to(centre.device).double()
             _require_finite(rows_ND)
             # Of rows all alike rounding would leave a tiny norm, and the scale would be enormous.
             if (rows_ND == rows_ND[0]).all():
-                raise _all_alike(len(rows))
+                raise InputError(
+                    f"the first {len(rows)} rows of activations are all alike; cache another site"
+                )
             median_D = geometric_median(rows_ND)
-            scale.copy_(_scale(rows_ND - median_D))
+            mean_square = (rows_ND - median_D).square().sum(-1).mean()
+            scale.copy_((rows_ND.shape[1] / mean_square).sqrt())
             centre.copy_(median_D * scale)
-        _align(sae, x.to(sae.W_enc) * sae.input_scale, target.to(sae.W_enc) * sae.output_scale)
+        if target is not None:
+            device = sae.W_enc.device
+            _align(sae, sae.scaled(x.to(device)), sae.scaled_target(target.to(device)))
 
 
 def _align(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target: Float[Tensor, "N D"]) -> None:
@@ -83,19 +78,6 @@ def _align(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target: Float[Tensor
     power = predicted_ND.square().sum(-1).double().sum()
     factor = (predicted_ND * varying_ND).sum(-1).double().sum() / power.clamp(min=_TINY)
     sae.W_enc.mul_(factor.clamp(min=_LEAST_FACTOR, max=1.0).to(sae.W_enc))
-
-
-def _scale(x: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-    """By which rows have a mean squared norm of D."""
-    _require_finite(x)
-    mean_square = x.double().square().sum(-1).mean()
-    if mean_square == 0:
-        raise _all_alike(len(x))
-    return (x.shape[1] / mean_square).sqrt()
-
-
-def _all_alike(n_rows: int) -> InputError:
-    return InputError(f"the first {n_rows} rows of activations are all alike; cache another site")
 
 
 def _require_finite(x: Float[Tensor, "N D"]) -> None:
@@ -115,7 +97,7 @@ def initialize_thresholds(sae: SparseAutoencoder, x: Float[Tensor, "N D"], targe
     """
     if not isinstance(sae.config, JumpReLUConfig):
         return
-    scaled_ND = x.to(sae.W_enc) * sae.input_scale
+    scaled_ND = sae.scaled(x.to(sae.W_enc.device))
     k = min(target_l0, sae.config.n_latents)
     values = encode_batch_topk(scaled_ND, sae.centre, sae.W_enc, sae.b_enc, k).values
     least = torch.where(values > 0, values, torch.inf).amin()

@@ -43,7 +43,6 @@ def in_bfloat16(
     rounded["sae.b_dec"] = (sae.b_dec - sae.b_dec.detach()).to(torch.bfloat16)
     rows_BD = rest_BD = (scaled_BD - sae.centre.detach()).to(torch.bfloat16)
     if sae.config.transcoder:
-        rounded["sae.input_centre"] = torch.zeros_like(rounded["sae.b_dec"])
         rest_BD = (target_BD - sae.b_dec.detach()).to(torch.bfloat16)
     outcome = torch.func.functional_call(_Holder(sae), rounded, (compute, rows_BD, rest_BD))
     return cast(T, outcome)

@@ -137,10 +137,8 @@ class Trainer:
         """
         self._require_batch(x, target)
         self.settle()
-        scaled_BD = x.to(self.sae.W_dec.dtype) * self.sae.input_scale
-        target_BD = None
-        if target is not None:
-            target_BD = target.to(self.sae.W_dec.dtype) * self.sae.decoder_scale
+        scaled_BD = self.sae.scaled(x)
+        target_BD = None if target is None else self.sae.scaled_target(target)
         dead_N = self._dead_now()
         losses = self.loss(scaled_BD, dead_N, target_BD)
         finite = losses.total.detach().isfinite()

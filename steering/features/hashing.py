@@ -40,7 +40,7 @@ def priorities(latents: Int[Tensor, "E"], rows: Int[Tensor, "E"], seed: int) -> 
 def sae_fingerprint(sae: SparseAutoencoder) -> str:
     """SHA-256 over configuration and weights; where it is stored or came from does not matter."""
     digest = hashlib.sha256(repr(sorted(config_to_dict(sae.config).items())).encode())
-    for name, tensor in sorted(sae.state_dict().items()):
+    for name, tensor in sorted(sae.tensors().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(values.numpy().data)

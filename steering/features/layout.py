@@ -9,7 +9,7 @@ FORMAT = "sparsteer-features"
 VERSION = 1
 
 UNIT = (
-    "scaled units of the autoencoder: raw activations times input_scale, so that their mean "
-    "squared norm is d_model"
+    "scaled units of the autoencoder: raw activations less their centre, times input_scale, so "
+    "that their mean squared norm is d_model"
 )
 """What an activation is measured in."""

@@ -37,6 +37,7 @@ def random_sae(config: SAEConfig, scale: float = 0.37) -> SparseAutoencoder:
         sae.b_enc.add_(0.1 * torch.randn_like(sae.b_enc))
         sae.b_dec.add_(torch.randn_like(sae.b_dec))
         sae.input_scale.fill_(scale)
+        sae.input_centre.normal_()
         if isinstance(config, BatchTopKConfig):
             sae.threshold.fill_(0.6)
         if isinstance(config, JumpReLUConfig):
@@ -64,7 +65,7 @@ def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
 
 def test_equals_the_dense_formula_in_raw_units(sae: SparseAutoencoder) -> None:
     x = 4 * torch.randn(21, 13)
-    scaled = x * 0.37
+    scaled = x * 0.37 - sae.input_centre
     pre = reference.pre_activations(scaled, sae.b_dec, sae.W_enc, sae.b_enc)
     if isinstance(sae.config, TopKConfig):
         acts = reference.topk_select(pre, 5).dense(57)
@@ -76,7 +77,7 @@ def test_equals_the_dense_formula_in_raw_units(sae: SparseAutoencoder) -> None:
     else:
         acts = reference.jumprelu(pre, sae.thresholds())
     torch.testing.assert_close(sae.encode(x).dense(57), acts)
-    torch.testing.assert_close(sae(x), (acts @ sae.W_dec + sae.b_dec) / 0.37)
+    torch.testing.assert_close(sae(x), (acts @ sae.W_dec + sae.b_dec + sae.input_centre) / 0.37)
 
 
 def test_training_keeps_the_largest_of_the_batch_and_gives_jumprelu_steps() -> None:
@@ -101,7 +102,7 @@ def test_thresholds_are_what_an_activation_must_exceed(sae: SparseAutoencoder) -
     thresholds = sae.thresholds()
     assert thresholds.shape == (57,) and (thresholds > 0).all()
     x = torch.randn(300, 13)
-    pre = reference.pre_activations(0.37 * x, sae.b_dec, sae.W_enc, sae.b_enc)
+    pre = reference.pre_activations(sae.scaled(x), sae.b_dec, sae.W_enc, sae.b_enc)
     assert torch.equal(sae.encode(x).dense(57) > 0, pre > thresholds)
     if isinstance(sae.config, JumpReLUConfig):
         wanted = 0.1 + 3 * torch.rand(57)
@@ -133,7 +134,7 @@ def test_starts_with_unit_rows_and_a_tied_encoder() -> None:
     sae = SparseAutoencoder(TopKConfig(13, 57, 5), seed=1)
     torch.testing.assert_close(sae.decoder_norms(), torch.ones(57))
     assert torch.equal(sae.W_enc, sae.W_dec) and sae.W_enc is not sae.W_dec
-    assert float(sae.input_scale) == 1
+    assert float(sae.input_scale) == 1 and not sae.input_centre.any()
     again, other = (SparseAutoencoder(TopKConfig(13, 57, 5), seed=seed) for seed in (1, 2))
     assert torch.equal(sae.W_dec, again.W_dec) and not torch.equal(sae.W_dec, other.W_dec)
 
@@ -316,6 +317,45 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     assert "b_dec holds NaN" in message(folder) or "b_enc is missing" in message(folder)
 
 
+@pytest.mark.parametrize("config", [*CONFIGS, *TRANSCODERS], ids=str)
+def test_a_folder_from_before_there_was_a_centre_gives_the_same(
+    config: SAEConfig, tmp_path: Path
+) -> None:
+    lacks = "output_centre" if config.transcoder else "input_centre"
+    sae = random_sae(config)
+    sae.get_buffer(lacks).zero_()
+    sae.save(tmp_path / "sae")
+    weights = load_tensors(tmp_path / "sae" / WEIGHTS_FILE, "")
+    assert lacks not in weights
+    loaded = SparseAutoencoder.load(tmp_path / "sae")
+    x = torch.randn(8, 13)
+    assert torch.equal(loaded(x), sae(x))
+    own_scaled = x * 0.37 - (sae.input_centre if config.transcoder else 0)
+    torch.testing.assert_close(loaded.encode(x).dense(57), sae.encode_scaled(own_scaled).dense(57))
+    if not config.transcoder:  # whose files always had the centre of what is read
+        assert torch.equal(loaded.scaled(x), x * 0.37)
+        expected = sae.decode_scaled(sae.encode(x)) / sae.decoder_scale
+        assert torch.equal(loaded(x), expected)
+
+
+def test_rows_far_from_zero_are_centred_without_loss() -> None:
+    """Whole numbers about a million, which float32 has exactly, and so have differences of them."""
+    sae = random_sae(TopKConfig(13, 57, 5), scale=1 / 16)
+    near = torch.randint(-99, 99, (50, 13)).float()
+    sae.input_centre.zero_()
+    codes, x_hat = sae.encode(near), sae(near)
+    centre = torch.full((13,), 2.0**20)
+    sae.input_centre.copy_(centre / 16)
+    assert torch.equal(sae.encode(near + centre).values, codes.values)
+    torch.testing.assert_close(sae(near + centre) - centre, x_hat, rtol=0, atol=0.07)
+    # Rows in float64 keep what float32 could not hold.
+    wide = near.double() / 1000
+    sae.input_centre.zero_()
+    codes = sae.encode(wide)
+    sae.input_centre.copy_(centre / 16)
+    torch.testing.assert_close(sae.encode(wide + centre.double()).values, codes.values)
+
+
 def test_another_width_is_named() -> None:
     sae = random_sae(TopKConfig(13, 57, 5))
     with pytest.raises(ValueError, match="x has width 12, but the autoencoder reads 13"):
@@ -325,7 +365,7 @@ def test_another_width_is_named() -> None:
 @pytest.mark.parametrize("config", TRANSCODERS, ids=lambda config: config.activation)
 def test_a_transcoder_is_loaded_as_it_was_saved(config: SAEConfig, tmp_path: Path) -> None:
     sae = random_sae(config)
-    sae.input_centre.normal_()
+    sae.output_centre.normal_()
     sae.output_scale.fill_(2.3)
     sae.origin = Origin(**{**vars(ORIGIN), "target_site": "blocks.1.hook_mlp_out"})
     sae.save(tmp_path / "sae")
@@ -334,7 +374,8 @@ def test_a_transcoder_is_loaded_as_it_was_saved(config: SAEConfig, tmp_path: Pat
     x = torch.randn(21, 13)
     assert torch.equal(loaded(x), sae(x))
     codes = sae.encode(x)
-    torch.testing.assert_close(sae.decode(codes), sae.decode_scaled(codes) / 2.3)
+    expected = (sae.decode_scaled(codes) + sae.output_centre) / 2.3
+    torch.testing.assert_close(sae.decode(codes), expected)
 
 
 def test_the_files_of_an_autoencoder_know_nothing_of_transcoders(tmp_path: Path) -> None:
@@ -348,7 +389,7 @@ def test_the_files_of_an_autoencoder_know_nothing_of_transcoders(tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"transcoder": True}, "tensor input_centre is missing"),
+        ({"transcoder": True}, "tensor output_scale is missing"),
         ({"transcoder": True, "activation": "top_afa"}, "config.json: activation is top_afa"),
     ],
 )

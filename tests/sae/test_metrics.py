@@ -14,6 +14,7 @@ def measured(config: SAEConfig) -> tuple[SparseAutoencoder, Tensor, dict[str, fl
     with torch.no_grad():
         sae.b_dec.add_(torch.randn_like(sae.b_dec))
         sae.input_scale.fill_(0.4)
+        sae.input_centre.normal_()
     x = 3 * torch.randn(103, 13) + torch.randn(13)
     measures = ReconstructionMetrics(sae)
     for rows in torch.split(x, 17):
@@ -43,7 +44,8 @@ def test_epsilon_lbo_is_the_published_formula_with_both_constants() -> None:
     sae, x, result = measured(TopKConfig(13, 57, 5))
     codes = sae.encode(x).dense(57).double() * sae.decoder_norms().double()
     with_bias = codes.square().sum(-1) + sae.b_dec.double().square().sum()
-    gap = ((0.4 * x.double()).square().sum(-1) - with_bias).abs() / with_bias
+    scaled = 0.4 * x.double() - sae.input_centre
+    gap = (scaled.square().sum(-1) - with_bias).abs() / with_bias
     l0 = (codes > 0).sum(-1)
     assert abs(result["epsilon_lbo"] - float((gap / 56).median())) < 1e-7
     assert abs(result["epsilon_lbo_active"] - float((gap / l0).median())) < 1e-6
@@ -100,6 +102,7 @@ def test_norms_are_those_of_scaled_rows_and_of_codes_with_the_bias() -> None:
     sae.b_dec.add_(torch.randn(13))
     sae.W_dec.mul_(torch.rand(57, 1) + 0.5)
     sae.input_scale.fill_(0.4)
+    sae.input_centre.normal_()
     x = torch.randn(23, 13)
     measures = ReconstructionMetrics(sae)
     for rows in torch.split(x, 9):
@@ -107,7 +110,8 @@ def test_norms_are_those_of_scaled_rows_and_of_codes_with_the_bias() -> None:
     W_dec = sae.W_dec.double()
     codes = sae.encode(x).dense(57).double() * W_dec.square().sum(-1).sqrt()
     with_bias = codes.square().sum(-1) + sae.b_dec.double().square().sum()
-    row_norms, code_norms = (0.4 * x.double()).square().sum(-1).sqrt(), with_bias.sqrt()
+    scaled = 0.4 * x.double() - sae.input_centre
+    row_norms, code_norms = scaled.square().sum(-1).sqrt(), with_bias.sqrt()
     expected = torch.stack([row_norms, code_norms], dim=-1)
     torch.testing.assert_close(measures.norms(100), expected, rtol=1e-6, atol=0)
     torch.testing.assert_close(measures.norms(4), expected[[0, 5, 11, 17]], rtol=1e-6, atol=0)

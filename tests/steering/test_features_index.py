@@ -143,6 +143,7 @@ def test_the_fingerprint_is_of_content(tmp_path: Path, tiny_model: LanguageModel
     changes: dict[str, Callable[[SparseAutoencoder], object]] = {
         "weight": lambda sae: sae.b_enc.data[0].add_(1e-6),
         "scale": lambda sae: sae.input_scale.mul_(2),
+        "centre": lambda sae: sae.input_centre.add_(1),
         "k": lambda sae: setattr(sae, "config", TopKConfig(32, N_LATENTS, 5)),
     }
     for name, change in changes.items():

@@ -44,6 +44,7 @@ def make_sae(config: SAEConfig, dtype: torch.dtype) -> SparseAutoencoder:
     draw = torch.Generator().manual_seed(4)
     with torch.no_grad():
         sae.input_scale.fill_(0.37)
+        sae.input_centre.copy_(0.4 * torch.randn(32, generator=draw))
         for weights, size in ((sae.b_enc, 0.3), (sae.b_dec, 0.5), (sae.W_enc, 0.2)):
             weights += size * torch.randn(weights.shape, generator=draw)
     return sae
@@ -565,7 +566,7 @@ def test_a_latent_that_selection_drops_does_not_fire():
     sae = make_sae(TopKConfig(d_model=32, n_latents=70, k=1), torch.float64)
     rows = torch.randn(200, 32, dtype=torch.float64)
     with torch.no_grad():
-        pre = (rows * sae.input_scale - sae.b_dec) @ sae.W_enc.T + sae.b_enc
+        pre = (sae.scaled(rows) - sae.b_dec) @ sae.W_enc.T + sae.b_enc
     latent = int((pre > 0).sum(0).argmax())
     fires = Gate(sae, [latent], [0.0]).fires(rows)
     assert torch.equal(fires, pre.argmax(1) == latent)

@@ -49,8 +49,6 @@ def autoencoder(config: SAEConfig) -> SparseAutoencoder:
     """One at the start of training."""
     sae = SparseAutoencoder(config, seed=1)
     sample = rows(1000)
-    if isinstance(config, TopAFAConfig):  # its b_dec stays zero, and it aims at the rows' norms
-        sample = sample - sample.mean(0)
     initialize_from_rows(sae, sample)
     initialize_thresholds(sae, sample, K)
     return sae
@@ -69,7 +67,7 @@ def relative(error: Tensor, to: Tensor) -> float:
 @pytest.mark.parametrize("sparsity", ["step", "tanh"])
 def test_losses_and_gradients_are_near_those_of_float32(config: SAEConfig, sparsity: str) -> None:
     sae = autoencoder(config)
-    x = rows(B) * sae.input_scale
+    x = sae.scaled(rows(B))
     full = losses_of(sae, x, sparsity=sparsity)
     low = losses_of(sae, x, sparsity=sparsity, precision="bfloat16")
     for name in ("total", "mse", "auxk", "afa", "sparsity", "multi_topk"):
@@ -89,7 +87,7 @@ def test_without_a_choice_of_latents_gradients_differ_by_rounding_alone() -> Non
     sae = autoencoder(TopKConfig(D, F, F))
     with torch.no_grad():
         sae.b_enc.fill_(20)  # all are positive
-    x = rows(B) * sae.input_scale
+    x = sae.scaled(rows(B))
     for settings in ({}, {"multi_topk_coefficient": 0.125}):
         parameters = dict(sae.named_parameters())
         low, full = (
@@ -108,7 +106,7 @@ def test_a_mean_far_from_zero_costs_no_precision() -> None:
     x = rows(B)
     with torch.no_grad():
         far = x + 1000 * torch.randn(D, generator=torch.Generator().manual_seed(1))
-        near, shift = x * sae.input_scale, (far - x) * sae.input_scale
+        near, shift = sae.scaled(x), sae.scaled(far) - sae.scaled(x)
         expected = losses_of(sae, near, precision="bfloat16").mse
         sae.b_dec.add_(shift[0])
         moved = losses_of(sae, near + shift, precision="bfloat16").mse
@@ -122,11 +120,10 @@ def test_training_comes_to_the_fvu_of_float32(config: SAEConfig) -> None:
         sae = autoencoder(config)
         settings: Any = {"precision": precision, "target_l0": K, "dead_after_tokens": 5 * B}
         trainer = Trainer(sae, TrainerConfig(tokens=60 * B, batch_size=B, lr=4e-3, **settings))
-        shift = rows(4000).mean(0) if isinstance(config, TopAFAConfig) else torch.zeros(D)
         for _ in range(60):
-            assert all(value.isfinite() for value in trainer.step(rows(B) - shift))
+            assert all(value.isfinite() for value in trainer.step(rows(B)))
         measures = ReconstructionMetrics(sae)
-        measures.update(rows(2000) - shift)
+        measures.update(rows(2000))
         fvu[precision] = measures.fvu
         assert all(weights.dtype == torch.float32 for weights in sae.state_dict().values())
         assert all(m.dtype == torch.float32 for m in trainer.optimizer.state().values())

@@ -85,13 +85,13 @@ def test_scales_and_centres_are_of_each_side() -> None:
     sae = transcoder(TopKConfig(D, F, K, transcoder=True), [x, y])
     for rows, scale, centre in (
         (x, sae.input_scale, sae.input_centre),
-        (y, sae.output_scale, sae.b_dec),
+        (y, sae.output_scale, sae.output_centre),
     ):
-        centred = rows * scale - centre.detach()
+        centred = rows * scale - centre
         assert float(centred.square().sum(-1).mean()) == pytest.approx(D, rel=1e-4)
         median = geometric_median(rows.double()).float()
-        torch.testing.assert_close(centre.detach() / scale, median, rtol=1e-4, atol=1e-4)
-    assert "input_centre" not in dict(sae.named_parameters())
+        torch.testing.assert_close(centre / scale, median, rtol=1e-4, atol=1e-4)
+    assert not {"input_centre", "output_centre"} & dict(sae.named_parameters()).keys()
 
 
 def test_at_the_start_it_is_better_than_the_mean(case: tuple[SAEConfig, dict[str, Any]]) -> None:
@@ -118,7 +118,7 @@ def test_it_predicts_by_its_formula() -> None:
     x, y = pairs(50)
     sae = transcoder(TopKConfig(D, F, F, transcoder=True), [x, y], noise=0.1)
     acts = ((x * sae.input_scale - sae.input_centre) @ sae.W_enc.T + sae.b_enc).relu()
-    expected = (acts @ sae.W_dec + sae.b_dec) / sae.output_scale
+    expected = (acts @ sae.W_dec + sae.b_dec + sae.output_centre) / sae.output_scale
     torch.testing.assert_close(sae(x), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -148,18 +148,18 @@ class _Loss(torch.nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         sae = self.trainer.sae
-        return self.trainer.loss(x * sae.input_scale, None, y * sae.output_scale).total
+        return self.trainer.loss(sae.scaled(x), None, sae.scaled_target(y)).total
 
 
 def test_the_loss_is_its_formula_and_auxk_predicts_what_is_left() -> None:
     x, y = (rows.double() for rows in pairs(B))
     sae = transcoder(TopKConfig(D, F, K, transcoder=True), [x, y], noise=0.1).double()
-    scaled, target = x * sae.input_scale, y * sae.output_scale
+    scaled, target = sae.scaled(x), sae.scaled_target(y)
     dead = torch.tensor([1, 4, 5, 20, 56])
     trainer = Trainer(sae, TrainerConfig(k_aux=3))
     losses = trainer.loss(scaled, dead, target)
 
-    pre = reference.pre_activations(scaled, sae.input_centre, sae.W_enc, sae.b_enc)
+    pre = scaled @ sae.W_enc.T + sae.b_enc
     kept = reference.topk_select(pre.detach(), K).dense(F) > 0
     x_hat = (pre.relu() * kept) @ sae.W_dec + sae.b_dec
     mse = (x_hat - target).square().mean()
@@ -183,7 +183,7 @@ def test_bfloat16_is_near_float32(case: tuple[SAEConfig, dict[str, Any]]) -> Non
     for precision in ("float32", "bfloat16"):
         chosen: Any = {"precision": precision, "auxk_coefficient": 0.0, **settings}
         losses = Trainer(sae, TrainerConfig(**chosen)).loss(
-            x * sae.input_scale, None, y * sae.output_scale
+            sae.scaled(x), None, sae.scaled_target(y)
         )
         weights = [sae.W_dec, sae.W_enc, sae.b_enc, sae.b_dec]
         found[precision] = [losses.mse.detach(), *torch.autograd.grad(losses.total, weights)]

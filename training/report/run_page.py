@@ -19,9 +19,10 @@ _CAPTIONS = {
     "l0": "Active latents per row while training. Dotted: the width of the activations.",
     "density": "Latents by how often they fire. A healthy dictionary is a hump well left of the "
     "grey band, whose latents fire on over a tenth of the rows; far left are those that never did.",
-    "zf": "ZF plot: a dot is a row, with its norm and its code's, in which b_dec counts as one "
-    "more latent. On the dotted line both are equal, as they would be if latents were at right "
-    "angles and the rewriting exact; top-AFA aims at it. Below it latents are active too little.",
+    "zf": "ZF plot: a dot is a row, with its norm (the distance from the centre of all) and its "
+    "code's, in which b_dec counts as one more latent. On the dotted line both are equal, as they "
+    "would be if latents were at right angles and the rewriting exact; top-AFA aims at it. Below "
+    "it latents are active too little.",
 }
 
 
