@@ -44,6 +44,7 @@ def run(options: CacheOptions, terminal: Terminal) -> Report:
 
 
 def _write(config: CacheConfig, terminal: Terminal) -> Report:
+    from ..training.cautions import why_not_trainable
     from ..training.harvest import cache_activations
 
     started = time.perf_counter()
@@ -52,12 +53,18 @@ def _write(config: CacheConfig, terminal: Terminal) -> Report:
             config, progress=lambda done, total, rate: update(done, total, ""), say=terminal.say
         )
     seconds = time.perf_counter() - started
-    shown = (
+    reason = why_not_trainable(config.out, manifest)
+    shown = [
         f"cached {', '.join(manifest.sites)} of {manifest.model} in {config.out}",
         table(*_content_rows(manifest), ("time", duration(seconds), "of this command")),
-        next_command("train", "--cache", config.out, "--out", "RUN"),
+    ]
+    if reason is None:
+        shown.append(next_command("train", "--cache", config.out, "--out", "RUN"))
+    return Report(
+        values={**_values(config.out, manifest), "seconds": seconds},
+        shown=shown,
+        warnings=[] if reason is None else [f"`sparsteer train` will refuse it: {reason}"],
     )
-    return Report(values={**_values(config.out, manifest), "seconds": seconds}, shown=shown)
 
 
 def info(options: FolderOptions, terminal: Terminal) -> Report:

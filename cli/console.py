@@ -34,6 +34,8 @@ class Report:
     shown: Sequence["RenderableType"] = field(default_factory=tuple)
     """What a person reads: lines of text and tables."""
     status: int = 0
+    warnings: Sequence[str] = ()
+    """What must not be missed, said last and on standard error."""
 
 
 class Terminal:
@@ -94,6 +96,9 @@ def write_report(report: Report) -> None:
         # Tables are padded with spaces on the right, which a file has no use for.
         for line in captured.get().splitlines():
             sys.stdout.write(f"{line.rstrip()}\n")
+    if not console.is_terminal:  # which has them from standard error
+        for warning in report.warnings:
+            sys.stdout.write(f"warning: {visible(warning)}\n")
     sys.stdout.flush()
 
 

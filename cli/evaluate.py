@@ -59,7 +59,11 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
     values = results[0] if len(results) == 1 else {"evaluations": results}
     if options.plots:
         values = {**values, "plots": paths}
-    return Report(values=values, shown=[*shown, *(f"written: {path}" for path in paths)])
+    return Report(
+        values=values,
+        shown=[*shown, *(f"written: {path}" for path in paths)],
+        warnings=[f"{result['sae']}: {text}" for result in results for text in result["warnings"]],
+    )
 
 
 def _one(result: dict[str, Any]) -> "Sequence[RenderableType]":

@@ -120,13 +120,16 @@ def _run(words: Sequence[str]) -> int:
     speaks = is_first_process()
     # A library that prints must not get into what a program reads from standard output.
     with contextlib.redirect_stdout(sys.stderr):
-        report = _ran(verb, config, Terminal(quiet=not speaks))
+        terminal = Terminal(quiet=not speaks)
+        report = _ran(verb, config, terminal)
     if not speaks:
         return report.status
     if common.json:
         write_json(report.values)
     else:
         write_report(report)
+    for warning in report.warnings:
+        terminal.say(f"warning: {warning}")
     return report.status
 
 

@@ -64,7 +64,9 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
         f"it lies in {sae}",
         *_what_next(config, shlex.quote(str(sae))),
     )
-    return Report(values={**summary, "sae": str(sae)}, shown=shown)
+    return Report(
+        values={**summary, "sae": str(sae)}, shown=shown, warnings=summary.get("warnings", ())
+    )
 
 
 def _grid(options: TrainOptions, terminal: Terminal) -> Report:
@@ -84,7 +86,9 @@ def _grid(options: TrainOptions, terminal: Terminal) -> Report:
     if trained:
         shown += _what_next(config, f"{shlex.quote(config.out)}/*/")
     values = {"out": config.out, "runs": summaries}
-    return Report(values=values, shown=shown, status=0 if len(trained) == len(configs) else 1)
+    warnings = [f"{s['run']}: {text}" for s in trained for text in s.get("warnings", ())]
+    status = 0 if len(trained) == len(configs) else 1
+    return Report(values=values, shown=shown, status=status, warnings=warnings)
 
 
 def _grid_row(summary: Mapping[str, Any]) -> tuple[str, str, str]:

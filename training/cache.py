@@ -13,6 +13,7 @@ from torch import Tensor
 from ..sae.errors import InputError
 from ..sae.files import nearest, sha256_file
 from .batches import shuffled_batches
+from .cautions import why_not_trainable
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .shards import Shard
@@ -158,12 +159,8 @@ class ActivationCache:
 
     def require_held_out(self) -> None:
         """Raise InputError if it has no held-out rows, or but one, which has no variance."""
-        if self.n_held_out < 2:
-            n_rows = "only one held-out row" if self.n_held_out else "no held-out rows"
-            raise InputError(
-                f"{self.path} has {n_rows}; cache more documents, or with a higher "
-                "--held-out-fraction"
-            )
+        if self.n_held_out < 2 and (reason := why_not_trainable(str(self.path), self.manifest)):
+            raise InputError(reason)
 
     def held_out(
         self, *, site: str | None = None, limit: int | None = None

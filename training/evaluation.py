@@ -14,6 +14,7 @@ from ..sae.errors import InputError
 from ..sae.metrics import ReconstructionMetrics
 from ..sae.model_again import load_again
 from .cache import ActivationCache
+from .cautions import cautions
 from .config import EvalConfig, EvalSettings
 from .fit import measure_rows
 from .splicing import Means, Splice, spliced_means
@@ -60,7 +61,8 @@ def evaluate_all(
         progress: see `Progress`.
 
     Returns:
-        For each autoencoder the measures of `ReconstructionMetrics.result`; `decoder_overlap`, see
+        For each autoencoder the measures of `ReconstructionMetrics.result`; `warnings`, sentences;
+        `decoder_overlap`, see
         `mean_absolute_cosine`; `density_histogram` with `log10_edges`, `latents` in each bin and
         `dead`; `norms` of up to 400 of the rows, for the ZF plot, as `row` and `code`, see
         `ReconstructionMetrics.norms`; and `language_model`, None where `contexts` is 0: for the
@@ -98,7 +100,8 @@ def evaluate_all(
             "site": subject.site,
             **({"target_site": subject.target_site} if subject.target_site else {}),
             **subject.sae.description(),
-            **measures.result(),
+            **(found := measures.result()),
+            "warnings": cautions(found),
             "decoder_overlap": mean_absolute_cosine(subject.sae.W_dec.detach()),
             "density_histogram": density_histogram(measures.firing_rates()),
             "norms": _norms(measures),

@@ -10,6 +10,7 @@ from ..sae.config import Origin, config_to_dict
 from ..sae.devices import resolve_device
 from ..sae.errors import InputError
 from .activations import Activations, open_activations
+from .cautions import cautions
 from .checkpoint import remove_older, restore_newest, trainer_state
 from .config import TrainConfig, require_other_site
 from .fit import GridReport, Member, fit, held_out_rows
@@ -48,7 +49,7 @@ def train(
 
     Returns:
         The run's summary: run, activation, n_latents, steps, tokens, seconds, tokens_per_second,
-        and the held-out measures of `ReconstructionMetrics.result`.
+        the held-out measures of `ReconstructionMetrics.result`, and warnings, see `cautions`.
 
     Raises:
         InputError: the activations or the run folder do not fit the configuration.
@@ -303,7 +304,8 @@ def _end(member: Member, data: Activations) -> dict[str, Any] | NonFiniteLoss:
         "tokens": tokens,
         "seconds": member.seconds,
         "tokens_per_second": tokens / member.seconds if member.seconds else 0.0,
-        "held_out": member.measures(sae, held_out_rows([member], data)),
+        "held_out": (held_out := member.measures(sae, held_out_rows([member], data))),
+        "warnings": cautions(held_out),
     }
     member.run.log({"step": trainer.steps_done, "summary": summary})
     sae.save(member.run.sae)

@@ -73,7 +73,9 @@ def test_a_cache_without_held_out_rows_is_refused_before_training(
     sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
 ) -> None:
     words = ("--model", tiny_model_folder, "--dataset", corpus, "--out", tmp_path / "cache")
-    sparsteer("cache", *words, *CACHE_WORDS, "--held-out-fraction", 0, "--tokens", 600)
+    cached = sparsteer("cache", *words, *CACHE_WORDS, "--held-out-fraction", 0, "--tokens", 600)
+    assert (cached.status, "next:" in cached.out) == (0, False)
+    assert "`sparsteer train` will refuse it" in cached.err.splitlines()[-1]
     words = ("--cache", tmp_path / "cache", "--out", tmp_path / "run", *TRAIN_WORDS)
     done = sparsteer("train", *words)
     assert done.status == 2
@@ -281,6 +283,26 @@ def test_a_grid_of_sites(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> N
     assert held_out[0] != held_out[1]
     unknown = sparsteer("train", *words, "--out", tmp_path / "no", "--grid", "site=blocks.9")
     assert "has no site 'blocks.9'" in unknown.error
+
+
+def test_a_result_worse_than_the_mean_is_warned_of(
+    sparsteer: Sparsteer, cache: Path, tmp_path: Path
+) -> None:
+    words = ("--cache", cache, "--site", SITES[1], *TRAIN_WORDS)
+    out = ("--out", tmp_path / "run")
+    done = sparsteer("train", *words, *out, "--lr", 1, "--clip-norm", 0)
+    assert done.status == 0
+    for text in (done.out, done.err):
+        last = text.splitlines()[-1]
+        assert last.startswith("warning: the held-out FVU is ")
+        assert "the learning rate may be too high" in last
+    again = sparsteer("train", *words, *out, "--lr", 1, "--clip-norm", 0, "--json")
+    (warning,) = again.values["warnings"]
+    assert last == f"warning: {warning}"
+    measured = sparsteer("eval", tmp_path / "run", "--cache", cache, "--contexts", 0)
+    assert measured.err.splitlines()[-1] == f"warning: {tmp_path / 'run'}: {warning}"
+    good = sparsteer("train", *words, "--out", tmp_path / "good", "--json")
+    assert good.values["warnings"] == [] and "warning" not in good.err
 
 
 def test_a_stream_has_one_site(
