@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..sae.paths import FilePath
 from ..training.cache_config import CacheConfig
-from ..training.report.wording import count, duration
+from ..training.report.wording import count, counted, duration
 from .console import Report, Terminal, next_command, size, table
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def verify(options: FolderOptions, terminal: Terminal) -> Report:
         )
     values = {"cache": options.folder, "whole": not problems, "problems": problems}
     shown = problems or [f"{options.folder} is whole: every byte is as it was written"]
-    return Report(values=values, shown=shown, status=1 if problems else 0)
+    error = f"{options.folder} is not whole: {'; '.join(problems)}"
+    return Report(values=values, shown=shown, status=1 if problems else 0, error=error)
 
 
 def _estimate(config: CacheConfig, terminal: Terminal) -> Report:
@@ -127,7 +128,7 @@ def _estimate(config: CacheConfig, terminal: Terminal) -> Report:
         (
             "size",
             size(estimate.bytes),
-            f"in {count(estimate.shards)} shards; {size(estimate.bytes_free)} are free",
+            f"in {counted(estimate.shards, 'shard')}; {size(estimate.bytes_free)} are free",
         ),
         ("time", duration(estimate.seconds), f"{measured}; the disk's own not counted"),
         ("memory", size(estimate.memory_bytes), "at most, the language model included"),
@@ -138,10 +139,9 @@ def _estimate(config: CacheConfig, terminal: Terminal) -> Report:
         f"caching {', '.join(estimate.sites)} of {config.model} in {config.out} would take:",
         table(*rows),
     ]
-    if not estimate.fits:
-        shown.append("it does not fit on that disk: lower --tokens, or give --out on another disk")
     values = {**dataclasses.asdict(estimate), "fits": estimate.fits}
-    return Report(values=values, shown=shown, status=0 if estimate.fits else 1)
+    error = "it does not fit on that disk; lower --tokens, or give --out on another disk"
+    return Report(values=values, shown=shown, status=0 if estimate.fits else 1, error=error)
 
 
 def _values(folder: str, manifest: "CacheManifest") -> dict[str, Any]:
@@ -184,6 +184,6 @@ def _content_rows(manifest: "CacheManifest") -> tuple[tuple[str, str, str], ...]
         (
             "size",
             size(_bytes(manifest)),
-            f"{manifest.dtype}, in {count(len(manifest.shards))} shards",
+            f"{manifest.dtype}, in {counted(len(manifest.shards), 'shard')}",
         ),
     )

@@ -36,6 +36,8 @@ class Report:
     status: int = 0
     warnings: Sequence[str] = ()
     """What must not be missed, said last and on standard error."""
+    error: str = "not all is well; what is wrong stands in the result"
+    """The sentence on standard error where the status is not 0."""
 
 
 class Terminal:

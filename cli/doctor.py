@@ -60,7 +60,8 @@ def run(options: DoctorOptions, terminal: Terminal) -> Report:
     values |= {"ok": not broken, "problems": [vars(problem) for problem in problems]}
     lines += [f"problem   {problem.what}: {problem.remedy}" for problem in problems]
     lines.append(_verdict(problems, broken))
-    return Report(values=values, shown=lines, status=int(broken))
+    error = "; ".join(f"{p.what}: {p.remedy}" for p in problems if p.essential)
+    return Report(values=values, shown=lines, status=int(broken), error=error)
 
 
 def _optional(extras: dict[str, list[str]]) -> list[str]:

@@ -98,6 +98,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    if words and words[0] == "help":
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("--help", "-h"):
         _show_verbs(VERBS)
         return 0
@@ -130,6 +132,8 @@ def _run(words: Sequence[str]) -> int:
         write_report(report)
     for warning in report.warnings:
         terminal.say(f"warning: {warning}")
+    if report.status:
+        _say_error(report.error)
     return report.status
 
 
@@ -208,8 +212,12 @@ def _fail(status: int, message: str, error: BaseException) -> int:
         return status
     if os.environ.get("SPARSTEER_DEBUG") == "1":
         traceback.print_exc()
-    print(f"error: {error_sentence(message)}", file=sys.stderr)
+    _say_error(message)
     return status
+
+
+def _say_error(message: str) -> None:
+    print(f"error: {error_sentence(message)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..sae.text import visible
 from ..steering.features.config import PickConfig
+from ..training.report.wording import counted
 from .console import Report, Terminal
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def run(config: PickConfig, terminal: Terminal) -> Report:
 
     picks = change_picks(config)
     shown: tuple[RenderableType, ...] = (
-        (f"{len(picks.picks)} picks in {config.run}/{FILE}:", _table(picks))
+        (f"{counted(len(picks.picks), 'pick')} in {config.run}/{FILE}:", _table(picks))
         if picks.picks
         else (f"nothing is picked; add a feature with `sparsteer pick {config.run} add N`",)
     )

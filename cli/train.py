@@ -10,7 +10,7 @@ from typing import Any
 from ..training.config import TrainConfig
 from ..training.corpus_config import CorpusConfig
 from ..training.report.measures import READ_FVU
-from ..training.report.wording import count, duration, share
+from ..training.report.wording import count, counted, duration, share
 from .console import Report, Terminal, Update, next_command, table
 
 
@@ -87,8 +87,13 @@ def _grid(options: TrainOptions, terminal: Terminal) -> Report:
         shown += _what_next(config, f"{shlex.quote(config.out)}/*/")
     values = {"out": config.out, "runs": summaries}
     warnings = [f"{s['run']}: {text}" for s in trained for text in s.get("warnings", ())]
-    status = 0 if len(trained) == len(configs) else 1
-    return Report(values=values, shown=shown, status=status, warnings=warnings)
+    failed = len(configs) - len(trained)
+    error = (
+        f"{counted(failed, 'autoencoder')} of {len(configs)} failed; the reasons stand beside them"
+    )
+    return Report(
+        values=values, shown=shown, status=1 if failed else 0, warnings=warnings, error=error
+    )
 
 
 def _grid_row(summary: Mapping[str, Any]) -> tuple[str, str, str]:

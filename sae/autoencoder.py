@@ -361,5 +361,10 @@ def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) 
                 f"{path}: {name} has shape {list(have.shape)}, but {CONFIG_FILE} beside it means "
                 f"{want}; the two files belong to different autoencoders"
             )
+        if not have.is_floating_point():
+            raise InputError(
+                f"{path}: {name} holds {have.dtype} where numbers with a fraction are needed; copy "
+                "the whole folder again"
+            )
         if not have.isfinite().all():
             raise InputError(f"{path}: {name} holds NaN or infinity; copy the folder again")

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from .errors import InputError
 from .files import read_json, sha256_file, write_json
+from .paths import require_regular_file
 
 VERSION = 2
 """Of a format that has had checksums since its second version."""
@@ -81,6 +82,8 @@ def recorded_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, An
 def require_as_written(path: Path, record: Mapping[str, Any] | None, remedy: str) -> None:
     """Raise InputError unless the file is as its record says; without a record only if it cannot be
     opened."""
+    if path.exists():
+        require_regular_file(path, "file", remedy)
     try:
         size = path.stat().st_size
         if record is None:

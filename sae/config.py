@@ -26,6 +26,12 @@ class Origin:
     target_site: str | None = None
     """The activation that a transcoder predicts; None for an autoencoder."""
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, str) and (value is not None or field.name != "target_site"):
+                raise InputError(f"{field.name} is {value!r}, but must be text")
+
 
 @dataclass(frozen=True)
 class SAEConfig:
@@ -54,6 +60,11 @@ class SAEConfig:
     def __post_init__(self) -> None:
         for name in ("d_model", "n_latents"):
             require_positive_integer(name, getattr(self, name))
+        # What a file holds may be of any type.
+        if not isinstance(cast(object, self.prefixes), tuple):
+            raise InputError(f"prefixes is {self.prefixes!r}, but must be a list of whole numbers")
+        if not isinstance(cast(object, self.transcoder), bool):
+            raise InputError(f"transcoder is {self.transcoder!r}, but must be true or false")
         for prefix in self.prefixes:
             require_positive_integer("prefixes", prefix)
         ends = (*self.prefixes, self.n_latents)
@@ -154,7 +165,7 @@ def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:
     """
     values = dict(values)
     activation = values.pop("activation", None)
-    if activation not in CONFIGS:
+    if not isinstance(activation, str) or activation not in CONFIGS:
         raise InputError(
             f"{where}: activation is {activation!r}, which must be one of {', '.join(CONFIGS)}"
         )

@@ -16,7 +16,10 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
+    # torch looks for a module of a device that it does not know: ImportError.
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
             f"device {name!r} cannot be used here ({reason}); use cpu, cuda or auto"

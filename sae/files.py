@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from .errors import InputError
+from .paths import require_regular_file
 
 TEMPORARY_PREFIX = ".tmp-"
 """Every temporary name begins with this, so that a reader or a person can tell it from content."""
@@ -139,6 +140,7 @@ def read_json(
     Raises InputError if the file is missing, unreadable, not JSON (NaN is not), or not an object.
     """
     path = Path(path)
+    require_regular_file(path, what)
     try:
         value: object = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:

@@ -152,8 +152,8 @@ class LanguageModel:
         if name not in self.site_names:
             near = nearest(name, self.site_names) or [self.site().name]
             raise InputError(
-                f"{self.name} has no site {name!r}; try {' or '.join(near)} "
-                f"(its layers are 0 to {self.n_layers - 1})"
+                f"{self.name} has no site {name!r}; its layers are 0 to {self.n_layers - 1}, so "
+                f"try {' or '.join(near)}"
             )
         return site.Site(name, self)
 

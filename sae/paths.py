@@ -87,7 +87,10 @@ def require_regular_file(path: str | Path, what: str, remedy: str = "check the p
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise InputError(f"the {what} {path} cannot be read ({reason}); {remedy}") from None
     if not stat.S_ISREG(mode):
-        raise InputError(f"the {what} {path} is a {_kind(mode)}, not a regular file; {remedy}")
+        raise InputError(
+            f"the {what} {path} cannot be read (it is a {_kind(mode)}, not a regular file); "
+            f"{remedy}"
+        )
     if not os.access(path, os.R_OK):
         raise InputError(
             f"the {what} {path} cannot be read (permission denied); change its permissions"

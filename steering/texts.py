@@ -25,7 +25,15 @@ def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> l
         if not tokenizer.chat_template:
             raise InputError(f"{model.name} has no chat template; leave --chat out")
         message = [{"role": "user", "content": only_characters(prompt)}]
-        ids = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+        try:
+            ids = tokenizer.apply_chat_template(
+                message, add_generation_prompt=True, return_dict=False
+            )
+        # Templates are programs: their own refusals, those of the sandbox, and any mistake in them.
+        except Exception as error:
+            raise InputError(
+                f"the chat template of {model.name} fails ({error}); mend it, or leave --chat out"
+            ) from None
         return list(ids)
     tokens = [] if model.bos_id is None else [model.bos_id]
     tokens += tokens_of(model, prompt)

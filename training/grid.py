@@ -4,6 +4,7 @@ Imports no torch.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -34,6 +35,7 @@ _ONLY_OF = {
     "k_anneal_fraction": ("topk", "batch_topk"),
 }
 """Settings of the trainer that only some activations have."""
+_MOST_CHOICES = 1000
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainerConfig)}
 
 
@@ -87,6 +89,12 @@ def grid_configs(config: TrainConfig, grid: Grid) -> list[TrainConfig]:
     """
     if not grid:
         raise InputError("grid is empty; give a setting with its values, such as k=32,64")
+    choices = math.prod(len(values) for values in grid.values())
+    if choices > _MOST_CHOICES:
+        raise InputError(
+            f"grid has {choices:,} choices, more than the {_MOST_CHOICES:,} that fit into memory "
+            "and one folder; give fewer values, and train the others by further commands"
+        )
     if unknown := [name for name in grid if name not in grid_settings()]:
         raise InputError(f"grid has no setting {unknown[0]!r}; it has {', '.join(grid_settings())}")
     configs: dict[str, TrainConfig] = {}

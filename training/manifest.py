@@ -129,6 +129,8 @@ def read_manifest(folder: Path) -> CacheManifest:
     path = folder / FILE
     if folder.is_dir() and not path.exists():
         raise InputError(f"{folder} holds no {FILE}, so it is no activation cache; check the path")
+    if not folder.exists():
+        raise InputError(f"there is no activation cache at {folder}; check the path")
     values = read_json(path, "activation cache's manifest")
     if values.pop("format", None) != FORMAT:
         raise InputError(f"{path} is not the manifest of an activation cache; check the path")

@@ -14,9 +14,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..sae.errors import InputError
 from .processes import Processes
 
 _LOOK_SECONDS = 0.2
+_MOST_THREADS = 1024
+"""Beyond, the system refuses to start them, and OpenMP ends the process without a word of ours."""
 
 
 def free_cores(shared_by: int = 1) -> int:
@@ -28,9 +31,12 @@ def free_cores(shared_by: int = 1) -> int:
 
     Args:
         shared_by: processes on this machine that do the same; each gets its part of the cores.
+
+    Raises:
+        InputError: SPARSTEER_THREADS is no such number, or more than any machine can use.
     """
-    if (asked := os.environ.get("SPARSTEER_THREADS", "")).isdecimal() and int(asked) >= 1:
-        return int(asked)
+    if asked := os.environ.get("SPARSTEER_THREADS"):
+        return _asked_threads(asked)
     allowed = _allowed()
     idle = _idle_cores(allowed)
     return max(1, min(round(idle), int(_quota() or len(allowed))) // shared_by)
@@ -69,6 +75,15 @@ def use_threads(n_threads: int) -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _asked_threads(asked: str) -> int:
+    plain = asked.isascii() and asked.isdecimal() and len(asked) < 10
+    if not plain or not 1 <= int(asked) <= _MOST_THREADS:
+        raise InputError(
+            f"SPARSTEER_THREADS is {asked!r}, but must be a whole number from 1 to {_MOST_THREADS}"
+        )
+    return int(asked)
 
 
 def _allowed() -> set[int]:

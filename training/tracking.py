@@ -12,6 +12,9 @@ Tracking = Literal["wandb"]
 
 _FILE = "tracking.json"
 
+_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+_MODES_LISTED = "online, offline or disabled"
+
 
 @runtime_checkable
 class Tracker(Protocol):
@@ -40,7 +43,12 @@ def open_tracker(kind: Tracking | None, run: Path, resolved: dict[str, Any]) -> 
 
 def require_tracker(kind: Tracking | None) -> None:
     """Raise InputError if the tracker would ask for an account that is not there."""
-    if kind is None or os.environ.get("WANDB_MODE", "online") != "online":
+    mode = os.environ.get("WANDB_MODE", "online")
+    if kind is None:
+        return
+    if mode not in _MODES:
+        raise InputError(f"WANDB_MODE is {mode!r}, which wandb does not know; give {_MODES_LISTED}")
+    if mode != "online":
         return
     import wandb
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from ...sae.errors import InputError
+from ...sae.paths import require_regular_file
 from .layout import FOLDER, MANIFEST, STATISTICS, VOCABULARY
 from .manifest import leading_shape, read_manifest
 from .parquet import read_columns
@@ -221,6 +222,7 @@ class FeatureIndex:
     def _array(self, name: str) -> np.ndarray:
         if name not in self._arrays:
             path = self.path / f"{name}.npy"
+            require_regular_file(path, "array", self._remedy)
             try:
                 # Never a pickle: what cannot be mapped is an error.
                 array = np.lib.format.open_memmap(path, mode="r")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...sae.errors import InputError
+from ...sae.paths import require_regular_file
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray | Sequence[bytes]]) -> None:
@@ -22,6 +23,7 @@ def read_columns(path: Path, remedy: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read; the message ends with the remedy.
     """
+    require_regular_file(path, "table", remedy)
     try:
         # A small file gains nothing from threads, and starting them takes longer than reading.
         table = _module("pyarrow.parquet").read_table(path, use_threads=False)

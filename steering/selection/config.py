@@ -106,7 +106,9 @@ class SelectConfig:
             if not getattr(self, name).strip():
                 raise InputError(f"{name} is empty; give a value")
         if (self.ratio is None) == (self.count is None):
-            raise InputError("ratio and count are the two ways to say how many; give one of them")
+            raise InputError(
+                "give either --ratio or --count, the two ways to say how many rows to take"
+            )
         if self.ratio is not None:
             require_ratio(self.ratio)
         if self.count is not None:

@@ -210,7 +210,7 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     assert f"there is no recipe at {tmp_path / 'no.yaml'}" in refused(
         "--config", f"{tmp_path}/no.yaml"
     )
-    assert "is a folder, not a regular file" in refused("--config", str(tmp_path))
+    assert "it is a folder, not a regular file" in refused("--config", str(tmp_path))
 
 
 def test_an_empty_recipe_changes_nothing(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ def test_a_broken_torch_is_said(sparsteer: Sparsteer, monkeypatch: pytest.Monkey
     assert done.status == 1
     assert "training fails on cpu (undefined symbol: cblas): install torch again" in done.out
     assert "not usable before" in done.out
+    assert done.err.startswith("error: training fails on cpu (undefined symbol: cblas): install")
 
 
 def test_kernels_that_cannot_run_are_a_problem_with_their_own_remedy(

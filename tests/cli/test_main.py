@@ -159,6 +159,12 @@ def test_help_of_a_group_lists_its_verbs(sparsteer: Sparsteer) -> None:
     assert "doctor" not in done.out
 
 
+def test_help_as_a_verb(sparsteer: Sparsteer) -> None:
+    for words in ((), ("train",), ("features",), ("features", "show")):
+        assert sparsteer("help", *words).out == sparsteer(*words, "--help").out
+    assert "there is no verb 'trian'; perhaps you meant train" in sparsteer("help", "trian").error
+
+
 def test_verbs_of_two_words() -> None:
     verbs = {"features build": 1, "features show": 2, "pick": 3}
     assert find_verb(["features", "show", "7"], verbs) == ("features show", ["7"])

@@ -8,9 +8,11 @@ import pytest
 from sparsteer.sae.config import (
     BatchTopKConfig,
     JumpReLUConfig,
+    Origin,
     SAEConfig,
     TopAFAConfig,
     TopKConfig,
+    build_dataclass,
     config_from_dict,
     config_to_dict,
     require_in_range,
@@ -50,6 +52,11 @@ def test_round_trip(config: SAEConfig) -> None:
         ),
         ({"d_model": 8, "n_latents": 32, "k": 3, "prefixes": [32]}, "do not rise below the 32"),
         ({"d_model": 8, "n_latents": 32, "k": 3, "prefixes": [0.5]}, "prefixes is 0.5"),
+        ({"d_model": 8, "n_latents": 32, "k": 3, "prefixes": 5}, "prefixes is 5, but must be a li"),
+        ({"d_model": 8, "n_latents": 32, "k": 3, "transcoder": None}, "transcoder is None, but"),
+        ({"d_model": 8, "n_latents": 2**63, "k": 3}, "n_latents is 9223372036854775808, but must"),
+        ({"activation": ["topk"]}, "activation is \\['topk'\\], which must be one of"),
+        ({"activation": {}}, "activation is {}, which must be one of"),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")
@@ -78,3 +85,11 @@ def test_an_unknown_activation_lists_the_known() -> None:
 def test_numbers_outside_the_range_are_refused(value: object) -> None:
     with pytest.raises(InputError, match="rate is"):
         require_in_range("rate", value, low=0, high=1)
+
+
+@pytest.mark.parametrize("name", ["model", "site", "weights_hash", "target_site"])
+@pytest.mark.usefixtures("without_type_checks")
+def test_an_origin_is_text(name: str) -> None:
+    values = {"model": "m", "site": "s", "weights_hash": "h", "target_site": "t", name: 5}
+    with pytest.raises(InputError, match=f"{name} is 5, but must be text"):
+        build_dataclass(Origin, values, "config.json")

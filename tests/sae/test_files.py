@@ -232,7 +232,7 @@ def test_broken_json_is_one_sentence_with_the_path(
 
 
 def test_a_folder_in_the_place_of_json_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be read \(is a directory\)"):
+    with pytest.raises(InputError, match=r"cannot be read \(it is a folder, not a reg"):
         files.read_json(tmp_path, "manifest")
 
 

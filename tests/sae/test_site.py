@@ -73,7 +73,7 @@ def test_site_names_are_in_the_order_of_computation(
     ("name", "message"),
     [
         ("blocks.1.hook_resid_pots", "try blocks.1.hook_resid_post"),
-        ("blocks.3.hook_resid_post", r"try blocks.2.hook_resid_post .*\(its layers are 0 to 2\)"),
+        ("blocks.3.hook_resid_post", r"its layers are 0 to 2, so try blocks.2.hook_resid_post"),
         ("zzz", "try blocks.1.hook_resid_post"),
         ("", "try blocks.1.hook_resid_post"),
         ("blocks.1.attn.hook_z", "try blocks.1"),

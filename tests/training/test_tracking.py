@@ -11,6 +11,7 @@ import pytest
 from sparsteer.sae import InputError
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.run import RunFolder
+from sparsteer.training.tracking import require_tracker
 from sparsteer.training.train import train
 
 STOPPED_AND_RESUMED = """
@@ -115,3 +116,10 @@ def test_offline_a_run_and_its_resumption_are_one(
         assert folder.name.endswith(f"-{identity}")
         (record,) = folder.glob("*.wandb")
         assert record.stat().st_size > 1000
+
+
+def test_an_unknown_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "junk")
+    with pytest.raises(InputError, match=r"WANDB_MODE is 'junk', .* give online, offline or disab"):
+        require_tracker("wandb")
+    require_tracker(None)

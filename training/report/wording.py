@@ -6,6 +6,11 @@ def count(number: int | float) -> str:
     return f"{number:,.0f}"
 
 
+def counted(number: int, one: str) -> str:
+    """So many of something: 1 shard, 2 shards."""
+    return f"{count(number)} {one}{'' if number == 1 else 's'}"
+
+
 def share(number: int | float | None) -> str:
     """A share of 1 in percent, and a dash for one that has no meaning."""
     return "\N{EN DASH}" if number is None else f"{100 * number:.1f}%"
