@@ -22,6 +22,7 @@ from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
 from .processes import Processes, processes
 from .reading import ContextReader
 from .resume import (
+    about_other_rounding,
     deciding_settings,
     only_writer,
     previous_manifest,
@@ -103,6 +104,8 @@ def _cache_together(
     if previous:
         n_kept = sum(entry.rows for entry in kept.values())
         say(f"{folder} goes on from {n_kept:,} rows")
+        if about := about_other_rounding(previous, config):
+            say(about)
     reader = context_reader(config, model, sites)
     with _held(folder, team), use_threads(manifest.threads):
         with team.together():

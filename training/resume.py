@@ -17,6 +17,8 @@ from .run import lasting_names, to_plain
 
 _INDIFFERENT = ("out", "device")
 """Settings that do not decide the content."""
+_ROUNDING = "batch_size"
+"""Decides nothing but last bits, and may have to be lowered for want of memory."""
 
 
 def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None:
@@ -35,7 +37,7 @@ def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None
         return None
     wanted, found = deciding_settings(config), lasting_names(manifest.config)
     for name in [*wanted, *(name for name in found if name not in wanted)]:
-        if found.get(name) != wanted.get(name):
+        if name != _ROUNDING and found.get(name) != wanted.get(name):
             raise InputError(
                 f"{folder} holds a cache with {name}={found.get(name)!r}, not "
                 f"{wanted.get(name)!r}; give another --out, or the same settings to go on"
@@ -47,6 +49,17 @@ def deciding_settings(config: CacheConfig) -> dict[str, Any]:
     """The settings that decide the content of a cache, as plain values."""
     settings = lasting_names(to_plain(config))
     return {name: value for name, value in settings.items() if name not in _INDIFFERENT}
+
+
+def about_other_rounding(previous: CacheManifest, config: CacheConfig) -> str:
+    """What the user should know where the cache goes on with other batches; else empty."""
+    before, now = previous.config.get(_ROUNDING), deciding_settings(config)[_ROUNDING]
+    if before == now:
+        return ""
+    return (
+        f"it was begun with batch_size={before}, and goes on with {now}: last bits of activations "
+        "may differ from those of a cache without an interruption"
+    )
 
 
 def whole_shards(folder: Path, entries: tuple[ShardEntry, ...]) -> dict[int, ShardEntry]:
