@@ -119,6 +119,21 @@ def load_gguf(file: Path, dtype: torch.dtype) -> Loaded:
     return model, tokenizer
 
 
+def hidden_size(path: Path) -> int | None:
+    """The width of the residual stream of the model at a path from `locate`, by its configuration
+    alone; None where that does not say it, as of a .gguf file.
+
+    Raises InputError where the configuration is damaged.
+    """
+    if path.is_file():
+        return None
+    with _explained(path), _quiet():
+        auto: Any = transformers.AutoConfig  # untyped
+        config = auto.from_pretrained(path, local_files_only=True).get_text_config()
+    size: object = getattr(config, "hidden_size", None)
+    return size if isinstance(size, int) else None
+
+
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """The tokenizer at a path from `locate`, without the model.
 

@@ -105,9 +105,17 @@ class DemoConfig:
                     f"{name} is {getattr(self, name)}, more than the demo takes; give at most "
                     f"{most}"
                 )
-        self.cache_config()
+        cache = self.cache_config()
+        if self.batch_size > (n_rows := max(0, self.tokens - cache.held_out_rows)):
+            raise InputError(
+                f"batch_size is {self.batch_size}, but of {self.tokens} tokens only {n_rows} are "
+                "for training; lower the batch size, or raise tokens"
+            )
         for activation in ACTIVATIONS:
             self.train_config(activation)
+            self.eval_config(activation)
+        self.build_config()
+        self.sampling()
 
     @property
     def folder(self) -> Path:

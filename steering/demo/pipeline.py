@@ -10,11 +10,13 @@ from typing import Any
 
 from ...sae.errors import InputError
 from ...sae.files import atomic_file, read_json, sha256_file
+from ...sae.locks import hold_folder
 from ...training.config import Activation
 from ...training.run import RunFolder
 from ..detox.toxicity import load_scorer
 from ..intervention import TIERS
-from .application import APPLICATIONS, instruction_rows, picked_features
+from .application import APPLICATIONS, picked_features
+from .checks import fetched_names, require_possible
 from .config import ACTIVATIONS, DemoConfig
 from .stage import Demo, Progress, Result, Stage, no_progress, run_stage, settings_of
 
@@ -42,8 +44,9 @@ def run_demo(
         precision_of_target_source, precision_of_random}; report, its path.
 
     Raises:
-        InputError: matplotlib or alt-profanity-check is missing, the folder holds a demo of other
-            settings, or there are no instruction rows of the subject.
+        InputError: matplotlib or alt-profanity-check is missing, or something that the
+            configuration names is not there or does not suit; nothing is written then. Or another
+            process runs a demo in the folder.
         FetchError: the model or the text cannot be downloaded.
     """
     if importlib.util.find_spec("matplotlib") is None:
@@ -52,7 +55,14 @@ def run_demo(
             "run `pip install 'sparsteer[plots]'`"
         )
     load_scorer()  # missing, it is said now and not after minutes
+    require_possible(config, say)
     demo = Demo(config, say, report)
+    with hold_folder(config.folder):
+        return _run(demo)
+
+
+def _run(demo: Demo) -> dict[str, Any]:
+    config, say = demo.config, demo.say
     for number, stage in enumerate(STAGES, start=1):
         demo.stages[stage.name] = outcome = run_stage(stage, demo)
         done = "reused; made in" if outcome.reused else "done in"
@@ -114,21 +124,12 @@ def _write_report(demo: Demo) -> None:
 # The stages. What they import is heavy, and counts among their seconds.
 
 
-def _fetch_names(demo: Demo) -> list[str]:
-    from ...sae.fetch import ARTEFACTS
-
-    config = demo.config
-    names = (config.model, config.dataset, "rtp-prompts", config.instructions)
-    return [name for name in dict.fromkeys(names) if name in ARTEFACTS]
-
-
 def _fetch(demo: Demo) -> Result:
     from ...sae.fetch import ARTEFACTS, fetch
 
-    for name in _fetch_names(demo):
+    for name in fetched_names(demo.config):
         fetch(name, progress=demo.say)
-    instruction_rows(demo.config)
-    found = [ARTEFACTS[name] for name in _fetch_names(demo)]
+    found = [ARTEFACTS[name] for name in fetched_names(demo.config)]
     return {
         "artefacts": [
             {"name": a.name, "summary": a.summary, "licence": a.licence, "origin": a.origin}
@@ -140,7 +141,7 @@ def _fetch(demo: Demo) -> Result:
 def _is_fetched(demo: Demo) -> bool:
     from ...sae.fetch import is_fetched
 
-    return all(is_fetched(name) for name in _fetch_names(demo))
+    return all(is_fetched(name) for name in fetched_names(demo.config))
 
 
 def _cache(demo: Demo) -> Result:
@@ -244,7 +245,7 @@ STAGES: tuple[Stage, ...] = (
         title="fetch the model and the text",
         run=_fetch,
         key=lambda demo: {
-            "names": _fetch_names(demo),
+            "names": fetched_names(demo.config),
             "instructions": demo.config.instructions,
             "subject": demo.config.subject,
         },

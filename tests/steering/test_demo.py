@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sparsteer.sae import InputError
+from sparsteer.sae.locks import hold_folder
 from sparsteer.steering.demo.application import fragments
 from sparsteer.steering.demo.config import ACTIVATIONS, DemoConfig
 from sparsteer.steering.demo.pipeline import STAGES, run_demo
@@ -530,6 +531,46 @@ def test_without_matplotlib_nothing_is_begun(
     assert not config.folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"k": 10**9}, "k is 1000000000, but there are only 96 latents"),
+        ({"n_latents": 3}, "k is 6, but there are only 3 latents"),
+        ({"model": "no/such/model.gguf"}, "no model folder or file at 'no/such/model.gguf'"),
+        ({"dataset": "no/such.jsonl"}, r"no/such\.jsonl"),
+        ({"instructions": "no/such.jsonl"}, r"no/such\.jsonl is not there"),
+        ({"subject": "no such"}, "subject is 'no such'"),
+        ({"device": "cuda:99"}, "cuda"),
+    ],
+)
+@pytest.mark.parametrize("existing", [False, True])
+def test_what_does_not_suit_is_refused_before_anything_is_written(
+    tiny_demo: DemoConfig, tmp_path: Path, existing: bool, wrong: dict[str, Any], sentence: str
+) -> None:
+    config = dataclasses.replace(tiny_demo, out=str(tmp_path / "out"), **wrong)
+    if existing:
+        config.folder.mkdir()
+        (config.folder / "notes.txt").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=sentence):
+        run_demo(config)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_page_of_somebody_else_is_not_replaced(tiny_demo: DemoConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny_demo, out=str(tmp_path))
+    config.report.write_text("<html>mine, about sparsteer</html>")
+    with pytest.raises(InputError, match="not of sparsteer's making; move it elsewhere"):
+        run_demo(config)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo-report.html"]
+
+
+def test_two_demos_in_one_folder(tiny_demo: DemoConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny_demo, out=str(tmp_path / "out"))
+    with hold_folder(config.out), pytest.raises(InputError, match="another process is writing"):
+        run_demo(config)
+
+
 def test_a_damaged_cache_is_made_again(tiny_demo: DemoConfig) -> None:
     before = run_demo(tiny_demo)
     shard = next(tiny_demo.cache.glob("shard-*.safetensors"))
@@ -558,6 +599,8 @@ def test_the_command_gives_the_same_settings_again() -> None:
         ({"k": 0}, "k is 0"),
         ({"picks": 33}, "picks is 33, more than the demo takes; give at most 32"),
         ({"new_tokens": 257}, "give at most 256"),
+        ({"tokens": 2000, "batch_size": 1900}, "only 1800 are for training; lower the batch"),
+        ({"contexts": 10**30}, "contexts is 10"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_runs(

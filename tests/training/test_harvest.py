@@ -332,7 +332,8 @@ def test_a_smaller_batch_goes_on_where_memory_ran_out(write: Write, config: Cach
     assert [entry.contexts for entry in manifest.shards] == [e.contexts for e in whole.shards]
     ours, theirs = ActivationCache(config.out), ActivationCache(config.out + "-whole")
     for one, other in zip(ours.manifest.shards, theirs.manifest.shards, strict=True):
-        rows, expected = (c.shard(e).stored(SITE).restored() for c, e in ((ours, one), (theirs, other)))
+        rows = ours.shard(one).stored(SITE).restored()
+        expected = theirs.shard(other).stored(SITE).restored()
         torch.testing.assert_close(rows, expected, rtol=1e-2, atol=1e-2)
     assert write() == write(batch_size=1) == manifest
 
