@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar, cast, get_type_hints
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import tyro
 
@@ -90,22 +90,6 @@ def with_flag(message: str, options: dict[str, Option]) -> str:
     name, space, rest = message.partition(" ")
     option = options.get(name.replace("_", "-"))
     return f"{option.shown}{space}{rest}" if option else message
-
-
-def show_help(prog: str, verb: Verb[Any]) -> None:
-    """Print what the verb does and its options."""
-    fields = [
-        (option.name, _annotated(option), dataclasses.field(**option.default_keyword()))
-        for option in verb.options().values()
-    ]
-    with contextlib.suppress(SystemExit):  # tyro ends the program after the help
-        tyro.cli(
-            dataclasses.make_dataclass("Options", fields, kw_only=True),
-            prog=prog,
-            description=" ".join((verb.run.__doc__ or "").split()),
-            args=["--help"],
-            config=(tyro.conf.PositionalMetavarFromFieldName,),
-        )
 
 
 def wants_help(words: Sequence[str]) -> bool:
@@ -265,15 +249,6 @@ def _through_tyro(given: dict[Option, Given]) -> dict[str, Any]:
     except SystemExit:
         raise ValueError from None
     return vars(parsed)
-
-
-def _annotated(option: Option) -> Any:
-    """The option's type with what tyro shows of it."""
-    arg = tyro.conf.arg(
-        help=option.help, metavar=option.metavar, help_behavior_hint=option.default_hint
-    )
-    annotated = Annotated[option.type, arg]
-    return tyro.conf.Positional[annotated] if option.positional else annotated
 
 
 def _built(config: type[C], values: dict[str, Any], options: dict[str, Option]) -> C:

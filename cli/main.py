@@ -37,9 +37,10 @@ from . import (
     selection,
     train,
 )
-from .arguments import Verb, parse, show_help, wants_help, with_flag
+from .arguments import Verb, parse, wants_help, with_flag
 from .console import Report, Terminal, write_json, write_report
 from .failures import exit_status, sentence
+from .help import show_help
 
 C = TypeVar("C")
 
@@ -105,7 +106,7 @@ def _run(words: Sequence[str]) -> int:
         return 0
     group = {name: verb for name, verb in VERBS.items() if name.startswith(f"{words[0]} ")}
     if group and words[0] not in VERBS and words[1:] in (["--help"], ["-h"]):
-        _show_verbs(group)
+        _show_verbs(group, words[0])
         return 0
     if words[0] == "--version":
         print(f"sparsteer {version('sparsteer')}")
@@ -184,9 +185,14 @@ def _list(verbs: Mapping[str, Verb[Any]]) -> None:
         print(f"  {name:{width}}  {verb.summary}")
 
 
-def _show_verbs(verbs: Mapping[str, Verb[Any]]) -> None:
-    print("usage: sparsteer VERB [OPTIONS]\n")
-    print("Train sparse autoencoders on language models, and use what they find.\n")
+def _show_verbs(verbs: Mapping[str, Verb[Any]], group: str = "") -> None:
+    """What the command, or the group of verbs of that first word, can do."""
+    if group:
+        seconds = ",".join(name.split()[1] for name in verbs)
+        print(f"usage: sparsteer {group} {{{seconds}}} [OPTIONS]\n")
+    else:
+        print("usage: sparsteer VERB [OPTIONS]\n")
+        print("Train sparse autoencoders on language models, and use what they find.\n")
     _list(verbs)
     print("\nsparsteer VERB --help shows the options of a verb, sparsteer --version the version.")
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def run(config: PickConfig, terminal: Terminal) -> Report:
     """Add, remove or list the picked features of a run.
 
-    RUN is the folder of a run, ACTION is add, remove or list, FEATURE the number to add or remove.
-    Adding a feature again changes what is given of it.
+    RUN is the folder of a run, ACTION is add, remove or list, FEATURE the numbers to add or remove:
+    `sparsteer pick RUN add 3 4 5 --strength -1`. Adding a feature again changes what is given of
+    it; --label, --note and --strength are of all the features of the command.
     """
     from ..steering.features.picks import FILE, change_picks
 

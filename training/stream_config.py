@@ -14,7 +14,7 @@ class StreamConfig(CorpusConfig):
 
     model: str | None = None
     """Without a cache: the language model to read activations from while training, named as for
-    `sparsteer cache`. The options from here to --shuffle-buffer are for such a stream."""
+    `sparsteer cache`. The options of the data behind it are for such a stream."""
 
     dataset: str | None = None
     """Without a cache: the corpus it reads, named as for `sparsteer cache`, in an order that

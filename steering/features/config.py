@@ -152,8 +152,8 @@ class PickConfig:
     action: PickAction
     """add (or change) a pick, remove one, or list all."""
 
-    feature: int | None = None
-    """Number of the feature to add or remove."""
+    feature: tuple[int, ...] = ()
+    """Numbers of the features to add or remove."""
 
     label: str | None = None
     """A few words for what the feature stands for."""
@@ -168,13 +168,14 @@ class PickConfig:
     def __post_init__(self) -> None:
         if self.action not in get_args(PickAction):
             raise InputError(f"action is {self.action!r}; choose add, remove or list")
-        if self.action != "list" and self.feature is None:
+        if self.action != "list" and not self.feature:
             raise InputError(
                 f"pick {self.action} needs the number of a feature: "
                 f"sparsteer pick {self.run} {self.action} N"
             )
-        if self.action == "list" and self.feature is not None:
-            raise InputError(f"pick list takes no feature, but {self.feature} was given; drop it")
+        if self.action == "list" and self.feature:
+            given = ", ".join(map(str, self.feature))
+            raise InputError(f"pick list takes no feature, but {given} was given; drop it")
         for name in ("label", "note", "strength"):
             if self.action != "add" and getattr(self, name) is not None:
                 raise InputError(f"{name} goes with pick add only; leave it out")

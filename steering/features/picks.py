@@ -121,14 +121,16 @@ def change_picks(config: PickConfig) -> Picks:
     run = Path(config.run)
     sae = SparseAutoencoder.load(run / "sae")
     fingerprint, n_latents = sae_fingerprint(sae), sae.config.n_latents
-    if config.action == "list" or config.feature is None:
+    if config.action == "list":
         return _picks_of(run, fingerprint)
     tidy(run)
     remedy = "give the same command again when it has ended"
     with hold(run / FILE, patience=PATIENCE, remedy=remedy):
-        changed = _changed(_picks_of(run, fingerprint), config, config.feature, n_latents)
-        changed.save(run)
-    return changed
+        picks = _picks_of(run, fingerprint)
+        for feature in config.feature:
+            picks = _changed(picks, config, feature, n_latents)
+        picks.save(run)
+    return picks
 
 
 def _picks_of(run: Path, sae: str) -> Picks:

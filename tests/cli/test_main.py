@@ -14,6 +14,7 @@ import pytest
 from sparsteer.cli.arguments import Verb
 from sparsteer.cli.console import Report, Terminal
 from sparsteer.cli.fetch import FetchOptions
+from sparsteer.cli.help import topics
 from sparsteer.cli.main import VERBS, find_verb
 from sparsteer.sae.errors import InputError
 
@@ -119,6 +120,40 @@ def test_help_of_a_verb_shows_every_option(sparsteer: Sparsteer, name: str) -> N
         assert option.shown in done.out
 
 
+def box(text: str, title: str) -> str:
+    """The lines of the help's box of that title."""
+    return text.split(f" {title} ─", 1)[1].split("╰", 1)[0]
+
+
+def test_help_shows_options_by_topic(sparsteer: Sparsteer) -> None:
+    text = sparsteer("train", "--help").out
+    assert "--out" in box(text, "options") and "--lr" not in box(text, "options")
+    for title, flags in {
+        "data options": ("--cache", "--dataset", "--window-rows"),
+        "sparsity options": ("--activation", "--k ", "--target-l0"),
+        "optimizer options": ("--tokens", "--lr", "--clip-norm"),
+        "run options": ("--grid", "--seed", "--checkpoint-every"),
+        "common options": ("--config", "--json"),
+    }.items():
+        assert all(flag in box(text, title) for flag in flags), title
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_topics_have_every_option_once_and_required_ones_first(name: str) -> None:
+    boxes = topics(VERBS[name])
+    shown = [option.name for options in boxes.values() for option in options]
+    assert sorted(shown) == sorted(option.name for option in VERBS[name].options().values())
+    required = [option.required for options in boxes.values() for option in options]
+    assert required == sorted(required, reverse=True)
+    assert all(options for title, options in boxes.items() if title)
+
+
+def test_help_says_what_may_be_left_out(sparsteer: Sparsteer) -> None:
+    text = sparsteer("fetch", "--help").out
+    assert "usage: sparsteer fetch [-h] [NAME] [--list]" in text
+    assert "--no-list" not in text and "--no-json" not in text
+
+
 def test_version(sparsteer: Sparsteer) -> None:
     assert sparsteer("--version").out == f"sparsteer {version('sparsteer')}\n"
 
@@ -157,6 +192,7 @@ def test_help_of_a_group_lists_its_verbs(sparsteer: Sparsteer) -> None:
     assert done.status == 0
     assert all(name in done.out for name in VERBS if name.startswith("features "))
     assert "doctor" not in done.out
+    assert done.out.startswith("usage: sparsteer features {build,")
 
 
 def test_help_as_a_verb(sparsteer: Sparsteer) -> None:

@@ -116,7 +116,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def change(run: Path, action: Any, feature: int | None = None, **given: Any) -> Picks:
+def change(run: Path, action: Any, *feature: int, **given: Any) -> Picks:
     return change_picks(PickConfig(run=str(run), action=action, feature=feature, **given))
 
 
@@ -167,12 +167,23 @@ def test_picks_wait_for_another_process_only_so_long(
     change(run, "add", 3)
 
 
+def test_several_features_at_once(run: Path) -> None:
+    change(run, "add", 5, label="five")
+    picks = change(run, "add", 3, 5, 4, strength=-1.5).picks
+    assert [pick.feature for pick in picks] == [5, 3, 4]
+    assert {pick.strength for pick in picks} == {-1.5} and picks[0].label == "five"
+    with pytest.raises(InputError, match="no feature 10"):
+        change(run, "add", 6, 10)
+    assert change(run, "list").picks == picks, "all or none"
+    assert [pick.feature for pick in change(run, "remove", 5, 4).picks] == [3]
+
+
 def test_picks_do_not_outlive_their_autoencoder(run: Path) -> None:
     change(run, "add", 3)
     SparseAutoencoder(TopKConfig(4, 10, 2), seed=1).save(run / "sae")
-    for action, feature in (("list", None), ("add", 4), ("remove", 3)):
+    for action, *feature in (("list",), ("add", 4), ("remove", 3)):
         with pytest.raises(InputError, match="another autoencoder"):
-            change(run, action, feature)
+            change(run, action, *feature)
 
 
 def test_an_unknown_feature_names_the_range(run: Path) -> None:
@@ -194,10 +205,10 @@ def test_a_folder_without_an_autoencoder(tmp_path: Path) -> None:
     [
         ({"action": "add"}, r"pick add needs the number of a feature: sparsteer pick R add N"),
         ({"action": "remove"}, "pick remove needs"),
-        ({"action": "list", "feature": 3}, "takes no feature"),
-        ({"action": "remove", "feature": 3, "label": "x"}, "label goes with pick add"),
+        ({"action": "list", "feature": (3,)}, "takes no feature"),
+        ({"action": "remove", "feature": (3,), "label": "x"}, "label goes with pick add"),
         ({"action": "list", "strength": 1.0}, "strength goes with pick add"),
-        ({"action": "drop", "feature": 3}, "action is 'drop'"),
+        ({"action": "drop", "feature": (3,)}, "action is 'drop'"),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")

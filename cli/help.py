@@ -1,0 +1,77 @@
+"""The help of a verb: its options by topic, those that must be given first."""
+
+import contextlib
+import dataclasses
+from typing import Annotated, Any
+
+import tyro
+
+from .arguments import Verb
+from .options import CommonOptions, Option, options_of
+
+TOPICS: dict[str, str] = {
+    "data": "cache site target-site model model-dtype dataset window-rows forward-contexts "
+    "context-length text-field split subset shuffle-buffer dtype held-out-fraction shard-rows "
+    "field target-field long-rows max-length rows contexts",
+    "sparsity": "activation n-latents k k-start k-anneal-fraction bandwidth target-scale prefixes "
+    "multi-topk multi-topk-coefficient afa-coefficient sparsity sparsity-coefficient target-l0 "
+    "auxk-coefficient k-aux dead-after-tokens",
+    "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
+    "clip-norm precision ema-decay",
+    "steering": "feature picks strength tier threshold max-activation",
+    "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
+    "run": "grid seed data-seed device shards log-every eval-every eval-rows checkpoint-every "
+    "keep-checkpoints track dry-run force part-rows prefix",
+}
+"""The options of each topic, in the order in which help shows them."""
+
+_FEW = 12
+"""A verb with no more options has no topics."""
+
+_LEAST = 3
+"""Options of a topic that is shown."""
+
+
+def topics(verb: Verb[Any]) -> dict[str, list[Option]]:
+    """The options of a verb by topic: in "" the required ones and those of no topic, in "common"
+    those of every verb. Of a topic with fewer than `_LEAST` options they stand in the first box."""
+    options = verb.options()
+    common = {name: options.pop(name) for name in options_of(CommonOptions)}
+    boxes: dict[str, list[Option]] = {"": [o for o in options.values() if o.required]}
+    free = {name: option for name, option in options.items() if not option.required}
+    if len(options) > _FEW:
+        for topic, names in TOPICS.items():
+            found = [name for name in names.split() if name in free]
+            if len(found) >= _LEAST:
+                boxes[topic] = [free.pop(name) for name in found]
+    boxes[""] += free.values()
+    return boxes | {"common": list(common.values())}
+
+
+def show_help(prog: str, verb: Verb[Any]) -> None:
+    """Print what the verb does and its options."""
+    boxes = topics(verb)
+    fields = [_field(option) for option in boxes.pop("")]
+    for topic, options in boxes.items():
+        box = dataclasses.make_dataclass(topic, [_field(o) for o in options], kw_only=True)
+        named = Annotated[tyro.conf.OmitArgPrefixes[box], tyro.conf.arg(name=topic)]
+        fields.append((f"topic_{topic}", named, dataclasses.field()))
+    with contextlib.suppress(SystemExit):  # tyro ends the program after the help
+        tyro.cli(
+            dataclasses.make_dataclass("Options", fields, kw_only=True),
+            prog=prog,
+            description=" ".join((verb.run.__doc__ or "").split()),
+            args=["--help"],
+            config=(tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff),
+        )
+
+
+def _field(option: Option) -> tuple[str, Any, Any]:
+    """The option as tyro reads it: name, type with what help says, default."""
+    metavar = option.metavar or None
+    if option.positional and not option.required:
+        metavar = f"[{metavar}]"
+    arg = tyro.conf.arg(help=option.help, metavar=metavar, help_behavior_hint=option.default_hint)
+    annotated = Annotated[option.type, arg]
+    kind = tyro.conf.Positional[annotated] if option.positional else annotated
+    return option.name, kind, dataclasses.field(**option.default_keyword())
