@@ -1,4 +1,4 @@
-"""The verbs `features build`, `features show` and `features find`."""
+"""The verbs `features build`, `features show`, `features list` and `features find`."""
 
 import math
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..sae.text import visible
-from ..steering.features.config import BuildConfig, FindConfig, ShowConfig
+from ..steering.features.config import BuildConfig, FindConfig, ListConfig, ShowConfig
 from ..training.report.wording import count, duration, share
 from .console import Report, Terminal, next_command, table
 
@@ -29,6 +29,8 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
     RUN is the folder of a run. An index that is there already is replaced.
     """
     from ..steering.features.build import build_index
+    from ..steering.features.index import FeatureIndex
+    from ..steering.features.listing import ranked
 
     started = time.perf_counter()
     with terminal.progress("indexing", "rows") as update:
@@ -36,6 +38,7 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
             config, say=terminal.say, report=lambda done, total, _: update(done, total, "")
         )
     seconds = time.perf_counter() - started
+    strongest = ranked(FeatureIndex(values["index"]), "max_activation")[:1]
     rows = (
         ("rows", count(values["rows"]), f"activations of {values['model']} at {values['site']}"),
         ("outliers", count(values["outliers"]), "rows more, left out for their outlying norm"),
@@ -46,7 +49,8 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
     shown = (
         f"the feature index lies in {values['index']}",
         table(*rows),
-        next_command("features", "show", config.run, "N"),
+        next_command("features", "list", config.run),
+        *(next_command("features", "show", config.run, str(number)) for number in strongest),
     )
     return Report(values={**values, "seconds": seconds}, shown=shown)
 
@@ -74,6 +78,27 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
         ):
             shown += ["", title, *(_example(e, most) for e in examples[: config.examples])]
     return Report(values={**feature.to_dict(), "unit": index.manifest["unit"]}, shown=shown)
+
+
+def list_all(config: ListConfig, terminal: Terminal) -> Report:
+    """List the features of a run by activation or density, with the labels of its picks.
+
+    RUN is the folder of a run with a feature index. Features that never fired are left out.
+    """
+    from ..steering.features.listing import list_features
+
+    values = list_features(config)
+    shown = (
+        f"{count(len(values['features']))} of {count(values['n_latents'])} features of {config.run}"
+        f" by {config.by}, on {count(values['rows'])} rows; {count(values['never_fired'])} never "
+        f"fired; activations are in {values['unit']}",
+        _listed_table(values["features"]),
+        *(
+            next_command("features", "show", config.run, str(feature["feature"]))
+            for feature in values["features"][:1]
+        ),
+    )
+    return Report(values=values, shown=shown)
 
 
 def find(config: FindConfig, terminal: Terminal) -> Report:
@@ -158,6 +183,26 @@ def _example(example: "Example", most: float) -> "Text":
         else:
             line.append(visible(text), style)
     return line
+
+
+def _listed_table(features: list[dict[str, Any]]) -> "RenderableType":
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("feature", "density", "max", "p99", "median", "mean"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("fires most on")
+    grid.add_column("label")
+    for feature in features:
+        activations = (feature[f"{name}_activation"] for name in ("max", "p99", "median", "mean"))
+        grid.add_row(
+            str(feature["feature"]),
+            f"{100 * feature['density']:.4g}%",
+            *(f"{activation:.4g}" for activation in activations),
+            " ".join(f"'{visible(peak)}'" for peak in feature["peaks"]),
+            visible(feature["pick"]["label"]) if feature["pick"] else "",
+        )
+    return grid
 
 
 def _found_table(values: dict[str, Any], index: "FeatureIndex | None") -> "RenderableType":

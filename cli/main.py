@@ -21,7 +21,13 @@ from ..sae.files import nearest
 from ..sae.text import error_sentence
 from ..steering.config import GenerateConfig
 from ..steering.demo.config import DemoConfig
-from ..steering.features.config import BuildConfig, FindConfig, PickConfig, ShowConfig
+from ..steering.features.config import (
+    BuildConfig,
+    FindConfig,
+    ListConfig,
+    PickConfig,
+    ShowConfig,
+)
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from ..training.processes import is_first_process, is_told_by_another
 from . import (
@@ -56,6 +62,7 @@ VERBS: dict[str, Verb[Any]] = {
     "demo": Verb(config=DemoConfig, run=demo.run, resumes="from where it was"),
     "features build": Verb(config=BuildConfig, run=features.build, positional=("run",)),
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
+    "features list": Verb(config=ListConfig, run=features.list_all, positional=("run",)),
     "features find": Verb(config=FindConfig, run=features.find, positional=("run",)),
     "pick": Verb(config=PickConfig, run=pick.run, positional=("run", "action", "feature")),
     "generate": Verb(config=GenerateConfig, run=generate.run, positional=("run",)),

@@ -44,6 +44,19 @@ _THRESHOLD_MEMORY = 0.95  # some 20 batches, whose bars are precise quantiles
 class SparseAutoencoder(nn.Module):
     """A dictionary of F latents over activations of width D.
 
+    `load` reads a trained one and `save` writes it; `encode` turns raw activations [..., D] into
+    the few latents that are active on each, `decode` turns those back, and calling it does both:
+
+    >>> sae = SparseAutoencoder(TopKConfig(d_model=8, n_latents=32, k=4))
+    >>> acts = torch.randn(5, 8)
+    >>> codes = sae.encode(acts)
+    >>> codes.indices.shape, codes.values.shape
+    (torch.Size([5, 4]), torch.Size([5, 4]))
+    >>> torch.equal(sae.decode(codes), sae(acts))
+    True
+    >>> sae
+    SparseAutoencoder(topk, d_model=8, n_latents=32, k=4)
+
     In scaled units: pre = (x - b_dec) @ W_enc^T + b_enc, the activation keeps some of relu(pre),
     x_hat = codes @ W_dec + b_dec. `encode` and `decode` speak raw activations and scale inside:
     the encoder takes a fixed centre off first, which the decoder adds last.
@@ -118,6 +131,16 @@ class SparseAutoencoder(nn.Module):
     def scaled_target(self, target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """As `scaled`, of raw activations that are reconstructed or predicted."""
         return _scaled(target, self.decoder_centre, self.decoder_scale)
+
+    def extra_repr(self) -> str:
+        """Activation and sizes, for `print`."""
+        given = asdict(self.config)
+        if not self.config.transcoder:
+            del given["transcoder"]
+        if not self.config.prefixes:
+            del given["prefixes"]
+        fields = (f"{name}={value}" for name, value in given.items())
+        return ", ".join((self.config.activation, *fields))
 
     def require_target(self, target: Tensor | None) -> None:
         """Raise ValueError if a transcoder has no target, or an autoencoder has one."""

@@ -4,6 +4,8 @@ import ast
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,12 +60,13 @@ def test_every_package_is_listed() -> None:
         for layer in LAYERS
         for path in source_files(layer)
     }
-    assert with_code == set(listed_packages())
+    assert with_code | {"sparsteer"} == set(listed_packages())
 
 
 def test_typing_links_cover_the_layers() -> None:
     links = {link.name: link.resolve() for link in (ROOT / ".typing" / "sparsteer").iterdir()}
-    assert links == {layer: ROOT / layer for layer in LAYERS}
+    own = {file.name: file for file in (ROOT / "package").glob("*.py")}
+    assert links == {layer: ROOT / layer for layer in LAYERS} | own
 
 
 def test_kernels_is_a_namespace_folder() -> None:
@@ -71,6 +74,25 @@ def test_kernels_is_a_namespace_folder() -> None:
     assert not (ROOT / "kernels" / "__init__.py").exists()
     spec = find_spec("kernels")
     assert spec is None or spec.origin is None or ROOT not in Path(spec.origin).parents
+
+
+def test_the_package_tells_its_version_and_runs_as_a_module() -> None:
+    import sparsteer
+
+    assert sparsteer.__version__ == version("sparsteer")
+    assert "__version__" in dir(sparsteer)
+    with pytest.raises(AttributeError, match="no attribute 'versoin'"):
+        getattr(sparsteer, "versoin")  # noqa: B009 - a constant name is what is tested
+    words = [sys.executable, "-m", "sparsteer", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == f"sparsteer {version('sparsteer')}\n"
+
+
+@pytest.mark.parametrize("package", ["sae", "training", "steering", "steering.features"])
+def test_dir_names_what_a_package_exports(package: str) -> None:
+    module = import_module(f"sparsteer.{package}")
+    assert set(module.__all__) <= set(dir(module))
+    assert all(getattr(module, name) is not None for name in module.__all__)
 
 
 @pytest.mark.parametrize(

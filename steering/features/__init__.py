@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from .build import build_index as build_index
     from .config import BuildConfig as BuildConfig
     from .config import FindConfig as FindConfig
+    from .config import ListConfig as ListConfig
     from .hashing import sae_fingerprint as sae_fingerprint
     from .index import Example as Example
     from .index import Feature as Feature
     from .index import FeatureIndex as FeatureIndex
+    from .listing import list_features as list_features
     from .picks import Pick as Pick
     from .picks import Picks as Picks
     from .search import FoundFeature as FoundFeature
@@ -27,11 +29,13 @@ _HOMES = {
     "FeatureIndex": "index",
     "FindConfig": "config",
     "FoundFeature": "search",
+    "ListConfig": "config",
     "Pick": "picks",
     "Picks": "picks",
     "Search": "search",
     "build_index": "build",
     "find_features": "search",
+    "list_features": "listing",
     "sae_fingerprint": "hashing",
 }
 
@@ -42,3 +46,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -10,6 +10,10 @@ from ..intervention import require_finite
 
 Ranking = Literal["auroc_mean", "auroc_max", "difference"]
 
+Statistic = Literal[
+    "max_activation", "p99_activation", "median_activation", "mean_activation", "density"
+]
+
 PickAction = Literal["add", "remove", "list"]
 
 
@@ -84,6 +88,29 @@ class ShowConfig:
 
     def __post_init__(self) -> None:
         require_integer("examples", self.examples, least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListConfig:
+    """List the features of a run's index in order of a statistic."""
+
+    run: FilePath
+    """Folder of the run, or of its feature index."""
+
+    by: Statistic = "max_activation"
+    """What they are sorted by: the largest, 99th-percentile, median or mean activation where the
+    feature fires, or the share of rows on which it fires."""
+
+    lowest: bool = False
+    """Show the lowest values first instead of the largest."""
+
+    top: int = 20
+    """Features to show, of those that ever fired."""
+
+    def __post_init__(self) -> None:
+        require_positive_integer("top", self.top)
+        if self.by not in get_args(Statistic):
+            raise InputError(f"by is {self.by!r}; choose {', '.join(get_args(Statistic))}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,30 @@ def test_build_and_show(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     assert f"⟦{peak.texts[peak.peak]}⟧" in text
 
 
+def test_list(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
+    built = sparsteer("features", "build", run, "--cache", cache, "--promoted", 0)
+    index = FeatureIndex.of_run(run)
+    largest = index.statistics["max_activation"]
+    strongest = int(largest.argmax())
+    assert f"next: sparsteer features show {run} {strongest}\n" in built.out
+    sparsteer("pick", run, "add", strongest, "--label", "the strongest")
+    values = sparsteer("features", "list", run, "--top", 48, "--json").values
+    fired = [number for number in range(48) if index.statistics["fired"][number]]
+    assert values["never_fired"] == 48 - len(fired)
+    assert sorted(feature["feature"] for feature in values["features"]) == fired
+    shown = [feature["max_activation"] for feature in values["features"]]
+    assert shown == sorted(shown, reverse=True) and shown[0] == largest.max()
+    assert values["features"][0]["peaks"] == index.peak_texts(strongest, 4)
+    assert values["features"][0]["pick"]["label"] == "the strongest"
+    assert all(feature["pick"] is None for feature in values["features"][1:])
+    rare = sparsteer("features", "list", run, "--by", "density", "--lowest", "--top", 5, "--json")
+    densities = sorted(index.statistics["density"][number].item() for number in fired)
+    assert [feature["density"] for feature in rare.values["features"]] == densities[:5]
+    text = sparsteer("features", "list", run, "--top", 3).out
+    assert "the strongest" in text and f"{largest.max():.4g}" in text
+    assert f"next: sparsteer features show {run} {strongest}" in text
+
+
 def test_hostile_text_is_shown_harmless(
     sparsteer: Sparsteer, run: Path, hostile_cache: Path
 ) -> None:
@@ -75,6 +99,8 @@ def test_hostile_text_is_shown_harmless(
     for number in range(index.n_latents):
         seen += sparsteer("features", "show", run, number, "--examples", 20).out
     assert not [c for c in seen if unicodedata.category(c)[0] == "C" and c != "\n"]
+    listed = sparsteer("features", "list", run, "--top", 48).out
+    assert not [c for c in listed if unicodedata.category(c)[0] == "C" and c != "\n"]
     for written in ("⟨U+001B⟩", "⟨U+0007⟩", "⟨U+202E⟩"):
         assert written in seen
     assert "[bold red]" in seen.replace("⟦", "").replace("⟧", ""), "markup is text"
@@ -127,6 +153,9 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
         (("features", "show", "RUN", 0), "holds no feature index; build it with `sparsteer"),
         (("features", "show", "RUN", "x"), "FEATURE is 'x', but must be a whole number"),
         (("features", "build", "RUN"), "--cache is missing"),
+        (("features", "list", "RUN"), "holds no feature index; build it with `sparsteer"),
+        (("features", "list", "RUN", "--by", "densty"), "perhaps you meant density"),
+        (("features", "list", "RUN", "--top", 0), "--top is 0"),
         (("features", "build", "RUN", "--cache", "NOWHERE"), "NOWHERE"),
         (("features", "find", "RUN", "--positive", "P", "--negative", "P"), "no file P"),
         (
@@ -161,6 +190,7 @@ def test_an_index_or_picks_of_another_autoencoder(
     shutil.rmtree(run / "sae")
     SparseAutoencoder(TopKConfig(32, 48, 4), seed=9).save(run / "sae")
     assert "another autoencoder" in sparsteer("features", "show", run, 1).error
+    assert "another autoencoder" in sparsteer("features", "list", run).error
     assert "another autoencoder" in sparsteer("pick", run, "list").error
     (run / "p.txt").write_text("some words")
     words = ("features", "find", run, "--positive", run / "p.txt", "--negative", run / "p.txt")

@@ -1,5 +1,6 @@
 """The autoencoder: algebra in raw units, save then load, and broken files."""
 
+import doctest
 import hashlib
 import json
 import os
@@ -403,3 +404,17 @@ def test_a_configuration_that_calls_an_autoencoder_a_transcoder(
     file.write_text(json.dumps(sae.description() | {"version": 1} | change))
     with pytest.raises(InputError, match=sentence):
         SparseAutoencoder.load(tmp_path / "sae")
+
+
+def test_print_says_what_it_is() -> None:
+    nested = SparseAutoencoder(JumpReLUConfig(6, 20, prefixes=(4,), transcoder=True))
+    shown = str(nested)
+    for word in ("jumprelu", "d_model=6", "n_latents=20", "prefixes=(4,)", "transcoder=True"):
+        assert word in shown
+
+
+def test_the_example_of_its_docstring() -> None:
+    names = {"SparseAutoencoder": SparseAutoencoder, "TopKConfig": TopKConfig, "torch": torch}
+    (example,) = doctest.DocTestFinder(recurse=False).find(SparseAutoencoder, globs=names)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
