@@ -10,6 +10,7 @@ from ..sae.paths import FilePath
 from ..training.cache_config import CacheConfig
 from ..training.report.wording import count, counted, duration
 from .console import Report, Terminal, next_command, size, table
+from .verify import damage
 
 if TYPE_CHECKING:
     from ..training.manifest import CacheManifest
@@ -102,17 +103,18 @@ def info(options: FolderOptions, terminal: Terminal) -> Report:
 def verify(options: FolderOptions, terminal: Terminal) -> Report:
     """Compare every byte of an activation cache with its checksums.
 
-    The exit status is 1 if a shard is missing or differs.
+    As `sparsteer verify`, of a cache alone. The exit status is 1 if a shard is missing or differs.
     """
-    from ..training.cache import verify_cache
+    from ..training.manifest import read_manifest
+    from ..training.verification import verify
 
+    n_shards = len(read_manifest(Path(options.folder)).shards)
     with terminal.progress("verifying", "bytes") as update:
-        problems = verify_cache(
-            options.folder, progress=lambda done, total: update(done, total, "")
-        )
+        found = verify(options.folder, progress=lambda done, total: update(done, total, ""))
+    problems = [file.problem for file in found if file.state == "damaged"]
     values = {"cache": options.folder, "whole": not problems, "problems": problems}
     shown = problems or [f"{options.folder} is whole: every byte is as it was written"]
-    error = f"{options.folder} is not whole: {'; '.join(problems)}"
+    error = damage(options.folder, problems, n_shards + 1)
     return Report(values=values, shown=shown, status=1 if problems else 0, error=error)
 
 

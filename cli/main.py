@@ -42,6 +42,7 @@ from . import (
     pick,
     selection,
     train,
+    verify,
 )
 from .arguments import Verb, parse, wants_help, with_flag
 from .console import Report, Terminal, write_json, write_report
@@ -73,6 +74,7 @@ VERBS: dict[str, Verb[Any]] = {
         resumes="from the last saved rows",
     ),
     "select": Verb(config=SelectConfig, run=selection.select, positional=("file",)),
+    "verify": Verb(config=verify.VerifyOptions, run=verify.run, positional=("path",)),
 }
 """Every verb; one of two words, such as "features build", is written so."""
 

@@ -41,6 +41,9 @@ class Artefact:
     """Bytes on disk once it is fetched; about, for a model."""
     file: str = ""
     """The file that `fetch` returns, in the artefact's folder; "" is the folder itself, a model."""
+    sha256: str | None = None
+    """Checksum of `file`, which the conversion always writes alike; None for a model, whose
+    files depend on the libraries that convert it."""
     revision: int = 1
     """Raised when the conversion changes, so that older cached copies are made again."""
 
@@ -129,6 +132,7 @@ _ALL = (
         convert=fetch_convert.convert_prompts,
         cached_size=77_831,
         file="rtp-prompts.jsonl",
+        sha256="16beb3b861d188a1192dc8f444eca14b515ce3a767640b4b4d9c2068cb59743f",
     ),
     Artefact(
         name="news",
@@ -140,6 +144,7 @@ _ALL = (
         convert=fetch_convert.convert_corpus,
         cached_size=13_882_835,
         file="news.jsonl",
+        sha256="68e605b7340af8e1bda35ba63ecd86bcba6a56fa5cc29242eaef1089ac48c28f",
     ),
     Artefact(
         name="commons",
@@ -152,6 +157,7 @@ _ALL = (
         convert=fetch_convert.convert_corpus,
         cached_size=1_429_676,
         file="commons.jsonl",
+        sha256="18362ec754c6d87d0b625eb5fed5d0cd988915fde3f8a4a94c44b6f60a018cf2",
     ),
     Artefact(
         name="healthtweets",
@@ -163,6 +169,7 @@ _ALL = (
         convert=fetch_convert.convert_corpus,
         cached_size=9_985_956,
         file="healthtweets.jsonl",
+        sha256="afb4d82c66abcff204ba152b34f949c382710f5adf875a1beeabdd6bb39086de",
     ),
     Artefact(
         name="instructions",
@@ -198,6 +205,7 @@ _ALL = (
         convert=fetch_convert.convert_instructions,
         cached_size=377_460,
         file="instructions.jsonl",
+        sha256="5b02e5f4781895b6078d71deb6e17e235de26c86fc9f18466238e02242a1ba1d",
     ),
 )
 

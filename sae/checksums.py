@@ -20,6 +20,9 @@ from .paths import require_regular_file
 VERSION = 2
 """Of a format that has had checksums since its second version."""
 
+SUMS_FILE = "SHA256SUMS"
+"""Checksums beside files in another toolkit's layout, as `sha256sum --check` reads them."""
+
 _CHECKSUM = "sha256"
 _OF_A_LINE = "crc32"
 
@@ -68,7 +71,8 @@ def require_checksum(values: dict[str, Any], what: str, remedy: str) -> None:
 
 def is_checked(values: Mapping[str, Any]) -> bool:
     """Whether an object that was read must have a checksum, by its version."""
-    return _CHECKSUM in values or values.get("version", 1) != 1
+    version = values.get("version", 1)
+    return _CHECKSUM in values or (type(version) is int and version != 1)
 
 
 def recorded_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -110,11 +114,34 @@ def record_of(values: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
     The record of a file that is not listed is empty, which no file is like.
     """
-    if values.get("version", 1) == 1:
+    if not is_checked(values):
         return None
     files = values.get("files")
     record: object = cast(dict[str, Any], files).get(name) if isinstance(files, dict) else None
     return cast(dict[str, Any], record) if isinstance(record, dict) else {}
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS for all files of a folder."""
+    lines = [f"{sha256_file(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def read_sums(path: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of each file in SHA256SUMS, which does not have the size: that of the file.
+
+    Raises InputError if it is broken.
+    """
+    try:
+        lines = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
+        found = {Path(name).name: digest for digest, name in lines}
+    except ValueError:
+        raise InputError(f"{path} is broken; write the folder again") from None
+    return {
+        name: {"bytes": file.stat().st_size if file.is_file() else 0, "sha256": digest}
+        for name, digest in found.items()
+        for file in [path.parent / name]
+    }
 
 
 def checked_line(values: Mapping[str, Any]) -> str:

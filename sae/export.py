@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .autoencoder import CONFIG_FILE, WEIGHTS_FILE, SparseAutoencoder
+from .checksums import SUMS_FILE, write_sums
 from .config import BatchTopKConfig, JumpReLUConfig, TopKConfig
 from .errors import InputError
 from .files import atomic_folder, write_json
@@ -17,7 +18,7 @@ Format = Literal["saelens", "sparsteer"]
 
 SAELENS_CONFIG_FILE = "cfg.json"
 SAELENS_WEIGHTS_FILE = "sae_weights.safetensors"
-_EXPORTED = {SAELENS_CONFIG_FILE, SAELENS_WEIGHTS_FILE, CONFIG_FILE, WEIGHTS_FILE}
+_EXPORTED = {SAELENS_CONFIG_FILE, SAELENS_WEIGHTS_FILE, SUMS_FILE, CONFIG_FILE, WEIGHTS_FILE}
 _SAELENS_LAYOUT = "6.0.0"  # its first version with this layout; a file that names none is older
 
 
@@ -46,6 +47,7 @@ def export(sae: SparseAutoencoder, out: str | Path, format: Format, *, force: bo
             config, weights = to_saelens(sae)
             save_tensors(folder / SAELENS_WEIGHTS_FILE, weights)
             write_json(folder / SAELENS_CONFIG_FILE, config)
+            write_sums(folder)
 
 
 @torch.no_grad()

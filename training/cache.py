@@ -1,6 +1,6 @@
 """Reading an activation cache: shuffled batches to train on, held-out rows and contexts."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -228,32 +228,12 @@ class ActivationCache:
             before += n_items
 
 
-def verify_cache(
-    path: str | Path, *, progress: Callable[[int, int], None] = lambda done, total: None
-) -> list[str]:
-    """Compare every byte of a cache's shards with the checksums that were taken when writing, and
-    their shapes with the manifest.
+def shard_problem(folder: Path, manifest: CacheManifest, entry: ShardEntry) -> str:
+    """What is wrong with a shard, in a sentence; empty if every byte is as it was written.
 
-    Args:
-        path: folder of the cache, which may be incomplete.
-        progress: told bytes read and bytes in all.
-
-    Returns:
-        A sentence for each shard that is missing or differs; empty if all are whole.
-
-    Raises:
-        InputError: the manifest is missing or broken.
+    Its shapes must be those of the manifest, too.
     """
-    manifest = read_manifest(Path(path))
-    total, done = sum(entry.bytes for entry in manifest.shards), 0
-    problems: list[str] = []
-    for entry in manifest.shards:
-        problem = _size_problem(Path(path), entry) or _content_problem(Path(path), manifest, entry)
-        if problem:
-            problems.append(problem)
-        done += entry.bytes
-        progress(done, total)
-    return problems
+    return _size_problem(folder, entry) or _content_problem(folder, manifest, entry)
 
 
 def _require_no(problem: str) -> None:

@@ -1,21 +1,25 @@
 """Checkpoints: everything that the next step depends on, as safetensors and JSON, never pickled."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..sae.autoencoder import centres_that_may_lack
+from ..sae.checksums import read_checked_json, record_of, recorded_files, write_checked_json
 from ..sae.errors import InputError
-from ..sae.files import atomic_folder, read_json, remove_folder, write_json
+from ..sae.files import atomic_folder, remove_folder
 from ..sae.tensor_files import load_tensors, save_tensors
 from .trainer import Trainer
 
 _STATE_FILE = "trainer.safetensors"
 _PROGRESS_FILE = "progress.json"
-_NAME = re.compile(r"step-(\d+)")
+_NAME = re.compile(r"step-(\d+)", re.ASCII)
+_REMEDY = "training goes on from an older one"
 
 
 def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep: int) -> Path:
@@ -30,7 +34,12 @@ def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep
     target = checkpoints / f"step-{trainer.steps_done}"
     with atomic_folder(target) as folder:
         save_tensors(folder / _STATE_FILE, trainer_state(trainer))
-        write_json(folder / _PROGRESS_FILE, {"steps_done": trainer.steps_done, "seconds": seconds})
+        progress = {
+            "steps_done": trainer.steps_done,
+            "seconds": seconds,
+            "files": recorded_files(folder, [_STATE_FILE]),
+        }
+        write_checked_json(folder / _PROGRESS_FILE, progress)
     remove_older(checkpoints, trainer.steps_done, keep=keep)
     return target
 
@@ -45,6 +54,9 @@ def remove_older(checkpoints: Path, step: int, *, keep: int) -> None:
 def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], None]) -> float:
     """Put the trainer into the state of the newest whole checkpoint, if there is one.
 
+    Whole means that every byte is as it was written, and that it is not of a later step than the
+    last one of the training.
+
     Args:
         checkpoints: the folder; it may be missing.
         trainer: changed in place; untouched where there is no checkpoint.
@@ -58,16 +70,33 @@ def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], Non
     """
     for folder in _by_age(checkpoints):
         try:
-            progress = read_json(folder / _PROGRESS_FILE, "checkpoint's progress")
-            tensors = load_tensors(folder / _STATE_FILE, "train on from an older one")
-            steps_done, seconds = int(progress["steps_done"]), float(progress["seconds"])
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            seconds, tensors = _read(folder, _step(folder), trainer.config.n_steps)
+        except (OSError, ValueError) as error:
             say(f"checkpoint {folder} is broken and passed over: {error}")
             continue
         _load_state(trainer, tensors, folder)
-        trainer.steps_done = steps_done
+        trainer.steps_done = _step(folder)
         return seconds
     return 0.0
+
+
+def _read(folder: Path, step: int, n_steps: int) -> tuple[float, dict[str, Tensor]]:
+    """Seconds of training before a checkpoint of this step, and its tensors.
+
+    Raises InputError unless it is as it was written.
+    """
+    path = folder / _PROGRESS_FILE
+    progress = read_checked_json(path, "checkpoint's progress", remedy=_REMEDY)
+    found: Any = progress.get("steps_done")
+    seconds: Any = progress.get("seconds")
+    if type(found) is not int or found != step:
+        raise InputError(f"{path} is of step {found!r}, but its folder of {step}; {_REMEDY}")
+    if step > n_steps:
+        raise InputError(f"it is of step {step}, but the training has {n_steps}; {_REMEDY}")
+    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+        raise InputError(f"{path} says {seconds!r} for its seconds; {_REMEDY}")
+    record = record_of(progress, _STATE_FILE)
+    return float(seconds), load_tensors(folder / _STATE_FILE, _REMEDY, record=record)
 
 
 def _by_age(checkpoints: Path) -> list[Path]:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
+from ..sae.checksums import read_checked_json, write_checked_json
 from ..sae.config import build_dataclass
 from ..sae.errors import InputError
-from ..sae.files import read_json, write_json
 from .corpus_config import CacheDtype
 
 FILE = "manifest.json"
 FORMAT = "sparsteer activation cache"
-VERSION = 1
+VERSION = 2
+_VERSIONS = (1, VERSION)
+"""That are read; the first has no checksum of its own."""
 
 LEFT_OUT = ("bos", "separator", "first_token", "padding", "surplus")
 """Why a position of a context has no row: it is BOS; a separator or another special token; the
@@ -118,23 +120,24 @@ def write_manifest(folder: Path, manifest: CacheManifest) -> None:
     totals = {name: getattr(manifest, name) for name in _TOTALS}
     shards = values.pop("shards")
     head = {"format": FORMAT, "version": VERSION}
-    write_json(folder / FILE, {**head, **values, **totals, "shards": shards})
+    write_checked_json(folder / FILE, {**head, **values, **totals, "shards": shards})
 
 
 def read_manifest(folder: Path) -> CacheManifest:
     """Read and check `manifest.json`.
 
-    Raises InputError if it is missing, broken, of another format, or contradicts itself.
+    Raises InputError if it is missing, broken, not as it was written, or of another format, or if
+    it contradicts itself.
     """
     path = folder / FILE
     if folder.is_dir() and not path.exists():
         raise InputError(f"{folder} holds no {FILE}, so it is no activation cache; check the path")
     if not folder.exists():
         raise InputError(f"there is no activation cache at {folder}; check the path")
-    values = read_json(path, "activation cache's manifest")
+    values = read_checked_json(path, "activation cache's manifest", remedy=_REMEDY)
     if values.pop("format", None) != FORMAT:
         raise InputError(f"{path} is not the manifest of an activation cache; check the path")
-    if (version := values.pop("version", None)) != VERSION:
+    if (version := values.pop("version", None)) not in _VERSIONS:
         raise InputError(
             f"{path} has version {version!r}, and this sparsteer reads version {VERSION}; "
             "write the cache again, or use the sparsteer that wrote it"

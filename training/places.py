@@ -1,9 +1,9 @@
 """Where the windows of a stream begin, kept in a file so that a run that goes on need not count."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
+from ..sae.checksums import checked_line, read_line
 from ..sae.files import atomic_file
 
 PLACES = "stream.jsonl"
@@ -27,7 +27,7 @@ class Places:
 
     Args:
         path: JSON Lines, made with the first place. What stands from the first line on that is not
-            one, such as one cut short by a kill, is removed.
+            as it was written, such as one cut short by a kill, is removed.
     """
 
     def __init__(self, path: Path, seed: int) -> None:
@@ -38,10 +38,12 @@ class Places:
         kept = ""
         for line in text.splitlines(keepends=True):
             try:
-                values = json.loads(line)
-                place = Place(**{name: int(values[name]) for name in Place._fields})
-                of_this = values["seed"] == seed
-            except (ValueError, TypeError, KeyError):
+                values = read_line(line)
+                if values.keys() != {"seed", *Place._fields} or checked_line(values) != line:
+                    break
+                of_this = values.pop("seed") == seed
+                place = Place(**values)
+            except ValueError:
                 break
             if not line.endswith("\n"):
                 break
@@ -62,4 +64,4 @@ class Places:
             return
         self._known.append(place)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"seed": self._seed, **place._asdict()}) + "\n")
+            file.write(checked_line({"seed": self._seed, **place._asdict()}))

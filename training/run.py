@@ -14,8 +14,16 @@ from typing import Any, TextIO
 
 import yaml
 
+from ..sae.checksums import (
+    checked_line,
+    read_checked_json,
+    read_line,
+    require_checksum,
+    with_checksum,
+    write_checked_json,
+)
 from ..sae.errors import InputError
-from ..sae.files import atomic_file, read_json, write_json
+from ..sae.files import atomic_file
 from ..sae.locks import hold_folder, is_leftover, tidy
 from ..sae.model_files import lasting_name
 from ..sae.yaml_files import read_yaml
@@ -23,7 +31,10 @@ from .config import TrainerConfig
 from .places import PLACES
 from .tracking import Tracker, Tracking, open_tracker
 
-_FILES_OF_THE_START = {"config.yaml", "environment.json", "metrics.jsonl", PLACES}
+SETTINGS = "config.yaml"
+METRICS = "metrics.jsonl"
+_FILES_OF_THE_START = {SETTINGS, "environment.json", METRICS, PLACES}
+_RESTORE = "restore it, or train into another folder"
 _PACKAGES = ("sparsteer", "torch", "triton", "transformer-lens", "transformers", "datasets")
 
 
@@ -54,7 +65,7 @@ class RunFolder:
             InputError: the folder holds something else, or a run of another configuration, or
                 another process is training there.
         """
-        config = self.path / "config.yaml"
+        config = self.path / SETTINGS
         if not config.exists() and self.path.exists() and _is_something_else(self.path):
             raise InputError(
                 f"{self.path} exists and is not a run; give another --out or an empty folder"
@@ -62,18 +73,18 @@ class RunFolder:
         self._held.enter_context(hold_folder(self.path))
         self._held.callback(self._leave_nothing_unless_begun)
         if self.has_begun():
-            self._require_same(_read_yaml(config), resolved)
+            self._require_same(self.settings(), resolved)
         else:
             (self.path / PLACES).unlink(missing_ok=True)  # those of another stream, for all we know
         tidy(self.checkpoints)
         with atomic_file(config) as temporary:
-            temporary.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+            temporary.write_text(checked_yaml(resolved), encoding="utf-8")
         found = environment(threads=threads, device=device, processes=processes)
-        write_json(self.path / "environment.json", found)
+        write_checked_json(self.path / "environment.json", found)
 
     def has_begun(self) -> bool:
         """Whether a run is there that has something to go on from, complete or not."""
-        return (self.path / "config.yaml").exists() and (
+        return (self.path / SETTINGS).exists() and (
             self.is_complete()
             or bool(self.metrics())
             or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
@@ -86,14 +97,14 @@ class RunFolder:
     def keep_metrics_until(self, step: int) -> None:
         """Drop the metrics beyond the step, and a line cut short by a kill."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        with atomic_file(self.path / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        with atomic_file(self.path / METRICS) as temporary:
+            temporary.write_text("".join(checked_line(line) for line in kept))
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl, and tell the tracker; it must hold `step`."""
         if self._metrics is None:
-            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
-        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+            self._metrics = (self.path / METRICS).open("a", encoding="utf-8")
+        self._metrics.write(checked_line(line))
         self._metrics.flush()
         if self._tracker is not None:
             self._tracker.log(line)
@@ -113,14 +124,24 @@ class RunFolder:
         self._held.close()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl so far, without a last one cut short."""
-        path = self.path / "metrics.jsonl"
+        """The lines of metrics.jsonl so far, without a last one that a kill cut short.
+
+        Raises InputError if a line is not as it was written.
+        """
+        path = self.path / METRICS
         lines: list[dict[str, Any]] = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        content = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        for number, line in enumerate(content, start=1):
             try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+                text = line.decode("utf-8")
+                if number == len(content) and is_cut_short(text):
+                    break
+                lines.append(read_line(text))
+            except ValueError as error:
+                raise InputError(
+                    f"line {number} of {path} is not as it was written ({error}); restore the "
+                    "file, or remove that line to do without it"
+                ) from None
         return lines
 
     def curve(self) -> list[dict[str, float | int]]:
@@ -149,13 +170,26 @@ class RunFolder:
         return lines[-1]["summary"]
 
     def settings(self) -> dict[str, Any]:
-        """The resolved configuration, config.yaml."""
-        return _read_yaml(self.path / "config.yaml")
+        """The resolved configuration, config.yaml.
+
+        Raises InputError if it is not as it was written.
+        """
+        settings = read_checked_yaml(self.path / SETTINGS)
+        settings.pop("version", None)
+        return settings
 
     def environment(self) -> dict[str, Any]:
-        """What its numbers depend on beside the settings, environment.json; empty if missing."""
+        """What its numbers depend on beside the settings, environment.json; empty if missing.
+
+        Raises InputError if it is not as it was written.
+        """
         path = self.path / "environment.json"
-        return read_json(path, "run's environment") if path.exists() else {}
+        if not path.exists():
+            return {}
+        remedy = "restore it, or remove it, after which last bits may come out differently"
+        values = read_checked_json(path, "run's environment", remedy=remedy)
+        values.pop("version", None)
+        return values
 
     def threads_begun_with(self, processes: int) -> int | None:
         """Threads of each process of the run so far, None if unknown or if there were not as many
@@ -247,5 +281,25 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    return read_yaml(path, "run's configuration", remedy="remove the run folder")
+def checked_yaml(values: dict[str, Any]) -> str:
+    """Settings as YAML with their checksum."""
+    return yaml.safe_dump(with_checksum(values), sort_keys=False)
+
+
+def read_checked_yaml(path: Path) -> dict[str, Any]:
+    """The settings that `checked_yaml` wrote, without their checksum but with their version.
+
+    Raises InputError if they are not as they were written.
+    """
+    settings = read_yaml(path, "run's configuration", remedy=_RESTORE)
+    require_checksum(settings, f"the run's configuration {path}", _RESTORE)
+    return settings
+
+
+def is_cut_short(line: str) -> bool:
+    """Whether a last line is but the beginning of one, as a kill leaves it."""
+    try:
+        json.JSONDecoder().raw_decode(line)
+    except json.JSONDecodeError:
+        return not line.endswith("\n")
+    return False

@@ -5,8 +5,8 @@ import secrets
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from ..sae.checksums import read_checked_json, write_checked_json
 from ..sae.errors import InputError
-from ..sae.files import read_json, write_json
 
 Tracking = Literal["wandb"]
 
@@ -87,8 +87,8 @@ def _identity(run: Path) -> str:
     """A name for the tracker that the run keeps when it is resumed."""
     path = run / _FILE
     if not path.exists():
-        write_json(path, {"id": secrets.token_hex(8)})
-    return str(read_json(path, "identity for the tracker")["id"])
+        write_checked_json(path, {"id": secrets.token_hex(8)})
+    return str(read_checked_json(path, "identity for the tracker")["id"])
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:

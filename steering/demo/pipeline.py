@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...sae.errors import InputError
-from ...sae.files import atomic_file, read_json, sha256_file
+from ...sae.files import atomic_file, sha256_file
 from ...sae.locks import hold_folder
 from ...training.config import Activation
 from ...training.run import RunFolder
@@ -194,7 +194,7 @@ def _train_stage(activation: Activation) -> Stage:
         return {
             **summary,
             "curve": folder.curve(),
-            "environment": read_json(folder.path / "environment.json", "environment of the run"),
+            "environment": folder.environment(),
         }
 
     def key(demo: Demo) -> Result:

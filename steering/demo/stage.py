@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...sae.checksums import read_checked_json, write_checked_json
 from ...sae.errors import InputError
-from ...sae.files import read_json, write_json
 from ...training.run import to_plain
 from .config import DemoConfig
 
@@ -94,14 +94,14 @@ def run_stage(stage: Stage, demo: Demo) -> StageResult:
         )
     result = stage.run(demo)
     seconds = time.perf_counter() - started
-    write_json(file, {"key": key, "seconds": seconds, "result": result})
+    write_checked_json(file, {"key": key, "seconds": seconds, "result": result})
     return StageResult(stage.name, stage.title, result, seconds, reused=False, made_in=seconds)
 
 
 def _kept(file: Path) -> dict[str, Any] | None:
     """The stored stage; None where there is none that can be read."""
     try:
-        values = read_json(file, "stage of the demo")
+        values = read_checked_json(file, "stage of the demo")
     except InputError:
         return None
     return values if values.keys() >= {"key", "seconds", "result"} else None

@@ -13,9 +13,10 @@ import numpy as np
 from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
+from ...sae.checksums import recorded_files, write_checked_json
 from ...sae.devices import resolve_device
 from ...sae.errors import InputError
-from ...sae.files import atomic_folder, write_json
+from ...sae.files import atomic_folder
 from ...sae.language_model import LanguageModel
 from ...sae.locks import hold, tidy
 from ...sae.model_again import load_again, require_same_weights
@@ -113,7 +114,8 @@ def _build(
             _save(temporary / f"{name}.npy", array.cpu().numpy())
         write_columns(temporary / STATISTICS, _statistics(statistics))
         write_columns(temporary / VOCABULARY, {"bytes": tokens})
-        write_json(temporary / MANIFEST, manifest)
+        files = recorded_files(temporary, (path.name for path in temporary.iterdir()))
+        write_checked_json(temporary / MANIFEST, {**manifest, "files": files})
     return {"index": str(folder), "never_fired": int((statistics.fired == 0).sum()), **manifest}
 
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from ...sae.checksums import record_of, require_as_written
 from ...sae.errors import InputError
-from ...sae.paths import require_regular_file
 from .layout import FOLDER, MANIFEST, STATISTICS, VOCABULARY
 from .manifest import leading_shape, read_manifest
 from .parquet import read_columns
@@ -112,6 +112,8 @@ class Feature:
 class FeatureIndex:
     """The feature index of a run, opened for reading.
 
+    Each of its files is compared with its checksum when it is first read.
+
     Attributes:
         path: its folder.  manifest: the content of manifest.json.  n_latents: F.
     """
@@ -125,7 +127,8 @@ class FeatureIndex:
                 it is not checked.
 
         Raises:
-            InputError: there is no index, it is broken, or it is of another autoencoder.
+            InputError: there is no index, its manifest is broken or not as it was written, or it is
+                of another autoencoder.
         """
         self.path = _index_folder(Path(path))
         self.manifest = read_manifest(self.path, self._remedy)
@@ -154,7 +157,7 @@ class FeatureIndex:
         """Everything that the index holds of a feature.
 
         Raises:
-            InputError: there is no feature of that number.
+            InputError: there is no feature of that number, or a file is not as it was written.
         """
         self._require(number)
         statistics = {name: column[number].item() for name, column in self.statistics.items()}
@@ -193,7 +196,7 @@ class FeatureIndex:
     @cached_property
     def statistics(self) -> dict[str, np.ndarray]:
         """The columns of statistics.parquet, [F] each."""
-        path = self.path / STATISTICS
+        path = self._whole(STATISTICS)
         columns = read_columns(path, self._remedy)
         if columns.keys() != set(_STATISTICS) or {*map(len, columns.values())} != {self.n_latents}:
             raise InputError(f"{path} has not what the manifest says; {self._remedy}")
@@ -202,11 +205,17 @@ class FeatureIndex:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The text of every token id."""
-        path = self.path / VOCABULARY
+        path = self._whole(VOCABULARY)
         columns = read_columns(path, self._remedy)
         if "bytes" not in columns:
             raise InputError(f"{path} has no column 'bytes'; {self._remedy}")
         return Vocabulary(columns["bytes"].to_pylist())
+
+    def _whole(self, name: str) -> Path:
+        """The path of a file, whose content is as it was written."""
+        path = self.path / name
+        require_as_written(path, record_of(self.manifest, name), self._remedy)
+        return path
 
     @property
     def _remedy(self) -> str:
@@ -221,8 +230,7 @@ class FeatureIndex:
 
     def _array(self, name: str) -> np.ndarray:
         if name not in self._arrays:
-            path = self.path / f"{name}.npy"
-            require_regular_file(path, "array", self._remedy)
+            path = self._whole(f"{name}.npy")
             try:
                 # Never a pickle: what cannot be mapped is an error.
                 array = np.lib.format.open_memmap(path, mode="r")

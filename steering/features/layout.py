@@ -6,7 +6,9 @@ STATISTICS = "statistics.parquet"
 VOCABULARY = "vocabulary.parquet"
 
 FORMAT = "sparsteer-features"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, VERSION)
+"""That are read; the first has no checksums."""
 
 UNIT = (
     "scaled units of the autoencoder: raw activations less their centre, times input_scale, so "

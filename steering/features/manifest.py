@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from ...sae.checksums import read_checked_json
 from ...sae.errors import InputError
-from ...sae.files import read_json
-from .layout import FORMAT, MANIFEST, VERSION
+from .layout import FORMAT, MANIFEST, VERSIONS
 
 _KEYS: dict[str, type] = {
     "sae": str,
@@ -26,10 +26,11 @@ def read_manifest(folder: Path, remedy: str) -> dict[str, Any]:
     """The content of an index's manifest.json.
 
     Raises:
-        InputError: it is missing, damaged or of another version; the message ends with the remedy.
+        InputError: it is missing, not as it was written, or of another version; the message ends
+            with the remedy.
     """
-    manifest = read_json(folder / MANIFEST, "feature index's manifest", remedy=remedy)
-    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+    manifest = read_checked_json(folder / MANIFEST, "feature index's manifest", remedy=remedy)
+    if manifest.get("format") != FORMAT or manifest.get("version") not in VERSIONS:
         raise InputError(f"{folder} is no feature index that this sparsteer reads; {remedy}")
     for key, kind in _KEYS.items():
         if type(manifest.get(key)) is not kind:

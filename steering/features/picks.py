@@ -5,16 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from ...sae.checksums import read_checked_json, write_checked_json
 from ...sae.config import build_dataclass
 from ...sae.errors import InputError
-from ...sae.files import read_json, write_json
 from ...sae.locks import PATIENCE, hold, tidy
 from ..intervention import require_finite
 from .config import PickConfig, require_text
 
 FILE = "picks.json"
 FORMAT = "sparsteer-picks"
-VERSION = 1
+VERSION = 2
+_VERSIONS = (1, VERSION)
+"""That are read; the first has no checksum, such as a file that a person or a script wrote."""
+
+_REMEDY = "restore it, or take its sha256 out and make its version 1 to accept it as it is"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class Picks:
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically, into a folder as `picks.json`."""
-        write_json(
+        write_checked_json(
             _file(Path(path)),
             {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)},
         )
@@ -88,15 +92,16 @@ class Picks:
             sae: fingerprint of the autoencoder that the picks must be of.
 
         Raises:
-            InputError: the file is missing or broken, or its picks are of another autoencoder.
+            InputError: the file is missing, broken or not as it was written, or its picks are of
+                another autoencoder.
         """
         path = _file(Path(path))
         if not path.exists():
             raise InputError(
                 f"there are no picks at {path}; add one with `sparsteer pick {path.parent} add N`"
             )
-        values = read_json(path, "picks file")
-        if values.get("format") != FORMAT or values.get("version") != VERSION:
+        values = read_checked_json(path, "picks file", remedy=_REMEDY)
+        if values.get("format") != FORMAT or values.get("version") not in _VERSIONS:
             raise InputError(f"{path} is no picks file that this sparsteer reads; check the path")
         if values.get("sae") != sae:
             raise InputError(

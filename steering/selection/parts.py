@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from ...sae.checksums import read_checked_json, write_checked_json
 from ...sae.errors import InputError
-from ...sae.files import read_json, remove_folder, write_json
+from ...sae.files import remove_folder
 from ...sae.locks import is_leftover, tidy
 from .scores import RowScore
 
@@ -30,14 +31,15 @@ class Parts:
             if folder.exists() and not all(map(is_leftover, folder.iterdir())):
                 raise InputError(f"{folder} is not of a scoring; give another --out or move it")
             tidy(folder)
-            write_json(folder / _MANIFEST, identity)
+            write_checked_json(folder / _MANIFEST, identity)
         tidy(folder)
         found = self._read(folder / _MANIFEST, "manifest of scored parts")
+        found.pop("version", None)
         for name in identity | found:
             if found.get(name) != identity.get(name):
                 if force:
                     self.remove()
-                    write_json(folder / _MANIFEST, identity)
+                    write_checked_json(folder / _MANIFEST, identity)
                     return
                 raise InputError(
                     f"{folder} holds scores of an interrupted run with another {name}; give "
@@ -50,15 +52,15 @@ class Parts:
         while (path := self._path(self._n_parts)).exists():
             part = self._read(path, "scored part")
             try:
-                found += [RowScore(*row) for row in part["rows"]]
-            except (KeyError, TypeError):
+                found += [_row(*row) for row in part["rows"]]
+            except (KeyError, TypeError, ValueError):
                 raise InputError(f"{path} is damaged; {self._remedy}") from None
             self._n_parts += 1
         return found
 
     def append(self, rows: list[RowScore]) -> None:
         """Save the next rows' scores."""
-        write_json(self._path(self._n_parts), {"rows": rows})
+        write_checked_json(self._path(self._n_parts), {"rows": rows})
         self._n_parts += 1
 
     def remove(self) -> None:
@@ -75,7 +77,19 @@ class Parts:
         return f"remove {self.folder} to score anew"
 
     def _read(self, path: Path, what: str) -> dict[str, Any]:
-        return read_json(path, what, remedy=self._remedy)
+        return read_checked_json(path, what, remedy=self._remedy)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:06}.json"
+
+
+def _row(score: Any, status: Any, tokens: Any) -> RowScore:
+    """A saved score; ValueError if it cannot be one."""
+    possible = (
+        (score is None or (type(score) is float and 0 <= score <= 1))
+        and type(status) is str
+        and (tokens is None or (type(tokens) is int and tokens >= 0))
+    )
+    if not possible:
+        raise ValueError("no score of a row")
+    return RowScore(score, status, tokens)

@@ -87,6 +87,7 @@ def _without_times(line: dict[str, Any]) -> dict[str, Any]:
     summary: dict[str, Any] = line.get("summary", {})
     for name in _NOT_COMPARED_IN_SUMMARY:
         summary.pop(name, None)
+    line.pop("crc32")
     return line
 
 

@@ -183,6 +183,7 @@ def test_verify_names_a_shard_with_a_changed_byte(
     (copy / "shard-00001.safetensors").unlink()
     done = sparsteer("cache", "verify", copy)
     assert done.status == 1
+    assert "error: 2 of " in done.err and done.err.endswith("or make them again\n")
     missing, changed = done.out.splitlines()
     assert "shard-00001.safetensors is missing" in missing
     assert f"the content of the shard {shard} has changed" in changed

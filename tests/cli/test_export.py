@@ -10,7 +10,11 @@ def test_a_run_is_exported_once(sparsteer: Sparsteer, run_folder: Path, tmp_path
     done = sparsteer("export", run_folder, "--out", out, "--json")
     assert done.status == 0
     assert done.values["activation"] == "topk"
-    assert {item.name for item in out.iterdir()} == {"cfg.json", "sae_weights.safetensors"}
+    assert {item.name for item in out.iterdir()} == {
+        "cfg.json",
+        "sae_weights.safetensors",
+        "SHA256SUMS",
+    }
     again = sparsteer("export", run_folder, "--out", out)
     assert again.status == 0
     other = sparsteer("export", run_folder, "--out", out, "--format", "sparsteer")

@@ -1,6 +1,7 @@
 """Fetching into the cache: checksums, interruption, concurrency, and one sentence when it fails."""
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sparsteer.sae import fetch
+from sparsteer.sae.checksums import write_checked_json
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.fetch import ARTEFACTS, Artefact, FetchError, Package
 from sparsteer.sae.files import sha256_file
@@ -235,6 +237,55 @@ def test_a_damaged_copy_is_found_and_fetched_again(
     assert "damaged" in lines[0]
     assert no_pip == ["little", "little"]
     assert sorted(os.listdir(path.parent)) == ["fetched.json", "little.txt"]
+
+
+def test_a_record_that_has_changed_is_made_again(registry: Registry, no_pip: list[str]) -> None:
+    record = fetch.fetch("little").parent / "fetched.json"
+    whole = record.read_text()
+    record.write_text(whole.replace("none", "MIT"))
+    assert not fetch.is_fetched("little")
+    fetch.fetch("little")
+    assert record.read_text() == whole and len(no_pip) == 2
+
+
+def test_a_record_of_an_earlier_version_is_read(registry: Registry, no_pip: list[str]) -> None:
+    path = fetch.fetch("little")
+    values = json.loads((path.parent / "fetched.json").read_text())
+    del values["version"], values["sha256"]
+    for entry in values["files"].values():
+        entry["size"] = entry.pop("bytes")
+    (path.parent / "fetched.json").write_text(json.dumps(values))
+    assert fetch.is_fetched("little")
+    fetch.fetch("little")
+    assert no_pip == ["little"]
+
+
+def test_another_text_with_a_record_of_its_own_is_not_the_pinned_one(
+    registry: Registry, no_pip: list[str]
+) -> None:
+    pinned = hashlib.sha256(TEXT.upper().encode()).hexdigest()
+    registry.offer(sha256=pinned)
+    path = fetch.fetch("little")
+    other = TEXT.lower().encode()
+    assert len(other) == path.stat().st_size
+    path.write_bytes(other)
+    record = path.parent / "fetched.json"
+    values = json.loads(record.read_text())
+    values["files"]["little.txt"]["sha256"] = hashlib.sha256(other).hexdigest()
+    del values["sha256"]
+    write_checked_json(record, values)
+    assert not fetch.is_fetched("little")
+    assert fetch.fetch("little").read_text() == TEXT.upper()
+    assert no_pip == ["little", "little"]
+
+
+def test_a_conversion_to_another_text_than_the_pinned_one(
+    registry: Registry, no_pip: list[str]
+) -> None:
+    registry.offer(sha256="0" * 64)
+    with pytest.raises(FetchError, match="converting little gave another content than was pinned"):
+        fetch.fetch("little")
+    assert registry.content() == []
 
 
 @pytest.mark.parametrize("changed", ["revision", "version"])

@@ -1,6 +1,7 @@
 """Opening and reading an index, and everything that does not belong together."""
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from sparsteer.sae import InputError, LanguageModel, Origin, SparseAutoencoder
+from sparsteer.sae.checksums import write_checked_json
 from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.features import BuildConfig, FeatureIndex, build_index, sae_fingerprint
 from sparsteer.steering.features.parquet import read_columns, write_columns
@@ -179,10 +181,35 @@ def read_all(run: Path) -> None:
 
 @pytest.fixture
 def damaged(run: Path, tmp_path: Path) -> Path:
-    """A copy of the run, to be damaged; its last feature has examples to read."""
+    """A copy of the run, to be damaged; its last feature has examples to read.
+
+    Its index is of version 1, which has no checksums, so that what is damaged is found by itself.
+    """
     shutil.copytree(run, tmp_path / "run")
+    manifest = tmp_path / "run" / "features" / "manifest.json"
+    values = json.loads(manifest.read_text())
+    del values["sha256"], values["files"]
+    manifest.write_text(json.dumps(values | {"version": 1}))
     assert FeatureIndex(run).feature(N_LATENTS - 1).top
     return tmp_path / "run"
+
+
+def test_one_changed_bit_in_any_file_is_found(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    source = random.Random(4)
+    files = sorted((tmp_path / "run" / "features").iterdir())
+    assert {path.suffix for path in files} == {".json", ".npy", ".parquet"}
+    for path in files:
+        whole = path.read_bytes()
+        for place in (0, len(whole) - 1, *(source.randrange(len(whole)) for _ in range(4))):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << source.randrange(8)
+            path.write_bytes(changed)
+            with pytest.raises(InputError) as caught:
+                read_all(tmp_path / "run")
+            assert str(path.name) in str(caught.value) or path.suffix == ".json"
+        path.write_bytes(whole)
+    read_all(tmp_path / "run")
 
 
 def assert_says_to_build(run: Path, name: str) -> None:
@@ -271,7 +298,8 @@ def test_a_manifest_without_a_key(damaged: Path, key: str, value: str | None) ->
 
 
 def test_an_index_of_a_later_version(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"format": "sparsteer-features", "version": 99}')
+    values = {"format": "sparsteer-features", "version": 99}
+    write_checked_json(tmp_path / "manifest.json", values)
     with pytest.raises(InputError, match=r"no feature index that this sparsteer reads.*build"):
         FeatureIndex(tmp_path)
 

@@ -44,9 +44,11 @@ def test_the_file_format(tmp_path: Path) -> None:
     Picks(SAE, (Pick(feature=3, label="rude", note="see docs", strength=-1.5),)).save(
         tmp_path / "mine.json"
     )
-    assert json.loads((tmp_path / "mine.json").read_text()) == {
+    values = json.loads((tmp_path / "mine.json").read_text())
+    assert len(values.pop("sha256")) == 64
+    assert values == {
         "format": "sparsteer-picks",
-        "version": 1,
+        "version": 2,
         "sae": SAE,
         "picks": [{"feature": 3, "label": "rude", "note": "see docs", "strength": -1.5}],
     }
@@ -69,7 +71,7 @@ def content(**changes: Any) -> dict[str, Any]:
     [
         (content(sae="b" * 64), "another autoencoder"),
         (content(format="picks"), "no picks file"),
-        (content(version=2), "no picks file"),
+        (content(version=3, sha256=None), "has changed since it was written"),
         (content(picks={"feature": 1}), "no list of picks"),
         (content(picks=[7]), "pick 1 is no object"),
         (content(picks=[{"feature": 1}, {"label": "x"}]), r"pick 2: the key 'feature' is missing"),
@@ -94,6 +96,22 @@ def test_files_that_do_not_belong(tmp_path: Path, values: dict[str, Any], messag
     (tmp_path / "picks.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=message):
         Picks.load(tmp_path, sae=SAE)
+
+
+def test_an_edit_by_hand_is_found_and_can_be_accepted(tmp_path: Path) -> None:
+    Picks(SAE, (Pick(feature=3, strength=-1.5),)).save(tmp_path)
+    path = tmp_path / "picks.json"
+    edited = path.read_text().replace("-1.5", "-3.5")
+    path.write_text(edited)
+    with pytest.raises(InputError, match=r"has changed .* take its sha256 out and make its vers"):
+        Picks.load(tmp_path, sae=SAE)
+    values = json.loads(edited)
+    del values["sha256"]
+    path.write_text(json.dumps(values | {"version": 1}))
+    accepted = Picks.load(tmp_path, sae=SAE)
+    assert accepted.picks == (Pick(feature=3, strength=-3.5),)
+    accepted.save(tmp_path)
+    assert json.loads(path.read_text())["version"] == 2
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:

@@ -308,12 +308,39 @@ def test_a_damaged_or_foreign_parts_folder_is_named(config: ScoreConfig) -> None
         ("part-000000.json", '{"rows": [[1]]}'),
         ("part-000000.json", '{"rows": [[0.5, "o'),
         ("part-000000.json", "[]"),
+        ("part-000000.json", '{"rows": [[1.57, "ok", 3]]}'),
+        ("part-000000.json", '{"rows": [[0.57, "ok", "3"]]}'),
         ("manifest.json", '{"rows": "'),
     ):
         (folder / name).write_text(damage)
         remedy = re.escape(f"; remove {folder} to score anew")
         with pytest.raises(InputError, match=rf"{name} .*{remedy}$"):
             score(config)
+
+
+def test_a_changed_digit_in_saved_scores_is_found(config: ScoreConfig) -> None:
+    score(config)
+    wanted = Path(config.out).read_bytes()
+    again = replace(config, out=config.out.replace("scored", "again"))
+
+    def stop(done: int, total: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        score(again, report=stop)
+    folder = Path(f"{again.out}.parts")
+    for name, digits in (("part-000000.json", r"0\.\d(\d)"), ("manifest.json", r'rows": "(\w)')):
+        path = folder / name
+        whole = path.read_text()
+        found = re.search(digits, whole)
+        assert found is not None
+        changed = "1" if found[1] == "0" else "0"
+        path.write_text(whole[: found.start(1)] + changed + whole[found.end(1) :])
+        with pytest.raises(InputError, match=rf"{name} has changed .*; remove .* to score anew"):
+            score(again)
+        path.write_text(whole)
+    score(again)
+    assert Path(again.out).read_bytes() == wanted
 
 
 def test_rows_that_are_examples_themselves_are_counted(config: ScoreConfig) -> None:

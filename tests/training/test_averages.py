@@ -133,6 +133,7 @@ def test_a_checkpoint_without_what_training_needs_is_named(tmp_path: Path, lost:
     tensors = load_tensors(folder / "trainer.safetensors", "no remedy")
     del tensors[lost]
     save_tensors(folder / "trainer.safetensors", tensors)
+    (folder / "progress.json").write_text('{"steps_done": 1, "seconds": 1.0}')  # without checksums
     before = {name: tensor.clone() for name, tensor in trainer.sae.state_dict().items()}
     with pytest.raises(InputError, match=f"step-1 lacks {lost}, which training"):
         restore_newest(tmp_path, trainer, print)

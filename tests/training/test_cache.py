@@ -20,7 +20,6 @@ from torch import Tensor
 from sparsteer.sae.errors import InputError
 from sparsteer.training import ActivationCache, batches
 from sparsteer.training import cache as cache_module
-from sparsteer.training.cache import verify_cache
 from sparsteer.training.corpus_config import CacheDtype
 from sparsteer.training.manifest import (
     LEFT_OUT,
@@ -31,6 +30,7 @@ from sparsteer.training.manifest import (
     write_manifest,
 )
 from sparsteer.training.shards import Shard, ShardContent, to_stored, write_shard
+from sparsteer.training.verification import verify
 
 D, LENGTH, PER_CONTEXT = 3, 9, 7
 SITES = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
@@ -372,19 +372,25 @@ def test_a_changed_byte_is_found_before_it_is_used(damaged: Path) -> None:
         cache.held_out()
     with pytest.raises(InputError, match=message):
         cache.held_out_contexts()
-    (problem,) = verify_cache(damaged)
+    (problem,) = problems_of(damaged)
     assert re.search(message, problem)
+
+
+def problems_of(cache: Path) -> list[str]:
+    return [file.problem for file in verify(cache) if file.state == "damaged"]
 
 
 def test_verify_passes_whole_caches_and_sees_later_damage(damaged: Path) -> None:
     seen: list[tuple[int, int]] = []
-    assert verify_cache(damaged, progress=lambda done, total: seen.append((done, total))) == []
+    whole = verify(damaged, progress=lambda done, total: seen.append((done, total)))
+    assert [file.state for file in whole] == ["whole"] * len(whole)
+    of_all = [file.stat().st_size for file in sorted(damaged.iterdir())]
+    assert seen == [(sum(of_all[: i + 1]), sum(of_all)) for i in range(len(of_all))]
     sizes = [file.stat().st_size for file in sorted(damaged.glob("shard-*"))]
-    assert seen == [(sum(sizes[: i + 1]), sum(sizes)) for i in range(len(sizes))]
     (damaged / "shard-00000.safetensors").unlink()
     last = damaged / f"shard-{len(sizes) - 1:05d}.safetensors"
     last.write_bytes(last.read_bytes()[:-1])
-    first_problem, last_problem = verify_cache(damaged)
+    first_problem, last_problem = problems_of(damaged)
     assert "shard-00000.safetensors is missing; run" in first_problem
     assert f"{last.name} has {sizes[-1] - 1:,} bytes instead of {sizes[-1]:,}; run" in last_problem
 
@@ -414,8 +420,8 @@ def test_a_manifest_that_does_not_describe_its_shards(
     message = r"manifest\.json does not describe the shard .*shard-.*; restore it"
     with pytest.raises(InputError, match=message):
         list(islice(ActivationCache(damaged).batches(5, site=SITES[0]), 8))
-    assert all(re.search(message, problem) for problem in verify_cache(damaged))
-    assert verify_cache(damaged)
+    assert all(re.search(message, problem) for problem in problems_of(damaged))
+    assert problems_of(damaged)
 
 
 def reading_threads() -> int:

@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from sparsteer.sae.checksums import write_checked_json
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
 from sparsteer.training import (
@@ -27,10 +28,10 @@ from sparsteer.training import (
     harvest,
     reading,
 )
-from sparsteer.training.cache import verify_cache
 from sparsteer.training.corpus import Corpus
 from sparsteer.training.held_out import is_held_out
 from sparsteer.training.manifest import CacheManifest
+from sparsteer.training.verification import verify
 
 LENGTH, BATCH, TOKENS, FRACTION = 32, 4, 1001, 0.3
 SITE = "blocks.1.hook_resid_post"
@@ -299,7 +300,7 @@ def test_resumed_after_any_forward_pass(
             ActivationCache(config.out)
         started = ActivationCache(config.out, allow_incomplete=True)
         assert len(started.manifest.shards) == n_whole
-        assert verify_cache(config.out) == []
+        assert {file.state for file in verify(config.out)} == {"whole"}
     Path(config.out).mkdir(exist_ok=True)
     Path(config.out, ".tmp-0123456789ab-shard-00009.safetensors").write_text("left by a kill")
 
@@ -384,7 +385,7 @@ def test_a_full_disk_leaves_the_whole_shards(
     names = sorted(content(config.out))
     assert names == ["manifest.json", "shard-00000.safetensors", "shard-00001.safetensors"]
     cache = ActivationCache(config.out, allow_incomplete=True)
-    assert verify_cache(config.out) == []
+    assert {file.state for file in verify(config.out)} == {"whole"}
     assert next(cache.batches(50)).shape == (50, 32)
     write()
     assert ActivationCache(config.out).n_rows == TOKENS
@@ -539,7 +540,8 @@ def test_another_model_under_the_same_name(
 ) -> None:
     manifest = interrupted(write, config)
     manifest[key] = "0"
-    Path(config.out, "manifest.json").write_text(json.dumps(manifest))
+    del manifest["sha256"]
+    write_checked_json(Path(config.out, "manifest.json"), manifest)
     with pytest.raises(InputError, match=f"{words} than when .* was begun"):
         write()
 
@@ -560,7 +562,7 @@ def test_a_corpus_that_has_changed_or_gone(write: Write, config: CacheConfig) ->
     copy.unlink()
     with pytest.raises(InputError, match=r"there is no file .*copy\.jsonl"):
         write_copy()
-    assert verify_cache(config.out) == []
+    assert {file.state for file in verify(config.out)} == {"whole"}
 
 
 def test_a_folder_of_something_else(write: Write, config: CacheConfig) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sparsteer.sae.checksums import write_checked_json
 from sparsteer.sae.errors import InputError
 from sparsteer.training.manifest import (
     LEFT_OUT,
@@ -79,7 +80,7 @@ GONE = object()
 @pytest.mark.parametrize(
     ("where", "value", "words"),
     [
-        (["version"], 2, "version 2"),
+        (["version"], 3, "version 3"),
         (["format"], "other", "not the manifest"),
         (["model"], GONE, "'model' is missing"),
         (["modle"], "x", "modle"),
@@ -116,11 +117,24 @@ def test_broken(tmp_path: Path, where: list[str | int], value: object, words: st
         del inner[last]
     else:
         inner[last] = value
-    path.write_text(json.dumps(values))
+    del values["sha256"]
+    write_checked_json(path, values)
     with pytest.raises(InputError) as error:
         read_manifest(tmp_path)
     assert words in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_a_changed_letter_is_found_and_version_1_has_no_checksum(tmp_path: Path) -> None:
+    write_manifest(tmp_path, MANIFEST)
+    path = tmp_path / "manifest.json"
+    values = json.loads(path.read_text())
+    path.write_text(path.read_text().replace(MANIFEST.weights_hash, f"z{MANIFEST.weights_hash}"))
+    with pytest.raises(InputError, match=r"has changed since it was written .*; restore it"):
+        read_manifest(tmp_path)
+    del values["sha256"]
+    path.write_text(json.dumps(values | {"version": 1}))
+    assert read_manifest(tmp_path) == MANIFEST
 
 
 def test_cut_short(tmp_path: Path) -> None:

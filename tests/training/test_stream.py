@@ -220,6 +220,15 @@ def test_lines_that_are_no_places_are_removed(opened: Open, tmp_path: Path, garb
     assert (tmp_path / PLACES).read_text() == lines
 
 
+def test_a_changed_digit_of_a_place_is_found(opened: Open, tmp_path: Path) -> None:
+    whole = list(opened(rows=3_000).batches(300))
+    lines = (tmp_path / PLACES).read_text()
+    changed = lines.replace('"document": ', '"document": 1')
+    (tmp_path / PLACES).write_text(changed)
+    assert torch.equal(next(opened(rows=3_000).batches(300, start=8)), whole[8])
+    assert '"document": 10' not in (tmp_path / PLACES).read_text()
+
+
 def test_a_long_document_goes_over_several_windows(opened: Open, tmp_path: Path) -> None:
     rng = random.Random(1)
     text = " ".join(rng.choices(["one", "two", "three", "four"], k=2000))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sparsteer.sae import InputError
+from sparsteer.sae.checksums import read_line
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.run import RunFolder
 from sparsteer.training.tracking import require_tracker
@@ -63,7 +64,7 @@ def test_the_tracker_gets_every_line(
     monkeypatch.setattr("sparsteer.training.run.open_tracker", open_tracker)
     train(config_of(planted_cache, tmp_path / "run", track="wandb"))
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert fake.lines == [json.loads(line) for line in lines]
+    assert fake.lines == [read_line(line) for line in lines]
     assert (opened, fake.closed) == ([("wandb", tmp_path / "run", 40)], 1)
 
 

@@ -66,6 +66,7 @@ def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = json.loads(json.dumps(lines))
     for name in ("seconds", "tokens_per_second", "run"):
         lines[-1]["summary"].pop(name)
+    lines[-1].pop("crc32")
     return lines
 
 
@@ -124,7 +125,7 @@ def test_a_run_begun_before_a_setting_existed_goes_on(planted_cache: Path, tmp_p
     config = config_of(planted_cache, tmp_path / "run")
     train_until(config, 20)
     resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    del resolved["trainer"]["k_start"]
+    del resolved["trainer"]["k_start"], resolved["sha256"], resolved["version"]
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(resolved))
     train(config)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
@@ -170,6 +171,114 @@ def test_a_broken_newest_checkpoint_is_passed_over(planted_cache: Path, tmp_path
     assert "step-24 is broken and passed over" in said[0]
     assert "goes on from step 16" in said[1]
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        None,
+        '{"steps_done": 25, "seconds": 1.0}',
+        '{"steps_done": 24.0, "seconds": 1.0}',
+        '{"steps_done": 24, "seconds": "a"}',
+        '{"version": 2, "steps_done": 24, "seconds": 1.0}',
+    ],
+)
+def test_a_checkpoint_that_has_changed_is_passed_over(
+    planted_cache: Path, tmp_path: Path, progress: str | None
+) -> None:
+    train(config_of(planted_cache, tmp_path / "whole"))
+    config = config_of(planted_cache, tmp_path / "killed")
+    train_until(config, 28)
+    newest = tmp_path / "killed" / "checkpoints" / "step-24"
+    if progress is None:
+        content = bytearray((newest / "trainer.safetensors").read_bytes())
+        content[-1000] ^= 1
+        (newest / "trainer.safetensors").write_bytes(content)
+    else:
+        (newest / "progress.json").write_text(progress)
+    said: list[str] = []
+    train(config, say=said.append)
+    assert "step-24 is broken and passed over" in said[0]
+    assert "goes on from step 16" in said[1]
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_checkpoint_of_a_step_that_training_does_not_have(
+    planted_cache: Path, tmp_path: Path
+) -> None:
+    train(config_of(planted_cache, tmp_path / "whole"))
+    config = config_of(planted_cache, tmp_path / "killed")
+    train_until(config, 28)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    (checkpoints / "step-24").rename(checkpoints / f"step-{10**18}")
+    (checkpoints / f"step-{10**18}" / "progress.json").write_text(
+        json.dumps({"steps_done": 10**18, "seconds": 1.0})
+    )
+    said: list[str] = []
+    train(config, say=said.append)
+    assert "but the training has 40" in said[0] and "goes on from step 16" in said[1]
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    # A broken one of a later step takes no place of those that are kept.
+    assert {"step-24", "step-32"} < {path.name for path in checkpoints.iterdir()}
+
+
+def test_a_run_of_an_earlier_version_goes_on(planted_cache: Path, tmp_path: Path) -> None:
+    train(config_of(planted_cache, tmp_path / "whole"))
+    config = config_of(planted_cache, tmp_path / "run")
+    train_until(config, 28)
+    run = tmp_path / "run"
+    for path in (run / "config.yaml", run / "environment.json", *run.glob("checkpoints/*/*.json")):
+        values = yaml.safe_load(path.read_text())
+        for name in ("version", "sha256", "files"):
+            values.pop(name, None)
+        path.write_text(json.dumps(values))
+    lines = metrics_of(run)
+    for line in lines:
+        del line["crc32"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said: list[str] = []
+    train(config, say=said.append)
+    assert "goes on from step 24" in said[0]
+    assert_same_run(tmp_path / "whole", run)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("config.yaml", "lr: ", "lr: 1"),
+        ("config.yaml", "sha256: ", "sha257: "),
+        ("environment.json", '"threads": ', '"threads": 1'),
+        ("metrics.jsonl", '"loss": ', '"loss": 1'),
+        ("metrics.jsonl", '"loss": ', '"loss" 1'),
+        ("metrics.jsonl", "\n", "J"),
+    ],
+)
+def test_a_run_whose_files_have_changed_is_refused(
+    planted_cache: Path, tmp_path: Path, file: str, old: str, new: str
+) -> None:
+    config = config_of(planted_cache, tmp_path / "run")
+    train_until(config, 28)
+    path = tmp_path / "run" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=rf"{file}.* written .*; restore"):
+        train(config)
+    path.write_text(text)
+    train(config)
+
+
+def test_the_last_line_of_metrics(planted_cache: Path, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    train(config_of(planted_cache, run.path))
+    path, lines = run.path / "metrics.jsonl", run.metrics()
+    whole = path.read_text()
+    path.write_text(whole[:-10])
+    assert run.metrics() == lines[:-1], "cut short by a kill"
+    for changed in (f"{whole[:-1]}J", f"{whole[:-10]}J\n"):
+        path.write_text(changed)
+        with pytest.raises(InputError, match=f"line {len(lines)} of .* is not as it was written"):
+            run.curve()
 
 
 def test_checkpoints_rotate_and_restore_everything(planted_cache: Path, tmp_path: Path) -> None:

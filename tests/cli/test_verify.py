@@ -1,0 +1,116 @@
+"""`sparsteer verify`: whole, damaged and unchecked files of every kind of folder."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .conftest import SITES, TRAIN_WORDS, Sparsteer
+
+
+@pytest.fixture
+def folder(sparsteer: Sparsteer, cache: Path, run_folder: Path, tmp_path: Path) -> Path:
+    """A cache, a run with picks, and an exported autoencoder."""
+    everything = tmp_path / "all"
+    shutil.copytree(cache, everything / "cache")
+    shutil.copytree(run_folder, everything / "run")
+    assert sparsteer("pick", everything / "run", "add", 3, "--strength", 2.5).status == 0
+    words = ("export", everything / "run", "--out", everything / "exported")
+    assert sparsteer(*words).status == 0
+    return everything
+
+
+def test_what_is_whole(sparsteer: Sparsteer, folder: Path) -> None:
+    (folder / "run" / "report.html").write_text("<p>")
+    done = sparsteer("verify", folder)
+    assert done.status == 0
+    assert f"{folder} is whole" in done.out and "report.html" in done.out
+    values = sparsteer("verify", folder, "--json").values
+    states = {file["file"]: file["state"] for file in values["files"]}
+    assert values["whole"] and values["problems"] == []
+    unchecked = [str(folder / "run" / "report.html")]
+    assert values["unchecked"] == unchecked
+    assert {name for name, state in states.items() if state != "whole"} == set(unchecked)
+    written = {str(path) for path in folder.rglob("*") if path.is_file()}
+    assert set(states) == {name for name in written if "/.lock" not in name}
+
+
+def test_every_changed_byte_is_found(sparsteer: Sparsteer, folder: Path) -> None:
+    source = random.Random(7)
+    paths = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and ".lock" not in str(path)
+    ]
+    assert len(paths) > 15
+    for path in paths:
+        whole = path.read_bytes()
+        changed = bytearray(whole)
+        changed[source.randrange(len(whole))] ^= 1 << source.randrange(8)
+        path.write_bytes(changed)
+        done = sparsteer("verify", path.parent)
+        assert done.status == 1, path
+        assert done.err.splitlines()[-1].startswith("error: ")
+        path.write_bytes(whole)
+    assert sparsteer("verify", folder).status == 0
+
+
+def test_a_missing_file_and_a_single_file(sparsteer: Sparsteer, folder: Path) -> None:
+    weights = folder / "run" / "sae" / "sae.safetensors"
+    assert sparsteer("verify", weights).status == 0
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert sparsteer("verify", weights).status == 1
+    assert sparsteer("verify", weights.parent / "config.json").status == 0
+    weights.unlink()
+    done = sparsteer("verify", folder / "run", "--json")
+    assert done.status == 1
+    assert done.values["problems"] == [f"{weights} is missing; restore it, or make it again"]
+    assert "1 of " in done.err
+
+
+def test_an_interrupted_run_and_what_an_earlier_version_wrote(
+    sparsteer: Sparsteer, folder: Path
+) -> None:
+    metrics = folder / "run" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text()[:-9])  # as a kill leaves it
+    picks = folder / "run" / "picks.json"
+    values = json.loads(picks.read_text())
+    del values["sha256"]
+    picks.write_text(json.dumps(values | {"version": 1}))
+    done = sparsteer("verify", folder, "--json")
+    assert done.status == 0
+    assert done.values["unchecked"] == [str(picks)]
+
+
+def test_what_cannot_be_verified(sparsteer: Sparsteer, tmp_path: Path) -> None:
+    done = sparsteer("verify", tmp_path / "nowhere")
+    assert done.status == 2 and "nowhere does not exist" in done.error
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
+    done = sparsteer("verify", tmp_path)
+    assert done.status == 2 and "holds nothing with a checksum" in done.error
+
+
+def test_a_damaged_autoencoder_is_one_sentence_for_every_verb(
+    sparsteer: Sparsteer, folder: Path, tmp_path: Path
+) -> None:
+    run = folder / "run"
+    weights = run / "sae" / "sae.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-77] ^= 2
+    weights.write_bytes(content)
+    for words in (
+        ("eval", run, "--cache", folder / "cache"),
+        ("export", run, "--out", tmp_path / "again"),
+        ("generate", run, "--prompt", "a", "--feature", "3"),
+        ("pick", run, "list"),
+        ("features", "build", run, "--cache", folder / "cache"),
+    ):
+        done = sparsteer(*words)
+        assert done.status == 2, words
+        assert "sae.safetensors has changed since it was written" in done.error
+    assert not (tmp_path / "again").exists()
+    # What is complete is not trained again; its weights are not read.
+    words = ("--cache", folder / "cache", "--out", run, "--site", SITES[1], *TRAIN_WORDS)
+    assert sparsteer("train", *words).status == 0

@@ -1,0 +1,188 @@
+"""Whether files are as they were written: in any folder that sparsteer writes, down to the last.
+
+What has checksums says so itself: JSON objects of version 2, which may vouch for files beside them,
+the manifest of an activation cache, a run's config.yaml, JSON Lines of which each has a checksum,
+the record of what was fetched, and SHA256SUMS.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from ..sae.checksums import (
+    SUMS_FILE,
+    checked_line,
+    is_checked,
+    read_checked_json,
+    read_line,
+    read_sums,
+    require_as_written,
+    with_checksum,
+)
+from ..sae.errors import InputError
+from ..sae.fetch import RECORD, fetched_files
+from ..sae.files import json_text
+from ..sae.locks import is_leftover
+from .cache import shard_problem
+from .manifest import FORMAT, CacheManifest, ShardEntry, read_manifest
+from .places import PLACES
+from .run import METRICS, SETTINGS, checked_yaml, is_cut_short, read_checked_yaml
+
+State = Literal["whole", "damaged", "unchecked"]
+
+_REMEDY = "restore it, or make it again"
+_Check = Callable[[], State]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one file."""
+
+    path: Path
+    state: State
+    """Whole, every byte is as it was written; damaged; or unchecked, it has no checksum."""
+    problem: str = ""
+    """A sentence on a damaged file."""
+
+
+def verify(
+    path: str | Path, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Found]:
+    """Compare a file, or every file in a folder and in those within, with its checksum.
+
+    Args:
+        path: anything that sparsteer wrote, or a folder of such things.
+        progress: told bytes read and bytes in all.
+
+    Returns:
+        An entry for each file that is there or should be, by name; locks and what a killed process
+        left half-written are passed over.
+
+    Raises:
+        InputError: there is nothing at the path.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a folder or a file that sparsteer wrote")
+    folder, deep = (path, "**/*") if path.is_dir() else (path.parent, "*")
+    there = [
+        item
+        for item in sorted(folder.glob(deep))
+        if item.is_file() and not any(is_leftover(Path(p)) for p in item.relative_to(folder).parts)
+    ]
+    # What a file beside it vouches for is not asked itself.
+    checks = {item: _own_check(item) for item in there}
+    for record in there:
+        checks |= dict(_vouched(record))
+    if not path.is_dir():
+        checks = {path: checks[path]}
+    sizes = {item: item.stat().st_size for item in checks if item.is_file()}
+    total, done = sum(sizes.values()), 0
+    found: list[Found] = []
+    for item, check in sorted(checks.items()):
+        try:
+            found.append(Found(item, check()))
+        except InputError as error:
+            found.append(Found(item, "damaged", str(error)))
+        done += sizes.get(item, 0)
+        progress(done, total)
+    return found
+
+
+def _own_check(path: Path) -> _Check:
+    """How a file is checked by itself."""
+    if path.name == SETTINGS:
+        return lambda: _settings(path)
+    if path.name == SUMS_FILE:
+        return lambda: "whole" if read_sums(path) else "damaged"
+    if path.name in (METRICS, PLACES):
+        return lambda: _lines(path)
+    if path.suffix == ".json":
+        return lambda: _json(path)
+    return lambda: "unchecked"
+
+
+def _vouched(record: Path) -> Iterator[tuple[Path, _Check]]:
+    """How files are checked that a file vouches for; none where it is damaged, which it tells
+    itself."""
+    folder = record.parent
+    try:
+        if record.name == SUMS_FILE:
+            yield from _recorded(folder, read_sums(record))
+        elif record.name == RECORD:
+            yield from _recorded(folder, fetched_files(folder))
+        elif record.suffix == ".json":
+            values = read_checked_json(record, "file")
+            if values.get("format") == FORMAT:
+                yield from _shards(folder)
+            elif is_checked(values):
+                yield from _recorded(folder, values.get("files", {}))
+    except (InputError, KeyError, TypeError, AttributeError):
+        return
+
+
+def _recorded(
+    folder: Path, files: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[Path, _Check]]:
+    for name, record in files.items():
+        yield folder / name, partial(_file, folder / name, record)
+
+
+def _shards(folder: Path) -> Iterator[tuple[Path, _Check]]:
+    manifest = read_manifest(folder)
+    for entry in manifest.shards:
+        yield folder / entry.file, partial(_shard, folder, manifest, entry)
+
+
+def _file(path: Path, record: Mapping[str, Any]) -> State:
+    require_as_written(path, record, _REMEDY)
+    return "whole"
+
+
+def _shard(folder: Path, manifest: CacheManifest, entry: ShardEntry) -> State:
+    if problem := shard_problem(folder, manifest, entry):
+        raise InputError(problem)
+    return "whole"
+
+
+def _json(path: Path) -> State:
+    values = read_checked_json(path, "file", remedy=_REMEDY)
+    if values.get("format") == FORMAT:
+        read_manifest(path.parent)  # an old one, too, must not contradict itself
+    if not is_checked(values):
+        return "unchecked"
+    return _state_of_text(path, json_text(with_checksum(values)))
+
+
+def _settings(path: Path) -> State:
+    values = read_checked_yaml(path)
+    return _state_of_text(path, checked_yaml(values)) if is_checked(values) else "unchecked"
+
+
+def _state_of_text(path: Path, written: str) -> State:
+    """Whole if the file is this very text: 1E-05 means what 1e-05 does, but was not written."""
+    if path.read_bytes() != written.encode():
+        raise InputError(f"{path} has changed since it was written, if not in meaning; {_REMEDY}")
+    return "whole"
+
+
+def _lines(path: Path) -> State:
+    """JSON Lines, the last of which a kill may have cut short."""
+    content = path.read_bytes()
+    if b'"crc32"' not in content:
+        return "unchecked"
+    lines = content.splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode("utf-8")
+            if number == len(lines) and is_cut_short(text):
+                break
+            if checked_line(read_line(text)) != text:
+                raise ValueError("it is written otherwise")
+        except ValueError as error:
+            raise InputError(
+                f"line {number} of {path} is not as it was written ({error}); {_REMEDY}"
+            ) from None
+    return "whole"
