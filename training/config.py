@@ -1,6 +1,7 @@
 """Configurations of training and evaluation, checked when they are made; imports no torch."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -271,6 +272,7 @@ class TrainConfig:
             InputError: the settings do not suit the autoencoder or its training.
         """
         config = self._sae_config(d_model)
+        _require_fits(config)
         self.trainer.require_suits(config)
         return config
 
@@ -292,6 +294,21 @@ class TrainConfig:
             case "jumprelu":
                 own = {} if self.bandwidth is None else {"bandwidth": self.bandwidth}
                 return JumpReLUConfig(d_model, n_latents, **own, **common)
+
+
+def _require_fits(sae: SAEConfig) -> None:
+    """Raise an InputError if the weights alone, encoder and decoder in float32, are more than the
+    memory of the machine; a size that is said nowhere is not refused."""
+    needed = 2 * 4 * sae.d_model * sae.n_latents
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return
+    if needed > memory > 0:
+        raise InputError(
+            f"n_latents is {sae.n_latents}, whose weights take {needed / 1e9:,.0f} GB, more than "
+            f"the {memory / 1e9:,.0f} GB of this machine's memory; lower n_latents"
+        )
 
 
 def require_other_site(site: str | None, target_site: str) -> None:
