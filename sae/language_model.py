@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
-from . import pretrained, site
+from . import model_checks, pretrained, site
 from .devices import resolve_device
 from .errors import InputError
 from .files import nearest, sha256_file
@@ -66,6 +67,7 @@ class LanguageModel:
         bridge: TransformerBridge,
         tokenizer: PreTrainedTokenizerBase,
         device: torch.device,
+        say: Callable[[str], None] = warnings.warn,
     ) -> None:
         self.name = name
         self.source = lasting_name(name)
@@ -82,6 +84,7 @@ class LanguageModel:
         known = (i for i in (ids.pad_token_id, self.eos_id, self.bos_id) if i is not None)
         self.pad_id = next(known, None)
         self._path = path
+        self._say = say
 
     @classmethod
     def load(
@@ -90,26 +93,28 @@ class LanguageModel:
         *,
         device: str = "cpu",
         dtype: str = "float32",
-        progress: Callable[[str], None] = lambda message: None,
+        progress: Callable[[str], None] | None = None,
     ) -> "LanguageModel":
         """Load a model by name: `smollm2-135m` (fetched if it is not there yet), a folder of
         transformers, a .gguf file, or a name on the Hugging Face hub.
 
         `device` is "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA where there is one;
         `dtype` is float32, bfloat16, float16 or float64. `progress` is told of steps that take
-        time. Only a name that is not fetched yet and a hub name use the network. Only safetensors
-        and GGUF weights are read, never a pickle.
+        time, and later if text is generated without a cache, of which Python warns without it. Only
+        a name that is not fetched yet and a hub name use the network. Only safetensors and GGUF
+        weights are read, never a pickle.
 
-        Raises InputError if the model is not found, not usable or damaged, or the device or dtype
-        is unknown, and FetchError if fetching fails.
+        Raises InputError if the model is not found, not usable or damaged, does not give the logits
+        of transformers in the bridge, or the device or dtype is unknown, and FetchError if fetching
+        fails.
         """
         if dtype not in _DTYPES:
             raise InputError(f"dtype {dtype!r} is unknown; use one of {', '.join(_DTYPES)}")
         where = resolve_device(device)
-        path = pretrained.locate(source, progress)
-        progress(f"loading {source}")
+        path = pretrained.locate(source, progress or _nothing)
+        (progress or _nothing)(f"loading {source}")
         bridge, tokenizer = pretrained.load_bridge(path, where, _DTYPES[dtype])
-        return cls(source, path, bridge, tokenizer, where)
+        return cls(source, path, bridge, tokenizer, where, progress or warnings.warn)
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {self.n_layers} layers, d_model {self.d_model})"
@@ -141,6 +146,34 @@ class LanguageModel:
     def site_names(self) -> list[str]:
         """The sites of this model, in the order of its layers."""
         return site.names(self.bridge)
+
+    @cached_property
+    def kv_cache_works(self) -> bool:
+        """Whether steps with a key-value cache give what a pass over the whole text gives.
+
+        Found once, with a few tokens, alone and in a padded batch. Where it does not, text is
+        generated without one, which is said in a sentence.
+        """
+        fault = model_checks.cache_fault(self.bridge)
+        if fault is not None:
+            self._say(f"{self.name} generates without a key-value cache, which is slower: {fault}")
+        return fault is None
+
+    @cached_property
+    def wrong_padding(self) -> frozenset[str]:
+        """The sides, left and right, on which padding changes what the rest of a row gives."""
+        return model_checks.wrong_padding(self.bridge)
+
+    def require_padding(self, attention_mask: Bool[Tensor, "B L"]) -> None:
+        """Raise InputError if the rows are padded on a side where this model takes padding for
+        text; found once, with a few tokens."""
+        gaps = {"left": attention_mask[:, 0], "right": attention_mask[:, -1]}
+        padded = [side for side, real_B in gaps.items() if not real_B.all()]
+        if wrong := [side for side in padded if side in self.wrong_padding]:
+            raise InputError(
+                f"{self.name} takes padding on the {wrong[0]} of a row for text, so the rows of a "
+                "batch must have one length; give --batch-size 1"
+            )
 
     def site(self, name: str | None = None) -> "site.Site":
         """The site called `name`; by default the residual stream after the middle layer.
@@ -224,14 +257,18 @@ class LanguageModel:
     ) -> Float[Tensor, "..."]:
         """One forward pass without a key-value cache; hooks fire. Positions follow the mask.
 
-        Raises InputError if the rows are longer than the model's context.
+        Raises InputError if the rows are longer than the model's context, or padded on a side where
+        the model takes padding for text.
         """
         if tokens.shape[1] > self.max_context:
             raise InputError(
                 f"{tokens.shape[1]} tokens in a row are more than the {self.max_context} that "
                 f"{self.name} takes; shorten the context"
             )
-        mask = None if attention_mask is None else attention_mask.to(self.device, torch.int64)
+        mask = None
+        if attention_mask is not None:
+            self.require_padding(attention_mask)
+            mask = attention_mask.to(self.device, torch.int64)
         bridge: Any = self.bridge
         tokens = tokens.to(self.device, torch.int64)
         return bridge(tokens, attention_mask=mask, use_cache=False)
@@ -267,6 +304,10 @@ class LanguageModel:
         if torch.equal(unembed(hidden_BLD[:1, :1]), first):
             return hidden_BLD, unembed
         return self.run(tokens, attention_mask), torch.nn.Identity()
+
+
+def _nothing(message: str) -> None:
+    pass
 
 
 def _hash_tensors(files: list[Path]) -> str:

@@ -24,9 +24,10 @@ from transformers import (
 )
 
 from . import fetch
-from .bridge_attention import repair_attention
+from .bridge_layers import repair_layers
 from .errors import InputError
 from .files import nearest
+from .model_checks import plain_logits, require_sound
 from .model_files import require_model_folder
 
 # These entry points leave the types of their arguments open.
@@ -72,11 +73,13 @@ def load_bridge(
 
     The bridge changes its tokenizer (it makes it prepend BOS), so it is given a copy.
 
-    Raises InputError as `load` does, and for an architecture that the bridge does not know.
+    Raises InputError as `load` does, and for a model that the bridge does not know or gets wrong.
     """
     model, tokenizer = load(path, dtype)
     moved: Any = model.requires_grad_(False)
     moved.to(device)
+    with _quiet():
+        plain_V = plain_logits(model, path=str(path), device=device)
     with _explained(path), _quiet():
         bridge = _bridges.boot(
             str(path),
@@ -85,7 +88,9 @@ def load_bridge(
             device=device,
             dtype=dtype,
         )
-    repair_attention(bridge)
+    repair_layers(bridge)
+    with _quiet():
+        require_sound(bridge, plain_V, path=str(path))
     return bridge, tokenizer
 
 

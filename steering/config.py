@@ -71,6 +71,10 @@ class GenerateConfig:
     chat: bool = False
     """Wrap each prompt as a user's message in the model's chat template."""
 
+    kv_cache: bool = True
+    """Keep what the model has read of a text; --no-kv-cache reads all of it for each token, slower.
+    Models whose cache gives other text are read so of themselves."""
+
     model: str | None = None
     """Language model; by default the one that the autoencoder was trained on."""
 

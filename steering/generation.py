@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.bridge_attention import cached_positions, new_cache
+from ..sae.bridge_layers import new_cache
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from .config import Sampling
@@ -80,16 +80,19 @@ class Generation:
             sampling: how tokens are chosen; its batch_size is not looked at here.
             intervention: how to steer; needs `sae`. None generates what the model would.
             sae: the autoencoder of the intervention's features.
-            use_cache: False gives the model the whole text anew at each step. Same tokens, slower.
+            use_cache: False gives the model the whole text anew at each step, which is slower. That
+                is also done where the model's cache does not give the same tokens.
 
         Raises:
-            InputError: a prompt is empty or does not fit into the model's context, or the
-                intervention does not fit the model or the autoencoder.
+            InputError: a prompt is empty or does not fit into the model's context, the model takes
+                the padding of prompts of unlike lengths for text, or the intervention does not fit
+                the model or the autoencoder.
         """
         self._model, self._sampling = model, sampling
         _require_room(model, prompts, sampling)
         self._prompts = [list(prompt) for prompt in prompts]
         self._tokens_BT, self._mask_BT = left_padded(model, self._prompts)
+        model.require_padding(self._mask_BT)
         self._steering: SteeringRun | None = None
         if intervention is not None:
             if sae is None:
@@ -99,7 +102,8 @@ class Generation:
         self._noise = [_noise_of(sampling.seed, prompt) for prompt in self._prompts]
         self._stop_ids = _stop_ids(model)
         self._cache: dict[str, Any] = {}
-        if use_cache:
+        self._n_seen = 0
+        if use_cache and model.kv_cache_works:
             name, cache = new_cache(model.bridge)
             self._cache[name] = cache
         self.generated: list[list[int]] = [[] for _ in prompts]
@@ -156,7 +160,7 @@ class Generation:
 
     @torch.no_grad()
     def _next_logits(self) -> Float[Tensor, "B V"]:
-        n_seen = sum(map(cached_positions, self._cache.values()))
+        n_seen = self._n_seen
         device = self._model.device
         with self._steering or nullcontext():
             logits_BLV: Tensor = cast(Any, self._model.bridge)(
@@ -166,8 +170,8 @@ class Generation:
                 logits_to_keep=1,
                 **self._cache,
             )
-        for cache in self._cache.values():
-            _require_filled(cache, self._tokens_BT)
+        if self._cache:
+            self._n_seen = self._tokens_BT.shape[1]
         self._note_steered(n_seen)
         logits_BV = logits_BLV[:, -1].cpu()
         if logits_BV.isnan().any():
@@ -217,6 +221,7 @@ def generate(
     *,
     intervention: Intervention | None = None,
     sae: SparseAutoencoder | None = None,
+    use_cache: bool = True,
 ) -> list[Continuation]:
     """Continue each prompt and return the continuations in the prompts' order.
 
@@ -227,7 +232,7 @@ def generate(
         model: the language model.
         prompts: beginnings of texts; each is read after the model's BOS token.
         sampling: how tokens are chosen.
-        intervention, sae: how to steer, as for `Generation`.
+        intervention, sae, use_cache: how to steer, and with which memory, as for `Generation`.
 
     Raises:
         InputError: as `Generation`.
@@ -238,7 +243,9 @@ def generate(
     for start in range(0, len(order), sampling.batch_size):
         batch = order[start : start + sampling.batch_size]
         rows = [tokenized[number] for number in batch]
-        generation = Generation(model, rows, sampling, intervention=intervention, sae=sae)
+        generation = Generation(
+            model, rows, sampling, intervention=intervention, sae=sae, use_cache=use_cache
+        )
         while not generation.done:
             generation.step()
         found.update(zip(batch, generation.results(), strict=True))
@@ -256,15 +263,6 @@ def _require_room(
             f"max_new_tokens is {sampling.max_new_tokens}, which with a prompt of {longest} tokens "
             f"exceeds the {model.max_context} that {model.name} can hold; lower it or shorten the "
             "prompt"
-        )
-
-
-def _require_filled(cache: Any, tokens_BT: Int[Tensor, "B T"]) -> None:
-    """A model that leaves its cache alone would attend from each new token to itself only."""
-    if cached_positions(cache) != tokens_BT.shape[1]:
-        raise RuntimeError(
-            f"the model keeps {cached_positions(cache)} of {tokens_BT.shape[1]} positions in its "
-            "key-value cache; generate with use_cache=False"
         )
 
 

@@ -57,8 +57,15 @@ def side_by_side(
     results: list[dict[str, Any]] = []
     for start in range(0, len(prompts), config.sampling.batch_size):
         batch = rows[start : start + config.sampling.batch_size]
-        base = Generation(model, batch, config.sampling)
-        steered = Generation(model, batch, config.sampling, intervention=intervention, sae=sae)
+        base = Generation(model, batch, config.sampling, use_cache=config.kv_cache)
+        steered = Generation(
+            model,
+            batch,
+            config.sampling,
+            intervention=intervention,
+            sae=sae,
+            use_cache=config.kv_cache,
+        )
         texts = prompts[start : start + config.sampling.batch_size]
         while not (base.done and steered.done):
             for generation in (base, steered):
@@ -75,6 +82,7 @@ def side_by_side(
         "site": site.name,
         "intervention": intervention.to_dict(),
         "chat": config.chat,
+        "kv_cache": config.kv_cache and model.kv_cache_works,
         **dataclasses.asdict(config.sampling),
         "results": results,
     }

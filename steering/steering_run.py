@@ -1,7 +1,8 @@
 """An intervention at work: its hooks on the model, and which rows are switched on so far."""
 
 import inspect
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.bridge_attention import cached_positions
+from ..sae.bridge_layers import cached_positions
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site
@@ -60,7 +61,7 @@ class SteeringRun:
         with ExitStack() as stack:
             if not self.intervention.changes_nothing:
                 if self._watch is not None:
-                    stack.callback(self._watch.start().remove)
+                    stack.enter_context(self._watch.watching())
                 _SteeredSite.add(self)
                 stack.callback(_SteeredSite.remove, self)
             self._entered = stack.pop_all()
@@ -184,18 +185,41 @@ class _Pass(NamedTuple):
 
 
 class _TokenWatch:
-    """Sees the tokens, mask and cache that the language model's body is called with."""
+    """Sees the tokens, mask and cache that the language model, or its body alone, is called with.
+
+    A model need not call its body as a whole: OPT's calls the decoder inside.
+    """
 
     def __init__(self, model: LanguageModel, prompt_columns: int | None) -> None:
         self._model = model
         self._prompt_columns = prompt_columns
         self._tokens_BT: Int[Tensor, "B T"] | None = None
         self._now: _Pass | None = None
+        self._inside = False
+        """Whether the model as a whole is running."""
 
-    def start(self) -> RemovableHandle:
-        """Begin to watch; the handle's `remove` ends it."""
-        body: Any = self._model.bridge.original_model.base_model
-        return body.register_forward_pre_hook(self._see, with_kwargs=True)
+    @contextmanager
+    def watching(self) -> Generator[None]:
+        """Within the context, forward passes are seen."""
+        whole: Any = self._model.bridge.original_model
+        body: Any = whole.base_model
+        handles: list[RemovableHandle] = [
+            whole.register_forward_pre_hook(self._begin, with_kwargs=True),
+            whole.register_forward_hook(self._end, always_call=True),
+            body.register_forward_pre_hook(self._see, with_kwargs=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._see(model, args, kwargs)
+        self._inside = True
+
+    def _end(self, model: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        self._inside = False
 
     def take(self) -> _Pass:
         """What is known of the pass that is running."""
@@ -205,12 +229,17 @@ class _TokenWatch:
         return now
 
     def _see(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._inside:
+            return
         given = inspect.signature(body.forward).bind_partial(*args, **kwargs).arguments
         given |= given.get("kwargs", {})
         tokens_BL, mask = given.get("input_ids"), given.get("attention_mask")
-        n_past = cached_positions(given.get("cache", given.get("past_key_values")))
         if tokens_BL is None:
             raise ValueError("a gated tier needs the tokens; call the model with input_ids")
+        n_given = 0 if self._tokens_BT is None else self._tokens_BT.shape[1]
+        if mask is not None:
+            n_given = mask.shape[1] - tokens_BL.shape[1]
+        n_past = cached_positions(given.get("cache", given.get("past_key_values")), n_given)
         tokens_BT = self._continued(tokens_BL, n_past)
         if mask is None:
             mask = torch.ones_like(tokens_BT)

@@ -1,5 +1,6 @@
 """Generation: in batches and with a cache as one by one and without, steered or not."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
-from sparsteer.steering import generation as generation_module
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Continuation, Generation, generate
 from sparsteer.steering.intervention import Intervention, SteeredFeature, Tier
@@ -409,17 +409,63 @@ def test_a_model_without_numbers_is_not_blamed_on_the_strength(
             generate(broken, ["Hi"], Sampling(), intervention=spec, sae=sae if spec else None)
 
 
-def test_a_model_that_ignores_its_cache_is_found(
-    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, unused = generation_module.new_cache(model.bridge)
+def test_a_model_whose_cache_is_wrong_generates_without_one(tiny_model_folder: Path) -> None:
+    said: list[str] = []
+    model = LanguageModel.load(str(tiny_model_folder), progress=said.append)
+    rows = [prompt_tokens(model, prompt) for prompt in PROMPTS]
+    expected = [greedy_without_cache(model, row) for row in rows]
+    forget_in_last_layer(model)
+    generation = Generation(model, rows, Sampling(max_new_tokens=N_TOKENS))
+    while not generation.done:
+        generation.step()
+    assert generation.generated == expected
+    found = generate(model, PROMPTS, Sampling(max_new_tokens=N_TOKENS, batch_size=1))
+    assert [list(each.tokens) for each in found] == expected
+    (sentence,) = said[1:]
+    assert "generates without a key-value cache" in sentence
 
-    def no_cache(bridge: object) -> tuple[str, Any]:
-        return "labels_of_nothing", unused
 
-    monkeypatch.setattr(generation_module, "new_cache", no_cache)
-    with pytest.raises(RuntimeError, match="keeps 0 of 3 positions"):
-        generate(model, ["Hi"], Sampling(max_new_tokens=3))
+def test_a_cache_is_used_where_it_is_right_and_wanted(tiny_model: LanguageModel) -> None:
+    widths: list[int] = []
+
+    def see(module: object, inputs: tuple[Tensor, ...]) -> None:
+        widths.append(inputs[0].shape[1])
+
+    original: Any = tiny_model.bridge.original_model
+    assert tiny_model.kv_cache_works
+    for use_cache, expected in ((True, [5, 1, 1]), (False, [5, 6, 7])):
+        with contextlib.ExitStack() as stack:
+            stack.callback(original.register_forward_pre_hook(see).remove)
+            generation = Generation(
+                tiny_model, [[1, 40, 41, 42, 43]], Sampling(max_new_tokens=3), use_cache=use_cache
+            )
+            while not generation.done:
+                generation.step()
+        assert widths == expected
+        widths.clear()
+
+
+def greedy_without_cache(model: LanguageModel, prompt: Sequence[int]) -> list[int]:
+    ids = list(prompt)
+    for _ in range(N_TOKENS):
+        token = int(model.logits(torch.tensor([ids]))[0, -1].argmax())
+        if token == model.eos_id:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+def forget_in_last_layer(model: LanguageModel) -> None:
+    """The last layer fills its cache and reads nothing from it."""
+    bridge: Any = model.bridge
+    attention = bridge.blocks[2].attn
+    update = attention._update_kv_cache
+
+    def forgetful(k: Tensor, v: Tensor, **given: Any) -> tuple[Tensor, Tensor]:
+        update(k, v, **given)
+        return k, v
+
+    attention._update_kv_cache = forgetful
 
 
 @pytest.mark.parametrize(

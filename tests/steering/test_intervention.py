@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
-from sparsteer.sae.bridge_attention import new_cache
+from sparsteer.sae.bridge_layers import new_cache
 from sparsteer.sae.config import SAEConfig, TopAFAConfig, TopKConfig
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel

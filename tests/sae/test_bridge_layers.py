@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsteer.sae.bridge_attention import cached_positions, new_cache
+from sparsteer.sae.bridge_layers import cached_positions, new_cache
 from sparsteer.sae.language_model import LanguageModel
 
 
@@ -21,7 +21,7 @@ def check_cached_pass(model: LanguageModel, tolerance: float) -> None:
     tokens, mask = left_padded()
     bridge: Any = model.bridge
     name, cache = new_cache(model.bridge)
-    assert cached_positions(cache) == cached_positions(None) == 0
+    assert cached_positions(cache, 19) == cached_positions(None, 19) == 0
     parts: list[Tensor] = []
     with torch.no_grad():
         for start, end in ((0, 19), (19, 20), (20, 23)):
@@ -29,7 +29,7 @@ def check_cached_pass(model: LanguageModel, tolerance: float) -> None:
             own_tokens = tokens[:, start:end]
             given = {name: cache}
             parts.append(bridge(own_tokens, attention_mask=own_mask, use_cache=True, **given))
-            assert cached_positions(cache) == end
+            assert cached_positions(cache, end) == end
     expected = model.logits(tokens, mask)[mask]
     assert torch.allclose(torch.cat(parts, 1)[mask], expected, atol=tolerance)
 
