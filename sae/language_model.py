@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from . import model_checks, pretrained, site
 from .devices import resolve_device
 from .errors import InputError
 from .files import nearest, sha256_file
+from .long_texts import text_pieces
 from .model_files import lasting_name, weight_files
 
 _DTYPES = {str(d)[6:]: d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
@@ -192,8 +193,19 @@ class LanguageModel:
 
     def tokenize(self, text: str) -> list[int]:
         """The token ids of a text; no special tokens are added, those written in it are read."""
-        encoded: Any = self.tokenizer(text, add_special_tokens=False, verbose=False)
-        return list(encoded["input_ids"])
+        ids: list[int] = []
+        for piece in text_pieces(text):
+            encoded: Any = self.tokenizer(piece, add_special_tokens=False, verbose=False)
+            ids += encoded["input_ids"]
+        return ids
+
+    def token_pieces(self, text: str) -> Iterator[list[int]]:
+        """The token ids of a text piece by piece, so that memory is bounded however long it is.
+
+        A text of up to 262,144 characters is one piece. Read only as far as they are needed.
+        """
+        for piece in text_pieces(text):
+            yield self.tokenize(piece)
 
     def left_out(
         self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None

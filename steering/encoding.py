@@ -87,9 +87,17 @@ def encode_texts(
     return _encode(site, sae, texts, batch_size, limit)
 
 
-def tokens_of(model: LanguageModel, text: str) -> list[int]:
-    """The token ids of a text as `encode_texts` reads it, without BOS, however many they are."""
-    return model.tokenize(only_characters(text))
+def first_tokens(model: LanguageModel, text: str, limit: int) -> tuple[list[int], int]:
+    """At most `limit` token ids of a text as `encode_texts` reads it, and how many it has in all.
+
+    BOS is not among them. A long text is tokenised in pieces, and no more is held of it.
+    """
+    first: list[int] = []
+    n_tokens = 0
+    for ids in model.token_pieces(only_characters(text)):
+        first += ids[: limit - len(first)]
+        n_tokens += len(ids)
+    return first, n_tokens
 
 
 def only_characters(text: str) -> str:
@@ -142,9 +150,11 @@ def _windows(
     window: list[tuple[list[int], int]] = []
     held = 0
     for text in texts:
-        tokens = tokens_of(model, text) if isinstance(text, str) else list(text)
-        window.append((tokens[:limit], len(tokens)))
-        held += min(len(tokens), limit)
+        if isinstance(text, str):
+            window.append(first_tokens(model, text, limit))
+        else:
+            window.append((list(text[:limit]), len(text)))
+        held += len(window[-1][0])
         if held >= _WINDOW_TOKENS or len(window) >= _WINDOW_TEXTS:
             yield window
             window, held = [], 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
-from .encoding import only_characters, tokens_of
+from .encoding import first_tokens, only_characters
 
 
 def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> list[int]:
@@ -18,7 +18,8 @@ def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> l
     Half of a surrogate pair, which is no character, is read as a question mark.
 
     Raises:
-        InputError: the prompt has no token, or the model has no chat template.
+        InputError: the prompt has no token or more than the model's context, or the model has no
+            chat template.
     """
     if chat:
         tokenizer = cast(Any, model.tokenizer)
@@ -26,20 +27,31 @@ def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> l
             raise InputError(f"{model.name} has no chat template; leave --chat out")
         message = [{"role": "user", "content": only_characters(prompt)}]
         try:
-            ids = tokenizer.apply_chat_template(
-                message, add_generation_prompt=True, return_dict=False
+            text: str = tokenizer.apply_chat_template(
+                message, add_generation_prompt=True, tokenize=False
             )
         # Templates are programs: their own refusals, those of the sandbox, and any mistake in them.
         except Exception as error:
             raise InputError(
                 f"the chat template of {model.name} fails ({error}); mend it, or leave --chat out"
             ) from None
-        return list(ids)
-    tokens = [] if model.bos_id is None else [model.bos_id]
-    tokens += tokens_of(model, prompt)
-    if not tokens:
+        tokens = list[int]()
+    else:
+        text = prompt
+        tokens = [] if model.bos_id is None else [model.bos_id]
+    ids, n_tokens = first_tokens(model, text, model.max_context)
+    if len(tokens) + n_tokens > model.max_context:
+        raise InputError(
+            f"the prompt {_beginning(prompt)} has {len(tokens) + n_tokens:,} tokens, more than the "
+            f"{model.max_context:,} that {model.name} can hold; shorten it"
+        )
+    if not tokens + ids:
         raise InputError(f"the prompt {prompt!r} has no token; give at least a word")
-    return tokens
+    return tokens + ids
+
+
+def _beginning(prompt: str) -> str:
+    return repr(prompt if len(prompt) <= 40 else f"{prompt[:37]}...")
 
 
 def continuation_text(model: LanguageModel, prompt: Sequence[int], generated: Sequence[int]) -> str:

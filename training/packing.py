@@ -20,12 +20,16 @@ document's length as position."""
 
 
 class TokenisedDocument(NamedTuple):
-    """The tokens of a document, without special tokens added."""
+    """The tokens of a document or of a piece of a long one, without special tokens added."""
 
     number: int
     """Its number in the corpus."""
     ids: list[int]
     held_out: bool
+    start: int = 0
+    """Tokens of the document before these."""
+    ends: bool = True
+    """Whether the document ends with these; if not, its next piece follows."""
 
 
 class Context(NamedTuple):
@@ -50,8 +54,8 @@ def pack(
 ) -> Iterator[Context]:
     """Pack documents into contexts of `context_length` tokens, BOS included, as they fill up.
 
-    A document without tokens leaves no trace. Without `bos_id` contexts begin with text; without
-    `eos_id` documents follow each other directly.
+    A document without tokens leaves no trace; one in pieces is packed as if it were whole. Without
+    `bos_id` contexts begin with text; without `eos_id` documents follow each other directly.
 
     Raises InputError if `context_length` leaves no room for text.
     """
@@ -60,7 +64,7 @@ def pack(
         raise InputError(f"context_length is {context_length}, which leaves no room for text")
     streams = {side: _Stream(room, bos_id, eos_id, held_out=side) for side in (False, True)}
     for document in documents:
-        if document.ids:
+        if document.ids or (document.start and document.ends):
             yield from streams[document.held_out].add(document)
     for stream in streams.values():
         yield from stream.rest()
@@ -80,8 +84,9 @@ class _Stream:
         self.held_out = held_out
 
     def add(self, document: TokenisedDocument) -> Iterator[Context]:
-        ids = np.array(document.ids + self.eos, dtype=np.int64)
-        columns = np.stack([ids, np.full_like(ids, document.number), np.arange(len(ids))])
+        ids = np.array(document.ids + (self.eos if document.ends else []), dtype=np.int64)
+        position = np.arange(document.start, document.start + len(ids))
+        columns = np.stack([ids, np.full_like(ids, document.number), position])
         self.waiting = np.concatenate([self.waiting, columns], axis=1)
         n_full = self.waiting.shape[1] // self.room
         for start in range(0, n_full * self.room, self.room):

@@ -1,10 +1,12 @@
 """From a corpus to the contexts that a language model reads, for one cache configuration."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
+from ..sae.long_texts import text_pieces
 from .cache_config import CacheConfig
 from .corpus import Corpus, Document, open_corpus
 from .held_out import is_held_out
@@ -16,7 +18,7 @@ from .rows import ChosenContext, choose_rows
 _LOOKED_AT = 10_000
 """Documents that are looked through for one with text."""
 
-_BLOCK_DOCUMENTS, _BLOCK_CHARACTERS = 64, 1_000_000
+_BLOCK_PIECES, _BLOCK_CHARACTERS = 64, 1_000_000
 """What a process of several tokenises, about, before all exchange their tokens."""
 
 
@@ -56,6 +58,8 @@ def no_activations(dataset: str, documents: int, empty: int) -> InputError:
 class DocumentSource:
     """The documents of a corpus with text, tokenised, in order; counts those taken so far.
 
+    Long ones come in pieces, tokenised only as far as they are taken.
+
     Several processes tokenise a part each and exchange their tokens, so that each has all; they
     must take documents in step.
     """
@@ -71,50 +75,72 @@ class DocumentSource:
         team: Processes,
     ) -> None:
         self.documents = self.held_out_documents = self.empty_documents = 0
-        self._texts = corpus.documents(seed=seed, shuffle_buffer=shuffle_buffer)
+        self._pieces = _pieces(corpus.documents(seed=seed, shuffle_buffer=shuffle_buffer))
         self._model = model
         self._held_out_below = held_out_below
         self._team = team
 
     def __iter__(self) -> Iterator[TokenisedDocument]:
-        for document, ids in self._tokenised():
-            self.documents += 1
-            if ids is None:
-                self.empty_documents += 1
-                continue
-            held_out = is_held_out(document.text, self._held_out_below)
-            self.held_out_documents += held_out
-            yield TokenisedDocument(document.number, ids, held_out)
+        held_out, start = False, 0
+        for piece, ids in self._tokenised():
+            if piece.first:
+                self.documents += 1
+                if ids is None:
+                    self.empty_documents += 1
+                    continue
+                held_out = is_held_out(piece.document.text, self._held_out_below)
+                self.held_out_documents += held_out
+                start = 0
+            ids = ids or []
+            yield TokenisedDocument(piece.document.number, ids, held_out, start, piece.last)
+            start += len(ids)
 
-    def _tokenised(self) -> Iterator[tuple[Document, list[int] | None]]:
-        """Every document with its tokens; None in place of those of an empty one."""
+    def _tokenised(self) -> Iterator[tuple["_Piece", list[int] | None]]:
+        """Every piece with its tokens; None in place of those of an empty document."""
         rank, size = self._team.rank, self._team.size
         while True:
             with self._team.together():
                 block = self._block()
-                own = [self._tokens(document) for document in block[rank::size]]
+                own = [self._tokens(piece) for piece in block[rank::size]]
             if not block:
                 return
             parts = self._team.gather(own)
-            for place, document in enumerate(block):
-                yield document, parts[place % size][place // size]
+            for place, piece in enumerate(block):
+                yield piece, parts[place % size][place // size]
 
-    def _block(self) -> list[Document]:
-        """The next documents; alone only one, so that none is read in vain."""
+    def _block(self) -> list["_Piece"]:
+        """The next pieces; alone only one, so that none is read in vain."""
         size = self._team.size
-        most = _BLOCK_DOCUMENTS * size if size > 1 else 1
-        block: list[Document] = []
+        most = _BLOCK_PIECES * size if size > 1 else 1
+        block: list[_Piece] = []
         characters = 0
         while len(block) < most and characters < _BLOCK_CHARACTERS * size:
-            document = next(self._texts, None)
-            if document is None:
+            piece = next(self._pieces, None)
+            if piece is None:
                 break
-            block.append(document)
-            characters += len(document.text)
+            block.append(piece)
+            characters += len(piece.text)
         return block
 
-    def _tokens(self, document: Document) -> list[int] | None:
-        return self._model.tokenize(document.text) if document.text.strip() else None
+    def _tokens(self, piece: "_Piece") -> list[int] | None:
+        return self._model.tokenize(piece.text) if piece.document.text.strip() else None
+
+
+class _Piece(NamedTuple):
+    """A document, or a piece of a long one."""
+
+    document: Document
+    text: str
+    first: bool
+    last: bool
+
+
+def _pieces(documents: Iterable[Document]) -> Iterator[_Piece]:
+    for document in documents:
+        end = 0
+        for text in text_pieces(document.text) if document.text else [""]:
+            start, end = end, end + len(text)
+            yield _Piece(document, text, start == 0, end == len(document.text))
 
 
 class ContextSource:

@@ -99,9 +99,9 @@ class WindowSource:
             seed = int.from_bytes(digest[:8], "big")
         documents = self._corpus.documents(seed=seed, shuffle_buffer=self._config.shuffle_buffer)
 
-        def tokens(text: str) -> list[int]:
+        def tokens(text: str) -> Iterator[list[int]]:
             wanted = text.strip() and is_held_out(text, self._held_out_below) == held_out
-            return self._model.tokenize(text) if wanted else []
+            return self._model.token_pieces(text) if wanted else iter(())
 
         return _Text(documents, tokens, start)
 
@@ -125,29 +125,74 @@ class _Text:
     """
 
     def __init__(
-        self, documents: Iterator[Document], tokens: Callable[[str], list[int]], start: Place
+        self,
+        documents: Iterator[Document],
+        tokens: Callable[[str], Iterator[list[int]]],
+        start: Place,
     ) -> None:
-        """`tokens` gives those of a text, none for one that is not wanted."""
+        """`tokens` gives those of a text piece by piece, none for one that is not wanted."""
         self._documents = islice(documents, start.document, None)
         self._tokens = tokens
-        self._opened: tuple[int, list[int]] | None = None
+        self._opened: _OpenDocument | None = None
         self.document, self.token = start.document, start.token
 
     def take(self, n_tokens: int) -> list[TokenisedDocument]:
         """The next so many tokens, by document; fewer at the end."""
         taken: list[TokenisedDocument] = []
         while n_tokens > 0 and (opened := self._opened or self._next()) is not None:
-            number, ids = self._opened = opened
-            piece = ids[self.token : self.token + n_tokens]
-            if piece:
-                taken.append(TokenisedDocument(number, piece, held_out=False))
-            n_tokens -= len(piece)
-            self.token += len(piece)
-            if self.token >= len(ids):
+            self._opened = opened
+            ids = opened.take(n_tokens)
+            if ids:
+                taken.append(TokenisedDocument(opened.number, ids, held_out=False))
+            n_tokens -= len(ids)
+            self.token += len(ids)
+            if opened.ended:
                 self._opened = None
                 self.document, self.token = self.document + 1, 0
         return taken
 
-    def _next(self) -> tuple[int, list[int]] | None:
+    def _next(self) -> "_OpenDocument | None":
         document = next(self._documents, None)
-        return None if document is None else (document.number, self._tokens(document.text))
+        if document is None:
+            return None
+        opened = _OpenDocument(document.number, self._tokens(document.text))
+        opened.skip(self.token)
+        return opened
+
+
+class _OpenDocument:
+    """The tokens of a document that are left, tokenised as they are taken."""
+
+    def __init__(self, number: int, pieces: Iterator[list[int]]) -> None:
+        self.number = number
+        self._pieces = pieces
+        self._held: list[int] = []
+        self._fill()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left."""
+        return not self._held
+
+    def take(self, n_tokens: int) -> list[int]:
+        """The next so many tokens; fewer at the end."""
+        taken: list[int] = []
+        while self._held and len(taken) < n_tokens:
+            missing = n_tokens - len(taken)
+            taken += self._held[:missing]
+            self._held = self._held[missing:]
+            self._fill()
+        return taken
+
+    def skip(self, n_tokens: int) -> None:
+        """Pass over the next so many tokens."""
+        while self._held and n_tokens > 0:
+            n_passed = min(n_tokens, len(self._held))
+            n_tokens -= n_passed
+            self._held = self._held[n_passed:]
+            self._fill()
+
+    def _fill(self) -> None:
+        """Go on to the next piece with a token if none is left of this one."""
+        while not self._held and (piece := next(self._pieces, None)) is not None:
+            self._held = piece

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...sae.errors import InputError
-from ..encoding import EncodedText, encode_texts, read_limit, tokens_of
+from ..encoding import EncodedText, encode_texts, first_tokens, read_limit
 from ..loading import LoadedRun
 from .embedding import Mean, SparseRows, mean_code
 from .rows import RowText
@@ -112,23 +112,31 @@ def read_rows(
     Raises InputError for a limit that is out of range.
     """
     limit = read_limit(loaded.model, max_length)
-    tokens = [tokens_of(loaded.model, text.text) for text in texts]
-    skipped = [skip_long and len(own) > limit for own in tokens]
+    # The length of a row that is not read, so that its tokens are counted but not held.
+    skipped = [
+        n_tokens if skip_long and (n_tokens := _length(loaded, text)) > limit else None
+        for text in texts
+    ]
     encoded = encode_texts(
         *loaded,
-        ([] if skip else own for own, skip in zip(tokens, skipped, strict=True)),
+        ("" if skip else text.text for text, skip in zip(texts, skipped, strict=True)),
         batch_size=batch_size,
         max_length=max_length,
     )
     n_latents = loaded.sae.config.n_latents
     means: list[Mean] = []
     rows: list[RowScore] = []
-    for text, own, skip, read in zip(texts, tokens, skipped, encoded, strict=True):
+    for text, skip, read in zip(texts, skipped, encoded, strict=True):
         means.append(mean_code(read.codes, n_latents))
         has_text = text.status in ("ok", "empty")
-        status = text.status if text.status != "ok" else _status(read, means[-1], skip)
-        rows.append(RowScore(None, status, len(own) if has_text else None))
+        status = text.status if text.status != "ok" else _status(read, means[-1], bool(skip))
+        rows.append(RowScore(None, status, (skip or read.n_tokens) if has_text else None))
     return ReadRows(SparseRows.stack(means, n_latents), rows)
+
+
+def _length(loaded: LoadedRun, text: RowText) -> int:
+    """Tokens of a text."""
+    return first_tokens(loaded.model, text.text, 0)[1]
 
 
 def _status(read: EncodedText, mean: Mean, skipped: bool) -> str:

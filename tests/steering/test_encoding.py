@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsteer.sae import InputError, LanguageModel, Site, SparseAutoencoder
+from sparsteer.sae import InputError, LanguageModel, Site, SparseAutoencoder, long_texts
 from sparsteer.sae.config import TopAFAConfig, TopKConfig
 from sparsteer.steering import encoding
 from sparsteer.steering.encoding import EncodedText, encode_texts
@@ -177,3 +177,23 @@ def test_a_batch_equals_one_by_one_on_the_default_model(default_model: LanguageM
         torch.testing.assert_close(
             ours.codes.dense(N_LATENTS), alone.codes.dense(N_LATENTS), rtol=1e-3, atol=1e-2
         )
+
+
+def test_a_long_text_is_tokenised_in_pieces(
+    site: Site, sae: SparseAutoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "one word and then another " * 60
+    (whole,) = encode(site, sae, [text], max_length=70)
+    lengths: list[int] = []
+    tokenize = site.model.tokenize
+
+    def noted(text: str) -> list[int]:
+        lengths.append(len(text))
+        return tokenize(text)
+
+    monkeypatch.setattr(site.model, "tokenize", noted)
+    monkeypatch.setattr(long_texts, "PIECE_CHARACTERS", 100)
+    (pieces,) = encode(site, sae, [text], max_length=70)
+    assert pieces.n_tokens == whole.n_tokens == len(text) and pieces.truncated
+    assert torch.equal(pieces.tokens, whole.tokens)
+    assert max(lengths) <= 100

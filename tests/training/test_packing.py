@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,3 +89,22 @@ def test_contexts_come_as_soon_as_they_are_full() -> None:
 def test_no_room_for_text() -> None:
     with pytest.raises(InputError, match="context_length is 1"):
         next(pack([], context_length=1, bos_id=BOS, eos_id=EOS))
+
+
+@given(corpora(), st.data(), st.integers(2, 17))
+def test_a_document_in_pieces_is_packed_as_a_whole(
+    documents: list[TokenisedDocument], data: st.DataObject, length: int
+) -> None:
+    pieces: list[TokenisedDocument] = []
+    for document in documents:
+        n_tokens = len(document.ids)
+        cuts = sorted(data.draw(st.lists(st.integers(0, n_tokens), max_size=3)))
+        for start, end in pairwise([0, *cuts, None]):
+            assert start is not None
+            ids, ends = document.ids[start:end], end is None
+            pieces.append(document._replace(ids=ids, start=start, ends=ends))
+    options = {"context_length": length, "bos_id": BOS, "eos_id": EOS}
+    found, whole = pack(pieces, **options), pack(documents, **options)
+    for one, other in zip(found, whole, strict=True):
+        assert one.held_out == other.held_out
+        assert all(np.array_equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
