@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from sparsteer.sae.fetch import fetch
-from sparsteer.steering.encoding import tokens_of
+from sparsteer.steering.encoding import first_tokens
 from sparsteer.steering.loading import LoadedRun, load_run
-from sparsteer.steering.selection.rows import find_text_fields
 from sparsteer.steering.selection.scores import ReadRows, read_rows
 from sparsteer.steering.selection.selecting import best, rows_of_ratio
+from sparsteer.training.data.row_text import find_text_fields
 
 N_TARGETS = 5
 
@@ -92,7 +92,7 @@ def mean_activations(loaded: LoadedRun, texts: list[str], max_length: int) -> Te
     model, bos = loaded.model, [loaded.model.bos_id] if loaded.model.bos_id is not None else []
     means: list[Tensor] = []
     for text in texts:
-        tokens = torch.tensor([bos + tokens_of(model, text)[:max_length]])
+        tokens = torch.tensor([bos + first_tokens(model, text, max_length)[0]])
         content = ~model.left_out(tokens)[0]
         means.append(loaded.site.read(tokens)[0, content].mean(0))
     return torch.stack(means)

@@ -29,6 +29,9 @@ def score(config: ScoreConfig, terminal: Terminal) -> Report:
     if values["in_target"]:
         same = "rows are examples of the target themselves, and sure to score high"
         rows.insert(2, ("overlap", count(values["in_target"]), same))
+    if left_out := values["left_out"]["rows"]:
+        first = "; ".join(values["left_out"]["first"])
+        rows.insert(2, ("left out", count(left_out), f"rows that cannot be read: {first}"))
     shown = (
         f"the rows and their scores lie in {config.out}",
         table(*rows),
@@ -64,8 +67,17 @@ def select(config: SelectConfig, terminal: Terminal) -> Report:
 
 def _others(values: dict[str, Any]) -> str:
     """How many rows have which status, but for the ordinary one."""
-    others = {name: n for name, n in values["statuses"].items() if name != "ok"}
-    return "".join(f"; {name} {count(n)}" for name, n in others.items())
+    others = [
+        f"; {name} {count(values['statuses'][name])} ({_named(first, values['statuses'][name])})"
+        for name, first in values["status_rows"].items()
+    ]
+    return "".join(others)
+
+
+def _named(rows: list[int], n_rows: int) -> str:
+    """The first rows of a status, counted from 1."""
+    word = "row" if n_rows == 1 else "rows"
+    return f"{word} {', '.join(map(str, rows))}{', ...' if n_rows > len(rows) else ''}"
 
 
 def _spread(values: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -45,7 +45,12 @@ class GenerateConfig:
     """Beginning of a text; may be given several times."""
 
     prompts: FilePath | None = None
-    """File of prompts: .txt with one on each line, or .jsonl or .parquet with a field `prompt`."""
+    """File of prompts: .txt with one on each line, or one in each row of a .jsonl, .ndjson, .json,
+    .csv, .tsv, .parquet or .arrow file; also a folder of such files or a quoted pattern."""
+
+    text_field: str | None = None
+    """Field of a row of --prompts that holds the prompt; `A+B` joins several, `A.B` is a field in
+    an object. By default `prompt`, or those of another layout without its answers."""
 
     feature: tuple[int, ...] = ()
     """Number of a feature to steer; may be given several times."""
@@ -97,6 +102,10 @@ class GenerateConfig:
         for number in self.feature:
             if self.feature.count(number) > 1:
                 raise InputError(f"feature names {number} more than once; give each number once")
+        if self.text_field is not None and self.prompts is None:
+            raise InputError(
+                f"text_field is {self.text_field!r}, but there is no --prompts; leave it out"
+            )
         for name in ("strength", "max_activation"):
             if (value := getattr(self, name)) is not None:
                 require_finite(name, value)

@@ -45,7 +45,7 @@ def side_by_side(
     use_free_cores()
     prompts = [*config.prompt]
     if config.prompts is not None:
-        prompts += read_text_list(config.prompts, "prompt")
+        prompts += read_text_list(config.prompts, config.text_field, what="--prompts", prompts=True)
     features = steered_features(config, SparseAutoencoder.load(config.run))
     model, site, sae = load_run(
         config.run, model=config.model, site=config.site, device=config.device, say=say

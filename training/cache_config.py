@@ -17,8 +17,9 @@ class CacheConfig(CorpusConfig):
     """Language model: `smollm2-135m`, a hub name, a folder, or a .gguf file."""
 
     dataset: str
-    """Corpus: a .jsonl, .json, .parquet or .txt file (the text ones also as .gz, .bz2 or .xz), a
-    folder of them, a quoted pattern such as `'part-*.jsonl'`, a fetched name (news, commons,
+    """Corpus: a .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow or .txt file (the text ones
+    also as .gz, .bz2, .xz or .zst), a folder of them, what `datasets` saved with save_to_disk, a
+    quoted pattern such as `'part-*.jsonl'`, a fetched name (news, commons,
     healthtweets, instructions, rtp-prompts without its reporting side), or a hub name, with
     `@REVISION` if need be."""
 

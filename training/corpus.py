@@ -1,19 +1,21 @@
 """Where documents come from: local files, texts that `sparsteer fetch` brings, hub data sets."""
 
-import glob
-import hashlib
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from ..sae.errors import InputError
 from ..sae.fetch import fetch
-from ..sae.files import nearest, sha256_file
-from .documents import COMPRESSIONS, FORMATS, Row, file_format, library, read_texts, text_of
+from ..sae.files import nearest
+from .data.formats import file_format, library
+from .data.paths import find_files, missing
+from .data.row_files import Row, columns_of, fingerprint
+from .data.row_text import TextFields, fields_of_columns, fields_of_texts
+from .documents import SKIP, BadRow, read_texts
 from .prompt_sides import side_of
 
 FETCHED_FIELDS = {
@@ -59,7 +61,8 @@ class Corpus:
     parts: tuple[str, ...]
     """Names of the parts in their order: paths, or shards of the hub data set."""
     read_part: Callable[[int], Iterator[str]]
-    """The texts of a part in order, with an empty one where a row has no text."""
+    """The texts of a part in order, with an empty one where a row has no text; a `BadRow` where
+    something is wrong with it and such rows are passed over."""
 
     def documents(self, *, seed: int, shuffle_buffer: int) -> Iterator[Document]:
         """Every document once, empty ones included, in an order that only `seed` decides.
@@ -85,80 +88,74 @@ def open_corpus(
     split: str = "train",
     subset: str | None = None,
     revision: str | None = None,
+    skip_bad_rows: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Corpus:
     """Find the corpus a user names: a fetched name, a local file, folder or pattern, or the hub's.
 
-    A fetched name wins over a file of that name (write `./news` for the file). `split`, `subset`
-    and `revision` are for hub data sets; `revision` pins the commit, as `NAME@REVISION` does.
-    `progress` is told of steps that take time.
+    A fetched name wins over a file of that name (write `./news` for the file). `split` is for
+    folders and hub data sets, `subset` and `revision` for the latter; `revision` pins the commit,
+    as `NAME@REVISION` does. Without `text_field` it is `text`, or those of the layout that the
+    first rows have. With `skip_bad_rows` a row that cannot be read or holds no text is a `BadRow`.
+    `progress` is told of steps that take time, of a layout that was detected, and of files of a
+    folder that are not read.
 
     Raises:
         InputError: nothing is found under that name, or it cannot be read; the message says what
             is near, and which flag to change.
         FetchError: a fetched name is not in the cache yet and cannot be brought.
     """
-    fields = tuple((text_field or FETCHED_FIELDS.get(dataset, "text")).split("+"))
+    text_field = text_field or FETCHED_FIELDS.get(dataset)
     if dataset in FETCHED_FIELDS:
-        files, folder = [fetch(dataset, progress=progress)], None
+        files, folder, names = [fetch(dataset, progress=progress)], None, None
     else:
-        files, folder = _local_files(dataset)
+        found = find_files(dataset, split=split, say=progress)
+        files, folder, names = found.files, found.folder, found.names
     if not files:
-        return _hub_corpus(dataset, fields, split, subset, revision)
-    if split != "train" or subset is not None:
+        if _looks_local(dataset):
+            raise missing(dataset)
+        return _hub_corpus(dataset, text_field, split, subset, revision, skip_bad_rows, progress)
+    if subset is not None or (split != "train" and folder is None):
         raise InputError(
-            f"{dataset} is local, and only a hub data set has splits and subsets; "
-            "leave --split and --subset out"
+            f"{dataset} is local, and only a hub data set has subsets, or a folder splits; leave "
+            "--split and --subset out"
         )
     if dataset == _PROMPTS:
-        return _tuning_prompts(files[0], fields)
+        return _tuning_prompts(files[0], text_field or "")
+    fields = fields_of_texts(files, text_field, dataset)
+    _tell(fields, progress)
     return Corpus(
         dataset=dataset,
-        fingerprint=_fingerprint(files),
+        fingerprint=fingerprint(files),
         revision=None,
-        parts=tuple(str(file.relative_to(folder) if folder else file) for file in files),
-        read_part=lambda part: read_texts(files[part], fields),
+        parts=names or (str(files[0]),),
+        read_part=lambda part: read_texts(files[part], fields, skip_bad_rows=skip_bad_rows),
     )
 
 
-def _tuning_prompts(file: Path, fields: tuple[str, ...]) -> Corpus:
+def _tell(fields: TextFields, say: Callable[[str], None]) -> None:
+    """Say a layout that was detected, unless it is the plain one."""
+    if fields.layout not in ("given", "text"):
+        say(f"the text of a row is {' + '.join(fields.fields)} (layout {fields.layout}, detected)")
+
+
+def _tuning_prompts(file: Path, text_field: str) -> Corpus:
     """The prompts that toxicity is not reported on; the others have no text here."""
-    if fields != (FETCHED_FIELDS[_PROMPTS],):
+    if text_field != FETCHED_FIELDS[_PROMPTS]:
         raise InputError(
             f"{_PROMPTS} is read by its prompts, which decide on which side they are; leave "
             "--text-field out"
         )
+    fields = TextFields("given", (text_field,))
     return Corpus(
         dataset=_PROMPTS,
-        fingerprint=f"{_fingerprint([file])}, tuning side",
+        fingerprint=f"{fingerprint([file])}, tuning side",
         revision=None,
         parts=(str(file),),
         read_part=lambda part: (
             text if side_of(text) == "tuning" else "" for text in read_texts(file, fields)
         ),
     )
-
-
-def _local_files(dataset: str) -> tuple[list[Path], Path | None]:
-    """The files that a path or pattern names, and the folder if it is one; none may be meant."""
-    path = Path(dataset).expanduser()
-    if path.is_dir():
-        found = (item for item in path.rglob("*") if item.is_file() and file_format(item))
-        files = sorted(item for item in found if not _hidden(item.relative_to(path)))
-        if not files:
-            raise InputError(f"the folder {dataset} has no file ending in {_endings()}; add some")
-        return files, path
-    files = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))
-    for file in files:
-        if file_format(file) is None or not file.is_file():
-            raise InputError(f"{file} is not a file ending in {_endings()}; give one of these")
-    if not files and _looks_local(dataset):
-        raise InputError(f"there is no file {dataset}; {_did_you_mean(path)}")
-    return files, None
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _looks_local(dataset: str) -> bool:
@@ -169,31 +166,14 @@ def _looks_local(dataset: str) -> bool:
     )
 
 
-def _did_you_mean(path: Path) -> str:
-    """The remedy for a path that is not there."""
-    parent = path.parent
-    if not parent.is_dir():
-        return f"there is no folder {parent} either; check the path"
-    near = nearest(path.name, (item.name for item in parent.iterdir()))
-    return f"did you mean {' or '.join(near)}?" if near else "check the path"
-
-
-def _endings() -> str:
-    return f"{', '.join(FORMATS)} (all but .parquet also with {', '.join(COMPRESSIONS)})"
-
-
-def _fingerprint(files: list[Path]) -> str:
-    try:
-        digests = [sha256_file(file) for file in files]
-    except OSError as error:
-        raise InputError(f"{error.filename} cannot be read ({error.strerror})") from None
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
-
-
 def _hub_corpus(
-    dataset: str, fields: tuple[str, ...], split: str, subset: str | None, revision: str | None
+    dataset: str,
+    text_field: str | None,
+    split: str,
+    subset: str | None,
+    revision: str | None,
+    skip_bad_rows: bool,
+    say: Callable[[str], None],
 ) -> Corpus:
     match = _HUB_NAME.fullmatch(dataset)
     assert match is not None  # _looks_local has seen to it
@@ -210,28 +190,43 @@ def _hub_corpus(
             f"{' '.join(str(error).split())}; choose with --split and --subset"
         ) from None
     n_shards = cast(int, stream.num_shards)
+    columns: Iterable[str] = cast(list[str] | None, stream.column_names) or ()
+    if not columns and text_field is None:
+        columns = [name for row in _hub_rows(stream.take(1), name) for name in columns_of(row)]
+    fields = fields_of_columns(dict.fromkeys(columns, 1), text_field, name)
+    _tell(fields, say)
+
+    def read(part: int) -> Iterator[str]:
+        where = f"{name}, shard {part}"
+        rows = _hub_rows(stream.shard(num_shards=n_shards, index=part), where)
+        for number, row in enumerate(rows, start=1):
+            problem = fields.problem(row, lambda row=row: columns_of(row))
+            if problem and not skip_bad_rows:
+                remedy = f"choose the field with --text-field, or {SKIP}"
+                raise InputError(f"{where}, row {number}: {problem}; {remedy}")
+            yield (
+                BadRow(f"{where}, row {number}: {problem}") if problem else fields.text_of(row).text
+            )
+
     return Corpus(
         dataset=dataset,
         fingerprint=f"{name}@{commit}",
         revision=commit,
         parts=tuple(f"{name}, shard {shard}" for shard in range(n_shards)),
-        read_part=lambda part: _hub_texts(stream, f"{name}, shard {part}", part, fields),
+        read_part=read,
     )
 
 
-def _hub_texts(stream: Any, where: str, shard: int, fields: tuple[str, ...]) -> Iterator[str]:
-    number = 0
+def _hub_rows(stream: Iterable[Row], where: str) -> Iterator[Row]:
+    n_read = 0
     try:
-        for number, row in enumerate(
-            cast(Iterable[Row], stream.shard(num_shards=stream.num_shards, index=shard)), start=1
-        ):
-            yield text_of(row, fields, f"{where}, row {number}")
-    except InputError:
-        raise
+        for row in stream:
+            n_read += 1
+            yield row
     except Exception as error:  # whichever of its HTTP client's and readers' many errors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{where} stopped giving rows after {number:,} ({reason}); give the same command again"
+            f"{where} stopped giving rows after {n_read:,} ({reason}); give the same command again"
         ) from error
 
 

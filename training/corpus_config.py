@@ -24,11 +24,17 @@ class CorpusConfig:
     decided by a hash of their text."""
 
     text_field: str | None = None
-    """Field that holds the text; `A+B` joins two by a blank line. Default: `text`, or the right
-    one of a fetched name."""
+    """Field that holds the text; `A+B` joins two by a blank line, `A.B` is a field in an object.
+    Default: `text`, or the right ones of a fetched name or of a layout such as chat messages or
+    instructions."""
+
+    skip_bad_rows: bool = False
+    """Pass over rows that cannot be read or hold no text, and say how many; by default the first is
+    named and ends the command."""
 
     split: str = "train"
-    """Split of a hub data set."""
+    """Split of a hub data set or of a folder; a word such as test or validation in a file's path
+    makes it one of another split, which is not read."""
 
     subset: str | None = None
     """Subset (configuration) of a hub data set that has several."""

@@ -23,7 +23,10 @@ from .processes import Processes, processes
 from .reading import ContextReader
 from .resume import (
     about_other_rounding,
+    changed_corpus,
     deciding_settings,
+    holds_contexts,
+    of_corpus,
     only_writer,
     previous_manifest,
     require_same_corpus,
@@ -98,8 +101,11 @@ def _cache_together(
         begun = previous or first_manifest(config, model, sites, corpus, team)
     # All follow the first process, whose free cores and held-out bound may be its own.
     manifest = dataclasses.replace(team.broadcast(begun), complete=False, notices=())
+    changed = corpus.fingerprint != manifest.corpus.fingerprint
     with team.together():
-        require_same_corpus(folder, manifest, corpus)
+        if previous is None or previous.complete or list(kept) != list(range(len(kept))):
+            require_same_corpus(folder, manifest, corpus)
+        manifest = of_corpus(manifest, corpus)
         require_same_model(folder, manifest, model)
     if previous:
         n_kept = sum(entry.rows for entry in kept.values())
@@ -117,10 +123,17 @@ def _cache_together(
             if not previous:  # so that whatever ends this, the folder is known for a cache
                 _write_manifest(folder, manifest, team)
         source = ContextSource(corpus, model, config, manifest.held_out_below, team)
+
+        def require_kept(entry: ShardEntry, chosen: list[ChosenContext]) -> None:
+            if changed:
+                with team.together():
+                    if not holds_contexts(folder / entry.file, reader.without_activations(chosen)):
+                        raise changed_corpus(folder, corpus.dataset)
+
         meter = _Meter(config.tokens, progress)
-        manifest = _write_shards(folder, manifest, reader, source, kept, meter, team)
+        manifest = _write_shards(folder, manifest, reader, source, kept, meter, team, require_kept)
         with team.together():
-            manifest = _finished(manifest, config)
+            manifest = _finished(manifest, config, source.passed_over())
             _write_manifest(folder, manifest, team)
     for notice in manifest.notices:
         say(notice)
@@ -187,10 +200,11 @@ def _write_shards(
     kept: dict[int, ShardEntry],
     meter: _Meter,
     team: Processes,
+    require_kept: Callable[[ShardEntry, list[ChosenContext]], None],
 ) -> CacheManifest:
     """Write every shard that is not kept, one in each process, and the manifest after these."""
     whole = dict(kept)
-    missing = _missing(source, manifest.contexts_per_shard, kept, meter)
+    missing = _missing(source, manifest.contexts_per_shard, kept, meter, require_kept)
     while todo := list(islice(missing, team.size)):
         written: dict[int, ShardEntry] = {}
         with team.together():
@@ -213,14 +227,20 @@ def _write_shards(
 
 
 def _missing(
-    source: ContextSource, contexts_per_shard: int, kept: dict[int, ShardEntry], meter: _Meter
+    source: ContextSource,
+    contexts_per_shard: int,
+    kept: dict[int, ShardEntry],
+    meter: _Meter,
+    require_kept: Callable[[ShardEntry, list[ChosenContext]], None],
 ) -> Iterator[tuple[int, list[ChosenContext]]]:
-    """Number and contexts of every shard that is to be written."""
+    """Number and contexts of every shard that is to be written; `require_kept` is told the
+    others."""
     for index in count():
         chosen = list(islice(source.contexts, contexts_per_shard))
         if not chosen:
             return
         if index in kept:
+            require_kept(kept[index], chosen)
             meter.keep(kept[index].rows)
         else:
             yield index, chosen
@@ -231,12 +251,14 @@ def _write_manifest(folder: Path, manifest: CacheManifest, team: Processes) -> N
         write_manifest(folder, manifest)
 
 
-def _finished(manifest: CacheManifest, config: CacheConfig) -> CacheManifest:
+def _finished(
+    manifest: CacheManifest, config: CacheConfig, passed_over: str | None
+) -> CacheManifest:
     """The manifest of the complete cache, with what the user should know about it."""
     corpus = manifest.corpus
     if manifest.rows == 0:
         raise no_activations(corpus.dataset, corpus.documents, corpus.empty_documents)
-    notices: list[str] = []
+    notices = [passed_over] if passed_over else []
     if manifest.rows < config.tokens:
         notices.append(
             f"{corpus.dataset} ended after {manifest.rows:,} rows; {config.tokens:,} were asked for"

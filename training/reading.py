@@ -1,5 +1,6 @@
 """From chosen contexts to the content of a shard: the activations at their rows."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
@@ -47,6 +48,21 @@ class ContextReader:
 
         Raises InputError if an activation is not finite or not in the range of the dtype.
         """
+        content, ordinary, rows = self._without_activations(chosen)
+        tokens = content.contexts
+        activations = self._activations(tokens, rows, progress)
+        mask = torch.arange(tokens.shape[1]) < content.lengths[:, None]
+        left_out = self._left_out(tokens, mask, ordinary, rows)
+        return dataclasses.replace(content, activations=activations), left_out
+
+    def without_activations(self, chosen: Sequence[ChosenContext]) -> ShardContent:
+        """The content of a shard of these contexts but for the activations."""
+        return self._without_activations(chosen)[0]
+
+    def _without_activations(
+        self, chosen: Sequence[ChosenContext]
+    ) -> tuple[ShardContent, Bool[Tensor, "C L"], Bool[Tensor, "C L"]]:
+        """The content, which positions are ordinary, and which have a row."""
         contexts = [one.context for one in chosen]
         length, pad_id = self.context_length, self.model.pad_id or 0
         tokens = stacked([context.tokens for context in contexts], length, pad_id)
@@ -55,7 +71,7 @@ class ContextReader:
         ordinary = stacked([one.ordinary for one in chosen], length, fill=False)
         context, offset = rows.nonzero(as_tuple=True)
         content = ShardContent(
-            activations=self._activations(tokens, rows, progress),
+            activations={},
             tokens=tokens[rows],
             doc=stacked([context.doc for context in contexts], length, 0)[rows],
             position=stacked([context.position for context in contexts], length, 0)[rows],
@@ -65,7 +81,7 @@ class ContextReader:
             lengths=mask.sum(dim=1),
             held_out=torch.tensor([context.held_out for context in contexts]),
         )
-        return content, self._left_out(tokens, mask, ordinary, rows)
+        return content, ordinary, rows
 
     def _activations(
         self,

@@ -1,9 +1,12 @@
 """What a folder holds before an activation cache is written there, and whether to go on with it."""
 
+import dataclasses
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..sae.errors import InputError
 from ..sae.files import sha256_file
@@ -14,9 +17,10 @@ from .corpus import Corpus
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .run import lasting_names, to_plain
+from .shards import Shard, ShardContent
 
-_INDIFFERENT = ("out", "device")
-"""Settings that do not decide the content."""
+_INDIFFERENT = ("out", "device", "skip_bad_rows")
+"""Settings that do not decide the content: without `skip_bad_rows` there was nothing to skip."""
 _ROUNDING = "batch_size"
 """Decides nothing but last bits, and may have to be lowered for want of memory."""
 
@@ -74,10 +78,34 @@ def whole_shards(folder: Path, entries: tuple[ShardEntry, ...]) -> dict[int, Sha
 def require_same_corpus(folder: Path, previous: CacheManifest, corpus: Corpus) -> None:
     """Raise InputError unless the corpus is the one that the cache was begun with."""
     if corpus.fingerprint != previous.corpus.fingerprint:
-        raise InputError(
-            f"the content of {corpus.dataset} has changed since {folder} was begun; give another "
-            "--out, or the text as it was"
-        )
+        raise changed_corpus(folder, corpus.dataset)
+
+
+def changed_corpus(folder: Path, dataset: str) -> InputError:
+    """The error about a corpus that has changed."""
+    return InputError(
+        f"the content of {dataset} has changed since {folder} was begun; give another --out, or "
+        "the text as it was"
+    )
+
+
+def of_corpus(manifest: CacheManifest, corpus: Corpus) -> CacheManifest:
+    """The manifest of an unfinished cache for a corpus that has changed since it was begun.
+
+    What has not been read yet may change, as when a row that ended the command is mended; so the
+    caller must compare the contexts of every shard that is kept with those of the corpus.
+    """
+    entry = dataclasses.replace(manifest.corpus, fingerprint=corpus.fingerprint, parts=corpus.parts)
+    return dataclasses.replace(manifest, corpus=entry)
+
+
+def holds_contexts(path: Path, content: ShardContent) -> bool:
+    """Whether a shard is of the contexts of this content, which need have no activations."""
+    shard = Shard(path)
+    return all(
+        shard.shape(name) == tensor.shape and torch.equal(shard.tensor(name), tensor)
+        for name, tensor in content.tensors().items()
+    )
 
 
 def require_same_model(folder: Path, previous: CacheManifest, model: LanguageModel) -> None:

@@ -9,6 +9,7 @@ from ..sae.language_model import LanguageModel
 from ..sae.long_texts import text_pieces
 from .cache_config import CacheConfig
 from .corpus import Corpus, Document, open_corpus
+from .documents import BadRow
 from .held_out import is_held_out
 from .manifest import CacheManifest, CorpusEntry
 from .packing import TokenisedDocument, pack
@@ -31,6 +32,7 @@ def open_source_corpus(
         text_field=config.text_field,
         split=config.split,
         subset=config.subset,
+        skip_bad_rows=config.skip_bad_rows,
         revision=previous.corpus.revision if previous else None,
         progress=say,
     )
@@ -75,6 +77,8 @@ class DocumentSource:
         team: Processes,
     ) -> None:
         self.documents = self.held_out_documents = self.empty_documents = 0
+        self.bad_rows = 0
+        self.first_bad_row: str | None = None
         self._pieces = _pieces(corpus.documents(seed=seed, shuffle_buffer=shuffle_buffer))
         self._model = model
         self._held_out_below = held_out_below
@@ -86,7 +90,7 @@ class DocumentSource:
             if piece.first:
                 self.documents += 1
                 if ids is None:
-                    self.empty_documents += 1
+                    self._count_empty(piece.document.text)
                     continue
                 held_out = is_held_out(piece.document.text, self._held_out_below)
                 self.held_out_documents += held_out
@@ -94,6 +98,12 @@ class DocumentSource:
             ids = ids or []
             yield TokenisedDocument(piece.document.number, ids, held_out, start, piece.last)
             start += len(ids)
+
+    def _count_empty(self, text: str) -> None:
+        self.empty_documents += 1
+        if isinstance(text, BadRow):
+            self.bad_rows += 1
+            self.first_bad_row = self.first_bad_row or text.problem
 
     def _tokenised(self) -> Iterator[tuple["_Piece", list[int] | None]]:
         """Every piece with its tokens; None in place of those of an empty document."""
@@ -175,6 +185,16 @@ class ContextSource:
             held_out_rows=config.held_out_rows,
             context_length=config.context_length,
             at_once=config.batch_size,
+        )
+
+    def passed_over(self) -> str | None:
+        """A sentence about the rows that could not be read so far; None if there are none."""
+        documents = self._documents
+        if not documents.bad_rows:
+            return None
+        return (
+            f"{documents.bad_rows:,} rows without a text that can be read were passed over, the "
+            f"first: {documents.first_bad_row}"
         )
 
     def count(self, entry: CorpusEntry) -> CorpusEntry:

@@ -8,6 +8,7 @@ goes on needs no forward pass for what lies behind, and no tokenising either, si
 where in the text each window began.
 """
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -26,6 +27,7 @@ from ..sae.model_files import lasting_name
 from ..sae.site import Site
 from .batches import cut_in_batches, one_ahead
 from .corpus import Corpus, open_corpus
+from .documents import BadRow
 from .places import PLACES, Place
 from .reading import ContextReader, joined
 from .rows import ChosenContext
@@ -74,6 +76,7 @@ def open_stream(
         text_field=config.text_field,
         split=config.split,
         subset=config.subset,
+        skip_bad_rows=config.skip_bad_rows,
         revision=begun.get("corpus_revision"),
         progress=say,
     )
@@ -82,6 +85,7 @@ def open_stream(
             f"the content of {config.dataset} has changed since {run.path} was begun; give another "
             "--out, or the text as it was"
         )
+    corpus = dataclasses.replace(corpus, read_part=_telling(corpus.read_part, say))
     require_text(corpus)
     model = model or LanguageModel.load(config.model, device=device, progress=say)
     if config.context_length > model.max_context:
@@ -100,6 +104,23 @@ def open_stream(
         places=run.path / PLACES,
         say=say,
     )
+
+
+def _telling(
+    read_part: Callable[[int], Iterator[str]], say: Callable[[str], None]
+) -> Callable[[int], Iterator[str]]:
+    """The same texts; the first row that is passed over is told."""
+    told = False
+
+    def read(part: int) -> Iterator[str]:
+        nonlocal told
+        for text in read_part(part):
+            if isinstance(text, BadRow) and not told:
+                told = True
+                say(f"rows without a text that can be read are passed over, such as {text.problem}")
+            yield text
+
+    return read
 
 
 class ActivationStream:
@@ -166,8 +187,10 @@ class ActivationStream:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides every row, as plain values."""
+        stream = to_plain(self._config)
+        del stream["skip_bad_rows"]  # without it there was nothing to skip
         return {
-            "stream": lasting_names(to_plain(self._config)),
+            "stream": lasting_names(stream),
             "corpus_fingerprint": self._corpus.fingerprint,
             "corpus_revision": self._corpus.revision,
             "weights_hash": self.weights_hash,

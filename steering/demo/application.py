@@ -239,8 +239,8 @@ def instruction_rows(config: DemoConfig) -> list[dict[str, Any]]:
         InputError: the file is missing or broken, its rows have no text or no group, or too few of
             them are in the group `subject`.
     """
-    from ..selection.rows import find_text_fields
-    from ..selection.tables import open_rows
+    from ...training.data.opening import open_rows
+    from ...training.data.row_text import find_text_fields
 
     path = _instructions_file(config)
     rows = [dict(row) for row in open_rows(path, "--instructions").rows()]

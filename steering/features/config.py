@@ -121,8 +121,9 @@ class FindConfig:
     """Folder of the run."""
 
     positive: FilePath
-    """Texts that should activate the feature: a .txt file with one on each line, or a .jsonl file
-    with a field `text`."""
+    """Texts that should activate the feature: a .txt file with one on each line, or one in each
+    row of a .jsonl, .ndjson, .json, .csv, .tsv, .parquet or .arrow file; also a folder of such
+    files or a quoted pattern."""
 
     negative: FilePath
     """Texts that should not."""
@@ -149,8 +150,9 @@ class FindConfig:
     batch_size: int = 16
     """Texts in one forward pass."""
 
-    text_field: str = "text"
-    """Field of a .jsonl file that holds the text."""
+    text_field: str | None = None
+    """Field of a row that holds the text; `A+B` joins several, `A.B` is a field in an object. By
+    default `text`, or the right ones of a layout such as chat messages or instructions."""
 
     seed: int = 0
     """Seed of the shuffled labels that show what chance alone would find."""

@@ -92,8 +92,8 @@ def find(
         InputError: a file has no texts, or run and language model do not belong together.
     """
     use_free_cores()
-    positive = read_text_list(config.positive, config.text_field)
-    negative = read_text_list(config.negative, config.text_field)
+    positive = read_text_list(config.positive, config.text_field, what="--positive")
+    negative = read_text_list(config.negative, config.text_field, what="--negative")
     loaded = load_run(
         config.run, model=config.model, site=config.site, device=config.device, say=say
     )

@@ -14,23 +14,26 @@ class ScoreConfig:
     """Which rows to score against which target, through which autoencoder."""
 
     file: FilePath
-    """Rows to score: a .jsonl (or .jsonl.gz) or .parquet file."""
+    """Rows to score: a .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow or .txt file (a text on
+    each line), the text ones also as .gz, .bz2, .xz or .zst; a folder of such files, what
+    `datasets` saved with save_to_disk, or a quoted pattern."""
 
     target: FilePath
-    """Examples of the task that the rows should help with, in a file of the same kinds; a few to a
+    """Examples of the task that the rows should help with, in any of these formats; a few to a
     few hundred."""
 
     run: FilePath
     """Run folder with the autoencoder (`sae/`), or the folder of an autoencoder."""
 
     out: FilePath
-    """Where the rows go, unchanged and in order, with the new columns; the same format as FILE."""
+    """Where the rows go, unchanged and in order, with the new columns; in the format of FILE, texts
+    as .jsonl, and compressed if its name ends so."""
 
     field: str | None = None
-    """Field that holds a row's text; `A+B` joins several by a blank line, and a list of chat
-    messages counts as its messages' texts. By default the layout is detected: messages,
-    conversations, instruction with input and output, prompt with completion, question with answer,
-    or text."""
+    """Field that holds a row's text; `A+B` joins several by a blank line, `A.B` is a field in an
+    object, and a list of chat messages counts as its messages' texts. By default the layout is
+    detected: messages, conversations, instruction with input and output, chosen with its prompt,
+    prompt with completion, question or query with answer, or text."""
 
     target_field: str | None = None
     """The same for the target; by default `field`, or the target's own detected layout."""
@@ -47,6 +50,10 @@ class ScoreConfig:
 
     part_rows: int = 512
     """Rows scored between two saves; an interrupted run loses at most so many."""
+
+    skip_bad_rows: bool = False
+    """Leave out rows that cannot be read, such as a line that is cut off; by default they are named
+    and nothing is scored."""
 
     prefix: str = "sparsteer"
     """The new columns are PREFIX_score, PREFIX_status and PREFIX_tokens."""
@@ -84,10 +91,10 @@ class SelectConfig:
     """Which rows of a scored file to take."""
 
     file: FilePath
-    """Rows with a column of scores, as `score` writes them: a .jsonl or .parquet file."""
+    """Rows with a column of scores, as `score` writes them, in any format that it reads."""
 
     out: FilePath
-    """Where the chosen rows go, unchanged and in their order; the same format as FILE."""
+    """Where the chosen rows go, unchanged and in their order; in the format of FILE."""
 
     ratio: float | None = None
     """Share of all rows to take, above 0 and at most 1: the nearest whole number, at least one."""

@@ -8,14 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...sae.errors import InputError
+from ...training.data.row_text import RowText
 from ..encoding import EncodedText, encode_texts, first_tokens, read_limit
 from ..loading import LoadedRun
 from .embedding import Mean, SparseRows, mean_code
-from .rows import RowText
 from .statistics import quantiles, spearman
 
 _DIGITS = 7
 """What the float32 arithmetic of the language model supports."""
+
+
+_NAMED_ROWS = 3
+"""Rows of each status but ok that a summary names."""
 
 
 class RowScore(NamedTuple):
@@ -86,13 +90,19 @@ class ReadRows(NamedTuple):
 
 
 def summary_of(rows: Sequence[RowScore]) -> dict[str, Any]:
-    """Rows, scored rows, statuses, spread of the scores, and their correlation with length."""
+    """Rows, scored rows, statuses, the first rows of each but ok (counted from 1), spread of the
+    scores, and their correlation with length."""
     scored = [(row.score, float(row.tokens or 0)) for row in rows if row.score is not None]
     scores = [score for score, _ in scored]
+    odd: dict[str, list[int]] = {}
+    for number, row in enumerate(rows, start=1):
+        if row.status != "ok" and len(odd.setdefault(row.status, [])) < _NAMED_ROWS:
+            odd[row.status].append(number)
     return {
         "rows": len(rows),
         "scored": len(scored),
         "statuses": dict(sorted(Counter(row.status for row in rows).items())),
+        "status_rows": dict(sorted(odd.items())),
         "score": quantiles(scores),
         "spearman_tokens": spearman(scores, [length for _, length in scored]),
         "tokens": sum(row.tokens or 0 for row in rows),

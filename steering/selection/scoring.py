@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from ...sae.errors import InputError
-from ...sae.files import atomic_file, remove_leftovers, sha256_file
+from ...sae.files import atomic_file, remove_leftovers
 from ...sae.locks import hold
+from ...training.data.opening import open_rows
+from ...training.data.row_files import Column, Overview, RowFile
+from ...training.data.row_text import RowText, TextFields, find_text_fields
 from ...training.threads import use_free_cores
 from ..features.hashing import sae_fingerprint
 from ..loading import LoadedRun, load_run
 from .config import ScoreConfig
 from .parts import Parts
 from .record import ScoringRecord
-from .rows import RowText, TextFields, find_text_fields
 from .scores import Prototype, RowScore, read_rows, summary_of
-from .tables import Column, Overview, RowFile, open_rows
+
+_NAMED_ROWS = 3
 
 Report = Callable[[int, int], None]
 """Told after each part: rows done, rows in all."""
@@ -43,7 +46,9 @@ def score(
     A finished scoring is not made again, unless `config.force` is set.
 
     Returns:
-        out, rows, scored, statuses (how many rows have each), text and target (what was read),
+        out, rows, scored, statuses (how many rows have each), status_rows (the first rows of each
+        but ok, counted from 1), left_out (rows that cannot be read, if such are left out, and the
+        first of them), text and target (what was read),
         score (mean and quantiles, None if nothing was scored), spearman_tokens (rank correlation of
         score and row length: near 1 or -1 the score says little but length; None if one of them is
         constant), tokens, in_target (rows with the very text of an example, which are sure to score
@@ -57,9 +62,11 @@ def score(
     """
     began = time.perf_counter()
     out = Path(config.out)
-    rows, target = open_rows(config.file, "FILE"), open_rows(config.target, "--target")
+    skip_bad_rows = config.skip_bad_rows
+    rows = open_rows(config.file, "FILE", skip_bad_rows=skip_bad_rows)
+    target = open_rows(config.target, "--target", skip_bad_rows=skip_bad_rows)
     rows.require_same_kind(out)
-    if out.resolve() == target.path.resolve():
+    if out.resolve() in [file.resolve() for file in target.files]:
         raise InputError(f"--out {out} is the target as well; give another --out")
     with hold(out):
         return _score(config, rows, target, out, began, say, report)
@@ -87,7 +94,7 @@ def _score(
     loaded = load_run(
         config.run, model=config.model, site=config.site, device=config.device, say=say
     )
-    identity = _identity(config, loaded, fields, target_fields)
+    identity = _identity(config, loaded, rows, target, fields, target_fields)
     if record.is_of(made := _made_with(identity, config), out):
         if parts_folder.exists():  # killed before it could remove them
             Parts(parts_folder, identity, force=True).remove()
@@ -115,6 +122,10 @@ def _score(
         "model": loaded.model.name,
         "site": loaded.site.name,
         **summary_of(found),
+        "left_out": {
+            "rows": len(overview.left_out),
+            "first": list(overview.left_out[:_NAMED_ROWS]),
+        },
         "text": fields.described(),
         "target": _about_target(prototype, target_fields, config),
         "in_target": _shared(rows, fields, examples),
@@ -153,7 +164,7 @@ def _columns(found: list[RowScore], prefix: str) -> dict[str, Column]:
 
 
 def _target_fields(target: RowFile, config: ScoreConfig) -> TextFields:
-    given = config.target_field or config.field
+    given = config.target_field or (None if target.plain_text else config.field)
     columns = _overview(target).columns
     return find_text_fields(columns, given, config.target, "--target-field")
 
@@ -174,12 +185,17 @@ def _shared(rows: RowFile, fields: TextFields, examples: list[RowText]) -> int:
 
 
 def _identity(
-    config: ScoreConfig, loaded: LoadedRun, fields: TextFields, target_fields: TextFields
+    config: ScoreConfig,
+    loaded: LoadedRun,
+    rows: RowFile,
+    target: RowFile,
+    fields: TextFields,
+    target_fields: TextFields,
 ) -> dict[str, Any]:
     """What scores depend on; parts of another identity are not mixed with these."""
     return {
-        "rows": sha256_file(config.file),
-        "target": sha256_file(config.target),
+        "rows": rows.fingerprint(),
+        "target": target.fingerprint(),
         "autoencoder": sae_fingerprint(loaded.sae),
         "model": loaded.model.weights_hash,
         "site": loaded.site.name,

@@ -7,9 +7,10 @@ from typing import Any
 
 from ...sae.errors import InputError
 from ...sae.locks import hold
+from ...training.data.opening import open_rows
+from ...training.data.row_files import RowFile
+from ...training.data.row_text import require_column
 from .config import SelectConfig
-from .rows import require_column
-from .tables import RowFile, open_rows
 
 
 def select(config: SelectConfig) -> dict[str, Any]:
@@ -85,8 +86,7 @@ def best(scores: Sequence[float | None], count: int) -> list[int]:
 def _scores(file: RowFile, column: str) -> list[float | None]:
     """The column's numbers; None for null and NaN."""
     scores: list[float | None] = []
-    for number, row in enumerate(file.rows(fields=(column,)), start=1):
-        value: object = row.get(column)
+    for number, value in enumerate(file.numbers(column), start=1):
         if value is None or value != value:
             scores.append(None)
             continue
@@ -115,7 +115,7 @@ def _mean_tokens(
     file: RowFile, column: str, scores: Sequence[float | None], chosen: Sequence[int]
 ) -> dict[str, float] | None:
     """Mean length of the chosen rows and of all that could have been; None if any is unknown."""
-    lengths = [_finite(row.get(column)) for row in file.rows(fields=(column,))]
+    lengths = [_finite(value) for value in file.numbers(column)]
     scored = [length for length, score in zip(lengths, scores, strict=True) if score is not None]
     numbers = [length for length in scored if length is not None]
     if len(numbers) < len(scored):

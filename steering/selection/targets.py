@@ -10,9 +10,10 @@ from ...sae.autoencoder import SparseAutoencoder
 from ...sae.errors import InputError
 from ...sae.language_model import LanguageModel
 from ...sae.site import Site
+from ...training.data.row_files import Row
+from ...training.data.row_text import RowText, find_text_fields
 from ..loading import LoadedRun
 from .config import require_ratio
-from .rows import Row, RowText, find_text_fields
 from .scores import Prototype, ReadRows, RowScore, is_scored, read_rows, summary_of
 from .selecting import best, rows_of_ratio
 

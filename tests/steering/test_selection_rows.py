@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsteer.sae import InputError
-from sparsteer.steering.selection.rows import LAYOUTS, TextFields, find_text_fields
 from sparsteer.steering.selection.statistics import quantiles, spearman
+from sparsteer.training.data.row_files import columns_of
+from sparsteer.training.data.row_text import (
+    LAYOUTS,
+    TextFields,
+    fields_of_columns,
+    find_text_fields,
+)
 
 FIELDS = TextFields("given", ("a", "b"))
 
@@ -61,11 +67,10 @@ def test_no_row_is_an_error(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_layout_is_detected(layout: str) -> None:
-    first, *rest = LAYOUTS[layout]
-    columns = {"id": 9, **dict.fromkeys(reversed(rest), 4), first: 9}
+    columns = {"id": 9, **dict.fromkeys(reversed(LAYOUTS[layout]), 4), layout: 9}
     found = find_text_fields(columns, None, "rows.jsonl", "--field")
     assert found == TextFields(layout, LAYOUTS[layout])
-    assert find_text_fields({first: 1}, None, "rows.jsonl", "--field").fields == (first,)
+    assert find_text_fields({layout: 1}, None, "rows.jsonl", "--field").fields == (layout,)
 
 
 def test_the_layout_of_most_rows_is_taken() -> None:
@@ -120,3 +125,71 @@ def test_quantiles_are_linear_between_neighbours() -> None:
     assert (found["min"], found["p25"], found["max"]) == (1, 2, 5)
     assert found["p5"] == pytest.approx(1.2) and found["p95"] == pytest.approx(4.8)
     assert quantiles([]) is None
+
+
+CHAT = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Yes?"},
+    {"role": "user", "content": "Why"},
+    {"role": "assistant", "content": "So"},
+]
+
+
+@pytest.mark.parametrize(
+    "row, text, prompt",
+    [
+        ({"text": "t", "messages": CHAT}, "t", "Hi\n\nYes?\n\nWhy"),
+        ({"messages": CHAT}, "Hi\n\nYes?\n\nWhy\n\nSo", "Hi\n\nYes?\n\nWhy"),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+            "a\n\nb",
+            "a",
+        ),
+        ({"instruction": "i", "input": "n", "output": 7}, "i\n\nn\n\n7", "i\n\nn"),
+        ({"prompt": "p", "completion": "c"}, "p\n\nc", "p"),
+        ({"prompt": "p", "chosen": "c", "rejected": "r"}, "p\n\nc", "p"),
+        ({"prompt": "Hi", "chosen": CHAT[:2], "rejected": "r"}, "Hi\n\nYes?", "Hi"),
+        ({"prompt": CHAT[:1], "chosen": CHAT[1:2]}, "Hi\n\nYes?", "Hi"),
+        ({"query": "q", "response": "r"}, "q\n\nr", "q"),
+        ({"question": "q", "answer": "a"}, "q\n\na", "q"),
+    ],
+)
+def test_layouts_of_corpora_and_prompts(row: dict[str, Any], text: str, prompt: str) -> None:
+    columns = dict.fromkeys(row, 1)
+    assert fields_of_columns(columns, None, "a.jsonl").text_of(row) == (text, "ok")
+    prompts = fields_of_columns(columns, None, "a.jsonl", prefer="prompt", prompts=True)
+    assert prompts.text_of(row) == (prompt, "ok")
+
+
+def test_fields_in_objects_and_lists() -> None:
+    row = {"data": {"text": "inner", "deep": {"a": "x"}}, "parts": [{"t": "one"}, {"t": "two"}, 3]}
+    columns = dict.fromkeys(columns_of(row), 1)
+    for field, text in [
+        ("data.text", "inner"),
+        ("data.deep.a", "x"),
+        ("parts.t", "one\n\ntwo"),
+        ("parts.t+data.text", "one\n\ntwo\n\ninner"),
+    ]:
+        found = find_text_fields(columns, field, "a.jsonl", "--field")
+        assert found.text_of(row) == (text, "ok")
+    assert TextFields("given", ("a.b",)).text_of({"a.b": "flat", "a": {"b": "n"}}).text == "flat"
+    assert TextFields("given", ("data.b",)).text_of(row).status == "missing"
+    assert TextFields("given", ("data.text",)).text_of({"data": None}).status == "empty"
+    with pytest.raises(InputError, match=r"no column 'data\.texts'; its columns are data\.text"):
+        find_text_fields(columns, "data.texts", "a.jsonl", "--field")
+
+
+@pytest.mark.parametrize("layout", ["messages", "conversations"])
+def test_a_text_in_place_of_messages_is_none(layout: str) -> None:
+    fields = find_text_fields({layout: 2}, None, "a.jsonl", "--field")
+    assert fields.text_of({layout: "oops"}) == ("", "not_text")
+    assert fields.problem({layout: "oops"}, list) == (
+        f'the field {layout!r} holds "oops" where text is needed'
+    )
+
+
+def test_a_number_is_text_only_beside_others() -> None:
+    alone = fields_of_columns({"text": 1}, None, "a.jsonl")
+    assert alone.text_of({"text": 7}).status == "not_text"
+    beside = fields_of_columns({"question": 1, "answer": 1}, None, "a.jsonl")
+    assert beside.text_of({"question": "6 + 1?", "answer": 7}) == ("6 + 1?\n\n7", "ok")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sparsteer.sae.errors import InputError
 from sparsteer.training import corpus as corpus_module
 from sparsteer.training.corpus import Corpus, Document, open_corpus
-from sparsteer.training.documents import library
+from sparsteer.training.data.formats import library
 from sparsteer.training.prompt_sides import side_of
 
 
@@ -242,8 +242,12 @@ def test_hub_revision(monkeypatch: pytest.MonkeyPatch, hub: FakeHub) -> None:
 def test_hub_errors(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"split 'tset'.*Available splits.*--split"):
         open_corpus("owner/texts", split="tset")
-    with pytest.raises(InputError, match=r"row 1: there is no field 'text'; .*body"):
-        read(open_corpus("owner/texts"))
+    with pytest.raises(
+        InputError, match=r"owner/texts has none of the fields .*--text-field: body"
+    ):
+        open_corpus("owner/texts")
+    with pytest.raises(InputError, match=r"row 1: there is no field 'bodies'; .*body, n; .*--skip"):
+        read(open_corpus("owner/texts", text_field="bodies"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"newz is neither .* \(404 for newz\); did you mean news"):
         open_corpus("newz")
@@ -254,18 +258,87 @@ def test_hub_errors(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_wrong_local_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jsonl(tmp_path / "reviews.jsonl", ["a"])
-    (tmp_path / "table.csv").write_text("text\na\n")
+    (tmp_path / "table.xlsx").write_text("text\na\n")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"no file reviws\.jsonl; did you mean reviews\.jsonl"):
+    with pytest.raises(
+        InputError, match=r"reviws\.jsonl is not there; did you mean reviews\.jsonl"
+    ):
         open_corpus("reviws.jsonl")
-    with pytest.raises(InputError, match=r"no file .*/nowhere/a\.txt; there is no folder"):
+    with pytest.raises(InputError, match=r"/nowhere/a\.txt is not there; there is no folder"):
         open_corpus(str(tmp_path / "nowhere" / "a.txt"))
-    with pytest.raises(InputError, match=r"no file \*\.parquet"):
+    with pytest.raises(InputError, match=r"\*\.parquet is not there"):
         open_corpus("*.parquet")
-    with pytest.raises(InputError, match=r"table\.csv is not a file ending in \.jsonl"):
-        open_corpus("table.csv")
-    with pytest.raises(InputError, match=r"the folder empty has no file ending in"):
+    with pytest.raises(InputError, match=r"table\.xlsx is not a file ending in \.jsonl"):
+        open_corpus("table.xlsx")
+    with pytest.raises(InputError, match=r"the folder empty has no file to read"):
         open_corpus("empty")
-    with pytest.raises(InputError, match=r"is local, and only a hub data set has splits"):
+    with pytest.raises(InputError, match=r"is local, and only a hub data set has subsets"):
         open_corpus("reviews.jsonl", split="test")
+
+
+def test_a_folder_as_people_have_it(tmp_path: Path) -> None:
+    """What is about the data is not read, nor are other splits, which is said."""
+    write_jsonl(tmp_path / "data" / "train-0.jsonl", ["a"])
+    write_jsonl(tmp_path / "more.jsonl", ["b"])
+    write_jsonl(tmp_path / "data" / "test-0.jsonl", ["tested"])
+    write_jsonl(tmp_path / "validation" / "0.jsonl", ["validated"])
+    for name in ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"):
+        (tmp_path / name).write_text('{"default": {"features": {}}}')
+    for name in ("README.txt", "LICENSE.txt", "Licence-cc.txt"):
+        (tmp_path / name).write_text("about the data")
+    said: list[str] = []
+    corpus = open_corpus(str(tmp_path), progress=said.append)
+    assert sorted(document.text for document in read(corpus)) == ["a", "b"]
+    assert corpus.parts == ("data/train-0.jsonl", "more.jsonl")
+    (sentence,) = said
+    assert "2 of 4 files" in sentence and "data/test-0.jsonl, validation/0.jsonl" in sentence
+    tested = open_corpus(str(tmp_path), split="test")
+    assert [document.text for document in read(tested)] == ["tested"]
+    (tmp_path / "validation" / "0.jsonl").unlink()
+    with pytest.raises(InputError, match=r"no file of the split 'validation' \(it has test, train"):
+        open_corpus(str(tmp_path), split="validation")
+
+
+def test_saved_data_sets_are_folders(tmp_path: Path) -> None:
+    datasets = library("datasets")
+    datasets.disable_progress_bars()
+    sides = {
+        side: datasets.Dataset.from_dict({"text": [f"{side} {n}" for n in range(3)]})
+        for side in ("train", "test")
+    }
+    sides["train"].save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict(sides).save_to_disk(str(tmp_path / "several"))
+    wanted = ["train 0", "train 1", "train 2"]
+    assert [d.text for d in read(open_corpus(str(tmp_path / "one")), shuffle_buffer=1)] == wanted
+    several = str(tmp_path / "several")
+    assert [d.text for d in read(open_corpus(several), shuffle_buffer=1)] == wanted
+    tested = open_corpus(several, split="test")
+    assert sorted(d.text for d in read(tested)) == ["test 0", "test 1", "test 2"]
+
+
+def test_a_parquet_shard_without_rows_is_whole(tmp_path: Path) -> None:
+    arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+    for number, texts in enumerate([[], ["a", "b"], []]):
+        table = arrow.table({"text": arrow.array(texts, arrow.string())})
+        parquet.write_table(table, tmp_path / f"{number}.parquet")
+    assert sorted(d.text for d in read(open_corpus(str(tmp_path)))) == ["a", "b"]
+
+
+def test_a_layout_is_detected_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"messages": [{"role": "user", "content": f"Hi {n}"}]} for n in range(3)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    said: list[str] = []
+    corpus = open_corpus(str(path), progress=said.append)
+    assert [document.text for document in read(corpus, shuffle_buffer=1)] == [
+        "Hi 0",
+        "Hi 1",
+        "Hi 2",
+    ]
+    assert said == ["the text of a row is messages (layout messages, detected)"]
+    path.write_text('{"body": "x", "id": "y"}\n')
+    with pytest.raises(InputError, match=r"none of the fields .*--text-field: body, id"):
+        open_corpus(str(path))
+    inner = open_corpus(str(write_jsonl(tmp_path / "b.jsonl", ["x"], "a.b")), text_field="a.b")
+    assert [document.text for document in read(inner)] == ["x"]

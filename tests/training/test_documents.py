@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsteer.sae.errors import InputError
-from sparsteer.training import documents
-from sparsteer.training.documents import PIECE_CHARACTERS, file_format, library, pieces, read_texts
+from sparsteer.training.data import text_files
+from sparsteer.training.data.formats import file_format, library
+from sparsteer.training.data.row_text import fields_of_columns
+from sparsteer.training.data.text_files import PIECE_CHARACTERS, pieces
+from sparsteer.training.documents import read_texts
 
 TEXTS = ["one", "", "three \u2028 with\na line\r\nend", "snow ☃", "  indented"]
 
@@ -30,7 +33,7 @@ def write_parquet(path: Path, columns: dict[str, list[object]]) -> None:
 
 
 def texts(path: Path, *fields: str) -> list[str]:
-    return list(read_texts(path, fields or ("text",)))
+    return list(read_texts(path, fields_of_columns({}, "+".join(fields or ("text",)), "")))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_reading_leaves_nothing_behind(
         ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', ["a.jsonl, line 2", "not valid JSON"]),
         ("a.json", b'[{"text": "a"},]', ["a.json", "not valid JSON"]),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": 5}\n', ["line 3", "'text'", "5"]),
-        ("a.jsonl", b'{"text": ["a", "b"]}\n', ["line 1", '["a", "b"]']),
+        ("a.jsonl", b'{"text": {"a": "b"}}\n', ["line 1", '{"a": "b"}']),
         ("a.jsonl", b'{"body": "a", "texts": "b", "id": 1}\n', ["'text'", "texts, body, id"]),
         ("a.jsonl", b"{}\n", ["no field at all"]),
         ("a.jsonl", b'"text"\n', ["line 1", '"text"', "object"]),
@@ -157,7 +160,7 @@ def test_long_text_file_is_divided_at_blank_lines(tmp_path: Path) -> None:
 )
 def test_pieces_lose_nothing_and_stay_short(lines: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "PIECE_CHARACTERS", 16)
+        patch.setattr(text_files, "PIECE_CHARACTERS", 16)
         found = list(pieces(lines))
     assert "".join(found) == "".join(lines)
     assert all(0 < len(piece) <= 32 for piece in found)
@@ -180,7 +183,9 @@ def test_a_line_without_end_is_cut_at_spaces() -> None:
         ("a.parquet", ".parquet"),
         ("a.parquet.gz", None),
         ("a.gz", None),
-        ("a.csv", None),
+        ("a.csv", ".csv"),
+        ("a.ndjson.zst", ".ndjson"),
+        ("a.arrow.zst", None),
         ("jsonl", None),
     ],
 )
