@@ -26,9 +26,7 @@ class BadRow(str):
         return row
 
 
-def read_texts(
-    path: Path, fields: TextFields, *, skip_bad_rows: bool = False, remedy: str = SKIP
-) -> Iterator[str]:
+def read_texts(path: Path, fields: TextFields, *, skip_bad_rows: bool = False) -> Iterator[str]:
     """The text of each document of a file, in order; empty where a row has null or no text.
 
     A row is a document. A text file is one, or, if it is longer than 16,384 characters, several
@@ -38,7 +36,6 @@ def read_texts(
         path: a file with one of the known endings.
         fields: where the text lies in a row.
         skip_bad_rows: give a `BadRow` for a row that cannot be read or holds no text.
-        remedy: the end of the error about such a row.
 
     Raises:
         InputError: the file is damaged or not what its name says, or a row lacks the field or
@@ -47,13 +44,16 @@ def read_texts(
     if file_format(path) == TEXT:
         yield from text_documents(path)
         return
-    yield from read_rows_of(open_files([path]), fields, skip_bad_rows=skip_bad_rows, remedy=remedy)
+    yield from read_rows_of(open_files([path]), fields, skip_bad_rows=skip_bad_rows)
 
 
 def read_rows_of(
     rows: RowFile, fields: TextFields, *, skip_bad_rows: bool = False, remedy: str = SKIP
 ) -> Iterator[str]:
-    """The text of each row, as in `read_texts`; a text file has a row on each line."""
+    """The text of each row, as in `read_texts`; a text file has a row on each line.
+
+    `remedy` is the end of the error about a row without text.
+    """
     if rows.plain_text:
         fields = TextFields("text", ("text",))
     for file in rows.files:

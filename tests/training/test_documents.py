@@ -191,3 +191,16 @@ def test_a_line_without_end_is_cut_at_spaces() -> None:
 )
 def test_file_format(name: str, found: str | None) -> None:
     assert file_format(Path(name)) == found
+
+
+def test_a_text_file_is_read_a_piece_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    content = "a line without an end " * 40 + "\n\n" + "short\n" * 30 + "x" * 200
+    path.write_text(content)
+    monkeypatch.setattr(text_files, "PIECE_CHARACTERS", 32)
+    whole = list(pieces(content.splitlines(keepends=True)))
+    assert "".join(whole) == content
+    monkeypatch.setattr(text_files, "_CHUNK_CHARACTERS", 7)
+    assert texts(path) == whole
