@@ -58,8 +58,13 @@ class LanguageModel:
     """Token that begins a text; None where the tokenizer has none."""
     eos_id: int | None
     """Token that ends a text; None where the tokenizer has none."""
-    pad_id: int | None
-    """Token that fills rows: the tokenizer's own, else EOS, else BOS."""
+    n_embedded: int
+    """Rows of the token embedding: ids from 0 to one less can be read."""
+    pad_id: int
+    """Token that fills rows: the tokenizer's own if the model has an embedding for it, else EOS,
+    else BOS, else 0. What stands at padding is masked."""
+    special_ids: tuple[int, ...]
+    """BOS, EOS and the tokenizer's own padding, as far as there are any."""
 
     def __init__(
         self,
@@ -82,8 +87,14 @@ class LanguageModel:
         ids: Any = tokenizer
         self.bos_id = ids.bos_token_id
         self.eos_id = ids.eos_token_id
-        known = (i for i in (ids.pad_token_id, self.eos_id, self.bos_id) if i is not None)
-        self.pad_id = next(known, None)
+        original: Any = bridge.original_model
+        self.n_embedded = len(original.get_input_embeddings().weight)
+        ends = [i for i in (self.bos_id, self.eos_id) if i is not None]
+        self.require_embedded(ends, "the tokenizer of " + name)
+        self._fill_ids = [i for i in (ids.pad_token_id, *ends[::-1]) if i is not None]
+        embedded = [i for i in self._fill_ids if i < self.n_embedded]
+        self.pad_id = next(iter(embedded), 0)
+        self.special_ids = tuple(dict.fromkeys(embedded))
         self._path = path
         self._say = say
 
@@ -139,7 +150,7 @@ class LanguageModel:
         rules: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
         for setting in ("truncation", "padding"):  # state of the last call, no part of the rules
             rules.pop(setting, None)
-        special = (self.bos_id, self.eos_id, self.pad_id)
+        special = (self.bos_id, self.eos_id, next(iter(self._fill_ids), None))
         facts = [rules, sorted(self.tokenizer.get_vocab().items()), special]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -192,12 +203,15 @@ class LanguageModel:
         return site.Site(name, self)
 
     def tokenize(self, text: str) -> list[int]:
-        """The token ids of a text; no special tokens are added, those written in it are read."""
+        """The token ids of a text; no special tokens are added, those written in it are read.
+
+        Raises InputError for a text with a token that the model has no embedding for.
+        """
         ids: list[int] = []
         for piece in text_pieces(text):
             encoded: Any = self.tokenizer(piece, add_special_tokens=False, verbose=False)
             ids += encoded["input_ids"]
-        return ids
+        return self.require_embedded(ids)
 
     def token_pieces(self, text: str) -> Iterator[list[int]]:
         """The token ids of a text piece by piece, so that memory is bounded however long it is.
@@ -206,6 +220,21 @@ class LanguageModel:
         """
         for piece in text_pieces(text):
             yield self.tokenize(piece)
+
+    def require_embedded(self, ids: list[int], where: str = "a text") -> list[int]:
+        """The ids as they are; InputError if the model has no embedding for one of them.
+
+        `where` says who has the token.
+        """
+        if not ids or max(ids) < self.n_embedded:
+            return ids
+        beyond = max(ids)
+        token: object = self.tokenizer.convert_ids_to_tokens([beyond])[0]
+        raise InputError(
+            f"{where} has the token {token!r} with id {beyond}, but the embedding of {self.name} "
+            f"has {self.n_embedded} rows; resize the model with transformers' "
+            "resize_token_embeddings and save it, or give the tokenizer that it was saved with"
+        )
 
     def left_out(
         self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
@@ -219,8 +248,8 @@ class LanguageModel:
         real = attention_mask
         if real is None:
             real = torch.ones_like(tokens, dtype=torch.bool)
-        ids = [i for i in (self.bos_id, self.eos_id, self.pad_id) if i is not None]
-        special = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
+        ids = torch.tensor(self.special_ids, dtype=tokens.dtype, device=tokens.device)
+        special = torch.isin(tokens, ids)
         content = real & ~special
         first = content & (content.cumsum(dim=1) == 1)
         return ~content | first
@@ -269,14 +298,15 @@ class LanguageModel:
     ) -> Float[Tensor, "..."]:
         """One forward pass without a key-value cache; hooks fire. Positions follow the mask.
 
-        Raises InputError if the rows are longer than the model's context, or padded on a side where
-        the model takes padding for text.
+        Raises InputError if the rows are longer than the model's context, hold an id without an
+        embedding, or are padded on a side where the model takes padding for text.
         """
         if tokens.shape[1] > self.max_context:
             raise InputError(
                 f"{tokens.shape[1]} tokens in a row are more than the {self.max_context} that "
                 f"{self.name} takes; shorten the context"
             )
+        self.require_embedded([int(tokens.max())] if tokens.numel() else [])
         mask = None
         if attention_mask is not None:
             self.require_padding(attention_mask)

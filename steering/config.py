@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
 from ..sae.config import require_in_range, require_integer, require_positive_integer
 from ..sae.errors import InputError
@@ -19,6 +20,26 @@ class Sampling:
     temperature: float = 0.0
     """Logits are divided by it before a token is drawn; 0 always takes the likeliest token."""
 
+    top_k: int = 0
+    """Only the so many likeliest tokens are drawn (and those as likely as the last of them); 0
+    draws from all."""
+
+    top_p: float = 1.0
+    """Only the likeliest tokens are drawn whose probabilities together reach this; 1 draws from
+    all. It looks at what top_k leaves."""
+
+    min_p: float = 0.0
+    """Only tokens at least this share as likely as the likeliest are drawn; 0 draws from all. It
+    looks at what top_p leaves."""
+
+    repetition_penalty: float = 1.0
+    """Logits of tokens that prompt or text have already are divided by it where positive and
+    multiplied where negative; above 1 they come less often, 1 changes nothing."""
+
+    stop: tuple[str, ...] = ()
+    """A text ends before the first of these strings that appears in it; may be given several
+    times."""
+
     seed: int = 0
     """Seed of the random draws. The same prompt and seed draw the same random numbers, whatever is
     steered and whatever else is generated."""
@@ -31,6 +52,21 @@ class Sampling:
         require_positive_integer("batch_size", self.batch_size)
         require_in_range("temperature", self.temperature, low=0.0, high=100.0)
         require_integer("seed", self.seed, least=0)
+        require_integer("top_k", self.top_k, least=0)
+        require_in_range("top_p", self.top_p, low=0.0, high=1.0)
+        require_in_range("min_p", self.min_p, low=0.0, high=1.0)
+        require_in_range("repetition_penalty", self.repetition_penalty, low=0.01, high=100.0)
+        for name in ("top_k", "top_p", "min_p"):
+            value = getattr(self, name)
+            if self.temperature == 0 and value != getattr(Sampling, name):
+                raise InputError(
+                    f"{name} is {value}, but at temperature 0 the likeliest token is always taken; "
+                    "give a temperature above 0, or leave it out"
+                )
+        if isinstance(cast(object, self.stop), str):
+            raise InputError(f"stop is the text {self.stop!r}; give a tuple: ({self.stop!r},)")
+        if not all(self.stop):
+            raise InputError("stop has an empty text; give a string that ends a text")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,14 +108,17 @@ def only_characters(text: str) -> str:
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def read_limit(model: LanguageModel, max_length: int | None) -> int:
-    """How many tokens `encode_texts` reads of each text under this `max_length`.
+def read_limit(
+    model: LanguageModel, max_length: int | None, default: int = DEFAULT_MAX_LENGTH
+) -> int:
+    """How many tokens `encode_texts` reads of each text under this `max_length`; for None the
+    default, or what the model's context holds if that is less.
 
     Raises InputError if it is out of range for the model.
     """
     room = model.max_context - len(_prefix(model))
     if max_length is None:
-        return min(DEFAULT_MAX_LENGTH, room)
+        return min(default, room)
     if not 1 <= max_length <= room:
         raise InputError(
             f"max_length is {max_length}; it must lie between 1 and the {room} tokens that the "
@@ -184,7 +187,7 @@ def _encode_batch(
         codes = sae.encode(sae.W_enc.new_empty(0, sae.config.d_model))
     else:
         # Padding stands behind the text, where a causal model's real positions never look.
-        tokens_BL = torch.full((len(batch), longest), model.pad_id or 0)
+        tokens_BL = torch.full((len(batch), longest), model.pad_id)
         mask_BL = torch.zeros(len(batch), longest, dtype=torch.bool)
         for row, (tokens, _) in enumerate(batch):
             read = prefix + tokens

@@ -20,8 +20,9 @@ from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from .config import Sampling
 from .intervention import Intervention
+from .sampling import TokenScores
 from .steering_run import SteeringRun
-from .texts import continuation_text, left_padded, prompt_tokens
+from .texts import continuation_text, left_padded, prompt_tokens, text_before_stop
 
 _NGRAM = 3
 INCOHERENT_REPETITION = 0.5
@@ -35,9 +36,10 @@ class Continuation:
     text: str
     """The continuation alone, special tokens left out."""
     tokens: tuple[int, ...]
-    """Its token ids, the end-of-text token not among them."""
-    stopped: Literal["eos", "length"]
-    """Why it ends: the end-of-text token, or `max_new_tokens`."""
+    """Its token ids, the end-of-text token not among them; those of a stop string are, though
+    `text` ends before it."""
+    stopped: Literal["eos", "stop", "length"]
+    """Why it ends: the end-of-text token, one of the strings `stop`, or `max_new_tokens`."""
     steered_tokens: int = 0
     """Tokens of prompt and continuation at which something was added; a last token that the model
     has not read is none of them. 0 where nothing is steered and where every strength is 0."""
@@ -84,13 +86,13 @@ class Generation:
                 is also done where the model's cache does not give the same tokens.
 
         Raises:
-            InputError: a prompt is empty or does not fit into the model's context, the model takes
-                the padding of prompts of unlike lengths for text, or the intervention does not fit
-                the model or the autoencoder.
+            InputError: a prompt is empty, has a token without an embedding or does not fit into the
+                model's context, the model takes the padding of prompts of unlike lengths for text,
+                or the intervention does not fit the model or the autoencoder.
         """
         self._model, self._sampling = model, sampling
         _require_room(model, prompts, sampling)
-        self._prompts = [list(prompt) for prompt in prompts]
+        self._prompts = [model.require_embedded(list(prompt), "a prompt") for prompt in prompts]
         self._tokens_BT, self._mask_BT = left_padded(model, self._prompts)
         model.require_padding(self._mask_BT)
         self._steering: SteeringRun | None = None
@@ -108,7 +110,9 @@ class Generation:
             self._cache[name] = cache
         self.generated: list[list[int]] = [[] for _ in prompts]
         """Token ids generated so far, a list for each row."""
-        self._ended = [False for _ in prompts]
+        self._ended: list[Literal["eos", "stop"] | None] = [None for _ in prompts]
+        self._stopped_texts: dict[int, str] = {}
+        self._scores = TokenScores(sampling)
         self._n_steps = 0
 
     @property
@@ -126,18 +130,23 @@ class Generation:
         chosen_B = self._choose(self._next_logits())
         for row in range(len(chosen_B)):
             token = int(chosen_B[row])
-            if self._ended[row] or token in self._stop_ids:
-                self._ended[row] = True
-            else:
-                self.generated[row].append(token)
+            if self._ended[row]:
+                continue
+            if token in self._stop_ids:
+                self._ended[row] = "eos"
+                continue
+            self.generated[row].append(token)
+            self._look_for_stop(row)
         self._n_steps += 1
         # What stands behind the end of a row is masked, whatever it is.
-        goes_on_B = ~torch.tensor(self._ended)
+        goes_on_B = torch.tensor([ended is None for ended in self._ended])
         self._tokens_BT = torch.cat([self._tokens_BT, chosen_B[:, None]], dim=1)
         self._mask_BT = torch.cat([self._mask_BT, goes_on_B[:, None]], dim=1)
 
     def text(self, row: int) -> str:
         """The row's continuation so far, without a character whose bytes are not complete."""
+        if row in self._stopped_texts:
+            return self._stopped_texts[row]
         return continuation_text(self._model, self._prompts[row], self.generated[row])
 
     def results(self) -> list[Continuation]:
@@ -146,7 +155,7 @@ class Generation:
             Continuation(
                 text=self.text(row),
                 tokens=tuple(self.generated[row]),
-                stopped="eos" if self._ended[row] else "length",
+                stopped=self._ended[row] or "length",
                 steered_tokens=len(steered),
                 steered_from=steered[0] if steered else None,
             )
@@ -200,18 +209,33 @@ class Generation:
         self._steered_BT = torch.cat([self._steered_BT[:, :n_seen], steered_BL], dim=1)
 
     def _choose(self, logits_BV: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:
-        """The likeliest token, or a draw: argmax of logits / temperature + Gumbel noise.
+        """The token of the highest score, or a draw: argmax of the scores + Gumbel noise.
 
         The noise is the same for a base and a steered text, so they differ only where the steering
         moves the logits enough.
         """
-        if self._sampling.temperature == 0:
-            return logits_BV.argmax(dim=-1)
-        scores_BV = logits_BV.double() / self._sampling.temperature
-        for row, generator in enumerate(self._noise):
-            exponential_V = torch.empty_like(scores_BV[row]).exponential_(generator=generator)
-            scores_BV[row] -= exponential_V.log()
+        scores_BV = torch.stack(
+            [
+                self._scores.of_row(prompt + generated, logits_V)
+                for prompt, generated, logits_V in zip(
+                    self._prompts, self.generated, logits_BV, strict=True
+                )
+            ]
+        )
+        if self._sampling.temperature != 0:
+            for row, generator in enumerate(self._noise):
+                exponential_V = torch.empty_like(scores_BV[row]).exponential_(generator=generator)
+                scores_BV[row] -= exponential_V.log()
         return scores_BV.argmax(dim=-1)
+
+    def _look_for_stop(self, row: int) -> None:
+        """End the row if a stop string has appeared in its text."""
+        if self._sampling.stop:
+            prompt, generated = self._prompts[row], self.generated[row]
+            text = text_before_stop(self._model, prompt, generated, self._sampling.stop)
+            if text is not None:
+                self._ended[row] = "stop"
+                self._stopped_texts[row] = text
 
 
 def generate(

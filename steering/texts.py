@@ -18,8 +18,8 @@ def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> l
     Half of a surrogate pair, which is no character, is read as a question mark.
 
     Raises:
-        InputError: the prompt has no token or more than the model's context, or the model has no
-            chat template.
+        InputError: the prompt has no token, one without an embedding, or more than the model's
+            context, or the model has no chat template.
     """
     if chat:
         tokenizer = cast(Any, model.tokenizer)
@@ -60,11 +60,44 @@ def continuation_text(model: LanguageModel, prompt: Sequence[int], generated: Se
     Decoding the two together keeps the space between them, which some tokenizers drop at the start
     of a text.
     """
+    return _added(model, prompt, generated, skip_special_tokens=True).rstrip("\ufffd")
+
+
+def text_before_stop(
+    model: LanguageModel, prompt: Sequence[int], generated: Sequence[int], stop: Sequence[str]
+) -> str | None:
+    """The text that generated tokens add to a prompt's, up to the first stop string; None if there
+    is none in it. A stop string may hold special tokens, which the text leaves out."""
+    spelled = _added(model, prompt, generated, skip_special_tokens=False)
+    starts = [spelled.find(string) for string in stop if string in spelled]
+    if not starts:
+        return None
+    n_whole = next(
+        n
+        for n in range(len(generated), -1, -1)
+        if len(_added(model, prompt, generated[:n], skip_special_tokens=False)) <= min(starts)
+    )
+    whole = _added(model, prompt, generated[:n_whole], skip_special_tokens=False)
+    kept = continuation_text(model, prompt, generated[:n_whole])
+    return kept + spelled[len(whole) : min(starts)]
+
+
+def _added(
+    model: LanguageModel,
+    prompt: Sequence[int],
+    generated: Sequence[int],
+    *,
+    skip_special_tokens: bool,
+) -> str:
+    """What decoding gives for the generated tokens behind the prompt's."""
     decode = cast(Any, model.tokenizer).decode
-    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    options = {
+        "skip_special_tokens": skip_special_tokens,
+        "clean_up_tokenization_spaces": False,
+    }
     before: str = decode(list(prompt), **options)
     both: str = decode([*prompt, *generated], **options)
-    return both[len(before) :].rstrip("\ufffd")
+    return both[len(before) :]
 
 
 def left_padded(
@@ -72,7 +105,7 @@ def left_padded(
 ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
     """Tokens and mask with the padding before each prompt, so that all go on in the same column."""
     width = max(len(prompt) for prompt in prompts)
-    tokens_BT = torch.full((len(prompts), width), model.pad_id or 0)
+    tokens_BT = torch.full((len(prompts), width), model.pad_id)
     mask_BT = torch.zeros(len(prompts), width, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         tokens_BT[row, width - len(prompt) :] = torch.tensor(prompt)

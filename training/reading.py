@@ -36,8 +36,7 @@ class ContextReader:
         self.context_length = context_length
         self.batch_size = batch_size
         self.dtype: CacheDtype = dtype
-        special = (model.bos_id, model.eos_id, model.pad_id)
-        self._special = torch.tensor([token for token in special if token is not None])
+        self._special = torch.tensor(model.special_ids, dtype=torch.int64)
 
     def read(
         self, chosen: Sequence[ChosenContext], progress: Callable[[int], None]
@@ -64,7 +63,7 @@ class ContextReader:
     ) -> tuple[ShardContent, Bool[Tensor, "C L"], Bool[Tensor, "C L"]]:
         """The content, which positions are ordinary, and which have a row."""
         contexts = [one.context for one in chosen]
-        length, pad_id = self.context_length, self.model.pad_id or 0
+        length, pad_id = self.context_length, self.model.pad_id
         tokens = stacked([context.tokens for context in contexts], length, pad_id)
         mask = text_mask(contexts, length)
         rows = stacked([one.rows for one in chosen], length, fill=False)

@@ -70,7 +70,7 @@ def ordinary_rows(
 ) -> Iterator[ChosenContext]:
     """Contexts with a row at every ordinary position, found for `at_once` of them at a time."""
     while some := list(islice(contexts, at_once)):
-        tokens = stacked([context.tokens for context in some], context_length, model.pad_id or 0)
+        tokens = stacked([context.tokens for context in some], context_length, model.pad_id)
         ordinary = ~model.left_out(tokens, text_mask(some, context_length))
         for context, flags in zip(some, ordinary.numpy(), strict=True):
             own = flags[: len(context.tokens)]

@@ -203,11 +203,13 @@ def _steer_key(demo: Demo) -> Result:
 
 
 def _select(demo: Demo) -> Result:
+    from ..encoding import read_limit
     from ..selection.targets import recover_groups
 
     config = demo.config
     rows = instruction_rows(config)
     loaded = _load(demo)
+    max_length = read_limit(loaded.model, None, _TOKENS_OF_A_ROW)
     demo.say(f"reading {len(rows):,} instruction rows")
     groups = recover_groups(
         loaded.model,
@@ -218,9 +220,9 @@ def _select(demo: Demo) -> Result:
         ratio=_RATIO,
         draws=_DRAWS,
         seed=config.seed,
-        max_length=_TOKENS_OF_A_ROW,
+        max_length=max_length,
     )
-    return {"groups": groups, "rows": len(rows), "max_length": _TOKENS_OF_A_ROW, "ratio": _RATIO}
+    return {"groups": groups, "rows": len(rows), "max_length": max_length, "ratio": _RATIO}
 
 
 def _select_key(demo: Demo) -> Result:

@@ -144,8 +144,9 @@ class FindConfig:
     top: int = 20
     """Features to show."""
 
-    max_length: int = 256
-    """Tokens read of each text; the rest is cut, and how many texts were cut is said."""
+    max_length: int | None = None
+    """Tokens read of each text, BOS not counted; by default 256, or the model's context if shorter.
+    The rest is cut, and how many texts were cut is said."""
 
     batch_size: int = 16
     """Texts in one forward pass."""
@@ -161,8 +162,10 @@ class FindConfig:
     """Where to run: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
-        for name in ("top", "max_length", "batch_size"):
+        for name in ("top", "batch_size"):
             require_positive_integer(name, getattr(self, name))
+        if self.max_length is not None:
+            require_positive_integer("max_length", self.max_length)
         require_in_range("min_firing", self.min_firing, low=0.0, high=1.0)
         require_integer("seed", self.seed, least=0)
         if self.rank_by not in get_args(Ranking):

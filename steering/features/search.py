@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...sae.errors import InputError
 from ...training.threads import use_free_cores
-from ..encoding import encode_texts
+from ..encoding import encode_texts, read_limit
 from ..loading import LoadedRun, load_run
 from .config import FindConfig, Ranking
 from .hashing import sae_fingerprint
@@ -19,6 +19,9 @@ from .ranking import AUROC, area, mean_over
 from .text_lists import read_text_list
 
 _SHUFFLES = 20
+
+_MAX_LENGTH = 256
+"""Tokens read of a text unless the caller says otherwise or the model's context is shorter."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def find_features(
     top: int = 20,
     rank_by: Ranking = "auroc_mean",
     min_firing: float = 0.1,
-    max_length: int | None = 256,
+    max_length: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
 ) -> Search:
@@ -138,7 +141,7 @@ def find_features(
         top: features to give, at most.
         rank_by: `auroc_mean`, `auroc_max` or `difference`, see `FoundFeature`.
         min_firing: share of the positive texts in which a feature must fire to be ranked.
-        max_length: tokens read of each text; None for as many as `encode_texts` reads.
+        max_length: tokens read of each text; by default 256, or the model's context if shorter.
         batch_size: texts in one forward pass.
         seed: of the shuffled labels behind `Search.chance`.
 
@@ -146,9 +149,10 @@ def find_features(
         InputError: one of the sets has no text with content.
     """
     n_latents = loaded.sae.config.n_latents
+    limit = read_limit(loaded.model, max_length, _MAX_LENGTH)
     sides: list[PooledTexts] = []
     for name, texts in (("positive", positive), ("negative", negative)):
-        encoded = encode_texts(*loaded, texts, batch_size=batch_size, max_length=max_length)
+        encoded = encode_texts(*loaded, texts, batch_size=batch_size, max_length=limit)
         side = pool_texts(encoded, n_latents)
         if not len(side.lengths):
             raise InputError(

@@ -82,6 +82,17 @@ def test_what_was_read_is_said(loaded: LoadedRun, search: Search) -> None:
     assert search.positive.truncated == search.negative.truncated == 0
 
 
+def test_the_default_length_is_what_a_short_context_holds(
+    loaded: LoadedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded.model, "max_context", 11)  # BOS and 10 more
+    short = find_features(loaded, POSITIVE, NEGATIVE)
+    assert short == find_features(loaded, POSITIVE, NEGATIVE, max_length=10)
+    assert short.positive.truncated == 5
+    with pytest.raises(InputError, match="max_length is 11; it must lie between 1 and the 10"):
+        find_features(loaded, POSITIVE, NEGATIVE, max_length=11)
+
+
 @pytest.mark.parametrize("rank_by", ["auroc_mean", "auroc_max", "difference"])
 def test_the_order(loaded: LoadedRun, search: Search, rank_by: Any) -> None:
     given = find_features(
