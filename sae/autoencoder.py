@@ -332,8 +332,12 @@ def _may_replace(path: Path) -> bool:
 
 
 def _origin_to_dict(origin: Origin) -> dict[str, str]:
-    """As plain values, without the target site that an autoencoder does not have."""
-    return {name: value for name, value in asdict(origin).items() if value is not None}
+    """As plain values, without the target site that an autoencoder does not have, and without the
+    usual dtype of the model."""
+    values = {name: value for name, value in asdict(origin).items() if value is not None}
+    if values["model_dtype"] == Origin.model_dtype:
+        del values["model_dtype"]
+    return values
 
 
 def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str, Any] | None]:

@@ -4,11 +4,15 @@ import dataclasses
 import difflib
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from .errors import InputError
 
 T = TypeVar("T")
+
+ModelDtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
+"""What a language model's weights are loaded as and its activations computed in; auto is what they
+are stored as."""
 
 _LARGEST_INTEGER = 2**63 - 1
 
@@ -25,6 +29,8 @@ class Origin:
     """sha256 of the language model's weights."""
     target_site: str | None = None
     """The activation that a transcoder predicts; None for an autoencoder."""
+    model_dtype: str = "float32"
+    """The dtype in which the language model ran."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -221,3 +227,11 @@ def require_in_range(name: str, value: object, *, low: float, high: float) -> No
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
     if number is None or not low <= number <= high:  # NaN fails both comparisons
         raise InputError(f"{name} is {value!r}, but must lie between {low:g} and {high:g}")
+
+
+def require_model_dtype(value: str | None) -> None:
+    """Raise an InputError unless it is a `ModelDtype` or None."""
+    if value is not None and value not in get_args(ModelDtype):
+        raise InputError(
+            f"model_dtype is {value!r}; choose {', '.join(get_args(ModelDtype)[:-1])} or auto"
+        )

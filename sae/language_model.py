@@ -111,25 +111,36 @@ class LanguageModel:
         transformers, a .gguf file, or a name on the Hugging Face hub.
 
         `device` is "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA where there is one;
-        `dtype` is float32, bfloat16, float16 or float64. `progress` is told of steps that take
-        time, and later if text is generated without a cache, of which Python warns without it. Only
-        a name that is not fetched yet and a hub name use the network. Only safetensors and GGUF
-        weights are read, never a pickle.
+        `dtype` is float32, bfloat16, float16, float64, or "auto" for what is stored. `progress` is
+        told of steps that take time, and later if text is generated without a cache, of which
+        Python warns without it. Only a name that is not fetched yet and a hub name use the network.
+        Only safetensors and GGUF weights are read, never a pickle.
 
         Raises InputError if the model is not found, not usable or damaged, does not give the logits
         of transformers in the bridge, or the device or dtype is unknown, and FetchError if fetching
         fails.
         """
-        if dtype not in _DTYPES:
-            raise InputError(f"dtype {dtype!r} is unknown; use one of {', '.join(_DTYPES)}")
+        if dtype not in _DTYPES and dtype != "auto":
+            raise InputError(f"dtype {dtype!r} is unknown; use one of {', '.join(_DTYPES)}, auto")
         where = resolve_device(device)
         path = pretrained.locate(source, progress or _nothing)
         (progress or _nothing)(f"loading {source}")
-        bridge, tokenizer = pretrained.load_bridge(path, where, _DTYPES[dtype])
-        return cls(source, path, bridge, tokenizer, where, progress or warnings.warn)
+        bridge, tokenizer = pretrained.load_bridge(path, where, _DTYPES.get(dtype))
+        model = cls(source, path, bridge, tokenizer, where, progress or warnings.warn)
+        if model.dtype not in _DTYPES.values():
+            raise InputError(
+                f"{source} is stored in {model.dtype_name}, in which it cannot run; give a dtype "
+                f"such as {', '.join(_DTYPES)}"
+            )
+        return model
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {self.n_layers} layers, d_model {self.d_model})"
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype as it is written in files and options, such as float32."""
+        return str(self.dtype).removeprefix("torch.")
 
     @cached_property
     def weights_hash(self) -> str:

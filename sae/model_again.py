@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from .config import ModelDtype
 from .errors import InputError
 from .language_model import LanguageModel
 from .model_files import named_again
@@ -22,6 +23,11 @@ class MadeWith(Protocol):
         """SHA-256 of its weights."""
         ...
 
+    @property
+    def model_dtype(self) -> str:
+        """The dtype in which it ran."""
+        ...
+
 
 def load_again(
     made: MadeWith,
@@ -29,6 +35,7 @@ def load_again(
     *,
     given: str | None,
     device: str,
+    dtype: ModelDtype | None = None,
     otherwise: str = "",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> LanguageModel:
@@ -39,6 +46,7 @@ def load_again(
         of: what was made with it, for an error.
         given: a model that the user names; None takes the recorded one.
         device: auto, cpu, cuda or cuda:N.
+        dtype: in which it runs; None takes the recorded one. Another is said.
         otherwise: what else may be done than to give the right model, for an error.
         say: told what takes time.
 
@@ -46,8 +54,10 @@ def load_again(
         InputError: the model cannot be loaded, is not there any more, or has other weights.
     """
     source = named_again(made.model, given, of)
-    model = LanguageModel.load(source, device=device, progress=say)
+    model = LanguageModel.load(source, device=device, dtype=dtype or made.model_dtype, progress=say)
     require_same_weights(model, made, of, otherwise)
+    if model.dtype_name != made.model_dtype:
+        say(f"{of} was made in {made.model_dtype}, and {model.name} runs in {model.dtype_name} now")
     return model
 
 

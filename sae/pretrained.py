@@ -67,11 +67,12 @@ def locate(source: str, progress: Callable[[str], None]) -> Path:
 
 
 def load_bridge(
-    path: Path, device: torch.device, dtype: torch.dtype
+    path: Path, device: torch.device, dtype: torch.dtype | None
 ) -> tuple[TransformerBridge, PreTrainedTokenizerBase]:
     """The model at a path from `locate` in the bridge, its weights frozen, and its tokenizer.
 
-    The bridge changes its tokenizer (it makes it prepend BOS), so it is given a copy.
+    Without a dtype the weights keep the one that they are stored in. The bridge changes its
+    tokenizer (it makes it prepend BOS), so it is given a copy.
 
     Raises InputError as `load` does, and for a model that the bridge does not know or gets wrong.
     """
@@ -86,7 +87,7 @@ def load_bridge(
             hf_model=model,
             tokenizer=copy.deepcopy(tokenizer),
             device=device,
-            dtype=dtype,
+            dtype=model.dtype,
         )
     repair_layers(bridge)
     with _quiet():
@@ -94,7 +95,7 @@ def load_bridge(
     return bridge, tokenizer
 
 
-def load(path: Path, dtype: torch.dtype) -> Loaded:
+def load(path: Path, dtype: torch.dtype | None) -> Loaded:
     """The causal language model and the tokenizer at a path from `locate`, on the CPU.
 
     Raises InputError where the files are damaged, incomplete or of no causal language model.
@@ -102,7 +103,7 @@ def load(path: Path, dtype: torch.dtype) -> Loaded:
     return load_gguf(path, dtype) if path.is_file() else load_folder(path, dtype)
 
 
-def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
+def load_folder(folder: Path, dtype: torch.dtype | None) -> Loaded:
     """Load a Hugging Face folder; every weight of the model must be in its safetensors files."""
     tokenizer = load_tokenizer(folder)
     with _explained(folder), _quiet():
@@ -110,7 +111,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
     return model, tokenizer
 
 
-def load_gguf(file: Path, dtype: torch.dtype) -> Loaded:
+def load_gguf(file: Path, dtype: torch.dtype | None) -> Loaded:
     """Load a GGUF file, its weights de-quantised, as an ordinary model that can be saved."""
     tokenizer = load_tokenizer(file)
     with _explained(file), _quiet():
@@ -159,11 +160,11 @@ def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
         tokenizer.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]
 
 
-def _load_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+def _load_model(folder: Path, dtype: torch.dtype | None, **options: Any) -> PreTrainedModel:
     # The bridge's attention is eager, whatever the model's; so is then the model it is compared to.
     model, report = _models.from_pretrained(
         folder,
-        dtype=dtype,
+        dtype=dtype or "auto",
         attn_implementation="eager",
         local_files_only=True,
         output_loading_info=True,

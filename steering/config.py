@@ -4,7 +4,13 @@ import math
 from dataclasses import dataclass, field
 from typing import cast
 
-from ..sae.config import require_in_range, require_integer, require_positive_integer
+from ..sae.config import (
+    ModelDtype,
+    require_in_range,
+    require_integer,
+    require_model_dtype,
+    require_positive_integer,
+)
 from ..sae.errors import InputError
 from ..sae.paths import FilePath
 from .intervention import Tier, require_finite
@@ -122,6 +128,11 @@ class GenerateConfig:
     site: str | None = None
     """Site in it; by default the one that the autoencoder was trained on."""
 
+    model_dtype: ModelDtype | None = None
+    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
+    its weights are stored as. By default as when the activations were read
+    that the autoencoder was trained on."""
+
     device: str = "auto"
     """Where to run: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
@@ -129,6 +140,7 @@ class GenerateConfig:
     """How tokens are chosen."""
 
     def __post_init__(self) -> None:
+        require_model_dtype(self.model_dtype)
         if not self.prompt and self.prompts is None:
             raise InputError("prompt is missing; give --prompt TEXT or --prompts FILE")
         if not self.feature and self.picks is None:

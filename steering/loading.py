@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.config import ModelDtype
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from ..sae.model_again import load_again
@@ -23,6 +24,7 @@ def load_run(
     *,
     model: str | None = None,
     site: str | None = None,
+    model_dtype: ModelDtype | None = None,
     device: str = "auto",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> LoadedRun:
@@ -31,6 +33,8 @@ def load_run(
     Args:
         run: the folder.
         model: language model; by default the one the autoencoder names as its origin.
+        model_dtype: in which the model runs; by default as when the activations were read that the
+            autoencoder was trained on.
         site: site in it; by default the one it was trained on.
         device: auto, cpu, cuda or cuda:N, for both.
         say: told what takes time.
@@ -46,10 +50,14 @@ def load_run(
             f"{run} does not say which model and site it was trained on; give --model and --site"
         )
     if origin is None:
-        language_model = LanguageModel.load(model or "", device=device, progress=say)
+        language_model = LanguageModel.load(
+            model or "", device=device, dtype=model_dtype or "float32", progress=say
+        )
     else:
         of = f"the autoencoder of {run}"
-        language_model = load_again(origin, of, given=model, device=device, say=say)
+        language_model = load_again(
+            origin, of, given=model, device=device, dtype=model_dtype, say=say
+        )
     place = language_model.site(site or (origin.site if origin else None))
     if place.width != sae.config.d_model:
         raise InputError(

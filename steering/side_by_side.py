@@ -48,7 +48,12 @@ def side_by_side(
         prompts += read_text_list(config.prompts, config.text_field, what="--prompts", prompts=True)
     features = steered_features(config, SparseAutoencoder.load(config.run))
     model, site, sae = load_run(
-        config.run, model=config.model, site=config.site, device=config.device, say=say
+        config.run,
+        model=config.model,
+        model_dtype=config.model_dtype,
+        site=config.site,
+        device=config.device,
+        say=say,
     )
     intervention = Intervention(
         site=site.name, features=features, tier=config.tier, threshold=config.threshold
@@ -79,6 +84,7 @@ def side_by_side(
     return {
         "run": config.run,
         "model": model.name,
+        "model_dtype": model.dtype_name,
         "site": site.name,
         "intervention": intervention.to_dict(),
         "chat": config.chat,

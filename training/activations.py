@@ -30,6 +30,11 @@ class Activations(Protocol):
         ...
 
     @property
+    def model_dtype(self) -> str:
+        """The dtype in which it ran."""
+        ...
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides every row, as plain values: runs with the same may go on with each other."""
         ...

@@ -90,6 +90,11 @@ class ActivationCache:
         return self.manifest.weights_hash
 
     @property
+    def model_dtype(self) -> str:
+        """The dtype in which it ran."""
+        return self.manifest.model_dtype
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides every row, as plain values."""
         return {"cache_fingerprint": self.fingerprint}

@@ -8,11 +8,13 @@ from typing import Any, Literal
 from ..sae.config import (
     BatchTopKConfig,
     JumpReLUConfig,
+    ModelDtype,
     SAEConfig,
     TopAFAConfig,
     TopKConfig,
     require_in_range,
     require_integer,
+    require_model_dtype,
     require_positive_integer,
 )
 from ..sae.errors import InputError
@@ -340,10 +342,15 @@ class EvalSettings:
     model: str | None = None
     """Language model to splice into; by default the one the cache was made with."""
 
+    model_dtype: ModelDtype | None = None
+    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
+    its weights are stored as. By default as when the cache was written."""
+
     device: str = "auto"
     """Where to run: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
+        require_model_dtype(self.model_dtype)
         require_positive_integer("rows", self.rows)
         _require_variance_of("rows", self.rows)
         require_in_range("contexts", self.contexts, low=0.0, high=1e9)

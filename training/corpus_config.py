@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..sae.config import require_integer
+from ..sae.config import ModelDtype, require_integer, require_model_dtype
 from ..sae.errors import InputError
 
 CacheDtype = Literal["float16", "bfloat16", "float32", "int8"]
@@ -18,6 +18,10 @@ class CorpusConfig:
 
     dtype: CacheDtype = "float16"
     """How activations are stored; int8 has a float32 scale for each row."""
+
+    model_dtype: ModelDtype = "float32"
+    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
+    its weights are stored as."""
 
     held_out_fraction: float = 0.05
     """Share of the rows kept for evaluation, of documents that training never sees; which ones is
@@ -44,6 +48,7 @@ class CorpusConfig:
 
     def __post_init__(self) -> None:
         require_given("split", self.split)
+        require_model_dtype(self.model_dtype)
         require_integer("context_length", self.context_length, least=3)
         require_integer("shuffle_buffer", self.shuffle_buffer, least=1)
         if self.dtype not in ("float16", "bfloat16", "float32", "int8"):

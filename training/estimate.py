@@ -82,7 +82,9 @@ def estimate_cache(
     previous = previous_manifest(folder, config)
     corpus = open_source_corpus(config, previous, say)
     require_text(corpus)
-    model = model or LanguageModel.load(config.model, device=config.device, progress=say)
+    model = model or LanguageModel.load(
+        config.model, device=config.device, dtype=config.model_dtype, progress=say
+    )
     sites = [model.site(name) for name in config.site or (None,)]
     if previous:
         require_same_corpus(folder, previous, corpus)

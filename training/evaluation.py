@@ -89,7 +89,7 @@ def evaluate_all(
     losses: list[dict[str, float | int | None] | None] = [None] * len(subjects)
     if settings.contexts:
         say(f"splicing into {settings.model or cache.manifest.model}")
-        losses = [*_spliced(subjects, cache, settings, rows, device, tokens)]
+        losses = [*_spliced(subjects, cache, settings, rows, device, tokens, say)]
     results: list[dict[str, Any]] = []
     for subject, language_model in zip(subjects, losses, strict=True):
         given = (rows[site] for site in subject.sites)
@@ -244,6 +244,7 @@ def _spliced(
     rows: dict[str, Tensor],
     device: torch.device,
     tokens: _Tokens,
+    say: Callable[[str], None],
 ) -> list[dict[str, float | int | None]]:
     """The figures with each autoencoder in the model, the references of each site that is written
     shared."""
@@ -252,6 +253,8 @@ def _spliced(
         settings.cache,
         given=settings.model,
         device=str(device),
+        dtype=settings.model_dtype,
+        say=say,
         otherwise=", or --contexts 0 to leave the model out",
     )
     splices: list[Splice] = []

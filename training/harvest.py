@@ -96,7 +96,9 @@ def _cache_together(
         corpus = open_source_corpus(config, previous, say)
         require_text(corpus)
         device = team.device(config.device)
-        model = model or LanguageModel.load(config.model, device=device, progress=say)
+        model = model or LanguageModel.load(
+            config.model, device=device, dtype=config.model_dtype, progress=say
+        )
         sites = [model.site(name) for name in config.site or (None,)]
         begun = previous or first_manifest(config, model, sites, corpus, team)
     # All follow the first process, whose free cores and held-out bound may be its own.
@@ -300,6 +302,7 @@ def first_manifest(
     return CacheManifest(
         complete=False,
         model=model.source,
+        model_dtype=model.dtype_name,
         weights_hash=model.weights_hash,
         tokenizer_hash=model.tokenizer_hash,
         sites=tuple(site.name for site in sites),

@@ -87,6 +87,8 @@ class CacheManifest:
     corpus: CorpusEntry
     config: dict[str, Any]
     """The settings that decide the content."""
+    model_dtype: str = "float32"
+    """The dtype in which the language model ran."""
     held_out_below: int = 0
     """Documents are held out whose text's hash is below this; 0 holds out none."""
     notices: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from .cache_config import CacheConfig
 from .corpus import Corpus
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
-from .run import lasting_names, to_plain
+from .run import lasting_names, plain, to_plain
 from .shards import Shard, ShardContent
 
 _INDIFFERENT = ("out", "device", "skip_bad_rows")
@@ -39,7 +39,13 @@ def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None
     manifest = read_manifest(folder)
     if not manifest.shards:
         return None
-    wanted, found = deciding_settings(config), lasting_names(manifest.config)
+    # What a setting that an older sparsteer did not know does by default, it did then.
+    known = {
+        field.name: field.default
+        for field in dataclasses.fields(config)
+        if field.default is not dataclasses.MISSING and field.name not in _INDIFFERENT
+    }
+    wanted, found = deciding_settings(config), lasting_names(plain(known) | manifest.config)
     for name in [*wanted, *(name for name in found if name not in wanted)]:
         if name != _ROUNDING and found.get(name) != wanted.get(name):
             raise InputError(
@@ -113,6 +119,7 @@ def require_same_model(folder: Path, previous: CacheManifest, model: LanguageMod
     for what, before, now in (
         ("weights", previous.weights_hash, model.weights_hash),
         ("tokenizer rules", previous.tokenizer_hash, model.tokenizer_hash),
+        ("dtype", previous.model_dtype, model.dtype_name),
     ):
         if before != now:
             raise InputError(

@@ -29,6 +29,7 @@ from ..sae.model_files import lasting_name
 from ..sae.yaml_files import read_yaml
 from .config import TrainerConfig
 from .places import PLACES
+from .stream_config import StreamConfig
 from .tracking import Tracker, Tracking, open_tracker
 
 SETTINGS = "config.yaml"
@@ -209,6 +210,8 @@ class RunFolder:
     def _require_same(self, found: dict[str, Any], resolved: dict[str, Any]) -> None:
         # What a setting that an older sparsteer did not know does by default, it did then.
         known = to_plain(TrainerConfig())
+        if "stream" in found:
+            known |= to_plain(StreamConfig())
         before, now = (
             lasting_names(values) for values in (known | _settings(found), _settings(resolved))
         )

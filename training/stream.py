@@ -87,7 +87,9 @@ def open_stream(
         )
     corpus = dataclasses.replace(corpus, read_part=_telling(corpus.read_part, say))
     require_text(corpus)
-    model = model or LanguageModel.load(config.model, device=device, progress=say)
+    model = model or LanguageModel.load(
+        config.model, device=device, dtype=config.model_dtype, progress=say
+    )
     if config.context_length > model.max_context:
         raise InputError(
             f"context_length is {config.context_length}, but {config.model} reads at most "
@@ -183,6 +185,11 @@ class ActivationStream:
     def weights_hash(self) -> str:
         """Hash of its weights."""
         return self._model.weights_hash
+
+    @property
+    def model_dtype(self) -> str:
+        """The dtype in which it runs."""
+        return self._model.dtype_name
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -239,6 +239,7 @@ def _new_trainer(
         site=site,
         weights_hash=data.weights_hash,
         target_site=config.target_site,
+        model_dtype=data.model_dtype,
     )
     sae_config = config.sae_config(data.d_model)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)

@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...sae.config import require_positive_integer
+from ...sae.config import ModelDtype, require_positive_integer
 from ...sae.errors import InputError
 from ...sae.paths import FilePath
 from ...training.cache_config import CacheConfig
@@ -47,6 +47,10 @@ class DemoConfig:
 
     model: str = "smollm2-135m"
     """Language model: `smollm2-135m`, a hub name, a folder, or a .gguf file."""
+
+    model_dtype: ModelDtype = "float32"
+    """Dtype in which it runs: float32, bfloat16, float16, float64, or auto for what its weights are
+    stored as."""
 
     dataset: str = "news"
     """Corpus: a fetched name, a local file or folder, or a hub name."""
@@ -142,6 +146,7 @@ class DemoConfig:
     def cache_config(self) -> CacheConfig:
         return CacheConfig(
             model=self.model,
+            model_dtype=self.model_dtype,
             dataset=self.dataset,
             out=str(self.cache),
             tokens=self.tokens,

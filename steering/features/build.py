@@ -205,7 +205,13 @@ def _read_language_model(
     if model is None:
         device = str(sae.W_dec.device)
         model = load_again(
-            made, config.cache, given=config.model, device=device, otherwise=otherwise, say=say
+            made,
+            config.cache,
+            given=config.model,
+            device=device,
+            dtype=config.model_dtype,
+            otherwise=otherwise,
+            say=say,
         )
     else:
         require_same_weights(model, made, config.cache, otherwise)

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ...sae.config import require_in_range, require_integer, require_positive_integer
+from ...sae.config import (
+    ModelDtype,
+    require_in_range,
+    require_integer,
+    require_model_dtype,
+    require_positive_integer,
+)
 from ...sae.errors import InputError
 from ...sae.paths import FilePath
 from ..intervention import require_finite
@@ -61,10 +67,15 @@ class BuildConfig:
     seed: int = 0
     """Seed of the random examples."""
 
+    model_dtype: ModelDtype | None = None
+    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
+    its weights are stored as. By default as when the cache was written."""
+
     device: str = "auto"
     """Where to encode: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
+        require_model_dtype(self.model_dtype)
         require_positive_integer("examples", self.examples)
         for name in ("before", "after", "neighbours", "promoted", "seed"):
             require_integer(name, getattr(self, name), least=0)
@@ -158,10 +169,16 @@ class FindConfig:
     seed: int = 0
     """Seed of the shuffled labels that show what chance alone would find."""
 
+    model_dtype: ModelDtype | None = None
+    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
+    its weights are stored as. By default as when the activations were read
+    that the autoencoder was trained on."""
+
     device: str = "auto"
     """Where to run: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
+        require_model_dtype(self.model_dtype)
         for name in ("top", "batch_size"):
             require_positive_integer(name, getattr(self, name))
         if self.max_length is not None:

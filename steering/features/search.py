@@ -98,7 +98,12 @@ def find(
     positive = read_text_list(config.positive, config.text_field, what="--positive")
     negative = read_text_list(config.negative, config.text_field, what="--negative")
     loaded = load_run(
-        config.run, model=config.model, site=config.site, device=config.device, say=say
+        config.run,
+        model=config.model,
+        model_dtype=config.model_dtype,
+        site=config.site,
+        device=config.device,
+        say=say,
     )
     say(f"reading {len(positive):,} positive and {len(negative):,} negative texts")
     search = find_features(

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ...sae.config import require_positive_integer
+from ...sae.config import ModelDtype, require_model_dtype, require_positive_integer
 from ...sae.errors import InputError
 from ...sae.paths import FilePath
 
@@ -67,10 +67,16 @@ class ScoreConfig:
     site: str | None = None
     """Site in it; by default the one that the autoencoder was trained on."""
 
+    model_dtype: ModelDtype | None = None
+    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
+    its weights are stored as. By default as when the activations were read
+    that the autoencoder was trained on."""
+
     device: str = "auto"
     """Where to run: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."""
 
     def __post_init__(self) -> None:
+        require_model_dtype(self.model_dtype)
         for name in ("file", "target", "run", "out", "prefix"):
             if not getattr(self, name).strip():
                 raise InputError(f"{name} is empty; give a value")

@@ -92,7 +92,12 @@ def _score(
     say(f"text of {config.file}: {' + '.join(fields.fields)}{_detected(fields)}")
     use_free_cores()
     loaded = load_run(
-        config.run, model=config.model, site=config.site, device=config.device, say=say
+        config.run,
+        model=config.model,
+        model_dtype=config.model_dtype,
+        site=config.site,
+        device=config.device,
+        say=say,
     )
     identity = _identity(config, loaded, rows, target, fields, target_fields)
     if record.is_of(made := _made_with(identity, config), out):
@@ -198,6 +203,7 @@ def _identity(
         "target": target.fingerprint(),
         "autoencoder": sae_fingerprint(loaded.sae),
         "model": loaded.model.weights_hash,
+        "model_dtype": loaded.model.dtype_name,
         "site": loaded.site.name,
         "field": "+".join(fields.fields),
         "target_field": "+".join(target_fields.fields),

@@ -1,0 +1,111 @@
+"""--model-dtype: in which dtype the language model runs, for every verb that loads it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from sparsteer.sae.language_model import LanguageModel
+
+from .conftest import CACHE_WORDS, TRAIN_WORDS, Sparsteer
+
+SLOW = pytest.mark.slow
+DTYPES = ["bfloat16", *(pytest.param(dtype, marks=SLOW) for dtype in ("float16", "float64"))]
+
+
+@pytest.fixture(scope="module")
+def stored_in_bfloat16(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, its weights stored in bfloat16."""
+    folder = tmp_path_factory.mktemp("models") / "bfloat16"
+    shutil.copytree(tiny_model_folder, folder)
+    auto: Any = AutoModelForCausalLM  # transformers leaves its types open
+    model = auto.from_pretrained(folder, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_auto_is_what_is_stored(tiny_model_folder: Path, stored_in_bfloat16: Path) -> None:
+    assert LanguageModel.load(str(tiny_model_folder), dtype="auto").dtype == torch.float32
+    assert LanguageModel.load(str(stored_in_bfloat16), dtype="auto").dtype == torch.bfloat16
+
+
+def test_a_cache_says_and_keeps_its_dtype(
+    sparsteer: Sparsteer, stored_in_bfloat16: Path, corpus: Path, tmp_path: Path
+) -> None:
+    words = ("cache", "--model", stored_in_bfloat16, "--dataset", corpus, "--tokens", "600")
+    words = (*words, *CACHE_WORDS, "--dtype", "float32")
+    rows: dict[str, torch.Tensor] = {}
+    for name in ("float32", "bfloat16", "auto"):
+        out = tmp_path / name
+        assert sparsteer(*words, "--out", out, "--model-dtype", name).status == 0
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["model_dtype"] == ("float32" if name == "float32" else "bfloat16")
+        shard = load_file(out / "shard-00000.safetensors")
+        (rows[name],) = (tensor for key, tensor in shard.items() if key.startswith("activations"))
+    assert torch.equal(rows["auto"], rows["bfloat16"])
+    assert torch.equal(rows["bfloat16"], rows["bfloat16"].bfloat16().float())
+    assert not torch.equal(rows["float32"], rows["bfloat16"])
+    difference = (rows["float32"] - rows["bfloat16"]).square().sum()
+    assert difference < 0.05**2 * rows["float32"].square().sum()
+    refused = sparsteer(*words, "--out", tmp_path / "bfloat16")
+    assert refused.status == 2
+    assert "a cache with model_dtype='bfloat16', not 'float32'" in refused.error
+
+
+def test_a_cache_that_does_not_say_ran_in_float32(
+    sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """As caches have it that were written before there was a choice."""
+    out = tmp_path / "cache"
+    words = ("cache", "--model", tiny_model_folder, "--dataset", corpus, "--out", out)
+    words = (*words, *CACHE_WORDS, "--tokens", "600")
+    assert sparsteer(*words).status == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["model_dtype"], manifest["config"]["model_dtype"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert "complete" in sparsteer(*words).err
+    assert sparsteer(*words, "--model-dtype", "float16").status == 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_verb_runs_in_it_and_later_ones_take_it_over(
+    sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path, dtype: str
+) -> None:
+    cache, run, few = tmp_path / "cache", tmp_path / "run", tmp_path / "few.jsonl"
+    few.write_text("".join(corpus.read_text().splitlines(keepends=True)[:6]))
+    source = ("--model", tiny_model_folder, "--dataset", corpus, "--model-dtype", dtype)
+    done = sparsteer("cache", *source, "--out", cache, *CACHE_WORDS, "--tokens", "2000")
+    assert done.status == 0
+    assert sparsteer("train", "--cache", cache, "--out", run, *TRAIN_WORDS).status == 0
+    origin = json.loads((run / "sae" / "config.json").read_text())["origin"]
+    assert origin["model_dtype"] == dtype
+    words = (
+        "generate",
+        run,
+        "--feature",
+        "1",
+        "--max-activation",
+        "2",
+        "--prompt",
+        "abc",
+        "--json",
+    )
+    done = sparsteer(*words, "--tier", "per_token")
+    assert done.status == 0 and done.values["model_dtype"] == dtype
+    other = sparsteer(*words, "--model-dtype", "float32")
+    assert other.values["model_dtype"] == "float32"
+    assert f"was made in {dtype}" in other.err and "runs in float32 now" in other.err
+    for command in (
+        ("eval", run, "--cache", cache, "--contexts", "2"),
+        ("features", "build", run, "--cache", cache),
+        ("features", "find", run, "--positive", few, "--negative", few),
+        ("score", few, "--target", few, "--run", run, "--out", tmp_path / "scored.jsonl"),
+    ):
+        done = sparsteer(*command)
+        assert done.status == 0, done.err
+        assert "was made in" not in done.err
