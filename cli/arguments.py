@@ -196,7 +196,8 @@ def _checked(option: Option, given: Given) -> Given:
     """
     name = f"{option.shown}{given.source}"
     for word in given.words:
-        require_utf8(name, word)
+        if not option.may_be_any_text:
+            require_utf8(name, word)
         _require_number(option, name, word)
     if not option.is_path:
         return given

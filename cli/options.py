@@ -9,7 +9,7 @@ from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..sae.paths import FilePath
+from ..sae.paths import AnyText, FilePath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class Option:
     positional: bool
     is_path: bool
     """Whether its values name files or folders."""
+    may_be_any_text: bool
+    """Whether its values need not be UTF-8."""
 
     @property
     def shown(self) -> str:
@@ -133,16 +135,17 @@ def options_of(config: type[Any], positional: tuple[str, ...] = ()) -> dict[str,
                 help=docs[field.name],
                 default=field.default,
                 positional=field.name in positional,
-                is_path=_names_paths(annotated[field.name]),
+                is_path=_holds(annotated[field.name], FilePath),
+                may_be_any_text=_holds(annotated[field.name], AnyText),
             )
     return own | nested
 
 
-def _names_paths(kind: Any) -> bool:
-    """Whether the type is FilePath, or holds it."""
+def _holds(kind: Any, annotated: Any) -> bool:
+    """Whether the type is the annotated one, or has it as a part."""
     if get_origin(kind) is Annotated:
-        return kind == FilePath
-    return any(_names_paths(part) for part in get_args(kind))
+        return kind == annotated
+    return any(_holds(part, annotated) for part in get_args(kind))
 
 
 def _field_docs(config: type[Any]) -> dict[str, str]:

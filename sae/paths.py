@@ -11,6 +11,9 @@ from .errors import InputError
 FilePath = Annotated[str, "path"]
 """Type of an option that names a file or folder; the command line expands `~` in it."""
 
+AnyText = Annotated[str, "any text"]
+"""Type of an option whose text need not be UTF-8: bytes that are not are read as question marks."""
+
 _LONGEST_NAME = 255
 _LONGEST_PATH = 4095
 """Bytes that Linux and macOS take; what is longer cannot be a file."""

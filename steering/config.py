@@ -12,7 +12,7 @@ from ..sae.config import (
     require_positive_integer,
 )
 from ..sae.errors import InputError
-from ..sae.paths import FilePath
+from ..sae.paths import AnyText, FilePath
 from .intervention import Tier, require_finite
 
 
@@ -83,7 +83,7 @@ class GenerateConfig:
     """Run folder with the autoencoder (`sae/`) and its feature index (`features/`), or the folder
     of an autoencoder."""
 
-    prompt: tuple[str, ...] = ()
+    prompt: tuple[AnyText, ...] = ()
     """Beginning of a text; may be given several times."""
 
     prompts: FilePath | None = None

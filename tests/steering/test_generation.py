@@ -377,6 +377,24 @@ def test_prompts_begin_with_bos_or_follow_the_chat_template(
     assert prompt_tokens(model, "a\udcff") == prompt_tokens(model, "a?")
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('\x1b[2Jno') }}",
+        "{{ messages.__class__.__mro__ }}",
+        "{% for %}",
+        "{{ 1 / 0 }}",
+        "{{ nothing.of.this }}",
+    ],
+)
+def test_a_chat_template_that_fails_is_named(
+    tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(tiny_model.tokenizer, "chat_template", template)
+    with pytest.raises(InputError, match=r"the chat template of .* fails .*leave --chat out"):
+        prompt_tokens(tiny_model, "abc", chat=True)
+
+
 def test_wrong_input_is_a_sentence(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"max_new_tokens is 3, .* of 510 tokens exceeds the 512 "):
         Generation(model, [[1], [1] + [9] * 509], Sampling(max_new_tokens=3))
