@@ -14,7 +14,6 @@ from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training import Trainer, TrainerConfig
 from sparsteer.training.evaluation import mean_absolute_cosine
 from sparsteer.training.fit import measure_rows
-from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.known_features import KnownFeatures, recovery
 from sparsteer.training.threads import use_free_cores
 
@@ -24,8 +23,8 @@ WIDTH, FEATURES, BATCH = 32, 64, 256
 def trained(known: KnownFeatures, k: int, steps: int) -> SparseAutoencoder:
     sae = SparseAutoencoder(TopKConfig(d_model=WIDTH, n_latents=FEATURES, k=k))
     batches = known.batches(BATCH)
-    initialize_from_rows(sae, known.sample(8192, seed=2)[0])
     trainer = Trainer(sae, TrainerConfig(tokens=BATCH * steps, batch_size=BATCH, lr=3e-3))
+    trainer.initialize(known.sample(8192, seed=2)[0])
     for _ in range(steps):
         trainer.step(next(batches))
     return sae

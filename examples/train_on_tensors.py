@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training import Trainer, TrainerConfig
-from sparsteer.training.initialize import initialize_from_rows
 
 WIDTH, PLANTED = 32, 64
 
@@ -45,9 +44,9 @@ def main() -> None:
     width = rows.shape[1]
 
     sae = SparseAutoencoder(TopKConfig(d_model=width, n_latents=4 * width, k=min(4, width)))
-    initialize_from_rows(sae, rows[:10_000])
     config = TrainerConfig(tokens=512 * arguments.steps, batch_size=512, lr=3e-3)
     trainer = Trainer(sae, config)
+    trainer.initialize(rows[:10_000])
     for step in range(config.n_steps):
         metrics = trainer.step(rows[torch.randint(len(rows), (512,))])
         if step % 50 == 0:

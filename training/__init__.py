@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .cache_config import CacheConfig as CacheConfig
     from .config import TrainerConfig as TrainerConfig
     from .harvest import cache_activations as cache_activations
+    from .initialize import initialize_from_rows as initialize_from_rows
     from .trainer import Trainer as Trainer
 
 _HOMES = {
@@ -18,6 +19,7 @@ _HOMES = {
     "CacheConfig": "cache_config",
     "TrainerConfig": "config",
     "cache_activations": "harvest",
+    "initialize_from_rows": "initialize",
     "Trainer": "trainer",
 }
 

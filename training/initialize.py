@@ -65,6 +65,12 @@ def initialize_from_rows(
             _align(sae, sae.scaled(x.to(device)), sae.scaled_target(target.to(device)))
 
 
+def is_initialized(sae: SparseAutoencoder) -> bool:
+    """Whether scale or centre were estimated, or biases learned, since the autoencoder was made."""
+    learned = (sae.input_centre, sae.b_dec, sae.b_enc)
+    return float(sae.input_scale) != 1 or any(bool(tensor.any()) for tensor in learned)
+
+
 def _align(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target: Float[Tensor, "N D"]) -> None:
     """Give a transcoder's latents decoder rows, and all encoder rows the factor, that suit a sample
     in scaled units."""

@@ -14,7 +14,6 @@ from .cautions import cautions
 from .checkpoint import remove_older, restore_newest, trainer_state
 from .config import TrainConfig, require_other_site
 from .fit import GridReport, Member, fit, held_out_rows
-from .initialize import initialize_from_rows, initialize_thresholds
 from .parallel import DataParallel, Parallel
 from .processes import Processes, processes
 from .run import RunFolder, plain, to_plain
@@ -284,9 +283,7 @@ def _initialize(members: Sequence[Member], data: Activations) -> None:
         rows = [data.sample(_SAMPLE_ROWS, site=site, seed=data_seed) for site in sites]
         for member in fresh:
             if member.sites == sites:
-                initialize_from_rows(member.trainer.sae, *rows)
-                target_l0 = member.config.trainer.target_l0
-                initialize_thresholds(member.trainer.sae, rows[0], target_l0)
+                member.trainer.initialize(*rows)
 
 
 def _end(member: Member, data: Activations) -> dict[str, Any] | NonFiniteLoss:

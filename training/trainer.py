@@ -13,6 +13,7 @@ from ..sae.config import BatchTopKConfig, TopKConfig
 from ..sae.losses import variance
 from .averages import WeightAverages
 from .config import TrainerConfig
+from .initialize import initialize_from_rows, initialize_thresholds, is_initialized
 from .later import Later
 from .memory import keep_freed_memory
 from .objective import Losses, objective
@@ -110,6 +111,7 @@ class Trainer:
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
         self._outlook: _Outlook | None = None
         self._counted: _Counted | None = None
+        self._may_be_new = not is_initialized(sae)
         self.optimizer = Adam(
             sae,
             unit_rows={"W_dec"},
@@ -119,10 +121,30 @@ class Trainer:
             norm=self.parallel.gradient_norm,
         )
 
+    def initialize(
+        self, x: Float[Tensor, "N D"], target: Float[Tensor, "N D"] | None = None
+    ) -> None:
+        """Estimate scales, centres and jumprelu's thresholds from a sample, before the first step.
+
+        A few thousand rows are enough. Where this is left out, the first step does it from its
+        batch, unless the autoencoder has been initialized or trained before.
+
+        Args:
+            x: [N, D] raw activations that are read.
+            target: [N, D] what a transcoder predicts from them; of an autoencoder None.
+
+        Raises:
+            InputError: the rows are not finite, or all alike.
+        """
+        initialize_from_rows(self.sae, x, target)
+        initialize_thresholds(self.sae, x, self.config.target_l0)
+
     def step(
         self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None = None
     ) -> StepMetrics:
         """One update from a batch of raw activations, or from this process's part of it.
+
+        The first one of a new autoencoder initializes it from the batch; see `initialize`.
 
         Args:
             x: [B, D] the rows that are read.
@@ -137,6 +159,8 @@ class Trainer:
         """
         self._require_batch(x, target)
         self.settle()
+        if self._may_be_new and not self.steps_done:
+            self._begin(x, target)
         scaled_BD = self.sae.scaled(x)
         target_BD = None if target is None else self.sae.scaled_target(target)
         dead_N = self._dead_now()
@@ -211,6 +235,17 @@ class Trainer:
         end = self.sae.config.k
         n_steps = max(1.0, self.config.k_anneal_fraction * self.config.n_steps)
         return end + round((start - end) * max(0.0, 1 - step / n_steps))
+
+    def _begin(self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None) -> None:
+        """Initialize from the first batch where nobody has, if it has something to tell."""
+        if not is_initialized(self.sae):
+            sides = [x] if target is None else [x, target]
+            useless = [~rows.isfinite().all() | (rows == rows[0]).all() for rows in sides]
+            if self.parallel.any(torch.stack(useless)).any():
+                return
+            self.initialize(x, target)
+            self.parallel.copy_from_first(self.sae.state_dict().values())
+        self._may_be_new = False
 
     def dead_latents(self) -> Int[Tensor, "N"]:
         """Indices of the latents that have not fired for `dead_after_tokens` rows."""

@@ -227,11 +227,33 @@ def test_gradients_equal_dense_autograd(config: SAEConfig, sparsity: Any) -> Non
 def test_rows_stay_on_the_unit_sphere_and_step_leaves_the_scale() -> None:
     sae = SparseAutoencoder(TopKConfig(D, F, K))
     trainer = Trainer(sae, TrainerConfig(tokens=20 * B, batch_size=B, lr=1e-2))
+    initialize_from_rows(sae, planted_rows(1000))
+    before = sae.input_scale.clone(), sae.input_centre.clone()
     metrics = [trainer.step(planted_rows(B)) for _ in range(20)][-1]
     torch.testing.assert_close(sae.decoder_norms(), torch.ones(F))
-    assert float(sae.input_scale) == 1
+    assert torch.equal(sae.input_scale, before[0])
+    assert torch.equal(sae.input_centre, before[1])
     assert all(value.isfinite() for value in metrics)
     assert float(metrics.l0) <= K
+
+
+@pytest.mark.parametrize("bad", [torch.full((B, D), 3.0), torch.full((B, D), math.nan)])
+def test_the_first_step_initializes_a_new_autoencoder(config: SAEConfig, bad: Tensor) -> None:
+    """As `initialize` does; a batch that tells nothing is passed over."""
+    settings = TrainerConfig(tokens=20 * B, batch_size=B, target_l0=K)
+    first = 50 * planted_rows(B) + 1000
+    called, left = (Trainer(SparseAutoencoder(config, seed=4), settings) for _ in range(2))
+    called.initialize(first)
+    if bad.isnan().any():
+        with pytest.raises(NonFiniteLoss):
+            left.step(bad)
+    for trainer in (called, left):
+        trainer.step(first)
+    for name, tensor in called.sae.state_dict().items():
+        assert torch.equal(tensor, left.sae.state_dict()[name]), name
+    loaded = Trainer(called.sae, settings)
+    loaded.step(planted_rows(B))
+    assert torch.equal(loaded.sae.input_scale, left.sae.input_scale)
 
 
 def test_clipping_bounds_the_gradients_that_the_moments_see() -> None:
