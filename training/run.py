@@ -6,6 +6,7 @@ RUN/config.yaml  environment.json  metrics.jsonl  checkpoints/step-N/  sae/
 import dataclasses
 import json
 import platform
+import shutil
 import sys
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
@@ -60,7 +61,8 @@ class RunFolder:
         """Make the folder, or find it made by the same configuration; hold it until `close`.
 
         What a killed process left half-written is removed. A run that has nothing to go on from may
-        be begun anew with any configuration.
+        be begun anew with any configuration. Where more tokens are asked for, and no step so far
+        depends on how many, the run is no longer complete, and goes on from its last checkpoint.
 
         Raises:
             InputError: the folder holds something else, or a run of another configuration, or
@@ -215,12 +217,33 @@ class RunFolder:
         before, now = (
             lasting_names(values) for values in (known | _settings(found), _settings(resolved))
         )
-        for name in [*now, *(name for name in before if name not in now)]:
-            if name != "shards" and before.get(name) != now.get(name):  # its results are the same
+        other = [name for name in before | now if before.get(name) != now.get(name)]
+        if other == ["tokens"] and now["tokens"] > before["tokens"]:
+            self._train_further(before["tokens"], now, streams=resolved.get("cache") is None)
+            return
+        for name in other:
+            if name != "shards":  # its results are the same
                 raise InputError(
                     f"{self.path} holds a run with {name}={before.get(name)!r}, not "
                     f"{now.get(name)!r}; give another --out, or the same settings to resume"
                 )
+
+    def _train_further(self, tokens: int, now: dict[str, Any], *, streams: bool) -> None:
+        """Let a run of so many tokens go on to more, if it is as though they were asked for at
+        first."""
+        causes = ["the stream of activations"] if streams else []
+        causes += [name for name in ("warmup_fraction", "decay_fraction") if now[name] > 0]
+        causes += ["k_start"] if now["k_start"] is not None else []
+        causes += ["dead_after_tokens, left open,"] if now["dead_after_tokens"] is None else []
+        if causes:
+            raise InputError(
+                f"{self.path} holds a run with tokens={tokens}, not {now['tokens']}, and its steps "
+                f"would have been others with more tokens ({' and '.join(causes)} count from the "
+                "total); give another --out: a run with --warmup-fraction 0 --decay-fraction 0 and "
+                "--dead-after-tokens can be trained further"
+            )
+        if self.is_complete():
+            shutil.rmtree(self.sae)
 
 
 def _is_something_else(path: Path) -> bool:

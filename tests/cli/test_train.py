@@ -285,6 +285,54 @@ def test_a_grid_of_sites(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> N
     assert "has no site 'blocks.9'" in unknown.error
 
 
+FURTHER = ("--warmup-fraction", 0, "--decay-fraction", 0, "--dead-after-tokens", 700)
+
+
+def test_a_run_is_trained_further_as_if_more_was_asked_for_at_first(
+    sparsteer: Sparsteer, cache: Path, tmp_path: Path
+) -> None:
+    words = ("--cache", cache, "--site", SITES[1], *TRAIN_WORDS, *FURTHER, "--checkpoint-every", 9)
+    said = ""
+    for out, tokens in (("whole", 2000), ("longer", 1030), ("longer", 1530), ("longer", 2000)):
+        done = sparsteer("train", *words, "--out", tmp_path / out, "--tokens", tokens, "--json")
+        assert (done.status, done.values["tokens"]) == (0, tokens // 50 * 50)
+        said = done.err
+    assert "goes on from step 27" in said
+    for name in ("sae/sae.safetensors", "checkpoints/step-36/trainer.safetensors"):
+        whole, longer = ((tmp_path / out / name).read_bytes() for out in ("whole", "longer"))
+        assert whole == longer, name
+    whole, longer = (
+        [
+            {name: value for name, value in line.items() if name != "summary"}
+            for line in map(json.loads, (tmp_path / out / "metrics.jsonl").read_text().splitlines())
+        ]
+        for out in ("whole", "longer")
+    )
+    assert whole == longer
+    shorter = sparsteer("train", *words, "--out", tmp_path / "longer", "--tokens", 1000)
+    assert "holds a run with tokens=2000, not 1000" in shorter.error
+    assert (tmp_path / "longer" / "sae" / "sae.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        (("--warmup-fraction", 0.1), "warmup_fraction"),
+        (("--decay-fraction", 0.1), "decay_fraction"),
+        (("--k-start", 9), "k_start"),
+    ],
+)
+def test_a_schedule_that_counts_from_the_total_is_not_trained_further(
+    sparsteer: Sparsteer, cache: Path, tmp_path: Path, changes: tuple[object, ...], cause: str
+) -> None:
+    words = ("--cache", cache, "--site", SITES[1], "--out", tmp_path / "run", *TRAIN_WORDS)
+    words = (*words, *FURTHER, *changes, "--tokens")
+    assert sparsteer("train", *words, 200).status == 0
+    done = sparsteer("train", *words, 400)
+    assert (done.status, f"({cause} count from the total)" in done.error) == (2, True)
+    assert "is complete; nothing to train" in sparsteer("train", *words, 200).err
+
+
 def test_a_result_worse_than_the_mean_is_warned_of(
     sparsteer: Sparsteer, cache: Path, tmp_path: Path
 ) -> None:
