@@ -100,6 +100,56 @@ def kill_loop(kills: int, folder: Path, *words: object) -> None:
     assert result["files"] > 2
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(16, marks=pytest.mark.slow)])
+def test_every_verb_that_writes_killed_at_its_writes(
+    tiny_model_folder: Path,
+    corpus: Path,
+    cache: Path,
+    run_folder: Path,
+    tmp_path: Path,
+    kills: int,
+) -> None:
+    """Each with `kills` signals at calls that write: KILL, TERM, INT and HUP."""
+    rows = [{"text": f"{n} and {'more ' * (n % 7)}", "sparsteer_score": n / 40} for n in range(40)]
+    scored, bare = tmp_path / "scored.jsonl", tmp_path / "bare.jsonl"
+    scored.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    bare.write_text("".join(f"{json.dumps({'text': row['text']})}\n" for row in rows))
+    score = ("--target", bare, "--run", run_folder, "--part-rows", 10, "--out", "{}/out.jsonl")
+    train = ("train", "--cache", cache, "--site", SITES[1], *TRAIN_WORDS, "--checkpoint-every", 10)
+    commands: dict[str, tuple[object, ...]] = {
+        "export": ("export", run_folder, "--out", "{}/exported"),
+        "pick": ("pick", "{}", "add", 5, "--label", "five"),
+        "select": ("select", scored, "--ratio", 0.3, "--out", "{}/out.jsonl"),
+        "score": ("score", bare, *score),
+        "index": ("features", "build", "{}", "--cache", cache),
+        "train": (*train, "--keep-checkpoints", 1),
+    }
+    if kills > 1:
+        words = ("--model", tiny_model_folder, "--dataset", corpus, *CACHE_WORDS, "--tokens", 3000)
+        commands |= {
+            "eval": ("eval", "{}", "--cache", cache, "--plots"),
+            "cache": ("cache", *words),
+            "grid": (*train, "--grid", "k=4,6"),
+        }
+    starts = {name: str(run_folder) for name in ("pick", "index", "eval")}
+    file = tmp_path / "commands.json"
+    file.write_text(
+        json.dumps(
+            [
+                {"name": name, "words": list(map(str, words)), "start": starts.get(name)}
+                for name, words in commands.items()
+            ]
+        )
+    )
+    script = Path(__file__).with_name("kill_loop.py")
+    options = ("--kills", kills, "--folder", tmp_path / "kills", "--writes", "--commands", file)
+    command = [sys.executable, str(script), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, result in json.loads(done.stdout).items():
+        assert result["kills"] >= kills and result["files"] > 0, name
+
+
 @pytest.mark.parametrize(
     ("kills", "tokens"), [(3, 5000), pytest.param(50, 20_000, marks=pytest.mark.slow)]
 )
