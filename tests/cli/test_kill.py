@@ -100,7 +100,7 @@ def kill_loop(kills: int, folder: Path, *words: object) -> None:
     assert result["files"] > 2
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_every_verb_that_writes_killed_at_its_writes(
     tiny_model_folder: Path,
     corpus: Path,
