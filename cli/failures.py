@@ -7,6 +7,7 @@ from ..sae.errors import InputError
 from ..sae.paths import WRONG_PATH
 
 _FULL = "No space left on device"
+_TOO_LARGE = "File too large"
 """How libraries that raise no OSError, such as safetensors, say it."""
 
 _NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "Storage size calculation overflowed")
@@ -35,6 +36,11 @@ def sentence(error: Exception, options: Collection[str] = ()) -> str:
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT) or _FULL in str(error):
         return f"no space left on the disk{_file(error)}; free some and give the same command again"
+    if number == errno.EFBIG or _TOO_LARGE in str(error):
+        return (
+            f"a file would be larger than is allowed{_file(error)}; raise the limit (ulimit -f), "
+            "or write to another disk"
+        )
     if isinstance(error, OSError) and error.strerror:
         remedy = f"; {WRONG_PATH[number]}" if number in WRONG_PATH else ""
         return f"{error.strerror.lower()}{_file(error)}{remedy}"

@@ -30,6 +30,14 @@ class SafetensorError(Exception):
             SafetensorError("I/O error: No space left on device (os error 28)"),
             "no space left on the",
         ),
+        (
+            OSError(errno.EFBIG, "File too large", "/x/y"),
+            "a file would be larger than is allowed at",
+        ),
+        (
+            SafetensorError("I/O error: File too large (os error 27)"),
+            "a file would be larger than is allowed; raise the limit (ulimit -f)",
+        ),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "no space left on the disk; free some"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "permission denied at /x/y"),
         (MemoryError(), "out of memory; end other work on the device"),

@@ -1,7 +1,9 @@
 """The index against the cache read again in full: every statistic, every example, every token."""
 
+import errno
 import json
 import math
+import resource
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -332,6 +334,22 @@ def test_a_rebuild_is_identical(setup: Setup, tiny_model: LanguageModel) -> None
     build_index(setup.config(), model=tiny_model)
     assert contents(setup.run / "features") == before
     assert sorted(path.name for path in setup.run.iterdir()) == ["features", "sae"]
+
+
+def test_a_disk_that_takes_no_more_says_so(
+    setup: Setup, tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for it; numpy itself would only count bytes."""
+    setup = copied(setup, tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            build_index(setup.config(), model=tiny_model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert [path.name for path in setup.run.iterdir()] == ["sae"]
 
 
 def tables(collected: Collected) -> dict[str, Tensor]:
