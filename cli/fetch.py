@@ -27,7 +27,7 @@ def run(options: FetchOptions, terminal: Terminal) -> Report:
 
     What is there already is checked and not fetched again.
     """
-    return _one(options.name, terminal) if options.name else _all()
+    return _all() if options.name is None else _one(options.name, terminal)
 
 
 def _one(name: str, terminal: Terminal) -> Report:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..sae.errors import InputError
+from ..sae.paths import FilePath
 from ..training.report.wording import count
 from .console import Report, Terminal, table
 
@@ -22,7 +23,7 @@ _NAMED = 5
 class VerifyOptions:
     """What to verify."""
 
-    path: str
+    path: FilePath
     """A folder or a file that sparsteer wrote: a cache, a run, an autoencoder, a feature index, an
     exported autoencoder, OUT.parts, what was fetched; or a folder of these."""
 

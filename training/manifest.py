@@ -188,6 +188,8 @@ def _manifest(values: dict[str, Any], where: str) -> CacheManifest:
         )
         if not possible:
             raise InputError(f"{where} is broken (its shard {entry.file!r}); {_REMEDY}")
+    if not values.get("sites"):
+        raise InputError(f"{where} is broken (it names no site); {_REMEDY}")
     corpus = _build(CorpusEntry, values.get("corpus"), where)
     if (dtype := values.get("dtype")) not in get_args(CacheDtype):
         raise InputError(f"{where} is broken (dtype is {dtype!r}); {_REMEDY}")

@@ -43,6 +43,7 @@ def test_fetching_says_where_it_lies(sparsteer: Sparsteer, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        ([""], "'' cannot be fetched by name; try"),
         (["nws"], "'nws' cannot be fetched by name; try news"),
         ([], "give either NAME, the name of a model or text, or --list"),
         (["news", "--list"], "give either NAME"),

@@ -98,6 +98,7 @@ GONE = object()
         (["shards", 1, "held_out_contexts"], 5, "shard-00001"),
         (["shards", 1, "held_out_rows"], 12, "shard-00001"),
         (["dtype"], "float64", "dtype is 'float64'"),
+        (["sites"], [], "it names no site"),
         (["shards", 1, "file"], "../x", "../x"),
         (["shards", 1, "left_out", "bos"], GONE, "shard-00001"),
         (["shards", 1, "left_out", "bos"], "1", "left_out is"),
