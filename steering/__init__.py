@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .intervention import SteeredFeature as SteeredFeature
     from .loading import LoadedRun as LoadedRun
     from .loading import load_run as load_run
+    from .side_by_side import intervention_of_picks as intervention_of_picks
 
 _HOMES = {
     "Continuation": "generation",
@@ -27,6 +28,7 @@ _HOMES = {
     "Sampling": "config",
     "SteeredFeature": "intervention",
     "generate": "generation",
+    "intervention_of_picks": "side_by_side",
     "load_run": "loading",
     "random_features": "controls",
 }

@@ -13,7 +13,7 @@ from .features.index import FeatureIndex
 from .features.picks import Picks
 from .features.text_lists import read_text_list
 from .generation import Continuation, Generation
-from .intervention import Intervention, SteeredFeature
+from .intervention import Intervention, SteeredFeature, Tier
 from .loading import load_run
 from .texts import prompt_tokens
 
@@ -92,6 +92,33 @@ def side_by_side(
         **dataclasses.asdict(config.sampling),
         "results": results,
     }
+
+
+def intervention_of_picks(
+    run: str,
+    sae: SparseAutoencoder,
+    site: str,
+    *,
+    picks: str | None = None,
+    tier: Tier = "constant",
+    threshold: float = 0.0,
+) -> Intervention:
+    """The intervention that steers with all picks of a run, each with its strength.
+
+    Args:
+        run: run folder with the autoencoder, its feature index and its picks.
+        sae: the autoencoder of the run.
+        site: name of the site, such as `blocks.15.hook_resid_post`.
+        picks: file of picks, or another run folder that has them.
+        tier, threshold: as of `Intervention`.
+
+    Raises:
+        InputError: as `steered_features`.
+    """
+    config = GenerateConfig(run=run, picks=picks or run, prompt=("",), tier=tier)
+    return Intervention(
+        site=site, features=steered_features(config, sae), tier=tier, threshold=threshold
+    )
 
 
 def steered_features(config: GenerateConfig, sae: SparseAutoencoder) -> tuple[SteeredFeature, ...]:

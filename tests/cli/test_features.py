@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
+from sparsteer.steering import intervention_of_picks
 from sparsteer.steering.features import FeatureIndex
 
 from .conftest import SITES, Sparsteer
@@ -88,6 +89,19 @@ def test_list(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     text = sparsteer("features", "list", run, "--top", 3).out
     assert "the strongest" in text and f"{largest.max():.4g}" in text
     assert f"next: sparsteer features show {run} {strongest}" in text
+
+
+def test_picks_become_an_intervention(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
+    assert sparsteer("features", "build", run, "--cache", cache, "--promoted", 0).status == 0
+    index = FeatureIndex.of_run(run)
+    busy = index.statistics["fired"].argsort()[::-1][:2].tolist()
+    sparsteer("pick", run, "add", *busy, "--strength", -1.5)
+    sae = SparseAutoencoder.load(run)
+    spec = intervention_of_picks(str(run), sae, SITES[1], tier="per_token", threshold=0.25)
+    assert (spec.site, spec.tier, spec.threshold) == (SITES[1], "per_token", 0.25)
+    expected = {number: (-1.5, index.max_activation(number)) for number in busy}
+    found = {f.index: (f.sign * f.strength, f.max_activation) for f in spec.features}
+    assert found == expected
 
 
 def test_hostile_text_is_shown_harmless(

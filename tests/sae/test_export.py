@@ -15,7 +15,7 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.config import SAEConfig
-from sparsteer.sae.export import as_jumprelu, export
+from sparsteer.sae.export import as_jumprelu, export, to_saelens
 from sparsteer.sae.files import read_json
 from sparsteer.sae.tensor_files import load_tensors
 
@@ -123,3 +123,13 @@ def test_nothing_is_overwritten(format: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("notes")
     with pytest.raises(InputError, match="choose another --out"):
         export(sae, tmp_path / "file", format)  # pyright: ignore[reportArgumentType] - one of the two
+
+
+@pytest.mark.parametrize(
+    ("model", "written"),
+    [("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"), ("org/model", "org/model")],
+)
+def test_saelens_gets_the_hubs_name_of_the_model(model: str, written: str) -> None:
+    origin = Origin(model=model, site="s", weights_hash="h")
+    config, _ = to_saelens(SparseAutoencoder(TopKConfig(4, 8, 2), origin=origin))
+    assert config["metadata"]["model_name"] == written

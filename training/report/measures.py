@@ -33,7 +33,11 @@ def measures(result: Mapping[str, Any]) -> list[Measure]:
         ("dead", share(result["dead_share"]), "latents that fired on none of these rows"),
         ("dense", share(result["dense_share"]), "latents that fired on over a tenth of the rows"),
         ("overlap", f"{result['decoder_overlap']:.4f}", "mean |cosine| of two decoder rows"),
-        ("epsilon-LBO", f"{result['epsilon_lbo']:.2e}", "least overlap of latents: low is good"),
+        (
+            "epsilon-LBO",
+            f"{result['epsilon_lbo']:.2e}",
+            "lower bound on overlap; near 0 says little",
+        ),
         *_language_model(result["language_model"], result.get("target_site")),
     ]
 
