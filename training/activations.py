@@ -20,6 +20,11 @@ class Activations(Protocol):
         ...
 
     @property
+    def dtype(self) -> str:
+        """In which rows were stored before they were widened to float32."""
+        ...
+
+    @property
     def model(self) -> str:
         """The language model as the user named it."""
         ...

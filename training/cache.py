@@ -60,6 +60,11 @@ class ActivationCache:
         return self.manifest.d_model
 
     @property
+    def dtype(self) -> str:
+        """In which rows were stored before they were widened to float32."""
+        return self.manifest.dtype
+
+    @property
     def n_rows(self) -> int:
         """Rows in all."""
         return self.manifest.rows

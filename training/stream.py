@@ -177,6 +177,11 @@ class ActivationStream:
         return self._model.d_model
 
     @property
+    def dtype(self) -> str:
+        """In which rows were stored before they were widened to float32."""
+        return self._config.dtype
+
+    @property
     def model(self) -> str:
         """The language model: its name, but for a local one its absolute path."""
         return self._model.source

@@ -16,6 +16,7 @@ from .config import TrainConfig, require_other_site
 from .fit import GridReport, Member, fit, held_out_rows
 from .parallel import DataParallel, Parallel
 from .processes import Processes, processes
+from .rounding import rounding_caution
 from .run import RunFolder, plain, to_plain
 from .sharding import Sharded, require_shards, shard_of, shard_of_state
 from .threads import allowed_cores, use_free_cores
@@ -145,7 +146,7 @@ def _train_together(
                 for member in members:
                     data.held_out(site=member.site, limit=1)  # read while nothing can be lost
                     _resume(member, say)
-                _initialize(members, data)
+                _initialize(members, data, say)
                 for member in members:
                     resolved = _resolved(member.config, data, member.site)
                     member.run.track(member.config.track, resolved)
@@ -274,13 +275,16 @@ def _cut(member: Member, layout: Sharded, device: torch.device, team: Processes)
     member.whole = whole if team.is_first else None
 
 
-def _initialize(members: Sequence[Member], data: Activations) -> None:
+def _initialize(members: Sequence[Member], data: Activations, say: Say) -> None:
     """Set what those that begin estimate from the data, all of the same sites from the same
     rows."""
     fresh = [member for member in members if not member.trainer.steps_done]
     for sites in dict.fromkeys(member.sites for member in fresh):
         data_seed = fresh[0].config.trainer.data_seed
         rows = [data.sample(_SAMPLE_ROWS, site=site, seed=data_seed) for site in sites]
+        for site, sample in zip(sites, rows, strict=True):
+            if caution := rounding_caution(sample, data.dtype, site):
+                say(f"warning: {caution}")
         for member in fresh:
             if member.sites == sites:
                 member.trainer.initialize(*rows)
