@@ -61,7 +61,7 @@ def test_several_sites_may_be_repeated(cache: Path) -> None:
     [
         ("--site", "blocks.1.hook_residpost", "blocks.1.hook_resid_post"),
         ("--model", "no/model/here", "no/model/here"),
-        ("--dataset", "no.jsonl", "there is no file no.jsonl"),
+        ("--dataset", "no.jsonl", "no.jsonl is not there"),
         ("--text-field", "txt", "there is no field 'txt'; its fields are text"),
         ("--context-length", "513", "at most 512 tokens"),
         ("--dtype", "float33", "perhaps you meant float32"),

@@ -90,7 +90,7 @@ def test_the_picks_of_the_demo_steer(
 @pytest.mark.parametrize(
     ("flag", "value", "sentence"),
     [
-        ("--dataset", "no.jsonl", "there is no file no.jsonl"),
+        ("--dataset", "no.jsonl", "no.jsonl is not there"),
         ("--training-tokens", "7", "less than one batch"),
         ("--contexts", "0", "--contexts is 0"),
         ("--prompts", "0", "--prompts is 0"),

@@ -171,7 +171,7 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
         (("features", "list", "RUN", "--by", "densty"), "perhaps you meant density"),
         (("features", "list", "RUN", "--top", 0), "--top is 0"),
         (("features", "build", "RUN", "--cache", "NOWHERE"), "NOWHERE"),
-        (("features", "find", "RUN", "--positive", "P", "--negative", "P"), "no file P"),
+        (("features", "find", "RUN", "--positive", "P", "--negative", "P"), "P is not there"),
         (
             ("features", "find", "RUN", "--positive=P", "--negative=P", "--rank-by", "auc"),
             "--rank-by is 'auc'",

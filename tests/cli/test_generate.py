@@ -215,7 +215,7 @@ def test_a_terminal_shows_every_token_and_is_cleared(
             "--max-new-tokens is 600, which with a prompt of 4 tokens exceeds the 512",
         ),
         (["--feature", "1", "--chat"], "no chat template"),
-        (["--feature", "1", "--prompts", "none.txt"], "there is no file none.txt"),
+        (["--feature", "1", "--prompts", "none.txt"], "none.txt is not there"),
         (["--picks", "none.json"], "there are no picks at none.json"),
     ],
 )

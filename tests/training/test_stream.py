@@ -372,7 +372,7 @@ def test_a_run_goes_on_with_the_same_data_alone(config: StreamConfig, tmp_path: 
     with pytest.raises(InputError, match=r"own\.jsonl has changed since"):
         train(train_config(config, out))
     text.unlink()
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match="is not there"):
         train(train_config(config, out))
 
 
