@@ -1,0 +1,81 @@
+"""Every option with every kind of wrong value, and wrong files of every kind."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from sparsteer.cli.main import VERBS, main
+
+from .wrong_inputs import Case, deviations, report, report_in_processes
+from .wrong_values import GOOD, file_cases, make_odd_files, option_cases
+
+ONE_IN = 30
+
+# As users have it: the annotations are checked by the code itself or not at all.
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
+
+@pytest.fixture(scope="module")
+def world(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model_folder: Path,
+    corpus: Path,
+    cache: Path,
+    run_folder: Path,
+) -> Iterator[Path]:
+    """A folder with what the good words of the verbs name; the home and the fetched are empty."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "model").symlink_to(tiny_model_folder)
+    lines = corpus.read_text().splitlines(keepends=True)
+    (folder / "text.jsonl").write_text("".join(lines[:60]))
+    shutil.copytree(cache, folder / "cache")
+    shutil.copytree(run_folder, folder / "run")
+    (folder / "texts.txt").write_text("aaa bb aab\nba ab aaaa\nabab bbba aa\n")
+    (folder / "others.txt").write_text("jih ghi\nhhij gigi jj\niij hgj hhh\n")
+    rows: list[dict[str, Any]] = [
+        {"text": text, "n": n} for n, text in enumerate(("abc de", "hij", "aab ba", "jj i"))
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "target.jsonl").write_text('{"text": "abc bcd"}\n{"text": "aab"}\n')
+    scored = [{**row, "sparsteer_score": row["n"] / 4} for row in rows]
+    (folder / "scored.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scored))
+    make_odd_files(folder / "odd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSTEER_THREADS", "1")
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.chdir(folder)
+        words = ("run", "--cache", "cache", "--examples", "3")
+        assert main(["features", "build", *words]) == 0
+        assert main(["pick", "run", "add", "3", "--label", "a"]) == 0
+        yield folder
+
+
+def test_the_good_words_are_right(world: Path) -> None:
+    """Else every wrong value would be hidden behind another mistake."""
+    for name, words in GOOD.items():
+        if name not in ("fetch", "demo"):
+            found = deviations(Case(name, [*name.split(), *words], is_wrong=False), world)
+            assert not found, (name, found)
+    assert set(GOOD) | {"doctor"} >= set(VERBS), "a new verb needs good words"
+
+
+def test_a_sample_of_wrong_inputs(world: Path) -> None:
+    """The same ones whatever options are added; `make test-slow` runs all, and wrong files."""
+    cases = [case for case in option_cases() if case.is_wrong]
+    sample = [case for case in cases if crc32(case.name.encode()) % ONE_IN == 0]
+    assert len(sample) > 80
+    assert not report(sample, world)
+
+
+@pytest.mark.slow
+def test_all_wrong_inputs(world: Path) -> None:
+    cases = [*option_cases(), *file_cases()]
+    assert len(cases) >= 3000
+    lines = report_in_processes(cases, world, processes=min(4, os.cpu_count() or 1))
+    assert not lines, f"{len(lines)} deviations:\n" + "\n".join(lines[:200])
