@@ -7,7 +7,7 @@ padding that is read as text. Every kind of model is therefore asked once, when 
 
 import math
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -49,15 +49,19 @@ def require_sound(bridge: TransformerBridge, plain_V: Float[Tensor, "V"], *, pat
     With and without a mask, which says nothing here: every layer has to take it.
     """
     model: Any = bridge.original_model
-    if f"blocks.{bridge.cfg.n_layers // 2}.hook_resid_post" not in site.names(bridge):
-        raise InputError(
-            f"{path!r} is a model of type {model.config.model_type}, in which TransformerLens "
-            "finds no residual stream to read; use another model"
-        )
+    middle = f"blocks.{bridge.cfg.n_layers // 2}.hook_resid_post"
+    passed: list[str] = []
+
+    def see(acts: Tensor, hook: object) -> None:
+        passed.append(middle)
+
     row_BL = _rows(bridge.cfg.d_vocab, bridge.cfg.n_ctx)[0][None].to(plain_V.device)
     run: Any = bridge
     for mask_BL in (None, torch.ones_like(row_BL)):
-        with _explained(path, model, "TransformerLens cannot run"):
+        with ExitStack() as stack:
+            stack.enter_context(_explained(path, model, "TransformerLens cannot run"))
+            if middle in site.names(bridge):
+                stack.enter_context(site.hooked(bridge.hook_dict[middle], see))
             logits_V = run(row_BL, attention_mask=mask_BL, use_cache=False)[0, -1]
         if (far := _distance(logits_V, plain_V)) > _rounding(plain_V.dtype):
             raise InputError(
@@ -65,6 +69,11 @@ def require_sound(bridge: TransformerBridge, plain_V: Float[Tensor, "V"], *, pat
                 f"gives other logits than transformers ({far:.2g} of their deviation apart); use "
                 "another model"
             )
+    if not passed:
+        raise InputError(
+            f"{path!r} is a model of type {model.config.model_type}, in which TransformerLens "
+            "finds no residual stream to read; use another model"
+        )
 
 
 @torch.no_grad()
