@@ -67,6 +67,10 @@ class Activations(Protocol):
         batch `start`; with `part` only these rows of each batch are given."""
         ...
 
+    def require_batch(self, batch_size: int) -> None:
+        """Raise InputError if there are no batches of that size; without reading any."""
+        ...
+
     def require_held_out(self) -> None:
         """Raise InputError if there are no held-out rows; without reading them."""
         ...

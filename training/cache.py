@@ -151,11 +151,7 @@ class ActivationCache:
             raise InputError(
                 f"batch_size is {batch_size} and start is {start}; they must be at least 1 and 0"
             )
-        if batch_size > self.n_train:
-            raise InputError(
-                f"batch_size is {batch_size:,}, but {self.path} has only {self.n_train:,} training "
-                "rows; lower the batch size, or cache more tokens"
-            )
+        self.require_batch(batch_size)
         return shuffled_batches(
             self.manifest.shards,
             self.shard,
@@ -166,6 +162,14 @@ class ActivationCache:
             start=start,
             part=part,
         )
+
+    def require_batch(self, batch_size: int) -> None:
+        """Raise InputError if it has fewer training rows than that."""
+        if batch_size > self.n_train:
+            raise InputError(
+                f"batch_size is {batch_size:,}, but {self.path} has only {self.n_train:,} training "
+                "rows; lower the batch size, or cache more tokens"
+            )
 
     def require_held_out(self) -> None:
         """Raise InputError if it has no held-out rows, or but one, which has no variance."""

@@ -213,7 +213,7 @@ class RunFolder:
         # What a setting that an older sparsteer did not know does by default, it did then.
         known = to_plain(TrainerConfig())
         if "stream" in found:
-            known |= to_plain(StreamConfig())
+            known |= stream_settings(StreamConfig())
         before, now = (
             lasting_names(values) for values in (known | _settings(found), _settings(resolved))
         )
@@ -284,6 +284,14 @@ def environment(*, threads: int, device: str, processes: int = 1) -> dict[str, A
 def to_plain(config: Any) -> dict[str, Any]:
     """A configuration dataclass as plain values."""
     return plain(dataclasses.asdict(config))
+
+
+def stream_settings(config: StreamConfig) -> dict[str, Any]:
+    """The settings that decide the rows of a stream, as plain values: not `skip_bad_rows`, for
+    without it there was nothing to skip."""
+    settings = lasting_names(to_plain(config))
+    del settings["skip_bad_rows"]
+    return settings
 
 
 def lasting_names(values: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from .documents import BadRow
 from .places import PLACES, Place
 from .reading import ContextReader, joined
 from .rows import ChosenContext
-from .run import RunFolder, lasting_names, to_plain
+from .run import RunFolder, stream_settings
 from .shards import Stored
 from .source import require_text
 from .stream_config import StreamConfig
@@ -199,10 +199,8 @@ class ActivationStream:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides every row, as plain values."""
-        stream = to_plain(self._config)
-        del stream["skip_bad_rows"]  # without it there was nothing to skip
         return {
-            "stream": lasting_names(stream),
+            "stream": stream_settings(self._config),
             "corpus_fingerprint": self._corpus.fingerprint,
             "corpus_revision": self._corpus.revision,
             "weights_hash": self.weights_hash,
@@ -258,6 +256,9 @@ class ActivationStream:
         """
         self.site_name(site)
         return self._held_out[:limit]
+
+    def require_batch(self, batch_size: int) -> None:
+        """Any size will do: where the corpus ends, the stream begins it again."""
 
     def require_held_out(self) -> None:
         """Raise InputError if the corpus has no held-out documents."""

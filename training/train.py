@@ -117,8 +117,8 @@ def _train_together(
             require_shards(sae_config, shards, team.size, config.trainer.k_start)
         _require_whole_parts(first.trainer.batch_size, team.size // shards)
         sites = [_site(config, data) for config in configs]
-        data.require_held_out()  # data without any is refused now, not after training
-        data.batches(first.trainer.batch_size, site=sites[0]).close()  # as are batches too large
+        data.require_held_out()  # what does not suffice is refused now, not after training
+        data.require_batch(first.trainer.batch_size)
         device = resolve_device(team.device(first.trainer.device))
         if team.size > 1 and device.type == "cuda":
             torch.cuda.set_device(device)
