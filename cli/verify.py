@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..sae.errors import InputError
 from ..sae.paths import FilePath
-from ..training.report.wording import count
+from ..training.report.wording import count, counted
 from .console import Report, Terminal, table
 
 if TYPE_CHECKING:
@@ -88,5 +88,5 @@ def _parts(checked: "Sequence[Found]") -> list[tuple[str, str, str]]:
     for folder, files in folders.items():
         n_damaged = sum(file.state == "damaged" for file in files)
         state = f"{count(n_damaged)} damaged" if n_damaged else "as they were written"
-        rows.append((str(folder), f"{count(len(files))} files", state))
+        rows.append((str(folder), counted(len(files), "file"), state))
     return rows

@@ -1,10 +1,12 @@
 """Whether files are as they were written: in any folder that sparsteer writes, down to the last.
 
-What has checksums says so itself: JSON objects of version 2, which may vouch for files beside them,
+What has checksums says so itself: JSON objects of version 2, which may vouch for files beside them
+(the record `OUT.scoring` of a scoring is one),
 the manifest of an activation cache, a run's config.yaml, JSON Lines of which each has a checksum,
 the record of what was fetched, and SHA256SUMS.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +33,9 @@ from .places import PLACES
 from .run import METRICS, SETTINGS, checked_yaml, is_cut_short, read_checked_yaml
 
 State = Literal["whole", "damaged", "unchecked"]
+
+_JSON = (".json", ".scoring")
+"""Endings of the JSON objects that sparsteer writes."""
 
 _REMEDY = "restore it, or make it again"
 _Check = Callable[[], State]
@@ -99,7 +104,7 @@ def _own_check(path: Path) -> _Check:
         return lambda: "whole" if read_sums(path) else "damaged"
     if path.name in (METRICS, PLACES):
         return lambda: _lines(path)
-    if path.suffix == ".json":
+    if path.suffix in _JSON:
         return lambda: _json(path)
     return lambda: "unchecked"
 
@@ -113,7 +118,7 @@ def _vouched(record: Path) -> Iterator[tuple[Path, _Check]]:
             yield from _recorded(folder, read_sums(record))
         elif record.name == RECORD:
             yield from _recorded(folder, fetched_files(folder))
-        elif record.suffix == ".json":
+        elif record.suffix in _JSON:
             values = read_checked_json(record, "file")
             if values.get("format") == FORMAT:
                 yield from _shards(folder)
@@ -148,12 +153,26 @@ def _shard(folder: Path, manifest: CacheManifest, entry: ShardEntry) -> State:
 
 
 def _json(path: Path) -> State:
+    if _is_rows(path):
+        return "unchecked"
     values = read_checked_json(path, "file", remedy=_REMEDY)
     if values.get("format") == FORMAT:
         read_manifest(path.parent)  # an old one, too, must not contradict itself
     if not is_checked(values):
         return "unchecked"
     return _state_of_text(path, json_text(with_checksum(values)))
+
+
+def _is_rows(path: Path) -> bool:
+    """Whether it is a JSON array or JSON Lines, which users have and `select` writes."""
+    try:
+        text = path.read_bytes()
+        first, _, others = text.partition(b"\n")
+        if not text.startswith(b"["):
+            text = first if others.strip() else b""
+        return isinstance(json.loads(text), list | dict)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _settings(path: Path) -> State:

@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from ...sae.checksums import (
+    VERSION,
+    read_checked_json,
+    record_of,
+    recorded_files,
+    write_checked_json,
+)
 from ...sae.errors import InputError
-from ...sae.files import read_json, sha256_file, write_json
 
 _FORMAT = "sparsteer-scoring"
-_VERSION = 1
 
 
 class ScoringRecord:
@@ -22,7 +27,8 @@ class ScoringRecord:
     def __init__(self, out: Path, *, force: bool) -> None:
         """Look at what is at OUT.
 
-        Raises InputError if a file is there that is not as a scoring wrote it, unless `force`.
+        Raises InputError if a file is there that is not as a scoring wrote it, or its record is not
+        as it was written, unless `force`.
         """
         self.path = out.with_name(f"{out.name}.scoring")
         self.identity: dict[str, Any] = {}
@@ -48,16 +54,25 @@ class ScoringRecord:
                 )
         return bool(self.identity)
 
-    def write(self, content: Path, identity: dict[str, Any], summary: dict[str, Any]) -> None:
+    def write(
+        self, content: Path, out: Path, identity: dict[str, Any], summary: dict[str, Any]
+    ) -> None:
         """Say what the file `content`, which is about to become OUT, was made from."""
-        head = {"format": _FORMAT, "version": _VERSION, "sha256": sha256_file(content)}
-        write_json(self.path, {**head, "identity": identity, "summary": summary})
+        files = {out.name: _recorded(content)}
+        values = {"format": _FORMAT, "version": VERSION, "files": files}
+        write_checked_json(self.path, {**values, "identity": identity, "summary": summary})
 
     def _is_of(self, out: Path) -> bool:
-        values = read_json(self.path, "record of a scoring", remedy=f"remove it and {out}")
-        if (values.get("format"), values.get("version")) != (_FORMAT, _VERSION):
+        remedy = "give another --out, or --force to score anew"
+        values = read_checked_json(self.path, "record of a scoring", remedy=remedy)
+        if (values.get("format"), values.get("version")) != (_FORMAT, VERSION):
             return False
-        if values.get("sha256") != sha256_file(out):
+        if record_of(values, out.name) != _recorded(out):
             return False
         self.identity, self.summary = values["identity"], values["summary"]
         return True
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    return recorded_files(path.parent, [path.name])[path.name]

@@ -137,7 +137,7 @@ def _score(
         "seconds": time.perf_counter() - began,
         "resumed_rows": n_resumed,
     }
-    record.write(scored, made, summary)
+    record.write(scored, out, made, summary)
     with atomic_file(out) as temporary:
         scored.rename(temporary)
     parts.remove()

@@ -82,6 +82,26 @@ def test_an_interrupted_run_and_what_an_earlier_version_wrote(
     assert done.values["unchecked"] == [str(picks)]
 
 
+def test_scores_and_rows(sparsteer: Sparsteer, run_folder: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.json"  # JSON Lines, by the name that the hub gives them
+    rows.write_text('{"text": "ab cd", "version": 2}\n{"text": "ef"}\n')
+    array = tmp_path / "array.json"
+    array.write_text('[{"text": "ab cd"}]')
+    scored = tmp_path / "scored.json"
+    words = ("score", rows, "--target", array, "--run", run_folder, "--out", scored)
+    assert sparsteer(*words).status == 0
+    done = sparsteer("verify", tmp_path, "--json")
+    assert done.status == 0
+    assert done.values["unchecked"] == [str(array), str(rows)]
+    scored.write_text(scored.read_text().replace("ab", "ba"))
+    assert sparsteer("verify", scored).status == 1
+    record = Path(f"{scored}.scoring")
+    record.write_text(record.read_text().replace('"scored": 2', '"scored": 1'))
+    done = sparsteer("verify", record)
+    assert done.status == 1 and f"{record} has changed since it was written" in done.err
+    assert "1 file " in done.out
+
+
 def test_what_cannot_be_verified(sparsteer: Sparsteer, tmp_path: Path) -> None:
     done = sparsteer("verify", tmp_path / "nowhere")
     assert done.status == 2 and "nowhere does not exist" in done.error

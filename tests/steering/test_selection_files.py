@@ -257,6 +257,21 @@ def test_a_complete_scoring_is_not_made_again(
     assert score(other)["score"] == shorter["score"] != first["score"]
 
 
+def test_a_changed_record_of_a_scoring_is_found(config: ScoreConfig) -> None:
+    whole = score(config)
+    record = Path(f"{config.out}.scoring")
+    content = record.read_text()
+    values = json.loads(content)
+    values["summary"]["scored"] += 1
+    without = {name: value for name, value in values.items() if name != "identity"}
+    for changed in (json.dumps(values), json.dumps(without), content.replace("8", "9"), "{"):
+        record.write_text(changed)
+        with pytest.raises(InputError, match=f"{record}.*; give another --out, or --force"):
+            score(config)
+    assert score(replace(config, force=True))["score"] == whole["score"]
+    assert score(config)["statuses"] == whole["statuses"]
+
+
 @pytest.mark.parametrize("content", [b"mine\n", b""])
 def test_a_file_that_no_scoring_wrote_is_kept(config: ScoreConfig, content: bytes) -> None:
     out = Path(config.out)
