@@ -3,12 +3,16 @@
     python tests/cli/kill_loop.py --kills 50 --folder FOLDER -- train --cache CACHE --k 4 ...
     python tests/cli/kill_loop.py --kills 50 --folder FOLDER --writes --commands FILE
 
-The command runs once without a kill in FOLDER/whole ({} in it stands for that folder; where it has
-none --out is added). Then, in FOLDER/0, FOLDER/1, ..., it is killed and given again until it ends
-by itself, so often that there were --kills kills in all. By default SIGKILL comes after a random
+The command runs once without a kill in FOLDER/whole/out ({} in it stands for that folder; where it
+has none --out is added). Then, in FOLDER/0/out, FOLDER/1/out, ..., it is killed and given again
+until it ends by itself, until there were --kills kills in all. By default SIGKILL comes at a random
 time; with --writes a random signal comes where the command reaches a random one of its calls that
-write (fsync, rename, replace, mkdir, rmdir, unlink), before the call or after it. FILE holds a JSON
-list of several commands: {"name", "words", "start" (a folder to begin with a copy of, or null)}.
+write (fsync, rename, replace, mkdir, rmdir, unlink, the exchange of two folders), before the call
+or after it. FILE holds a JSON list of several commands: {"name", "words", "start" (a folder to
+begin with a copy of, or null)}.
+
+A command counts as killed if it dies of the signal that it was sent or, of SIGINT and SIGTERM, ends
+with status 1 and the one error that it was interrupted. Another failure or a traceback ends this.
 Every process is forked from this one, which has the libraries loaded: the kills fall on the work
 and not on imports. One JSON object says what happened; the exit status is 1 if anything differs, a
 file that is left over included, or the kills did not come to pass.
@@ -28,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparsteer.cli.main import main as sparsteer
+from sparsteer.sae import files
 
 _LOADED_BEFORE = (
     "datasets",
@@ -41,11 +46,12 @@ _NOT_COMPARED = ("config.yaml", "environment.json", "progress.json", "report.htm
 _NOT_COMPARED_SUFFIX = ".scoring"
 _NOT_COMPARED_IN_SUMMARY = ("run", "seconds", "tokens_per_second")
 _ROUNDS_WITHOUT_A_KILL = 20
+_NAME = "out"
+"""Of what is written, in every round: drawings tell it."""
 _WRITES = ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink")
-_STATUSES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-"""Of a command that a signal ended in good order."""
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
+_HANDLED = (signal.SIGTERM, signal.SIGINT)
+"""They end a command in good order, with status 1 and a sentence."""
 
 os.environ["SPARSTEER_THREADS"] = (
     "1"  # last bits may depend on them, and on a busy machine they vary
@@ -67,7 +73,7 @@ def fork(words: Sequence[str], log: Path, blow: Blow | None = None) -> int:
     process = os.fork()
     if process:
         return process
-    with log.open("a") as file:
+    with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # where the shell lets it be ignored
@@ -99,32 +105,41 @@ def _strike(blow: Blow | None) -> Callable[[], int]:
 
     for name in _WRITES:
         setattr(os, name, watched(getattr(os, name)))
+    exchange = "_rename_exchange"  # through the C library, which Python has no call for
+    setattr(files, exchange, watched(getattr(files, exchange)))
     return lambda: n_calls
 
 
-def killed_after(process: int, seconds: float) -> bool:
+def killed_after(process: int, seconds: float, log: Path) -> bool:
     """Kill the process after so long; False if it ended well before. Raises if it failed."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
-            return _ended_well(status)
+            return _was_killed(status, log, None)
         time.sleep(0.0005)
     os.kill(process, signal.SIGKILL)
-    return was_killed(process)
+    return was_killed(process, log, signal.SIGKILL)
 
 
-def was_killed(process: int) -> bool:
-    """Wait for the process; False if it ended well. Raises if it failed."""
-    _, status = os.waitpid(process, 0)
-    by_signal = os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) in _STATUSES
-    return by_signal or _ended_well(status)
+def was_killed(process: int, log: Path, sent: signal.Signals | None) -> bool:
+    """Wait for the process; False if it ended well. Raises if it failed in another way than by
+    the signal that may have been sent."""
+    return _was_killed(os.waitpid(process, 0)[1], log, sent)
 
 
-def _ended_well(status: int) -> bool:
-    if os.waitstatus_to_exitcode(status):
-        raise RuntimeError(f"the command failed with {os.waitstatus_to_exitcode(status)}")
-    return False
+def _was_killed(status: int, log: Path, sent: signal.Signals | None) -> bool:
+    code, said = os.waitstatus_to_exitcode(status), log.read_text()
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    if "Traceback" not in said:
+        if code == 0 and not errors:
+            return False
+        if sent is not None and code == -sent:
+            return True
+        if sent in _HANDLED and code == 1 and len(errors) == 1:
+            if errors[0].startswith("error: interrupted"):
+                return True
+    raise RuntimeError(f"{sent!r} ended the command with {code}: {said}")
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -153,7 +168,7 @@ def loop(
     words: Sequence[str],
     folder: Path,
     kills: int,
-    seed: int,
+    seed: int | str,
     *,
     writes: bool = False,
     start: str | None = None,
@@ -166,31 +181,31 @@ def loop(
         if not any("{}" in word for word in words):
             return [*words, "--out", str(out)]
         if not out.exists():
-            shutil.copytree(start, out) if start else out.mkdir()
+            shutil.copytree(start, out) if start else out.mkdir(parents=True)
         return [word.replace("{}", str(out)) for word in words]
 
     def is_killed(out: Path) -> bool:
         """Whether the command was given and killed before its end."""
         if done >= kills:
-            return was_killed(fork(command(out), log))
+            return was_killed(fork(command(out), log), log, None)
         if writes:
             blow = Blow(rng.randrange(n_writes), rng.choice(_SIGNALS), rng.random() < 0.5)
-            return was_killed(fork(command(out), log, blow))
-        return killed_after(fork(command(out), log), rng.uniform(0, whole))
+            return was_killed(fork(command(out), log, blow), log, blow.signal)
+        return killed_after(fork(command(out), log), rng.uniform(0, whole), log)
 
     started = time.monotonic()
-    was_killed(fork(command(folder / "whole"), log))
+    was_killed(fork(command(folder / "whole" / _NAME), log), log, None)
     whole = time.monotonic() - started
     n_writes = int((folder / "writes").read_text())
     wanted, done, rounds, different = content(folder / "whole"), 0, 0, list[str]()
     while done < kills and rounds < done + _ROUNDS_WITHOUT_A_KILL:
-        out = folder / str(rounds)
-        while is_killed(out):
+        of_round = folder / str(rounds)
+        while is_killed(of_round / _NAME):
             done += 1
-        ours = content(out)
+        ours = content(of_round)
         names = ours.keys() | wanted.keys()
         different += [
-            f"{out}/{name}" for name in names if ours.get(name, ()) != wanted.get(name, ())
+            f"{of_round}/{name}" for name in names if ours.get(name, ()) != wanted.get(name, ())
         ]
         rounds += 1
     return {
@@ -221,8 +236,9 @@ def main() -> int:
         found: dict[str, Any] = {}
         for one in json.loads(arguments.commands.read_text()):
             folder = arguments.folder / one["name"]
+            own = f"{seed} {one['name']}"  # other moments and signals for each
             found[one["name"]] = loop(
-                one["words"], folder, kills, seed, writes=writes, start=one["start"]
+                one["words"], folder, kills, own, writes=writes, start=one["start"]
             )
         result, results = found, list(found.values())
     print(json.dumps(result))
