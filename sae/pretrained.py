@@ -29,6 +29,7 @@ from .errors import InputError
 from .files import nearest
 from .model_checks import plain_logits, require_sound
 from .model_files import require_model_folder
+from .model_sizes import require_sizes
 
 # These entry points leave the types of their arguments open.
 _models: Any = AutoModelForCausalLM
@@ -107,6 +108,7 @@ def load_folder(folder: Path, dtype: torch.dtype | None) -> Loaded:
     """Load a Hugging Face folder; every weight of the model must be in its safetensors files."""
     tokenizer = load_tokenizer(folder)
     with _explained(folder), _quiet():
+        require_sizes(folder)
         model = _load_model(folder, dtype, use_safetensors=True)
     return model, tokenizer
 
@@ -219,7 +221,7 @@ def _explained(path: Path) -> Generator[None]:
     """Turn what the loaders raise for wrong files, which may be anything, into one sentence."""
     try:
         yield
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except Exception as error:
         raise InputError(

@@ -1,9 +1,11 @@
 """Finding and loading models: what is refused, and that it is quiet, offline and never a pickle."""
 
+import json
 import logging
 import re
 import shutil
 import socket
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -21,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from sparsteer.sae import fetch, pretrained
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
+from sparsteer.sae.model_sizes import require_sizes
 
 
 def silent(line: str) -> None:
@@ -126,6 +129,42 @@ def test_missing_weights_are_refused_and_not_made_up(copied: Path) -> None:
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
     assert "the weights lack model.layers.1.mlp.up_proj.weight" in refused(copied)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("num_hidden_layers", 0, "states num_hidden_layers 0, but"),
+        ("num_hidden_layers", 10**6, "states num_hidden_layers 1000000, but"),
+        ("num_hidden_layers", -1, "states num_hidden_layers -1, but"),
+        ("head_dim", 10**6, "states a model of 1,152,035,232 parameters, but"),
+        ("vocab_size", 10**9, "states a model of 64,"),
+        ("intermediate_size", 10**9, "states a model of 288,"),
+    ],
+)
+def test_sizes_that_the_weights_cannot_have_are_refused_at_once(
+    copied: Path, key: str, value: int, reason: str
+) -> None:
+    """Such a model would be built for hours, or until memory ends, before its weights are read."""
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, key: value}))
+    started = time.process_time()
+    assert reason in refused(copied)
+    assert time.process_time() - started < 10
+
+
+def test_quantized_weights_may_hold_several_values_in_one(copied: Path) -> None:
+    tensors = load_file(copied / "model.safetensors")
+    save_file(
+        {name: tensor.flatten()[::4].clone() for name, tensor in tensors.items()},
+        copied / "model.safetensors",
+    )
+    with pytest.raises(InputError, match="11,112 values"):
+        require_sizes(copied)
+    config = json.loads((copied / "config.json").read_text())
+    packed = {**config, "quantization_config": {"quant_method": "awq", "bits": 4}}
+    (copied / "config.json").write_text(json.dumps(packed))
+    require_sizes(copied)
 
 
 def test_a_folder_without_tokenizer_is_refused(copied: Path) -> None:
