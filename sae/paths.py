@@ -22,6 +22,7 @@ WRONG_PATH: dict[int, str] = {
     errno.EACCES: "change its permissions, or give another path",
     errno.EPERM: "change its permissions, or give another path",
     errno.EROFS: "give a path on another disk",
+    errno.EEXIST: "move away what is there, or give another path",
     errno.EISDIR: "give a file",
     errno.ENOTDIR: "give a path whose folders are folders",
     errno.ELOOP: "mend the symbolic link, or give another path",

@@ -78,6 +78,7 @@ def test_out_of_memory_names_options_that_the_verb_has(error: Exception) -> None
         (PermissionError(errno.EACCES, "Permission denied", "x"), 2),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "x"), 2),
         (OSError(errno.ELOOP, "Too many levels of symbolic links", "x"), 2),
+        (FileExistsError(errno.EEXIST, "File exists", "x"), 2),
         (OSError(errno.ENOSPC, "No space left on device", "x"), 1),
         (OSError(errno.EIO, "Input/output error", "x"), 1),
         (RuntimeError("boom"), 1),
