@@ -1,6 +1,7 @@
 """The files that a path, a folder or a pattern stands for."""
 
 import glob
+import os
 import re
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -82,7 +83,9 @@ def missing(name: str, what: str = "") -> InputError:
 
 
 def _in_folder(folder: Path, split: str | None, say: Callable[[str], None]) -> list[Path]:
-    found = sorted(item for item in folder.rglob("*") if _is_text(item, folder))
+    # Not rglob: it fails at a folder that is gone before it was read, such as a temporary one.
+    items = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    found = sorted(item for item in items if _is_text(item, folder))
     if not found:
         raise InputError(
             f"the folder {folder} has no file to read, none that ends in {endings()}; add some"
