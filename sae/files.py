@@ -36,7 +36,7 @@ def atomic_file(path: str | Path, *, replace: bool = True) -> Generator[Path]:
     `replace` false also InputError if it exists with other content.
     """
     path = Path(path)
-    temporary = _temporary_for(path)
+    temporary = temporary_for(path)
     try:
         permissions = _of_a_new_file(temporary)
         yield temporary
@@ -63,7 +63,7 @@ def atomic_folder(path: str | Path, *, replace: bool = True) -> Generator[Path]:
     other content and is not empty.
     """
     path = Path(path)
-    temporary = _temporary_for(path)
+    temporary = temporary_for(path)
     temporary.mkdir()
     try:
         permissions = _of_a_new_file(temporary / "new")
@@ -105,7 +105,7 @@ def remove_leftovers(folder: str | Path, name: str) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder of ours; killed in between, what is left has a temporary name."""
-    temporary = _temporary_for(folder)
+    temporary = temporary_for(folder)
     os.rename(folder, temporary)
     shutil.rmtree(temporary)
 
@@ -180,7 +180,8 @@ def _require_same(path: Path, new: Path) -> None:
         )
 
 
-def _temporary_for(path: Path) -> Path:
+def temporary_for(path: Path) -> Path:
+    """A new temporary path for a file or folder of that name, beside it; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name}"
 
@@ -205,7 +206,7 @@ def _exchange(new: Path, path: Path) -> None:
     """Put `new` in the place of `path` and the old content at `new`."""
     if _rename_exchange(new, path):
         return
-    aside = _temporary_for(path)
+    aside = temporary_for(path)
     os.rename(path, aside)
     try:
         os.rename(new, path)

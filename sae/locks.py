@@ -5,8 +5,9 @@ by one inside it, `.lock`. A lock is gone when it is released. A killed writer l
 holds nothing any more, until the next one comes.
 """
 
-import os
+import errno
 import re
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .errors import InputError
-from .files import TEMPORARY_NAME, remove_leftovers
+from .files import TEMPORARY_NAME, remove_leftovers, temporary_for
 
 LOCK = ".lock"
 
@@ -92,20 +93,36 @@ def _leftover(path: Path) -> re.Match[str] | None:
 
 @contextmanager
 def _locked(file: Path, what: Path, patience: float, remedy: str) -> Generator[None]:
-    with suppress(FileExistsError):
-        # FileLock takes a folder in which no file can be made, such as /proc, for one that is held.
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o666))
+    _require_writable(file.parent)
     lock = FileLock(file)
     try:
-        lock.acquire(timeout=patience)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            lock.acquire(timeout=patience)  # warns where it locks by the file's being there
     except Timeout:
         raise AnotherWriter(f"another process is writing {what}; {remedy}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        with suppress(OSError):
+            file.unlink()
+        raise InputError(
+            f"the file system of {file.parent} cannot lock files; write to another disk"
+        ) from None
     try:
         yield
     finally:
         with suppress(OSError):
             file.unlink()  # while it is held: who waits for it then sees that it is gone
         lock.release()
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise the OSError if no file can be made in a folder, such as /proc, which FileLock would
+    take for one that is held."""
+    # Not by a file of the lock's name, whose being there is the lock where there is no flock.
+    probe = temporary_for(folder / LOCK)
+    probe.touch()
+    probe.unlink(missing_ok=True)
 
 
 @contextmanager

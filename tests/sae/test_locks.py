@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparsteer.sae import InputError
-from sparsteer.sae.locks import AnotherWriter, hold, hold_folder, is_leftover, tidy
+from sparsteer.sae.locks import LOCK, AnotherWriter, hold, hold_folder, is_leftover, tidy
 
 HOLDER = """
 import sys, time
@@ -137,3 +137,33 @@ def test_what_is_no_leftover(tmp_path: Path) -> None:
     assert is_leftover(tmp_path / f".tmp-{random_name}-a-b")
     for name in (".tmp-mine", f".tmp-{random_name}", ".locked", "lock", ".lock-", "a.tmp-0"):
         assert not is_leftover(tmp_path / name)
+
+
+def _without_flock(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+
+
+def test_holds_one_writer_on_a_file_system_without_flock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_flock(monkeypatch, errno.ENOSYS)
+    for _ in range(2):  # again after the first has given it up
+        with hold(tmp_path / "x"), pytest.raises(AnotherWriter), hold(tmp_path / "x", patience=0.0):
+            pass
+        with hold_folder(tmp_path):
+            assert [item.name for item in tmp_path.iterdir()] == [LOCK]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_says_that_a_file_system_cannot_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    _without_flock(monkeypatch, number)
+    with pytest.raises(InputError, match="cannot lock files; write to another disk"):
+        with hold(tmp_path / "x"):
+            pass
+    assert not list(tmp_path.iterdir())
