@@ -133,7 +133,9 @@ class DocumentSource:
         return block
 
     def _tokens(self, piece: "_Piece") -> list[int] | None:
-        return self._model.tokenize(piece.text) if piece.document.text.strip() else None
+        whole = piece.document.text
+        # Not by strip(), which would copy a long document for every piece of it.
+        return self._model.tokenize(piece.text) if whole and not whole.isspace() else None
 
 
 class _Piece(NamedTuple):

@@ -82,7 +82,7 @@ def verify(
     for record in there:
         checks |= dict(_vouched(record))
     if not path.is_dir():
-        checks = {path: checks[path]}
+        checks = {path: checks.get(path, lambda: "unchecked")}  # a lock is passed over
     sizes = {item: item.stat().st_size for item in checks if item.is_file()}
     total, done = sum(sizes.values()), 0
     found: list[Found] = []

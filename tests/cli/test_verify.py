@@ -134,3 +134,11 @@ def test_a_damaged_autoencoder_is_one_sentence_for_every_verb(
     # What is complete is not trained again; its weights are not read.
     words = ("--cache", folder / "cache", "--out", run, "--site", SITES[1], *TRAIN_WORDS)
     assert sparsteer("train", *words).status == 0
+
+
+def test_a_lock_has_no_checksum(sparsteer: Sparsteer, tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    lock.touch()
+    done = sparsteer("verify", lock)
+    assert done.status == 2
+    assert "nothing with a checksum" in done.error
