@@ -42,8 +42,11 @@ class Option:
 
     @property
     def shown(self) -> str:
-        """As the user writes it: --n-latents, or SAE for one without a flag."""
+        """As the user writes it: --n-latents, --no-kv-cache for what is on by default, or SAE for
+        one without a flag."""
         words = self.name.replace("_", "-")
+        if self.is_switch and self.default is True:
+            words = f"no-{words}"
         return words.upper() if self.positional else f"--{words}"
 
     @property

@@ -154,7 +154,7 @@ def test_a_dry_run_says_what_it_would_cost(
     assert not (tmp_path / "cache").exists()
     too_large = sparsteer("cache", *words, "--tokens", 10**15, "--dry-run")
     assert too_large.status == 1
-    assert "it does not fit on that disk" in too_large.out
+    assert "error: it does not fit on that disk" in too_large.err
 
 
 def test_info_says_what_a_cache_holds(sparsteer: Sparsteer, cache: Path, corpus: Path) -> None:

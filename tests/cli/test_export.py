@@ -10,16 +10,13 @@ def test_a_run_is_exported_once(sparsteer: Sparsteer, run_folder: Path, tmp_path
     done = sparsteer("export", run_folder, "--out", out, "--json")
     assert done.status == 0
     assert done.values["activation"] == "topk"
-    assert {item.name for item in out.iterdir()} == {
-        "cfg.json",
-        "sae_weights.safetensors",
-        "SHA256SUMS",
-    }
+    exported = {"cfg.json", "sae_weights.safetensors", "SHA256SUMS"}
+    assert {item.name for item in out.iterdir()} == exported
     again = sparsteer("export", run_folder, "--out", out)
     assert again.status == 0
     other = sparsteer("export", run_folder, "--out", out, "--format", "sparsteer")
     assert other.status == 2 and "exists with other content; give another --out" in other.error
-    assert {item.name for item in out.iterdir()} == {"cfg.json", "sae_weights.safetensors"}
+    assert {item.name for item in out.iterdir()} == exported
     words = ("export", run_folder, "--out", out, "--format", "sparsteer", "--force")
     assert sparsteer(*words).status == 0
     assert {item.name for item in out.iterdir()} == {"config.json", "sae.safetensors"}

@@ -70,9 +70,9 @@ def test_a_ratio_of_more_rows_than_are_scored_is_said(
     "words, sentence",
     [
         ("select {scored} --out {best} --ratio 2", "--ratio is 2.0, but must lie above 0"),
-        ("select {scored} --out {best}", "give one of them"),
+        ("select {scored} --out {best}", "give either --ratio or --count"),
         ("select {scored} --out {best} --count 1000", "--count is 1000, but only 1 rows have a"),
-        ("select {scored} --out {best} --ratio 1 --count 1", "give one of them"),
+        ("select {scored} --out {best} --ratio 1 --count 1", "give either --ratio or --count"),
         ("select {pool} --out {best} --ratio 1", "no column 'sparsteer_score'; its columns are "),
         ("select {pool} --out {best} --ratio 1 --column idd", "columns are id, instruction, outp"),
         ("score {pool} --out {scored}.jsonl --run x", "--target is missing"),

@@ -320,7 +320,7 @@ def test_one_held_out_row_is_none_to_measure_on(
 ) -> None:
     cache = write_cache(tmp_path / "c", [[False, True]])
     cache.require_held_out()
-    monkeypatch.setattr(ActivationCache, "n_held_out", 1)
+    monkeypatch.setattr(CacheManifest, "held_out_rows", 1)
     with pytest.raises(InputError, match="has only one held-out row; cache more documents"):
         cache.require_held_out()
 

@@ -18,6 +18,7 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.config import SAEConfig
+from sparsteer.sae.files import write_json
 from sparsteer.sae.tensor_files import load_tensors, save_tensors
 from sparsteer.training import Trainer, TrainerConfig
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint, trainer_state
@@ -110,12 +111,16 @@ def test_a_checkpoint_from_before_there_was_a_centre_goes_on(name: str, tmp_path
     config = CONFIGS[name]
     sides = [side[:B] for side in rows()][: 2 if config.transcoder else 1]
     trainer = Trainer(SparseAutoencoder(config, seed=1), TrainerConfig(tokens=9 * B, batch_size=B))
+    trainer.initialize(*sides)
+    name_of_centre = "output_centre" if config.transcoder else "input_centre"
+    getattr(trainer.sae, name_of_centre).zero_()
     trainer.step(*sides)
     folder = save_checkpoint(tmp_path, trainer, seconds=1.0, keep=1)
     file = folder / "trainer.safetensors"
     tensors = load_tensors(file, "")
-    del tensors["sae.output_centre" if config.transcoder else "sae.input_centre"]
+    del tensors[f"sae.{name_of_centre}"]
     save_tensors(file, tensors)
+    write_json(folder / "progress.json", {"steps_done": 1, "seconds": 1.0})
     again = Trainer(SparseAutoencoder(config, seed=2), trainer.config)
     initialize_from_rows(again.sae, *sides)
     restore_newest(tmp_path, again, print)

@@ -116,7 +116,7 @@ def test_each_is_the_one_trained_alone_from_one_reading(
 
     def counted(*shards: Any, batch_size: int, **options: Any) -> Any:
         readings.append(batch_size)
-        return read(*shards, batch_size=batch_size, **options)
+        yield from read(*shards, batch_size=batch_size, **options)
 
     grid = parse_grid([GRID[0], GRID[2]])
     configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), grid)

@@ -93,7 +93,7 @@ def test_the_same_bytes_as_one_process(
     tokens: int,
 ) -> None:
     """Also of one shard, where a process has none, and where the corpus ends early."""
-    monkeypatch.setattr(source, "_BLOCK_DOCUMENTS", 5)
+    monkeypatch.setattr(source, "_BLOCK_PIECES", 5)
     together = in_processes(size, write, config, tiny_model, tokens=tokens)
     alone = write(config, tiny_model, tokens=tokens, out=config.out + "-alone")
     assert together == [alone] * size

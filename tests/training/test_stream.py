@@ -389,7 +389,9 @@ def test_a_corpus_that_breaks_off_costs_nothing(config: StreamConfig, tmp_path: 
     def report(done: int, total: int, figures: dict[str, float]) -> None:
         text.unlink(missing_ok=True)
 
-    with pytest.raises(InputError, match=r"own\.jsonl cannot be read \(it is not there any more\)"):
+    with pytest.raises(
+        InputError, match=r"own\.jsonl cannot be read \(No such file or directory\)"
+    ):
         train(broken, report=report)
     text.write_bytes(content)
     said: list[str] = []
