@@ -68,16 +68,30 @@ def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], Non
     Raises:
         InputError: a whole checkpoint belongs to a differently shaped autoencoder.
     """
+    newest = _newest_whole(checkpoints, trainer.config.n_steps, say)
+    if newest is None:
+        return 0.0
+    folder, seconds, tensors = newest
+    _load_state(trainer, tensors, folder)
+    trainer.steps_done = _step(folder)
+    return seconds
+
+
+def has_whole_checkpoint(checkpoints: Path, n_steps: int) -> bool:
+    """Whether there is a whole checkpoint for a training of so many steps to go on from."""
+    return _newest_whole(checkpoints, n_steps, lambda sentence: None) is not None
+
+
+def _newest_whole(
+    checkpoints: Path, n_steps: int, say: Callable[[str], None]
+) -> tuple[Path, float, dict[str, Tensor]] | None:
+    """The newest whole checkpoint: its folder, seconds of training before it, and its tensors."""
     for folder in _by_age(checkpoints):
         try:
-            seconds, tensors = _read(folder, _step(folder), trainer.config.n_steps)
+            return folder, *_read(folder, _step(folder), n_steps)
         except (OSError, ValueError) as error:
             say(f"checkpoint {folder} is broken and passed over: {error}")
-            continue
-        _load_state(trainer, tensors, folder)
-        trainer.steps_done = _step(folder)
-        return seconds
-    return 0.0
+    return None
 
 
 def _read(folder: Path, step: int, n_steps: int) -> tuple[float, dict[str, Tensor]]:

@@ -6,7 +6,6 @@ RUN/config.yaml  environment.json  metrics.jsonl  checkpoints/step-N/  sae/
 import dataclasses
 import json
 import platform
-import shutil
 import sys
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
@@ -24,10 +23,11 @@ from ..sae.checksums import (
     write_checked_json,
 )
 from ..sae.errors import InputError
-from ..sae.files import atomic_file
+from ..sae.files import atomic_file, remove_folder
 from ..sae.locks import hold_folder, is_leftover, tidy
 from ..sae.model_files import lasting_name
 from ..sae.yaml_files import read_yaml
+from .checkpoint import has_whole_checkpoint
 from .config import TrainerConfig
 from .places import PLACES
 from .stream_config import StreamConfig
@@ -98,8 +98,10 @@ class RunFolder:
         return (self.sae / "config.json").exists()
 
     def keep_metrics_until(self, step: int) -> None:
-        """Drop the metrics beyond the step, and a line cut short by a kill."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
+        """Drop the metrics beyond the step, a line cut short by a kill, and a summary, which is of
+        an end that is no longer one."""
+        lines = self.metrics()
+        kept = [line for line in lines if line["step"] <= step and "summary" not in line]
         with atomic_file(self.path / METRICS) as temporary:
             temporary.write_text("".join(checked_line(line) for line in kept))
 
@@ -242,8 +244,14 @@ class RunFolder:
                 "total); give another --out: a run with --warmup-fraction 0 --decay-fraction 0 and "
                 "--dead-after-tokens can be trained further"
             )
-        if self.is_complete():
-            shutil.rmtree(self.sae)
+        if not self.is_complete():
+            return
+        if not has_whole_checkpoint(self.checkpoints, now["tokens"] // now["batch_size"]):
+            raise InputError(
+                f"{self.path} is complete with tokens={tokens} and cannot be trained further: its "
+                f"checkpoints in {self.checkpoints} are gone or damaged; give another --out"
+            )
+        remove_folder(self.sae)
 
 
 def _is_something_else(path: Path) -> bool:

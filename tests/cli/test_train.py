@@ -303,7 +303,7 @@ def test_a_run_is_trained_further_as_if_more_was_asked_for_at_first(
         assert whole == longer, name
     whole, longer = (
         [
-            {name: value for name, value in line.items() if name != "summary"}
+            {"step": line["step"]} if "summary" in line else line  # its seconds differ
             for line in map(json.loads, (tmp_path / out / "metrics.jsonl").read_text().splitlines())
         ]
         for out in ("whole", "longer")

@@ -74,6 +74,12 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def files_of(run: Path) -> dict[Path, bytes]:
+    """The content of a run, beside its lock."""
+    paths = (path for path in run.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path: path.read_bytes() for path in paths}
+
+
 def assert_same_run(left: Path, right: Path) -> None:
     for name, tensor in weights(left).items():
         assert torch.equal(tensor, weights(right)[name]), name
@@ -308,6 +314,42 @@ def test_a_finished_run_is_not_trained_again(planted_cache: Path, tmp_path: Path
     assert train(config, say=said.append) == summary
     assert "complete" in said[0]
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+FURTHER = {"warmup_fraction": 0.0, "decay_fraction": 0.0, "dead_after_tokens": 700}
+
+
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_finished_run_without_a_whole_checkpoint_is_not_trained_further(
+    planted_cache: Path, tmp_path: Path, harm: str
+) -> None:
+    config = config_of(planted_cache, tmp_path / "run", tokens=18 * 128, **FURTHER)
+    summary = train(config)
+    for path in (tmp_path / "run" / "checkpoints").glob("*/trainer.safetensors"):
+        if harm == "gone":
+            shutil.rmtree(path.parent)
+        else:
+            path.write_bytes(path.read_bytes()[:-1])
+    before = files_of(tmp_path / "run")
+    longer = config_of(planted_cache, tmp_path / "run", tokens=32 * 128, **FURTHER)
+    with pytest.raises(InputError, match="cannot be trained further: its checkpoints in"):
+        train(longer)
+    assert files_of(tmp_path / "run") == before
+    assert train(config) == summary
+
+
+def test_a_run_is_trained_further_from_a_checkpoint_of_its_last_step(
+    planted_cache: Path, tmp_path: Path
+) -> None:
+    for out, steps in (("whole", 32), ("run", 24)):
+        train(config_of(planted_cache, tmp_path / out, tokens=steps * 128, **FURTHER))
+    last = Path("checkpoints", "step-24")
+    shutil.copytree(tmp_path / "whole" / last, tmp_path / "run" / last)
+    said: list[str] = []
+    longer = config_of(planted_cache, tmp_path / "run", tokens=32 * 128, **FURTHER)
+    train(longer, say=said.append)
+    assert "goes on from step 24" in said[0]
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_the_run_folder_and_its_figures(planted_cache: Path, tmp_path: Path) -> None:
