@@ -61,8 +61,9 @@ class RunFolder:
         """Make the folder, or find it made by the same configuration; hold it until `close`.
 
         What a killed process left half-written is removed. A run that has nothing to go on from may
-        be begun anew with any configuration. Where more tokens are asked for, and no step so far
-        depends on how many, the run is no longer complete, and goes on from its last checkpoint.
+        be begun anew with any configuration, and a complete one is left as it is. Where more
+        tokens are asked for, and no step so far depends on how many, the run is no longer
+        complete, and goes on from its last checkpoint.
 
         Raises:
             InputError: the folder holds something else, or a run of another configuration, or
@@ -80,6 +81,8 @@ class RunFolder:
         else:
             (self.path / PLACES).unlink(missing_ok=True)  # those of another stream, for all we know
         tidy(self.checkpoints)
+        if self.is_complete():  # its files say how it was trained
+            return
         with atomic_file(config) as temporary:
             temporary.write_text(checked_yaml(resolved), encoding="utf-8")
         found = environment(threads=threads, device=device, processes=processes)
