@@ -1,8 +1,10 @@
 """The verb `export`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from ..sae.errors import InputError
 from ..sae.paths import FilePath
 from .console import Report, Terminal
 
@@ -31,10 +33,19 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
     SAE is the folder of an autoencoder, or of the run that trained it. batch_topk becomes jumprelu
     with the threshold that it learned in training.
     """
-    from ..sae.autoencoder import SparseAutoencoder
+    from ..sae.autoencoder import SparseAutoencoder, sae_folder
     from ..sae.export import export
+    from ..training.run import SETTINGS
 
-    sae = SparseAutoencoder.load(options.sae)
+    source, out = sae_folder(Path(options.sae)), Path(options.out).resolve()
+    if source.resolve() in (out, *out.parents):
+        raise InputError(
+            f"--out is {options.out}, but the autoencoder to export is in {source}; choose another "
+            "--out"
+        )
+    if out.name == "sae" and (out.parent / SETTINGS).exists():
+        raise InputError(f"--out is {options.out}, the autoencoder of a run; choose another --out")
+    sae = SparseAutoencoder.load(source)
     export(sae, options.out, options.format, force=options.force)
     activation = sae.config.activation
     became = "jumprelu" if activation == "batch_topk" else activation

@@ -295,7 +295,7 @@ class SparseAutoencoder(nn.Module):
             InputError: a file is missing, broken, has changed since it was written, or does not fit
                 the other; the message names it.
         """
-        folder = _sae_folder(Path(path))
+        folder = sae_folder(Path(path))
         config, origin, record = _read_description(folder / CONFIG_FILE)
         weights = folder / WEIGHTS_FILE
         tensors = load_tensors(weights, _REMEDY, record=record)
@@ -318,7 +318,11 @@ def _scaled(
     return (x - centre_D).to(scale.dtype) * scale
 
 
-def _sae_folder(path: Path) -> Path:
+def sae_folder(path: Path) -> Path:
+    """The folder of an autoencoder, given by itself or by the run that holds it as `sae/`.
+
+    Raises InputError if there is none.
+    """
     for folder in (path, path / "sae"):
         if (folder / CONFIG_FILE).is_file():
             return folder

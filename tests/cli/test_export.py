@@ -1,6 +1,9 @@
 """The verb export on a run of the tiny model."""
 
+import shutil
 from pathlib import Path
+
+import pytest
 
 from .conftest import Sparsteer
 
@@ -27,3 +30,18 @@ def test_a_run_is_exported_once(sparsteer: Sparsteer, run_folder: Path, tmp_path
     other = sparsteer("export", run_folder, "--out", tmp_path / "x", "--format", "torch")
     assert other.status == 2 and "saelens" in other.err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("out", ["run/sae", "run/sae/deep", "run/../run/sae", "link", "other/sae"])
+@pytest.mark.parametrize("source", ["run", "run/sae"])
+def test_an_autoencoder_of_a_run_is_not_replaced(
+    sparsteer: Sparsteer, run_folder: Path, tmp_path: Path, source: str, out: str
+) -> None:
+    for name in ("run", "other"):
+        shutil.copytree(run_folder, tmp_path / name)
+    (tmp_path / "link").symlink_to(tmp_path / "run" / "sae")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    words = ("export", tmp_path / source, "--out", tmp_path / out, "--force")
+    done = sparsteer(*words)
+    assert done.status == 2 and f"--out is {tmp_path / out}, " in done.error
+    assert before == {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
