@@ -87,7 +87,8 @@ def estimate_cache(
     )
     sites = [model.site(name) for name in config.site or (None,)]
     if previous:
-        require_same_corpus(folder, previous, corpus)
+        if previous.complete:  # what an unfinished one has not read yet may change
+            require_same_corpus(folder, previous, corpus)
         require_same_model(folder, previous, model)
     manifest = previous or first_manifest(config, model, sites, corpus)
     source = ContextSource(corpus, model, config, manifest.held_out_below, Processes())

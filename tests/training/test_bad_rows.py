@@ -9,6 +9,7 @@ import pytest
 
 from sparsteer.sae import InputError, LanguageModel
 from sparsteer.training import CacheConfig, cache_activations
+from sparsteer.training.estimate import estimate_cache
 from sparsteer.training.manifest import CacheManifest
 from sparsteer.training.run import RunFolder
 from sparsteer.training.stream import open_stream
@@ -64,6 +65,7 @@ def test_mending_the_row_lets_the_same_command_go_on(
     message = r"line 84: the field 'text' holds 7 where text is needed; .*--skip-bad-rows"
     assert begun(config, tiny_model, 7, message) > 2
     write_rows(config)
+    assert 0 < estimate_cache(config, model=tiny_model).rows_there
     said: list[str] = []
     mended = cache_activations(config, model=tiny_model, say=said.append)
     assert any("goes on from" in sentence for sentence in said)
