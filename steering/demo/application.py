@@ -1,6 +1,5 @@
 """The stages that use the top-k autoencoder: find features, steer with them, select data."""
 
-import dataclasses
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 from ...sae.errors import InputError
 from ...sae.files import nearest, sha256_file
+from ...training.run import to_plain
 from .config import MOST_PICKS, STEERED, DemoConfig
 from .stage import Demo, Result, Stage, settings_of
 
@@ -194,7 +194,7 @@ def _steer_key(demo: Demo) -> Result:
         "features": [found["feature"] for found in picked],
         "strength": config.strength,
         "prompts": config.prompts,
-        "sampling": dataclasses.asdict(config.sampling()),
+        "sampling": to_plain(config.sampling()),
         "random": N_RANDOM,
     }
 

@@ -375,7 +375,7 @@ def test_a_full_disk_leaves_the_whole_shards(
         def full(handle: int) -> None:
             nonlocal n_calls
             n_calls += 1
-            if n_calls == 9:  # a shard and a manifest take two each: the file and its folder
+            if n_calls == 11:  # each shard and manifest takes two: the file and its folder
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             fsync(handle)
 
