@@ -152,7 +152,7 @@ def _fill(artefact: Artefact, folder: Path, progress: Progress) -> None:
     progress(f"converting {artefact.name}")
     artefact.convert(members, folder / artefact.file)
     shutil.rmtree(downloads)
-    if artefact.sha256 not in (None, sha256_file(folder / artefact.file)):
+    if artefact.sha256 is not None and sha256_file(folder / artefact.file) != artefact.sha256:
         raise FetchError(
             f"converting {artefact.name} gave another content than was pinned (its SHA-256 "
             "differs), so nothing was kept; report this as a fault of sparsteer"
@@ -225,7 +225,9 @@ def _recorded(artefact: Artefact) -> dict[str, dict[str, Any]] | None:
     try:
         record = read_checked_json(folder / RECORD, "record of what was fetched")
         files = fetched_files(folder)
-        pinned = artefact.sha256 in (None, record["files"][artefact.file]["sha256"])
+        pinned = (
+            artefact.sha256 is None or record["files"][artefact.file]["sha256"] == artefact.sha256
+        )
     except (InputError, KeyError, TypeError, AttributeError):
         return None
     same = (record["origin"], record["revision"]) == (artefact.origin, artefact.revision)

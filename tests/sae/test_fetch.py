@@ -288,6 +288,23 @@ def test_a_conversion_to_another_text_than_the_pinned_one(
     assert registry.content() == []
 
 
+def test_a_model_is_a_folder_and_has_no_pinned_content(
+    registry: Registry, no_pip: list[str]
+) -> None:
+    def fill(members: Mapping[str, Path], folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        convert_upper(members, folder / "model.txt")
+
+    registry.offer(file="", convert=fill)
+    for _ in range(2):
+        folder = fetch.fetch("little")
+        assert (folder / "model.txt").read_text() == TEXT.upper()
+    assert no_pip == ["little"]
+    (folder / "model.txt").write_text("other")
+    fetch.fetch("little")
+    assert no_pip == ["little", "little"]
+
+
 @pytest.mark.parametrize("changed", ["revision", "version"])
 def test_a_copy_of_another_revision_is_made_again(
     registry: Registry, no_pip: list[str], changed: str
