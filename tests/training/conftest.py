@@ -147,7 +147,7 @@ def _call(
 
 def _result(worker: Any, received: Connection) -> Any:
     try:
-        assert received.poll(60), "a process hangs"
+        assert received.poll(300), "a process hangs"
         return received.recv()
     except EOFError:
         worker.join(60)

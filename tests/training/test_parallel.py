@@ -32,7 +32,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, planted_cache: Path) -> Path:
     command = [*TORCHRUN, "-m", "tests.training.two_processes", planted_cache, folder]
     environment = os.environ | {"SPARSTEER_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=120
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return folder
