@@ -4,6 +4,7 @@ import codecs
 import io
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -30,9 +31,9 @@ def is_array(path: Path) -> bool:
 class JsonFile(RowFile):
     """Files of JSON objects as bytes, which subclasses divide and join."""
 
+    @abstractmethod
     def records(self, file: Path) -> Iterator[tuple[str, bytes]]:
         """The bytes of each row, with where it stands in the file."""
-        raise NotImplementedError
 
     def places(
         self, file: Path, fields: Collection[str] | None = None
@@ -132,7 +133,7 @@ class JsonArrayFile(JsonFile):
 def _entries(content: io.BufferedIOBase, path: Path) -> Iterator[str]:
     """The text of each entry of an array; of the file only what is needed is held."""
     source = codecs.getreader("utf-8-sig")(content)
-    text, number, ended = source.read(_CHUNK), 0, False
+    text, number = source.read(_CHUNK), 0
     while text.isspace():
         text = source.read(_CHUNK)
     at = _after_space(text, 0) + 1  # behind the bracket that `is_array` has seen
@@ -140,11 +141,9 @@ def _entries(content: io.BufferedIOBase, path: Path) -> Iterator[str]:
         try:
             found = _entry(text, at, first=number == 0)
         except (ValueError, IndexError, RecursionError) as error:
-            more = "" if ended else source.read(max(_CHUNK, len(text)))
-            if more:
+            if more := source.read(max(_CHUNK, len(text))):
                 text, at = text[at:] + more, 0
                 continue
-            ended = True
             problem = str(error) if not isinstance(error, IndexError) else "it ends too early"
             raise InputError(
                 f"{path}, entry {number + 1} is not valid JSON ({problem}); mend it: one object a "
