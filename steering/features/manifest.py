@@ -33,8 +33,11 @@ def read_manifest(folder: Path, remedy: str) -> dict[str, Any]:
     if manifest.get("format") != FORMAT or manifest.get("version") not in VERSIONS:
         raise InputError(f"{folder} is no feature index that this sparsteer reads; {remedy}")
     for key, kind in _KEYS.items():
-        if type(manifest.get(key)) is not kind:
+        value = manifest.get(key)
+        if type(value) is not kind or (isinstance(value, int) and value < 0):
             raise InputError(f"{folder / MANIFEST} is damaged at its key {key!r}; {remedy}")
+    if not all(isinstance(edge, int | float) for edge in manifest["histogram_edges"]):
+        raise InputError(f"{folder / MANIFEST} is damaged at its key 'histogram_edges'; {remedy}")
     return manifest
 
 

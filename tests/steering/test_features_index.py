@@ -297,6 +297,16 @@ def test_a_manifest_without_a_key(damaged: Path, key: str, value: str | None) ->
     assert_says_to_build(damaged, f"damaged at its key '{key}'")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("n_latents", -1), ("before", -1), ("examples", -3), ("rows", -2), ("histogram_edges", ["a"])],
+)
+def test_a_manifest_with_a_value_that_cannot_be(damaged: Path, key: str, value: object) -> None:
+    file = damaged / "features" / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    assert_says_to_build(damaged, f"damaged at its key '{key}'")
+
+
 def test_an_index_of_a_later_version(tmp_path: Path) -> None:
     values = {"format": "sparsteer-features", "version": 99}
     write_checked_json(tmp_path / "manifest.json", values)
