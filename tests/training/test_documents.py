@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,7 +112,14 @@ def test_reading_leaves_nothing_behind(
         ("a.json", b'["a", "b"]', ["entry 1", "object"]),
         ("a.jsonl", b'{"text": "a\xff"}\n', ["UTF-8", "0xff"]),
         ("a.txt", b"caf\xe9", ["UTF-8", "0xe9"]),
+        ("a.txt", bytes(3 * PIECE_CHARACTERS), ["a.txt, line 1", "NUL"]),
+        ("a.txt", b"one\n\ntw\0o\n", ["a.txt, line 3", "NUL"]),
+        ("a.txt", "UTF-16".encode("utf-16-le"), ["a.txt, line 1", "NUL"]),
+        ("a.csv", b"text\none\nt\0wo\n", ["a.csv, line 3", "NUL"]),
         ("a.txt.gz", gzip.compress(b"text " * 999, mtime=0)[:-9], ["a.txt.gz", "damaged"]),
+        ("a.txt", gzip.compress(b"text " * 999)[:-9], ["compressed", "damaged", "a.txt.gz"]),
+        ("a.txt", b"\x1f\x8bno gzip", ["compressed", "damaged", "name it a.txt.gz"]),
+        ("a.txt", bz2.compress(b"text " * 999)[:-9], ["compressed", "damaged", "a.txt.bz2"]),
         ("a.parquet", b"PAR1", ["a.parquet", "damaged"]),
     ],
 )
@@ -121,6 +129,28 @@ def test_bad_content_is_named(tmp_path: Path, name: str, content: bytes, words: 
         texts(tmp_path / name)
     assert all(word in str(error.value) for word in [str(tmp_path), *words]), error.value
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"BZh", b"BZhang wrote\nthis", b"P*M, not a frame"])
+def test_text_that_begins_nearly_as_compressed_data_is_text(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    assert texts(path) == [content.decode()]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.zst"])
+@pytest.mark.parametrize("sizes", [(0,), (5,), (3, 70_000)])
+def test_a_zst_that_begins_with_frames_to_skip(
+    tmp_path: Path, name: str, sizes: tuple[int, ...]
+) -> None:
+    frames = [struct.pack("<II", 0x184D2A50 + n % 16, n) + b"#" * n for n in sizes]
+    packed = library("pyarrow").Codec("zstd").compress(b"some text\n", asbytes=True)
+    path = tmp_path / name
+    path.write_bytes(b"".join(frames) + packed)
+    assert texts(path) == ["some text\n"]
+    path.write_bytes(b"".join(frames)[:-1] if sizes != (0,) else packed[:-1])
+    with pytest.raises(InputError, match="damaged"):
+        texts(path)
 
 
 def test_parquet_without_the_field(tmp_path: Path) -> None:

@@ -135,6 +135,9 @@ class TableFile(RowFile):
                 raw = lines.take()
                 if not cells:
                     continue
+                if "\0" in raw:
+                    yield _Record(place, BrokenRow("holds a NUL byte", _REMEDY), raw)
+                    continue
                 n_cells = n_cells or len(cells)
                 if len(cells) != n_cells:
                     problem = f"has {len(cells)} cells where the header has {n_cells}"

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -23,7 +24,15 @@ FORMATS = (*LINES, *TABLES, *COLUMNS, TEXT)
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 """Endings that a file may have behind its own, unless it is one of COLUMNS."""
 
-_MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+_MAGIC = {
+    ".gz": re.compile(rb"\x1f\x8b"),
+    ".bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
+    ".xz": re.compile(rb"\xfd7zXZ\x00"),
+    ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
+}
+"""How compressed files begin; no text in UTF-8 does. A .zst may begin with a frame to skip."""
+
+_MAGIC_BYTES = 10
 
 
 def library(name: str) -> Any:
@@ -52,9 +61,8 @@ def endings() -> str:
 def opened(path: Path) -> Generator[io.BufferedIOBase]:
     """The content of a file, decompressed if its first bytes say so, whatever its name."""
     with open(path, "rb") as raw:
-        magic = raw.read(6)
+        compression = _compression(raw.read(_MAGIC_BYTES))
         raw.seek(0)
-        compression = next((c for start, c in _MAGIC.items() if magic.startswith(start)), None)
         if compression is None:
             yield raw
         else:
@@ -101,7 +109,19 @@ def reading(path: Path) -> Generator[None]:
             raise InputError(f"{path} cannot be read ({reason}); check the file") from None
         # gzip's and pyarrow's own have no number.
         reason = (str(error) or "it ends too early").splitlines()[0].rstrip(".: ")
+        with open(path, "rb") as raw:
+            compression = _compression(raw.read(_MAGIC_BYTES))
+        if compression and not path.name.lower().endswith(compression):
+            raise InputError(
+                f"{path} is no text but compressed, and damaged ({reason}); fetch or write it "
+                f"again, and name it {path.name}{compression}"
+            ) from None
         raise InputError(f"{path} is damaged ({reason}); fetch or write it again") from None
+
+
+def _compression(start: bytes) -> str | None:
+    """Which of COMPRESSIONS the first bytes of a file show."""
+    return next((name for name, magic in _MAGIC.items() if magic.match(start)), None)
 
 
 def _gunzipped(raw: io.BufferedReader) -> io.BufferedIOBase:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from ...sae.errors import InputError
 from .formats import LINES, opened_text, reading
 from .json_files import JsonLinesFile
 from .row_files import BrokenRow, Row
@@ -18,10 +19,10 @@ _CHUNK_CHARACTERS = 1 << 16
 def text_documents(path: Path) -> Iterator[str]:
     """The documents of a text file: see `pieces`. Never more than a piece or two is held.
 
-    Raises InputError if it is not UTF-8, damaged or unreadable.
+    Raises InputError if it is not UTF-8, holds a NUL byte, or is damaged or unreadable.
     """
     with reading(path), opened_text(path) as content:
-        yield from pieces(_lines(content))
+        yield from pieces(_lines(content, path))
 
 
 def pieces(lines: Iterable[str]) -> Iterator[str]:
@@ -68,14 +69,26 @@ class TextLinesFile(JsonLinesFile):
         with reading(file), opened_text(file) as content:
             # Not splitlines, which also cuts at form feeds and other marks inside a text.
             for number, line in enumerate(content, start=1):
+                _require_no_nul(line, number, file)
                 if line.strip():
                     yield f"line {number}", line.removesuffix("\n")
 
 
-def _lines(content: io.TextIOWrapper) -> Iterator[str]:
+def _lines(content: io.TextIOWrapper, path: Path) -> Iterator[str]:
     """Lines with their ends; parts of those that are longer than a chunk."""
+    number = 1
     while line := content.readline(_CHUNK_CHARACTERS):
+        _require_no_nul(line, number, path)
         yield line
+        number += line.endswith("\n")
+
+
+def _require_no_nul(line: str, number: int, path: Path) -> None:
+    if "\0" in line:
+        raise InputError(
+            f"{path}, line {number} holds a NUL byte, so the file is no UTF-8 text; convert it, or "
+            "give a file of text"
+        )
 
 
 def _shorter_lines(lines: Iterable[str]) -> Iterator[str]:
