@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from .errors import InputError
 from .files import TEMPORARY_NAME, remove_leftovers, temporary_for
+from .paths import refuse_special_file
 
 LOCK = ".lock"
 
@@ -94,6 +95,7 @@ def _leftover(path: Path) -> re.Match[str] | None:
 @contextmanager
 def _locked(file: Path, what: Path, patience: float, remedy: str) -> Generator[None]:
     _require_writable(file.parent)
+    refuse_special_file(file, "lock")
     lock = FileLock(file)
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):

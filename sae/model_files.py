@@ -8,6 +8,7 @@ from typing import cast
 from .artefacts import ARTEFACTS
 from .errors import InputError
 from .files import read_json
+from .paths import refuse_special_file
 
 _ADAPTER = "adapter_config.json"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -34,6 +35,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def require_model_folder(folder: Path, source: str) -> None:
     """Raise an InputError unless the folder holds a whole model of transformers in safetensors."""
+    for item in folder.iterdir():
+        refuse_special_file(item, "model's file", "copy the whole model again")
     if (folder / _ADAPTER).is_file():
         raise InputError(
             f"{source!r} holds a LoRA adapter ({_ADAPTER}), which is not applied here; merge it "

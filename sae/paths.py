@@ -91,14 +91,31 @@ def require_regular_file(path: str | Path, what: str, remedy: str = "check the p
         reason = (getattr(error, "strerror", None) or str(error)).lower()
         raise InputError(f"the {what} {path} cannot be read ({reason}); {remedy}") from None
     if not stat.S_ISREG(mode):
-        raise InputError(
-            f"the {what} {path} cannot be read (it is a {_kind(mode)}, not a regular file); "
-            f"{remedy}"
-        )
+        raise _not_regular(path, mode, what, remedy)
     if not os.access(path, os.R_OK):
         raise InputError(
             f"the {what} {path} cannot be read (permission denied); change its permissions"
         )
+
+
+def refuse_special_file(
+    path: str | Path, what: str, remedy: str = "remove it, or give another path"
+) -> None:
+    """Raise an InputError if a pipe, a socket or a device is at the path, where opening it may wait
+    for ever; nothing, a file or a folder is none. The arguments are those of
+    `require_regular_file`."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return  # whoever opens it is told
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise _not_regular(path, mode, what, remedy)
+
+
+def _not_regular(path: str | Path, mode: int, what: str, remedy: str) -> InputError:
+    return InputError(
+        f"the {what} {path} cannot be read (it is a {_kind(mode)}, not a regular file); {remedy}"
+    )
 
 
 def _kind(mode: int) -> str:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ..sae.checksums import checked_line, read_line
 from ..sae.files import atomic_file
+from ..sae.paths import refuse_special_file
 
 PLACES = "stream.jsonl"
 """File of a run folder that says where windows began."""
@@ -33,6 +34,7 @@ class Places:
     def __init__(self, path: Path, seed: int) -> None:
         self._path = path
         self._seed = seed
+        refuse_special_file(path, "record of the stream")
         self._known: list[Place] = []
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         kept = ""

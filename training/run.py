@@ -26,6 +26,7 @@ from ..sae.errors import InputError
 from ..sae.files import atomic_file, remove_folder
 from ..sae.locks import hold_folder, is_leftover, tidy
 from ..sae.model_files import lasting_name
+from ..sae.paths import refuse_special_file
 from ..sae.yaml_files import read_yaml
 from .checkpoint import has_whole_checkpoint
 from .config import TrainerConfig
@@ -137,6 +138,7 @@ class RunFolder:
         Raises InputError if a line is not as it was written.
         """
         path = self.path / METRICS
+        refuse_special_file(path, "run's metrics", _RESTORE)
         lines: list[dict[str, Any]] = []
         content = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         for number, line in enumerate(content, start=1):
