@@ -7,6 +7,7 @@ the record of what was fetched, and SHA256SUMS.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from ..sae.errors import InputError
 from ..sae.fetch import RECORD, fetched_files
 from ..sae.files import json_text
 from ..sae.locks import is_leftover
+from ..sae.paths import require_regular_file
 from .cache import shard_problem
 from .manifest import FORMAT, CacheManifest, ShardEntry, read_manifest
 from .places import PLACES
@@ -36,6 +38,16 @@ State = Literal["whole", "damaged", "unchecked"]
 
 _JSON = (".json", ".scoring")
 """Endings of the JSON objects that sparsteer writes."""
+
+_OWN_NAMES = re.compile(
+    r"(progress|environment|picks|fetched|tracking|part-\d{6})\.json|.+\.scoring"
+    r"|.+\.parts/manifest\.json|stages/.+\.json"
+)
+"""Names, in some cases with the folder's, of JSON objects that sparsteer writes without a format of
+its own; config.json and manifest.json have one."""
+
+_OWN_KEYS = {b"out", b"site", b"activation", b"trainer"}
+"""Of a run's config.yaml, in its first half."""
 
 _REMEDY = "restore it, or make it again"
 _Check = Callable[[], State]
@@ -153,7 +165,8 @@ def _shard(folder: Path, manifest: CacheManifest, entry: ShardEntry) -> State:
 
 
 def _json(path: Path) -> State:
-    if _is_rows(path):
+    require_regular_file(path, "file", _REMEDY)
+    if _is_rows(path) or not _is_own_json(path):
         return "unchecked"
     values = read_checked_json(path, "file", remedy=_REMEDY)
     if values.get("format") == FORMAT:
@@ -175,9 +188,32 @@ def _is_rows(path: Path) -> bool:
         return False
 
 
+def _is_own_json(path: Path) -> bool:
+    """Whether sparsteer wrote a JSON object, as far as one can tell where its checksum, its format
+    or its end is gone."""
+    if _OWN_NAMES.fullmatch(path.name) or _OWN_NAMES.fullmatch(f"{path.parent.name}/{path.name}"):
+        return True
+    text = path.read_bytes()
+    try:
+        values: dict[str, Any] = dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        return b'"format": "sparsteer' in text or b'\n  "sha256": ' in text
+    is_ours = str(values.get("format")).startswith("sparsteer")
+    return is_ours or values.keys() >= {"version", "sha256"}
+
+
 def _settings(path: Path) -> State:
+    require_regular_file(path, "file", _REMEDY)
+    if not _is_own_yaml(path):
+        return "unchecked"
     values = read_checked_yaml(path)
     return _state_of_text(path, checked_yaml(values)) if is_checked(values) else "unchecked"
+
+
+def _is_own_yaml(path: Path) -> bool:
+    """Whether a config.yaml is of a run."""
+    keys = {line.partition(b":")[0] for line in path.read_bytes().splitlines()}
+    return keys >= {b"version", b"sha256"} or keys >= _OWN_KEYS
 
 
 def _state_of_text(path: Path, written: str) -> State:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -110,6 +111,50 @@ def test_what_cannot_be_verified(sparsteer: Sparsteer, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
     done = sparsteer("verify", tmp_path)
     assert done.status == 2 and "holds nothing with a checksum" in done.error
+
+
+FOREIGN = {
+    "version": '{"version": 2, "packages": {"a": {"sha256": "00"}}}',
+    "other digest": '{"name": "a.tar", "sha256": "00"}',
+    "broken": '{"version": 2,',
+    "yaml": "version: 2\nservices: {}\n",
+    "broken yaml": "version: [2\n",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_sparsteer_did_not_write(
+    sparsteer: Sparsteer, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    names = ["config.yaml"] if "yaml" in kind else ["manifest.json", "config.json", "lock.json"]
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for name in names:
+        (foreign / name).write_text(FOREIGN[kind])
+    done = sparsteer("verify", foreign)
+    assert done.status == 2 and "holds nothing with a checksum" in done.error
+    shutil.move(foreign, folder / "foreign")
+    done = sparsteer("verify", folder, "--json")
+    assert done.status == 0
+    assert done.values["unchecked"] == [str(folder / "foreign" / name) for name in sorted(names)]
+
+
+def test_a_checksum_that_was_cut_out_is_found(sparsteer: Sparsteer, folder: Path) -> None:
+    cut = 0
+    for path in [*folder.rglob("*.json"), *folder.rglob("config.yaml")]:
+        whole = path.read_text()
+        if path.name == "cfg.json":
+            continue
+        without = re.sub(r',?\n *"?sha256"?: "?[0-9a-f]{64}"?(?=\n\}?\n*$)', "", whole)
+        assert without != whole
+        path.write_text(without)
+        done = sparsteer("verify", path)
+        assert done.status == 1 and "has changed since it was written" in done.err, path
+        path.write_text(whole[: len(whole) // 2])
+        assert sparsteer("verify", path).status == 1, path
+        path.write_text(whole)
+        cut += 1
+    assert cut == 5
 
 
 def test_a_damaged_autoencoder_is_one_sentence_for_every_verb(
