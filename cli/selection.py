@@ -20,11 +20,16 @@ def score(config: ScoreConfig, terminal: Terminal) -> Report:
             config, say=terminal.say, report=lambda done, total: update(done, total, "")
         )
     target = values["target"]
+    when = "when they were scored, and nothing was done now; " if values["reused"] else ""
     rows = [
         ("target", count(target["used"]), f"examples read of {count(target['rows'])}"),
         ("scored", count(values["scored"]), f"of {count(values['rows'])} rows{_others(values)}"),
         *_spread(values),
-        ("time", duration(values["seconds"]), f"the rows have {count(values['tokens'])} tokens"),
+        (
+            "time",
+            duration(values["seconds"]),
+            f"{when}the rows have {count(values['tokens'])} tokens",
+        ),
     ]
     if values["in_target"]:
         same = "rows are examples of the target themselves, and sure to score high"

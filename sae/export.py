@@ -1,5 +1,7 @@
 """Autoencoders for elsewhere: as JumpReLU with fixed thresholds, and in the layout of SAELens."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +13,9 @@ from .autoencoder import CONFIG_FILE, WEIGHTS_FILE, SparseAutoencoder
 from .checksums import SUMS_FILE, write_sums
 from .config import BatchTopKConfig, JumpReLUConfig, Origin, TopKConfig
 from .errors import InputError
-from .files import atomic_folder, write_json
+from .files import atomic_folder, other_content, read_json, write_json
 from .locks import hold
-from .tensor_files import save_tensors
+from .tensor_files import load_tensors, save_tensors
 
 Format = Literal["saelens", "sparsteer"]
 
@@ -41,14 +43,49 @@ def export(sae: SparseAutoencoder, out: str | Path, format: Format, *, force: bo
         raise InputError(f"{file} is a file, not a folder; choose another --out")
     if out.exists() and not {item.name for item in out.iterdir()} <= _EXPORTED:
         raise InputError(f"{out} holds something else than an export; choose another --out")
+    if format == "sparsteer":
+        own = as_jumprelu(sae) if isinstance(sae.config, BatchTopKConfig) else sae
+        files, config, weights = (CONFIG_FILE, WEIGHTS_FILE), own.description(), own.tensors()
+    else:
+        own = None
+        files = SAELENS_CONFIG_FILE, SAELENS_WEIGHTS_FILE, SUMS_FILE
+        config, weights = to_saelens(sae)
+    if (
+        not force
+        and out.exists()
+        and any(out.iterdir())
+        and not _holds(out, files, config, weights)
+    ):
+        raise other_content(out)
     with hold(out), atomic_folder(out, replace=force) as folder:
-        if format == "sparsteer":
-            (as_jumprelu(sae) if isinstance(sae.config, BatchTopKConfig) else sae).save(folder)
+        if own is not None:
+            own.save(folder)
         else:
-            config, weights = to_saelens(sae)
             save_tensors(folder / SAELENS_WEIGHTS_FILE, weights)
             write_json(folder / SAELENS_CONFIG_FILE, config)
             write_sums(folder)
+
+
+def _holds(
+    out: Path, files: Sequence[str], config: dict[str, Any], weights: dict[str, Tensor]
+) -> bool:
+    """Whether the folder holds these files, of which the first is the configuration and the second
+    the weights; looked at before anything is written."""
+    if {item.name for item in out.iterdir()} != set(files):
+        return False
+    try:
+        found = read_json(out / files[0], "configuration")
+        stored = load_tensors(out / files[1], "")
+    except InputError:
+        return False
+    return (
+        all(found.get(name) == value for name, value in json.loads(json.dumps(config)).items())
+        and stored.keys() == weights.keys()
+        and all(
+            stored[name].dtype == tensor.dtype and torch.equal(stored[name], tensor.cpu())
+            for name, tensor in weights.items()
+        )
+    )
 
 
 @torch.no_grad()

@@ -175,9 +175,14 @@ def _require_same(path: Path, new: Path) -> None:
     """Raise InputError if something is there that is not as the new file or folder."""
     empty = path.is_dir() and new.is_dir() and not any(path.iterdir())
     if os.path.lexists(path) and not empty and not same_content(path, new):
-        raise InputError(
-            f"{path} exists with other content; give another --out, or --force to replace it"
-        )
+        raise other_content(path)
+
+
+def other_content(path: Path) -> InputError:
+    """The error about a file or folder that is not replaced unless that is asked for."""
+    return InputError(
+        f"{path} exists with other content; give another --out, or --force to replace it"
+    )
 
 
 def temporary_for(path: Path) -> Path:

@@ -7,6 +7,7 @@ from ...sae.checksums import read_checked_json, write_checked_json
 from ...sae.errors import InputError
 from ...sae.files import remove_folder
 from ...sae.locks import is_leftover, tidy
+from .record import another
 from .scores import RowScore
 
 _MANIFEST = "manifest.json"
@@ -19,32 +20,45 @@ class Parts:
     the rows.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], *, force: bool = False) -> None:
-        """Make the folder, or find the one that a run of the same identity left.
+    def __init__(self, folder: Path, *, force: bool = False) -> None:
+        """Look at what is in the folder; only for who holds the scores' file.
 
-        Only for who holds the scores' file. Raises InputError if the folder is of another identity,
-        naming what differs, unless `force` says to begin anew then; or if it is something else.
+        With `force`, parts of another identity do no harm: `begin` removes them. Raises InputError
+        if the folder is something else.
         """
         self.folder = folder
+        self._force = force
         self._n_parts = 0
-        if not (folder / _MANIFEST).exists():
-            if folder.exists() and not all(map(is_leftover, folder.iterdir())):
-                raise InputError(f"{folder} is not of a scoring; give another --out or move it")
-            tidy(folder)
-            write_checked_json(folder / _MANIFEST, identity)
-        tidy(folder)
-        found = self._read(folder / _MANIFEST, "manifest of scored parts")
-        found.pop("version", None)
-        for name in identity | found:
-            if found.get(name) != identity.get(name):
-                if force:
-                    self.remove()
-                    write_checked_json(folder / _MANIFEST, identity)
-                    return
+        if (
+            folder.exists()
+            and not self._manifest.exists()
+            and not all(map(is_leftover, folder.iterdir()))
+        ):
+            raise InputError(f"{folder} is not of a scoring; give another --out or move it")
+
+    def require_same(self, identity: dict[str, Any]) -> None:
+        """Raise InputError, naming what differs, if parts of another identity are there and will
+        not be removed. A part of the identity may be given."""
+        if self._force or not self._manifest.exists():
+            return
+        found = self._found()
+        for name, value in identity.items():
+            if found.get(name) != value:
                 raise InputError(
-                    f"{folder} holds scores of an interrupted run with another {name}; give "
+                    f"{self.folder} holds scores of an interrupted run with {another(name)}; give "
                     "another --out, or --force to score anew"
                 )
+
+    def begin(self, identity: dict[str, Any]) -> None:
+        """Make the folder, or go on with that of a run of the same identity."""
+        if self._manifest.exists():
+            if (found := self._found()) == identity:
+                tidy(self.folder)
+                return
+            self.require_same(dict.fromkeys(found) | identity)
+            self.remove()
+        tidy(self.folder)
+        write_checked_json(self._manifest, identity)
 
     def read(self) -> list[RowScore]:
         """The scores saved before, in the order of the rows."""
@@ -71,6 +85,16 @@ class Parts:
         """Remove the folder if no part was saved in it."""
         if self.folder.is_dir() and not self._path(0).exists():
             self.remove()
+
+    @property
+    def _manifest(self) -> Path:
+        return self.folder / _MANIFEST
+
+    def _found(self) -> dict[str, Any]:
+        """The identity of the parts that are there."""
+        found = self._read(self._manifest, "manifest of scored parts")
+        found.pop("version", None)
+        return found
 
     @property
     def _remedy(self) -> str:

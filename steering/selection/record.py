@@ -46,13 +46,19 @@ class ScoringRecord:
 
         Raises InputError if it is the result of another one, naming what differs.
         """
-        for name in (identity | self.identity) if self.identity else ():
-            if identity.get(name) != self.identity.get(name):
+        if self.identity:
+            self.require_same(dict.fromkeys(self.identity) | identity, out)
+        return bool(self.identity)
+
+    def require_same(self, identity: dict[str, Any], out: Path) -> None:
+        """Raise InputError, naming what differs, if OUT is the finished result of another identity,
+        of which a part may be given."""
+        for name in identity if self.identity else ():
+            if identity[name] != self.identity.get(name):
                 raise InputError(
-                    f"{out} holds scores made with another {name}; give another --out, or --force "
+                    f"{out} holds scores made with {another(name)}; give another --out, or --force "
                     "to score anew"
                 )
-        return bool(self.identity)
 
     def write(
         self, content: Path, out: Path, identity: dict[str, Any], summary: dict[str, Any]
@@ -71,6 +77,14 @@ class ScoringRecord:
             return False
         self.identity, self.summary = values["identity"], values["summary"]
         return True
+
+
+def another(name: str) -> str:
+    """What differs in an identity, in words."""
+    if name == "rows":
+        return "other rows"
+    words = ("target", "autoencoder", "model", "site")
+    return f"another {name if name in words else '--' + name.replace('_', '-')}"
 
 
 def _recorded(path: Path) -> dict[str, Any]:

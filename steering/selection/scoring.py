@@ -52,7 +52,8 @@ def score(
         score (mean and quantiles, None if nothing was scored), spearman_tokens (rank correlation of
         score and row length: near 1 or -1 the score says little but length; None if one of them is
         constant), tokens, in_target (rows with the very text of an example, which are sure to score
-        high), seconds, resumed_rows.
+        high), seconds (of the call that scored), resumed_rows, reused (whether all was
+        complete before this call).
 
     Raises:
         InputError: a file is missing, broken, empty or lacks the text's field; the columns are
@@ -83,6 +84,7 @@ def _score(
 ) -> dict[str, Any]:
     parts_folder = out.with_name(f"{out.name}.parts")
     record = ScoringRecord(out, force=config.force)
+    parts = Parts(parts_folder, force=config.force)
     for path in (parts_folder, record.path):
         remove_leftovers(path.parent, path.name)
     overview = _overview(rows)
@@ -90,6 +92,10 @@ def _score(
     fields = find_text_fields(overview.columns, config.field, config.file, "--field")
     target_fields = _target_fields(target, config)
     say(f"text of {config.file}: {' + '.join(fields.fields)}{_detected(fields)}")
+    settings = _settings(config, rows, target, fields, target_fields)
+    record.require_same(_made_with(settings, config), out)  # before the model is loaded
+    if not record.identity:
+        parts.require_same(settings)
     use_free_cores()
     loaded = load_run(
         config.run,
@@ -99,16 +105,16 @@ def _score(
         device=config.device,
         say=say,
     )
-    identity = _identity(config, loaded, rows, target, fields, target_fields)
+    identity = {**settings, **_reader(loaded)}
     if record.is_of(made := _made_with(identity, config), out):
         if parts_folder.exists():  # killed before it could remove them
-            Parts(parts_folder, identity, force=True).remove()
+            parts.remove()
         say(f"{out} is complete ({overview.n_rows:,} rows); nothing to score")
-        return {**record.summary, "out": config.out, "file": config.file}
+        return {**record.summary, "out": config.out, "file": config.file, "reused": True}
     examples = [target_fields.text_of(row) for row in target.rows(fields=target_fields.fields)]
-    prototype = _prototype(loaded, examples, config)
-    parts = Parts(parts_folder, identity, force=config.force)
+    parts.begin(identity)
     try:
+        prototype = _prototype(loaded, examples, config)
         found = parts.read()
         n_resumed = len(found)
         if n_resumed:
@@ -136,6 +142,7 @@ def _score(
         "in_target": _shared(rows, fields, examples),
         "seconds": time.perf_counter() - began,
         "resumed_rows": n_resumed,
+        "reused": False,
     }
     record.write(scored, out, made, summary)
     with atomic_file(out) as temporary:
@@ -189,27 +196,33 @@ def _shared(rows: RowFile, fields: TextFields, examples: list[RowText]) -> int:
     return sum(fields.text_of(row).text in texts for row in rows.rows(fields=fields.fields))
 
 
-def _identity(
+def _settings(
     config: ScoreConfig,
-    loaded: LoadedRun,
     rows: RowFile,
     target: RowFile,
     fields: TextFields,
     target_fields: TextFields,
 ) -> dict[str, Any]:
-    """What scores depend on; parts of another identity are not mixed with these."""
+    """What scores depend on besides what reads them; parts of other settings are not mixed with
+    these."""
     return {
         "rows": rows.fingerprint(),
         "target": target.fingerprint(),
-        "autoencoder": sae_fingerprint(loaded.sae),
-        "model": loaded.model.weights_hash,
-        "model_dtype": loaded.model.dtype_name,
-        "site": loaded.site.name,
         "field": "+".join(fields.fields),
         "target_field": "+".join(target_fields.fields),
         "long_rows": config.long_rows,
         "max_length": config.max_length,
         "part_rows": config.part_rows,
+    }
+
+
+def _reader(loaded: LoadedRun) -> dict[str, Any]:
+    """What reads the rows; parts that another one read are not mixed with its own."""
+    return {
+        "autoencoder": sae_fingerprint(loaded.sae),
+        "model": loaded.model.weights_hash,
+        "model_dtype": loaded.model.dtype_name,
+        "site": loaded.site.name,
     }
 
 

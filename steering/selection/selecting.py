@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from ...sae.errors import InputError
+from ...sae.files import other_content
 from ...sae.locks import hold
 from ...training.data.opening import open_rows
 from ...training.data.row_files import RowFile
@@ -47,6 +49,8 @@ def select(config: SelectConfig) -> dict[str, Any]:
     elif wanted > n_scored:
         raise InputError(f"count is {wanted}, but only {n_scored} rows have a score; lower it")
     chosen = best(scores, wanted)
+    if out.exists() and not config.force:
+        _require_same_rows(out, file, chosen)
     with hold(out):
         file.write(out, chosen=chosen, replace=config.force)
     taken = set(chosen)
@@ -81,6 +85,20 @@ def best(scores: Sequence[float | None], count: int) -> list[int]:
     scored = [(score, -place) for place, score in enumerate(scores) if score is not None]
     scored.sort(reverse=True)
     return sorted(-place for _, place in scored[:count])
+
+
+def _require_same_rows(out: Path, file: RowFile, chosen: Sequence[int]) -> None:
+    """Raise InputError if other rows than these are at OUT, before any is written."""
+    wanted = set(chosen)
+    rows = (row for number, row in enumerate(file.rows()) if number in wanted)
+    try:
+        pairs = zip_longest(open_rows(out, "--out").rows(), rows)
+        # As text, for NaN is not equal to itself.
+        same = all(repr(found) == repr(row) for found, row in pairs)
+    except InputError:
+        same = False
+    if not same:
+        raise other_content(out)
 
 
 def _scores(file: RowFile, column: str) -> list[float | None]:

@@ -32,6 +32,34 @@ def test_a_run_is_exported_once(sparsteer: Sparsteer, run_folder: Path, tmp_path
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("format", ["saelens", "sparsteer"])
+def test_another_export_is_refused_before_anything_is_written(
+    sparsteer: Sparsteer,
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
+) -> None:
+    out = tmp_path / "out"
+    words = ("export", run_folder, "--out", out, "--format", format)
+    assert sparsteer(*words).status == 0
+    assert sparsteer(*words).status == 0  # the same is there
+    config = out / ("cfg.json" if format == "saelens" else "config.json")
+    (weights,) = out.glob("*.safetensors")
+    monkeypatch.setattr("sparsteer.sae.export.atomic_folder", None)
+    for file, old, new in ((config, b"topk", b"topj"), (weights, b"W_enc", b"W_enk")):
+        whole = file.read_bytes()
+        assert old in whole
+        file.write_bytes(whole.replace(old, new))
+        done = sparsteer(*words)
+        assert done.status == 2 and "exists with other content; give another --out" in done.error
+        file.write_bytes(whole)
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    done = sparsteer(*words)
+    assert done.status == 2 and "exists with other content" in done.error
+    assert [item.name for item in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.mark.parametrize("out", ["run/sae", "run/sae/deep", "run/../run/sae", "link", "other/sae"])
 @pytest.mark.parametrize("source", ["run", "run/sae"])
 def test_an_autoencoder_of_a_run_is_not_replaced(

@@ -49,6 +49,7 @@ def test_score_and_select(sparsteer: Sparsteer, files: dict[str, Path], run_fold
     assert shown.status == 0 and "selected       3  of 19 rows" in shown.out
     assert f"{done.values['mean_tokens']['scored']:.1f} of a scored one" in shown.out
     again = sparsteer(*words)
+    assert "when they were scored, and nothing was done now" in again.out
     assert "18  of 19 rows; empty 1" in again.out and "overlap" not in again.out
     assert f"{values['spearman_tokens']:+.2f}  rank correlation" in again.out
     assert f"next: sparsteer select {scored} --ratio" in again.out

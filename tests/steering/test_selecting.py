@@ -1,5 +1,6 @@
 """Select through files: the best rows as they are, and every wrong choice named."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from sparsteer.sae import InputError
 from sparsteer.steering.selection import SelectConfig, select
+from sparsteer.training.data.json_files import JsonLinesFile
 
 
 @pytest.fixture
@@ -93,3 +95,22 @@ def test_lengths_that_are_unknown_have_no_mean(tmp_path: Path, tokens: str) -> N
     path.write_text(f'{{"s": 1, "s_tokens": {tokens}}}\n{{"s": 2, "s_tokens": 5}}')
     summary = select(SelectConfig(file=str(path), out=out, count=1, column="s"))
     assert summary["mean_tokens"] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"mine", b'{"s": 9e-1, "n": 3, "s_tokens": 31}\n', b'{"s": 9e-1, "n": 3, "s_tokens": 30}\n{}'],
+)
+def test_other_content_is_refused_before_anything_is_written(
+    scored: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    out = scored.with_name("out.jsonl")
+    config = SelectConfig(file=str(scored), out=str(out), column="s", count=1)
+    out.write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonLinesFile, "write", None)
+        with pytest.raises(InputError, match=f"{out} exists with other content; give another"):
+            select(config)
+    assert out.read_bytes() == content
+    select(replace(config, force=True))
+    assert select(config)["selected"] == 1  # the same again is no other content

@@ -193,7 +193,7 @@ class Killed(Exception):
     """Stands for whatever ends a run."""
 
 
-def test_an_interrupted_run_goes_on(config: ScoreConfig) -> None:
+def test_an_interrupted_run_goes_on(config: ScoreConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     score(config)
     whole = Path(config.out).read_bytes()
     again = replace(config, out=config.out.replace("scored", "again"))
@@ -206,8 +206,10 @@ def test_an_interrupted_run_goes_on(config: ScoreConfig) -> None:
     with pytest.raises(Killed):
         score(again, report=stop)
     assert not Path(again.out).exists()
-    with pytest.raises(InputError, match="with another max_length; give another --out"):
-        score(replace(again, max_length=100))
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModel, "load", None)  # refused before it is loaded
+        with pytest.raises(InputError, match="with another --max-length; give another --out"):
+            score(replace(again, max_length=100))
     # What a kill in the middle of a write leaves.
     for folder in (f"{again.out}.parts", str(Path(again.out).parent)):
         name = "again.jsonl" if not folder.endswith(".parts") else "part-000002.json"
@@ -241,15 +243,20 @@ def test_a_complete_scoring_is_not_made_again(
     with monkeypatch.context() as patch:
         patch.setattr("sparsteer.steering.selection.scoring.read_rows", None)  # reads nothing
         for again in (config, replace(config, batch_size=3, part_rows=1)):
-            assert score(again, say=said.append) == json.loads(json.dumps(first))
+            found = score(again, say=said.append)
+            assert found == {**json.loads(json.dumps(first)), "reused": True}
     assert f"{config.out} is complete (8 rows); nothing to score" in said
     assert before == (Path(config.out).stat().st_mtime_ns, Path(config.out).read_bytes())
     for other, name in (
-        (replace(config, max_length=100), "max_length"),
-        (replace(config, prefix="own"), "prefix"),
+        (replace(config, max_length=100), "another --max-length"),
+        (replace(config, prefix="own"), "another --prefix"),
+        (replace(config, file=config.target), "other rows"),
+        (replace(config, target=config.file), "another target"),
     ):
-        with pytest.raises(InputError, match=f"made with another {name}; give another --out, or"):
-            score(other)
+        with monkeypatch.context() as patch:
+            patch.setattr(LanguageModel, "load", None)  # refused before it is loaded
+            with pytest.raises(InputError, match=f"made with {name}; give another --out, or"):
+                score(other)
         assert Path(config.out).read_bytes() == before[1]
     other = replace(config, max_length=100)
     shorter = score(replace(other, force=True))
