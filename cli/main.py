@@ -32,6 +32,7 @@ from ..steering.selection.config import ScoreConfig, SelectConfig
 from ..training.processes import is_first_process, is_told_by_another
 from . import (
     cache,
+    completion,
     demo,
     doctor,
     evaluate,
@@ -75,6 +76,9 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "select": Verb(config=SelectConfig, run=selection.select, positional=("file",)),
     "verify": Verb(config=verify.VerifyOptions, run=verify.run, positional=("path",)),
+    "completion": Verb(
+        config=completion.CompletionOptions, run=completion.run, positional=("shell",)
+    ),
 }
 """Every verb; one of two words, such as "features build", is written so."""
 

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import textwrap
 from dataclasses import dataclass
@@ -151,6 +152,7 @@ def _holds(kind: Any, annotated: Any) -> bool:
     return any(_holds(part, annotated) for part in get_args(kind))
 
 
+@functools.cache
 def _field_docs(config: type[Any]) -> dict[str, str]:
     """The docstring under each field, which Python itself does not keep; inherited ones last."""
     docs: dict[str, str] = {}

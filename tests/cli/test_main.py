@@ -221,6 +221,7 @@ from sparsteer.cli.arguments import parse
 from sparsteer.cli.main import VERBS, main
 assert main(["--help"]) == 0
 assert all(main([*name.split(), "--help"]) == 0 for name in VERBS)
+assert main(["completion", "bash"]) == 0
 parse("sparsteer train", VERBS["train"], ["--cache", "c", "--out", "r", "--lr", "1e-3"])
 print("HEAVY", *(name for name in {heavy} if name in sys.modules))
 """

@@ -32,6 +32,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "features find": ("run", "--positive", "texts.txt", "--negative", "others.txt"),
     "pick": ("run", "add", "3"),
     "verify": ("run",),
+    "completion": ("bash",),
     "generate": ("run", "--feature", "3", "--prompt", "abc", "--max-new-tokens", "2"),
     "score": ("rows.jsonl", "--target", "target.jsonl", "--run", "run", "--out", "new.jsonl"),
     "select": ("scored.jsonl", "--count", "2", "--out", "new.jsonl"),
