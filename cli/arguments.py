@@ -8,8 +8,8 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import tyro
@@ -39,6 +39,10 @@ class Verb(Generic[C]):
 
     positional: tuple[str, ...] = ()
     """Fields that are given without a flag, in order."""
+
+    actions: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """The fields that go with each choice of `action`, where the verb has such a field; those that
+    come before it go with all."""
 
     resumes: str = ""
     """What a person reads after an interruption, if the same command goes on."""

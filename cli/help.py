@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -32,10 +33,10 @@ _LEAST = 3
 """Options of a topic that is shown."""
 
 
-def topics(verb: Verb[Any]) -> dict[str, list[Option]]:
+def topics(options: Mapping[str, Option]) -> dict[str, list[Option]]:
     """The options of a verb by topic: in "" the required ones and those of no topic, in "common"
     those of every verb. Of a topic with fewer than `_LEAST` options they stand in the first box."""
-    options = verb.options()
+    options = dict(options)
     common = {name: options.pop(name) for name in options_of(CommonOptions)}
     boxes: dict[str, list[Option]] = {"": [o for o in options.values() if o.required]}
     free = {name: option for name, option in options.items() if not option.required}
@@ -48,9 +49,15 @@ def topics(verb: Verb[Any]) -> dict[str, list[Option]]:
     return boxes | {"common": list(common.values())}
 
 
-def show_help(prog: str, verb: Verb[Any]) -> None:
-    """Print what the verb does and its options."""
-    boxes = topics(verb)
+def show_help(prog: str, verb: Verb[Any], words: Sequence[str] = ()) -> None:
+    """Print what the verb does and its options; only those of an action that is among the words."""
+    options = verb.options()
+    action = next((word for word in words if word in verb.actions), "")
+    if action:
+        before = verb.positional[: verb.positional.index("action")]
+        prog = " ".join([prog, *(options.pop(name).shown for name in before), action])
+        options = _of_action(options, verb.actions[action])
+    boxes = topics(options)
     fields = [_field(option) for option in boxes.pop("")]
     for topic, options in boxes.items():
         box = dataclasses.make_dataclass(topic, [_field(o) for o in options], kw_only=True)
@@ -64,6 +71,17 @@ def show_help(prog: str, verb: Verb[Any]) -> None:
             args=["--help"],
             config=(tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff),
         )
+
+
+def _of_action(options: Mapping[str, Option], taken: Sequence[str]) -> dict[str, Option]:
+    """The options that an action takes, what has no flag as required, and those of every verb."""
+    of_action = {name: options[name] for name in (*taken, *options_of(CommonOptions))}
+    return {
+        name: dataclasses.replace(option, default=dataclasses.MISSING)
+        if option.positional
+        else option
+        for name, option in of_action.items()
+    }
 
 
 def _field(option: Option) -> tuple[str, Any, Any]:

@@ -22,6 +22,7 @@ from ..sae.text import error_sentence
 from ..steering.config import GenerateConfig
 from ..steering.demo.config import DemoConfig
 from ..steering.features.config import (
+    TAKEN_BY_ACTION,
     BuildConfig,
     FindConfig,
     ListConfig,
@@ -66,7 +67,12 @@ VERBS: dict[str, Verb[Any]] = {
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features list": Verb(config=ListConfig, run=features.list_all, positional=("run",)),
     "features find": Verb(config=FindConfig, run=features.find, positional=("run",)),
-    "pick": Verb(config=PickConfig, run=pick.run, positional=("run", "action", "feature")),
+    "pick": Verb(
+        config=PickConfig,
+        run=pick.run,
+        positional=("run", "action", "feature"),
+        actions=TAKEN_BY_ACTION,
+    ),
     "generate": Verb(config=GenerateConfig, run=generate.run, positional=("run",)),
     "score": Verb(
         config=ScoreConfig,
@@ -127,7 +133,7 @@ def _run(words: Sequence[str]) -> int:
     name, rest = find_verb(words, VERBS)
     prog, verb = f"sparsteer {name}", VERBS[name]
     if wants_help(rest):
-        show_help(prog, verb)
+        show_help(prog, verb, rest)
         if group and name == words[0]:
             print("\nbeside it:")
             _list(group)

@@ -22,6 +22,13 @@ Statistic = Literal[
 
 PickAction = Literal["add", "remove", "list"]
 
+TAKEN_BY_ACTION: dict[str, tuple[str, ...]] = {
+    "add": ("feature", "label", "note", "strength"),
+    "remove": ("feature",),
+    "list": (),
+}
+"""The settings that go with each `PickAction`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
@@ -226,7 +233,7 @@ class PickConfig:
             given = ", ".join(map(str, self.feature))
             raise InputError(f"pick list takes no feature, but {given} was given; drop it")
         for name in ("label", "note", "strength"):
-            if self.action != "add" and getattr(self, name) is not None:
+            if name not in TAKEN_BY_ACTION[self.action] and getattr(self, name) is not None:
                 raise InputError(f"{name} goes with pick add only; leave it out")
         for name in ("label", "note"):
             if (text := getattr(self, name)) is not None:

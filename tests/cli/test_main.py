@@ -140,7 +140,7 @@ def test_help_shows_options_by_topic(sparsteer: Sparsteer) -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 def test_topics_have_every_option_once_and_required_ones_first(name: str) -> None:
-    boxes = topics(VERBS[name])
+    boxes = topics(VERBS[name].options())
     shown = [option.name for options in boxes.values() for option in options]
     assert sorted(shown) == sorted(option.name for option in VERBS[name].options().values())
     required = [option.required for options in boxes.values() for option in options]
@@ -152,6 +152,28 @@ def test_help_says_what_may_be_left_out(sparsteer: Sparsteer) -> None:
     text = sparsteer("fetch", "--help").out
     assert "usage: sparsteer fetch [-h] [NAME] [--list]" in text
     assert "--no-list" not in text and "--no-json" not in text
+
+
+@pytest.mark.parametrize(
+    ("action", "usage", "others"),
+    [
+        ("add", "add [-h] [OPTIONS] FEATURE [FEATURE ...]", ()),
+        ("remove", "remove [-h] FEATURE [FEATURE ...] [--config PATH]", ("--label", "--strength")),
+        ("list", "list [-h] [--config PATH] [--json]", ("FEATURE [", "--label", "--strength")),
+    ],
+)
+def test_help_of_an_action(
+    sparsteer: Sparsteer, action: str, usage: str, others: tuple[str, ...]
+) -> None:
+    for words in (
+        ("pick", action),
+        ("pick", "runs/topk", action),
+        ("pick", "runs/topk", action, 3),
+    ):
+        text = sparsteer(*words, "--help").out
+        assert f"usage: sparsteer pick RUN {usage}" in " ".join(text.split())
+        assert not any(other in text.split("╭", 1)[1] for other in others)
+    assert sparsteer("help", "pick", action).out == text
 
 
 def test_version(sparsteer: Sparsteer) -> None:
