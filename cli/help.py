@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -12,8 +12,8 @@ from .options import CommonOptions, Option, options_of
 
 TOPICS: dict[str, str] = {
     "data": "cache site target-site model model-dtype dataset window-rows forward-contexts "
-    "context-length text-field split subset shuffle-buffer dtype held-out-fraction shard-rows "
-    "field target-field long-rows max-length rows contexts",
+    "context-length text-field skip-bad-rows split subset shuffle-buffer dtype held-out-fraction "
+    "shard-rows field target-field long-rows max-length rows contexts",
     "sparsity": "activation n-latents k k-start k-anneal-fraction bandwidth target-scale prefixes "
     "multi-topk multi-topk-coefficient afa-coefficient sparsity sparsity-coefficient target-l0 "
     "auxk-coefficient k-aux dead-after-tokens",
@@ -26,10 +26,13 @@ TOPICS: dict[str, str] = {
 }
 """The options of each topic, in the order in which help shows them."""
 
+WITHOUT_OPTIMIZER = {"tokens": "data", "batch-size": "run"}
+"""Other topics of what every pass over texts has, where nothing else is of the optimizer."""
+
 _FEW = 12
 """A verb with no more options has no topics."""
 
-_LEAST = 3
+_LEAST = 2
 """Options of a topic that is shown."""
 
 
@@ -41,12 +44,22 @@ def topics(options: Mapping[str, Option]) -> dict[str, list[Option]]:
     boxes: dict[str, list[Option]] = {"": [o for o in options.values() if o.required]}
     free = {name: option for name, option in options.items() if not option.required}
     if len(options) > _FEW:
-        for topic, names in TOPICS.items():
-            found = [name for name in names.split() if name in free]
+        for topic, names in _topics_of(free).items():
+            found = [name for name in names if name in free]
             if len(found) >= _LEAST:
                 boxes[topic] = [free.pop(name) for name in found]
     boxes[""] += free.values()
     return boxes | {"common": list(common.values())}
+
+
+def _topics_of(options: Collection[str]) -> dict[str, list[str]]:
+    """The names of each topic for a verb with these options."""
+    found = {topic: names.split() for topic, names in TOPICS.items()}
+    if set(found["optimizer"]) & set(options) <= set(WITHOUT_OPTIMIZER):
+        del found["optimizer"]
+        for name, topic in WITHOUT_OPTIMIZER.items():
+            found[topic].insert(0, name)
+    return found
 
 
 def show_help(prog: str, verb: Verb[Any], words: Sequence[str] = ()) -> None:

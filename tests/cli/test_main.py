@@ -148,6 +148,23 @@ def test_topics_have_every_option_once_and_required_ones_first(name: str) -> Non
     assert all(options for title, options in boxes.items() if title)
 
 
+def test_an_option_has_the_same_topic_in_every_verb() -> None:
+    """But where nothing is trained: a batch is then no matter of the optimizer."""
+    found: dict[str, set[str]] = {}
+    for verb in VERBS.values():
+        boxes = topics(verb.options())
+        if len(boxes) > 2:
+            for topic, options in boxes.items():
+                for option in options:
+                    if not option.required:
+                        found.setdefault(option.shown, set()).add(topic)
+    assert found["--skip-bad-rows"] == found["--text-field"] == {"data"}
+    assert found["--seed"] == found["--device"] == found["--dry-run"] == {"run"}
+    of_cache = topics(VERBS["cache"].options())
+    assert "--batch-size" in [option.shown for option in of_cache["run"]]
+    assert {flag for flag, names in found.items() if len(names) > 1} == {"--batch-size", "--tokens"}
+
+
 def test_help_says_what_may_be_left_out(sparsteer: Sparsteer) -> None:
     text = sparsteer("fetch", "--help").out
     assert "usage: sparsteer fetch [-h] [NAME] [--list]" in text
