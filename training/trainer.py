@@ -237,11 +237,17 @@ class Trainer:
         return end + round((start - end) * max(0.0, 1 - step / n_steps))
 
     def _begin(self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None) -> None:
-        """Initialize from the first batch where nobody has, if it has something to tell."""
+        """Initialize from the first batch where nobody has, if it has something to tell.
+
+        Raises NonFiniteLoss if it is not finite, before anything is changed.
+        """
         if not is_initialized(self.sae):
             sides = [x] if target is None else [x, target]
-            useless = [~rows.isfinite().all() | (rows == rows[0]).all() for rows in sides]
-            if self.parallel.any(torch.stack(useless)).any():
+            bad = torch.stack([~rows.isfinite().all() for rows in sides])
+            if self.parallel.any(bad).any():
+                raise NonFiniteLoss(self._where_not_finite(x, target))
+            alike = torch.stack([(rows == rows[0]).all() for rows in sides])
+            if self.parallel.any(alike).any():
                 return
             self.initialize(x, target)
             self.parallel.copy_from_first(self.sae.state_dict().values())

@@ -20,6 +20,7 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.metrics import ReconstructionMetrics
+from sparsteer.training import trainer as trainer_module
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.initialize import (
     geometric_median,
@@ -322,6 +323,24 @@ def test_a_non_finite_row_stops_before_anything_changes(bad: float) -> None:
     with pytest.raises(NonFiniteLoss, match=r"step 1 .*row 17 of its batch is not finite \(1 such"):
         trainer.step(rows)
     assert trainer.steps_done == 1
+    for name, tensor in sae.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "as on a GPU"])
+def test_a_first_batch_that_is_not_finite_is_told_before_anything(
+    config: SAEConfig, bad: float, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "uses_triton", lambda tensor: late)
+    sae = SparseAutoencoder(config)
+    trainer = Trainer(sae, TrainerConfig(ema_decay=0.9))
+    before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
+    rows = planted_rows(B)
+    rows[17, 3] = bad
+    with pytest.raises(NonFiniteLoss, match=r"step 0 .*row 17 of its batch is not finite \(1 such"):
+        trainer.step(rows)
+    assert trainer.steps_done == 0
     for name, tensor in sae.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
