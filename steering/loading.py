@@ -1,7 +1,7 @@
 """A run's autoencoder together with the language model and site that it was trained on."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import ModelDtype
@@ -17,6 +17,33 @@ class LoadedRun(NamedTuple):
     model: LanguageModel
     site: Site
     sae: SparseAutoencoder
+
+
+class RunSettings(Protocol):
+    """The settings of a verb that say which run to load, and how."""
+
+    @property
+    def run(self) -> str: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def site(self) -> str | None: ...
+    @property
+    def model_dtype(self) -> ModelDtype | None: ...
+    @property
+    def device(self) -> str: ...
+
+
+def load_run_of(config: RunSettings, say: Callable[[str], None]) -> LoadedRun:
+    """The run that a verb's settings name, as `load_run` loads it."""
+    return load_run(
+        config.run,
+        model=config.model,
+        site=config.site,
+        model_dtype=config.model_dtype,
+        device=config.device,
+        say=say,
+    )
 
 
 def load_run(

@@ -14,7 +14,7 @@ from .features.picks import Picks
 from .features.text_lists import read_text_list
 from .generation import Continuation, Generation
 from .intervention import Intervention, SteeredFeature, Tier
-from .loading import load_run
+from .loading import load_run_of
 from .texts import prompt_tokens
 
 Watch = Callable[[list[tuple[str, str, str]]], None]
@@ -47,14 +47,7 @@ def side_by_side(
     if config.prompts is not None:
         prompts += read_text_list(config.prompts, config.text_field, what="--prompts", prompts=True)
     features = steered_features(config, SparseAutoencoder.load(config.run))
-    model, site, sae = load_run(
-        config.run,
-        model=config.model,
-        model_dtype=config.model_dtype,
-        site=config.site,
-        device=config.device,
-        say=say,
-    )
+    model, site, sae = load_run_of(config, say)
     intervention = Intervention(
         site=site.name, features=features, tier=config.tier, threshold=config.threshold
     )

@@ -56,35 +56,42 @@ class RunFolder:
         self._tracker: Tracker | None = None
         self._held = ExitStack()
 
-    def open(
-        self, resolved: dict[str, Any], *, threads: int, device: str, processes: int = 1
-    ) -> None:
-        """Make the folder, or find it made by the same configuration; hold it until `close`.
+    def claim(self, resolved: dict[str, Any]) -> bool:
+        """Find the folder free, or with a run of the same configuration; hold it until `close`.
 
-        What a killed process left half-written is removed. A run that has nothing to go on from may
-        be begun anew with any configuration, and a complete one is left as it is. Where more
-        tokens are asked for, and no step so far depends on how many, the run is no longer
-        complete, and goes on from its last checkpoint.
+        What a killed process left half-written is removed, nothing else.
+
+        Returns:
+            Whether the run is complete. It is not where more tokens are asked for than it was
+            trained on, and no step so far depends on how many.
 
         Raises:
             InputError: the folder holds something else, or a run of another configuration, or
                 another process is training there.
         """
-        config = self.path / SETTINGS
-        if not config.exists() and self.path.exists() and _is_something_else(self.path):
+        if not (self.path / SETTINGS).exists() and self.path.exists() and _is_other(self.path):
             raise InputError(
                 f"{self.path} exists and is not a run; give another --out or an empty folder"
             )
         self._held.enter_context(hold_folder(self.path))
         self._held.callback(self._leave_nothing_unless_begun)
-        if self.has_begun():
-            self._require_same(self.settings(), resolved)
-        else:
-            (self.path / PLACES).unlink(missing_ok=True)  # those of another stream, for all we know
+        goes_further = self.has_begun() and self._goes_further(self.settings(), resolved)
         tidy(self.checkpoints)
-        if self.is_complete():  # its files say how it was trained
-            return
-        with atomic_file(config) as temporary:
+        return self.is_complete() and not goes_further
+
+    def begin(
+        self, resolved: dict[str, Any], *, threads: int, device: str, processes: int = 1
+    ) -> None:
+        """Write what a run that is claimed and not complete starts or goes on with.
+
+        A run that has nothing to go on from is begun anew; one that is trained further goes on from
+        its last checkpoint.
+        """
+        if self.is_complete():
+            remove_folder(self.sae)
+        elif not self.has_begun():
+            (self.path / PLACES).unlink(missing_ok=True)  # those of another stream, for all we know
+        with atomic_file(self.path / SETTINGS) as temporary:
             temporary.write_text(checked_yaml(resolved), encoding="utf-8")
         found = environment(threads=threads, device=device, processes=processes)
         write_checked_json(self.path / "environment.json", found)
@@ -216,7 +223,11 @@ class RunFolder:
             for item in content:
                 item.unlink()
 
-    def _require_same(self, found: dict[str, Any], resolved: dict[str, Any]) -> None:
+    def _goes_further(self, found: dict[str, Any], resolved: dict[str, Any]) -> bool:
+        """Whether the run has the same settings but for more tokens.
+
+        Raises InputError if it has others, or cannot go on to more tokens.
+        """
         # What a setting that an older sparsteer did not know does by default, it did then.
         known = to_plain(TrainerConfig())
         if "stream" in found:
@@ -226,18 +237,19 @@ class RunFolder:
         )
         other = [name for name in before | now if before.get(name) != now.get(name)]
         if other == ["tokens"] and now["tokens"] > before["tokens"]:
-            self._train_further(before["tokens"], now, streams=resolved.get("cache") is None)
-            return
+            self._require_further(before["tokens"], now, streams=resolved.get("cache") is None)
+            return True
         for name in other:
             if name != "shards":  # its results are the same
                 raise InputError(
                     f"{self.path} holds a run with {name}={before.get(name)!r}, not "
                     f"{now.get(name)!r}; give another --out, or the same settings to resume"
                 )
+        return False
 
-    def _train_further(self, tokens: int, now: dict[str, Any], *, streams: bool) -> None:
-        """Let a run of so many tokens go on to more, if it is as though they were asked for at
-        first."""
+    def _require_further(self, tokens: int, now: dict[str, Any], *, streams: bool) -> None:
+        """Raise InputError unless a run of so many tokens can go on to more as though they had been
+        asked for at first."""
         causes = ["the stream of activations"] if streams else []
         causes += [name for name in ("warmup_fraction", "decay_fraction") if now[name] > 0]
         causes += ["k_start"] if now["k_start"] is not None else []
@@ -249,17 +261,15 @@ class RunFolder:
                 "total); give another --out: a run with --warmup-fraction 0 --decay-fraction 0 and "
                 "--dead-after-tokens can be trained further"
             )
-        if not self.is_complete():
-            return
-        if not has_whole_checkpoint(self.checkpoints, now["tokens"] // now["batch_size"]):
+        last = now["tokens"] // now["batch_size"]
+        if self.is_complete() and not has_whole_checkpoint(self.checkpoints, last):
             raise InputError(
                 f"{self.path} is complete with tokens={tokens} and cannot be trained further: its "
                 f"checkpoints in {self.checkpoints} are gone or damaged; give another --out"
             )
-        remove_folder(self.sae)
 
 
-def _is_something_else(path: Path) -> bool:
+def _is_other(path: Path) -> bool:
     """Whether more is there than what a process killed at its start leaves behind."""
     if not path.is_dir():
         return True

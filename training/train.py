@@ -126,15 +126,12 @@ def _train_together(
     threads = use_free_cores(team, _threads_begun_with(configs, team, say))
     home = device if shards == 1 else torch.device("cpu")  # a whole dictionary may be too large
     runs = [RunFolder(config.out) for config in configs]
+    environment = {"threads": threads, "device": str(device), "processes": team.size}
     try:
         outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {}
         with team.together():
             if team.is_first:
-                for config, site, run in zip(configs, sites, runs, strict=True):
-                    resolved = _resolved(config, data, site)
-                    run.open(resolved, threads=threads, device=str(device), processes=team.size)
-                    if run.is_complete():
-                        outcomes[config.out] = _found(run, say)
+                outcomes = _begin_runs(configs, sites, runs, data, environment, say)
         outcomes = team.broadcast(outcomes)
         members = [
             Member(config, site, run, _new_trainer(config, data, site, home, team))
@@ -207,6 +204,29 @@ def _require_whole_parts(batch_size: int, n_processes: int) -> None:
             f"batch_size is {batch_size}, which {n_processes} processes cannot share evenly; make "
             f"it a multiple of {n_processes}"
         )
+
+
+def _begin_runs(
+    configs: Sequence[TrainConfig],
+    sites: Sequence[str],
+    runs: Sequence[RunFolder],
+    data: Activations,
+    environment: dict[str, Any],
+    say: Say,
+) -> dict[str, dict[str, Any] | NonFiniteLoss]:
+    """The summaries of the runs that are complete; the others begin. One that cannot be is told
+    before any is changed."""
+    outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {}
+    begun: list[tuple[RunFolder, dict[str, Any]]] = []
+    for config, site, run in zip(configs, sites, runs, strict=True):
+        resolved = _resolved(config, data, site)
+        if run.claim(resolved):
+            outcomes[config.out] = _found(run, say)
+        else:
+            begun.append((run, resolved))
+    for run, resolved in begun:
+        run.begin(resolved, **environment)
+    return outcomes
 
 
 def _found(run: RunFolder, say: Say) -> dict[str, Any]:

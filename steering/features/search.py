@@ -11,7 +11,7 @@ from torch import Tensor
 from ...sae.errors import InputError
 from ...training.threads import use_free_cores
 from ..encoding import encode_texts, read_limit
-from ..loading import LoadedRun, load_run
+from ..loading import LoadedRun, load_run_of
 from .config import FindConfig, Ranking
 from .hashing import sae_fingerprint
 from .pooling import Pooled, PooledTexts, pool_texts
@@ -97,14 +97,7 @@ def find(
     use_free_cores()
     positive = read_text_list(config.positive, config.text_field, what="--positive")
     negative = read_text_list(config.negative, config.text_field, what="--negative")
-    loaded = load_run(
-        config.run,
-        model=config.model,
-        model_dtype=config.model_dtype,
-        site=config.site,
-        device=config.device,
-        say=say,
-    )
+    loaded = load_run_of(config, say)
     say(f"reading {len(positive):,} positive and {len(negative):,} negative texts")
     search = find_features(
         loaded,

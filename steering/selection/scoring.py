@@ -20,7 +20,7 @@ from ...training.data.row_files import Column, Overview, RowFile
 from ...training.data.row_text import RowText, TextFields, find_text_fields
 from ...training.threads import use_free_cores
 from ..features.hashing import sae_fingerprint
-from ..loading import LoadedRun, load_run
+from ..loading import LoadedRun, load_run_of
 from .config import ScoreConfig
 from .parts import Parts
 from .record import ScoringRecord
@@ -97,14 +97,7 @@ def _score(
     if not record.identity:
         parts.require_same(settings)
     use_free_cores()
-    loaded = load_run(
-        config.run,
-        model=config.model,
-        model_dtype=config.model_dtype,
-        site=config.site,
-        device=config.device,
-        say=say,
-    )
+    loaded = load_run_of(config, say)
     identity = {**settings, **_reader(loaded)}
     if record.is_of(made := _made_with(identity, config), out):
         if parts_folder.exists():  # killed before it could remove them

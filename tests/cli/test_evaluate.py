@@ -162,6 +162,26 @@ def test_plots(sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Pa
     assert all(Path(path).is_file() for path in done.values["plots"])
 
 
+@pytest.mark.parametrize("name", ["report.html", "plots/zf.svg"])
+def test_a_page_that_is_not_of_eval_is_kept(
+    sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Path, name: str
+) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    mine = run / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("<p>years of work")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    words = ("eval", run, "--cache", cache, "--contexts", 0, "--plots")
+    done = sparsteer(*words)
+    assert done.status == 2
+    assert str(mine) in done.error and "--force to replace it" in done.error
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert sparsteer(*words, "--force").status == 0
+    made = mine.read_text()
+    assert "years of work" not in made
+    assert sparsteer(*words).status == 0, "its own it replaces"
+
+
 def test_without_matplotlib_plots_are_refused_first(
     sparsteer: Sparsteer, run_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from sparsteer.sae import InputError, SparseAutoencoder
+from sparsteer.sae.locks import hold_folder
 from sparsteer.training import cache as cache_module
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.grid import grid_configs, parse_grid
@@ -215,3 +218,33 @@ def test_other_settings_in_one_folder_are_refused_before_any_training(
     with pytest.raises(InputError, match=r"seed1 holds a run with lr=0\.003, not 0\.0001"):
         train_grid(changed)
     assert not Path(configs[0].out, "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("harm", ["checkpoints", "settings", "summary", "held"])
+def test_a_grid_that_one_member_forbids_to_go_further_is_left_as_it_is(
+    planted_cache: Path, tmp_path: Path, harm: str
+) -> None:
+    def further(tokens: int) -> list[TrainConfig]:
+        first = config_of(planted_cache, tmp_path / "grid")
+        settings = {"warmup_fraction": 0.0, "decay_fraction": 0.0, "dead_after_tokens": 700}
+        trainer = dataclasses.replace(first.trainer, tokens=tokens, **settings)
+        return grid_configs(dataclasses.replace(first, trainer=trainer), {"seed": [0, 1]})
+
+    configs, longer = further(8 * 64), further(12 * 64)
+    train_grid(configs)
+    last = Path(configs[1].out)
+    held = hold_folder(last) if harm == "held" else nullcontext()
+    if harm == "checkpoints":
+        shutil.rmtree(last / "checkpoints")
+    elif harm == "settings":
+        shutil.rmtree(last)
+        train(dataclasses.replace(configs[1], n_latents=41))
+    elif harm == "summary":
+        train(longer[1])
+        metrics = last / "metrics.jsonl"
+        metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
+    before = {path: path.read_bytes() for path in (tmp_path / "grid").rglob("*") if path.is_file()}
+    with held, pytest.raises(InputError, match="seed1"):
+        train_grid(longer)
+    after = {path: path.read_bytes() for path in (tmp_path / "grid").rglob("*") if path.is_file()}
+    assert after == before

@@ -332,7 +332,10 @@ def test_a_non_finite_row_stops_before_anything_changes(bad: float) -> None:
 def test_a_first_batch_that_is_not_finite_is_told_before_anything(
     config: SAEConfig, bad: float, late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer_module, "uses_triton", lambda tensor: late)
+    def is_late(tensor: Tensor) -> bool:
+        return late
+
+    monkeypatch.setattr(trainer_module, "uses_triton", is_late)
     sae = SparseAutoencoder(config)
     trainer = Trainer(sae, TrainerConfig(ema_decay=0.9))
     before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
