@@ -20,8 +20,9 @@ from .intervention import Tier, require_finite
 class Sampling:
     """How the next token is chosen, and when to stop."""
 
-    max_new_tokens: int = 64
-    """Tokens generated at most for a prompt; the end-of-text token stops earlier."""
+    max_new_tokens: int | None = None
+    """Tokens generated at most for a prompt; the end-of-text token stops earlier. Default: 64, or
+    as many as the language model can hold behind the longest prompt if those are fewer."""
 
     temperature: float = 0.0
     """Logits are divided by it before a token is drawn; 0 always takes the likeliest token."""
@@ -54,7 +55,8 @@ class Sampling:
     """Prompts in one forward pass."""
 
     def __post_init__(self) -> None:
-        require_positive_integer("max_new_tokens", self.max_new_tokens)
+        if self.max_new_tokens is not None:
+            require_positive_integer("max_new_tokens", self.max_new_tokens)
         require_positive_integer("batch_size", self.batch_size)
         require_in_range("temperature", self.temperature, low=0.0, high=100.0)
         require_integer("seed", self.seed, least=0)

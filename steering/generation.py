@@ -4,6 +4,7 @@ Prompts are padded on the left and decoded with a key-value cache. Each row draw
 numbers, so its text depends on the prompt, the settings and the seed, not on the rest of the batch.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from .sampling import TokenScores
 from .steering_run import SteeringRun
 from .texts import continuation_text, left_padded, prompt_tokens, text_before_stop
 
+_MAX_NEW_TOKENS = 64
 _NGRAM = 3
 INCOHERENT_REPETITION = 0.5
 """A text that repeats itself more than this is likely incoherent."""
@@ -79,7 +81,8 @@ class Generation:
         Args:
             model: the language model.
             prompts: token ids of at least one prompt, each of at least one token.
-            sampling: how tokens are chosen; its batch_size is not looked at here.
+            sampling: how tokens are chosen; its batch_size is not looked at here, and a
+                max_new_tokens of None is that of `in_room` for these prompts.
             intervention: how to steer; needs `sae`. None generates what the model would.
             sae: the autoencoder of the intervention's features.
             use_cache: False gives the model the whole text anew at each step, which is slower. That
@@ -90,8 +93,9 @@ class Generation:
                 model's context, the model takes the padding of prompts of unlike lengths for text,
                 or the intervention does not fit the model or the autoencoder.
         """
-        self._model, self._sampling = model, sampling
-        _require_room(model, prompts, sampling)
+        if not prompts or not all(prompts):
+            raise InputError("a prompt has no token; give at least a word")
+        self._model, self._sampling = model, in_room(sampling, model, prompts)
         self._prompts = [model.require_embedded(list(prompt), "a prompt") for prompt in prompts]
         self._tokens_BT, self._mask_BT = left_padded(model, self._prompts)
         model.require_padding(self._mask_BT)
@@ -262,6 +266,7 @@ def generate(
         InputError: as `Generation`.
     """
     tokenized = [prompt_tokens(model, prompt) for prompt in prompts]
+    sampling = in_room(sampling, model, tokenized)
     order = sorted(range(len(prompts)), key=lambda number: len(tokenized[number]))
     found: dict[int, Continuation] = {}
     for start in range(0, len(order), sampling.batch_size):
@@ -276,18 +281,31 @@ def generate(
     return [found[number] for number in range(len(prompts))]
 
 
-def _require_room(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling
-) -> None:
-    if not prompts or not all(prompts):
-        raise InputError("a prompt has no token; give at least a word")
-    longest = max(len(prompt) for prompt in prompts)
-    if longest + sampling.max_new_tokens > model.max_context:
+def in_room(sampling: Sampling, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Sampling:
+    """The sampling with a number of new tokens: by default 64, or as many as the model's context
+    leaves behind the longest of the prompts if those are fewer.
+
+    Args:
+        sampling, model, prompts: as for `Generation`, but of all prompts, whatever their batches.
+
+    Raises InputError if a prompt leaves no room, or less than was asked for.
+    """
+    longest = max(map(len, prompts), default=0)
+    room = model.max_context - longest
+    if room < 1:
+        raise InputError(
+            f"a prompt has {longest} tokens, which leaves no room for another in the "
+            f"{model.max_context} that {model.name} can hold; shorten the prompt"
+        )
+    if sampling.max_new_tokens is None:
+        return dataclasses.replace(sampling, max_new_tokens=min(_MAX_NEW_TOKENS, room))
+    if sampling.max_new_tokens > room:
         raise InputError(
             f"max_new_tokens is {sampling.max_new_tokens}, which with a prompt of {longest} tokens "
             f"exceeds the {model.max_context} that {model.name} can hold; lower it or shorten the "
             "prompt"
         )
+    return sampling
 
 
 def _noise_of(seed: int, prompt: Sequence[int]) -> torch.Generator:

@@ -12,7 +12,7 @@ from .features.hashing import sae_fingerprint
 from .features.index import FeatureIndex
 from .features.picks import Picks
 from .features.text_lists import read_text_list
-from .generation import Continuation, Generation
+from .generation import Continuation, Generation, in_room
 from .intervention import Intervention, SteeredFeature, Tier
 from .loading import load_run_of
 from .texts import prompt_tokens
@@ -52,19 +52,20 @@ def side_by_side(
         site=site.name, features=features, tier=config.tier, threshold=config.threshold
     )
     rows = [prompt_tokens(model, prompt, chat=config.chat) for prompt in prompts]
+    sampling = in_room(config.sampling, model, rows)
     results: list[dict[str, Any]] = []
-    for start in range(0, len(prompts), config.sampling.batch_size):
-        batch = rows[start : start + config.sampling.batch_size]
-        base = Generation(model, batch, config.sampling, use_cache=config.kv_cache)
+    for start in range(0, len(prompts), sampling.batch_size):
+        batch = rows[start : start + sampling.batch_size]
+        base = Generation(model, batch, sampling, use_cache=config.kv_cache)
         steered = Generation(
             model,
             batch,
-            config.sampling,
+            sampling,
             intervention=intervention,
             sae=sae,
             use_cache=config.kv_cache,
         )
-        texts = prompts[start : start + config.sampling.batch_size]
+        texts = prompts[start : start + sampling.batch_size]
         while not (base.done and steered.done):
             for generation in (base, steered):
                 if not generation.done:
@@ -82,7 +83,7 @@ def side_by_side(
         "intervention": intervention.to_dict(),
         "chat": config.chat,
         "kv_cache": config.kv_cache and model.kv_cache_works,
-        **dataclasses.asdict(config.sampling),
+        **dataclasses.asdict(sampling),
         "results": results,
     }
 

@@ -8,13 +8,16 @@ from ..sae.errors import InputError
 
 CacheDtype = Literal["float16", "bfloat16", "float32", "int8"]
 
+DEFAULT_CONTEXT_LENGTH = 128
+
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     """What a cache and a stream of activations have in common."""
 
-    context_length: int = 128
-    """Tokens in one context, BOS included."""
+    context_length: int | None = None
+    """Tokens in one context, BOS included. Default: 128, or as many as the language model reads if
+    those are fewer."""
 
     dtype: CacheDtype = "float16"
     """How activations are stored; int8 has a float32 scale for each row."""
@@ -49,7 +52,8 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         require_given("split", self.split)
         require_model_dtype(self.model_dtype)
-        require_integer("context_length", self.context_length, least=3)
+        if self.context_length is not None:
+            require_integer("context_length", self.context_length, least=3)
         require_integer("shuffle_buffer", self.shuffle_buffer, least=1)
         if self.dtype not in ("float16", "bfloat16", "float32", "int8"):
             raise InputError(f"dtype is {self.dtype!r}; choose float16, bfloat16, float32 or int8")

@@ -1,5 +1,6 @@
 """What a cache will cost, measured on a few forward passes: nothing is written."""
 
+import dataclasses
 import math
 import resource
 import shutil
@@ -15,11 +16,18 @@ import torch
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from .cache_config import CacheConfig
+from .context_length import context_length_of
 from .harvest import context_reader, first_manifest
 from .processes import Processes
 from .reading import ContextReader
-from .resume import previous_manifest, require_same_corpus, require_same_model
-from .source import ContextSource, no_activations, open_source_corpus, require_text
+from .resume import as_begun, previous_manifest, require_same_corpus, require_same_model
+from .source import (
+    ContextSource,
+    model_loader,
+    no_activations,
+    open_source_corpus,
+    require_text,
+)
 from .threads import use_threads
 
 _PASSES, _SECONDS = 8, 20.0
@@ -79,12 +87,13 @@ def estimate_cache(
         InputError: as `cache_activations`.
     """
     folder = Path(config.out)
+    load = model_loader(config, model, Processes(), say)
+    config = as_begun(config, load)
     previous = previous_manifest(folder, config)
     corpus = open_source_corpus(config, previous, say)
     require_text(corpus)
-    model = model or LanguageModel.load(
-        config.model, device=config.device, dtype=config.model_dtype, progress=say
-    )
+    model = load()
+    config = dataclasses.replace(config, context_length=context_length_of(config, model))
     sites = [model.site(name) for name in config.site or (None,)]
     if previous:
         if previous.complete:  # what an unfinished one has not read yet may change

@@ -16,6 +16,7 @@ from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site
 from .cache_config import CacheConfig
+from .context_length import context_length_of
 from .corpus import Corpus
 from .held_out import held_out_bound
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
@@ -23,6 +24,7 @@ from .processes import Processes, processes
 from .reading import ContextReader
 from .resume import (
     about_other_rounding,
+    as_begun,
     changed_corpus,
     deciding_settings,
     holds_contexts,
@@ -35,7 +37,13 @@ from .resume import (
 )
 from .rows import ChosenContext
 from .shards import write_shard
-from .source import ContextSource, no_activations, open_source_corpus, require_text
+from .source import (
+    ContextSource,
+    model_loader,
+    no_activations,
+    open_source_corpus,
+    require_text,
+)
 from .threads import free_cores, use_threads
 
 Progress = Callable[[int, int, float], None]
@@ -85,6 +93,9 @@ def _cache_together(
     say: Callable[[str], None],
 ) -> CacheManifest:
     folder = Path(config.out)
+    load = model_loader(config, model, team, say)
+    with team.together():
+        config = as_begun(config, load)
     previous, kept = _found(folder, config, team)
     if previous and previous.complete and len(kept) == len(previous.shards):
         with team.together():
@@ -95,10 +106,8 @@ def _cache_together(
     with team.together():
         corpus = open_source_corpus(config, previous, say)
         require_text(corpus)
-        device = team.device(config.device)
-        model = model or LanguageModel.load(
-            config.model, device=device, dtype=config.model_dtype, progress=say
-        )
+        model = load()
+        config = dataclasses.replace(config, context_length=context_length_of(config, model))
         sites = [model.site(name) for name in config.site or (None,)]
         begun = previous or first_manifest(config, model, sites, corpus, team)
     # All follow the first process, whose free cores and held-out bound may be its own.
@@ -279,7 +288,7 @@ def context_reader(config: CacheConfig, model: LanguageModel, sites: list[Site])
     return ContextReader(
         model,
         sites,
-        context_length=config.context_length,
+        context_length=context_length_of(config, model),
         batch_size=config.batch_size,
         dtype=config.dtype,
     )
@@ -293,12 +302,8 @@ def first_manifest(
     team: Processes | None = None,
 ) -> CacheManifest:
     """The manifest of a cache without shards yet."""
-    if config.context_length > model.max_context:
-        raise InputError(
-            f"context_length is {config.context_length}, but {config.model} reads at most "
-            f"{model.max_context} tokens; lower it"
-        )
-    tokens_per_batch = config.context_length * config.batch_size
+    context_length = context_length_of(config, model)
+    tokens_per_batch = context_length * config.batch_size
     return CacheManifest(
         complete=False,
         model=model.source,
@@ -308,7 +313,7 @@ def first_manifest(
         sites=tuple(site.name for site in sites),
         d_model=model.d_model,
         dtype=config.dtype,
-        context_length=config.context_length,
+        context_length=context_length,
         contexts_per_shard=config.batch_size * max(1, round(config.shard_rows / tokens_per_batch)),
         held_out_below=held_out_bound(corpus, config.held_out_fraction),
         threads=free_cores(shared_by=team.local_size if team else 1),
@@ -318,5 +323,5 @@ def first_manifest(
             revision=corpus.revision,
             parts=corpus.parts,
         ),
-        config=deciding_settings(config),
+        config=deciding_settings(dataclasses.replace(config, context_length=context_length)),
     )

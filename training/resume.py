@@ -1,7 +1,7 @@
 """What a folder holds before an activation cache is written there, and whether to go on with it."""
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from ..sae.files import sha256_file
 from ..sae.language_model import LanguageModel
 from ..sae.locks import hold_folder, is_leftover
 from .cache_config import CacheConfig
+from .context_length import context_length_of
 from .corpus import Corpus
+from .corpus_config import DEFAULT_CONTEXT_LENGTH
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .run import lasting_names, plain, to_plain
@@ -23,6 +25,18 @@ _INDIFFERENT = ("out", "device", "skip_bad_rows")
 """Settings that do not decide the content: without `skip_bad_rows` there was nothing to skip."""
 _ROUNDING = "batch_size"
 """Decides nothing but last bits, and may have to be lowered for want of memory."""
+
+
+def as_begun(config: CacheConfig, load: Callable[[], LanguageModel]) -> CacheConfig:
+    """The configuration with the context length that it comes to, if its folder has a cache to
+    compare it with; the model is loaded only if that length depends on it."""
+    folder = Path(config.out)
+    if config.context_length is not None or not (folder / MANIFEST).exists():
+        return config
+    length = DEFAULT_CONTEXT_LENGTH  # which a model reads that has read as many or more
+    if read_manifest(folder).context_length < length:
+        length = context_length_of(config, load())
+    return dataclasses.replace(config, context_length=length)
 
 
 def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None:

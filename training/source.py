@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from ..sae.long_texts import text_pieces
 from .cache_config import CacheConfig
+from .context_length import context_length_of
 from .corpus import Corpus, Document, open_corpus
 from .documents import BadRow
 from .held_out import is_held_out
@@ -36,6 +38,26 @@ def open_source_corpus(
         revision=previous.corpus.revision if previous else None,
         progress=say,
     )
+
+
+def model_loader(
+    config: CacheConfig,
+    model: LanguageModel | None,
+    team: Processes,
+    say: Callable[[str], None],
+) -> Callable[[], LanguageModel]:
+    """What gives the model of the configuration, loaded the first time unless it is given."""
+
+    @cache
+    def load() -> LanguageModel:
+        return model or LanguageModel.load(
+            config.model,
+            device=team.device(config.device),
+            dtype=config.model_dtype,
+            progress=say,
+        )
+
+    return load
 
 
 def require_text(corpus: Corpus) -> None:
@@ -174,9 +196,10 @@ class ContextSource:
             held_out_below=held_out_below,
             team=team,
         )
+        context_length = context_length_of(config, model)
         contexts = pack(
             self._documents,
-            context_length=config.context_length,
+            context_length=context_length,
             bos_id=model.bos_id,
             eos_id=model.eos_id,
         )
@@ -185,7 +208,7 @@ class ContextSource:
             model,
             rows=config.tokens,
             held_out_rows=config.held_out_rows,
-            context_length=config.context_length,
+            context_length=context_length,
             at_once=config.batch_size,
         )
 

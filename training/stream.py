@@ -26,6 +26,7 @@ from ..sae.language_model import LanguageModel
 from ..sae.model_files import lasting_name
 from ..sae.site import Site
 from .batches import cut_in_batches, one_ahead
+from .context_length import context_length_of
 from .corpus import Corpus, open_corpus
 from .documents import BadRow
 from .places import PLACES, Place
@@ -90,11 +91,7 @@ def open_stream(
     model = model or LanguageModel.load(
         config.model, device=device, dtype=config.model_dtype, progress=say
     )
-    if config.context_length > model.max_context:
-        raise InputError(
-            f"context_length is {config.context_length}, but {config.model} reads at most "
-            f"{model.max_context} tokens; lower it"
-        )
+    config = dataclasses.replace(config, context_length=context_length_of(config, model))
     return ActivationStream(
         config,
         corpus,
@@ -164,7 +161,7 @@ class ActivationStream:
         self._reader = ContextReader(
             model,
             [site],
-            context_length=config.context_length,
+            context_length=context_length_of(config, model),
             batch_size=config.forward_contexts,
             dtype=config.dtype,
         )

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from .batches import random_order
+from .context_length import context_length_of
 from .corpus import Corpus, Document
 from .held_out import held_out_bound, is_held_out
 from .packing import TokenisedDocument, pack
@@ -50,6 +51,7 @@ class WindowSource:
         self._config = config
         self._corpus = corpus
         self._model = model
+        self._context_length = context_length_of(config, model)
         self._held_out_below = held_out_bound(corpus, config.held_out_fraction)
 
     def from_row(self, row: int, *, rows: int, seed: int, path: Path) -> Iterator[Window]:
@@ -66,7 +68,7 @@ class WindowSource:
         found_some = start != (start.row, start.epoch, 0, 0)  # in this epoch
         while start.row < rows:
             # At least a whole context, in which some token has a row.
-            most = max(self._config.window_rows, self._config.context_length)
+            most = max(self._config.window_rows, self._context_length)
             taken = text.take(min(most, self._tokens_for(rows - start.row)))
             window = Window(seed, start, self._contexts(taken))
             if window.n_rows:
@@ -106,14 +108,14 @@ class WindowSource:
         return _Text(documents, tokens, start)
 
     def _contexts(self, documents: list[TokenisedDocument]) -> list[ChosenContext]:
-        length, model = self._config.context_length, self._model
+        length, model = self._context_length, self._model
         contexts = pack(documents, context_length=length, bos_id=model.bos_id, eos_id=model.eos_id)
         at_once = self._config.forward_contexts
         return list(ordinary_rows(contexts, model, context_length=length, at_once=at_once))
 
     def _tokens_for(self, n_rows: int) -> int:
         """Tokens that give so many rows or a few more: BOS and the next of a context have none."""
-        length = self._config.context_length
+        length = self._context_length
         return n_rows * length // (length - 2) + length
 
 
