@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..sae.paths import FilePath
 from ..training.config import EvalSettings
-from ..training.report.measures import measures, place, places
+from ..training.report.measures import fvu, held_out, measures, place, places
 from ..training.report.wording import count, share
 from .console import Report, Terminal, table
 
@@ -68,8 +68,9 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
 
 def _one(result: dict[str, Any]) -> "Sequence[RenderableType]":
     return (
-        f"{result['sae']} {place(result)}, on {count(result['rows'])} held-out rows:",
+        f"{result['sae']} {place(result)}, on {held_out(result)}:",
         table(*measures(result)),
+        "behind ± stands the standard error, over documents or contexts",
         *_density_lines(result["density_histogram"]),
     )
 
@@ -89,7 +90,7 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
         losses = result["language_model"]
         grid.add_row(
             name,
-            f"{result['fvu']:.4f}",
+            fvu(result),
             f"{result['l0']:.1f}",
             share(result["dead_share"]),
             f"{result['decoder_overlap']:.4f}",
@@ -104,7 +105,7 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
             ),
         )
     one = results[0]
-    lines: list[RenderableType] = [f"on {count(one['rows'])} held-out rows:", grid]
+    lines: list[RenderableType] = [f"on {held_out(one)}:", grid]
     if standing := places(results):
         lines.append("only those that stand at the same place compare:")
         lines += [f"  {name} {where}" for name, where in zip(names, standing, strict=True)]

@@ -34,6 +34,7 @@ class ReconstructionMetrics:
         self._sum_D = torch.zeros(d_model, dtype=torch.float64)
         self._squares = 0.0
         self._residual_squares = 0.0
+        self._row_residual_squares: list[Tensor] = []
         self._fired_F = torch.zeros(n_latents, dtype=torch.int64)
         self._l0: list[Tensor] = []
         self._norms: list[Tensor] = []
@@ -58,7 +59,9 @@ class ReconstructionMetrics:
         differences_BD = rows_BD - self._first_D
         self._sum_D += differences_BD.sum(0).cpu()
         self._squares += float(differences_BD.square().sum())
-        self._residual_squares += float((rows_BD - sae.decode(codes).double()).square().sum())
+        residual_squares_BD = (rows_BD - sae.decode(codes).double()).square()
+        self._residual_squares += float(residual_squares_BD.sum())
+        self._row_residual_squares.append(residual_squares_BD.sum(-1).cpu())
         active_BM = codes.values > 0
         self._fired_F += torch.bincount(
             codes.indices[active_BM].cpu(), minlength=len(self._fired_F)
@@ -89,6 +92,10 @@ class ReconstructionMetrics:
             )
         mean_squares = float(self._sum_D.square().sum()) / self._rows
         return self._residual_squares / (self._squares - mean_squares)
+
+    def residual_squares(self) -> Float[Tensor, "N"]:
+        """||x - x_hat||^2 of each row so far, float64."""
+        return torch.cat(self._row_residual_squares)
 
     def firing_rates(self) -> Float[Tensor, "F"]:
         """Share of rows on which each latent was active, float64."""

@@ -186,14 +186,24 @@ class ActivationCache:
         Raises InputError if there are none, the site is unknown, or a shard's content has changed.
         """
         site = self.site_name(site)
+        return torch.cat(
+            [shard.stored(site).rows(rows).restored() for shard, rows in self._held_out(limit)]
+        )
+
+    def held_out_documents(self, *, limit: int | None = None) -> Int[Tensor, "N"]:
+        """The number of its document in the corpus for each row of `held_out`, int64.
+
+        Raises InputError as `held_out`.
+        """
+        return torch.cat([shard.tensor("doc")[rows] for shard, rows in self._held_out(limit)])
+
+    def _held_out(self, limit: int | None) -> Iterator[tuple[Shard, Int[np.ndarray, "M"]]]:
+        """The shards with the rows that `held_out` takes of them."""
         self.require_held_out()
         counts = [entry.held_out_rows for entry in self.manifest.shards]
-        parts: list[Tensor] = []
         for entry, chosen in self._spread(counts, limit):
             shard = self.shard(entry)
-            rows = shard.row_numbers(held_out=True)[chosen]
-            parts.append(shard.stored(site).rows(rows).restored())
-        return torch.cat(parts)
+            yield shard, shard.row_numbers(held_out=True)[chosen]
 
     def held_out_contexts(
         self, limit: int | None = None

@@ -1,8 +1,14 @@
 """Sentences that warn of a result or of data that will not do; imports no torch."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from .manifest import CacheManifest
+from .report.wording import counted
+
+FEW_ROWS = 5_000
+FEW_CLUSTERS = 30
+"""Documents or contexts below which a standard error over them is itself rough."""
 
 
 def cautions(measures: Mapping[str, float | int]) -> list[str]:
@@ -21,6 +27,35 @@ def cautions(measures: Mapping[str, float | int]) -> list[str]:
         "trained on, or a large constant in some dimensions has taken the precision of the cache's "
         "--dtype"
     ]
+
+
+def cautions_of_few(
+    rows: int, documents: int, language_model: Mapping[str, Any] | None
+) -> list[str]:
+    """What held-out measures cannot tell because they rest on little.
+
+    Args:
+        rows, documents: how many held-out rows were measured, and of how many documents they are.
+        language_model: the figures with the autoencoder in the language model, with `contexts`.
+    """
+    found: list[str] = []
+    if rows < FEW_ROWS:
+        found.append(
+            f"on only {rows:,} held-out rows rare latents count as dead; measure more --rows, or "
+            "cache more tokens"
+        )
+    if documents < FEW_CLUSTERS:
+        found.append(
+            f"the held-out rows are of only {counted(documents, 'document')}, so that the FVU and "
+            "its standard error are rough; cache more documents"
+        )
+    contexts = FEW_CLUSTERS if language_model is None else language_model["contexts"]
+    if contexts < FEW_CLUSTERS:
+        found.append(
+            f"the losses are of only {counted(contexts, 'context')}, so that they and their "
+            "standard errors are rough; give more --contexts, or cache more documents"
+        )
+    return found
 
 
 def why_not_trainable(path: str, manifest: CacheManifest) -> str | None:

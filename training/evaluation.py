@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
@@ -14,10 +15,11 @@ from ..sae.errors import InputError
 from ..sae.metrics import ReconstructionMetrics
 from ..sae.model_again import load_again
 from .cache import ActivationCache
-from .cautions import cautions
+from .cautions import cautions, cautions_of_few
 from .config import EvalConfig, EvalSettings
 from .fit import measure_rows
-from .splicing import Means, Splice, spliced_means
+from .splicing import ContextSums, Splice, spliced_sums
+from .standard_errors import fvu_standard_error, ratio_standard_error
 from .threads import use_free_cores
 
 _DENSITY_EDGES = [-6.0 + 0.25 * step for step in range(25)]
@@ -61,7 +63,8 @@ def evaluate_all(
         progress: see `Progress`.
 
     Returns:
-        For each autoencoder the measures of `ReconstructionMetrics.result`; `warnings`, sentences;
+        For each autoencoder the measures of `ReconstructionMetrics.result`; `fvu_standard_error`,
+        see `fvu_standard_error`, and over how many `documents`; `warnings`, sentences;
         `decoder_overlap`, see
         `mean_absolute_cosine`; `density_histogram` with `log10_edges`, `latents` in each bin and
         `dead`; `norms` of up to 400 of the rows, for the ZF plot, as `row` and `code`, see
@@ -71,7 +74,9 @@ def evaluate_all(
         (`kl_spliced`, ...), both in nats;
         `loss_recovered` = (zero_ablated - spliced) / (zero_ablated - loss), `kl_recovered` =
         1 - kl_spliced / kl_zero_ablated, both also `_from_mean`, None where ablation costs nothing
-        that could be recovered; and the contexts and tokens they rest on. `site` is where it reads;
+        that could be recovered; each also with `_standard_error`, see `ratio_standard_error`, the
+        contexts being the clusters; and the contexts and tokens they rest on. `site` is where it
+        reads;
         a transcoder has `target_site`, too.
 
     Raises:
@@ -85,6 +90,7 @@ def evaluate_all(
     tokens = _Tokens(progress)
     sites = _once(site for subject in subjects for site in subject.sites)
     rows = {site: cache.held_out(site=site, limit=settings.rows) for site in sites}
+    documents_N = cache.held_out_documents(limit=settings.rows)
     tokens.total = sum(len(rows[subject.site]) for subject in subjects)
     losses: list[dict[str, float | int | None] | None] = [None] * len(subjects)
     if settings.contexts:
@@ -94,14 +100,22 @@ def evaluate_all(
     for subject, language_model in zip(subjects, losses, strict=True):
         given = (rows[site] for site in subject.sites)
         measures = measure_rows(subject.sae, *given, progress=tokens.add)
+        found = measures.result()
         result: dict[str, Any] = {
             "sae": subject.path,
             "cache": settings.cache,
             "site": subject.site,
             **({"target_site": subject.target_site} if subject.target_site else {}),
             **subject.sae.description(),
-            **(found := measures.result()),
-            "warnings": cautions(found),
+            **found,
+            "fvu_standard_error": fvu_standard_error(
+                measures.residual_squares(), rows[subject.written], documents_N
+            ),
+            "documents": (n_documents := len(np.unique(documents_N.numpy()))),
+            "warnings": [
+                *cautions(found),
+                *cautions_of_few(len(documents_N), n_documents, language_model),
+            ],
             "decoder_overlap": mean_absolute_cosine(subject.sae.W_dec.detach()),
             "density_histogram": density_histogram(measures.firing_rates()),
             "norms": _norms(measures),
@@ -272,33 +286,47 @@ def _spliced(
     ]
     tokens_CL, mask_CL = cache.held_out_contexts(settings.contexts)
     tokens.total += (len(splices) + 1) * tokens_CL.numel()
-    (clean, *means), n_tokens = spliced_means(model, splices, tokens_CL, mask_CL, tokens.add)
-    references = {name: means[2 * i : 2 * i + 2] for i, name in enumerate(written)}
-    counts = {"contexts": len(tokens_CL), "tokens": n_tokens}
+    (clean, *sums), tokens_C = spliced_sums(model, splices, tokens_CL, mask_CL, tokens.add)
+    references = {name: sums[2 * i : 2 * i + 2] for i, name in enumerate(written)}
+    counts = {"contexts": len(tokens_CL), "tokens": int(tokens_C.sum())}
     return [
-        _figures(clean, spliced, *references[subject.written]) | counts
-        for subject, spliced in zip(subjects, means[2 * len(references) :], strict=True)
+        _figures(tokens_C, clean, spliced, *references[subject.written]) | counts
+        for subject, spliced in zip(subjects, sums[2 * len(references) :], strict=True)
     ]
 
 
 def _figures(
-    clean: Means, spliced: Means, zero: Means, mean: Means
+    tokens_C: Int[Tensor, "C"],
+    clean: ContextSums,
+    spliced: ContextSums,
+    zero: ContextSums,
+    mean: ContextSums,
 ) -> dict[str, float | int | None]:
-    return {
-        "loss": clean.loss,
-        "loss_spliced": spliced.loss,
-        "loss_zero_ablated": zero.loss,
-        "loss_mean_ablated": mean.loss,
-        "loss_recovered": _recovered(clean.loss, spliced.loss, zero.loss),
-        "loss_recovered_from_mean": _recovered(clean.loss, spliced.loss, mean.loss),
-        "kl_spliced": spliced.kl,
-        "kl_zero_ablated": zero.kl,
-        "kl_mean_ablated": mean.kl,
-        "kl_recovered": _recovered(clean.kl, spliced.kl, zero.kl),
-        "kl_recovered_from_mean": _recovered(clean.kl, spliced.kl, mean.kl),
+    """Every figure is a ratio of sums over contexts, which gives its standard error, too."""
+    ratios = {
+        "loss": (clean.loss_C, tokens_C),
+        "loss_spliced": (spliced.loss_C, tokens_C),
+        "loss_zero_ablated": (zero.loss_C, tokens_C),
+        "loss_mean_ablated": (mean.loss_C, tokens_C),
+        "loss_recovered": _recovered(clean.loss_C, spliced.loss_C, zero.loss_C),
+        "loss_recovered_from_mean": _recovered(clean.loss_C, spliced.loss_C, mean.loss_C),
+        "kl_spliced": (spliced.kl_C, tokens_C),
+        "kl_zero_ablated": (zero.kl_C, tokens_C),
+        "kl_mean_ablated": (mean.kl_C, tokens_C),
+        "kl_recovered": _recovered(clean.kl_C, spliced.kl_C, zero.kl_C),
+        "kl_recovered_from_mean": _recovered(clean.kl_C, spliced.kl_C, mean.kl_C),
     }
+    figures: dict[str, float | None] = {}
+    for name, ratio in ratios.items():
+        figures[name] = None if ratio is None else float(ratio[0].sum()) / float(ratio[1].sum())
+        figures[f"{name}_standard_error"] = None if ratio is None else ratio_standard_error(*ratio)
+    return figures
 
 
-def _recovered(clean: float, spliced: float, ablated: float) -> float | None:
-    """The share of what ablation costs that the splice saves; None if it costs nothing."""
-    return (ablated - spliced) / (ablated - clean) if ablated > clean else None
+def _recovered(
+    clean_C: Float[Tensor, "C"], spliced_C: Float[Tensor, "C"], ablated_C: Float[Tensor, "C"]
+) -> tuple[Tensor, Tensor] | None:
+    """The share of what ablation costs that the splice saves, as numerators and denominators; None
+    if it costs nothing."""
+    saved_C, cost_C = ablated_C - spliced_C, ablated_C - clean_C
+    return (saved_C, cost_C) if cost_C.sum() > 0 else None

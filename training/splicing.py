@@ -31,12 +31,12 @@ class Splice(NamedTuple):
     Such an edit makes the activation of one site from that of another."""
 
 
-class Means(NamedTuple):
-    """Means over tokens, in nats."""
+class ContextSums(NamedTuple):
+    """Sums over the predicted tokens of each context, in nats, float64."""
 
-    loss: float
+    loss_C: Float[Tensor, "C"]
     """Next-token cross entropy."""
-    kl: float
+    kl_C: Float[Tensor, "C"]
     """KL divergence from the untouched model's predictions to these."""
 
 
@@ -51,14 +51,15 @@ class Replacement:
         return torch.where(self.positions.to(h_BLD.device), self.edit(h_BLD).to(h_BLD), h_BLD)
 
 
-def spliced_means(
+def spliced_sums(
     model: LanguageModel,
     splices: Sequence[Splice],
     tokens_CL: Int[Tensor, "C L"],
     mask_CL: Bool[Tensor, "C L"],
     progress: Callable[[int], None] = lambda tokens: None,
-) -> tuple[list[Means], int]:
-    """Loss and KL of the untouched model and of each splice, and the tokens they are means over.
+) -> tuple[list[ContextSums], Int[Tensor, "C"]]:
+    """Loss and KL of the untouched model and of each splice, and how many tokens of each context
+    they are sums over.
 
     The untouched model runs once for all splices. Positions that were left out of the cache (BOS
     and the first token) keep their activation, for no autoencoder ever saw such ones.
@@ -71,8 +72,7 @@ def spliced_means(
     Raises:
         InputError: the model comes by a site before the one that is read for it.
     """
-    sums = torch.zeros(len(splices) + 1, 2, dtype=torch.float64)
-    n_tokens = 0
+    sums: list[Tensor] = []
     batches = (torch.split(tensor, _CONTEXTS_AT_ONCE) for tensor in (tokens_CL, mask_CL))
     for tokens_BL, mask_BL in zip(*batches, strict=True):
         replaced_BL1 = rearrange(~model.left_out(tokens_BL, mask_BL), "b l -> b l 1")
@@ -84,10 +84,9 @@ def spliced_means(
                 hidden_BLD, head = model.before_head(tokens_BL, mask_BL)
             hidden.append((hidden_BLD[:, :-1][counted_BT.to(hidden_BLD.device)], head))
             progress(tokens_BL.numel())
-        sums += _sums(hidden, tokens_BL[:, 1:][counted_BT].long(), model.bridge.cfg.d_vocab)
-        n_tokens += int(counted_BT.sum())
-    means = sums / n_tokens
-    return [Means(float(loss), float(kl)) for loss, kl in means], n_tokens
+        targets_N = tokens_BL[:, 1:][counted_BT].long()
+        sums.append(_sums(hidden, targets_N, counted_BT, model.bridge.cfg.d_vocab))
+    return [ContextSums(*sums_2C) for sums_2C in torch.cat(sums, dim=-1)], mask_CL[:, 1:].sum(-1)
 
 
 @contextmanager
@@ -119,10 +118,13 @@ def _written(splice: Splice, positions: Bool[Tensor, "B L 1"]) -> Generator[None
 def _sums(
     hidden: Sequence[tuple[Float[Tensor, "N H"], Callable[[Tensor], Tensor]]],
     targets_N: Int[Tensor, "N"],
+    counted_BT: Bool[Tensor, "B T"],
     d_vocab: int,
-) -> Float[Tensor, "S 2"]:
-    """Sums of loss and KL over the positions; the first of `hidden` is the untouched model's."""
-    sums = torch.zeros(len(hidden), 2, dtype=torch.float64)
+) -> Float[Tensor, "S 2 B"]:
+    """Sums of loss and KL over the N positions that count in each context; the first of `hidden` is
+    the untouched model's."""
+    contexts_N = counted_BT.nonzero()[:, 0]
+    sums = torch.zeros(len(hidden), 2, len(counted_BT), dtype=torch.float64)
     at_once = max(1, _LOGITS_AT_ONCE // d_vocab)
     for start in range(0, len(targets_N), at_once):
         part = slice(start, start + at_once)
@@ -133,7 +135,8 @@ def _sums(
             log_NV = logits_NV.to(wide).log_softmax(-1)
             clean_NV = log_NV if clean_NV is None else clean_NV
             targets_N1 = rearrange(targets_N[part].to(log_NV.device), "n -> n 1")
-            sums[row, 0] -= float(log_NV.gather(1, targets_N1).double().sum())
+            loss_N = -log_NV.gather(1, targets_N1)[:, 0]
             kl_N = (clean_NV.exp() * (clean_NV - log_NV)).sum(-1)
-            sums[row, 1] += float(kl_N.double().sum())
+            both_2N = torch.stack([loss_N, kl_N]).double().cpu()
+            sums[row].index_add_(1, contexts_N[part], both_2N)
     return sums

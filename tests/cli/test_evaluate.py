@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
+from sparsteer.training.cache import ActivationCache
+from sparsteer.training.cautions import cautions_of_few
 
 from .conftest import SITES, Sparsteer
 
@@ -56,6 +59,52 @@ def test_it_reads_well_and_takes_the_run(
     without = sparsteer("eval", run_folder, "--cache", cache, "--contexts", 0)
     assert without.status == 0
     assert "recovered" not in without.out
+
+
+def test_how_sure_the_figures_are(sparsteer: Sparsteer, run_folder: Path, cache: Path) -> None:
+    """Over documents that of the FVU, over contexts those of the losses."""
+    words = ("eval", run_folder, "--cache", cache, "--rows", 700, "--contexts", 5)
+    found = sparsteer(*words, "--json")
+    values, data = found.values, ActivationCache(cache)
+    sae = SparseAutoencoder.load(run_folder)
+    x = data.held_out(site=SITES[1], limit=700).double()
+    with torch.no_grad():
+        missed = (x - sae(x.float()).double()).square().sum(-1)
+    about_mean = (x - x.mean(0)).square().sum(-1)
+    documents = data.held_out_documents(limit=700)
+    names = {int(number) for number in documents}
+    left = [float((missed - values["fvu"] * about_mean)[documents == name].sum()) for name in names]
+    n = values["documents"]
+    assert n == len(names) > 3
+    variance = n / (n - 1) * sum(each**2 for each in left)
+    expected = math.sqrt(variance) / float(about_mean.sum())
+    assert values["fvu_standard_error"] == pytest.approx(expected, rel=1e-3)
+    losses = values["language_model"]
+    for name in ("loss", "loss_spliced", "loss_mean_ablated", "kl_spliced", "kl_recovered"):
+        assert 0 < losses[f"{name}_standard_error"] < 1
+    assert losses["loss_recovered_standard_error"] is None  # as the share itself
+    few_rows, few_documents, few_contexts = values["warnings"]
+    assert few_rows.startswith("on only 700 held-out rows")
+    assert f"only {n} documents" in few_documents and "only 5 contexts" in few_contexts
+    shown = sparsteer(*words)
+    assert f"{values['fvu']:.4f} ± {values['fvu_standard_error']:.4f}" in shown.out
+    assert f"{losses['loss']:.3f} ± {losses['loss_standard_error']:.3f}" in shown.out
+    assert f"on 700 held-out rows of {n} documents" in shown.out
+    for text in values["warnings"]:
+        assert text in " ".join(shown.err.split())
+    one = sparsteer(*words[:-1], 1, "--json").values
+    assert one["language_model"]["loss_standard_error"] is None
+    assert "only 1 context," in one["warnings"][-1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "documents", "contexts", "few"),
+    [(5000, 30, 30, ""), (5000, 30, None, ""), (4999, 30, 30, "rows"), (5000, 29, 30, "documents")],
+)
+def test_cautions_are_of_few(rows: int, documents: int, contexts: int | None, few: str) -> None:
+    losses = None if contexts is None else {"contexts": contexts}
+    found = cautions_of_few(rows, documents, losses)
+    assert len(found) == bool(few) and all(few in text for text in found)
 
 
 @pytest.fixture

@@ -269,6 +269,8 @@ def test_a_limit_spreads_held_out_rows_evenly(cache: ActivationCache) -> None:
         places = [everything.index(row) for row in found]
         assert len(found) == limit
         assert places == [i * 21 // limit for i in range(limit)]
+        documents = cache.held_out_documents(limit=limit)
+        assert [int(number) for number in documents] == [row // PER_CONTEXT for row in found]
 
 
 def test_a_limit_reads_few_shards_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

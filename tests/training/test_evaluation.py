@@ -19,6 +19,7 @@ from sparsteer.training import evaluation
 from sparsteer.training.config import EvalConfig, EvalSettings, TrainConfig, TrainerConfig
 from sparsteer.training.evaluation import evaluate, evaluate_all, mean_absolute_cosine
 from sparsteer.training.report.files import write_plots
+from sparsteer.training.report.measures import fvu
 from sparsteer.training.train import train
 
 
@@ -93,7 +94,8 @@ def test_the_page_of_a_run_says_its_measures_and_settings_and_loads_nothing(
     parent = Path(runs[0]).parent
     page = (parent / "k2" / "report.html").read_text()
     # Between tags, because the drawings are full of numbers.
-    assert f">{results[0]['fvu']:.4f}<" in page and f">{results[1]['fvu']:.4f}<" not in page
+    assert f">{fvu(results[0])}<" in page and f">{fvu(results[1])}<" not in page
+    assert results[0]["warnings"] and all(text in page for text in results[0]["warnings"])
     assert page.count("<svg") == 4
     assert "trainer.batch_size" in page and "packages.torch" in page
     assert "http:" not in page and "https:" not in page and "<script" not in page

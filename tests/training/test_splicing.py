@@ -1,7 +1,7 @@
 """Loss and KL with a site replaced, against their definitions on whole logits."""
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -10,9 +10,21 @@ from torch import Tensor
 from sparsteer.sae.errors import InputError
 from sparsteer.sae.language_model import LanguageModel
 from sparsteer.training import splicing
-from sparsteer.training.splicing import Edit, Splice, spliced_means
+from sparsteer.training.splicing import Edit, Splice, spliced_sums
 
 NAME = "blocks.1.hook_resid_post"
+
+
+class Means(NamedTuple):
+    loss: float
+    kl: float
+
+
+def spliced_means(*given: Any) -> tuple[list[Means], int]:
+    """Means over all tokens."""
+    sums, tokens_C = spliced_sums(*given)
+    n_tokens = int(tokens_C.sum())
+    return [Means(*(float(x_C.sum()) / n_tokens for x_C in each)) for each in sums], n_tokens
 
 
 def contexts(n: int = 7, length: int = 19) -> tuple[Tensor, Tensor]:
@@ -55,6 +67,25 @@ def test_means_are_those_of_whole_logits(
         assert found.loss == pytest.approx(loss, rel=1e-5)
         assert found.kl == pytest.approx(kl, rel=1e-4, abs=1e-7)
     assert clean.loss == pytest.approx(means[2].loss, rel=1e-6)
+
+
+def test_every_context_has_its_own_sums(
+    tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that it has alone; contexts are cut by the blocks of logits, and one has one token."""
+    monkeypatch.setattr(splicing, "_LOGITS_AT_ONCE", 2000)
+    tokens, mask = contexts(n=6)
+    mask[2, 2:] = False
+    splices = [Splice(tiny_model.site(NAME), torch.zeros_like)]
+    sums, tokens_C = spliced_sums(tiny_model, splices, tokens, mask)
+    assert [int(number) for number in tokens_C] == [int(row.sum()) - 1 for row in mask]
+    for number in range(6):
+        alone, _ = spliced_sums(
+            tiny_model, splices, tokens[number : number + 1], mask[number : number + 1]
+        )
+        for whole, single in zip(sums, alone, strict=True):
+            for of_all, own in zip(whole, single, strict=True):
+                torch.testing.assert_close(of_all[number], own[0], rtol=1e-4, atol=1e-6)
 
 
 def test_other_models_with_more_than_an_unembedding(other_model: LanguageModel) -> None:

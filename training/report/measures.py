@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .wording import count, share
+from .wording import count, counted, share, with_error
 
 READ_FVU = "share of the variance missed: 0 is perfect, 1 as bad as the mean row"
 
@@ -24,10 +24,21 @@ def places(results: Sequence[Mapping[str, Any]]) -> list[str] | None:
     return found if len(set(found)) > 1 else None
 
 
+def held_out(result: Mapping[str, Any]) -> str:
+    """What it rests on, of what `evaluate_all` found."""
+    rows, documents = count(result["rows"]), counted(result["documents"], "document")
+    return f"{rows} held-out rows of {documents}"
+
+
+def fvu(result: Mapping[str, Any]) -> str:
+    """The FVU with its standard error, of what `evaluate_all` found."""
+    return with_error(result["fvu"], result["fvu_standard_error"], 4)
+
+
 def measures(result: Mapping[str, Any]) -> list[Measure]:
     """What `evaluate_all` found about one autoencoder."""
     return [
-        ("FVU", f"{result['fvu']:.4f}", READ_FVU),
+        ("FVU", fvu(result), READ_FVU),
         ("explained", share(result["explained_variance"]), "the rest of the variance, 1 - FVU"),
         ("L0", f"{result['l0']:.1f}", f"latents active on a row (spread {result['l0_std']:.1f})"),
         ("dead", share(result["dead_share"]), "latents that fired on none of these rows"),
@@ -50,14 +61,26 @@ def _language_model(losses: Mapping[str, Any] | None, target_site: str | None) -
         inserted, site = f"the prediction at {target_site}", "that site"
     seen = f"nats for each token, over {count(losses['tokens'])} tokens"
     zeroed = f"nats with {site} set to zero; {losses['loss_mean_ablated']:.3f} set to its mean"
-    recovered = "of what zeroing costs; 100% is no harm"
+    how = "of what zeroing costs; 100% is no harm"
     if losses["loss_recovered"] is None:
-        recovered = "zeroing costs nothing here, so there is nothing to recover"
+        how = "zeroing costs nothing here, so there is nothing to recover"
+
+    def of(name: str) -> str:
+        return with_error(losses[name], losses[f"{name}_standard_error"], 3)
+
     zero_kl = f"{losses['kl_zero_ablated']:.3f} with zeros"
     return [
-        ("loss", f"{losses['loss']:.3f}", f"the language model's own, in {seen}"),
-        ("loss spliced", f"{losses['loss_spliced']:.3f}", f"nats with {inserted}"),
-        ("loss ablated", f"{losses['loss_zero_ablated']:.3f}", zeroed),
-        ("recovered", share(losses["loss_recovered"]), recovered),
-        ("KL", f"{losses['kl_spliced']:.3f}", f"nats from the model's own predictions; {zero_kl}"),
+        ("loss", of("loss"), f"the language model's own, in {seen}"),
+        ("loss spliced", of("loss_spliced"), f"nats with {inserted}"),
+        ("loss ablated", of("loss_zero_ablated"), zeroed),
+        ("recovered", recovered(losses), how),
+        ("KL", of("kl_spliced"), f"nats from the model's own predictions; {zero_kl}"),
     ]
+
+
+def recovered(losses: Mapping[str, Any]) -> str:
+    """The share of the loss recovered with its standard error, and a dash where there is none."""
+    found, error = losses["loss_recovered"], losses["loss_recovered_standard_error"]
+    if found is None or error is None:
+        return share(found)
+    return f"{with_error(100 * found, 100 * error, 1)}%"

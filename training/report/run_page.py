@@ -8,7 +8,7 @@ from urllib.parse import quote
 from ..run import RunFolder
 from .inline import for_page
 from .markup import Child, Html, join, table, tag
-from .measures import measures, place, places
+from .measures import fvu, held_out, measures, place, places
 from .page import figure, page
 from .plots import Drawing
 from .wording import count, duration, share
@@ -38,13 +38,15 @@ def run_page(run: RunFolder, result: Mapping[str, Any], drawings: Mapping[str, D
     what = f"A {result['activation']} {kind} of {count(result['n_latents'])} latents"
     origin = result["origin"]
     of = f" of {origin['model']}" if origin else ""
-    lead = f"{what} {place(result)}{of}, measured on {count(result['rows'])} held-out rows."
+    lead = f"{what} {place(result)}{of}, measured on {held_out(result)}."
     shown = [figure(for_page(drawings[n]), _CAPTIONS[n]) for n in _CAPTIONS if n in drawings]
     sections = (
         tag("h1", f"Run {run.path.name}"),
         tag("p", lead),
         tag("h2", "Measures"),
         table(["Measure", "Value", "How to read it"], measures(result), class_="plain"),
+        tag("p", "Behind ± stands the standard error, over documents or contexts."),
+        *(tag("p", f"Caution: {text}.") for text in result["warnings"]),
         tag("h2", "Plots"),
         tag("div", join(*shown), class_="figures"),
         _training(run),
@@ -95,8 +97,9 @@ def comparison_page(
     title = f"{len(results)} {_kinds(results)}"
     sections = (
         tag("h1", title),
-        tag("p", f"Measured on {count(results[0]['rows'])} held-out rows. FVU is the share of the "
-            "variance missed; recovered is the share of the loss that zeroing the site costs."),
+        tag("p", f"Measured on {held_out(results[0])}. FVU is the share of the variance missed; "
+            "recovered is the share of the loss that zeroing the site costs. Behind ± stands the "
+            "standard error; these are the same rows for all, so differences are surer."),
         table(head, rows, class_="plain"),
         tag("div", figure(for_page(drawing), caption), class_="figures"),
     )  # fmt: skip
@@ -114,7 +117,7 @@ def _compared(name: str, result: Mapping[str, Any], link: str | None) -> list[Ch
         name if link is None else tag("a", name, href=quote(f"{link}/report.html")),
         result["activation"],
         count(result["n_latents"]),
-        f"{result['fvu']:.4f}",
+        fvu(result),
         f"{result['l0']:.1f}",
         share(result["dead_share"]),
         f"{result['decoder_overlap']:.4f}",

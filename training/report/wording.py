@@ -16,6 +16,12 @@ def share(number: int | float | None) -> str:
     return "\N{EN DASH}" if number is None else f"{100 * number:.1f}%"
 
 
+def with_error(number: float, error: float | None, digits: int) -> str:
+    """A figure with so many decimals and its standard error if that is known: 0.308 ± 0.012."""
+    shown = f"{number:.{digits}f}"
+    return shown if error is None else f"{shown} ± {error:.{digits}f}"
+
+
 def duration(seconds: int | float) -> str:
     """Seconds as 3.2 s, 4:05 or 1:02:03."""
     if seconds < 60:
