@@ -89,6 +89,7 @@ def open_corpus(
     subset: str | None = None,
     revision: str | None = None,
     skip_bad_rows: bool = False,
+    skip_remedy: str = SKIP,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Corpus:
     """Find the corpus a user names: a fetched name, a local file, folder or pattern, or the hub's.
@@ -96,7 +97,8 @@ def open_corpus(
     A fetched name wins over a file of that name (write `./news` for the file). `split` is for
     folders and hub data sets, `subset` and `revision` for the latter; `revision` pins the commit,
     as `NAME@REVISION` does. Without `text_field` it is `text`, or those of the layout that the
-    first rows have. With `skip_bad_rows` a row that cannot be read or holds no text is a `BadRow`.
+    first rows have. With `skip_bad_rows` a row that cannot be read or holds no text is a `BadRow`;
+    else an error about one ends with `skip_remedy`.
     `progress` is told of steps that take time, of a layout that was detected, and of files of a
     folder that are not read.
 
@@ -129,7 +131,9 @@ def open_corpus(
         fingerprint=fingerprint(files),
         revision=None,
         parts=names or (str(files[0]),),
-        read_part=lambda part: read_texts(files[part], fields, skip_bad_rows=skip_bad_rows),
+        read_part=lambda part: read_texts(
+            files[part], fields, skip_bad_rows=skip_bad_rows, remedy=skip_remedy
+        ),
     )
 
 

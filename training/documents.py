@@ -26,7 +26,9 @@ class BadRow(str):
         return row
 
 
-def read_texts(path: Path, fields: TextFields, *, skip_bad_rows: bool = False) -> Iterator[str]:
+def read_texts(
+    path: Path, fields: TextFields, *, skip_bad_rows: bool = False, remedy: str = SKIP
+) -> Iterator[str]:
     """The text of each document of a file, in order; empty where a row has null or no text.
 
     A row is a document. A text file is one, or, if it is longer than 16,384 characters, several
@@ -36,6 +38,7 @@ def read_texts(path: Path, fields: TextFields, *, skip_bad_rows: bool = False) -
         path: a file with one of the known endings.
         fields: where the text lies in a row.
         skip_bad_rows: give a `BadRow` for a row that cannot be read or holds no text.
+        remedy: end of the error about such a row.
 
     Raises:
         InputError: the file is damaged or not what its name says, or a row lacks the field or
@@ -44,7 +47,7 @@ def read_texts(path: Path, fields: TextFields, *, skip_bad_rows: bool = False) -
     if file_format(path) == TEXT:
         yield from text_documents(path)
         return
-    yield from read_rows_of(open_files([path]), fields, skip_bad_rows=skip_bad_rows)
+    yield from read_rows_of(open_files([path]), fields, skip_bad_rows=skip_bad_rows, remedy=remedy)
 
 
 def read_rows_of(

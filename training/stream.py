@@ -28,7 +28,7 @@ from ..sae.site import Site
 from .batches import cut_in_batches, one_ahead
 from .context_length import context_length_of
 from .corpus import Corpus, open_corpus
-from .documents import BadRow
+from .documents import SKIP, BadRow
 from .places import PLACES, Place
 from .reading import ContextReader, joined
 from .rows import ChosenContext
@@ -38,6 +38,11 @@ from .source import require_text
 from .stream_config import StreamConfig
 from .threads import free_cores, use_threads
 from .windows import Window, WindowSource
+
+_SKIP_REMEDY = (
+    f"{SKIP}, with which a run that has begun goes on; with a mended text it takes another --out"
+)
+"""Of a row without text: what was read of the text is not kept, so a changed one is refused."""
 
 
 def open_stream(
@@ -78,13 +83,14 @@ def open_stream(
         split=config.split,
         subset=config.subset,
         skip_bad_rows=config.skip_bad_rows,
+        skip_remedy=_SKIP_REMEDY,
         revision=begun.get("corpus_revision"),
         progress=say,
     )
     if begun.get("corpus_fingerprint", corpus.fingerprint) != corpus.fingerprint:
         raise InputError(
             f"the content of {config.dataset} has changed since {run.path} was begun; give another "
-            "--out, or the text as it was"
+            "--out, or the text as it was, of which --skip-bad-rows passes over what cannot be read"
         )
     corpus = dataclasses.replace(corpus, read_part=_telling(corpus.read_part, say))
     require_text(corpus)

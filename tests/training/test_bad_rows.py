@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from sparsteer.sae import InputError, LanguageModel
+from sparsteer.sae import InputError, LanguageModel, SparseAutoencoder
 from sparsteer.training import CacheConfig, cache_activations
+from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.estimate import estimate_cache
 from sparsteer.training.manifest import CacheManifest
 from sparsteer.training.run import RunFolder
 from sparsteer.training.stream import open_stream
 from sparsteer.training.stream_config import StreamConfig
+from sparsteer.training.train import train
 
 ROWS = [f"ab cd ef gh {number}" for number in range(100)]
 BAD = 83
@@ -131,3 +134,43 @@ def test_a_stream_passes_over_bad_rows(
     assert (
         sum("passed over, such as" in sentence and "line 84" in sentence for sentence in said) == 1
     )
+
+
+def test_a_stream_goes_on_from_a_bad_row_as_its_sentence_says(
+    tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    stream = StreamConfig(
+        model=str(tiny_model_folder),
+        dataset=str(tmp_path / "texts.jsonl"),
+        context_length=32,
+        window_rows=200,
+        forward_contexts=4,
+        shuffle_buffer=1,
+        held_out_fraction=0.4,
+    )
+    trainer = TrainerConfig(
+        tokens=1500, batch_size=50, eval_rows=10, log_every=2, checkpoint_every=2
+    )
+    config = TrainConfig(
+        stream=stream, out=str(tmp_path / "run"), n_latents=40, k=4, trainer=trainer
+    )
+    skipping = dataclasses.replace(config, stream=dataclasses.replace(stream, skip_bad_rows=True))
+    write_rows(stream, **{f"row{BAD}": 7})
+    with pytest.raises(
+        InputError, match=r"line 84.*with --skip-bad-rows, with which a run that has begun goes on"
+    ):
+        train(config)
+    n_steps = max(line["step"] for line in RunFolder(config.out).metrics())
+    assert 0 < n_steps < 30
+    write_rows(stream)
+    for other in (config, skipping):
+        with pytest.raises(InputError, match=r"give another --out, or the text as it was, of"):
+            train(other)
+    write_rows(stream, **{f"row{BAD}": 7})
+    said: list[str] = []
+    train(skipping, say=said.append)
+    assert any("goes on from step" in sentence for sentence in said)
+    whole = dataclasses.replace(skipping, out=str(tmp_path / "whole"))
+    train(whole)
+    ours, theirs = (SparseAutoencoder.load(one.out).state_dict() for one in (config, whole))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
