@@ -1,7 +1,7 @@
 """A run's autoencoder together with the language model and site that it was trained on."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import ModelDtype
@@ -19,6 +19,7 @@ class LoadedRun(NamedTuple):
     sae: SparseAutoencoder
 
 
+@runtime_checkable
 class RunSettings(Protocol):
     """The settings of a verb that say which run to load, and how."""
 
