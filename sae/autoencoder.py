@@ -335,9 +335,9 @@ def _may_replace(path: Path) -> bool:
     return path.is_dir() and all(f.name in (CONFIG_FILE, WEIGHTS_FILE) for f in path.iterdir())
 
 
-def _origin_to_dict(origin: Origin) -> dict[str, str]:
-    """As plain values, without the target site that an autoencoder does not have, and without the
-    usual dtype of the model."""
+def _origin_to_dict(origin: Origin) -> dict[str, Any]:
+    """As plain values, without what is unknown, the target site that an autoencoder does not have,
+    and the usual dtype of the model."""
     values = {name: value for name, value in asdict(origin).items() if value is not None}
     if values["model_dtype"] == Origin.model_dtype:
         del values["model_dtype"]

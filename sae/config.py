@@ -31,12 +31,23 @@ class Origin:
     """The activation that a transcoder predicts; None for an autoencoder."""
     model_dtype: str = "float32"
     """The dtype in which the language model ran."""
+    dataset: str | None = None
+    """The corpus that it read: its name, but for a local one its absolute path; None if unknown."""
+    context_length: int | None = None
+    """Tokens in one context of it, BOS included; None if unknown."""
+    prepends_bos: bool | None = None
+    """Whether each context began with BOS; None if unknown."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, str) and (value is not None or field.name != "target_site"):
-                raise InputError(f"{field.name} is {value!r}, but must be text")
+        for name in ("model", "site", "weights_hash", "target_site", "model_dtype", "dataset"):
+            value = getattr(self, name)
+            may_lack = name in ("target_site", "dataset")
+            if not isinstance(value, str) and (value is not None or not may_lack):
+                raise InputError(f"{name} is {value!r}, but must be text")
+        if self.context_length is not None:
+            require_positive_integer("context_length", self.context_length)
+        if not isinstance(cast(object, self.prepends_bos), bool | None):
+            raise InputError(f"prepends_bos is {self.prepends_bos!r}, but must be true or false")
 
 
 @dataclass(frozen=True)

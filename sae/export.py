@@ -173,8 +173,14 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
     return config, {name: tensor.float().cpu() for name, tensor in weights.items()}
 
 
-def _origin(origin: Origin) -> dict[str, str]:
-    """Model and site by the names that other tools know."""
+def _origin(origin: Origin) -> dict[str, Any]:
+    """Where it came from as far as that is known, by the names that other tools know."""
     artefact = ARTEFACTS.get(origin.model)
-    model = artefact.hub_name if artefact and artefact.hub_name else origin.model
-    return {"model_name": model, "hook_name": origin.site}
+    found = {
+        "model_name": artefact.hub_name if artefact and artefact.hub_name else origin.model,
+        "hook_name": origin.site,
+        "dataset_path": origin.dataset,
+        "context_size": origin.context_length,
+        "prepend_bos": origin.prepends_bos,
+    }
+    return {name: value for name, value in found.items() if value is not None}

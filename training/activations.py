@@ -40,6 +40,21 @@ class Activations(Protocol):
         ...
 
     @property
+    def dataset(self) -> str:
+        """The corpus that it read, as the user named it."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens in one context, BOS included."""
+        ...
+
+    @property
+    def prepends_bos(self) -> bool:
+        """Whether contexts begin with BOS."""
+        ...
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides every row, as plain values: runs with the same may go on with each other."""
         ...

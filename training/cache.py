@@ -100,6 +100,21 @@ class ActivationCache:
         return self.manifest.model_dtype
 
     @property
+    def dataset(self) -> str:
+        """The corpus that was read."""
+        return self.manifest.corpus.dataset
+
+    @property
+    def context_length(self) -> int:
+        """Tokens in one context, BOS included."""
+        return self.manifest.context_length
+
+    @property
+    def prepends_bos(self) -> bool:
+        """Whether contexts begin with BOS."""
+        return self.manifest.left_out["bos"] > 0
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides every row, as plain values."""
         return {"cache_fingerprint": self.fingerprint}

@@ -200,6 +200,21 @@ class ActivationStream:
         return self._model.dtype_name
 
     @property
+    def dataset(self) -> str:
+        """The corpus that is read."""
+        return self._corpus.dataset
+
+    @property
+    def context_length(self) -> int:
+        """Tokens in one context, BOS included."""
+        return self._reader.context_length
+
+    @property
+    def prepends_bos(self) -> bool:
+        """Whether contexts begin with BOS."""
+        return self._model.bos_id is not None
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides every row, as plain values."""
         return {

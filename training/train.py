@@ -9,6 +9,7 @@ from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import Origin, config_to_dict
 from ..sae.devices import resolve_device
 from ..sae.errors import InputError
+from ..sae.model_files import lasting_name
 from .activations import Activations, open_activations
 from .cautions import cautions
 from .checkpoint import remove_older, restore_newest, trainer_state
@@ -260,6 +261,9 @@ def _new_trainer(
         weights_hash=data.weights_hash,
         target_site=config.target_site,
         model_dtype=data.model_dtype,
+        dataset=lasting_name(data.dataset),
+        context_length=data.context_length,
+        prepends_bos=data.prepends_bos,
     )
     sae_config = config.sae_config(data.d_model)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)

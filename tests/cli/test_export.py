@@ -1,5 +1,6 @@
 """The verb export on a run of the tiny model."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def test_a_run_is_exported_once(sparsteer: Sparsteer, run_folder: Path, tmp_path
     other = sparsteer("export", run_folder, "--out", tmp_path / "x", "--format", "torch")
     assert other.status == 2 and "saelens" in other.err
     assert not (tmp_path / "x").exists()
+
+
+def test_saelens_gets_the_text_of_the_run(
+    sparsteer: Sparsteer, run_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    assert sparsteer("export", run_folder, "--out", tmp_path / "out").status == 0
+    metadata = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]
+    assert metadata["dataset_path"] == str(corpus)
+    assert (metadata["context_size"], metadata["prepend_bos"]) == (32, True)
 
 
 @pytest.mark.parametrize("format", ["saelens", "sparsteer"])

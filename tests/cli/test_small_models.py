@@ -86,6 +86,10 @@ def test_a_stream_has_contexts_as_long_as_the_model_reads(
     assert done.status == 0
     assert "--context-length" not in done.out  # nor need the cache that is proposed be told
     assert RunFolder(tmp_path / "run").settings()["stream"]["context_length"] == POSITIONS
+    origin = SparseAutoencoder.load(tmp_path / "run").origin
+    assert origin is not None
+    text = (origin.dataset, origin.context_length, origin.prepends_bos)
+    assert text == (str(corpus), POSITIONS, True)
     same = sparsteer(*words, "--context-length", POSITIONS)
     assert "is complete; nothing to train" in same.err
     other = sparsteer(*words, "--context-length", POSITIONS - 1)

@@ -1,5 +1,6 @@
 """The autoencoder: algebra in raw units, save then load, and broken files."""
 
+import dataclasses
 import doctest
 import hashlib
 import json
@@ -361,6 +362,14 @@ def test_another_width_is_named() -> None:
     sae = random_sae(TopKConfig(13, 57, 5))
     with pytest.raises(ValueError, match="x has width 12, but the autoencoder reads 13"):
         sae.encode(torch.randn(2, 12))
+
+
+def test_what_is_known_of_the_text_is_saved(tmp_path: Path) -> None:
+    origin = dataclasses.replace(ORIGIN, dataset="some/text", context_length=77, prepends_bos=False)
+    SparseAutoencoder(TopKConfig(13, 57, 5), origin=origin).save(tmp_path / "sae")
+    assert SparseAutoencoder.load(tmp_path / "sae").origin == origin
+    with pytest.raises(InputError, match="context_length is 0, but must be"):
+        dataclasses.replace(ORIGIN, context_length=0)
 
 
 @pytest.mark.parametrize("config", TRANSCODERS, ids=lambda config: config.activation)

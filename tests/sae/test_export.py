@@ -125,6 +125,19 @@ def test_nothing_is_overwritten(format: str, tmp_path: Path) -> None:
         export(sae, tmp_path / "file", format)  # pyright: ignore[reportArgumentType] - one of the two
 
 
+def test_saelens_gets_the_text_where_it_is_known() -> None:
+    """By the names that SAELens 6 looks for in the metadata; an older file has none of them."""
+    config = TopKConfig(4, 8, 2)
+    known = Origin(
+        model="m", site="s", weights_hash="h", dataset="d", context_length=77, prepends_bos=False
+    )
+    text = {"dataset_path": "d", "context_size": 77, "prepend_bos": False}
+    older = Origin(model="m", site="s", weights_hash="h")
+    for origin, expected in ((known, text), (older, {})):
+        written = to_saelens(SparseAutoencoder(config, origin=origin))[0]["metadata"]
+        assert {name: value for name, value in written.items() if name in text} == expected
+
+
 @pytest.mark.parametrize(
     ("model", "written"),
     [("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"), ("org/model", "org/model")],
