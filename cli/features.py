@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..sae.text import visible
 from ..steering.features.config import BuildConfig, FindConfig, ListConfig, ShowConfig
-from ..training.report.wording import count, duration, share
+from ..training.report.wording import count, counted, duration, share
 from .console import Report, Terminal, next_command, table
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
     from ..steering.features.index import FeatureIndex
 
     index = FeatureIndex.of_run(config.run)
-    feature = index.feature(config.feature)
+    feature, rows = index.feature(config.feature), counted(index.manifest["rows"], "row")
     shown: list[RenderableType] = [
-        f"feature {feature.feature} of {config.run}, on {count(index.manifest['rows'])} rows at "
-        f"{index.manifest['site']}; activations are in {index.manifest['unit']}",
+        f"feature {feature.feature} of {config.run}, on {rows} at {index.manifest['site']}",
+        f"activations are in {index.manifest['unit']}",
         *_statistics(feature),
     ]
     if feature.fired:
@@ -90,8 +90,9 @@ def list_all(config: ListConfig, terminal: Terminal) -> Report:
     values = list_features(config)
     shown = (
         f"{count(len(values['features']))} of {count(values['n_latents'])} features of {config.run}"
-        f" by {config.by}, on {count(values['rows'])} rows; {count(values['never_fired'])} never "
-        f"fired; activations are in {values['unit']}",
+        f" by {config.by}, on {counted(values['rows'], 'row')}; {count(values['never_fired'])} "
+        "never fired",
+        f"activations are in {values['unit']}",
         _listed_table(values["features"]),
         *(
             next_command("features", "show", config.run, str(feature["feature"]))

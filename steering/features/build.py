@@ -30,6 +30,7 @@ from .directions import Best, decoder_neighbours, promoted_tokens
 from .hashing import sae_fingerprint
 from .layout import FOLDER, FORMAT, MANIFEST, STATISTICS, UNIT, VERSION, VOCABULARY
 from .parquet import write_columns
+from .run_folder import run_folder
 from .statistics import LatentStatistics
 from .tables import ExampleTable
 from .vocabulary import load_tokenizer, token_bytes
@@ -63,8 +64,9 @@ def build_index(
     """
     use_free_cores()
     device = resolve_device(config.device)
-    sae = SparseAutoencoder.load(Path(config.run) / "sae").to(device)
-    folder = Path(config.run) / FOLDER
+    run = run_folder(config.run)
+    sae = SparseAutoencoder.load(run / "sae").to(device)
+    folder = run / FOLDER
     tidy(config.run)
     with hold(folder, remedy="wait for it"):
         if folder.exists() and not (folder / MANIFEST).exists():

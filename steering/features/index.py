@@ -14,6 +14,7 @@ from ...sae.errors import InputError
 from .layout import FOLDER, MANIFEST, STATISTICS, VOCABULARY
 from .manifest import leading_shape, read_manifest
 from .parquet import read_columns
+from .run_folder import run_folder
 from .vocabulary import Vocabulary
 
 _STATISTICS = (
@@ -297,11 +298,8 @@ def _index_folder(path: Path) -> Path:
     for folder in (path, path / FOLDER):
         if (folder / MANIFEST).is_file():
             return folder
-    raise InputError(
-        f"{path} holds no feature index; build it with `{_build_command(path)}`"
-        if path.exists()
-        else f"{path} does not exist; give the folder of a run"
-    )
+    run = run_folder(path)
+    raise InputError(f"{run} holds no feature index; build it with `{_build_command(run)}`")
 
 
 def _build_command(run: Path) -> str:

@@ -11,6 +11,7 @@ from ...sae.errors import InputError
 from ...sae.locks import PATIENCE, hold, tidy
 from ..intervention import require_finite
 from .config import PickConfig, require_text
+from .run_folder import run_folder
 
 FILE = "picks.json"
 FORMAT = "sparsteer-picks"
@@ -123,7 +124,7 @@ def change_picks(config: PickConfig) -> Picks:
     from ...sae.autoencoder import SparseAutoencoder
     from .hashing import sae_fingerprint
 
-    run = Path(config.run)
+    run = run_folder(config.run)
     sae = SparseAutoencoder.load(run / "sae")
     fingerprint, n_latents = sae_fingerprint(sae), sae.config.n_latents
     if config.action == "list":

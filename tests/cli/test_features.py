@@ -87,6 +87,7 @@ def test_list(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     densities = sorted(index.statistics["density"][number].item() for number in fired)
     assert [feature["density"] for feature in rare.values["features"]] == densities[:5]
     text = sparsteer("features", "list", run, "--top", 3).out
+    assert len(text.splitlines()[0].replace(str(run), "")) < 110
     assert "the strongest" in text and f"{largest.max():.4g}" in text
     assert f"next: sparsteer features show {run} {strongest}" in text
 
@@ -176,6 +177,16 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
             ("features", "find", "RUN", "--positive=P", "--negative=P", "--rank-by", "auc"),
             "--rank-by is 'auc'",
         ),
+        (("features", "list", "RUN/sae"), "RUN/sae is a part of the run RUN, not a run; give RUN"),
+        (("features", "show", "RUN/sae", 1), "RUN/sae is a part of the run RUN, not a run"),
+        (("features", "build", "RUN/sae", "--cache", "C"), "RUN/sae is a part of the run RUN"),
+        (("generate", "RUN/sae", "--feature", 1, "--prompt", "a"), "RUN/sae is a part of the run"),
+        (("pick", "RUN/sae", "add", 1), "RUN/sae is a part of the run RUN, not a run; give RUN"),
+        (("pick", "NOWHERE", "list"), "NOWHERE does not exist; give the folder of a run"),
+        (
+            ("features", "list", "."),
+            "holds no autoencoder in sae/; give the folder of a trained run",
+        ),
         (("pick", "RUN", "add"), "needs the number of a feature"),
         (("pick", "RUN", "add", 48), "no feature 48; this autoencoder has features 0 to 47"),
         (("pick", "RUN", "drop", 1), "ACTION is 'drop'"),
@@ -191,9 +202,9 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
 def test_wrong_input(
     sparsteer: Sparsteer, run: Path, words: tuple[object, ...], sentence: str
 ) -> None:
-    done = sparsteer(*(run if word == "RUN" else word for word in words))
+    done = sparsteer(*(str(word).replace("RUN", str(run)) for word in words))
     assert done.status == 2
-    assert sentence in done.error
+    assert sentence.replace("RUN", str(run)) in done.error
 
 
 def test_an_index_or_picks_of_another_autoencoder(
