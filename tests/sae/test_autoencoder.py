@@ -377,7 +377,7 @@ def test_a_transcoder_is_loaded_as_it_was_saved(config: SAEConfig, tmp_path: Pat
     sae = random_sae(config)
     sae.output_centre.normal_()
     sae.output_scale.fill_(2.3)
-    sae.origin = Origin(**{**vars(ORIGIN), "target_site": "blocks.1.hook_mlp_out"})
+    sae.origin = dataclasses.replace(ORIGIN, target_site="blocks.1.hook_mlp_out")
     sae.save(tmp_path / "sae")
     loaded = SparseAutoencoder.load(tmp_path / "sae")
     assert (loaded.config, loaded.origin) == (config, sae.origin)
