@@ -25,48 +25,61 @@ def run(config: GenerateConfig, terminal: Terminal) -> Report:
 
     with terminal.live() as show:
 
-        def watch(rows: list[tuple[str, str, str]]) -> None:
-            show(Group(*(part for row in rows for part in _pair(*row))))
+        def watch(rows: list[tuple[str, dict[str, str]]]) -> None:
+            show(Group(*(part for row in rows for part in _columns(*row))))
 
         values = side_by_side(config, say=terminal.say, watch=watch)
-    spec = Intervention.from_dict(values["intervention"])
-    shown: list[RenderableType] = [f"steered {spec.tier}: {spec.pushes}"]
+    every = values.get("interventions")
+    specs = {
+        name: Intervention.from_dict(spec)
+        for name, spec in (every or {"steered": values["intervention"]}).items()
+    }
+    one = next(iter(specs.values()))
+    tier = "under each tier" if every else one.tier
+    shown: list[RenderableType] = [f"steered {tier}: {one.pushes}"]
     for result in values["results"]:
-        base, steered = result["base"], result["steered"]
-        shown += [*_pair(result["prompt"], base["text"], steered["text"]), *_where(spec, result)]
-        if steered["likely_incoherent"]:
-            shown.append(
-                f"likely incoherent: {share(steered['repetition'])} of the steered text repeats "
-                f"itself ({share(base['repetition'])} of the base text); try less strength"
-            )
+        base = result["base"]
+        steered = result["steered"] if every else {"steered": result["steered"]}
+        texts = {"base": base["text"]} | {name: text["text"] for name, text in steered.items()}
+        shown += _columns(result["prompt"], texts)
+        for name, text in steered.items():
+            said = _about(specs[name], base, text, result["prompt_tokens"])
+            shown += [f"{name}: {line}" if every else line for line in said]
     return Report(values=values, shown=shown)
 
 
-def _where(spec: "Intervention", result: dict[str, Any]) -> list[str]:
-    """Where a gated tier steered, and why the texts are the same if they are."""
-    steered, last = result["steered"], result["prompt_tokens"] - 1
+def _about(
+    spec: "Intervention", base: dict[str, Any], steered: dict[str, Any], prompt_tokens: int
+) -> list[str]:
+    """Where a gated tier steered, why the texts are the same if they are, and whether the steered
+    one is likely broken."""
     n_steered, said = steered["steered_tokens"], list[str]()
     if spec.tier != "constant" and n_steered:
         said.append(
             f"tokens steered: {count(n_steered)}, the first is number {steered['steered_from']} "
-            f"(the prompt's are 0 to {last})"
+            f"(the prompt's are 0 to {prompt_tokens - 1})"
         )
-    if result["base"]["tokens"] == steered["tokens"]:
+    if base["tokens"] == steered["tokens"]:
         why = "the push is too weak to change a token"
         if spec.changes_nothing:
             why = "every strength is 0"
         elif not n_steered:
             why = "no feature fired"
         said.append(f"the texts are the same: {why}")
+    if steered["likely_incoherent"]:
+        said.append(
+            f"likely incoherent: {share(steered['repetition'])} of the steered text repeats "
+            f"itself ({share(base['repetition'])} of the base text); try less strength"
+        )
     return said
 
 
-def _pair(prompt: str, base: str, steered: str) -> "list[RenderableType]":
-    """A prompt, and its two continuations in columns."""
+def _columns(prompt: str, texts: dict[str, str]) -> "list[RenderableType]":
+    """A prompt, and its continuations in columns by their names."""
     from rich.table import Table
 
     grid = Table(expand=True, padding=(0, 2, 0, 0), box=None)
-    grid.add_column("base", ratio=1, overflow="fold")
-    grid.add_column("steered", ratio=1, overflow="fold")
-    grid.add_row(visible_lines(base), visible_lines(steered))
+    for name in texts:
+        grid.add_column(name, ratio=1, overflow="fold")
+    grid.add_row(*map(visible_lines, texts.values()))
     return ["", f"prompt: {visible_lines(prompt)}", grid]

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 from ..sae.config import (
     ModelDtype,
@@ -106,9 +106,10 @@ class GenerateConfig:
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
     Default: 1, or the strength of each pick; with picks it is a factor of theirs."""
 
-    tier: Tier = "constant"
+    tier: Literal[Tier, "all"] = "constant"
     """constant steers every position; per_input the whole text once a feature fires in the prompt,
-    else what follows its first firing; per_token only the tokens at which it fires."""
+    else what follows its first firing; per_token only the tokens at which it fires; all writes a
+    text under each."""
 
     threshold: float = 0.0
     """A feature fires above this activation, in multiples of its largest (-inf: everywhere)."""

@@ -13,12 +13,13 @@ from .features.index import FeatureIndex
 from .features.picks import Picks
 from .features.text_lists import read_text_list
 from .generation import Continuation, Generation, in_room
-from .intervention import Intervention, SteeredFeature, Tier
+from .intervention import TIERS, Intervention, SteeredFeature, Tier
 from .loading import load_run_of
 from .texts import prompt_tokens
 
-Watch = Callable[[list[tuple[str, str, str]]], None]
-"""Told the batch that is being written: prompt, base text and steered text so far of each row."""
+Watch = Callable[[list[tuple[str, dict[str, str]]]], None]
+"""Told the batch that is being written: of each row the prompt, and by their names the texts so
+far: `base` and `steered`, or `base` and each tier."""
 
 
 def side_by_side(
@@ -37,7 +38,9 @@ def side_by_side(
     Returns:
         `run`, `model`, `site`, `intervention` (as `Intervention.from_dict` reads it), the settings,
         and for each prompt in `results` its text, its number of tokens and the continuations `base`
-        and `steered`: a `Continuation`'s values with `repetition` and `likely_incoherent`.
+        and `steered`: a `Continuation`'s values with `repetition` and `likely_incoherent`. With all
+        tiers there are `interventions`, one by the name of each tier, in place of `intervention`,
+        and `steered` is an object with a continuation by the name of each.
 
     Raises:
         InputError: no such run, feature, picks or site, or a prompt that does not fit.
@@ -48,39 +51,52 @@ def side_by_side(
         prompts += read_text_list(config.prompts, config.text_field, what="--prompts", prompts=True)
     features = steered_features(config, SparseAutoencoder.load(config.run))
     model, site, sae = load_run_of(config, say)
-    intervention = Intervention(
-        site=site.name, features=features, tier=config.tier, threshold=config.threshold
-    )
+    interventions = {
+        tier: Intervention(site=site.name, features=features, tier=tier, threshold=config.threshold)
+        for tier in (TIERS if config.tier == "all" else (config.tier,))
+    }
     rows = [prompt_tokens(model, prompt, chat=config.chat) for prompt in prompts]
     sampling = in_room(config.sampling, model, rows)
     results: list[dict[str, Any]] = []
     for start in range(0, len(prompts), sampling.batch_size):
         batch = rows[start : start + sampling.batch_size]
-        base = Generation(model, batch, sampling, use_cache=config.kv_cache)
-        steered = Generation(
-            model,
-            batch,
-            sampling,
-            intervention=intervention,
-            sae=sae,
-            use_cache=config.kv_cache,
-        )
+        generations = {"base": Generation(model, batch, sampling, use_cache=config.kv_cache)}
+        for tier, intervention in interventions.items():
+            generations["steered" if len(interventions) == 1 else tier] = Generation(
+                model,
+                batch,
+                sampling,
+                intervention=intervention,
+                sae=sae,
+                use_cache=config.kv_cache,
+            )
         texts = prompts[start : start + sampling.batch_size]
-        while not (base.done and steered.done):
-            for generation in (base, steered):
-                if not generation.done:
-                    generation.step()
-            watch([(text, base.text(n), steered.text(n)) for n, text in enumerate(texts)])
-        pairs = zip(base.results(), steered.results(), strict=True)
-        for text, row, (own, other) in zip(texts, batch, pairs, strict=True):
-            result = {"prompt": text, "prompt_tokens": len(row)}
-            results.append(result | {"base": _plain(own), "steered": _plain(other)})
+        while going := [each for each in generations.values() if not each.done]:
+            for generation in going:
+                generation.step()
+            watch(
+                [
+                    (text, {name: each.text(n) for name, each in generations.items()})
+                    for n, text in enumerate(texts)
+                ]
+            )
+        found = {name: map(_plain, each.results()) for name, each in generations.items()}
+        for text, row in zip(texts, batch, strict=True):
+            written = {name: next(each) for name, each in found.items()}
+            if len(interventions) > 1:
+                written = {"base": written.pop("base"), "steered": written}
+            results.append({"prompt": text, "prompt_tokens": len(row), **written})
+    plain = {tier: intervention.to_dict() for tier, intervention in interventions.items()}
     return {
         "run": config.run,
         "model": model.name,
         "model_dtype": model.dtype_name,
         "site": site.name,
-        "intervention": intervention.to_dict(),
+        **(
+            {"interventions": plain}
+            if config.tier == "all"
+            else {"intervention": plain[config.tier]}
+        ),
         "chat": config.chat,
         "kv_cache": config.kv_cache and model.kv_cache_works,
         **dataclasses.asdict(sampling),

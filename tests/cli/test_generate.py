@@ -18,7 +18,7 @@ from sparsteer.sae.text import visible
 from sparsteer.steering.config import GenerateConfig, Sampling
 from sparsteer.steering.features import FeatureIndex
 from sparsteer.steering.generation import generate
-from sparsteer.steering.intervention import Intervention
+from sparsteer.steering.intervention import TIERS, Intervention
 
 from .conftest import SITES, Sparsteer
 
@@ -129,6 +129,37 @@ def test_bytes_that_are_not_utf_8_are_read_as_question_marks(
         assert given.values["results"][0][side] == same.values["results"][0][side]
     shown = sparsteer("generate", run, *words, os.fsdecode(b"\xff bad"))
     assert shown.status == 0 and "prompt: \u27e8byte FF\u27e9 bad" in shown.out
+
+
+def test_all_tiers_are_what_each_is_alone(
+    sparsteer: Sparsteer, run: Path, busy: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--feature", busy[0], "--strength", 30, "--temperature", 0.8, "--batch-size", 2]
+    words += [word for prompt in PROMPTS for word in ("--prompt", prompt)]
+    words += ["--max-new-tokens", 7, "--seed", 3, "--threshold", 0.3]
+    loads: list[str] = []
+    load = LanguageModel.load
+
+    def counted(name: str, **given: Any) -> LanguageModel:
+        loads.append(name)
+        return load(name, **given)
+
+    monkeypatch.setattr(LanguageModel, "load", counted)
+    together = sparsteer("generate", run, *words, "--tier", "all", "--json").values
+    assert len(loads) == 1
+    assert list(together["interventions"]) == list(TIERS) and "intervention" not in together
+    for tier in TIERS:
+        alone = sparsteer("generate", run, *words, "--tier", tier, "--json").values
+        assert together["interventions"][tier] == alone["intervention"]
+        for found, expected in zip(together["results"], alone["results"], strict=True):
+            assert list(found["steered"]) == list(TIERS)
+            assert found | {"steered": found["steered"][tier]} == expected
+    last = together["results"][-1]["steered"]
+    assert last["constant"]["tokens"] != last["per_token"]["tokens"]
+    shown = sparsteer("generate", run, *words, "--tier", "all")
+    assert f"steered under each tier: feature {busy[0]} at +30 times" in shown.out
+    assert shown.out.count("base") >= len(PROMPTS) and shown.out.count("per_input") >= len(PROMPTS)
+    assert "per_token: tokens steered: " in shown.out
 
 
 EVERYWHERE = ("--threshold=-inf",)
