@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shlex
 import sys
 import time
@@ -98,10 +99,18 @@ def write_report(report: Report) -> None:
         # Tables are padded with spaces on the right, which a file has no use for.
         for line in captured.get().splitlines():
             sys.stdout.write(f"{line.rstrip()}\n")
-    if not console.is_terminal:  # which has them from standard error
+    if not console.is_terminal and not _shares_standard_error():  # where they are said, too
         for warning in report.warnings:
             sys.stdout.write(f"warning: {visible(warning)}\n")
     sys.stdout.flush()
+
+
+def _shares_standard_error() -> bool:
+    """Whether standard output goes where standard error goes, as with `2>&1`."""
+    try:
+        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (OSError, ValueError):  # a stream without a file
+        return False
 
 
 def table(*rows: tuple[str, str, str]) -> "RenderableType":

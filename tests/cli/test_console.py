@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,28 @@ def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str])
     write_json(values)
     found = json.loads(capsys.readouterr().out)
     assert found == {"a": None, "b": [1.5, None], "c": {"d": ["x", True, None]}, "e": "é"}
+
+
+def test_a_warning_is_in_each_file_once() -> None:
+    """In standard output for whoever keeps only that, and once where both go to one file."""
+    code = """
+from sparsteer.cli import main as module
+from sparsteer.cli.arguments import Verb
+from sparsteer.cli.console import Report
+from sparsteer.cli.fetch import FetchOptions
+def run(options, terminal):
+    "Act."
+    return Report(values={}, shown=("done",), warnings=("it is odd",))
+module.VERBS["fetch"] = Verb(config=FetchOptions, run=run, positional=("name",))
+raise SystemExit(module.main(["fetch", "news"]))
+"""
+    words = [sys.executable, "-c", code]
+    for error in (subprocess.PIPE, subprocess.STDOUT):
+        done = subprocess.run(
+            words, stdout=subprocess.PIPE, stderr=error, text=True, check=True, timeout=120
+        )
+        assert done.stdout == "done\nwarning: it is odd\n"
+        assert done.stderr == ("warning: it is odd\n" if error == subprocess.PIPE else None)
 
 
 def test_a_report_keeps_brackets_and_long_lines_whole(capsys: pytest.CaptureFixture[str]) -> None:
