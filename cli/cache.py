@@ -45,8 +45,10 @@ def run(options: CacheOptions, terminal: Terminal) -> Report:
 
 
 def _write(config: CacheConfig, terminal: Terminal) -> Report:
+    from ..training.cache import ActivationCache
     from ..training.cautions import why_not_trainable
     from ..training.harvest import cache_activations
+    from ..training.rounding import rounding_cautions
 
     started = time.perf_counter()
     with terminal.progress("caching", "rows") as update:
@@ -60,12 +62,12 @@ def _write(config: CacheConfig, terminal: Terminal) -> Report:
         table(*_content_rows(manifest), ("time", duration(seconds), "of this command")),
     ]
     if reason is None:
+        warnings = rounding_cautions(ActivationCache(config.out))
         shown.append(next_command("train", "--cache", config.out, "--out", "RUN"))
-    return Report(
-        values={**_values(config.out, manifest), "seconds": seconds},
-        shown=shown,
-        warnings=[] if reason is None else [f"`sparsteer train` will refuse it: {reason}"],
-    )
+    else:
+        warnings = [f"`sparsteer train` will refuse it: {reason}"]
+    values = {**_values(config.out, manifest), "seconds": seconds, "warnings": warnings}
+    return Report(values=values, shown=shown, warnings=warnings)
 
 
 def info(options: FolderOptions, terminal: Terminal) -> Report:

@@ -4,7 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .cache import ActivationCache
+
 _MUCH = 0.01
+_LOOKED_AT = 4096
+"""Held-out rows of a cache that tell how much rounding took."""
+
 _FRACTION_BITS = {"float16": 10, "bfloat16": 7, "float32": 23}
 
 
@@ -31,3 +36,12 @@ def rounding_caution(x: Float[Tensor, "N D"], dtype: str, site: str) -> str | No
         f"rounding to {dtype} is {share:.0%} of the variance of the cached rows at {site}, which "
         "have values far larger than their spread; cache with --dtype float32 to keep what varies"
     )
+
+
+def rounding_cautions(cache: ActivationCache) -> list[str]:
+    """The sentences of `rounding_caution` on a cache that has held-out rows, for its sites."""
+    found = [
+        rounding_caution(cache.held_out(site=site, limit=_LOOKED_AT), cache.dtype, site)
+        for site in cache.sites
+    ]
+    return [caution for caution in found if caution]

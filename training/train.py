@@ -321,6 +321,8 @@ def _end(member: Member, data: Activations) -> dict[str, Any] | NonFiniteLoss:
     trainer = member.whole or member.trainer
     config, sae = member.config, trainer.trained()
     tokens = trainer.steps_done * config.trainer.batch_size
+    rows = held_out_rows([member], data)
+    rounded = [rounding_caution(rows[site], data.dtype, site) for site in member.sites]
     summary = {
         "run": config.out,
         "activation": config.activation,
@@ -330,8 +332,8 @@ def _end(member: Member, data: Activations) -> dict[str, Any] | NonFiniteLoss:
         "tokens": tokens,
         "seconds": member.seconds,
         "tokens_per_second": tokens / member.seconds if member.seconds else 0.0,
-        "held_out": (held_out := member.measures(sae, held_out_rows([member], data))),
-        "warnings": cautions(held_out),
+        "held_out": (held_out := member.measures(sae, rows)),
+        "warnings": [*cautions(held_out), *filter(None, rounded)],
     }
     member.run.log({"step": trainer.steps_done, "summary": summary})
     sae.save(member.run.sae)

@@ -3,12 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from sparsteer.sae.site import read_sites
+from sparsteer.training import reading
 from sparsteer.training.cache import ActivationCache
 
-from .conftest import CACHE_WORDS, SITES, Sparsteer
+from .conftest import CACHE_WORDS, SITES, TRAIN_WORDS, Sparsteer
 
 
 @pytest.fixture
@@ -198,3 +203,30 @@ def test_verbs_beside_cache(sparsteer: Sparsteer) -> None:
     mistyped = sparsteer("cache", "verfy", "folder")
     assert mistyped.status == 2
     assert mistyped.error.startswith("there is no verb 'cache verfy'; write cache info or cache")
+
+
+def test_what_the_dtype_has_rounded_away_is_warned_of(
+    sparsteer: Sparsteer, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `cache` at its end, and by `train` among its warnings."""
+
+    def shifted(*args: Any) -> dict[str, Tensor]:
+        return {
+            name: acts + 300 * torch.eye(acts.shape[-1])[5]
+            for name, acts in read_sites(*args).items()
+        }
+
+    monkeypatch.setattr(reading, "read_sites", shifted)
+    for dtype in ("int8", "float32"):
+        out = tmp_path / dtype
+        to = [word if word != str(tmp_path / "cache") else str(out) for word in words]
+        cached = sparsteer("cache", *to, "--tokens", 1500, "--dtype", dtype, "--json")
+        run = ("--cache", out, "--out", tmp_path / f"run-{dtype}", *TRAIN_WORDS, "--tokens", 200)
+        trained = sparsteer("train", *run, "--json")
+        assert (cached.status, trained.status) == (0, 0)
+        for done in (cached, trained):
+            found = [text for text in done.values["warnings"] if f"rounding to {dtype} is" in text]
+            assert len(found) == (dtype == "int8"), done.values["warnings"]
+            assert all(f"warning: {text}" in done.err for text in found)
+        again = sparsteer("cache", *to, "--tokens", 1500, "--dtype", dtype, "--json")
+        assert again.values["warnings"] == cached.values["warnings"]
