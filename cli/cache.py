@@ -126,7 +126,9 @@ def _estimate(config: CacheConfig, terminal: Terminal) -> Report:
     estimate = estimate_cache(config, say=terminal.say)
     ended = "all that the corpus gives" if estimate.corpus_ended else "if the corpus has the text"
     there = f"{ended}; {count(estimate.rows_there)} are there" if estimate.rows_there else ended
-    measured = f"by {count(estimate.measured_rows)} rows, {count(estimate.rows_per_second)} rows/s"
+    measured = (
+        f"by {counted(estimate.measured_rows, 'row')}, {count(estimate.rows_per_second)} rows/s"
+    )
     rows = [
         ("rows", count(estimate.rows), f"{there}; width {estimate.d_model}"),
         (

@@ -4,7 +4,7 @@ import shlex
 
 from ..steering.demo.config import ACTIVATIONS, STEERED, DemoConfig
 from ..training.report.measures import READ_FVU
-from ..training.report.wording import count, duration, share
+from ..training.report.wording import count, counted, duration, share
 from .console import Report, Terminal, next_command, table
 
 _CONDITIONS = {
@@ -55,7 +55,7 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
             )
         ),
         f"selection for 5 examples of {config.subject}, {selected['selected']} of "
-        f"{count(selected['pool'])} rows:",
+        f"{counted(selected['pool'], 'row')}:",
         table(
             ("precision", share(selected["precision_of_target_source"]), "of that group"),
             ("by chance", share(selected["precision_of_random"]), "among random rows"),

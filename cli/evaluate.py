@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..sae.paths import FilePath
 from ..training.config import EvalSettings
 from ..training.report.measures import fvu, held_out, measures, place, places
-from ..training.report.wording import count, share
+from ..training.report.wording import count, counted, share
 from .console import Report, Terminal, table
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
     if losses := one["language_model"]:
         lines.append(
             f"the model's own loss is {losses['loss']:.3f} nats a token over "
-            f"{count(losses['tokens'])} tokens; KL is from its own predictions, in nats"
+            f"{counted(losses['tokens'], 'token')}; KL is from its own predictions, in nats"
         )
     return lines
 

@@ -241,11 +241,11 @@ def _found_context(values: dict[str, Any]) -> list[str]:
     for name, side in (("positive", positive), ("negative", negative)):
         if side["truncated"]:
             lines.append(
-                f"{count(side['truncated'])} {name} texts were cut; --max-length reads more of them"
+                f"cut were {counted(side['truncated'], f'{name} text')}; --max-length reads more"
             )
         if side["without_content"]:
             lines.append(
-                f"{count(side['without_content'])} {name} texts have no token that counts and were "
-                "left out"
+                f"left out were {counted(side['without_content'], f'{name} text')} without a token "
+                "that counts"
             )
     return lines

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..steering.selection.config import ScoreConfig, SelectConfig
-from ..training.report.wording import count, duration, share
+from ..training.report.wording import count, counted, duration, share
 from .console import Report, Terminal, next_command, table
 
 
@@ -23,12 +23,16 @@ def score(config: ScoreConfig, terminal: Terminal) -> Report:
     when = "when they were scored, and nothing was done now; " if values["reused"] else ""
     rows = [
         ("target", count(target["used"]), f"examples read of {count(target['rows'])}"),
-        ("scored", count(values["scored"]), f"of {count(values['rows'])} rows{_others(values)}"),
+        (
+            "scored",
+            count(values["scored"]),
+            f"of {counted(values['rows'], 'row')}{_others(values)}",
+        ),
         *_spread(values),
         (
             "time",
             duration(values["seconds"]),
-            f"{when}the rows have {count(values['tokens'])} tokens",
+            f"{when}the rows have {counted(values['tokens'], 'token')}",
         ),
     ]
     if values["in_target"]:
@@ -58,7 +62,7 @@ def select(config: SelectConfig, terminal: Terminal) -> Report:
     unscored = values["rows"] - values["scored"]
     short = values["selected"] < values["asked"]
     asked = f"; the ratio asks for {count(values['asked'])}, but no more have a score"
-    of_all = f"of {count(values['rows'])} rows{asked if short else ''}"
+    of_all = f"of {counted(values['rows'], 'row')}{asked if short else ''}"
     rows = [
         ("selected", count(values["selected"]), of_all),
         ("unscored", count(unscored), "rows without a score are never taken"),

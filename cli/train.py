@@ -43,22 +43,22 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
     with terminal.progress("training", "rows") as update:
         summary = train(config, report=_Figures(update).report, say=terminal.say)
     held_out = summary["held_out"]
-    silent_on = count(held_out["rows"])
+    silent_on = counted(held_out["rows"], "row")
     sae = Path(config.out) / "sae"
     rows = (
         ("FVU", f"{held_out['fvu']:.4f}", READ_FVU),
         ("L0", f"{held_out['l0']:.1f}", "latents active on a row, on average"),
-        ("dead", share(held_out["dead_share"]), f"latents silent on {silent_on} rows"),
+        ("dead", share(held_out["dead_share"]), f"latents silent on {silent_on}"),
         ("speed", count(summary["tokens_per_second"]), "tokens (rows) trained on in a second"),
         (
             "time",
             duration(summary["seconds"]),
-            f"of the updates on {count(summary['tokens'])} tokens",
+            f"of the updates on {counted(summary['tokens'], 'token')}",
         ),
     )
     kind = "autoencoder" if config.target_site is None else "transcoder"
     shown = (
-        f"trained a {summary['activation']} {kind} of {count(summary['n_latents'])} latents; "
+        f"trained a {summary['activation']} {kind} of {counted(summary['n_latents'], 'latent')}; "
         "on held-out rows:",
         table(*rows),
         f"it lies in {sae}",
@@ -75,12 +75,12 @@ def _grid(options: TrainOptions, terminal: Terminal) -> Report:
 
     config = options.train
     configs = grid_configs(config, parse_grid(options.grid))
-    with terminal.progress(f"training {len(configs)} autoencoders", "rows") as update:
+    with terminal.progress(f"training {counted(len(configs), 'autoencoder')}", "rows") as update:
         summaries = train_grid(configs, report=_GridFigures(update).report, say=terminal.say)
     trained = [summary for summary in summaries if "failed" not in summary]
     shown = [
-        f"trained {len(trained)} of {len(configs)} autoencoders on the same "
-        f"{count(config.trainer.n_steps * config.trainer.batch_size)} rows; on held-out rows:",
+        f"trained {len(trained)} of {counted(len(configs), 'autoencoder')} on the same "
+        f"{counted(config.trainer.n_steps * config.trainer.batch_size, 'row')}; on held-out rows:",
         table(*(_grid_row(summary) for summary in summaries)),
     ]
     if trained:

@@ -73,9 +73,10 @@ def damage(path: str, problems: Sequence[str], n_files: int) -> str:
     if not problems:
         return ""
     first = problems[0].rpartition(";")
+    verb = "is" if len(problems) == 1 else "are"
     return (
-        f"{len(problems)} of {n_files} files of {path} are missing or not as they were written, "
-        f"such as: {first[0] or first[2]}; restore them, or make them again"
+        f"{len(problems)} of {counted(n_files, 'file')} of {path} {verb} missing or not as "
+        f"written, such as: {first[0] or first[2]}; restore them, or make them again"
     )
 
 

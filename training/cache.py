@@ -16,6 +16,7 @@ from .batches import shuffled_batches
 from .cautions import why_not_trainable
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
+from .report.wording import counted
 from .shards import Shard
 
 _REMEDY = "run the `sparsteer cache` command that wrote it again, and it will be repaired"
@@ -42,8 +43,8 @@ class ActivationCache:
         self.manifest = read_manifest(self.path)
         if not (self.manifest.complete or allow_incomplete):
             raise InputError(
-                f"the cache {self.path} is incomplete ({self.manifest.rows:,} rows are there); run "
-                "the `sparsteer cache` command that wrote it again, and it will go on"
+                f"the cache {self.path} is incomplete ({counted(self.manifest.rows, 'row')} "
+                "so far); run the `sparsteer cache` command that wrote it again, and it will go on"
             )
         for entry in self.manifest.shards:
             _require_no(_size_problem(self.path, entry))

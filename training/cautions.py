@@ -41,8 +41,8 @@ def cautions_of_few(
     found: list[str] = []
     if rows < FEW_ROWS:
         found.append(
-            f"on only {rows:,} held-out rows rare latents count as dead; measure more --rows, or "
-            "cache more tokens"
+            f"on only {counted(rows, 'held-out row')} rare latents count as dead; measure "
+            "more --rows, or cache more tokens"
         )
     if documents < FEW_CLUSTERS:
         found.append(

@@ -20,6 +20,7 @@ from .context_length import context_length_of
 from .harvest import context_reader, first_manifest
 from .processes import Processes
 from .reading import ContextReader
+from .report.wording import counted
 from .resume import as_begun, previous_manifest, require_same_corpus, require_same_model
 from .source import (
     ContextSource,
@@ -108,8 +109,8 @@ def estimate_cache(
         raise no_activations(corpus.dataset, entry.documents, entry.empty_documents)
     if not sample.timed_rows:
         raise InputError(
-            f"{corpus.dataset} fills only {sample.contexts} contexts, too few to measure anything; "
-            "leave --dry-run out, or give more text"
+            f"{corpus.dataset} fills only {counted(sample.contexts, 'context')}, too few to "
+            "measure anything; leave --dry-run out, or give more text"
         )
     rows_there = previous.rows if previous else 0
     if previous and previous.complete:

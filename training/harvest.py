@@ -22,6 +22,7 @@ from .held_out import held_out_bound
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
 from .processes import Processes, processes
 from .reading import ContextReader
+from .report.wording import counted
 from .resume import (
     about_other_rounding,
     as_begun,
@@ -101,7 +102,7 @@ def _cache_together(
         with team.together():
             if previous.corpus.revision is None:  # a pinned hub data set need not be reached
                 require_same_corpus(folder, previous, open_source_corpus(config, previous, say))
-        say(f"{folder} is complete ({previous.rows:,} rows); nothing to do")
+        say(f"{folder} is complete ({counted(previous.rows, 'row')}); nothing to do")
         return previous
     with team.together():
         corpus = open_source_corpus(config, previous, say)
@@ -120,7 +121,7 @@ def _cache_together(
         require_same_model(folder, manifest, model)
     if previous:
         n_kept = sum(entry.rows for entry in kept.values())
-        say(f"{folder} goes on from {n_kept:,} rows")
+        say(f"{folder} goes on from {counted(n_kept, 'row')}")
         if about := about_other_rounding(previous, config):
             say(about)
     reader = context_reader(config, model, sites)
@@ -272,7 +273,8 @@ def _finished(
     notices = [passed_over] if passed_over else []
     if manifest.rows < config.tokens:
         notices.append(
-            f"{corpus.dataset} ended after {manifest.rows:,} rows; {config.tokens:,} were asked for"
+            f"{corpus.dataset} ended after {counted(manifest.rows, 'row')}; {config.tokens:,} were "
+            "asked for"
         )
     if config.held_out_rows and manifest.held_out_rows in (0, manifest.rows):
         side = "training" if manifest.held_out_rows else "held-out"

@@ -16,6 +16,7 @@ from .held_out import is_held_out
 from .manifest import CacheManifest, CorpusEntry
 from .packing import TokenisedDocument, pack
 from .processes import Processes
+from .report.wording import counted
 from .rows import ChosenContext, choose_rows
 
 _LOOKED_AT = 10_000
@@ -74,7 +75,7 @@ def require_text(corpus: Corpus) -> None:
 def no_activations(dataset: str, documents: int, empty: int) -> InputError:
     """The error about a corpus in which no position gets a row."""
     return InputError(
-        f"{dataset} gives no activations: {documents} documents, {empty} of them empty; "
+        f"{dataset} gives no activations: {counted(documents, 'document')}, {empty} of them empty; "
         "give a corpus with more text"
     )
 
@@ -218,8 +219,8 @@ class ContextSource:
         if not documents.bad_rows:
             return None
         return (
-            f"{documents.bad_rows:,} rows without a text that can be read were passed over, the "
-            f"first: {documents.first_bad_row}"
+            f"passed over {counted(documents.bad_rows, 'row')} without a text that can be read, "
+            f"the first: {documents.first_bad_row}"
         )
 
     def count(self, entry: CorpusEntry) -> CorpusEntry:

@@ -31,6 +31,7 @@ from .corpus import Corpus, open_corpus
 from .documents import SKIP, BadRow
 from .places import PLACES, Place
 from .reading import ContextReader, joined
+from .report.wording import counted
 from .rows import ChosenContext
 from .run import RunFolder, stream_settings
 from .shards import Stored
@@ -290,7 +291,7 @@ class ActivationStream:
     def _held_out(self) -> Float[Tensor, "N D"]:
         self.require_held_out()
         window = Window(0, Place(0, 0, 0), self._source.held_out(self._held_out_rows))
-        self._say(f"reading {window.n_rows:,} held-out rows of {self._corpus.dataset}")
+        self._say(f"reading {counted(window.n_rows, 'held-out row')} of {self._corpus.dataset}")
         rows = _Reading(window, self._read, self._config.forward_contexts).rows()
         return rows.restored()[: self._held_out_rows]
 
@@ -299,7 +300,8 @@ class ActivationStream:
         reading = self._reading(next(self._windows(seed, row)))
         if reading.n_left:
             self._say(
-                f"reading {reading.window.n_rows:,} rows of {self._corpus.dataset} to begin with"
+                f"reading {counted(reading.window.n_rows, 'row')} of {self._corpus.dataset} to "
+                "begin with"
             )
             reading.rows()
         self._begun = reading

@@ -19,6 +19,7 @@ from .memory import keep_freed_memory
 from .objective import Losses, objective
 from .optimizer import Adam
 from .parallel import Parallel
+from .report.wording import counted
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
@@ -334,7 +335,8 @@ class Trainer:
         where = "the batch is finite, so the weights diverged: lower the learning rate"
         for name, rows in (("target", target), ("batch", x)):
             if rows is not None and len(bad := self._bad_rows(rows)):
-                where = f"row {int(bad[0])} of its {name} is not finite ({len(bad)} such rows)"
+                many = counted(len(bad), "such row")
+                where = f"row {int(bad[0])} of its {name} is not finite ({many})"
         return f"the loss of step {self.steps_done} is not finite: {where}"
 
     def _bad_rows(self, x: Tensor) -> Tensor:

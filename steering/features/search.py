@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...sae.errors import InputError
+from ...training.report.wording import counted
 from ...training.threads import use_free_cores
 from ..encoding import encode_texts, read_limit
 from ..loading import LoadedRun, load_run_of
@@ -98,7 +99,7 @@ def find(
     positive = read_text_list(config.positive, config.text_field, what="--positive")
     negative = read_text_list(config.negative, config.text_field, what="--negative")
     loaded = load_run_of(config, say)
-    say(f"reading {len(positive):,} positive and {len(negative):,} negative texts")
+    say(f"reading {len(positive):,} positive and {counted(len(negative), 'negative text')}")
     search = find_features(
         loaded,
         positive,

@@ -139,11 +139,11 @@ def test_an_empty_corpus_leaves_nothing_and_loads_nothing(
 ) -> None:
     (tmp_path / "empty.jsonl").write_text('{"text": " "}\n')
     done = sparsteer("cache", *words, "--dataset", tmp_path / "empty.jsonl")
-    assert "gives no activations: 1 documents, 1 of them empty" in done.error
+    assert "gives no activations: 1 document, 1 of them empty" in done.error
     assert "loading" not in done.err
     (tmp_path / "one-byte.jsonl").write_text('{"text": "a"}\n')
     done = sparsteer("cache", *words, "--dataset", tmp_path / "one-byte.jsonl")
-    assert "gives no activations: 1 documents, 0 of them empty" in done.error
+    assert "gives no activations: 1 document, 0 of them empty" in done.error
     assert not (tmp_path / "cache").exists()
 
 

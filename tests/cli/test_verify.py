@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sparsteer.cli.verify import damage
+
 from .conftest import SITES, TRAIN_WORDS, Sparsteer
 
 
@@ -187,3 +189,8 @@ def test_a_lock_has_no_checksum(sparsteer: Sparsteer, tmp_path: Path) -> None:
     done = sparsteer("verify", lock)
     assert done.status == 2
     assert "nothing with a checksum" in done.error
+
+
+def test_the_sentence_about_damage_counts_in_words() -> None:
+    assert damage("x", ["x/a is missing; restore it"], 1).startswith("1 of 1 file of x is missing ")
+    assert damage("x", ["a; b", "c; d"], 5).startswith("2 of 5 files of x are missing ")

@@ -97,7 +97,7 @@ def test_passing_over_bad_rows_goes_on(
     skipping = dataclasses.replace(config, skip_bad_rows=True)
     done = cache_activations(skipping, model=tiny_model)
     assert (done.corpus.documents, done.corpus.empty_documents) == (100, 1)
-    assert any("1 rows without a text" in n and "line 84" in n for n in done.notices)
+    assert any("passed over 1 row without a text" in n and "line 84" in n for n in done.notices)
     assert cache_activations(config, model=tiny_model).rows == done.rows
 
 

@@ -337,7 +337,7 @@ def test_batches_that_cannot_be(cache: ActivationCache) -> None:
 
 def test_incomplete(tmp_path: Path) -> None:
     write_cache(tmp_path / "c", SHARDS[:2], complete=False)
-    with pytest.raises(InputError, match=r"incomplete \(49 rows are there\); run"):
+    with pytest.raises(InputError, match=r"incomplete \(49 rows so far\); run"):
         ActivationCache(tmp_path / "c")
     assert ActivationCache(tmp_path / "c", allow_incomplete=True).n_train == 42
 

@@ -105,5 +105,5 @@ def test_nothing_is_left_of_a_complete_cache_whose_corpus_ended(
 
 def test_too_little_text_is_named(config: CacheConfig, tiny_model: LanguageModel) -> None:
     Path(config.dataset).write_text(json.dumps({"text": "a few words"}) + "\n")
-    with pytest.raises(InputError, match=r"texts\.jsonl fills only 1 contexts, too few"):
+    with pytest.raises(InputError, match=r"texts\.jsonl fills only 1 context, too few"):
         estimate_cache(config, model=tiny_model)

@@ -269,7 +269,7 @@ def test_a_row_that_is_not_finite_is_named_with_its_side(bad: str) -> None:
     sae = transcoder(TopKConfig(D, F, K, transcoder=True), [x, y])
     before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
     (y if bad == "target" else x)[17, 3] = torch.nan
-    with pytest.raises(NonFiniteLoss, match=rf"row 17 of its {bad} is not finite \(1 such rows\)"):
+    with pytest.raises(NonFiniteLoss, match=rf"row 17 of its {bad} is not finite \(1 such row\)"):
         Trainer(sae).step(x, y)
     assert all(torch.equal(tensor, before[name]) for name, tensor in sae.state_dict().items())
 

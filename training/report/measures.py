@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .wording import count, counted, share, with_error
+from .wording import counted, share, with_error
 
 READ_FVU = "share of the variance missed: 0 is perfect, 1 as bad as the mean row"
 
@@ -26,8 +26,8 @@ def places(results: Sequence[Mapping[str, Any]]) -> list[str] | None:
 
 def held_out(result: Mapping[str, Any]) -> str:
     """What it rests on, of what `evaluate_all` found."""
-    rows, documents = count(result["rows"]), counted(result["documents"], "document")
-    return f"{rows} held-out rows of {documents}"
+    rows = counted(result["rows"], "held-out row")
+    return f"{rows} of {counted(result['documents'], 'document')}"
 
 
 def fvu(result: Mapping[str, Any]) -> str:
@@ -59,7 +59,7 @@ def _language_model(losses: Mapping[str, Any] | None, target_site: str | None) -
     inserted, site = "the autoencoder at its site", "the site"
     if target_site is not None:
         inserted, site = f"the prediction at {target_site}", "that site"
-    seen = f"nats for each token, over {count(losses['tokens'])} tokens"
+    seen = f"nats for each token, over {counted(losses['tokens'], 'token')}"
     zeroed = f"nats with {site} set to zero; {losses['loss_mean_ablated']:.3f} set to its mean"
     how = "of what zeroing costs; 100% is no harm"
     if losses["loss_recovered"] is None:

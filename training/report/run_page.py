@@ -11,7 +11,7 @@ from .markup import Child, Html, join, table, tag
 from .measures import fvu, held_out, measures, place, places
 from .page import figure, page
 from .plots import Drawing
-from .wording import count, duration, share
+from .wording import count, counted, duration, share
 
 _CAPTIONS = {
     "fvu": "FVU while training. Line: the batch before its update; dots: held-out rows. Dots far "
@@ -35,7 +35,7 @@ def run_page(run: RunFolder, result: Mapping[str, Any], drawings: Mapping[str, D
         drawings: `density` and `zf`, and of a run with metrics `fvu` and `l0`, drawn for a page.
     """
     kind = "transcoder" if result.get("target_site") else "autoencoder"
-    what = f"A {result['activation']} {kind} of {count(result['n_latents'])} latents"
+    what = f"A {result['activation']} {kind} of {counted(result['n_latents'], 'latent')}"
     origin = result["origin"]
     of = f" of {origin['model']}" if origin else ""
     lead = f"{what} {place(result)}{of}, measured on {held_out(result)}."
@@ -132,7 +132,7 @@ def _training(run: RunFolder) -> Html:
         return tag("p", "Training is not complete.")
     summary = lines[-1]["summary"]
     text = (
-        f"{count(summary['steps'])} steps, {count(summary['tokens'])} rows in "
+        f"{counted(summary['steps'], 'step')}, {counted(summary['tokens'], 'row')} in "
         f"{duration(summary['seconds'])}: {count(summary['tokens_per_second'])} rows a second."
     )
     return join(tag("h2", "Training"), tag("p", text))
