@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,9 @@ _LONGEST_NAME = 255
 _LONGEST_PATH = 4095
 """Bytes that Linux and macOS take; what is longer cannot be a file."""
 
+_MOST_FILES = 300_000
+"""In a folder and those within; what holds more was hardly meant, such as /."""
+
 WRONG_PATH: dict[int, str] = {
     errno.EACCES: "change its permissions, or give another path",
     errno.EPERM: "change its permissions, or give another path",
@@ -31,6 +35,28 @@ WRONG_PATH: dict[int, str] = {
     errno.ENXIO: "give a regular file",
 }
 """Errors of the file system that a wrong path has caused, with what mends it."""
+
+
+def files_within(folder: Path, *, hidden: bool = True) -> Iterator[Path]:
+    """The files of a folder and of those within, in no order; hidden ones may be left out.
+
+    Folders that cannot be read, or are gone before they are, count as empty.
+
+    Raises:
+        InputError: there are too many to have been meant.
+    """
+    n_files = 0
+    for parent, folders, names in os.walk(folder):
+        if not hidden:
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            names = [name for name in names if not name.startswith(".")]
+        n_files += len(names)
+        if n_files > _MOST_FILES:
+            raise InputError(
+                f"the folder {folder} holds more than {_MOST_FILES:,} files; give one of the "
+                "folders in it"
+            )
+        yield from (Path(parent, name) for name in names)
 
 
 def expanded_path(name: str, text: str) -> str:

@@ -28,7 +28,7 @@ from ..sae.errors import InputError
 from ..sae.fetch import RECORD, fetched_files
 from ..sae.files import json_text
 from ..sae.locks import is_leftover
-from ..sae.paths import require_regular_file
+from ..sae.paths import files_within, require_regular_file
 from .cache import shard_problem
 from .manifest import FORMAT, CacheManifest, ShardEntry, read_manifest
 from .places import PLACES
@@ -78,15 +78,15 @@ def verify(
         left half-written are passed over.
 
     Raises:
-        InputError: there is nothing at the path.
+        InputError: there is nothing at the path, or a folder of more files than can be meant.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a folder or a file that sparsteer wrote")
-    folder, deep = (path, "**/*") if path.is_dir() else (path.parent, "*")
+    folder = path if path.is_dir() else path.parent
     there = [
         item
-        for item in sorted(folder.glob(deep))
+        for item in sorted(files_within(path) if path.is_dir() else folder.iterdir())
         if item.is_file() and not any(is_leftover(Path(p)) for p in item.relative_to(folder).parts)
     ]
     # What a file beside it vouches for is not asked itself.

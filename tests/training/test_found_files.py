@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from sparsteer.sae import paths
+from sparsteer.sae.errors import InputError
 from sparsteer.training.data.paths import find_files
+from sparsteer.training.verification import verify
 
 
 def test_a_folder_that_is_gone_before_it_is_listed_is_passed_over(
@@ -24,3 +27,17 @@ def test_a_folder_that_is_gone_before_it_is_listed_is_passed_over(
 
     monkeypatch.setattr(os, "scandir", late)
     assert find_files(str(tmp_path)).names == ("kept/a.txt",)
+
+
+def test_a_folder_of_more_files_than_can_be_meant_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "_MOST_FILES", 5)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for n in range(3):
+            (tmp_path / name / f"{n}.txt").write_text("a")
+    assert len(find_files(str(tmp_path / "a")).files) == 3
+    for read in (find_files, verify):
+        with pytest.raises(InputError, match=r"holds more than 5 files; give one of the folders"):
+            read(str(tmp_path))

@@ -1,7 +1,6 @@
 """The files that a path, a folder or a pattern stands for."""
 
 import glob
-import os
 import re
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 from ...sae.errors import InputError
 from ...sae.files import nearest
+from ...sae.paths import files_within
 from .formats import endings, file_format
 
 _NO_TEXT = (
@@ -83,9 +83,7 @@ def missing(name: str, what: str = "") -> InputError:
 
 
 def _in_folder(folder: Path, split: str | None, say: Callable[[str], None]) -> list[Path]:
-    # Not rglob: it fails at a folder that is gone before it was read, such as a temporary one.
-    items = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    found = sorted(item for item in items if _is_text(item, folder))
+    found = sorted(item for item in files_within(folder, hidden=False) if _is_text(item))
     if not found:
         raise InputError(
             f"the folder {folder} has no file to read, none that ends in {endings()}; add some"
@@ -111,12 +109,10 @@ def _in_folder(folder: Path, split: str | None, say: Callable[[str], None]) -> l
     return own
 
 
-def _is_text(item: Path, folder: Path) -> bool:
+def _is_text(item: Path) -> bool:
     """Whether a file in a folder is part of the data."""
-    parts = item.relative_to(folder).parts
     return (
         file_format(item) is not None
-        and not any(part.startswith(".") for part in parts)
         and not any(fnmatch(item.name.lower(), pattern) for pattern in _NO_TEXT)
         and item.is_file()
     )
