@@ -1,7 +1,6 @@
 """Configurations of training and evaluation, checked when they are made; imports no torch."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from ..sae.config import (
     require_positive_integer,
 )
 from ..sae.errors import InputError
+from ..sae.memory import require_memory
 from ..sae.paths import FilePath
 from .stream_config import StreamConfig
 from .tracking import Tracking
@@ -274,7 +274,11 @@ class TrainConfig:
             InputError: the settings do not suit the autoencoder or its training.
         """
         config = self._sae_config(d_model)
-        _require_fits(config)
+        require_memory(
+            2 * 4 * config.d_model * config.n_latents,  # encoder and decoder in float32
+            f"n_latents is {config.n_latents}, whose weights take",
+            "lower n_latents",
+        )
         self.trainer.require_suits(config)
         return config
 
@@ -296,21 +300,6 @@ class TrainConfig:
             case "jumprelu":
                 own = {} if self.bandwidth is None else {"bandwidth": self.bandwidth}
                 return JumpReLUConfig(d_model, n_latents, **own, **common)
-
-
-def _require_fits(sae: SAEConfig) -> None:
-    """Raise an InputError if the weights alone, encoder and decoder in float32, are more than the
-    memory of the machine; a size that is said nowhere is not refused."""
-    needed = 2 * 4 * sae.d_model * sae.n_latents
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return
-    if needed > memory > 0:
-        raise InputError(
-            f"n_latents is {sae.n_latents}, whose weights take {needed / 1e9:,.0f} GB, more than "
-            f"the {memory / 1e9:,.0f} GB of this machine's memory; lower n_latents"
-        )
 
 
 def require_other_site(site: str | None, target_site: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ...sae.autoencoder import SparseAutoencoder
+from ...sae.memory import require_memory
 from .hashing import priorities
 from .statistics import LatentStatistics
 from .tables import ExampleTable, Offers, one_per_context
@@ -51,9 +52,18 @@ def collect(
         before, after: tokens of a window on both sides of the activating one.
         seed: of the random examples; they do not depend on how rows are cut into pieces.
         progress: told the number of rows after each piece.
+
+    Raises:
+        InputError: no memory holds so many examples.
     """
     n_latents, device = sae.config.n_latents, str(sae.W_dec.device)
-    shape = (n_latents, examples, before + 1 + after)
+    window = before + 1 + after
+    require_memory(
+        2 * 8 * n_latents * examples * window,  # a token and an activation, of either kind
+        f"examples is {examples}, before {before} and after {after}, which take",
+        "lower one of these",
+    )
+    shape = (n_latents, examples, window)
     collected = Collected(
         LatentStatistics(n_latents, device),
         ExampleTable(*shape, score_dtype=torch.float32, distinct=True, device=device),

@@ -17,6 +17,7 @@ from torch import Tensor
 from sparsteer.kernels.codes import Codes
 from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder
 from sparsteer.sae.config import TopAFAConfig, TopKConfig
+from sparsteer.sae.errors import InputError
 from sparsteer.steering.features import (
     BuildConfig,
     Example,
@@ -362,6 +363,14 @@ def tables(collected: Collected) -> dict[str, Tensor]:
         for kind, table in both
         for name in ("scores", "rows", "docs", "positions", "tokens", "activations")
     }
+
+
+@pytest.mark.parametrize("name", ["examples", "before", "after"])
+def test_more_than_memory_holds_is_refused(
+    setup: Setup, tiny_model: LanguageModel, name: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{name} {'is ' * (name == 'examples')}{2**40}.* GB, mo"):
+        build_index(setup.config(**{name: 2**40}), model=tiny_model)
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 10_000])

@@ -1,0 +1,26 @@
+"""Whether what the user asks for can be held by this machine at all."""
+
+import os
+
+from .errors import InputError
+
+
+def require_memory(n_bytes: int, needs: str, remedy: str) -> None:
+    """Raise an InputError if so many bytes are more than the memory of the machine.
+
+    Where a system does not tell its memory, no size is refused.
+
+    Args:
+        n_bytes: what is needed at least.
+        needs: the beginning of the sentence, such as "n_latents is 10, whose weights take".
+        remedy: its end.
+    """
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return
+    if n_bytes > memory > 0:
+        raise InputError(
+            f"{needs} {n_bytes / 1e9:,.0f} GB, more than the {memory / 1e9:,.0f} GB of this "
+            f"machine's memory; {remedy}"
+        )
