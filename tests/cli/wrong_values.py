@@ -158,10 +158,7 @@ def _with(name: str, option: Option, value: str) -> list[str]:
     if option.is_switch:
         return [*words, f"{option.shown}={value}"]
     if not option.positional:
-        if option.shown in words:
-            at = words.index(option.shown)
-            del words[at : at + 2]
-        return [*words, f"{option.shown}={value}"]
+        return [*_without(words, option.shown), f"{option.shown}={value}"]
     place = [o.name for o in VERBS[name].options().values() if o.positional].index(option.name)
     if place < len(words):
         words[place] = value
@@ -169,6 +166,14 @@ def _with(name: str, option: Option, value: str) -> list[str]:
         words.append(value)
     flags = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
     return [*words[flags:], "--", *words[:flags]]
+
+
+def _without(words: list[str], flag: str) -> list[str]:
+    """The words but for an option and its value."""
+    if flag not in words:
+        return words
+    at = words.index(flag)
+    return words[:at] + words[at + 2 :]
 
 
 _NO_RECIPE = {
@@ -252,14 +257,18 @@ def file_cases() -> Generator[Case]:
     for kind, text in _NO_RECIPE.items():
         write = partial(_write, "recipe.yaml", text.encode("utf-8", "surrogatepass"))
         for name in ("train", "eval"):
-            yield Case(f"recipe {kind}: {name}", [*_good(name), "--config", "recipe.yaml"], write)
+            words = _without(_good(name), f"--{text.partition(':')[0]}")
+            yield Case(f"recipe {kind}: {name}", [*words, "--config", "recipe.yaml"], write)
     for file, names in READERS.items():
         for name in names:
             for kind, content in _NO_JSON.items():
                 write = partial(_write, file, content)
                 yield Case(f"{file} {kind}: {name}", _good(name), write, file.endswith("twice"))
             for kind, make in _PLACES.items():
-                yield Case(f"{file} {kind}: {name}", _good(name), partial(_replace, file, make))
+                # The first pick makes the file, and a tokenizer can be without its settings.
+                is_wrong = (kind, name) != ("missing", "pick") and "tokenizer" not in file
+                replace = partial(_replace, file, make)
+                yield Case(f"{file} {kind}: {name}", _good(name), replace, is_wrong)
             for kind, value in _JSON_VALUES.items():
                 for number in range(_KEYS):
                     change = partial(_change, file, number, value)
