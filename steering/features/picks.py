@@ -141,7 +141,12 @@ def change_picks(config: PickConfig) -> Picks:
 
 def _picks_of(run: Path, sae: str) -> Picks:
     """The picks of a run, perhaps none."""
-    return Picks.load(run, sae=sae) if (run / FILE).exists() else Picks(sae)
+    path = run / FILE
+    if path.exists():
+        return Picks.load(run, sae=sae)
+    if path.is_symlink():
+        raise InputError(f"{path} is a symbolic link to nothing; mend it, or remove it")
+    return Picks(sae)
 
 
 def _changed(picks: Picks, config: PickConfig, feature: int, n_latents: int) -> Picks:

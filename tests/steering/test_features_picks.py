@@ -204,6 +204,14 @@ def test_picks_do_not_outlive_their_autoencoder(run: Path) -> None:
             change(run, action, *feature)
 
 
+@pytest.mark.parametrize("target", ["unmounted/picks.json", "picks.json"])
+def test_a_link_to_nothing_is_not_replaced(run: Path, target: str) -> None:
+    (run / "picks.json").symlink_to(target)
+    with pytest.raises(InputError, match="is a symbolic link to nothing; mend it"):
+        change_picks(PickConfig(run=str(run), action="add", feature=(3,)))
+    assert (run / "picks.json").is_symlink()
+
+
 def test_an_unknown_feature_names_the_range(run: Path) -> None:
     with pytest.raises(InputError, match=r"no feature 10.*0 to 9"):
         change(run, "add", 10)
