@@ -35,6 +35,15 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what `slow_except` leaves out, before `-m` chooses."""
+    for item in items:
+        quick = item.get_closest_marker("slow_except")
+        if quick is not None and item.name.partition("[")[2].removesuffix("]") not in quick.args:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state, whichever ran before it."""

@@ -154,14 +154,10 @@ def test_every_verb_that_writes_killed_at_its_writes(
         assert result["kills"] == kills and result["files"] > 0, name
 
 
-@pytest.mark.parametrize(
-    ("kills", "tokens"), [(3, 5000), pytest.param(50, 20_000, marks=pytest.mark.slow)]
-)
-def test_a_cache_killed_at_random(
-    tiny_model_folder: Path, corpus: Path, tmp_path: Path, kills: int, tokens: int
-) -> None:
+@pytest.mark.slow
+def test_a_cache_killed_at_random(tiny_model_folder: Path, corpus: Path, tmp_path: Path) -> None:
     words = ("cache", "--model", tiny_model_folder, "--dataset", corpus, *CACHE_WORDS)
-    kill_loop(kills, tmp_path, *words, "--tokens", tokens)
+    kill_loop(50, tmp_path, *words, "--tokens", 20_000)
 
 
 @pytest.mark.parametrize(
@@ -173,11 +169,11 @@ def test_training_killed_at_random(cache: Path, tmp_path: Path, kills: int, toke
     kill_loop(kills, tmp_path, *words, *often, "--grid", "k=4,6")
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_training_on_a_stream_killed_at_random(
-    tiny_model_folder: Path, corpus: Path, tmp_path: Path, kills: int
+    tiny_model_folder: Path, corpus: Path, tmp_path: Path
 ) -> None:
     words = ("train", "--model", tiny_model_folder, "--dataset", corpus, "--site", SITES[1])
     limits = ("--context-length", 32, "--window-rows", 1000, "--checkpoint-every", 5)
     steps = ("--n-latents", 48, "--k", 4, "--batch-size", 64, "--tokens", 64 * 150)
-    kill_loop(kills, tmp_path, *words, *limits, *steps)
+    kill_loop(25, tmp_path, *words, *limits, *steps)

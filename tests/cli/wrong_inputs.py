@@ -90,7 +90,7 @@ def _wrong_end(
 
 def _tells_damage(status: int, err: str) -> bool:
     """Whether it is a verification that worked and found damage, which has a report to show."""
-    return status == 1 and "missing or not as they were written" in err.splitlines()[-1]
+    return status == 1 and "missing or not as written" in err.splitlines()[-1]
 
 
 def report(cases: Iterable[Case], world: Path) -> list[str]:

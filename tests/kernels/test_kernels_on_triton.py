@@ -26,8 +26,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-ALWAYS = (80, 90)
-"""Architectures of every run of the tests; the others take as long again."""
+ALWAYS = 90
+"""Architecture of every run of the tests; each of the others takes as long again."""
 
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 ENVIRONMENT.pop("TRITON_INTERPRET", None)
@@ -44,17 +44,18 @@ def compiling(*architectures: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=ENVIRONMENT, **PIPES)
 
 
+def interpreting(marked: str) -> subprocess.Popen[str]:
+    """The tests of the folder that are marked so, interpreted."""
+    # The suite's own run-time type checks would slow the interpreter down and see nothing in it.
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)]
+    environment = ENVIRONMENT | {"TRITON_INTERPRET": "1"}
+    return subprocess.Popen([*tests, "-m", marked], env=environment, **PIPES)
+
+
 @pytest.fixture(scope="module")
 def processes() -> Iterator[dict[str, subprocess.Popen[str]]]:
     """Interpreter and compiler side by side, since each takes most of a minute when it is cold."""
-    # The suite's own run-time type checks would slow the interpreter down and see nothing in it.
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)]
-    started = {
-        "compiler": compiling(*ALWAYS),
-        "interpreter": subprocess.Popen(
-            tests, env=ENVIRONMENT | {"TRITON_INTERPRET": "1"}, **PIPES
-        ),
-    }
+    started = {"compiler": compiling(ALWAYS), "interpreter": interpreting("not slow")}
     yield started
     for process in started.values():
         process.kill()
@@ -64,21 +65,30 @@ def processes() -> Iterator[dict[str, subprocess.Popen[str]]]:
 def test_every_kernel_equals_its_oracle_in_the_interpreter(
     processes: dict[str, subprocess.Popen[str]],
 ) -> None:
-    output, errors = processes["interpreter"].communicate()
-    assert processes["interpreter"].returncode == 0, output[-20000:] + errors[-2000:]
-    assert " passed" in output and "skipped" not in output
+    require_passed(processes["interpreter"])
 
 
 def test_every_kernel_compiles_without_spills(
     processes: dict[str, subprocess.Popen[str]],
 ) -> None:
-    require_compiled(processes["compiler"], *ALWAYS)
+    require_compiled(processes["compiler"], ALWAYS)
 
 
 @pytest.mark.slow
-def test_every_kernel_compiles_for_newer_architectures() -> None:
-    others = SHARED_LIMIT.keys() - set(ALWAYS)
+def test_whole_steps_equal_their_oracle_in_the_interpreter() -> None:
+    require_passed(interpreting("slow"))
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_other_architectures() -> None:
+    others = SHARED_LIMIT.keys() - {ALWAYS}
     require_compiled(compiling(*others), *others)
+
+
+def require_passed(interpreter: subprocess.Popen[str]) -> None:
+    output, errors = interpreter.communicate()
+    assert interpreter.returncode == 0, output[-20000:] + errors[-2000:]
+    assert " passed" in output and "skipped" not in output
 
 
 def require_compiled(compiler: subprocess.Popen[str], *architectures: int) -> None:

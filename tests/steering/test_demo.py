@@ -473,6 +473,7 @@ def require_contract(config: DemoConfig, summary: Mapping[str, Any]) -> None:
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
+@pytest.mark.slow
 def test_the_whole_chain_then_everything_reused_and_only_what_changed_again(
     tiny_demo: DemoConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

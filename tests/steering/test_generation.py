@@ -184,6 +184,7 @@ def latents(model: LanguageModel, sae: SparseAutoencoder) -> list[int]:
 
 
 @pytest.mark.parametrize("tier", [None, *TIERS])
+@pytest.mark.slow_except("per_token")
 def test_batched_and_cached_is_one_by_one_and_uncached(
     model: LanguageModel, sae: SparseAutoencoder, latents: list[int], tier: Tier | None
 ) -> None:
@@ -212,6 +213,7 @@ def test_batched_and_cached_is_one_by_one_and_uncached(
 
 
 @pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.slow_except("gpt2-per_input", "gemma2-per_token")
 def test_other_models_too(other_model: LanguageModel, tier: Tier) -> None:
     other = LanguageModel.load(other_model.name, dtype="float64")
     sae = make_sae(32, 96, torch.float64)
@@ -307,6 +309,7 @@ def test_steering_of_no_strength_samples_the_base_text(
 
 
 @pytest.mark.parametrize("temperature", [0.7, 2.5])
+@pytest.mark.slow_except("0.7")
 def test_draws_follow_the_softmax(model: LanguageModel, temperature: float) -> None:
     prompt = prompt_tokens(model, "The quick")
     probabilities = (model.logits(torch.tensor([prompt]))[0, -1] / temperature).softmax(0)

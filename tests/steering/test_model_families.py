@@ -6,14 +6,10 @@ from .model_families import HEAD, PAGE, line, written
 from .model_shapes import FAMILIES
 
 QUICK = (
-    "llama",
-    "gpt2",
     "opt",
     "qwen3_5_text",
     "deepseek_v3",
     "mamba",
-    "gemma3_text",
-    "gpt_neox",
     "codegen",
 )
 

@@ -111,6 +111,7 @@ def test_a_mapping_with_an_unknown_setting_is_refused() -> None:
         grid_configs(config_of("c", Path("out")), {"sede": [1]})
 
 
+@pytest.mark.slow
 def test_each_is_the_one_trained_alone_from_one_reading(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

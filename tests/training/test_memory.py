@@ -26,6 +26,7 @@ print(without, faults())
 
 
 @pytest.mark.skipif(not keep_freed_memory(), reason="this malloc has no such settings")
+@pytest.mark.slow
 def test_large_blocks_are_reused() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True

@@ -80,6 +80,7 @@ def test_multi_topk_equals_autograd_of_its_formula(k: int, multiple: int, bias: 
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.slow
 def test_multi_topk_makes_more_latents_than_k_useful() -> None:
     def fvu_at(n: int, coefficient: float) -> float:
         sae = SparseAutoencoder(TopKConfig(D, F, K), seed=3)

@@ -154,6 +154,7 @@ def test_an_epoch_is_every_training_document_once(opened: Open, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("window_rows", [1, 150, 400, 100_000])
+@pytest.mark.slow_except("400")
 def test_batches_begin_anywhere(opened: Open, tmp_path: Path, window_rows: int) -> None:
     whole = list(opened(rows=4_000, window_rows=window_rows).batches(300, seed=5))
     assert len(whole) == 4_000 // 300
@@ -329,6 +330,7 @@ def train_until(config: TrainConfig, step: int) -> None:
 
 
 @pytest.mark.parametrize("forget", [False, True])
+@pytest.mark.slow_except("True")
 def test_a_killed_run_ends_with_the_same_bits(
     config: StreamConfig, tmp_path: Path, forget: bool
 ) -> None:
@@ -376,6 +378,7 @@ def test_a_run_goes_on_with_the_same_data_alone(config: StreamConfig, tmp_path: 
         train(train_config(config, out))
 
 
+@pytest.mark.slow
 def test_a_corpus_that_breaks_off_costs_nothing(config: StreamConfig, tmp_path: Path) -> None:
     """The steps up to there are saved; with the text as it was the run goes on."""
     text = tmp_path / "own.jsonl"
@@ -401,6 +404,7 @@ def test_a_corpus_that_breaks_off_costs_nothing(config: StreamConfig, tmp_path: 
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+@pytest.mark.slow
 def test_the_model_keeps_its_threads(
     config: StreamConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +429,7 @@ def test_the_model_keeps_its_threads(
     assert threads == {2}
 
 
+@pytest.mark.slow
 def test_a_grid_is_extended_with_the_data_of_those_that_are_there(
     config: StreamConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

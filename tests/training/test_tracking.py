@@ -98,6 +98,7 @@ print("wandb" in sys.modules)
     assert done.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_offline_a_run_and_its_resumption_are_one(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def assert_same_run(left: Path, right: Path) -> None:
     "activation", ["topk", "batch_topk", "top_afa", "jumprelu", "nested batch_topk"]
 )
 @pytest.mark.parametrize("step", [4, 20, 39], ids=["before-a-checkpoint", "middle", "end"])
+@pytest.mark.slow_except("before-a-checkpoint-jumprelu", "middle-batch_topk", "end-top_afa")
 def test_a_killed_run_ends_with_the_same_bits(
     planted_cache: Path, tmp_path: Path, activation: str, step: int
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_killed_run_ends_with_the_same_bits(
         ("batch_topk", {"precision": "bfloat16"}),
     ],
 )
+@pytest.mark.slow_except("batch_topk-options0")
 def test_a_killed_run_with_options_ends_with_the_same_bits(
     planted_cache: Path, tmp_path: Path, activation: str, options: dict[str, Any]
 ) -> None:
@@ -190,6 +192,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(planted_cache: Path, tmp_path
         '{"version": 2, "steps_done": 24, "seconds": 1.0}',
     ],
 )
+@pytest.mark.slow_except("None")
 def test_a_checkpoint_that_has_changed_is_passed_over(
     planted_cache: Path, tmp_path: Path, progress: str | None
 ) -> None:
@@ -423,6 +426,7 @@ def test_nan_in_the_data_at_the_start_stops_the_run(
 
 
 @pytest.mark.parametrize(("bad_step", "late"), [(21, False), (19, True), (21, True), (29, True)])
+@pytest.mark.slow_except("21-True")
 def test_nan_in_the_middle_stops_the_run_and_keeps_its_checkpoint(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad_step: int, late: bool
 ) -> None:
@@ -514,6 +518,7 @@ def test_a_finished_run_without_its_summary_is_named(planted_cache: Path, tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow_except("15")
 def test_a_signal_saves_the_step_in_hand(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:

@@ -166,6 +166,9 @@ class DenseTrainer:
 
 
 @pytest.mark.parametrize("auxk", [0.0, 1 / 32], ids=["no-auxk", "auxk"])
+@pytest.mark.slow_except(
+    "topk-auxk", "top_afa-no-auxk", "jumprelu-no-auxk", "nested_batch_topk-auxk"
+)
 def test_fifty_steps_land_where_a_dense_trainer_does(config: SAEConfig, auxk: float) -> None:
     settings = TrainerConfig(
         tokens=50 * B,
@@ -280,6 +283,7 @@ def test_initialisation_makes_the_mean_squared_norm_about_the_median_d() -> None
     torch.testing.assert_close(sae.decoder_centre, median, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_top_afa_does_not_collapse_where_rows_share_a_large_mean() -> None:
     directions = torch.nn.functional.normalize(torch.randn(F, D), dim=-1)
     mean = 6 * torch.nn.functional.normalize(torch.randn(D), dim=-1)
@@ -442,6 +446,7 @@ def test_a_batch_without_any_activation_leaves_the_threshold() -> None:
 
 
 @pytest.mark.parametrize(("sparsity", "start"), [("step", 3), ("step", 25), ("tanh", 3)])
+@pytest.mark.slow_except("tanh-3")
 def test_jumprelu_comes_to_its_target_from_either_side(sparsity: Any, start: int) -> None:
     sae = SparseAutoencoder(JumpReLUConfig(D, F, 0.3))
     sample = planted_rows(1000)

@@ -195,6 +195,7 @@ def test_bfloat16_is_near_float32(case: tuple[SAEConfig, dict[str, Any]]) -> Non
 
 
 @pytest.mark.parametrize("activation", ["topk", "batch_topk", "jumprelu"])
+@pytest.mark.slow_except("topk")
 def test_it_learns_a_map_that_no_linear_one_is(activation: str) -> None:
     d_model, n_features, n_rows = 32, 64, 256
     config: dict[str, SAEConfig] = {
@@ -332,6 +333,7 @@ def bits(run: str | Path) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
 
 
+@pytest.mark.slow
 def test_a_grid_trains_each_as_alone(run: Path, paired_cache: Path, tmp_path: Path) -> None:
     config = config_of(paired_cache, tmp_path / "grid", site=None, target_site=None)
     words = parse_grid([f"site={SITE},{TARGET_SITE}"])

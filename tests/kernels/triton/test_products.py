@@ -201,6 +201,7 @@ def test_encode_and_decode_end_to_end(device: str, accurate_as_eager: AccurateAs
 
 
 @pytest.mark.parametrize("activation", ["batch_topk", "jumprelu"])
+@pytest.mark.slow_except("batch_topk")
 def test_nested_dictionaries_end_to_end(
     activation: str, device: str, accurate_as_eager: AccurateAsEager
 ) -> None:

@@ -115,6 +115,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+@pytest.mark.slow
 def test_a_step_waits_for_nothing(device: str, settings: dict[str, Any]) -> None:
     trainer = trainer_of(device, **settings)
     first, second, *rest = batches(5, device)
@@ -137,6 +138,7 @@ def test_what_would_wait_is_noticed(device: str) -> None:
             waiting()
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_pytorch(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dead latents are those of this very step, though their number is read late."""
     ours, eager = trainer_of(device), trainer_of(device)
@@ -154,6 +156,7 @@ def test_steps_are_those_of_pytorch(device: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.slow
 def test_counts_that_somebody_changes_are_counted_anew(device: str, settled: bool) -> None:
     trainer = trainer_of(device)
     for x in batches(4, device):
@@ -163,6 +166,7 @@ def test_counts_that_somebody_changes_are_counted_anew(device: str, settled: boo
         assert float(trainer.step(x).dead_share) >= 20 / F
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_changes_nothing_and_is_told_at_the_next_step(
     device: str,
 ) -> None:
