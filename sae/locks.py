@@ -53,6 +53,7 @@ def hold(
     path = Path(path)
     with _made(path.parent), _locked(path.parent / f"{LOCK}-{path.name}", path, patience, remedy):
         remove_leftovers(path.parent, path.name)
+        remove_leftovers(path.parent, LOCK)  # of who was killed while asking for one
         yield
 
 

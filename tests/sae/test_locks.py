@@ -67,6 +67,7 @@ def test_the_next_holder_clears_what_a_killed_one_left_of_its_name(
     others = [".tmp-0123456789ab-other", ".tmp-0123456789ab-b.jsonl", ".tmp-mine", "ab.jsonl"]
     for other in others:
         (file.parent / other).write_text("kept")
+    (file.parent / ".tmp-0123456789ab-.lock").touch()  # killed while asking whether it may write
     with hold(file):
         assert names(file.parent) == sorted([*others, f".lock-{name}"])
     assert names(file.parent) == sorted(others)
