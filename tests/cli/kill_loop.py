@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -45,6 +46,7 @@ _LOADED_BEFORE = (
 _NOT_COMPARED = ("config.yaml", "environment.json", "progress.json", "report.html")
 _NOT_COMPARED_SUFFIX = ".scoring"
 _NOT_COMPARED_IN_SUMMARY = ("run", "seconds", "tokens_per_second")
+_STEP = re.compile(r"step-\d+")
 _ROUNDS_WITHOUT_A_KILL = 20
 _NAME = "out"
 """Of what is written, in every round: drawings tell it."""
@@ -143,12 +145,18 @@ def _was_killed(status: int, log: Path, sent: signal.Signals | None) -> bool:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """What a folder holds, by path; no two runs differ in it."""
+    """What a folder holds, by path; no two runs differ in it.
+
+    Of checkpoints it is only told that there is one: where the one of an interruption is the newest
+    it is kept in the place of another.
+    """
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.name == "metrics.jsonl":
             found[name] = [_without_times(json.loads(line)) for line in path.open()]
+        elif "checkpoints" in (path.parent.name, path.parent.parent.name):
+            found[_STEP.sub("step", name)] = None
         elif path.name in _NOT_COMPARED or path.suffix == _NOT_COMPARED_SUFFIX or path.is_dir():
             found[name] = None  # but that it is there
         else:
