@@ -7,7 +7,6 @@ the record of what was fetched, and SHA256SUMS.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -39,15 +38,27 @@ State = Literal["whole", "damaged", "unchecked"]
 _JSON = (".json", ".scoring")
 """Endings of the JSON objects that sparsteer writes."""
 
-_OWN_NAMES = re.compile(
-    r"(progress|environment|picks|fetched|tracking|part-\d{6})\.json|.+\.scoring"
-    r"|.+\.parts/manifest\.json|stages/.+\.json"
-)
-"""Names, in some cases with the folder's, of JSON objects that sparsteer writes without a format of
-its own; config.json and manifest.json have one."""
+_BESIDE = {
+    "config.json": ("sae.safetensors",),
+    "manifest.json": ("shard-*.safetensors", "statistics.parquet", "part-*.json"),
+    "config.yaml": ("sae/sae.safetensors", "checkpoints", "metrics.jsonl"),
+    "environment.json": ("config.yaml", "sae/sae.safetensors", "checkpoints"),
+    "tracking.json": ("config.yaml", "sae/sae.safetensors", "checkpoints"),
+    "picks.json": ("sae/sae.safetensors", "stages"),
+    "progress.json": ("trainer.safetensors",),
+    "part-*.json": ("manifest.json",),
+    "stages/*.json": ("fetch.json",),
+    "fetched.json": ("*",),
+    "*.scoring": ("*",),
+}
+"""Names of what sparsteer writes, and files of which one at least stands beside it: by these it is
+known where its content no longer tells it."""
 
 _OWN_KEYS = {b"out", b"site", b"activation", b"trainer"}
 """Of a run's config.yaml, in its first half."""
+
+_DIGITS = 64
+"""Of a SHA-256 in hexadecimal."""
 
 _REMEDY = "restore it, or make it again"
 _Check = Callable[[], State]
@@ -191,15 +202,23 @@ def _is_rows(path: Path) -> bool:
 def _is_own_json(path: Path) -> bool:
     """Whether sparsteer wrote a JSON object, as far as one can tell where its checksum, its format
     or its end is gone."""
-    if _OWN_NAMES.fullmatch(path.name) or _OWN_NAMES.fullmatch(f"{path.parent.name}/{path.name}"):
+    if _is_beside_ours(path):
         return True
     text = path.read_bytes()
     try:
         values: dict[str, Any] = dict(json.loads(text))
     except (ValueError, TypeError, RecursionError):
         return b'"format": "sparsteer' in text or b'\n  "sha256": ' in text
-    is_ours = str(values.get("format")).startswith("sparsteer")
-    return is_ours or values.keys() >= {"version", "sha256"}
+    if str(values.get("format")).startswith("sparsteer"):
+        return True
+    return isinstance(values.get("version"), int) and len(str(values.get("sha256"))) == _DIGITS
+
+
+def _is_beside_ours(path: Path) -> bool:
+    return any(
+        path.match(name) and any(any(path.parent.glob(each)) for each in beside)
+        for name, beside in _BESIDE.items()
+    )
 
 
 def _settings(path: Path) -> State:
@@ -207,13 +226,20 @@ def _settings(path: Path) -> State:
     if not _is_own_yaml(path):
         return "unchecked"
     values = read_checked_yaml(path)
-    return _state_of_text(path, checked_yaml(values)) if is_checked(values) else "unchecked"
+    if is_checked(values):
+        return _state_of_text(path, checked_yaml(values))
+    if not {key.decode() for key in _OWN_KEYS} <= values.keys():
+        raise InputError(f"{path} lacks settings that every run has; {_REMEDY}")
+    return "unchecked"
 
 
 def _is_own_yaml(path: Path) -> bool:
     """Whether a config.yaml is of a run."""
-    keys = {line.partition(b":")[0] for line in path.read_bytes().splitlines()}
-    return keys >= {b"version", b"sha256"} or keys >= _OWN_KEYS
+    lines = (line.partition(b":") for line in path.read_bytes().splitlines())
+    values = {key: value.strip() for key, _, value in lines}
+    if b"version" in values and len(values.get(b"sha256", b"")) == _DIGITS:
+        return True
+    return values.keys() >= _OWN_KEYS or _is_beside_ours(path)
 
 
 def _state_of_text(path: Path, written: str) -> State:
@@ -227,6 +253,8 @@ def _lines(path: Path) -> State:
     """JSON Lines, the last of which a kill may have cut short."""
     content = path.read_bytes()
     if b'"crc32"' not in content:
+        if b"\n" not in content.strip(b"\0") and (path.parent / "sae").exists():
+            raise InputError(f"{path} holds no whole line, though its run is complete; {_REMEDY}")
         return "unchecked"
     lines = content.splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):

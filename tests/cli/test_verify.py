@@ -119,8 +119,10 @@ FOREIGN = {
     "version": '{"version": 2, "packages": {"a": {"sha256": "00"}}}',
     "other digest": '{"name": "a.tar", "sha256": "00"}',
     "broken": '{"version": 2,',
+    "version and digest": '{"name": "x", "version": "1.0", "sha256": "d3"}',
     "yaml": "version: 2\nservices: {}\n",
     "broken yaml": "version: [2\n",
+    "version and digest in yaml": "version: 2\nsha256: abc\n",
 }
 
 
@@ -128,7 +130,11 @@ FOREIGN = {
 def test_what_sparsteer_did_not_write(
     sparsteer: Sparsteer, folder: Path, tmp_path: Path, kind: str
 ) -> None:
-    names = ["config.yaml"] if "yaml" in kind else ["manifest.json", "config.json", "lock.json"]
+    names = (
+        ["config.yaml"]
+        if "yaml" in kind
+        else ["manifest.json", "config.json", "lock.json", "environment.json", "picks.json"]
+    )
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     for name in names:
@@ -152,8 +158,10 @@ def test_a_checksum_that_was_cut_out_is_found(sparsteer: Sparsteer, folder: Path
         path.write_text(without)
         done = sparsteer("verify", path)
         assert done.status == 1 and "has changed since it was written" in done.err, path
-        path.write_text(whole[: len(whole) // 2])
-        assert sparsteer("verify", path).status == 1, path
+        for ruined in (whole[: len(whole) // 2], whole[:10], "", "\0" * len(whole)):
+            path.write_text(ruined)
+            assert sparsteer("verify", path).status == 1, (path, ruined[:10])
+            assert sparsteer("verify", folder).status == 1, (path, ruined[:10])
         path.write_text(whole)
         cut += 1
     assert cut == 5
