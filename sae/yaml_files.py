@@ -1,11 +1,15 @@
 """YAML that people wrote: one mapping of settings, every mistake in one sentence."""
 
+import math
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, cast
 
 from .errors import InputError
 from .paths import require_regular_file
+
+_MOST_VALUES = 100_000
+"""Aliases let a few lines stand for more than any memory holds."""
 
 
 def read_yaml(path: str | Path, what: str, *, remedy: str) -> dict[Any, Any]:
@@ -20,7 +24,12 @@ def read_yaml(path: str | Path, what: str, *, remedy: str) -> dict[Any, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         library: Any = yaml  # its types are partly unknown
-        _refuse_twice(library.compose(text, yaml.SafeLoader))
+        node = library.compose(text, yaml.SafeLoader)
+        if _n_values(node, {}) > _MOST_VALUES:
+            raise ValueError(
+                f"with its aliases written out it has more than {_MOST_VALUES:,} values"
+            )
+        _refuse_twice(node)
         values: object = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"the {what} {path} cannot be read ({error.strerror}); {remedy}") from None
@@ -35,6 +44,19 @@ def read_yaml(path: str | Path, what: str, *, remedy: str) -> dict[Any, Any]:
     if not isinstance(values, dict):
         raise InputError(f"the {what} {path} must hold lines such as `tokens: 200000`; {remedy}")
     return cast(dict[Any, Any], values)
+
+
+def _n_values(node: Any, counted: dict[int, float]) -> float:
+    """The values of a node with every alias written out, infinite where it holds itself."""
+    if node is None or node.id == "scalar":
+        return 1.0
+    if id(node) not in counted:
+        counted[id(node)] = math.inf  # until it is known: who comes here again holds itself
+        inner = (
+            [item for pair in node.value for item in pair] if node.id == "mapping" else node.value
+        )
+        counted[id(node)] = 1.0 + sum(_n_values(item, counted) for item in inner)
+    return counted[id(node)]
 
 
 def _refuse_twice(node: Any) -> None:

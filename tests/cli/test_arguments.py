@@ -77,6 +77,11 @@ def test_nested_fields_lie_flat() -> None:
     )
 
 
+BOMB = "a0: &a0 [1]\n" + "".join(
+    f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9)
+)
+
+
 @pytest.mark.parametrize(
     "words", [("--site", "a", "b"), ("--site", "a", "--dry", "--site", "b"), ("--site=a", "b")]
 )
@@ -191,6 +196,8 @@ def test_a_recipe_gives_positional_and_hyphenated_settings(tmp_path: Path) -> No
         ("dry: !!bool maybe", "is not valid YAML"),
         ("rounds: " + "9" * 6000, "is not valid YAML"),
         ("rounds: " + "[" * 3000, "is nested too deeply"),
+        (BOMB, "with its aliases written out it has more than 100,000 values"),
+        ("rounds: &a [*a]", "with its aliases written out it has more than 100,000 values"),
         ("rounds: 3\nrounds: 4", "'rounds' stands in it twice, in line 2"),
         ("learning_rate: 3\nlearning-rate: 4", "'learning-rate' stands in it twice"),
         ("rounds: 99999999999999999999", "must lie between -2^63 and 2^63 - 1"),

@@ -204,6 +204,10 @@ _NO_RECIPE = {
     "merge": "<<: 5",
     "set": "tokens: !!set {1}",
     "binary": "tokens: !!binary x",
+    "bomb": "a0: &a0 [1]\n"
+    + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9))
+    + "tokens: *a9",
+    "holds itself": "tokens: &a [*a]",
     "document twice": "tokens: 1\n---\ntokens: 2",
 }
 _JSON_VALUES: dict[str, Any] = {
