@@ -53,8 +53,8 @@ def files_within(folder: Path, *, hidden: bool = True) -> Iterator[Path]:
         n_files += len(names)
         if n_files > _MOST_FILES:
             raise InputError(
-                f"the folder {folder} holds more than {_MOST_FILES:,} files; give one of the "
-                "folders in it"
+                f"the folder {folder} holds more than {_MOST_FILES:,} files; give a folder in it, "
+                "or of data a quoted pattern such as 'FOLDER/*.txt'"
             )
         yield from (Path(parent, name) for name in names)
 

@@ -52,8 +52,8 @@ def fvu_standard_error(
     Returns:
         None of a single document.
     """
-    mean_D = rows_ND.double().mean(0)
     parts = torch.split(rows_ND, _ROWS_AT_ONCE)
+    mean_D = torch.stack([part_BD.double().sum(0) for part_BD in parts]).sum(0) / len(rows_ND)
     squares_N = torch.cat([(part_BD.double() - mean_D).square().sum(-1) for part_BD in parts])
     names, clusters = np.unique(documents_N.numpy(), return_inverse=True)
     sums_2G = torch.zeros(2, len(names), dtype=torch.float64)

@@ -38,6 +38,7 @@ def test_a_folder_of_more_files_than_can_be_meant_is_refused(
         for n in range(3):
             (tmp_path / name / f"{n}.txt").write_text("a")
     assert len(find_files(str(tmp_path / "a")).files) == 3
+    assert len(find_files(str(tmp_path / "*" / "*.txt")).files) == 6
     for read in (find_files, verify):
-        with pytest.raises(InputError, match=r"holds more than 5 files; give one of the folders"):
+        with pytest.raises(InputError, match=r"holds more than 5 files; give a folder in it, or"):
             read(str(tmp_path))
