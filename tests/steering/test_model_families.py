@@ -5,6 +5,9 @@ import pytest
 from .model_families import HEAD, PAGE, line, written
 from .model_shapes import FAMILIES
 
+# transformers' own code tells its own code so.
+pytestmark = pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
+
 QUICK = (
     "opt",
     "qwen3_5_text",
