@@ -99,7 +99,7 @@ def _in_folder(folder: Path, split: str | None, say: Callable[[str], None]) -> l
             f"the folder {folder} has no file of the split {split!r} (it has {there or 'none'}); "
             "choose with --split, or give a file or a quoted pattern"
         )
-    others = [str(item.relative_to(folder)) for item in found if item not in own]
+    others = [str(item.relative_to(folder)) for item in found if splits[item] not in wanted]
     if others:
         more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
         say(
