@@ -1,12 +1,13 @@
 """Text generated a token at a time, steered or not, in batches whose rows do not touch each other.
 
 Prompts are padded on the left and decoded with a key-value cache. Each row draws its own random
-numbers, so its text depends on the prompt, the settings and the seed, not on the rest of the batch.
+numbers, so its text depends on the prompt, the settings and the seed, not on the rest of the batch;
+only where max_new_tokens is left open does the longest prompt limit the length of all texts.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, cast
@@ -19,6 +20,7 @@ from ..sae.autoencoder import SparseAutoencoder
 from ..sae.bridge_layers import new_cache
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
+from ..training.report.wording import counted
 from .config import Sampling
 from .intervention import Intervention
 from .sampling import TokenScores
@@ -281,12 +283,19 @@ def generate(
     return [found[number] for number in range(len(prompts))]
 
 
-def in_room(sampling: Sampling, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Sampling:
+def in_room(
+    sampling: Sampling,
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Sampling:
     """The sampling with a number of new tokens: by default 64, or as many as the model's context
     leaves behind the longest of the prompts if those are fewer.
 
     Args:
         sampling, model, prompts: as for `Generation`, but of all prompts, whatever their batches.
+        say: told where the longest prompt leaves room for fewer than 64.
 
     Raises InputError if a prompt leaves no room, or less than was asked for.
     """
@@ -298,6 +307,12 @@ def in_room(sampling: Sampling, model: LanguageModel, prompts: Sequence[Sequence
             f"{model.max_context} that {model.name} can hold; shorten the prompt"
         )
     if sampling.max_new_tokens is None:
+        if room < _MAX_NEW_TOKENS:
+            say(
+                f"texts end after {counted(room, 'token')}, for which the longest prompt (of "
+                f"{longest}) leaves room in the {model.max_context} that {model.name} can hold; "
+                "shorten it, or continue it in a command of its own, for longer texts"
+            )
         return dataclasses.replace(sampling, max_new_tokens=min(_MAX_NEW_TOKENS, room))
     if sampling.max_new_tokens > room:
         raise InputError(

@@ -32,7 +32,7 @@ def side_by_side(
 
     Args:
         config: prompts, features, tier and settings.
-        say: told what takes time.
+        say: told what takes time, and where the longest prompt makes all texts shorter.
         watch: told the texts so far after each token.
 
     Returns:
@@ -56,7 +56,7 @@ def side_by_side(
         for tier in (TIERS if config.tier == "all" else (config.tier,))
     }
     rows = [prompt_tokens(model, prompt, chat=config.chat) for prompt in prompts]
-    sampling = in_room(config.sampling, model, rows)
+    sampling = in_room(config.sampling, model, rows, say=say)
     results: list[dict[str, Any]] = []
     for start in range(0, len(prompts), sampling.batch_size):
         batch = rows[start : start + sampling.batch_size]

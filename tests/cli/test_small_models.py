@@ -108,6 +108,10 @@ def test_a_text_ends_where_the_model_does(
     assert found.values["max_new_tokens"] == POSITIONS - 38
     lengths = [len(result["base"]["tokens"]) for result in found.values["results"]]
     assert lengths == [POSITIONS - 38] * 2
+    assert "texts end after 7 tokens, for which the longest prompt (of 38) leaves room" in found.err
+    one = sparsteer(*words, "--prompt", "abc", "--max-new-tokens", POSITIONS - 38)
+    assert one.status == 0
+    assert "texts end" not in one.err
     full = sparsteer(*words, "--prompt", "d" * 44)
     assert full.status == 2
     assert "a prompt has 45 tokens, which leaves no room for another in the 45" in full.error
