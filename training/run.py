@@ -31,6 +31,7 @@ from ..sae.yaml_files import read_yaml
 from .checkpoint import has_whole_checkpoint
 from .config import TrainerConfig
 from .places import PLACES
+from .report.wording import counted
 from .stream_config import StreamConfig
 from .tracking import Tracker, Tracking, open_tracker
 
@@ -262,11 +263,20 @@ class RunFolder:
                 "--dead-after-tokens can be trained further"
             )
         last = now["tokens"] // now["batch_size"]
-        if self.is_complete() and not has_whole_checkpoint(self.checkpoints, last):
+        if not self.is_complete() or has_whole_checkpoint(self.checkpoints, last):
+            return
+        complete = f"{self.path} is complete with tokens={tokens} and cannot be trained further"
+        steps = tokens // now["batch_size"]
+        if now["checkpoint_every"] >= steps and not any(self.checkpoints.glob("step-*")):
             raise InputError(
-                f"{self.path} is complete with tokens={tokens} and cannot be trained further: its "
-                f"checkpoints in {self.checkpoints} are gone or damaged; give another --out"
+                f"{complete}: it has no checkpoint, as it took {counted(steps, 'step')} and "
+                f"--checkpoint-every is {now['checkpoint_every']}; give another --out, and a "
+                "--checkpoint-every below the number of steps to train that run further later"
             )
+        raise InputError(
+            f"{complete}: its checkpoints in {self.checkpoints} are gone or damaged; give another "
+            "--out"
+        )
 
 
 def _is_other(path: Path) -> bool:

@@ -345,6 +345,21 @@ def test_a_finished_run_without_a_whole_checkpoint_is_not_trained_further(
     assert train(config) == summary
 
 
+def test_a_finished_run_that_never_had_a_checkpoint_says_how_to_have_one(
+    planted_cache: Path, tmp_path: Path
+) -> None:
+    def config(out: str, steps: int, every: int) -> TrainConfig:
+        settings = FURTHER | {"tokens": steps * 128, "checkpoint_every": every}
+        return config_of(planted_cache, tmp_path / out, **settings)
+
+    train(config("run", 11, 11))
+    refused = "it has no checkpoint, as it took 11 steps and --checkpoint-every is 11; give another"
+    with pytest.raises(InputError, match=refused):
+        train(config("run", 13, 11))
+    train(config("other", 11, 10))
+    train(config("other", 13, 10))
+
+
 def test_a_run_is_trained_further_from_a_checkpoint_of_its_last_step(
     planted_cache: Path, tmp_path: Path
 ) -> None:
