@@ -58,10 +58,13 @@ def deviations(case: Case, world: Path) -> list[str]:
             return [f"{type(error).__name__} came through main: {error}"]
         seconds = time.process_time() - started
         left = sorted(_listing() ^ before) if status == 2 else []
-    return [*_wrong_text(out.text, err.text, status), *_wrong_end(case, status, err, seconds, left)]
+    return [
+        *_wrong_text(case, out.text, err.text, status),
+        *_wrong_end(case, status, err, seconds, left),
+    ]
 
 
-def _wrong_text(out: str, err: str, status: int) -> Generator[str]:
+def _wrong_text(case: Case, out: str, err: str, status: int) -> Generator[str]:
     lines = err.splitlines()
     if "Traceback" in err or "unexpected;" in err:
         yield "no sentence of its own"
@@ -73,14 +76,14 @@ def _wrong_text(out: str, err: str, status: int) -> Generator[str]:
         yield "several error lines"
     if lines and len(lines[-1]) > len("error: ") + LONGEST_SENTENCE:
         yield f"a sentence of {len(lines[-1])} characters"
-    if status and out and not _tells_damage(status, err):
+    if status and out and not _tells_damage(case, status, err):
         yield "an error and standard output"
 
 
 def _wrong_end(
     case: Case, status: int, err: "_Stream", seconds: float, left: list[str]
 ) -> Generator[str]:
-    if status != 2 and (case.is_wrong or status != 0) and not _tells_damage(status, err.text):
+    if status != 2 and (case.is_wrong or status != 0) and not _tells_damage(case, status, err.text):
         yield f"status {status}: {(err.text.splitlines() or ['accepted'])[-1][:300]}"
     if seconds > SECONDS:
         yield f"{seconds:.0f} s of processor time"
@@ -88,9 +91,11 @@ def _wrong_end(
         yield f"left behind: {', '.join(left[:3])}"
 
 
-def _tells_damage(status: int, err: str) -> bool:
+def _tells_damage(case: Case, status: int, err: str) -> bool:
     """Whether it is a verification that worked and found damage, which has a report to show."""
-    return status == 1 and "missing or not as written" in err.splitlines()[-1]
+    verifies = list(case.words[:1]) == ["verify"] or list(case.words[:2]) == ["cache", "verify"]
+    told = any("missing or not as written" in line for line in err.splitlines()[-1:])
+    return status == 1 and verifies and told
 
 
 def report(cases: Iterable[Case], world: Path) -> list[str]:
