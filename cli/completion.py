@@ -31,7 +31,7 @@ def run(options: CompletionOptions, terminal: Terminal) -> Report:
     """Print the script by which Tab completes verbs, options and their values.
 
     SHELL is bash, zsh or fish. To install it, put `source <(sparsteer completion bash)` into
-    ~/.bashrc, `source <(sparsteer completion zsh)` into ~/.zshrc behind compinit, or
+    ~/.bashrc, `source <(sparsteer completion zsh)` into ~/.zshrc after compinit, or
     `sparsteer completion fish | source` into ~/.config/fish/config.fish.
     """
     from .main import VERBS
@@ -139,8 +139,8 @@ _sparsteer_offers() {
     while [ $# -gt 1 ]; do
         case "$ended$1" in
         --) ended=/ flag="" ;;
-        -*=*) flag="" ;;
-        -[!0-9.]*)
+        -*=* | -h) flag="" ;;
+        --*)  # with a single dash it is a number: -1, -.5, -inf
             flag=$1
             case "$verb $flag" in
             @SWITCHES@) flag="" ;;
@@ -174,7 +174,7 @@ _BASH = """\
 
 @FUNCTION@
 _sparsteer() {
-    local part offer files="" glue="" last=-1 current=${COMP_WORDS[COMP_CWORD]}
+    local part offer files="" glue="" before="" last=-1 current=${COMP_WORDS[COMP_CWORD]}
     local -a given=()
     # To bash = and : are words of their own.
     for part in "${COMP_WORDS[@]:1:COMP_CWORD}"; do
@@ -186,13 +186,14 @@ _sparsteer() {
     done
     case "$current" in
     [=:]*) current="" ;;
+    -*=*) before=${current%%=*}= ;;  # where COMP_WORDBREAKS has no =
     esac
     COMPREPLY=()
     while IFS= read -r offer; do
         case "$offer" in
         "") ;;
         /) files=yes ;;
-        "$current"*) COMPREPLY+=("$offer") ;;
+        *) [[ $before$offer != "$current"* ]] || COMPREPLY+=("$before$offer") ;;
         esac
     done <<< "$(_sparsteer_offers "${given[@]}")"
     # By default bash itself completes files.
@@ -204,7 +205,7 @@ complete -o default -F _sparsteer sparsteer
 
 _ZSH = """\
 #compdef sparsteer
-# zsh completion of sparsteer; in ~/.zshrc, behind compinit: source <(sparsteer completion zsh)
+# zsh completion of sparsteer; in ~/.zshrc, after compinit: source <(sparsteer completion zsh)
 
 @FUNCTION@
 _sparsteer() {

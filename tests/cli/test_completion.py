@@ -74,6 +74,9 @@ def test_verbs_options_and_choices(tmp_path: Path) -> None:
         "sparsteer train --activation=topk --out r --pre": ["--precision", "--prefixes"],
         "sparsteer train --lr 1e-3 --precision b": ["bfloat16"],
         "sparsteer train --lr -1 --precision b": ["bfloat16"],
+        "sparsteer pick --strength -inf runs/k a": ["add"],
+        "sparsteer pick --strength -.5 runs/k a": ["add"],
+        "sparsteer pick --strength -3 runs/k a": ["add"],
         "sparsteer train --site a b c --precision b": ["bfloat16"],
         "sparsteer train --out runs:x --precision b": ["bfloat16"],
         "sparsteer pick runs/k ": ["add", "remove", "list"],
@@ -160,6 +163,15 @@ def test_the_verb_prints_the_script(sparsteer: Sparsteer, shell: Shell) -> None:
     assert values == {"shell": shell, "script": completion_script(shell, VERBS)}
 
 
+def test_a_value_behind_an_equals_sign_that_is_part_of_the_word(tmp_path: Path) -> None:
+    """As COMP_WORDBREAKS has it without =."""
+    lines = [["sparsteer", "train", f"--precision={start}"] for start in ("b", "", "x")]
+    found = replies(lines, tmp_path)
+    assert found[0] == ["--precision=bfloat16"]
+    assert set(found[1]) == {"--precision=bfloat16", "--precision=float32"}
+    assert found[2] == []
+
+
 def typed(lines: Sequence[str], folder: Path) -> str:
     """What an interactive bash says to lines that a person types, Tab among them, in a folder where
     `sparsteer` prints its words."""
@@ -199,6 +211,9 @@ def test_tab_completes_files_and_quotes_them(tmp_path: Path) -> None:
             "sparsteer score '$(t\t",
             "sparsteer train --lr m\t",
             "sparsteer pick my\t ad\t3",
+            "sparsteer generate my\t --threshold -inf --model-dt\tbf\t",
+            "COMP_WORDBREAKS=${COMP_WORDBREAKS//=}",
+            "sparsteer train --precision=bf\t --act\tju\t",
         ],
         tmp_path,
     )
@@ -209,5 +224,7 @@ def test_tab_completes_files_and_quotes_them(tmp_path: Path) -> None:
         "<score><$(touch bad)>",
         "<train><--lr><m>",
         "<pick><my run/><add><3>",
+        "<generate><my run/><--threshold><-inf><--model-dtype><bfloat16>",
+        "<train><--precision=bfloat16><--activation><jumprelu>",
     ]
     assert not (tmp_path / "bad").exists()
