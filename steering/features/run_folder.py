@@ -19,6 +19,7 @@ def run_folder(path: str | Path) -> Path:
         raise InputError(f"{path} does not exist; give the folder of a run")
     run = Path(os.path.normpath(path / ".."))
     if _is_run(run):
+        path, run = Path(os.path.abspath(path)), Path(os.path.abspath(run))
         raise InputError(f"{path} is a part of the run {run}, not a run; give {run}")
     raise InputError(f"{path} holds no autoencoder in sae/; give the folder of a trained run")
 

@@ -207,6 +207,14 @@ def test_wrong_input(
     assert sentence.replace("RUN", str(run)) in done.error
 
 
+def test_a_part_of_a_run_is_named_by_its_whole_path(
+    sparsteer: Sparsteer, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run / "sae")
+    error = sparsteer("features", "list", ".").error
+    assert f"{run}/sae is a part of the run {run}, not a run; give {run}" in error
+
+
 def test_an_index_or_picks_of_another_autoencoder(
     sparsteer: Sparsteer, run: Path, cache: Path
 ) -> None:
