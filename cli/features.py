@@ -241,11 +241,11 @@ def _found_context(values: dict[str, Any]) -> list[str]:
     for name, side in (("positive", positive), ("negative", negative)):
         if side["truncated"]:
             lines.append(
-                f"cut were {counted(side['truncated'], f'{name} text')}; --max-length reads more"
+                f"cut: {counted(side['truncated'], f'{name} text')}; --max-length reads more"
             )
         if side["without_content"]:
             lines.append(
-                f"left out were {counted(side['without_content'], f'{name} text')} without a token "
+                f"left out: {counted(side['without_content'], f'{name} text')} without a token "
                 "that counts"
             )
     return lines

@@ -41,7 +41,7 @@ from .threads import free_cores, use_threads
 from .windows import Window, WindowSource
 
 _SKIP_REMEDY = (
-    f"{SKIP}, with which a run that has begun goes on; with a mended text it takes another --out"
+    f"{SKIP}, with which a run that has begun goes on; once the text is mended, give another --out"
 )
 """Of a row without text: what was read of the text is not kept, so a changed one is refused."""
 
@@ -91,7 +91,8 @@ def open_stream(
     if begun.get("corpus_fingerprint", corpus.fingerprint) != corpus.fingerprint:
         raise InputError(
             f"the content of {config.dataset} has changed since {run.path} was begun; give another "
-            "--out, or the text as it was, of which --skip-bad-rows passes over what cannot be read"
+            "--out, or restore the text as it was; --skip-bad-rows passes over rows that cannot be "
+            "read"
         )
     corpus = dataclasses.replace(corpus, read_part=_telling(corpus.read_part, say))
     require_text(corpus)

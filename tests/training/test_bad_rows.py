@@ -164,7 +164,7 @@ def test_a_stream_goes_on_from_a_bad_row_as_its_sentence_says(
     assert 0 < n_steps < 30
     write_rows(stream)
     for other in (config, skipping):
-        with pytest.raises(InputError, match=r"give another --out, or the text as it was, of"):
+        with pytest.raises(InputError, match=r"give another --out, or restore the text as it was;"):
             train(other)
     write_rows(stream, **{f"row{BAD}": 7})
     said: list[str] = []

@@ -30,7 +30,7 @@ _MAGIC = {
     ".xz": re.compile(rb"\xfd7zXZ\x00"),
     ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
 }
-"""How compressed files begin; no text in UTF-8 does. A .zst may begin with a frame to skip."""
+"""How compressed files begin; a text hardly ever does. A .zst may begin with a frame to skip."""
 
 _MAGIC_BYTES = 10
 
