@@ -44,6 +44,9 @@ class Verb(Generic[C]):
     """The fields that go with each choice of `action`, where the verb has such a field; those that
     come before it go with all."""
 
+    action_help: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What each choice of `action` does, for the help of that action alone."""
+
     resumes: str = ""
     """What a person reads after an interruption, if the same command goes on."""
 
@@ -100,6 +103,23 @@ def wants_help(words: Sequence[str]) -> bool:
     """Whether the words ask for help, before a `--` that ends the options."""
     before = list(words[: words.index("--")]) if "--" in words else words
     return "--help" in before or "-h" in before
+
+
+def values_without_flag(options: Mapping[str, Option], words: Sequence[str]) -> list[str]:
+    """The words before a `--` that are neither flags nor the values of one, right or wrong."""
+    values: list[str] = []
+    flag: Option | None = None
+    for word in words:
+        if word == "--":
+            break
+        if _is_flag(word):
+            flag = options.get(word.removeprefix("--").replace("_", "-"))
+            flag = None if flag is None or flag.is_switch else flag
+        elif flag is None:
+            values.append(word)
+        elif not flag.is_list:
+            flag = None
+    return values
 
 
 def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[str, Given]:

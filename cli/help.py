@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from .arguments import Verb
+from .arguments import Verb, values_without_flag
 from .options import CommonOptions, Option, options_of
 
 TOPICS: dict[str, str] = {
@@ -63,9 +63,9 @@ def _topics_of(options: Collection[str]) -> dict[str, list[str]]:
 
 
 def show_help(prog: str, verb: Verb[Any], words: Sequence[str] = ()) -> None:
-    """Print what the verb does and its options; only those of an action that is among the words."""
+    """Print what the verb does and its options; only those of the action that the words name."""
     options = verb.options()
-    action = next((word for word in words if word in verb.actions), "")
+    action = _action(verb, words)
     if action:
         before = verb.positional[: verb.positional.index("action")]
         prog = " ".join([prog, *(options.pop(name).shown for name in before), action])
@@ -80,10 +80,19 @@ def show_help(prog: str, verb: Verb[Any], words: Sequence[str] = ()) -> None:
         tyro.cli(
             dataclasses.make_dataclass("Options", fields, kw_only=True),
             prog=prog,
-            description=" ".join((verb.run.__doc__ or "").split()),
+            description=" ".join((verb.action_help.get(action) or verb.run.__doc__ or "").split()),
             args=["--help"],
             config=(tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff),
         )
+
+
+def _action(verb: Verb[Any], words: Sequence[str]) -> str:
+    """The action in its place among the words, or before it if what precedes it is left out."""
+    if not verb.actions:
+        return ""
+    values, place = values_without_flag(verb.options(), words), verb.positional.index("action")
+    found = (*values[place : place + 1], *values[:place])
+    return next((value for value in found if value in verb.actions), "")
 
 
 def _of_action(options: Mapping[str, Option], taken: Sequence[str]) -> dict[str, Option]:

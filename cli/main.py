@@ -72,6 +72,7 @@ VERBS: dict[str, Verb[Any]] = {
         run=pick.run,
         positional=("run", "action", "feature"),
         actions=TAKEN_BY_ACTION,
+        action_help=pick.ACTION_HELP,
     ),
     "generate": Verb(config=GenerateConfig, run=generate.run, positional=("run",)),
     "score": Verb(

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 
     from ..steering.features.picks import Picks
 
+ACTION_HELP: dict[str, str] = {
+    "add": "Add features to the picks of a run, or change what is given of those that are picked. "
+    "RUN is the folder of a run, FEATURE the numbers: "
+    "`sparsteer pick RUN add 3 4 5 --strength -1`. --label, --note and --strength are of all the "
+    "features of the command.",
+    "remove": "Remove features from the picks of a run. RUN is the folder of a run, FEATURE the "
+    "numbers to remove.",
+    "list": "List the picked features of a run. RUN is the folder of a run.",
+}
+"""What each action does."""
+
 
 def run(config: PickConfig, terminal: Terminal) -> Report:
     """Add, remove or list the picked features of a run.

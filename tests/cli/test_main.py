@@ -193,6 +193,26 @@ def test_help_of_an_action(
     assert sparsteer("help", "pick", action).out == text
 
 
+def test_help_of_an_action_is_of_the_word_in_its_place(sparsteer: Sparsteer) -> None:
+    def text(*words: str) -> str:
+        return " ".join(sparsteer("pick", *words, "--help").out.split())
+
+    add, listing = text("add"), text("list")
+    assert "List the picked features" in listing
+    assert not any(word in listing for word in ("Add ", "Remove", "FEATURE", "--strength"))
+    assert "Add features" in add and "List" not in add
+    for words in (
+        ("RUN", "--label", "list", "add"),
+        ("--label", "list", "add"),
+        ("--label=list", "RUN", "add", "3"),
+        ("--json", "list", "add"),
+        ("--strength", "-inf", "list", "add"),
+        ("RUN", "add", "3", "--note", "list"),
+    ):
+        assert text(*words) == add
+    assert text("RUN", "--label", "list") == text()
+
+
 def test_version(sparsteer: Sparsteer) -> None:
     assert sparsteer("--version").out == f"sparsteer {version('sparsteer')}\n"
 
