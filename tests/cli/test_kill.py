@@ -161,7 +161,7 @@ def test_a_cache_killed_at_random(tiny_model_folder: Path, corpus: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("kills", "tokens"), [(3, 20_000), pytest.param(50, 100_000, marks=pytest.mark.slow)]
+    ("kills", "tokens"), [(3, 20_000), pytest.param(50, 40_000, marks=pytest.mark.slow)]
 )
 def test_training_killed_at_random(cache: Path, tmp_path: Path, kills: int, tokens: int) -> None:
     words = ("train", "--cache", cache, "--site", SITES[1], *TRAIN_WORDS, "--tokens", tokens)
