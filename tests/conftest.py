@@ -185,15 +185,15 @@ def _user_cache() -> Generator[None]:
         yield
 
 
-@pytest.fixture(scope="session", params=["gpt2", "gpt_neox", "gemma2", "opt"])
+@pytest.fixture(scope="session", params=["gpt2", "gpt_neox", "gemma2"])
 def other_model(
     request: pytest.FixtureRequest,
     tiny_model_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> "LanguageModel":
     """Random models (3 layers, width 32) unlike a Llama: learned positions, parallel blocks, capped
-    logits, positions counted from the mask."""
-    from transformers import Gemma2Config, GPT2Config, GPTNeoXConfig, OPTConfig
+    logits."""
+    from transformers import Gemma2Config, GPT2Config, GPTNeoXConfig
     from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
     from sparsteer.sae.language_model import LanguageModel
@@ -214,7 +214,6 @@ def other_model(
         "gpt2": lambda: GPT2Config(**shape),
         "gpt_neox": lambda: GPTNeoXConfig(**shape, intermediate_size=64),
         "gemma2": lambda: Gemma2Config(**shape, **gemma, final_logit_softcapping=2.0),
-        "opt": lambda: OPTConfig(**shape, ffn_dim=64, word_embed_proj_dim=32),
     }[request.param]()
     torch.default_generator.manual_seed(0)
     auto_model: Any = AutoModelForCausalLM  # transformers leaves its types open
