@@ -113,8 +113,8 @@ def evaluate_all(
             ),
             "documents": (n_documents := len(np.unique(documents_N.numpy()))),
             "warnings": [
-                *cautions(found),
                 *cautions_of_few(len(documents_N), n_documents, language_model),
+                *cautions(found),  # last, where it cannot be missed
             ],
             "decoder_overlap": mean_absolute_cosine(subject.sae.W_dec.detach()),
             "density_histogram": density_histogram(measures.firing_rates()),

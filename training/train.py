@@ -333,7 +333,7 @@ def _end(member: Member, data: Activations) -> dict[str, Any] | NonFiniteLoss:
         "seconds": member.seconds,
         "tokens_per_second": tokens / member.seconds if member.seconds else 0.0,
         "held_out": (held_out := member.measures(sae, rows)),
-        "warnings": [*cautions(held_out), *filter(None, rounded)],
+        "warnings": [*filter(None, rounded), *cautions(held_out)],
     }
     member.run.log({"step": trainer.steps_done, "summary": summary})
     sae.save(member.run.sae)

@@ -155,6 +155,8 @@ def test_the_fingerprint_is_of_content(tmp_path: Path, tiny_model: LanguageModel
 
 
 def test_a_missing_index_names_the_command(tmp_path: Path) -> None:
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "sae" / "config.json").touch()
     with pytest.raises(InputError, match=f"`sparsteer features build {tmp_path} --cache DIR`"):
         FeatureIndex.of_run(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
