@@ -70,7 +70,7 @@ def _one(result: dict[str, Any]) -> "Sequence[RenderableType]":
     return (
         f"{result['sae']} {place(result)}, on {held_out(result)}:",
         table(*measures(result)),
-        "behind ± stands the standard error, over documents or contexts",
+        "the figure after ± is the standard error, over documents or contexts",
         *_density_lines(result["density_histogram"]),
     )
 

@@ -159,5 +159,5 @@ def only_writer(folder: Path) -> Generator[None]:
 
 
 def _names_no_shard(folder: Path) -> bool:
-    """Whether the manifest names none; with some they lie elsewhere for now."""
+    """Whether the manifest names none; those that it names may have been moved for a while."""
     return not read_manifest(folder).shards

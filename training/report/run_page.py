@@ -45,7 +45,7 @@ def run_page(run: RunFolder, result: Mapping[str, Any], drawings: Mapping[str, D
         tag("p", lead),
         tag("h2", "Measures"),
         table(["Measure", "Value", "How to read it"], measures(result), class_="plain"),
-        tag("p", "Behind ± stands the standard error, over documents or contexts."),
+        tag("p", "The figure after ± is the standard error, over documents or contexts."),
         *(tag("p", f"Caution: {text}.") for text in result["warnings"]),
         tag("h2", "Plots"),
         tag("div", join(*shown), class_="figures"),
@@ -98,7 +98,7 @@ def comparison_page(
     sections = (
         tag("h1", title),
         tag("p", f"Measured on {held_out(results[0])}. FVU is the share of the variance missed; "
-            "recovered is the share of the loss that zeroing the site costs. Behind ± stands the "
+            "recovered is the share of the loss that zeroing the site costs. After ± stands the "
             "standard error; these are the same rows for all, so differences are surer."),
         table(head, rows, class_="plain"),
         tag("div", figure(for_page(drawing), caption), class_="figures"),
