@@ -2,7 +2,9 @@
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +83,14 @@ def test_there_are_commands_to_check() -> None:
 def test_every_verb_has_a_section() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     assert re.findall(r"^## sparsteer (.+)$", text, re.MULTILINE) == list(VERBS)
+
+
+def test_the_page_of_options_is_what_help_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))  # pyright: ignore[reportUnknownMemberType] - untyped
+    monkeypatch.setenv("COLUMNS", "133")  # it is the page that decides how wide it is
+    write_options: Any = import_module("write_options")
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert page == write_options.page(), "run: make docs, or python docs/write_options.py"
 
 
 def test_what_counts_as_a_command() -> None:
