@@ -27,17 +27,20 @@ class CompletionOptions:
     """The shell that is to complete: bash, zsh or fish."""
 
 
-def run(options: CompletionOptions, terminal: Terminal) -> Report:
-    """Print the script by which Tab completes verbs, options and their values.
+def verb(verbs: Mapping[str, Verb[Any]]) -> Verb[CompletionOptions]:
+    """The verb that prints the script for these verbs, and for itself once it is among them."""
 
-    SHELL is bash, zsh or fish. To install it, put `source <(sparsteer completion bash)` into
-    ~/.bashrc, `source <(sparsteer completion zsh)` into ~/.zshrc after compinit, or
-    `sparsteer completion fish | source` into ~/.config/fish/config.fish.
-    """
-    from .main import VERBS
+    def run(options: CompletionOptions, terminal: Terminal) -> Report:
+        """Print the script by which Tab completes verbs, options and their values.
 
-    script = completion_script(options.shell, VERBS)
-    return Report(values={"shell": options.shell, "script": script}, shown=(script,))
+        SHELL is bash, zsh or fish. To install it, put `source <(sparsteer completion bash)` into
+        ~/.bashrc, `source <(sparsteer completion zsh)` into ~/.zshrc after compinit, or
+        `sparsteer completion fish | source` into ~/.config/fish/config.fish.
+        """
+        script = completion_script(options.shell, verbs)
+        return Report(values={"shell": options.shell, "script": script}, shown=(script,))
+
+    return Verb(config=CompletionOptions, run=run, positional=("shell",))
 
 
 def completion_script(shell: Shell, verbs: Mapping[str, Verb[Any]]) -> str:

@@ -83,11 +83,9 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "select": Verb(config=SelectConfig, run=selection.select, positional=("file",)),
     "verify": Verb(config=verify.VerifyOptions, run=verify.run, positional=("path",)),
-    "completion": Verb(
-        config=completion.CompletionOptions, run=completion.run, positional=("shell",)
-    ),
 }
 """Every verb; one of two words, such as "features build", is written so."""
+VERBS["completion"] = completion.verb(VERBS)
 
 _SECONDS_TO_SPEAK = 1.0
 """Left to the first process of several: once one has ended, torchrun ends the others."""
