@@ -28,13 +28,13 @@ from results_file import write_table
 from torch import Tensor
 
 from sparsteer.kernels import dispatch, reference
+from sparsteer.kernels.accelerators.onednn import Affine
+from sparsteer.kernels.accelerators.screening import screened_topk, screening_pays
 from sparsteer.kernels.backward import autoencoder_gradients
 from sparsteer.kernels.decode import decode, decode_mse
 from sparsteer.kernels.encode import encode_topk, pre_activation_blocks
-from sparsteer.kernels.norms import row_norms
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.kernels.optimizer import adam_step_, normalize_rows_
-from sparsteer.kernels.product import Affine
-from sparsteer.kernels.screening import screened_topk, screening_pays
 from sparsteer.kernels.top_afa import top_afa_select
 from sparsteer.kernels.topk import topk_select
 from sparsteer.sae import SparseAutoencoder, TopKConfig

@@ -68,8 +68,8 @@ def devices(problems: list[Problem]) -> list[dict[str, Any]]:
     """The CPU, then every CUDA device that torch sees."""
     import torch
 
-    from ..kernels.product import onednn_is_faster
-    from ..kernels.screening import bfloat16_is_faster
+    from ..kernels.accelerators.onednn import onednn_is_faster
+    from ..kernels.accelerators.screening import bfloat16_is_faster
 
     found: list[dict[str, Any]] = [
         {

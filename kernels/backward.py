@@ -20,18 +20,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .dispatch import (
-    Pointer,
-    Scalar,
-    architecture,
-    ceil_div,
-    constexpr,
-    jit,
-    launch,
-    tl,
-    uses_triton,
-)
-from .product import Affine, add_product_, onednn_is_faster
+from .accelerators.onednn import Affine, add_product_, onednn_is_faster
+from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .numerics import at_least_float32, ceil_div
 from .tiles import tile
 
 # On a CPU the sparse products touch M rows of D floats where dense ones do F columns of fused
@@ -356,7 +347,7 @@ def weight_gradient(
     if prefers_dense(n_latents, slots_per_row(entries, *indices.shape), on_gpu):
         # The running sum of low-precision blocks is kept in float32: rounding it after each block
         # would lose small terms beside large ones.
-        wide = _sum_dtype(rows.dtype)
+        wide = at_least_float32(rows.dtype)
         out_FD = rows.new_zeros(n_latents, rows.shape[-1], dtype=wide)
         for block in row_blocks(len(rows)):
             dense_Fb = rows.new_zeros(n_latents, len(rows[block]))
@@ -498,15 +489,10 @@ def latent_sums(
     indices: Int[Tensor, "B M"], coefficients: Float[Tensor, "B M"], n_latents: int
 ) -> Float[Tensor, "F"]:
     """Sum the coefficients of each latent's slots, in a fixed order and at least in float32."""
-    wide = coefficients.flatten().to(_sum_dtype(coefficients.dtype))
+    wide = coefficients.flatten().to(at_least_float32(coefficients.dtype))
     out_F = wide.new_zeros(n_latents)
     if wide.is_cuda:  # this one sorts; index_add_ adds there in whatever order threads come
         out_F.index_put_((indices.flatten(),), wide, accumulate=True)
     else:  # and here this one is serial, and index_put_ is not
         out_F.index_add_(0, indices.flatten(), wide)
     return out_F.to(coefficients.dtype)
-
-
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What sums of values of the dtype are kept in."""
-    return torch.promote_types(dtype, torch.float32)

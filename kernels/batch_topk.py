@@ -18,18 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .codes import Codes, pack_entries
-from .dispatch import (
-    Pointer,
-    Scalar,
-    architecture,
-    ceil_div,
-    constexpr,
-    jit,
-    launch,
-    tl,
-    uses_triton,
-)
-from .peers import Peers, among_largest
+from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .numerics import ceil_div
+from .process_group import ProcessGroup, distributed_topk_mask
 from .selection import (
     column_at,
     emit_row,
@@ -211,13 +202,13 @@ class BatchTop:
         self._n_rows += len(pre)
         self._keep_largest()
 
-    def codes(self, peers: Peers | None = None) -> Codes:
+    def codes(self, group: ProcessGroup | None = None) -> Codes:
         """The entries as codes of all the rows; unused slots are (0, 0).
 
-        With peers, n_kept counts the entries of all of them; every one calls this.
+        With a group, n_kept counts the entries of all its ranks, and every rank calls this.
         """
-        if peers is not None:
-            self._keep(among_largest(self._values, self._n_kept, peers))
+        if group is not None:
+            self._keep(distributed_topk_mask(self._values, self._n_kept, group))
         return pack_entries(self._rows, self._columns, self._values, self._n_rows)
 
     def _candidates(self, pre_BF: Float[Tensor, "B F"]) -> tuple[Tensor, Tensor, Tensor]:

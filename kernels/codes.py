@@ -47,3 +47,35 @@ def pack_entries(
     indices_BM[rows, slots] = columns
     values_BM[rows, slots] = values
     return Codes(indices_BM, values_BM, counts)
+
+
+def join_codes(parts: list[Codes], like: Tensor, max_active: int | None = None) -> Codes:
+    """One Codes with counts from those of consecutive rows.
+
+    Args:
+        parts: the codes of each block of rows, with counts; may be empty.
+        like: a tensor whose dtype and device codes of no rows get.
+        max_active: width M of the result; None for that of the widest part.
+
+    Raises:
+        ValueError: a row keeps more than max_active latents.
+    """
+    if not parts:
+        empty = torch.zeros(0, max_active or 1, dtype=torch.int64, device=like.device)
+        return Codes(empty, empty.to(like.dtype), empty[:, 0])
+    largest = max(part.indices.shape[-1] for part in parts)
+    width = largest if max_active is None else max_active
+    if largest > width:
+        raise ValueError(
+            f"a row keeps {largest} latents, more than max_active={width}; "
+            "raise max_active or leave it out"
+        )
+
+    def padded(slots_BM: Tensor) -> Tensor:
+        return torch.nn.functional.pad(slots_BM, (0, width - slots_BM.shape[-1]))
+
+    return Codes(
+        torch.cat([padded(part.indices) for part in parts]),
+        torch.cat([padded(part.values) for part in parts]),
+        torch.cat([part.counts for part in parts if part.counts is not None]),
+    )

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .accelerators.onednn import Affine
 from .backward import (
     Entries,
     dense_block,
@@ -23,19 +24,8 @@ from .backward import (
     weight_gradient,
 )
 from .codes import Codes
-from .dispatch import (
-    Pointer,
-    Scalar,
-    architecture,
-    ceil_div,
-    constexpr,
-    jit,
-    launch,
-    next_power_of_2,
-    tl,
-    uses_triton,
-)
-from .product import Affine
+from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .numerics import at_least_float32, ceil_div, next_power_of_2
 from .tiles import tile
 
 _WIDEST_IN_REGISTERS = 4096  # columns of a row that one program of decode_mse holds
@@ -189,7 +179,8 @@ def _launch_decode_mse(
         M=M,
         **sizes,
     )
-    return losses.sum().div(max(1, x.numel())).to(_wide(x)), x_hat, residual, grad_values
+    loss = losses.sum().div(max(1, x.numel())).to(at_least_float32(x.dtype))
+    return loss, x_hat, residual, grad_values
 
 
 def decode(
@@ -346,17 +337,12 @@ def compare(
     if uses_triton(W_dec) and sparse and W_dec.shape[1] <= _WIDEST_IN_REGISTERS:
         return _launch_decode_mse(indices, values, W_dec, b_dec, x)
     x_hat_BD = weighted_rows(indices, values, W_dec) + b_dec
-    wide = _wide(x)
+    wide = at_least_float32(x.dtype)  # what the loss is summed in and given as
     loss = x.new_zeros((), dtype=wide)
     if len(x):
         loss = torch.nn.functional.mse_loss(x_hat_BD.to(wide), x.to(wide))
     residual_BD = (x_hat_BD - x).mul_(2 / max(1, x.numel()))
     return loss, x_hat_BD, residual_BD, gathered_dots(indices, residual_BD, W_dec, entries)
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    """What the loss is summed in and given as: at least float32."""
-    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 class _DecodeMSE(torch.autograd.Function):

@@ -135,13 +135,3 @@ def architecture(tensor: Tensor) -> int:
 def _capability(index: int | None) -> int:
     major, minor = torch.cuda.get_device_capability(index)
     return 10 * major + minor
-
-
-def ceil_div(a: int, b: int) -> int:
-    """a / b rounded up."""
-    return -(-a // b)
-
-
-def next_power_of_2(n: int) -> int:
-    """The smallest power of two that is at least n (n >= 1)."""
-    return 1 << (n - 1).bit_length()

@@ -20,18 +20,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .accelerators.fused_topk import fused_pays, fused_topk
+from .accelerators.onednn import Affine
+from .accelerators.screening import screened_topk, screening_pays
 from .backward import encoder_gradients, latent_sums, row_blocks
 from .batch_topk import BatchTop
-from .codes import Codes
+from .codes import Codes, join_codes
 from .decode import weighted_rows
 from .dispatch import uses_triton
-from .encode_fused import fused_pays, fused_topk
-from .norms import row_norms
-from .peers import Peers
-from .product import Affine
-from .screening import screened_topk, screening_pays
+from .numerics import row_norms
+from .process_group import ProcessGroup
 from .selection import require_k
-from .top_afa import joined, top_afa_select
+from .top_afa import top_afa_select
 from .topk import topk_select
 
 _PRE_ACTIVATIONS_AT_ONCE_ON_GPU = 1 << 27
@@ -102,7 +102,7 @@ def encode_top_afa(
         return _select_in_blocks(x, b_dec, W_enc, b_enc, select)
 
     codes = encode_chosen(x, b_dec, W_enc, b_enc, choose)
-    return codes if max_active is None else joined([codes], x, max_active)
+    return codes if max_active is None else join_codes([codes], x, max_active)
 
 
 def encode_batch_topk(
@@ -111,15 +111,15 @@ def encode_batch_topk(
     W_enc: Float[Tensor, "F D"],
     b_enc: Float[Tensor, "F"],
     k: int,
-    peers: Peers | None = None,
+    group: ProcessGroup | None = None,
 ) -> Codes:
     """Encode rows and keep the B * k largest positive pre-activations of the batch.
 
     Args:
         x, b_dec, W_enc, b_enc: as for `encode_topk`.
         k: latents kept of a row on average, 1 to F.
-        peers: processes that hold the other rows of the batch, as many as these each; the choice is
-            among all of them, and every one must call this.
+        group: processes that hold the other rows of the batch, equally many each; the choice is
+            among the rows of all ranks, and every rank must call this.
 
     Returns:
         Codes [B, M] with counts, as of `batch_topk_select`; differentiable as `encode_topk`.
@@ -130,10 +130,10 @@ def encode_batch_topk(
     require_k(k, len(W_enc))
 
     def choose() -> Codes:
-        top = BatchTop(len(x) * k * (1 if peers is None else peers.size), x)
+        top = BatchTop(len(x) * k * (1 if group is None else group.size), x)
         for pre_BF, _ in pre_activation_blocks(x, b_dec, W_enc, b_enc):
             top.add(pre_BF)
-        return top.codes(peers)
+        return top.codes(group)
 
     return encode_chosen(x, b_dec, W_enc, b_enc, choose)
 
@@ -305,7 +305,7 @@ def _select_in_blocks(
     if not parts:
         return select(x_BD.new_empty(0, len(W_enc_FD)), x_BD)
     if parts[0].counts is not None:
-        return joined(parts, x_BD)
+        return join_codes(parts, x_BD)
     return Codes(
         torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts])
     )

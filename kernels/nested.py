@@ -19,7 +19,8 @@ from torch import Tensor
 from .backward import prefers_dense
 from .codes import Codes, pack_entries
 from .decode import Reconstruction, decode
-from .dispatch import ceil_div, uses_triton
+from .dispatch import uses_triton
+from .numerics import at_least_float32, ceil_div
 
 
 class _Entries(NamedTuple):
@@ -144,7 +145,7 @@ class _NestedError(torch.autograd.Function):
             before_BD = torch.add(before_BD, sum_BD, out=error_BD)
         x_hat_BD = x_BD + before_BD
         count = max(1, errors_GBD.numel())
-        wide = errors_GBD.flatten().to(torch.promote_types(x_BD.dtype, torch.float32))
+        wide = errors_GBD.flatten().to(at_least_float32(x_BD.dtype))
         loss = wide.dot(wide) / count
         errors_GBD[-1] *= 2 / count
         for later_BD, error_BD in pairwise(reversed(errors_GBD.unbind())):

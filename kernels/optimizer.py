@@ -14,19 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .dispatch import (
-    Pointer,
-    Scalar,
-    architecture,
-    ceil_div,
-    constexpr,
-    jit,
-    launch,
-    next_power_of_2,
-    tl,
-    uses_triton,
-)
-from .norms import row_norms
+from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .numerics import ceil_div, next_power_of_2, row_norms
 from .tiles import tile
 
 _VALUES_IN_CACHE = 1 << 20  # of each of the weights, the gradient and two moments: 16 MB in float32

@@ -10,17 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .dispatch import (
-    Pointer,
-    Scalar,
-    architecture,
-    ceil_div,
-    constexpr,
-    jit,
-    launch,
-    next_power_of_2,
-    tl,
-)
+from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
+from .numerics import ceil_div, next_power_of_2
 from .tiles import tile
 
 # Rows are taken in blocks whose maxima and lists stay below 64 MB each.

@@ -9,6 +9,8 @@ without register spills and within the chip's shared memory for 80 (A100), 90 (H
 import os
 from functools import cache
 
+from .numerics import next_power_of_2
+
 Tile = dict[str, int]
 
 
@@ -71,13 +73,13 @@ def _table(operator: str, arch: int, D: int, F: int, K: int) -> Tile:
             }
         case "decode":  # ROWS of W_dec in flight
             return {
-                "BLOCK_D": min(4096, _power(D)),
+                "BLOCK_D": min(4096, next_power_of_2(D)),
                 "ROWS": 8 if D <= 1024 else 4 if D <= 2048 else 2,
                 "num_warps": 2 if D <= 512 else 4 if D <= 2048 else 8,
             }
         case "backward":  # SLOTS rows in flight, CHUNK slots of a latent by one program
             return {
-                "BLOCK_D": min(4096, _power(D)),
+                "BLOCK_D": min(4096, next_power_of_2(D)),
                 "SLOTS": 4 if D <= 1024 else 1 if arch == 120 else 2,
                 "CHUNK": 256,
                 "num_warps": 4 if D <= 1024 else 8,
@@ -86,7 +88,3 @@ def _table(operator: str, arch: int, D: int, F: int, K: int) -> Tile:
             return {"num_warps": 4 if D <= 1024 else 8 if D <= 4096 else 16}
         case _:
             raise ValueError(f"no tile table is known for {operator}")
-
-
-def _power(n: int) -> int:
-    return 1 << (n - 1).bit_length()

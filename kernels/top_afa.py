@@ -17,19 +17,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .codes import Codes
-from .dispatch import (
-    Pointer,
-    Scalar,
-    architecture,
-    ceil_div,
-    constexpr,
-    jit,
-    launch,
-    next_power_of_2,
-    tl,
-    uses_triton,
-)
+from .codes import Codes, join_codes
+from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .numerics import at_least_float32, ceil_div, next_power_of_2
 from .selection import (
     blocks_of_rows,
     column_at,
@@ -313,42 +303,15 @@ def top_afa_select(
                 _launch_top_afa(pre[rows], norms, target[rows])
                 for rows in blocks_of_rows(len(pre), groups)
             ]
-            return joined(parts, pre, max_active)
-        return joined(_select_in_pieces(pre, decoder_norms, target), pre, max_active)
-
-
-def joined(parts: list[Codes], like: Tensor, max_active: int | None = None) -> Codes:
-    """One Codes from those of consecutive rows, padded to the largest count or to max_active.
-
-    Raises:
-        ValueError: a row keeps more than max_active latents.
-    """
-    if not parts:
-        empty = torch.zeros(0, max_active or 1, dtype=torch.int64, device=like.device)
-        return Codes(empty, empty.to(like.dtype), empty[:, 0])
-    largest = max(part.indices.shape[-1] for part in parts)
-    width = largest if max_active is None else max_active
-    if largest > width:
-        raise ValueError(
-            f"a row keeps {largest} latents, more than max_active={width}; "
-            "raise max_active or leave it out"
-        )
-
-    def padded(slots_BM: Tensor) -> Tensor:
-        return torch.nn.functional.pad(slots_BM, (0, width - slots_BM.shape[-1]))
-
-    return Codes(
-        torch.cat([padded(part.indices) for part in parts]),
-        torch.cat([padded(part.values) for part in parts]),
-        torch.cat([part.counts for part in parts if part.counts is not None]),
-    )
+            return join_codes(parts, pre, max_active)
+        return join_codes(_select_in_pieces(pre, decoder_norms, target), pre, max_active)
 
 
 def _select_in_pieces(
     pre_BF: Float[Tensor, "B F"], norms_F: Float[Tensor, "F"], target_B: Float[Tensor, "B"]
 ) -> list[Codes]:
     # float32 holds the product of two bfloat16 or float16 numbers exactly.
-    exact = torch.promote_types(pre_BF.dtype, torch.float32)
+    exact = at_least_float32(pre_BF.dtype)
     parts: list[Codes] = []
     width = 0
     for start in range(0, len(pre_BF), _ROWS_AT_ONCE):

@@ -13,18 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .codes import Codes
-from .dispatch import (
-    Pointer,
-    Scalar,
-    architecture,
-    ceil_div,
-    constexpr,
-    jit,
-    launch,
-    next_power_of_2,
-    tl,
-    uses_triton,
-)
+from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .numerics import ceil_div, next_power_of_2
 from .selection import (
     blocks_of_rows,
     column_at,

@@ -13,9 +13,9 @@ from ..kernels.codes import Codes
 from ..kernels.decode import decode
 from ..kernels.encode import encode_batch_topk, encode_top_afa, encode_topk
 from ..kernels.jumprelu import encode_jumprelu
-from ..kernels.norms import row_norms
+from ..kernels.numerics import row_norms
 from ..kernels.optimizer import normalize_rows_
-from ..kernels.peers import Peers
+from ..kernels.process_group import ProcessGroup as Peers
 from .checksums import read_checked_json, record_of, recorded_files, write_checked_json
 from .config import (
     BatchTopKConfig,

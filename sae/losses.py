@@ -18,7 +18,7 @@ from ..kernels.codes import Codes
 from ..kernels.decode import Reconstruction, decode
 from ..kernels.encode import encode_topk
 from ..kernels.nested import nested_mse
-from ..kernels.norms import row_norms
+from ..kernels.numerics import row_norms
 from .autoencoder import SparseAutoencoder
 
 Mean = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."]]

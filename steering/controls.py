@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..kernels.norms import row_norms
+from ..kernels.numerics import row_norms
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.errors import InputError
 from .intervention import Intervention, SteeredFeature

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..kernels.norms import row_norms
+from ..kernels.numerics import row_norms
 from ..sae.autoencoder import SparseAutoencoder
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..kernels.decode import decode
 from ..kernels.encode import encode_batch_topk, encode_topk
-from ..kernels.norms import row_norms
+from ..kernels.numerics import row_norms
 from ..kernels.optimizer import normalize_rows_
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.config import JumpReLUConfig

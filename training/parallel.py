@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..kernels.optimizer import gradient_norm
-from ..kernels.peers import Peers
+from ..kernels.process_group import ProcessGroup as Peers
 
 _FEW_ROWS = 0.3  # of a gradient; if fewer are not zero, finding and sending these alone is faster
 

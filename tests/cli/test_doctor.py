@@ -11,7 +11,7 @@ import torch
 
 from sparsteer.cli import machine
 from sparsteer.cli.machine import Problem
-from sparsteer.kernels import product, screening
+from sparsteer.kernels.accelerators import onednn, screening
 from sparsteer.sae.fetch import ARTEFACTS
 
 from .conftest import Sparsteer
@@ -45,7 +45,7 @@ def test_a_sound_machine(sparsteer: Sparsteer, cache_folder: Path) -> None:
 def test_it_names_the_library_of_the_encoders_product(
     sparsteer: Sparsteer, monkeypatch: pytest.MonkeyPatch, fast: bool, library: str
 ) -> None:
-    monkeypatch.setattr(product, "onednn_is_faster", lambda: fast)
+    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: fast)
     assert f"runs, the encoder's product by {library}" in sparsteer("doctor").out
     assert sparsteer("doctor", "--json").values["devices"][0]["encoder_product"] == library
 

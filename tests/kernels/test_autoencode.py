@@ -10,7 +10,7 @@ from sparsteer.kernels.autoencode import autoencoder_mse
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode_mse
 from sparsteer.kernels.encode import encode_batch_topk, encode_top_afa, encode_topk
-from sparsteer.kernels.norms import row_norms
+from sparsteer.kernels.numerics import row_norms
 
 Encode = Callable[[Tensor, Tensor, Tensor, Tensor], Codes]
 NORMS = torch.linspace(0.5, 1.5, 50, dtype=torch.float64)

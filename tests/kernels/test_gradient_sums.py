@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from sparsteer.kernels import reference
+from sparsteer.kernels.accelerators.fused_topk import _takes_tf32  # pyright: ignore[reportPrivateUsage] - no GPU to see it by
 from sparsteer.kernels.backward import latent_sums, prefers_dense, weight_gradient
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode_mse
-from sparsteer.kernels.encode_fused import _takes_tf32  # pyright: ignore[reportPrivateUsage] - no GPU to see it by
 from sparsteer.kernels.jumprelu import jumprelu_select
 
 

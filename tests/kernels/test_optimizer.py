@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsteer.kernels import optimizer, reference
-from sparsteer.kernels.norms import row_norms
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.kernels.optimizer import adam_step_, normalize_rows_, project_gradient_
 
 

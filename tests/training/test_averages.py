@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels.norms import row_norms
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import BatchTopKConfig, InputError, SparseAutoencoder
 from sparsteer.sae.tensor_files import load_tensors, save_tensors
 from sparsteer.training.averages import WeightAverages

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels.norms import row_norms
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import (
     BatchTopKConfig,
     JumpReLUConfig,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsteer.kernels import reference
-from sparsteer.kernels.norms import row_norms
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.kernels.optimizer import normalize_rows_
 from sparsteer.training.optimizer import Adam
 

@@ -28,13 +28,13 @@ from sparsteer.kernels import (
     batch_topk,
     decode,
     dispatch,
-    encode_fused,
     jaccard,
     jumprelu,
     optimizer,
     top_afa,
     topk,
 )
+from sparsteer.kernels.accelerators.fused_topk import fused_topk
 
 # Triton is untyped.
 triton: Any = import_module("triton")
@@ -176,7 +176,7 @@ def operators() -> list[Callable[[], Any]]:
         for F, D, k in [(12288, 768, 32), (24576, 2304, 64), (131072, 1000, 64)]:
             for dtype in (torch.bfloat16, torch.float32):
                 weights = fake(F, D, dtype=dtype)
-                encode_fused.fused_topk(fake(4096, D, dtype=dtype), weights, weights[:, 0], k)
+                fused_topk(fake(4096, D, dtype=dtype), weights, weights[:, 0], k)
 
     def launch_jaccard() -> None:
         offsets, indices = (torch.empty(n, dtype=torch.int64) for n in (1001, 64_000))

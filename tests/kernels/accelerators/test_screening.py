@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsteer.kernels import encode, reference, screening
+from sparsteer.kernels import encode, reference
+from sparsteer.kernels.accelerators import screening
+from sparsteer.kernels.accelerators.screening import UpperBounds, screened_topk, screening_pays
 from sparsteer.kernels.codes import Codes
-from sparsteer.kernels.norms import row_norms
-from sparsteer.kernels.screening import UpperBounds, screened_topk, screening_pays
+from sparsteer.kernels.numerics import row_norms
 
 
 def random(seed: int, *shape: int) -> Tensor:

@@ -17,21 +17,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .codes import Codes
-from .dispatch import (
-    Pointer,
-    Scalar,
-    architecture,
-    ceil_div,
-    constexpr,
-    jit,
-    launch,
-    next_power_of_2,
-    tl,
-    uses_triton,
-)
-from .selection import kth_largest, sortable_key
-from .tiles import tile
+from ..codes import Codes
+from ..dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from ..numerics import ceil_div, next_power_of_2
+from ..selection import kth_largest, sortable_key
+from ..tiles import tile
 
 # Writing and reading the pre-activations costs 267 / D of the product on an H100 (computed, not
 # measured); beyond this width that is less than a Triton product loses against cuBLAS.

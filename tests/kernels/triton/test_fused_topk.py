@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels import encode_fused, reference
+from sparsteer.kernels import reference
+from sparsteer.kernels.accelerators import fused_topk as fused_topk_module
+from sparsteer.kernels.accelerators.fused_topk import fused_pays, fused_topk
 from sparsteer.kernels.encode import encode_topk
-from sparsteer.kernels.encode_fused import fused_pays, fused_topk
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +67,7 @@ def test_a_crowded_group_and_a_tied_cut_lack_the_certificate(device: str) -> Non
 def test_rows_without_certificate_are_taken_again(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode_fused, "_MOST_ROWS_COMPUTED_AGAIN", 1.0)
+    monkeypatch.setattr(fused_topk_module, "_MOST_ROWS_COMPUTED_AGAIN", 1.0)
     x = torch.zeros(3, 64, device=device)
     x[0, :6] = torch.arange(6, 0, -1.0)
     x[1, ::8] = 1.0

@@ -14,23 +14,23 @@ from sparsteer.kernels import reference
 from sparsteer.kernels.batch_topk import BatchTop
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.encode import encode_batch_topk
-from sparsteer.kernels.peers import Peers, among_largest
+from sparsteer.kernels.process_group import ProcessGroup, distributed_topk_mask
 
 
-def together(size: int, work: Callable[[Peers], Tensor | Codes]) -> list[Tensor | Codes]:
-    """What `work` returns on each of so many threads that are each other's peers."""
+def together(size: int, work: Callable[[ProcessGroup], Tensor | Codes]) -> list[Tensor | Codes]:
+    """What `work` returns on each of so many threads that are each other's group."""
     barrier = Barrier(size, timeout=20)
     given_by_all: list[Tensor] = [torch.zeros(0)] * size
 
     def run(rank: int) -> Tensor | Codes:
-        def total(counts: Tensor) -> Tensor:
+        def all_reduce(counts: Tensor) -> Tensor:
             given_by_all[rank] = counts
             barrier.wait()
             summed = torch.stack(given_by_all).sum(0)
             barrier.wait()
             return summed
 
-        return work(Peers(rank, size, total))
+        return work(ProcessGroup(rank, size, all_reduce))
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(run, range(size)))
@@ -45,7 +45,9 @@ def test_the_largest_and_of_ties_the_first(
     parts: list[list[int]], n_kept: int, dtype: torch.dtype
 ) -> None:
     values = [torch.tensor(part, dtype=dtype) ** 9 / 77 for part in parts]
-    masks = together(len(parts), lambda peers: among_largest(values[peers.rank], n_kept, peers))
+    masks = together(
+        len(parts), lambda group: distributed_topk_mask(values[group.rank], n_kept, group)
+    )
     every = torch.cat(values)
     order = every.argsort(descending=True, stable=True)[:n_kept]
     expected = torch.zeros(len(every), dtype=torch.bool).index_fill(0, order, True)
@@ -58,7 +60,7 @@ def test_values_of_all_magnitudes(seed: int, size: int, n_kept: int) -> None:
     values = (torch.randn(size, 57, generator=generator) * 30).exp()  # subnormal to infinite
     values[values == 0] = 1e-45
     values[0, 3] = torch.nan
-    masks = together(size, lambda peers: among_largest(values[peers.rank], n_kept, peers))
+    masks = together(size, lambda group: distributed_topk_mask(values[group.rank], n_kept, group))
     kept = torch.stack([mask for mask in masks if isinstance(mask, Tensor)])
     scores = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
     assert kept.sum() == min(n_kept, values.numel())
@@ -70,24 +72,24 @@ def test_values_of_all_magnitudes(seed: int, size: int, n_kept: int) -> None:
 def test_rows_in_several_processes_get_the_codes_of_one_batch(size: int, k: int) -> None:
     rows = torch.randint(-9, 9, (size * 7, 13)).float()
     rows[:7] *= 3  # the first has most of the largest
-    codes = together(size, lambda peers: _chosen(rows[peers.rank * 7 :][:7], k, peers))
+    codes = together(size, lambda group: _chosen(rows[group.rank * 7 :][:7], k, group))
     dense = [part.dense(13) for part in codes if isinstance(part, Codes)]
     assert torch.equal(torch.cat(dense), reference.batch_topk_select(rows, k).dense(13))
 
 
-def _chosen(rows: Tensor, k: int, peers: Peers) -> Codes:
-    top = BatchTop(len(rows) * peers.size * k, rows)
+def _chosen(rows: Tensor, k: int, group: ProcessGroup) -> Codes:
+    top = BatchTop(len(rows) * group.size * k, rows)
     top.add(rows[:3].clone())
     top.add(rows[3:].clone())
-    return top.codes(peers)
+    return top.codes(group)
 
 
-def test_encoding_asks_the_peers() -> None:
+def test_encoding_chooses_among_all_ranks() -> None:
     x, W_enc = torch.randint(-4, 4, (10, 6)).float(), torch.randint(-3, 3, (11, 6)).float()
     b_dec, b_enc = torch.ones(6), torch.randint(-2, 2, (11,)).float()
     codes = together(
         2,
-        lambda peers: encode_batch_topk(x[peers.rank * 5 :][:5], b_dec, W_enc, b_enc, 3, peers),
+        lambda group: encode_batch_topk(x[group.rank * 5 :][:5], b_dec, W_enc, b_enc, 3, group),
     )
     dense = torch.cat([part.dense(11) for part in codes if isinstance(part, Codes)])
     assert torch.equal(dense, encode_batch_topk(x, b_dec, W_enc, b_enc, 3).dense(11))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sparsteer.kernels import product
+from sparsteer.kernels.accelerators import onednn
+from sparsteer.kernels.accelerators.onednn import Affine, add_product_, onednn_is_faster
 from sparsteer.kernels.decode import decode
 from sparsteer.kernels.encode import encode_topk
-from sparsteer.kernels.product import Affine, add_product_, onednn_is_faster
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN"
@@ -14,9 +14,9 @@ needs_onednn = pytest.mark.skipif(
 
 
 def use(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(product, "_FEWEST_ROWS", 1)
-    monkeypatch.setattr(product, "_FEWEST_WEIGHTS", 1)
-    monkeypatch.setattr(product, "onednn_is_faster", lambda: library == "oneDNN")
+    monkeypatch.setattr(onednn, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(onednn, "_FEWEST_WEIGHTS", 1)
+    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: library == "oneDNN")
 
 
 @pytest.mark.parametrize("library", ["MKL", pytest.param("oneDNN", marks=needs_onednn)])
@@ -76,15 +76,15 @@ def test_codes_and_gradients_do_not_depend_on_the_library(
         out = decode(codes, inputs[4], inputs[1])
         gradients = torch.autograd.grad(out.square().mean(), inputs)
         found.append([codes.dense(50), out.detach(), *gradients])
-    for mkl, onednn in zip(*found, strict=True):
-        torch.testing.assert_close(mkl, onednn, rtol=1e-4, atol=1e-4)
+    for in_mkl, in_onednn in zip(*found, strict=True):
+        torch.testing.assert_close(in_mkl, in_onednn, rtol=1e-4, atol=1e-4)
 
 
 @needs_onednn
 def test_onednn_takes_large_float32_products_on_a_cpu_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(product, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: True)
     weights, bias = torch.randn(512, 512), torch.randn(512)
 
     def in_onednn(weights: torch.Tensor, n_rows: int) -> bool:

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import BFloat16, Bool, Float
 from torch import Tensor
 
-from .backward import gathered_dots
-from .codes import Codes
-from .norms import row_norms
-from .topk import largest, topk_select
+from ..backward import gathered_dots
+from ..codes import Codes
+from ..numerics import row_norms
+from ..topk import largest, topk_select
 
 _ROWS_AT_ONCE = 256  # their scores stay in the cache
 _FEWEST_ROWS, _FEWEST_WEIGHTS = 1024, 1 << 20  # below, rounding the weights costs too much

@@ -1,0 +1,25 @@
+"""Small helpers that several operators share: row norms, wide dtypes, integers for tiles."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def row_norms(x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B"]:
+    """The Euclidean norm over the last dimension; its gradient is 0 where the row is 0."""
+    return torch.linalg.vector_norm(x, dim=-1)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped builtin
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The dtype for sums of values of this one: float32 for bfloat16 and float16, else itself."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def next_power_of_2(n: int) -> int:
+    """The smallest power of two that is at least n (n >= 1)."""
+    return 1 << (n - 1).bit_length()
