@@ -15,7 +15,7 @@ from ..kernels.encode import encode_batch_topk, encode_top_afa, encode_topk
 from ..kernels.jumprelu import encode_jumprelu
 from ..kernels.numerics import row_norms
 from ..kernels.optimizer import normalize_rows_
-from ..kernels.process_group import ProcessGroup as Peers
+from ..kernels.process_group import ProcessGroup
 from .checksums import read_checked_json, record_of, recorded_files, write_checked_json
 from .config import (
     BatchTopKConfig,
@@ -195,18 +195,18 @@ class SparseAutoencoder(nn.Module):
                 raise TypeError(f"no activation is known for {type(self.config).__name__}")
 
     def encode_batch(
-        self, x_BD: Float[Tensor, "B D"], k: int | None = None, peers: Peers | None = None
+        self, x_BD: Float[Tensor, "B D"], k: int | None = None, group: ProcessGroup | None = None
     ) -> Codes:
         """As `encode_scaled`, but as training does: batch_topk keeps the largest of the batch, of
-        which the peers have the other rows, and jumprelu's codes have `steps` and the slots that
-        move its thresholds. `k` stands in for that of topk and batch_topk, which training may lower
-        step by step."""
+        which the other ranks of `group` have the other rows, and jumprelu's codes have `steps` and
+        the slots that move its thresholds. `k` stands in for that of topk and batch_topk, which
+        training may lower step by step."""
         weights = (self.centre, self.W_enc, self.b_enc)
         match self.config:
             case TopKConfig():
                 return encode_topk(x_BD, *weights, k or self.config.k)
             case BatchTopKConfig():
-                return encode_batch_topk(x_BD, *weights, k or self.config.k, peers)
+                return encode_batch_topk(x_BD, *weights, k or self.config.k, group)
             case JumpReLUConfig(bandwidth=bandwidth):
                 return encode_jumprelu(x_BD, *weights, self.thresholds(), bandwidth)
             case _:

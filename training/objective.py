@@ -128,16 +128,15 @@ def _reconstruction(
     parallel: Parallel,
 ) -> Autoencoding:
     """The reconstruction loss, the reconstructions and the codes."""
-    peers = parallel.peers
     if isinstance(parallel, Sharded) and isinstance(sae.config, TopKConfig):
         return sharded_reconstruction(sae, rows_BD, k or sae.config.k, parallel)
     at_once = not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig)
     if at_once and not sae.config.transcoder:
         with torch.no_grad():
-            codes = sae.encode_batch(rows_BD, k, peers)
+            codes = sae.encode_batch(rows_BD, k, parallel.topk_group)
         weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
         return autoencoder_mse(codes, rows_BD, *weights)
-    codes = sae.encode_batch(rows_BD, k, peers)
+    codes = sae.encode_batch(rows_BD, k, parallel.topk_group)
     if sae.config.prefixes:
         return Autoencoding(*nested_loss(sae, codes, target_BD), codes)
     return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, target_BD), codes)

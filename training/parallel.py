@@ -15,8 +15,8 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..kernels import process_group
 from ..kernels.optimizer import gradient_norm
-from ..kernels.process_group import ProcessGroup as Peers
 
 _FEW_ROWS = 0.3  # of a gradient; if fewer are not zero, finding and sending these alone is faster
 
@@ -28,13 +28,13 @@ class Parallel:
         rank: which process this is, from 0.
         size: how many share a batch.
         shards: parts of the dictionary, of which a process has one.
-        peers: the others for a choice among all rows, None without others.
+        topk_group: the ranks among whose rows batch_topk chooses; None where it is this one alone.
     """
 
     rank = 0
     size = 1
     shards = 1
-    peers: Peers | None = None
+    topk_group: process_group.ProcessGroup | None = None
 
     def rows(self, batch_size: int) -> slice:
         """Which rows of a batch are this process's."""
@@ -87,7 +87,7 @@ class DataParallel(Parallel):
         self._group = group
         self.rank = dist.get_rank(group)
         self.size = dist.get_world_size(group)
-        self.peers = Peers(self.rank, self.size, self._total)
+        self.topk_group = process_group.ProcessGroup(self.rank, self.size, self._total)
 
     def mean(self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return cast(Tensor, _Mean.apply(value, self._group, self.size))  # pyright: ignore[reportUnknownMemberType] - autograd.Function is untyped

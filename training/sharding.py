@@ -41,7 +41,7 @@ class Sharded(DataParallel):
         shape = dist.get_world_size() // shards, shards
         mesh = init_device_mesh(device.type, shape, mesh_dim_names=("group", "shard"))
         super().__init__(mesh.get_group("group"))
-        self.peers = None
+        self.topk_group = None
         self.shards = shards
         self.shard = dist.get_rank() % shards
         self._all = DataParallel()
