@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
+from ..kernels.numerics import at_least_float32
 from . import model_checks, pretrained, site
 from .devices import resolve_device
 from .errors import InputError
@@ -329,7 +330,7 @@ class LanguageModel:
     @property
     def _wide(self) -> torch.dtype:
         """At least float32, for sums of exponentials."""
-        return torch.promote_types(self.dtype, torch.float32)
+        return at_least_float32(self.dtype)
 
     @torch.no_grad()
     def before_head(

@@ -18,7 +18,7 @@ from ..kernels.codes import Codes
 from ..kernels.decode import Reconstruction, decode
 from ..kernels.encode import encode_topk
 from ..kernels.nested import nested_mse
-from ..kernels.numerics import row_norms
+from ..kernels.numerics import at_least_float32, row_norms
 from .autoencoder import SparseAutoencoder
 
 Mean = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."]]
@@ -38,7 +38,7 @@ def reconstruction_loss(
 
 def _wide(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """At least in float32, as every sum of a loss is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.to(at_least_float32(x.dtype))
 
 
 def variance(rows: Float[Tensor, "B D"], mean: Mean = own_mean) -> Float[Tensor, ""]:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..kernels.numerics import at_least_float32
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.bridge_layers import cached_positions
 from ..sae.errors import InputError
@@ -107,7 +108,7 @@ def change(intervention: Intervention, sae: SparseAutoencoder) -> Float[Tensor, 
     """What an intervention adds to a raw activation: sum of amount * W_dec[index] / input_scale."""
     latents = [feature.index for feature in intervention.features]
     directions_PD = sae.W_dec.detach()[latents]
-    dtype = torch.promote_types(directions_PD.dtype, torch.float32)
+    dtype = at_least_float32(directions_PD.dtype)
     amounts = [feature.amount for feature in intervention.features]
     amounts_P = torch.tensor(amounts, dtype=dtype, device=directions_PD.device)
     return amounts_P @ directions_PD.to(dtype) / sae.input_scale.to(dtype)

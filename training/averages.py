@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from ..kernels.numerics import at_least_float32
 from ..kernels.optimizer import normalize_rows_
 from ..sae.autoencoder import SparseAutoencoder
 
@@ -43,4 +44,4 @@ class WeightAverages:
 
 
 def _wide(weights: Tensor) -> Tensor:
-    return weights.detach().to(torch.promote_types(weights.dtype, torch.float32), copy=True)
+    return weights.detach().to(at_least_float32(weights.dtype), copy=True)

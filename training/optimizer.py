@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..kernels.numerics import at_least_float32
 from ..kernels.optimizer import adam_step_, clipping_factor, gradient_norm
 
 
@@ -96,5 +97,5 @@ class Adam:
 
 
 def _moment(parameter: Tensor) -> Tensor:
-    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    dtype = at_least_float32(parameter.dtype)
     return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)

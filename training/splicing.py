@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..kernels.numerics import at_least_float32
 from ..sae.errors import InputError
 from ..sae.language_model import LanguageModel
 from ..sae.site import Site, hooked
@@ -131,7 +132,7 @@ def _sums(
         clean_NV = None
         for row, (states_NH, head) in enumerate(hidden):
             logits_NV = head(states_NH[part])
-            wide = torch.promote_types(logits_NV.dtype, torch.float32)
+            wide = at_least_float32(logits_NV.dtype)
             log_NV = logits_NV.to(wide).log_softmax(-1)
             clean_NV = log_NV if clean_NV is None else clean_NV
             targets_N1 = rearrange(targets_N[part].to(log_NV.device), "n -> n 1")
