@@ -19,17 +19,18 @@ import torch
 from jaxtyping import Float
 from results_file import write_table
 
-from sparsteer.sae.language_model import LanguageModel
-from sparsteer.training import ActivationCache, CacheConfig, cache_activations, reading
-from sparsteer.training.corpus_config import CacheDtype
-from sparsteer.training.manifest import (
+from sparsteer.sae.language_model.model import LanguageModel
+from sparsteer.training import ActivationCache, CacheConfig, cache_activations
+from sparsteer.training.data import extraction
+from sparsteer.training.data.cache.manifest import (
     LEFT_OUT,
     CacheManifest,
     CorpusEntry,
     ShardEntry,
     write_manifest,
 )
-from sparsteer.training.shards import ShardContent, to_stored, write_shard
+from sparsteer.training.data.cache.shards import ShardContent, to_stored, write_shard
+from sparsteer.training.data.corpus_config import CacheDtype
 
 DTYPES: tuple[CacheDtype, ...] = ("float32", "float16", "int8")
 BATCH, PER_CONTEXT, LENGTH = 4096, 126, 128
@@ -113,7 +114,7 @@ def measure_writing(folder: Path, n_tokens: int) -> str:
     model = LanguageModel.load("smollm2-135m")
     config = CacheConfig(model=model.name, dataset="news", out=str(folder), tokens=n_tokens)
     in_model = np.zeros(2)
-    read_sites = reading.read_sites
+    read_sites = extraction.read_sites
 
     def timed(*arguments: object) -> object:
         nonlocal in_model
@@ -125,12 +126,12 @@ def measure_writing(folder: Path, n_tokens: int) -> str:
     started = time.process_time()
     assert model.weights_hash  # read once for a model, apart from caching
     hashing = time.process_time() - started
-    reading.read_sites = timed  # pyright: ignore[reportAttributeAccessIssue]
+    extraction.read_sites = timed  # pyright: ignore[reportAttributeAccessIssue]
     started = clocks()
     try:
         manifest = cache_activations(config, model=model)
     finally:
-        reading.read_sites = read_sites
+        extraction.read_sites = read_sites
     seconds = clocks() - started
     by_clock, by_processor = in_model / seconds
     return (

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 from results_file import RESULTS, write_table
 
-from sparsteer.training.cache import ActivationCache
 from sparsteer.training.config import EvalSettings, TrainConfig, TrainerConfig
-from sparsteer.training.evaluation import evaluate_all
+from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.train import train_grid
 
 NESTED = (1 / 16, 1 / 8, 1 / 4, 1 / 2)

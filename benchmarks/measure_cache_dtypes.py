@@ -25,13 +25,13 @@ from results_file import write_table
 from torch import Tensor
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
-from sparsteer.sae.files import atomic_file, atomic_folder
-from sparsteer.training.cache import ActivationCache
+from sparsteer.sae.common.files import atomic_file, atomic_folder
 from sparsteer.training.config import EvalSettings, TrainConfig, TrainerConfig
-from sparsteer.training.corpus_config import CacheDtype
-from sparsteer.training.evaluation import evaluate_all
-from sparsteer.training.manifest import ShardEntry, write_manifest
-from sparsteer.training.shards import Shard, to_stored
+from sparsteer.training.data.cache.manifest import ShardEntry, write_manifest
+from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.data.cache.shards import Shard, to_stored
+from sparsteer.training.data.corpus_config import CacheDtype
+from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.train import train_grid
 
 MEASURES = ("fvu", "loss_recovered")

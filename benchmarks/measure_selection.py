@@ -20,12 +20,12 @@ from results_file import write_table
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from sparsteer.sae.fetch import fetch
+from sparsteer.sae.fetching.fetch import fetch
 from sparsteer.steering.encoding import first_tokens
 from sparsteer.steering.loading import LoadedRun, load_run
 from sparsteer.steering.selection.scores import ReadRows, read_rows
 from sparsteer.steering.selection.selecting import best, rows_of_ratio
-from sparsteer.training.data.row_text import find_text_fields
+from sparsteer.training.data.row_files.row_text import find_text_fields
 
 N_TARGETS = 5
 

@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import tyro
 
-from ..sae.errors import InputError
-from ..sae.files import nearest
-from ..sae.paths import expanded_path, require_utf8
+from ..sae.common.errors import InputError
+from ..sae.common.files import nearest
+from ..sae.common.paths import expanded_path, require_utf8
 from .console import Report, Terminal
 from .options import CommonOptions, Option, options_of
 from .recipe import read_recipe

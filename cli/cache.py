@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..sae.paths import FilePath
-from ..training.cache_config import CacheConfig
-from ..training.report.wording import count, counted, duration
+from ..sae.common.paths import FilePath
+from ..sae.common.wording import count, counted, duration
+from ..training.data.cache.config import CacheConfig
 from .console import Report, Terminal, next_command, size, table
 from .verify import damage
 
 if TYPE_CHECKING:
-    from ..training.manifest import CacheManifest
+    from ..training.data.cache.manifest import CacheManifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,10 @@ def run(options: CacheOptions, terminal: Terminal) -> Report:
 
 
 def _write(config: CacheConfig, terminal: Terminal) -> Report:
-    from ..training.cache import ActivationCache
     from ..training.cautions import why_not_trainable
-    from ..training.harvest import cache_activations
-    from ..training.rounding import rounding_cautions
+    from ..training.data.cache.reader import ActivationCache
+    from ..training.data.cache.rounding import rounding_cautions
+    from ..training.data.cache.writer import cache_activations
 
     started = time.perf_counter()
     with terminal.progress("caching", "rows") as update:
@@ -75,7 +75,7 @@ def info(options: FolderOptions, terminal: Terminal) -> Report:
 
     Only the manifest is read.
     """
-    from ..training.manifest import read_manifest
+    from ..training.data.cache.manifest import read_manifest
 
     manifest = read_manifest(Path(options.folder))
     state = "complete" if manifest.complete else "incomplete: give the command that wrote it again"
@@ -107,7 +107,7 @@ def verify(options: FolderOptions, terminal: Terminal) -> Report:
 
     As `sparsteer verify`, of a cache alone. The exit status is 1 if a shard is missing or differs.
     """
-    from ..training.manifest import read_manifest
+    from ..training.data.cache.manifest import read_manifest
     from ..training.verification import verify
 
     n_shards = len(read_manifest(Path(options.folder)).shards)
@@ -121,7 +121,7 @@ def verify(options: FolderOptions, terminal: Terminal) -> Report:
 
 
 def _estimate(config: CacheConfig, terminal: Terminal) -> Report:
-    from ..training.estimate import estimate_cache
+    from ..training.data.cache.estimate import estimate_cache
 
     estimate = estimate_cache(config, say=terminal.say)
     ended = "all that the corpus gives" if estimate.corpus_ended else "if the corpus has the text"

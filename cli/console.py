@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..sae.text import visible
-from ..training.report.wording import count, duration
+from ..sae.common.text import visible
+from ..sae.common.wording import count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

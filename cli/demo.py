@@ -2,9 +2,9 @@
 
 import shlex
 
-from ..steering.demo.config import ACTIVATIONS, STEERED, DemoConfig
-from ..training.report.measures import READ_FVU
-from ..training.report.wording import count, counted, duration, share
+from ..app.demo.config import ACTIVATIONS, STEERED, DemoConfig
+from ..app.report.measures import READ_FVU
+from ..sae.common.wording import count, counted, duration, share
 from .console import Report, Terminal, next_command, table
 
 _CONDITIONS = {
@@ -24,7 +24,7 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
     steering, and selects instruction rows. The same command again goes on, and reuses what is
     there.
     """
-    from ..steering.demo.pipeline import run_demo
+    from ..app.demo.pipeline import run_demo
 
     summary = run_demo(config, say=terminal.say, report=terminal.progress)
     shown = [

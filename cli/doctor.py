@@ -78,7 +78,7 @@ def _optional(extras: dict[str, list[str]]) -> list[str]:
 
 def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
     """Devices, the kernels that run on each, free cores and memory."""
-    from ..training.threads import free_cores
+    from ..training.runtime.threads import free_cores
 
     found = devices(problems)
     triton = triton_state()
@@ -107,7 +107,7 @@ def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
 
 def _storage(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
     """The cache folder, what was fetched, and whether pip is there to fetch more."""
-    from ..sae.fetch import ARTEFACTS, cache_folder, is_fetched
+    from ..sae.fetching.fetch import ARTEFACTS, cache_folder, is_fetched
 
     folder, free_bytes = cache_folder(), cache_space(problems)
     fetched = {name: is_fetched(name) for name in ARTEFACTS}

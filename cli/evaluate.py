@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..sae.paths import FilePath
+from ..app.report.measures import fvu, held_out, measures, place, places
+from ..sae.common.paths import FilePath
+from ..sae.common.wording import count, counted, share
 from ..training.config import EvalSettings
-from ..training.report.measures import fvu, held_out, measures, place, places
-from ..training.report.wording import count, counted, share
 from .console import Report, Terminal, table
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
 
     SAE is the folder of an autoencoder, or of the run that trained it.
     """
-    from ..training.evaluation import evaluate_all
-    from ..training.report.files import require_matplotlib, require_no_other, write_plots
+    from ..app.report.files import require_matplotlib, require_no_other, write_plots
+    from ..training.evaluation.evaluation import evaluate_all
 
     if options.plots:
         require_matplotlib()
@@ -79,7 +79,7 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
     """A line for each autoencoder."""
     from rich.table import Table
 
-    from ..training.report.files import short_names
+    from ..app.report.files import short_names
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     grid.add_column("autoencoder", overflow="fold")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..sae.errors import InputError
-from ..sae.paths import FilePath
+from ..sae.common.errors import InputError
+from ..sae.common.paths import FilePath
 from .console import Report, Terminal
 
 
@@ -34,7 +34,7 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
     with the threshold that it learned in training.
     """
     from ..sae.autoencoder import SparseAutoencoder, sae_folder
-    from ..sae.export import export
+    from ..sae.interop.export import export
     from ..training.run import SETTINGS
 
     source, out = sae_folder(Path(options.sae)), Path(options.out).resolve()

@@ -3,8 +3,8 @@
 import errno
 from collections.abc import Collection
 
-from ..sae.errors import InputError
-from ..sae.paths import WRONG_PATH
+from ..sae.common.errors import InputError
+from ..sae.common.paths import WRONG_PATH
 
 _FULL = "No space left on device"
 _TOO_LARGE = "File too large"

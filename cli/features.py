@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..sae.text import visible
+from ..sae.common.text import visible
+from ..sae.common.wording import count, counted, duration, share
 from ..steering.features.config import BuildConfig, FindConfig, ListConfig, ShowConfig
-from ..training.report.wording import count, counted, duration, share
 from .console import Report, Terminal, next_command, table
 
 if TYPE_CHECKING:

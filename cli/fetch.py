@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..sae.errors import InputError
+from ..sae.common.errors import InputError
 from .console import Report, Terminal, next_command, size
 
 
@@ -31,7 +31,7 @@ def run(options: FetchOptions, terminal: Terminal) -> Report:
 
 
 def _one(name: str, terminal: Terminal) -> Report:
-    from ..sae.fetch import ARTEFACTS, fetch
+    from ..sae.fetching.fetch import ARTEFACTS, fetch
 
     path = fetch(name, progress=terminal.say)
     artefact = ARTEFACTS[name]
@@ -48,7 +48,7 @@ def _one(name: str, terminal: Terminal) -> Report:
 def _all() -> Report:
     from rich.table import Table
 
-    from ..sae.fetch import ARTEFACTS, cached_path, is_fetched
+    from ..sae.fetching.fetch import ARTEFACTS, cached_path, is_fetched
 
     entries: list[dict[str, Any]] = []
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..sae.text import visible_lines
+from ..sae.common.text import visible_lines
+from ..sae.common.wording import count, share
 from ..steering.config import GenerateConfig
-from ..training.report.wording import count, share
 from .console import Report, Terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ..steering.intervention import Intervention
+    from ..steering.interventions.intervention import Intervention
 
 
 def run(config: GenerateConfig, terminal: Terminal) -> Report:
@@ -20,7 +20,7 @@ def run(config: GenerateConfig, terminal: Terminal) -> Report:
     """
     from rich.console import Group
 
-    from ..steering.intervention import Intervention
+    from ..steering.interventions.intervention import Intervention
     from ..steering.side_by_side import side_by_side
 
     with terminal.live() as show:

@@ -155,7 +155,7 @@ def memory(problems: list[Problem]) -> tuple[int, int]:
 
 def cache_space(problems: list[Problem]) -> int:
     """Bytes free on the disk of the cache folder, which must be writable."""
-    from ..sae.fetch import cache_folder
+    from ..sae.fetching.fetch import cache_folder
 
     folder = cache_folder()
     there = next(path for path in (folder, *folder.parents) if path.exists())

@@ -16,11 +16,11 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from ..sae.errors import InputError
-from ..sae.files import nearest
-from ..sae.text import error_sentence
+from ..app.demo.config import DemoConfig
+from ..sae.common.errors import InputError
+from ..sae.common.files import nearest
+from ..sae.common.text import error_sentence
 from ..steering.config import GenerateConfig
-from ..steering.demo.config import DemoConfig
 from ..steering.features.config import (
     TAKEN_BY_ACTION,
     BuildConfig,
@@ -30,7 +30,7 @@ from ..steering.features.config import (
     ShowConfig,
 )
 from ..steering.selection.config import ScoreConfig, SelectConfig
-from ..training.processes import is_first_process, is_told_by_another
+from ..training.distributed.processes import is_first_process, is_told_by_another
 from . import (
     cache,
     completion,

@@ -10,7 +10,7 @@ from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..sae.paths import AnyText, FilePath
+from ..sae.common.paths import AnyText, FilePath
 
 
 @dataclass(frozen=True, kw_only=True)

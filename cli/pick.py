@@ -3,9 +3,9 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ..sae.text import visible
+from ..sae.common.text import visible
+from ..sae.common.wording import counted
 from ..steering.features.config import PickConfig
-from ..training.report.wording import counted
 from .console import Report, Terminal
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import cast
 
-from ..sae.errors import InputError
-from ..sae.files import nearest
-from ..sae.yaml_files import read_yaml
+from ..sae.common.errors import InputError
+from ..sae.common.files import nearest
+from ..sae.common.yaml_files import read_yaml
 from .options import Option
 
 

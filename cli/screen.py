@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from ..sae.text import visible_lines
+from ..sae.common.text import visible_lines
 
 _WIDTH_OF_A_FILE = 110
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ..sae.common.wording import count, counted, duration, share
 from ..steering.selection.config import ScoreConfig, SelectConfig
-from ..training.report.wording import count, counted, duration, share
 from .console import Report, Terminal, next_command, table
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..app.report.measures import READ_FVU
+from ..sae.common.wording import count, counted, duration, share
 from ..training.config import TrainConfig
-from ..training.corpus_config import CorpusConfig
-from ..training.report.measures import READ_FVU
-from ..training.report.wording import count, counted, duration, share
+from ..training.data.corpus_config import CorpusConfig
 from .console import Report, Terminal, Update, next_command, table
 
 

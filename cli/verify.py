@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..sae.errors import InputError
-from ..sae.paths import FilePath
-from ..training.report.wording import count, counted
+from ..sae.common.errors import InputError
+from ..sae.common.paths import FilePath
+from ..sae.common.wording import count, counted
 from .console import Report, Terminal, table
 
 if TYPE_CHECKING:

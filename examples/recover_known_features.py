@@ -12,10 +12,10 @@ import argparse
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training import Trainer, TrainerConfig
-from sparsteer.training.evaluation import mean_absolute_cosine
-from sparsteer.training.fit import measure_rows
-from sparsteer.training.known_features import KnownFeatures, recovery
-from sparsteer.training.threads import use_free_cores
+from sparsteer.training.evaluation.evaluation import mean_absolute_cosine
+from sparsteer.training.evaluation.known_features import KnownFeatures, recovery
+from sparsteer.training.loop import measure_rows
+from sparsteer.training.runtime.threads import use_free_cores
 
 WIDTH, FEATURES, BATCH = 32, 64, 256
 

@@ -16,7 +16,10 @@ from ..kernels.jumprelu import encode_jumprelu
 from ..kernels.numerics import row_norms
 from ..kernels.optimizer import normalize_rows_
 from ..kernels.process_group import ProcessGroup
-from .checksums import read_checked_json, record_of, recorded_files, write_checked_json
+from .common.checksums import read_checked_json, record_of, recorded_files, write_checked_json
+from .common.errors import InputError
+from .common.files import atomic_folder
+from .common.tensor_files import load_tensors, save_tensors
 from .config import (
     BatchTopKConfig,
     JumpReLUConfig,
@@ -28,9 +31,6 @@ from .config import (
     config_from_dict,
     config_to_dict,
 )
-from .errors import InputError
-from .files import atomic_folder
-from .tensor_files import load_tensors, save_tensors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "sae.safetensors"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
-from .errors import InputError
+from .common.errors import InputError
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .autoencoder import SparseAutoencoder
-from .errors import InputError
+from .common.errors import InputError
 
 
 class ReconstructionMetrics:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from ..sae.common.errors import InputError
+from ..sae.common.paths import AnyText, FilePath
 from ..sae.config import (
     ModelDtype,
     require_in_range,
@@ -11,9 +13,7 @@ from ..sae.config import (
     require_model_dtype,
     require_positive_integer,
 )
-from ..sae.errors import InputError
-from ..sae.paths import AnyText, FilePath
-from .intervention import Tier, require_finite
+from .interventions.intervention import Tier, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..kernels.codes import Codes
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.errors import InputError
-from ..sae.language_model import LanguageModel
-from ..sae.site import Site
+from ..sae.common.errors import InputError
+from ..sae.language_model.model import LanguageModel
+from ..sae.language_model.sites import Site
 
 DEFAULT_MAX_LENGTH = 1024
 """Tokens read of a text unless the caller says otherwise or the model's context is shorter."""
@@ -84,7 +84,7 @@ def encode_texts(
             f"the autoencoder reads activations of width {sae.config.d_model}, but {site.name} of "
             f"{model.name} has width {site.width}; give the model and site it was trained on"
         )
-    return _encode(site, sae, texts, batch_size, limit)
+    return _encode(model, site, sae, texts, batch_size, limit)
 
 
 def first_tokens(model: LanguageModel, text: str, limit: int) -> tuple[list[int], int]:
@@ -132,16 +132,17 @@ def _prefix(model: LanguageModel) -> list[int]:
 
 
 def _encode(
+    model: LanguageModel,
     site: Site,
     sae: SparseAutoencoder,
     texts: Iterable[str | Sequence[int]],
     batch_size: int,
     limit: int,
 ) -> Iterator[EncodedText]:
-    for window in _windows(site.model, texts, limit):
+    for window in _windows(model, texts, limit):
         found: dict[int, EncodedText] = {}
         for batch in _batches([len(tokens) for tokens, _ in window], batch_size):
-            encoded = _encode_batch(site, sae, [window[i] for i in batch])
+            encoded = _encode_batch(model, site, sae, [window[i] for i in batch])
             found.update(zip(batch, encoded, strict=True))
         yield from (found[i] for i in range(len(window)))
 
@@ -177,9 +178,11 @@ def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
 
 @torch.no_grad()
 def _encode_batch(
-    site: Site, sae: SparseAutoencoder, batch: list[tuple[list[int], int]]
+    model: LanguageModel,
+    site: Site,
+    sae: SparseAutoencoder,
+    batch: list[tuple[list[int], int]],
 ) -> list[EncodedText]:
-    model = site.model
     prefix = _prefix(model)
     longest = len(prefix) + max(len(tokens) for tokens, _ in batch)
     if longest == len(prefix):

@@ -17,14 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.bridge_layers import new_cache
-from ..sae.errors import InputError
-from ..sae.language_model import LanguageModel
-from ..training.report.wording import counted
+from ..sae.common.errors import InputError
+from ..sae.common.wording import counted
+from ..sae.language_model.bridge_layers import new_cache
+from ..sae.language_model.model import LanguageModel
 from .config import Sampling
-from .intervention import Intervention
+from .interventions.intervention import Intervention
+from .interventions.steering import SteeringRun, steer
 from .sampling import TokenScores
-from .steering_run import SteeringRun
 from .texts import continuation_text, left_padded, prompt_tokens, text_before_stop
 
 _MAX_NEW_TOKENS = 64
@@ -105,7 +105,9 @@ class Generation:
         if intervention is not None:
             if sae is None:
                 raise TypeError("an intervention needs the autoencoder that its features are of")
-            self._steering = intervention.apply(model, sae, prompt_columns=self._tokens_BT.shape[1])
+            self._steering = steer(
+                model, sae, intervention, prompt_columns=self._tokens_BT.shape[1]
+            )
         self._steered_BT = torch.zeros(len(prompts), 0, dtype=torch.bool)
         self._noise = [_noise_of(sampling.seed, prompt) for prompt in self._prompts]
         self._stop_ids = _stop_ids(model)

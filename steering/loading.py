@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.common.errors import InputError
 from ..sae.config import ModelDtype
-from ..sae.errors import InputError
-from ..sae.language_model import LanguageModel
-from ..sae.model_again import load_again
-from ..sae.site import Site
+from ..sae.language_model.model import LanguageModel
+from ..sae.language_model.reloading import load_again
+from ..sae.language_model.sites import Site
 
 
 class LoadedRun(NamedTuple):

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.errors import InputError
-from ..training.threads import use_free_cores
+from ..sae.common.errors import InputError
+from ..sae.fingerprint import sae_fingerprint
+from ..training.runtime.threads import use_free_cores
 from .config import GenerateConfig
-from .features.hashing import sae_fingerprint
 from .features.index import FeatureIndex
 from .features.picks import Picks
 from .features.text_lists import read_text_list
 from .generation import Continuation, Generation, in_room
-from .intervention import TIERS, Intervention, SteeredFeature, Tier
+from .interventions.intervention import TIERS, Intervention, SteeredFeature, Tier
 from .loading import load_run_of
 from .texts import prompt_tokens
 

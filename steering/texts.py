@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ..sae.errors import InputError
-from ..sae.language_model import LanguageModel
+from ..sae.common.errors import InputError
+from ..sae.language_model.model import LanguageModel
 from .encoding import first_tokens, only_characters
 
 

@@ -23,10 +23,10 @@ os.environ["WANDB_MODE"] = "disabled"
 
 import torch
 
-from sparsteer.sae.fetch import ARTEFACTS
+from sparsteer.sae.fetching.fetch import ARTEFACTS
 
 if TYPE_CHECKING:
-    from sparsteer.sae.language_model import LanguageModel
+    from sparsteer.sae.language_model.model import LanguageModel
 
 _USER_CACHE = os.environ.get("SPARSTEER_CACHE")
 
@@ -106,7 +106,7 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_model_folder: Path) -> "LanguageModel":
     """The tiny model, loaded once; a test that changes it must change it back."""
-    from sparsteer.sae.language_model import LanguageModel
+    from sparsteer.sae.language_model.model import LanguageModel
 
     return LanguageModel.load(str(tiny_model_folder))
 
@@ -162,7 +162,7 @@ def texts_to_fetch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def default_model(cache_folder: Path) -> "LanguageModel":
     """The default model from the user's own cache, fetched if it is not there: for tests marked
     `download`."""
-    from sparsteer.sae.language_model import LanguageModel
+    from sparsteer.sae.language_model.model import LanguageModel
 
     with _user_cache():
         return LanguageModel.load("smollm2-135m")
@@ -196,7 +196,7 @@ def other_model(
     from transformers import Gemma2Config, GPT2Config, GPTNeoXConfig
     from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-    from sparsteer.sae.language_model import LanguageModel
+    from sparsteer.sae.language_model.model import LanguageModel
 
     shape: dict[str, Any] = {
         "vocab_size": 259,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .manifest import CacheManifest
-from .report.wording import counted
+from ..sae.common.wording import counted
+from .data.cache.manifest import CacheManifest
 
 FEW_ROWS = 5_000
 FEW_CLUSTERS = 30

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..sae.autoencoder import centres_that_may_lack
-from ..sae.checksums import read_checked_json, record_of, recorded_files, write_checked_json
-from ..sae.errors import InputError
-from ..sae.files import atomic_folder, remove_folder
-from ..sae.tensor_files import load_tensors, save_tensors
+from ..sae.common.checksums import read_checked_json, record_of, recorded_files, write_checked_json
+from ..sae.common.errors import InputError
+from ..sae.common.files import atomic_folder, remove_folder
+from ..sae.common.tensor_files import load_tensors, save_tensors
 from .trainer import Trainer
 
 _STATE_FILE = "trainer.safetensors"

@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..sae.common.errors import InputError
+from ..sae.common.memory import require_memory
+from ..sae.common.paths import FilePath
 from ..sae.config import (
     BatchTopKConfig,
     JumpReLUConfig,
@@ -16,10 +19,7 @@ from ..sae.config import (
     require_model_dtype,
     require_positive_integer,
 )
-from ..sae.errors import InputError
-from ..sae.memory import require_memory
-from ..sae.paths import FilePath
-from .stream_config import StreamConfig
+from .data.stream.config import StreamConfig
 from .tracking import Tracking
 
 Precision = Literal["float32", "bfloat16"]

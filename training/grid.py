@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ..sae.common.errors import InputError
+from ..sae.common.files import nearest
 from ..sae.config import CONFIGS
-from ..sae.errors import InputError
-from ..sae.files import nearest
 from .config import TrainConfig, TrainerConfig
-from .stream_config import StreamConfig
+from .data.stream.config import StreamConfig
 
 Grid = Mapping[str, Sequence[Any]]
 """For each setting that varies its values."""

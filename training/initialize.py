@@ -9,8 +9,8 @@ from ..kernels.encode import encode_batch_topk, encode_topk
 from ..kernels.numerics import row_norms
 from ..kernels.optimizer import normalize_rows_
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.common.errors import InputError
 from ..sae.config import JumpReLUConfig
-from ..sae.errors import InputError
 
 _USUAL_L0 = 32
 """Active latents of a row that jumprelu is scaled for before its thresholds are known."""

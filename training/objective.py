@@ -21,9 +21,9 @@ from ..sae.losses import (
     tanh_loss,
 )
 from .config import TrainerConfig
-from .parallel import Parallel
+from .distributed.data_parallel import Parallel
+from .distributed.sharded import Sharded, sharded_auxk, sharded_reconstruction
 from .precision import in_bfloat16
-from .sharding import Sharded, sharded_auxk, sharded_reconstruction
 
 
 class Losses(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import yaml
 
-from ..sae.checksums import (
+from ..sae.common.checksums import (
     checked_line,
     read_checked_json,
     read_line,
@@ -22,17 +22,17 @@ from ..sae.checksums import (
     with_checksum,
     write_checked_json,
 )
-from ..sae.errors import InputError
-from ..sae.files import atomic_file, remove_folder
-from ..sae.locks import hold_folder, is_leftover, tidy
-from ..sae.model_files import lasting_name
-from ..sae.paths import refuse_special_file
-from ..sae.yaml_files import read_yaml
+from ..sae.common.errors import InputError
+from ..sae.common.files import atomic_file, remove_folder
+from ..sae.common.locks import hold_folder, is_leftover, tidy
+from ..sae.common.paths import refuse_special_file
+from ..sae.common.wording import counted
+from ..sae.common.yaml_files import read_yaml
+from ..sae.language_model.names import lasting_name
 from .checkpoint import has_whole_checkpoint
 from .config import TrainerConfig
-from .places import PLACES
-from .report.wording import counted
-from .stream_config import StreamConfig
+from .data.stream.chunk_index import PLACES
+from .data.stream.config import StreamConfig
 from .tracking import Tracker, Tracking, open_tracker
 
 SETTINGS = "config.yaml"

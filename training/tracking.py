@@ -5,8 +5,8 @@ import secrets
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ..sae.checksums import read_checked_json, write_checked_json
-from ..sae.errors import InputError
+from ..sae.common.checksums import read_checked_json, write_checked_json
+from ..sae.common.errors import InputError
 
 Tracking = Literal["wandb"]
 

@@ -6,21 +6,21 @@ from typing import Any
 import torch
 
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.common.devices import resolve_device
+from ..sae.common.errors import InputError
 from ..sae.config import Origin, config_to_dict
-from ..sae.devices import resolve_device
-from ..sae.errors import InputError
-from ..sae.model_files import lasting_name
-from .activations import Activations, open_activations
+from ..sae.language_model.names import lasting_name
 from .cautions import cautions
 from .checkpoint import remove_older, restore_newest, trainer_state
 from .config import TrainConfig, require_other_site
-from .fit import GridReport, Member, fit, held_out_rows
-from .parallel import DataParallel, Parallel
-from .processes import Processes, processes
-from .rounding import rounding_caution
+from .data.activation_source import Activations, open_activations
+from .data.cache.rounding import rounding_caution
+from .distributed.data_parallel import DataParallel, Parallel
+from .distributed.processes import Processes, processes
+from .distributed.sharded import Sharded, require_shards, shard_of, shard_of_state
+from .loop import GridReport, Member, fit, held_out_rows
 from .run import RunFolder, plain, to_plain
-from .sharding import Sharded, require_shards, shard_of, shard_of_state
-from .threads import allowed_cores, use_free_cores
+from .runtime.threads import allowed_cores, use_free_cores
 from .tracking import require_tracker
 from .trainer import NonFiniteLoss, Trainer
 

@@ -9,17 +9,17 @@ from torch import Tensor
 from ..kernels.codes import Codes
 from ..kernels.dispatch import uses_triton
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.common.wording import counted
 from ..sae.config import BatchTopKConfig, TopKConfig
 from ..sae.losses import variance
 from .averages import WeightAverages
 from .config import TrainerConfig
+from .distributed.data_parallel import Parallel
 from .initialize import initialize_from_rows, initialize_thresholds, is_initialized
-from .later import Later
-from .memory import keep_freed_memory
 from .objective import Losses, objective
 from .optimizer import Adam
-from .parallel import Parallel
-from .report.wording import counted
+from .runtime.host_reads import Later
+from .runtime.malloc import keep_freed_memory
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10

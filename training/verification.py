@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ..sae.checksums import (
+from ..sae.common.checksums import (
     SUMS_FILE,
     checked_line,
     is_checked,
@@ -23,14 +23,14 @@ from ..sae.checksums import (
     require_as_written,
     with_checksum,
 )
-from ..sae.errors import InputError
-from ..sae.fetch import RECORD, fetched_files
-from ..sae.files import json_text
-from ..sae.locks import is_leftover
-from ..sae.paths import files_within, require_regular_file
-from .cache import shard_problem
-from .manifest import FORMAT, CacheManifest, ShardEntry, read_manifest
-from .places import PLACES
+from ..sae.common.errors import InputError
+from ..sae.common.files import json_text
+from ..sae.common.locks import is_leftover
+from ..sae.common.paths import files_within, require_regular_file
+from ..sae.fetching.fetch import RECORD, fetched_files
+from .data.cache.manifest import FORMAT, CacheManifest, ShardEntry, read_manifest
+from .data.cache.reader import shard_problem
+from .data.stream.chunk_index import PLACES
 from .run import METRICS, SETTINGS, checked_yaml, is_cut_short, read_checked_yaml
 
 State = Literal["whole", "damaged", "unchecked"]

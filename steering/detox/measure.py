@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...sae.autoencoder import SparseAutoencoder
-from ...sae.language_model import LanguageModel
+from ...sae.language_model.model import LanguageModel
 from ..config import Sampling
-from ..controls import random_features
 from ..generation import Continuation, generate
-from ..intervention import TIERS, Intervention
+from ..interventions.controls import random_features
+from ..interventions.intervention import TIERS, Intervention
 from .toxicity import summarize_scores, toxicity_scores
 
 BASE = "base"

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ...sae.errors import InputError
-from ...sae.fetch import fetch
-from ...training.prompt_sides import SIDES, normal_form, side_of
+from ...sae.common.errors import InputError
+from ...sae.fetching.fetch import fetch
+from ...training.data.prompt_sides import SIDES, normal_form, side_of
 
 
 @dataclass(frozen=True, kw_only=True)

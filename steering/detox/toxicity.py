@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ...sae.errors import InputError
+from ...sae.common.errors import InputError
 
 PACKAGE = "alt-profanity-check"
 VERSION = "1.9.1"

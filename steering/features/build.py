@@ -13,21 +13,21 @@ import numpy as np
 from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
-from ...sae.checksums import recorded_files, write_checked_json
-from ...sae.devices import resolve_device
-from ...sae.errors import InputError
-from ...sae.files import atomic_folder
-from ...sae.language_model import LanguageModel
-from ...sae.locks import hold, tidy
-from ...sae.model_again import load_again, require_same_weights
-from ...sae.model_files import named_again
-from ...training.cache import ActivationCache
-from ...training.manifest import ShardEntry
-from ...training.threads import use_free_cores
+from ...sae.common.checksums import recorded_files, write_checked_json
+from ...sae.common.devices import resolve_device
+from ...sae.common.errors import InputError
+from ...sae.common.files import atomic_folder
+from ...sae.common.locks import hold, tidy
+from ...sae.fingerprint import sae_fingerprint
+from ...sae.language_model.model import LanguageModel
+from ...sae.language_model.names import named_again
+from ...sae.language_model.reloading import load_again, require_same_weights
+from ...training.data.cache.manifest import ShardEntry
+from ...training.data.cache.reader import ActivationCache
+from ...training.runtime.threads import use_free_cores
 from .collect import ROWS_AT_ONCE, Collected, collect
 from .config import BuildConfig
 from .directions import Best, decoder_neighbours, promoted_tokens
-from .hashing import sae_fingerprint
 from .layout import FOLDER, FORMAT, MANIFEST, STATISTICS, UNIT, VERSION, VOCABULARY
 from .parquet import write_columns
 from .run_folder import run_folder

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ...sae.autoencoder import SparseAutoencoder
-from ...sae.memory import require_memory
+from ...sae.common.memory import require_memory
 from .hashing import priorities
 from .statistics import LatentStatistics
 from .tables import ExampleTable, Offers, one_per_context

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ...sae.common.errors import InputError
+from ...sae.common.paths import FilePath
 from ...sae.config import (
     ModelDtype,
     require_in_range,
@@ -10,9 +12,7 @@ from ...sae.config import (
     require_model_dtype,
     require_positive_integer,
 )
-from ...sae.errors import InputError
-from ...sae.paths import FilePath
-from ..intervention import require_finite
+from ..interventions.intervention import require_finite
 
 Ranking = Literal["auroc_mean", "auroc_max", "difference"]
 

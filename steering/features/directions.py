@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...sae.language_model import LanguageModel
+from ...sae.language_model.model import LanguageModel
 
 _LOGITS_AT_ONCE = 1 << 22
 _COSINES_AT_ONCE = 1 << 23

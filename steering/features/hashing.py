@@ -1,13 +1,8 @@
-"""Hashes of integers, and of an autoencoder: for random choices and identities that stay put."""
-
-import hashlib
+"""Hashes of integers, for random choices that do not depend on the order of rows."""
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
-
-from ...sae.autoencoder import SparseAutoencoder
-from ...sae.config import config_to_dict
 
 
 def mixed(x: Int[Tensor, "*X"]) -> Int[Tensor, "*X"]:
@@ -35,13 +30,3 @@ def priorities(latents: Int[Tensor, "E"], rows: Int[Tensor, "E"], seed: int) -> 
     # Latents are spread by an odd factor, so that row and latent cannot change places.
     spread = latents * -0x61C8864680B583EB
     return mixed(mixed(rows + seeded) + spread) & torch.iinfo(torch.int64).max
-
-
-def sae_fingerprint(sae: SparseAutoencoder) -> str:
-    """SHA-256 over configuration and weights; where it is stored or came from does not matter."""
-    digest = hashlib.sha256(repr(sorted(config_to_dict(sae.config).items())).encode())
-    for name, tensor in sorted(sae.tensors().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(values.numpy().data)
-    return digest.hexdigest()

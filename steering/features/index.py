@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from ...sae.checksums import record_of, require_as_written
-from ...sae.errors import InputError
+from ...sae.common.checksums import record_of, require_as_written
+from ...sae.common.errors import InputError
 from .layout import FOLDER, MANIFEST, STATISTICS, VOCABULARY
 from .manifest import leading_shape, read_manifest
 from .parquet import read_columns
@@ -148,7 +148,7 @@ class FeatureIndex:
             InputError: as the constructor, or the run has no autoencoder.
         """
         from ...sae.autoencoder import SparseAutoencoder
-        from .hashing import sae_fingerprint
+        from ...sae.fingerprint import sae_fingerprint
 
         folder = _index_folder(Path(run))
         sae = SparseAutoencoder.load(folder.parent / "sae")

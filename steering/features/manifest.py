@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ...sae.checksums import read_checked_json
-from ...sae.errors import InputError
+from ...sae.common.checksums import read_checked_json
+from ...sae.common.errors import InputError
 from .layout import FORMAT, MANIFEST, VERSIONS
 
 _KEYS: dict[str, type] = {

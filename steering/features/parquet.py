@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...sae.errors import InputError
-from ...sae.paths import require_regular_file
+from ...sae.common.errors import InputError
+from ...sae.common.paths import require_regular_file
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray | Sequence[bytes]]) -> None:

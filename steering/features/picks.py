@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ...sae.checksums import read_checked_json, write_checked_json
+from ...sae.common.checksums import read_checked_json, write_checked_json
+from ...sae.common.errors import InputError
+from ...sae.common.locks import PATIENCE, hold, tidy
 from ...sae.config import build_dataclass
-from ...sae.errors import InputError
-from ...sae.locks import PATIENCE, hold, tidy
-from ..intervention import require_finite
+from ..interventions.intervention import require_finite
 from .config import PickConfig, require_text
 from .run_folder import run_folder
 
@@ -122,7 +122,7 @@ def change_picks(config: PickConfig) -> Picks:
         InputError: there is no run or no such feature, or the picks are of another autoencoder.
     """
     from ...sae.autoencoder import SparseAutoencoder
-    from .hashing import sae_fingerprint
+    from ...sae.fingerprint import sae_fingerprint
 
     run = run_folder(config.run)
     sae = SparseAutoencoder.load(run / "sae")

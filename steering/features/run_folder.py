@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ...sae.errors import InputError
+from ...sae.common.errors import InputError
 
 
 def run_folder(path: str | Path) -> Path:

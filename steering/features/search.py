@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...sae.errors import InputError
-from ...training.report.wording import counted
-from ...training.threads import use_free_cores
+from ...sae.common.errors import InputError
+from ...sae.common.wording import counted
+from ...sae.fingerprint import sae_fingerprint
+from ...training.runtime.threads import use_free_cores
 from ..encoding import encode_texts, read_limit
 from ..loading import LoadedRun, load_run_of
 from .config import FindConfig, Ranking
-from .hashing import sae_fingerprint
 from .pooling import Pooled, PooledTexts, pool_texts
 from .ranking import AUROC, area, mean_over
 from .text_lists import read_text_list

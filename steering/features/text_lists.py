@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ...sae.errors import InputError
-from ...training.data.opening import open_rows
-from ...training.data.row_text import fields_of_texts
-from ...training.documents import read_rows_of
+from ...sae.common.errors import InputError
+from ...training.data.documents import read_rows_of
+from ...training.data.row_files.opening import open_rows
+from ...training.data.row_files.row_text import fields_of_texts
 
 
 def read_text_list(

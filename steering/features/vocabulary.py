@@ -23,9 +23,9 @@ def load_tokenizer(source: str, progress: Callable[[str], None]) -> "PreTrainedT
     Raises:
         InputError: no model is found under the name, or its tokenizer is damaged.
     """
-    from ...sae import pretrained
+    from ...sae.language_model import loading, locating
 
-    return pretrained.load_tokenizer(pretrained.locate(source, progress))
+    return loading.load_tokenizer(locating.locate(source, progress))
 
 
 def token_bytes(tokenizer: "PreTrainedTokenizerBase") -> list[bytes]:

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...kernels.codes import Codes
-from ...training.cache import ActivationCache
-from ...training.manifest import ShardEntry
+from ...training.data.cache.manifest import ShardEntry
+from ...training.data.cache.reader import ActivationCache
 from .hashing import mixed
 
 NO_TOKEN = -1

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ...sae.common.errors import InputError
+from ...sae.common.paths import FilePath
 from ...sae.config import ModelDtype, require_model_dtype, require_positive_integer
-from ...sae.errors import InputError
-from ...sae.paths import FilePath
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from ...sae.checksums import read_checked_json, write_checked_json
-from ...sae.errors import InputError
-from ...sae.files import remove_folder
-from ...sae.locks import is_leftover, tidy
+from ...sae.common.checksums import read_checked_json, write_checked_json
+from ...sae.common.errors import InputError
+from ...sae.common.files import remove_folder
+from ...sae.common.locks import is_leftover, tidy
 from .record import another
 from .scores import RowScore
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from ...sae.checksums import (
+from ...sae.common.checksums import (
     VERSION,
     read_checked_json,
     record_of,
     recorded_files,
     write_checked_json,
 )
-from ...sae.errors import InputError
+from ...sae.common.errors import InputError
 
 _FORMAT = "sparsteer-scoring"
 

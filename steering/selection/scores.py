@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from ...sae.errors import InputError
-from ...training.data.row_text import RowText
+from ...sae.common.errors import InputError
+from ...training.data.row_files.row_text import RowText
 from ..encoding import EncodedText, encode_texts, first_tokens, read_limit
 from ..loading import LoadedRun
 from .embedding import Mean, SparseRows, mean_code

@@ -12,14 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...sae.errors import InputError
-from ...sae.files import atomic_file, remove_leftovers
-from ...sae.locks import hold
-from ...training.data.opening import open_rows
-from ...training.data.row_files import Column, Overview, RowFile
-from ...training.data.row_text import RowText, TextFields, find_text_fields
-from ...training.threads import use_free_cores
-from ..features.hashing import sae_fingerprint
+from ...sae.common.errors import InputError
+from ...sae.common.files import atomic_file, remove_leftovers
+from ...sae.common.locks import hold
+from ...sae.fingerprint import sae_fingerprint
+from ...training.data.row_files.opening import open_rows
+from ...training.data.row_files.row_file import Column, Overview, RowFile
+from ...training.data.row_files.row_text import RowText, TextFields, find_text_fields
+from ...training.runtime.threads import use_free_cores
 from ..loading import LoadedRun, load_run_of
 from .config import ScoreConfig
 from .parts import Parts

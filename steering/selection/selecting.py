@@ -6,12 +6,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from ...sae.errors import InputError
-from ...sae.files import other_content
-from ...sae.locks import hold
-from ...training.data.opening import open_rows
-from ...training.data.row_files import RowFile
-from ...training.data.row_text import require_column
+from ...sae.common.errors import InputError
+from ...sae.common.files import other_content
+from ...sae.common.locks import hold
+from ...training.data.row_files.opening import open_rows
+from ...training.data.row_files.row_file import RowFile
+from ...training.data.row_files.row_text import require_column
 from .config import SelectConfig
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...sae.autoencoder import SparseAutoencoder
-from ...sae.errors import InputError
-from ...sae.language_model import LanguageModel
-from ...sae.site import Site
-from ...training.data.row_files import Row
-from ...training.data.row_text import RowText, find_text_fields
+from ...sae.common.errors import InputError
+from ...sae.language_model.model import LanguageModel
+from ...sae.language_model.sites import Site
+from ...training.data.row_files.row_file import Row
+from ...training.data.row_files.row_text import RowText, find_text_fields
 from ..loading import LoadedRun
 from .config import require_ratio
 from .scores import Prototype, ReadRows, RowScore, is_scored, read_rows, summary_of

@@ -33,12 +33,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparsteer.cli.main import main as sparsteer
-from sparsteer.sae import files
+from sparsteer.sae.common import files
 
 _LOADED_BEFORE = (
     "datasets",
     "transformer_lens.model_bridge",
-    "sparsteer.training.harvest",
+    "sparsteer.training.data.cache.writer",
     "sparsteer.training.train",
 )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sparsteer.cli.arguments import Verb, parse, wants_help
 from sparsteer.cli.console import Report, Terminal
 from sparsteer.cli.options import CommonOptions
-from sparsteer.sae.errors import InputError
+from sparsteer.sae.common.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.sae.site import read_sites
-from sparsteer.training import reading
-from sparsteer.training.cache import ActivationCache
+from sparsteer.sae.language_model.sites import read_sites
+from sparsteer.training.data import extraction
+from sparsteer.training.data.cache.reader import ActivationCache
 
 from .conftest import CACHE_WORDS, SITES, TRAIN_WORDS, Sparsteer
 
@@ -117,7 +117,7 @@ def test_a_full_disk(
     def full(*arguments: object) -> object:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sparsteer.training.harvest.write_shard", full)
+    monkeypatch.setattr("sparsteer.training.data.cache.writer.write_shard", full)
     done = sparsteer("cache", *words, "--tokens", 600)
     assert done.status == 1
     assert done.err.splitlines()[-1].startswith("error: no space left on the disk")
@@ -216,7 +216,7 @@ def test_what_the_dtype_has_rounded_away_is_warned_of(
             for name, acts in read_sites(*args).items()
         }
 
-    monkeypatch.setattr(reading, "read_sites", shifted)
+    monkeypatch.setattr(extraction, "read_sites", shifted)
     for dtype in ("int8", "float32"):
         out = tmp_path / dtype
         to = [word if word != str(tmp_path / "cache") else str(out) for word in words]

@@ -18,7 +18,7 @@ from sparsteer.cli.console import (
     write_json,
     write_report,
 )
-from sparsteer.training.report.wording import duration, share
+from sparsteer.sae.common.wording import duration, share
 
 
 def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:

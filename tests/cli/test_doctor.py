@@ -12,7 +12,7 @@ import torch
 from sparsteer.cli import machine
 from sparsteer.cli.machine import Problem
 from sparsteer.kernels.accelerators import onednn, screening
-from sparsteer.sae.fetch import ARTEFACTS
+from sparsteer.sae.fetching.fetch import ARTEFACTS
 
 from .conftest import Sparsteer
 

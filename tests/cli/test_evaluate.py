@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
-from sparsteer.training.cache import ActivationCache
 from sparsteer.training.cautions import cautions_of_few
+from sparsteer.training.data.cache.reader import ActivationCache
 
 from .conftest import SITES, Sparsteer
 

@@ -56,7 +56,7 @@ def test_another_export_is_refused_before_anything_is_written(
     assert sparsteer(*words).status == 0  # the same is there
     config = out / ("cfg.json" if format == "saelens" else "config.json")
     (weights,) = out.glob("*.safetensors")
-    monkeypatch.setattr("sparsteer.sae.export.atomic_folder", None)
+    monkeypatch.setattr("sparsteer.sae.interop.export.atomic_folder", None)
     for file, old, new in ((config, b"topk", b"topj"), (weights, b"W_enc", b"W_enk")):
         whole = file.read_bytes()
         assert old in whole

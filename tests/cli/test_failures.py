@@ -6,8 +6,8 @@ import pytest
 
 from sparsteer.cli.failures import exit_status, sentence
 from sparsteer.cli.main import VERBS
-from sparsteer.sae.errors import InputError
-from sparsteer.sae.fetch import FetchError
+from sparsteer.sae.common.errors import InputError
+from sparsteer.sae.fetching.fetch import FetchError
 from sparsteer.training.trainer import NonFiniteLoss
 
 

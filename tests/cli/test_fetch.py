@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from sparsteer.sae import fetch
-from sparsteer.sae.fetch import ARTEFACTS
+from sparsteer.sae.fetching import fetch
+from sparsteer.sae.fetching.fetch import ARTEFACTS
 
 from .conftest import Sparsteer
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from sparsteer.cli.console import Terminal
 from sparsteer.cli.generate import run as run_verb
 from sparsteer.sae import SparseAutoencoder, TopKConfig
-from sparsteer.sae.language_model import LanguageModel
-from sparsteer.sae.text import visible
+from sparsteer.sae.common.text import visible
+from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import GenerateConfig, Sampling
 from sparsteer.steering.features import FeatureIndex
 from sparsteer.steering.generation import generate
-from sparsteer.steering.intervention import TIERS, Intervention
+from sparsteer.steering.interventions.intervention import TIERS, Intervention
 
 from .conftest import SITES, Sparsteer
 

@@ -16,7 +16,7 @@ from sparsteer.cli.console import Report, Terminal
 from sparsteer.cli.fetch import FetchOptions
 from sparsteer.cli.help import topics
 from sparsteer.cli.main import VERBS, find_verb
-from sparsteer.sae.errors import InputError
+from sparsteer.sae.common.errors import InputError
 
 from .conftest import Sparsteer
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from sparsteer.sae.language_model import LanguageModel
+from sparsteer.sae.language_model.model import LanguageModel
 
 from .conftest import CACHE_WORDS, TRAIN_WORDS, Sparsteer
 

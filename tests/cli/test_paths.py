@@ -8,7 +8,7 @@ import pytest
 
 from sparsteer.cli.arguments import parse
 from sparsteer.cli.main import VERBS
-from sparsteer.sae.errors import InputError
+from sparsteer.sae.common.errors import InputError
 
 SELECT = ("--column", "c", "--count", "1")
 

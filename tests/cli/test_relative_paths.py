@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from sparsteer.sae import pretrained
+from sparsteer.sae.language_model import locating
 
 from .conftest import CACHE_WORDS, TRAIN_WORDS, Sparsteer
 
@@ -21,7 +21,7 @@ def home(
     def no_hub(name: str) -> NoReturn:
         raise AssertionError(f"the hub was asked for {name}")
 
-    monkeypatch.setattr(pretrained, "_from_hub", no_hub)
+    monkeypatch.setattr(locating, "_from_hub", no_hub)
     folder = tmp_path / "home"
     shutil.copytree(tiny_model_folder, folder / "own" / "model")
     shutil.copy(corpus, folder / "text.jsonl")

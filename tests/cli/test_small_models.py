@@ -8,7 +8,7 @@ import pytest
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
-from sparsteer.training.manifest import read_manifest
+from sparsteer.training.data.cache.manifest import read_manifest
 from sparsteer.training.run import RunFolder
 
 from .conftest import SITES, TRAIN_WORDS, Sparsteer

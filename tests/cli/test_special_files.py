@@ -11,8 +11,8 @@ from typing import NoReturn
 
 import pytest
 
-from sparsteer.sae.errors import InputError
-from sparsteer.training.places import PLACES, Places
+from sparsteer.sae.common.errors import InputError
+from sparsteer.training.data.stream.chunk_index import PLACES, Places
 
 from .conftest import SITES, TRAIN_WORDS, Sparsteer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparsteer.sae import SparseAutoencoder, TopAFAConfig
-from sparsteer.training.cache import ActivationCache
+from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
 
 from .conftest import CACHE_WORDS, SITES, TRAIN_WORDS, Sparsteer

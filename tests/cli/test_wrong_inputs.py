@@ -50,7 +50,7 @@ def world(
         patch.setenv("SPARSTEER_THREADS", "1")
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         # So that / and .. are refused as soon on every machine, however many files it holds.
-        patch.setattr("sparsteer.sae.paths._MOST_FILES", 20_000)
+        patch.setattr("sparsteer.sae.common.paths._MOST_FILES", 20_000)
         patch.chdir(folder)
         words = ("run", "--cache", "cache", "--examples", "3")
         assert main(["features", "build", *words]) == 0

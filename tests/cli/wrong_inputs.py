@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from sparsteer.cli.main import main
-from sparsteer.sae.text import LONGEST_SENTENCE
+from sparsteer.sae.common.text import LONGEST_SENTENCE
 
 SECONDS = 10.0
 """Processor time that an answer may take; the clock would count what else runs on the machine."""

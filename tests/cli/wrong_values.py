@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsteer.cli.main import VERBS
 from sparsteer.cli.options import Option
-from sparsteer.sae.checksums import with_checksum
+from sparsteer.sae.common.checksums import with_checksum
 
 from .wrong_inputs import Case
 

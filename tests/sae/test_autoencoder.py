@@ -25,9 +25,9 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.autoencoder import CONFIG_FILE, WEIGHTS_FILE
-from sparsteer.sae.checksums import write_checked_json
+from sparsteer.sae.common.checksums import write_checked_json
+from sparsteer.sae.common.tensor_files import load_tensors, save_tensors
 from sparsteer.sae.config import SAEConfig
-from sparsteer.sae.tensor_files import load_tensors, save_tensors
 
 ORIGIN = Origin(model="some/model", site="blocks.1.hook_resid_post", weights_hash="0f" * 32)
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import (
     BatchTopKConfig,
     JumpReLUConfig,
@@ -17,7 +18,6 @@ from sparsteer.sae.config import (
     config_to_dict,
     require_in_range,
 )
-from sparsteer.sae.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,14 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
+from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import TopKConfig
-from sparsteer.sae.errors import InputError
-from sparsteer.sae.language_model import LanguageModel
-from sparsteer.sae.site import read_sites
+from sparsteer.sae.language_model.model import LanguageModel
+from sparsteer.sae.language_model.sites import read_sites
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import generate
-from sparsteer.steering.intervention import TIERS, Intervention, SteeredFeature, Tier
-from sparsteer.steering.steering_run import change
+from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature, Tier
+from sparsteer.steering.interventions.steering import change
 from sparsteer.steering.texts import prompt_tokens
 
 from .model_shapes import BASE, FAMILIES

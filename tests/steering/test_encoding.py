@@ -7,8 +7,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsteer.sae import InputError, LanguageModel, Site, SparseAutoencoder, long_texts
+from sparsteer.sae import InputError, LanguageModel, Site, SparseAutoencoder
 from sparsteer.sae.config import TopAFAConfig, TopKConfig
+from sparsteer.sae.language_model import long_texts
 from sparsteer.steering import encoding
 from sparsteer.steering.encoding import EncodedText, encode_texts
 
@@ -37,10 +38,15 @@ def site(tiny_model: LanguageModel) -> Site:
     return tiny_model.site()
 
 
+def language_model(site: Site) -> LanguageModel:
+    assert isinstance(site.model, LanguageModel)
+    return site.model
+
+
 def encode(
     site: Site, sae: SparseAutoencoder, texts: Sequence[str | Sequence[int]], **options: int
 ) -> list[EncodedText]:
-    return list(encode_texts(site.model, site, sae, texts, **options))
+    return list(encode_texts(language_model(site), site, sae, texts, **options))
 
 
 def assert_same(ours: EncodedText, other: EncodedText) -> None:
@@ -65,13 +71,13 @@ def test_any_texts_keep_their_order(
     site: Site, sae: SparseAutoencoder, texts: list[str], batch_size: int
 ) -> None:
     got = encode(site, sae, texts, batch_size=batch_size)
-    tokens = [site.model.tokenize(text) for text in texts]
+    tokens = [language_model(site).tokenize(text) for text in texts]
     assert [one.tokens.numpy().tolist() for one in got] == tokens
 
 
 def test_codes_are_those_of_the_sites_activations(site: Site, sae: SparseAutoencoder) -> None:
     (got,) = encode(site, sae, ["plain text"])
-    tokens = torch.tensor([[1, *site.model.tokenize("plain text")]])
+    tokens = torch.tensor([[1, *language_model(site).tokenize("plain text")]])
     # BOS and the first token are left out.
     expected = sae.encode(site.read(tokens)[0, 2:])
     torch.testing.assert_close(got.codes.dense(N_LATENTS), expected.dense(N_LATENTS))
@@ -105,11 +111,11 @@ def test_truncation_is_reported(site: Site, sae: SparseAutoencoder) -> None:
 
 def test_by_default_the_context_is_the_limit(site: Site, sae: SparseAutoencoder) -> None:
     (got,) = encode(site, sae, ["x" * 600])
-    assert (len(got.tokens), got.n_tokens) == (site.model.max_context - 1, 600)
+    assert (len(got.tokens), got.n_tokens) == (language_model(site).max_context - 1, 600)
 
 
 def test_token_lists_are_read_as_they_are(site: Site, sae: SparseAutoencoder) -> None:
-    tokens = site.model.tokenize("some text")
+    tokens = language_model(site).tokenize("some text")
     (from_tokens,), (from_text,) = encode(site, sae, [tokens]), encode(site, sae, ["some text"])
     assert_same(from_tokens, from_text)
 
@@ -126,7 +132,7 @@ def test_windows_bound_what_is_held(
             taken.append(text)
             yield text
 
-    results = encode_texts(site.model, site, sae, source())
+    results = encode_texts(language_model(site), site, sae, source())
     next(results)
     assert len(taken) == 1  # its 44 tokens fill the first window
     rest = list(results)
@@ -158,10 +164,10 @@ def test_wrong_input_is_an_input_error(site: Site, sae: SparseAutoencoder) -> No
         ({"batch_size": 0}, "batch_size is 0"),
     ):
         with pytest.raises(InputError, match=message):
-            encode_texts(site.model, site, sae, ["text"], **options)
+            encode_texts(language_model(site), site, sae, ["text"], **options)
     other = SparseAutoencoder(TopKConfig(16, 40, 4))
     with pytest.raises(InputError, match=r"width 16.*width 32"):
-        encode_texts(site.model, site, other, ["text"])
+        encode_texts(language_model(site), site, other, ["text"])
 
 
 @pytest.mark.download
@@ -185,13 +191,13 @@ def test_a_long_text_is_tokenised_in_pieces(
     text = "one word and then another " * 60
     (whole,) = encode(site, sae, [text], max_length=70)
     lengths: list[int] = []
-    tokenize = site.model.tokenize
+    tokenize = language_model(site).tokenize
 
     def noted(text: str) -> list[int]:
         lengths.append(len(text))
         return tokenize(text)
 
-    monkeypatch.setattr(site.model, "tokenize", noted)
+    monkeypatch.setattr(language_model(site), "tokenize", noted)
     monkeypatch.setattr(long_texts, "PIECE_CHARACTERS", 100)
     (pieces,) = encode(site, sae, [text], max_length=70)
     assert pieces.n_tokens == whole.n_tokens == len(text) and pieces.truncated

@@ -11,13 +11,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
+from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import TopKConfig
-from sparsteer.sae.errors import InputError
-from sparsteer.sae.language_model import LanguageModel
+from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Continuation, Generation, generate
-from sparsteer.steering.intervention import Intervention, SteeredFeature, Tier
-from sparsteer.steering.steering_run import change
+from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature, Tier
+from sparsteer.steering.interventions.steering import change
 from sparsteer.steering.texts import continuation_text, prompt_tokens
 
 SITE = "blocks.1.hook_resid_post"

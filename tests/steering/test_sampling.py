@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
+from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import TopKConfig
-from sparsteer.sae.errors import InputError
-from sparsteer.sae.language_model import LanguageModel
+from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Continuation, Generation, generate
-from sparsteer.steering.intervention import Intervention, SteeredFeature
+from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
 from sparsteer.steering.sampling import TokenScores
 from sparsteer.steering.texts import prompt_tokens
 

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from sparsteer.training.manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
-from sparsteer.training.shards import ShardContent, to_stored, write_shard
+from sparsteer.training.data.cache.manifest import (
+    CacheManifest,
+    CorpusEntry,
+    ShardEntry,
+    write_manifest,
+)
+from sparsteer.training.data.cache.shards import ShardContent, to_stored, write_shard
 
 SITE = "blocks.1.hook_resid_post"
 TARGET_SITE = "blocks.1.hook_mlp_out"

@@ -17,13 +17,13 @@ from sparsteer.sae import (
     TopAFAConfig,
     TopKConfig,
 )
+from sparsteer.sae.common.files import write_json
+from sparsteer.sae.common.tensor_files import load_tensors, save_tensors
 from sparsteer.sae.config import SAEConfig
-from sparsteer.sae.files import write_json
-from sparsteer.sae.tensor_files import load_tensors, save_tensors
 from sparsteer.training import Trainer, TrainerConfig
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint, trainer_state
-from sparsteer.training.fit import measure_rows
 from sparsteer.training.initialize import initialize_from_rows, initialize_thresholds
+from sparsteer.training.loop import measure_rows
 
 D, F, K, B, STEPS = 16, 80, 6, 128, 60
 CONFIGS: dict[str, SAEConfig] = {

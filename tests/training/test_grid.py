@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from sparsteer.sae import InputError, SparseAutoencoder
-from sparsteer.sae.locks import hold_folder
-from sparsteer.training import cache as cache_module
+from sparsteer.sae.common.locks import hold_folder
 from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.data.cache import reader as cache_module
 from sparsteer.training.grid import grid_configs, parse_grid
-from sparsteer.training.stopping import Interrupted
+from sparsteer.training.runtime.signals import Interrupted
 from sparsteer.training.train import train, train_grid
 from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
 

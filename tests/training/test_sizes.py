@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sparsteer.sae.errors import InputError
+from sparsteer.sae.common.errors import InputError
 from sparsteer.training.config import TrainConfig
 
 

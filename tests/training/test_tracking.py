@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sparsteer.sae import InputError
-from sparsteer.sae.checksums import read_line
+from sparsteer.sae.common.checksums import read_line
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.run import RunFolder
 from sparsteer.training.tracking import require_tracker

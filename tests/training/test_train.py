@@ -18,12 +18,12 @@ from filelock import FileLock
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.training import train as train_module
 from sparsteer.training import trainer as trainer_module
-from sparsteer.training.cache import ActivationCache
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
 from sparsteer.training.config import TrainConfig
-from sparsteer.training.fit import measure_rows
+from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.loop import measure_rows
 from sparsteer.training.run import RunFolder
-from sparsteer.training.stopping import Interrupted
+from sparsteer.training.runtime.signals import Interrupted
 from sparsteer.training.train import train
 from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
 

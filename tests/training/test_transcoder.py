@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsteer.app.report.files import write_plots
 from sparsteer.kernels import reference
 from sparsteer.sae import (
     BatchTopKConfig,
@@ -20,18 +21,17 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.metrics import ReconstructionMetrics
-from sparsteer.training.cache import ActivationCache
 from sparsteer.training.config import EvalConfig, TrainConfig, TrainerConfig
-from sparsteer.training.evaluation import evaluate
-from sparsteer.training.fit import measure_rows
+from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.data.stream.config import StreamConfig
+from sparsteer.training.evaluation.evaluation import evaluate
 from sparsteer.training.grid import grid_configs, parse_grid
 from sparsteer.training.initialize import (
     geometric_median,
     initialize_from_rows,
     initialize_thresholds,
 )
-from sparsteer.training.report.files import write_plots
-from sparsteer.training.stream_config import StreamConfig
+from sparsteer.training.loop import measure_rows
 from sparsteer.training.train import train, train_grid
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
 

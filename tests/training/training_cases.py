@@ -16,9 +16,9 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.config import SAEConfig
 from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.distributed.data_parallel import Parallel
+from sparsteer.training.distributed.sharded import Sharded, shard_of
 from sparsteer.training.initialize import initialize_from_rows, initialize_thresholds
-from sparsteer.training.parallel import Parallel
-from sparsteer.training.sharding import Sharded, shard_of
 from sparsteer.training.trainer import Trainer
 
 D, F, K, B = 24, 120, 6, 128

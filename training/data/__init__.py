@@ -1,1 +1,1 @@
-"""Files of rows and texts: which there are, reading them in every format, and a row's text."""
+"""From a corpus to batches of activations: rows of files, the activation cache, the stream."""

@@ -1,0 +1,114 @@
+"""The sections around the plots."""
+
+from ...sae.common.wording import share
+from ..report.markup import Html, join, tag
+from ..report.page import figure
+from . import plots
+from .config import ACTIVATIONS
+from .report_context import Known
+
+
+def training(known: Known) -> Html:
+    """The curves of training."""
+    curves = {name: known.training[name]["curve"] for name in ACTIVATIONS}
+    width = known.cache["d_model"]
+    shown = (
+        figure(
+            plots.fvu_curves(curves),
+            "FVU while training. Lines: the batch before its update; dots: held-out rows. Dots far "
+            "above the line would mean that the rows are learned by heart.",
+        ),
+        figure(
+            plots.l0_curves(curves, width),
+            "Active latents per row while training. Top-k's is fixed; top-AFA's is its own choice. "
+            "Dotted: the width of the activations.",
+        ),
+        figure(
+            plots.fvu_against_l0(curves, known.measures, width),
+            "The two numbers that belong together. Further down and left is better; a point is "
+            "only comparable with one straight above or below it.",
+        ),
+    )
+    return tag("section", tag("h2", "While training"), tag("div", join(*shown), class_="figures"))
+
+
+def density(known: Known) -> Html:
+    """Histograms of firing rates."""
+    shown = [
+        figure(
+            plots.density(name, known.measures[name]["density_histogram"], measured["rows"]),
+            f"{plots.NAMES[name]}: {measured['density_histogram']['dead']:,} of "
+            f"{measured['n_latents']:,} latents never fired; {share(measured['dense_share'])} "
+            "are in the grey band, firing on over a tenth of the rows.",
+        )
+        for name, measured in known.measures.items()
+    ]
+    text = (
+        "Each latent is counted at how often it fires. A healthy sparse dictionary is a hump well "
+        "left of the grey band: latents that fire rarely can be about something. The bars next to "
+        "“never” are latents that fired once or a few times in all."
+    )
+    return tag(
+        "section",
+        tag("h2", "How often latents fire"),
+        tag("p", text),
+        tag("div", join(*shown), class_="figures"),
+    )
+
+
+def language_model(known: Known) -> Html:
+    """The model's loss with its activation replaced."""
+    losses = {name: known.measures[name]["language_model"] for name in ACTIVATIONS}
+    one = losses["topk"]
+    bars: list[tuple[str, float, str | None]] = [
+        ("untouched", one["loss"], None),
+        *((plots.NAMES[name], losses[name]["loss_spliced"], name) for name in ACTIVATIONS),
+        ("mean row", one["loss_mean_ablated"], None),
+        ("zeros", one["loss_zero_ablated"], None),
+    ]
+    against_mean = " and ".join(
+        f"{share(losses[name]['loss_recovered_from_mean'])} for {plots.NAMES[name]}"
+        for name in ACTIVATIONS
+    )
+    text = (
+        "The activation is replaced at every token (but a context's first two and separators), and "
+        f"the model goes on from there: {one['contexts']:,} held-out contexts, {one['tokens']:,} "
+        "predicted tokens. A nat more of loss means that the model gives the right token e (2.7) "
+        "times less probability. Against the mean row in place of zeros, a fairer yardstick, the "
+        f"loss recovered is {against_mean}."
+    )
+    caption = (
+        "Lower is better. The bars of a good autoencoder end near the untouched model's; “mean "
+        "row” and “zeros” say how much hangs on this site at all."
+    )
+    return tag(
+        "section",
+        tag("h2", "What the language model loses"),
+        tag("p", text),
+        tag("div", figure(plots.loss_bars(bars), caption), class_="figures"),
+    )
+
+
+def epsilon(known: Known) -> Html:
+    """What epsilon-LBO is."""
+    return tag(
+        "section",
+        tag("h2", "ε-LBO, in words"),
+        tag(
+            "p",
+            "If all latents were at right angles and the rewriting exact, an activation z and its "
+            "code f would have the same length. How far the lengths differ bounds from below how "
+            "much some two latents overlap (the cosine between them):",
+        ),
+        tag("p", "ε-LBO = | ‖z‖² \N{MINUS SIGN} ‖f‖² | / (c · ‖f‖²)", class_="formula"),
+        tag(
+            "p",
+            "The published constant c counts all latents but one "
+            f"({known.measures['topk']['n_latents'] - 1:,}); only the active ones can overlap on a "
+            "row, so c = L0 gives a bound that is tighter and as true. Both are medians over the "
+            "held-out rows, b_dec counting as one more latent. Three cautions. Top-AFA picks its "
+            "latents so that the lengths agree, so its bound is near 0 by construction. A bound "
+            "near 0 does not say that latents are at right angles. And part of the difference is "
+            "reconstruction error, not overlap: read it beside FVU. (arXiv 2503.24277)",
+        ),
+    )

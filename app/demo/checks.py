@@ -1,0 +1,52 @@
+"""What a demo needs, looked at before it works and writes: minutes are lost otherwise."""
+
+from collections.abc import Callable
+
+from ...sae.common.devices import resolve_device
+from ...sae.common.errors import InputError
+from ...sae.fetching.fetch import ARTEFACTS, fetch, is_fetched
+from ...training.data.cache.reader import ActivationCache
+from ...training.data.corpus import open_corpus
+from ..report.files import is_made_here
+from .application import instruction_rows
+from .config import ACTIVATIONS, DemoConfig
+
+
+def fetched_names(config: DemoConfig) -> list[str]:
+    """What of the demo is fetched by name."""
+    names = (config.model, config.dataset, "rtp-prompts", config.instructions)
+    return [name for name in dict.fromkeys(names) if name in ARTEFACTS]
+
+
+def require_possible(config: DemoConfig, say: Callable[[str], None]) -> None:
+    """Fetch what is missing, and raise InputError if the demo cannot be run as it is configured.
+
+    Raises:
+        InputError: device, model, text or instruction rows are not there or do not suit; sizes do
+            not suit the model; or another page is where the report goes.
+    """
+    if config.report.exists() and not is_made_here(config.report):
+        raise InputError(
+            f"{config.report} exists and is not of sparsteer's making; move it elsewhere, or give "
+            "another --out"
+        )
+    resolve_device(config.device)
+    for name in fetched_names(config):
+        if not is_fetched(name):
+            fetch(name, progress=say)
+    open_corpus(config.dataset)
+    instruction_rows(config)
+    if (width := _width(config)) is not None:
+        for activation in ACTIVATIONS:
+            config.train_config(activation).sae_config(width)
+
+
+def _width(config: DemoConfig) -> int | None:
+    """D of the activations as the cache or the model's configuration has it; None if unknown."""
+    try:
+        return ActivationCache(config.cache).d_model
+    except InputError:
+        from ...sae.language_model.loading import hidden_size
+        from ...sae.language_model.locating import locate
+
+        return hidden_size(locate(config.model, lambda message: None))

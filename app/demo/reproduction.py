@@ -1,0 +1,74 @@
+"""The foot of the report: how to make it again, and how long it took."""
+
+from datetime import UTC, datetime
+
+from ...training.config import Activation
+from ..report.markup import Child, Html, table, tag
+from .config import ACTIVATIONS
+from .plots import NAMES
+from .report_context import Known
+
+
+def reproduction(known: Known) -> Html:
+    """What someone needs to get the same numbers, and how long it took."""
+    cache, environment = known.cache, known.training["topk"]["environment"]
+    packages = ", ".join(
+        f"{name} {version}" for name, version in environment["packages"].items() if version
+    )
+    left_out = ", ".join(
+        f"{number:,} {reason.replace('_', ' ')}"
+        for reason, number in cache["left_out"].items()
+        if number
+    )
+    facts: list[tuple[str, Child]] = [
+        ("Command", tag("code", known.config.command())),
+        ("Language model", f"{known.config.model}, weights SHA-256 {cache['weights_hash']}"),
+        ("Text", f"{known.config.dataset}, fingerprint {cache['corpus_fingerprint']}"),
+        *(
+            (a["name"], f"{a['summary']}; licence: {a['licence']}; from {a['origin']}")
+            for a in known.result("fetch")["artefacts"]
+        ),
+        (
+            "Activations",
+            f"{cache['rows']:,} rows of {cache['documents']:,} documents in contexts of "
+            f"{cache['context_length']} tokens, {cache['dtype']}; left out: {left_out}",
+        ),
+        *((f"{NAMES[name]} training", _settings(known, name)) for name in ACTIVATIONS),
+        (
+            "Machine",
+            f"{environment['platform']}, {environment['device']}, threads used: "
+            f"{environment['threads']}",
+        ),
+        ("Versions", f"Python {environment['python']}, {packages}"),
+        ("Written", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
+    ]
+    times = [
+        (
+            stage.title,
+            f"{stage.seconds:.1f}",
+            f"reused; made in {stage.made_in:.1f} s" if stage.reused else "made in this run",
+        )
+        for stage in known.stages.values()
+    ]
+    total = sum(stage.seconds for stage in known.stages.values())
+    return tag(
+        "footer",
+        tag("h2", "To make it again"),
+        table(["What", "Which"], facts, class_="facts"),
+        tag("h3", "Time"),
+        table(
+            ["Stage", "Seconds now", "How"],
+            [*times, ("all stages", f"{total:.1f}", "")],
+            class_="times",
+        ),
+    )
+
+
+def _settings(known: Known, activation: Activation) -> str:
+    trainer = known.config.train_config(activation).trainer
+    run = known.training[activation]
+    lambda_ = f", lambda {trainer.afa_coefficient:g}" if activation == "top_afa" else ""
+    return (
+        f"{run['n_latents']:,} latents, {run['steps']:,} steps of {trainer.batch_size:,} rows, "
+        f"Adam, lr {trainer.lr:g}{lambda_}, seed {trainer.seed}"
+    )

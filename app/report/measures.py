@@ -1,0 +1,86 @@
+"""The measures of an autoencoder in words, for the terminal and for pages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...sae.common.wording import counted, share, with_error
+
+READ_FVU = "share of the variance missed: 0 is perfect, 1 as bad as the mean row"
+
+
+def place(result: Mapping[str, Any]) -> str:
+    """Where an autoencoder stands, or what a transcoder reads and predicts."""
+    site, target_site = result["site"], result.get("target_site")
+    return f"at {site}" if target_site is None else f"that reads {site} and predicts {target_site}"
+
+
+Measure = tuple[str, str, str]
+"""Name, value, and how to read it."""
+
+
+def places(results: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """`place` of each, where they are not all the same; then their FVU is not of the same rows."""
+    found = [place(result) for result in results]
+    return found if len(set(found)) > 1 else None
+
+
+def held_out(result: Mapping[str, Any]) -> str:
+    """What it rests on, of what `evaluate_all` found."""
+    rows = counted(result["rows"], "held-out row")
+    return f"{rows} of {counted(result['documents'], 'document')}"
+
+
+def fvu(result: Mapping[str, Any]) -> str:
+    """The FVU with its standard error, of what `evaluate_all` found."""
+    return with_error(result["fvu"], result["fvu_standard_error"], 4)
+
+
+def measures(result: Mapping[str, Any]) -> list[Measure]:
+    """What `evaluate_all` found about one autoencoder."""
+    return [
+        ("FVU", fvu(result), READ_FVU),
+        ("explained", share(result["explained_variance"]), "the rest of the variance, 1 - FVU"),
+        ("L0", f"{result['l0']:.1f}", f"latents active on a row (spread {result['l0_std']:.1f})"),
+        ("dead", share(result["dead_share"]), "latents that fired on none of these rows"),
+        ("dense", share(result["dense_share"]), "latents that fired on over a tenth of the rows"),
+        ("overlap", f"{result['decoder_overlap']:.4f}", "mean |cosine| of two decoder rows"),
+        (
+            "epsilon-LBO",
+            f"{result['epsilon_lbo']:.2e}",
+            "lower bound on overlap; near 0 says little",
+        ),
+        *_language_model(result["language_model"], result.get("target_site")),
+    ]
+
+
+def _language_model(losses: Mapping[str, Any] | None, target_site: str | None) -> list[Measure]:
+    if losses is None:
+        return []
+    inserted, site = "the autoencoder at its site", "the site"
+    if target_site is not None:
+        inserted, site = f"the prediction at {target_site}", "that site"
+    seen = f"nats for each token, over {counted(losses['tokens'], 'token')}"
+    zeroed = f"nats with {site} set to zero; {losses['loss_mean_ablated']:.3f} set to its mean"
+    how = "of what zeroing costs; 100% is no harm"
+    if losses["loss_recovered"] is None:
+        how = "zeroing costs nothing here, so there is nothing to recover"
+
+    def of(name: str) -> str:
+        return with_error(losses[name], losses[f"{name}_standard_error"], 3)
+
+    zero_kl = f"{losses['kl_zero_ablated']:.3f} with zeros"
+    return [
+        ("loss", of("loss"), f"the language model's own, in {seen}"),
+        ("loss spliced", of("loss_spliced"), f"nats with {inserted}"),
+        ("loss ablated", of("loss_zero_ablated"), zeroed),
+        ("recovered", recovered(losses), how),
+        ("KL", of("kl_spliced"), f"nats from the model's own predictions; {zero_kl}"),
+    ]
+
+
+def recovered(losses: Mapping[str, Any]) -> str:
+    """The share of the loss recovered with its standard error, and a dash where there is none."""
+    found, error = losses["loss_recovered"], losses["loss_recovered_standard_error"]
+    if found is None or error is None:
+        return share(found)
+    return f"{with_error(100 * found, 100 * error, 1)}%"

@@ -1,0 +1,1 @@
+"""What every part of sparsteer needs: errors, files, checksums, paths, devices, text."""

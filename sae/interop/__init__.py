@@ -1,0 +1,1 @@
+"""Autoencoders in the file formats of other libraries."""

@@ -1,0 +1,220 @@
+"""What of a loaded model can be trusted, found with a few tokens: its logits, padding, its cache.
+
+TransformerLens puts layers of its own into the model of transformers, and both change. Where the
+two no longer fit, a model gives other values without a word: a state that never reaches the cache,
+padding that is read as text. Every kind of model is therefore asked once, when it first matters.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedModel
+
+from ..common.errors import InputError
+from .bridge_layers import cached_positions, new_cache
+from .sites import hooked, site_names
+
+Side = Literal["left", "right"]
+"""Where a row is filled up."""
+
+_LONG, _SHORT = 7, 4
+"""Tokens of the two rows that a model is asked with."""
+_STEPS = 2
+"""Tokens of each that come one at a time, from the cache."""
+
+
+@torch.no_grad()
+def plain_logits(model: PreTrainedModel, *, path: str, device: torch.device) -> Float[Tensor, "V"]:
+    """The logits behind a short row as transformers alone gives them, before the bridge is built.
+
+    Raises InputError where the model cannot be run.
+    """
+    network: Any = model
+    config = network.config.get_text_config()
+    row_BL = _rows(config.vocab_size, _context(config))[0][None].to(device)
+    with _explained(path, model, "transformers cannot run"):
+        return network(row_BL, use_cache=False).logits[0, -1]
+
+
+@torch.no_grad()
+def require_sound(bridge: TransformerBridge, plain_V: Float[Tensor, "V"], *, path: str) -> None:
+    """Raise InputError unless the bridge has sites and gives the logits of `plain_logits`.
+
+    With and without a mask, which says nothing here: every layer has to take it.
+    """
+    model: Any = bridge.original_model
+    middle = f"blocks.{bridge.cfg.n_layers // 2}.hook_resid_post"
+    passed: list[str] = []
+
+    def see(acts: Tensor, hook: object) -> None:
+        passed.append(middle)
+
+    row_BL = _rows(bridge.cfg.d_vocab, bridge.cfg.n_ctx)[0][None].to(plain_V.device)
+    run: Any = bridge
+    for mask_BL in (None, torch.ones_like(row_BL)):
+        with ExitStack() as stack:
+            stack.enter_context(_explained(path, model, "TransformerLens cannot run"))
+            if middle in site_names(bridge):
+                stack.enter_context(hooked(bridge.hook_dict[middle], see))
+            logits_V = run(row_BL, attention_mask=mask_BL, use_cache=False)[0, -1]
+        if (far := _distance(logits_V, plain_V)) > _rounding(plain_V.dtype):
+            raise InputError(
+                f"{path!r} is a model of type {model.config.model_type}, for which TransformerLens "
+                f"gives other logits than transformers ({far:.2g} of their deviation apart); use "
+                "another model"
+            )
+    if not passed:
+        raise InputError(
+            f"{path!r} is a model of type {model.config.model_type}, in which TransformerLens "
+            "finds no residual stream to read; use another model"
+        )
+
+
+@torch.no_grad()
+def wrong_padding(bridge: TransformerBridge) -> frozenset[Side]:
+    """The sides on which padding changes what a row's own tokens give."""
+    short_L, (left_BL, left_mask_BL), (right_BL, right_mask_BL) = _padded(bridge)
+    run: Any = bridge
+    with _without_hooks(bridge):
+        alone_LV = run(short_L[None], use_cache=False)[0]
+        left_LV = run(left_BL, attention_mask=left_mask_BL, use_cache=False)[1, -len(short_L) :]
+        right_LV = run(right_BL, attention_mask=right_mask_BL, use_cache=False)[1, : len(short_L)]
+    limit = _rounding(alone_LV.dtype)
+    found: dict[Side, float] = {
+        "left": _distance(left_LV, alone_LV),
+        "right": _distance(right_LV, alone_LV),
+    }
+    return frozenset(side for side, far in found.items() if far > limit)
+
+
+@torch.no_grad()
+def cache_fault(bridge: TransformerBridge) -> str | None:
+    """Why steps with a key-value cache cannot be trusted; None if they give what a pass without
+    one gives, for a row alone and in a batch padded on the left."""
+    _, (batch_BL, mask_BL), _ = _padded(bridge)
+    with _without_hooks(bridge):
+        for tokens_BL, given_BL in ((batch_BL[:1], mask_BL[:1]), (batch_BL, mask_BL)):
+            whole_BLV = _run(bridge, tokens_BL, given_BL)
+            try:
+                cached_BLV = _in_steps(bridge, tokens_BL, given_BL)
+            except (MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                return f"the model has no use for one ({_first_line(error)})"
+            real_BL = given_BL.bool()
+            far = _distance(cached_BLV[real_BL], whole_BLV[real_BL])
+            if far > _rounding(whole_BLV.dtype):
+                where = "a row alone" if len(tokens_BL) == 1 else "padded rows"
+                return f"with one its logits are others ({far:.2g} of their deviation in {where})"
+    return None
+
+
+def _run(
+    bridge: Any, tokens_BL: Int[Tensor, "B L"], mask_BL: Int[Tensor, "B T"], **given: Any
+) -> Float[Tensor, "B L V"]:
+    return bridge(tokens_BL, attention_mask=mask_BL, **({"use_cache": False} | given))
+
+
+def _in_steps(
+    bridge: TransformerBridge, tokens_BL: Int[Tensor, "B L"], mask_BL: Int[Tensor, "B L"]
+) -> Float[Tensor, "B L V"]:
+    """The logits of a pass over all but the last tokens, and of those one at a time."""
+    name, cache = new_cache(bridge)
+    width = tokens_BL.shape[1]
+    ends = [*range(max(1, width - _STEPS), width + 1)]
+    parts: list[Tensor] = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        given = {name: cache, "use_cache": True}
+        parts.append(_run(bridge, tokens_BL[:, start:end], mask_BL[:, :end], **given))
+        if cached_positions(cache, end) != end:
+            raise ValueError(f"it keeps {cached_positions(cache, end)} of {end} positions")
+    return torch.cat(parts, dim=1)
+
+
+def _padded(
+    bridge: TransformerBridge,
+) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A short row, and it below a longer one, padded on the left and on the right, with masks."""
+    device = bridge.cfg.device
+    long_L, short_L = (row.to(device) for row in _rows(bridge.cfg.d_vocab, bridge.cfg.n_ctx))
+    batches: list[tuple[Tensor, Tensor]] = []
+    for first in (len(long_L) - len(short_L), 0):
+        place = slice(first, first + len(short_L))
+        tokens_BL = torch.stack([long_L, long_L])
+        mask_BL = torch.stack([torch.ones_like(long_L), torch.zeros_like(long_L)])
+        tokens_BL[1, place], mask_BL[1, place] = short_L, 1
+        batches.append((tokens_BL, mask_BL))
+    return short_L, batches[0], batches[1]
+
+
+def _rows(vocabulary: int, context: int) -> tuple[Int[Tensor, "L"], Int[Tensor, "S"]]:
+    """Two rows of any tokens, the same at every call, the second one shorter."""
+    draw = torch.Generator().manual_seed(0)
+    tokens_L = torch.randint(vocabulary, (_LONG + _SHORT,), generator=draw)
+    return tokens_L[: min(_LONG, context)], tokens_L[_LONG:][: min(_SHORT, context)]
+
+
+def _context(config: Any) -> int:
+    found = getattr(config, "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else _LONG
+
+
+def _distance(found: Float[Tensor, "*N V"], expected: Float[Tensor, "*N V"]) -> float:
+    """Root mean square of the difference, in deviations of the expected logits; 0 where those are
+    no numbers, of which nothing can be said, and infinity where only the found ones are none."""
+    found, expected = found.double(), expected.double()
+    if not expected.isfinite().all():
+        return 0.0
+    if not found.isfinite().all():
+        return math.inf
+    deviation = (expected - expected.mean(dim=-1, keepdim=True)).square().mean().sqrt()
+    distance = (found - expected).square().mean().sqrt()
+    return float(distance / deviation.clamp(min=torch.finfo(torch.float32).tiny))
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """More than sums in another order change logits by: half of the dtype's digits.
+
+    Many models compute parts in float32 whatever their dtype.
+    """
+    return 2 * math.sqrt(max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps))
+
+
+@contextmanager
+def _without_hooks(bridge: TransformerBridge) -> Generator[None]:
+    """Within the context, what users hooked into the bridge does not run."""
+    points: Sequence[Any] = list(bridge.hook_dict.values())
+    before = [point._forward_hooks for point in points]
+    for point in points:
+        point._forward_hooks = type(point._forward_hooks)()
+    try:
+        yield
+    finally:
+        for point, hooks in zip(points, before, strict=True):
+            point._forward_hooks = hooks
+
+
+@contextmanager
+def _explained(path: str, model: Any, what: str) -> Generator[None]:
+    """Turn what a model raises, which may be anything, into a sentence that names its type."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        dtype = str(model.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{path!r} is a model of type {model.config.model_type}, which {what} in {dtype} "
+            f"({_first_line(error)}); use another {'model' if dtype == 'float32' else 'dtype'}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    line, *_ = str(error).strip().splitlines() or [type(error).__name__]
+    return line.strip().rstrip(".")[:200]

@@ -1,0 +1,381 @@
+"""A causal language model in TransformerLens' bridge, with its tokenizer."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedTokenizerBase
+
+from ...kernels.numerics import at_least_float32
+from ..common.devices import resolve_device
+from ..common.errors import InputError
+from ..common.files import nearest, sha256_file
+from . import checks
+from .loading import load_bridge
+from .locating import locate
+from .long_texts import text_pieces
+from .model_files import weight_files
+from .names import lasting_name
+from .sites import Site, hooked, site_names
+
+_DTYPES = {str(d)[6:]: d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
+
+_LOGITS_AT_ONCE = 1 << 24
+"""Values of the logits held at once while losses are computed: 64 MB in float32."""
+
+
+class LanguageModel:
+    """A causal language model in TransformerLens' bridge, with its tokenizer.
+
+    Its activations and logits are those of the transformers model: no weight is folded or centred.
+    """
+
+    name: str
+    """What the user gave: a named model, a hub name, a folder or a .gguf file."""
+    source: str
+    """By what it is loaded again from any folder: the name, but for a folder or file its absolute
+    path."""
+    bridge: TransformerBridge
+    """The hooked model, in evaluation mode. `bridge.original_model` is the transformers model."""
+    tokenizer: PreTrainedTokenizerBase
+    """The tokenizer as it was loaded; the bridge has a copy of its own, which prepends BOS."""
+    n_layers: int
+    """Number of blocks."""
+    d_model: int
+    """Width of the residual stream."""
+    max_context: int
+    """Longest context, in tokens."""
+    device: torch.device
+    """Where the model is and its results are."""
+    dtype: torch.dtype
+    """The dtype of weights and activations."""
+    bos_id: int | None
+    """Token that begins a text; None where the tokenizer has none."""
+    eos_id: int | None
+    """Token that ends a text; None where the tokenizer has none."""
+    n_embedded: int
+    """Rows of the token embedding: ids from 0 to one less can be read."""
+    pad_id: int
+    """Token that fills rows: the tokenizer's own if the model has an embedding for it, else EOS,
+    else BOS, else 0. What stands at padding is masked."""
+    special_ids: tuple[int, ...]
+    """BOS, EOS and the tokenizer's own padding, as far as there are any."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        bridge: TransformerBridge,
+        tokenizer: PreTrainedTokenizerBase,
+        device: torch.device,
+        say: Callable[[str], None] = warnings.warn,
+    ) -> None:
+        self.name = name
+        self.source = lasting_name(name)
+        self.bridge = bridge
+        self.tokenizer = tokenizer
+        self.device = device
+        self.dtype = next(iter(bridge.parameters())).dtype
+        self.n_layers = bridge.cfg.n_layers
+        self.d_model = bridge.cfg.d_model
+        self.max_context = bridge.cfg.n_ctx
+        ids: Any = tokenizer
+        self.bos_id = ids.bos_token_id
+        self.eos_id = ids.eos_token_id
+        original: Any = bridge.original_model
+        self.n_embedded = len(original.get_input_embeddings().weight)
+        ends = [i for i in (self.bos_id, self.eos_id) if i is not None]
+        self.require_embedded(ends, "the tokenizer of " + name)
+        self._fill_ids = [i for i in (ids.pad_token_id, *ends[::-1]) if i is not None]
+        embedded = [i for i in self._fill_ids if i < self.n_embedded]
+        self.pad_id = next(iter(embedded), 0)
+        self.special_ids = tuple(dict.fromkeys(embedded))
+        self._path = path
+        self._say = say
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        progress: Callable[[str], None] | None = None,
+    ) -> "LanguageModel":
+        """Load a model by name: `smollm2-135m` (fetched if it is not there yet), a folder of
+        transformers, a .gguf file, or a name on the Hugging Face hub.
+
+        `device` is "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA where there is one;
+        `dtype` is float32, bfloat16, float16, float64, or "auto" for what is stored. `progress` is
+        told of steps that take time, and later if text is generated without a cache, of which
+        Python warns without it. Only a name that is not fetched yet and a hub name use the network.
+        Only safetensors and GGUF weights are read, never a pickle.
+
+        Raises InputError if the model is not found, not usable or damaged, does not give the logits
+        of transformers in the bridge, or the device or dtype is unknown, and FetchError if fetching
+        fails.
+        """
+        if dtype not in _DTYPES and dtype != "auto":
+            raise InputError(f"dtype {dtype!r} is unknown; use one of {', '.join(_DTYPES)}, auto")
+        where = resolve_device(device)
+        path = locate(source, progress or _nothing)
+        (progress or _nothing)(f"loading {source}")
+        bridge, tokenizer = load_bridge(path, where, _DTYPES.get(dtype))
+        model = cls(source, path, bridge, tokenizer, where, progress or warnings.warn)
+        if model.dtype not in _DTYPES.values():
+            raise InputError(
+                f"{source} is stored in {model.dtype_name}, in which it cannot run; give a dtype "
+                f"such as {', '.join(_DTYPES)}"
+            )
+        return model
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {self.n_layers} layers, d_model {self.d_model})"
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype as it is written in files and options, such as float32."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """SHA-256 over the weights as they are stored: names, dtypes, shapes and bytes.
+
+        It does not depend on how the weights are split into files, nor on the dtype loaded, nor on
+        other files in the folder. The weights are read for it, once. For a .gguf file it is that of
+        the file.
+        """
+        if self._path.is_file():
+            return sha256_file(self._path)
+        return _hash_tensors(weight_files(self._path))
+
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """SHA-256 over the tokenizer's rules, vocabulary and special tokens."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        rules: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
+        for setting in ("truncation", "padding"):  # state of the last call, no part of the rules
+            rules.pop(setting, None)
+        special = (self.bos_id, self.eos_id, next(iter(self._fill_ids), None))
+        facts = [rules, sorted(self.tokenizer.get_vocab().items()), special]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def site_names(self) -> list[str]:
+        """The sites of this model, in the order of its layers."""
+        return site_names(self.bridge)
+
+    @cached_property
+    def kv_cache_works(self) -> bool:
+        """Whether steps with a key-value cache give what a pass over the whole text gives.
+
+        Found once, with a few tokens, alone and in a padded batch. Where it does not, text is
+        generated without one, which is said in a sentence.
+        """
+        fault = checks.cache_fault(self.bridge)
+        if fault is not None:
+            self._say(f"{self.name} generates without a key-value cache, which is slower: {fault}")
+        return fault is None
+
+    @cached_property
+    def wrong_padding(self) -> frozenset[str]:
+        """The sides, left and right, on which padding changes what the rest of a row gives."""
+        return checks.wrong_padding(self.bridge)
+
+    def require_padding(self, attention_mask: Bool[Tensor, "B L"]) -> None:
+        """Raise InputError if the rows are padded on a side where this model takes padding for
+        text; found once, with a few tokens."""
+        gaps = {"left": attention_mask[:, 0], "right": attention_mask[:, -1]}
+        padded = [side for side, real_B in gaps.items() if not real_B.all()]
+        if wrong := [side for side in padded if side in self.wrong_padding]:
+            raise InputError(
+                f"{self.name} takes padding on the {wrong[0]} of a row for text, so the rows of a "
+                "batch must have one length; give --batch-size 1"
+            )
+
+    def site(self, name: str | None = None) -> Site:
+        """The site called `name`; by default the residual stream after the middle layer.
+
+        Raises InputError for an unknown name, with the nearest ones.
+        """
+        if name is None:
+            name = f"blocks.{self.n_layers // 2}.hook_resid_post"
+        if name not in self.site_names:
+            near = nearest(name, self.site_names) or [self.site().name]
+            raise InputError(
+                f"{self.name} has no site {name!r}; its layers are 0 to {self.n_layers - 1}, so "
+                f"try {' or '.join(near)}"
+            )
+        return Site(name, self)
+
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids of a text; no special tokens are added, those written in it are read.
+
+        Raises InputError for a text with a token that the model has no embedding for.
+        """
+        ids: list[int] = []
+        for piece in text_pieces(text):
+            encoded: Any = self.tokenizer(piece, add_special_tokens=False, verbose=False)
+            ids += encoded["input_ids"]
+        return self.require_embedded(ids)
+
+    def token_pieces(self, text: str) -> Iterator[list[int]]:
+        """The token ids of a text piece by piece, so that memory is bounded however long it is.
+
+        A text of up to 262,144 characters is one piece. Read only as far as they are needed.
+        """
+        for piece in text_pieces(text):
+            yield self.tokenize(piece)
+
+    def require_embedded(self, ids: list[int], where: str = "a text") -> list[int]:
+        """The ids as they are; InputError if the model has no embedding for one of them.
+
+        `where` says who has the token.
+        """
+        if not ids or max(ids) < self.n_embedded:
+            return ids
+        beyond = max(ids)
+        token: object = self.tokenizer.convert_ids_to_tokens([beyond])[0]
+        raise InputError(
+            f"{where} has the token {token!r} with id {beyond}, but the embedding of {self.name} "
+            f"has {self.n_embedded} rows; resize the model with transformers' "
+            "resize_token_embeddings and save it, or give the tokenizer that it was saved with"
+        )
+
+    def left_out(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> Bool[Tensor, "B L"]:
+        """Where the activation is not the model's ordinary one, and is left out of statistics.
+
+        True at padding, at BOS, EOS and PAD tokens, and at the first other token of each row:
+        models use the first position as an attention sink, where the residual stream's norm is far
+        above that of other positions.
+        """
+        real = attention_mask
+        if real is None:
+            real = torch.ones_like(tokens, dtype=torch.bool)
+        ids = torch.tensor(self.special_ids, dtype=tokens.dtype, device=tokens.device)
+        special = torch.isin(tokens, ids)
+        content = real & ~special
+        first = content & (content.cumsum(dim=1) == 1)
+        return ~content | first
+
+    @torch.no_grad()
+    def logits(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L V"]:
+        """Next-token logits of every position. Rows may be padded on either side.
+
+        Raises InputError if the rows are longer than the model's context.
+        """
+        return self.run(tokens, attention_mask)
+
+    @torch.no_grad()
+    def next_token_loss(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L-1"]:
+        """Cross entropy of every next token, in nats; 0 where it or the token before is padding.
+
+        [:, t] is the loss of predicting token t + 1. The logits are computed and dropped a few
+        positions at a time, so that memory stays small whatever the vocabulary. Edits made with
+        `Site.write` apply.
+
+        Raises InputError if the rows are longer than the model's context.
+        """
+        hidden_BLD, head = self.before_head(tokens, attention_mask)
+        tokens = tokens.to(self.device, torch.int64)
+        counted_BT = torch.ones_like(tokens[:, 1:], dtype=torch.bool)
+        if attention_mask is not None:
+            real_BL = attention_mask.to(self.device)
+            counted_BT = real_BL[:, 1:] & real_BL[:, :-1]
+        hidden_ND = hidden_BLD[:, :-1][counted_BT]
+        targets_N = tokens[:, 1:][counted_BT]
+        losses_N = torch.empty(len(targets_N), dtype=self._wide, device=self.device)
+        at_once = max(1, _LOGITS_AT_ONCE // self.bridge.cfg.d_vocab)
+        for start in range(0, len(targets_N), at_once):
+            part = slice(start, start + at_once)
+            logits_NV = head(hidden_ND[part]).to(losses_N.dtype)
+            losses_N[part] = cross_entropy(logits_NV, targets_N[part], reduction="none")
+        losses_BT = losses_N.new_zeros(counted_BT.shape)
+        return losses_BT.masked_scatter(counted_BT, losses_N)
+
+    def run(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "..."]:
+        """One forward pass without a key-value cache; hooks fire. Positions follow the mask.
+
+        Raises InputError if the rows are longer than the model's context, hold an id without an
+        embedding, or are padded on a side where the model takes padding for text.
+        """
+        if tokens.shape[1] > self.max_context:
+            raise InputError(
+                f"{tokens.shape[1]} tokens in a row are more than the {self.max_context} that "
+                f"{self.name} takes; shorten the context"
+            )
+        self.require_embedded([int(tokens.max())] if tokens.numel() else [])
+        mask = None
+        if attention_mask is not None:
+            self.require_padding(attention_mask)
+            mask = attention_mask.to(self.device, torch.int64)
+        bridge: Any = self.bridge
+        tokens = tokens.to(self.device, torch.int64)
+        return bridge(tokens, attention_mask=mask, use_cache=False)
+
+    @property
+    def _wide(self) -> torch.dtype:
+        """At least float32, for sums of exponentials."""
+        return at_least_float32(self.dtype)
+
+    @torch.no_grad()
+    def before_head(
+        self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
+    ) -> tuple[Float[Tensor, "B L H"], Callable[[Tensor], Tensor]]:
+        """What the logits are computed from, and the function that computes them, row by row.
+
+        So nobody needs hold the logits of all positions at once. The model's own head runs on the
+        first position alone, which shows whether the model does something to the logits behind the
+        unembedding, such as capping them; then the logits themselves and the identity are given.
+        Edits made with `Site.write` apply.
+
+        Raises InputError if the rows are longer than the model's context.
+        """
+        unembed: Any = self.bridge.unembed
+        taken: list[Tensor] = []
+
+        def take(hidden_BLD: Tensor, hook: object) -> Tensor:
+            taken.append(hidden_BLD)
+            return hidden_BLD[:1, :1]
+
+        with hooked(unembed.hook_in, take):
+            first = self.run(tokens, attention_mask)
+        (hidden_BLD,) = taken
+        if torch.equal(unembed(hidden_BLD[:1, :1]), first):
+            return hidden_BLD, unembed
+        return self.run(tokens, attention_mask), torch.nn.Identity()
+
+
+def _nothing(message: str) -> None:
+    pass
+
+
+def _hash_tensors(files: list[Path]) -> str:
+    """SHA-256 over the tensors of safetensors files, in the order of their names."""
+    digests: list[str] = []
+    for file in files:
+        opened: Any = safe_open(file, framework="pt")
+        with opened as tensors:
+            for name in tensors.keys():
+                tensor: Any = tensors.get_tensor(name)
+                content = hashlib.sha256(tensor.flatten().view(torch.uint8).numpy()).hexdigest()
+                digests.append(f"{name} {tensor.dtype} {list(tensor.shape)} {content}\n")
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()

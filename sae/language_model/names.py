@@ -1,0 +1,36 @@
+"""The name by which a model or a corpus is found again from any folder; imports no torch."""
+
+import glob
+import os
+from pathlib import Path
+
+from ..common.errors import InputError
+from ..fetching.artifacts import ARTEFACTS
+
+
+def lasting_name(source: str) -> str:
+    """The name by which a model or a corpus is found again from any folder: the absolute path of
+    what is there (a folder, a file, or files of a pattern), else the name as it is."""
+    path = os.path.expanduser(source)
+    if source in ARTEFACTS or not (os.path.exists(path) or glob.glob(path)):
+        return source
+    return os.path.abspath(path)
+
+
+def named_again(recorded: str, given: str | None, of: str) -> str:
+    """The model to load for what was made with `recorded`: that one, or the one given in its place.
+
+    A recorded path is never taken for a name on the hub.
+
+    Raises:
+        InputError: nothing is given, and the recorded folder or file is not there; `of` names what
+            was made with it.
+    """
+    if given is not None:
+        return given
+    if Path(recorded).is_absolute() and not Path(recorded).exists():
+        raise InputError(
+            f"the language model of {of} is not at {recorded} any more; give --model with its "
+            "folder or file"
+        )
+    return recorded

@@ -1,0 +1,1 @@
+"""What is steered, where and when, and the hooks that do it."""

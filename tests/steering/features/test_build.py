@@ -1,0 +1,495 @@
+"""The index against the cache read again in full: every statistic, every example, every token."""
+
+import errno
+import json
+import math
+import resource
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sparsteer.kernels.codes import Codes
+from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder
+from sparsteer.sae.common.errors import InputError
+from sparsteer.sae.config import TopAFAConfig, TopKConfig
+from sparsteer.steering.features import (
+    BuildConfig,
+    Example,
+    FeatureIndex,
+    build_index,
+)
+from sparsteer.steering.features.collect import Collected, collect
+from sparsteer.steering.features.tables import ExampleTable
+from sparsteer.steering.features.windows import Activations, norm_bound, pieces, windows
+from sparsteer.training.data.cache.config import CacheConfig
+from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.data.cache.writer import cache_activations
+
+N_LATENTS, EXAMPLES, BEFORE, AFTER = 40, 5, 6, 3
+LENGTH = 24
+OUTLIER_NORM = 1.3
+SITE = "blocks.1.hook_resid_post"
+
+
+def documents() -> list[str]:
+    """Short and long ones, many of them repeated, with characters of several bytes."""
+    generator = np.random.default_rng(1)
+    words = ["sun", "Mond", "été", "☃", "\n", "🎉", "a", "\x1b[31m", "\u202e", "zz zz"]
+    random = [" ".join(generator.choice(words, size=generator.integers(1, 25))) for _ in range(70)]
+    return [*random, "the same boilerplate", *random[:40], "the same boilerplate", "", "x"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run and the cache that belongs to it."""
+
+    run: Path
+    cache: Path
+    texts: list[str]
+
+    def config(self, **changes: Any) -> BuildConfig:
+        settings: dict[str, Any] = {
+            "run": str(self.run),
+            "cache": str(self.cache),
+            "examples": EXAMPLES,
+            "before": BEFORE,
+            "after": AFTER,
+            "outlier_norm": OUTLIER_NORM,
+            "neighbours": 4,
+            "promoted": 3,
+            "device": "cpu",
+        }
+        return BuildConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def cache_folder_of_tiny(
+    tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("features")
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents()))
+    config = CacheConfig(
+        model=tiny_model.name,
+        dataset=str(corpus),
+        out=str(folder / "cache"),
+        site=(SITE,),
+        tokens=100_000,
+        context_length=LENGTH,
+        batch_size=4,
+        shard_rows=300,
+        held_out_fraction=0.2,
+        device="cpu",
+    )
+    cache_activations(config, model=tiny_model)
+    return folder / "cache"
+
+
+@pytest.fixture(scope="module", params=["topk", "top_afa"])
+def setup(
+    request: pytest.FixtureRequest,
+    cache_folder_of_tiny: Path,
+    tiny_model: LanguageModel,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Setup:
+    """A run with random weights and its index."""
+    config = (
+        TopKConfig(tiny_model.d_model, N_LATENTS, 6)
+        if request.param == "topk"
+        else TopAFAConfig(tiny_model.d_model, N_LATENTS)
+    )
+    origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
+    sae = SparseAutoencoder(config, seed=5, origin=origin)
+    sae.input_scale.fill_(0.37)
+    with torch.no_grad():
+        sae.b_enc.uniform_(-1, 0.1)
+        sae.b_enc[7] = -1e6  # never fires
+    run = tmp_path_factory.mktemp("run")
+    sae.save(run / "sae")
+    made = Setup(run, cache_folder_of_tiny, documents())
+    build_index(made.config(), model=tiny_model)
+    return made
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the cache, and where it is from."""
+
+    doc: int
+    position: int
+    context: tuple[str, int]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The whole cache in full: dense codes, and every row's place."""
+
+    codes_NF: Tensor
+    """Zero in rows of an outlying norm, which do not count."""
+    counted: int
+    rows: list[Row]
+    lengths: dict[tuple[str, int], int]
+
+
+def read_all(setup: Setup) -> Dense:
+    cache = ActivationCache(setup.cache)
+    sae = SparseAutoencoder.load(setup.run / "sae")
+    codes: list[Tensor] = []
+    norms: list[Tensor] = []
+    rows: list[Row] = []
+    lengths: dict[tuple[str, int], int] = {}
+    for entry in cache.manifest.shards:
+        shard = cache.shard(entry)
+        acts_ND = shard.stored(SITE).restored()
+        norms.append(acts_ND.square().sum(1).sqrt())
+        codes.append(sae.encode(acts_ND).dense(N_LATENTS).detach())
+        columns = [shard.tensor(name) for name in ("doc", "position", "context", "offset")]
+        for doc, position, context, offset in zip(*columns, strict=True):
+            rows.append(Row(int(doc), int(position), (entry.file, int(context)), int(offset)))
+        for context, length in enumerate(shard.tensor("lengths")):
+            lengths[entry.file, context] = int(length)
+    # The median is that of the first shard, so that one pass is enough.
+    counts_N = torch.cat(norms) <= OUTLIER_NORM * norms[0].median()
+    codes_NF = torch.cat(codes) * counts_N[:, None]
+    return Dense(codes_NF, int(counts_N.sum()), rows, lengths)
+
+
+@pytest.fixture(scope="module")
+def dense(setup: Setup) -> Dense:
+    return read_all(setup)
+
+
+@pytest.fixture(scope="module")
+def index(setup: Setup) -> FeatureIndex:
+    return FeatureIndex.of_run(setup.run)
+
+
+def window_of(row: Row, dense: Dense, setup: Setup, model: LanguageModel) -> tuple[list[int], int]:
+    """Tokens around a row from the text of its document, and where the row's own is."""
+    assert model.eos_id is not None
+    tokens = [*model.tokenize(setup.texts[row.doc]), model.eos_id]
+    # Column 0 of a context is BOS; a document that began in an earlier one is cut there.
+    low = max(row.position - BEFORE, row.position - (row.offset - 1), 0)
+    room = dense.lengths[row.context] - 1 - row.offset
+    return tokens[low : row.position + min(AFTER, room) + 1], row.position - low
+
+
+def test_the_cache_has_what_makes_it_hard(dense: Dense, setup: Setup) -> None:
+    assert len({row.context[0] for row in dense.rows}) > 3, "several shards"
+    of_context = defaultdict[tuple[str, int], set[int]](set)
+    of_document = defaultdict[int, set[tuple[str, int]]](set)
+    for row in dense.rows:
+        of_context[row.context].add(row.doc)
+        of_document[row.doc].add(row.context)
+    assert max(map(len, of_context.values())) > 2, "several documents in a context"
+    assert max(map(len, of_document.values())) > 2, "several contexts of a document"
+    assert max(Counter(setup.texts).values()) > 1
+    assert 20 < len(dense.rows) - dense.counted < len(dense.rows) / 4, "outliers"
+    fired = (dense.codes_NF > 0).sum(0)
+    assert fired[7] == 0 and 0 < int(fired[fired > 0].min()) and int(fired.max()) > 50
+
+
+def test_statistics(index: FeatureIndex, dense: Dense) -> None:
+    for number in range(N_LATENTS):
+        feature = index.feature(number)
+        values = np.sort(dense.codes_NF[:, number][dense.codes_NF[:, number] > 0].numpy())
+        assert feature.fired == len(values)
+        assert feature.density == pytest.approx(len(values) / dense.counted, rel=1e-12)
+        if not len(values):
+            assert feature.mean_activation == feature.max_activation == 0
+            assert feature.p99_activation == feature.median_activation == 0
+            continue
+        assert feature.mean_activation == pytest.approx(values.mean(), rel=1e-5)
+        assert feature.max_activation == pytest.approx(values[-1], rel=1e-5)
+        assert index.max_activation(number) == feature.max_activation
+        for ours, share in ((feature.median_activation, 0.5), (feature.p99_activation, 0.99)):
+            exact = np.quantile(values, share, method="inverted_cdf")
+            assert ours == pytest.approx(exact, rel=1 / 32)
+        assert feature.p99_activation <= feature.max_activation
+
+
+def test_histogram(index: FeatureIndex, dense: Dense) -> None:
+    edges = np.array(index.feature(0).histogram_edges)
+    assert np.all(np.diff(edges) > 0) and edges[4] == pytest.approx(2 * edges[0])
+    for number in range(N_LATENTS):
+        values = dense.codes_NF[:, number].numpy()
+        # What lies below the lowest octave, 2^-12, counts in the first bin.
+        expected, _ = np.histogram(values[values > 0].clip(min=edges[0]), bins=edges)
+        assert index.feature(number).histogram == tuple(expected)
+
+
+def peaks_of(number: int, dense: Dense) -> list[tuple[int, float]]:
+    """The rows with the largest activation in their context, best first, with the activations."""
+    best: dict[tuple[str, int], tuple[float, int]] = {}
+    for row_number, value in enumerate(dense.codes_NF[:, number].numpy().tolist()):
+        context = dense.rows[row_number].context
+        if value > 0 and (context not in best or value > best[context][0]):
+            best[context] = (value, row_number)
+    ordered = sorted(best.values(), key=lambda pair: (-pair[0], pair[1]))
+    return [(row_number, value) for value, row_number in ordered]
+
+
+def test_top_examples(
+    index: FeatureIndex, dense: Dense, setup: Setup, tiny_model: LanguageModel
+) -> None:
+    left_out = 0
+    for number in range(N_LATENTS):
+        expected: dict[tuple[int, ...], tuple[int, float]] = {}
+        peaks = peaks_of(number, dense)
+        for row, value in peaks:
+            window, _ = window_of(dense.rows[row], dense, setup, tiny_model)
+            expected.setdefault(tuple(window), (row, value))
+        best = list(expected.values())[:EXAMPLES]
+        left_out += best != peaks[:EXAMPLES]
+        feature = index.feature(number)
+        assert [example.row for example in feature.top] == [row for row, _ in best]
+        for example, (row, value) in zip(feature.top, best, strict=True):
+            assert example.activation == pytest.approx(value, rel=1e-5)
+            assert_is_row(example, number, row, dense, setup, tiny_model)
+        if feature.fired:
+            assert feature.top[0].activation == feature.max_activation
+    assert left_out > 5, "equal windows must come up for this to show anything"
+
+
+def assert_is_row(
+    example: Example, feature: int, row: int, dense: Dense, setup: Setup, model: LanguageModel
+) -> None:
+    """Every field of the example is what the cache and the document say."""
+    place = dense.rows[row]
+    assert (example.document, example.position) == (place.doc, place.position)
+    tokens, peak = window_of(place, dense, setup, model)
+    assert list(example.tokens) == tokens and example.peak == peak
+    assert example.starts_document == (place.position == peak)
+    text = "".join(example.texts)
+    assert text.encode("utf-8", "surrogateescape") == bytes_of(tokens, model)
+    around = {
+        (other.doc, other.position): dense.codes_NF[number, feature].item()
+        for number, other in enumerate(dense.rows)
+        if other.context == place.context
+    }
+    first = place.position - peak
+    expected = [around.get((place.doc, first + n), 0.0) for n in range(len(tokens))]
+    assert example.activations == pytest.approx(expected, rel=1e-5)
+    assert example.activations[peak] == example.activation
+
+
+def bytes_of(tokens: list[int], model: LanguageModel) -> bytes:
+    """What the tokens stand for, from the tokenizer's own decoder, one byte a token."""
+    special = {0: b"<|pad|>", 1: b"<|bos|>", 2: b"<|eos|>"}
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+    names = model.tokenizer.convert_ids_to_tokens(tokens)
+    return b"".join(
+        special.get(token) or bytes([byte_of[name]])
+        for token, name in zip(tokens, names, strict=True)
+    )
+
+
+def test_random_examples(
+    index: FeatureIndex, dense: Dense, setup: Setup, tiny_model: LanguageModel
+) -> None:
+    for number in range(N_LATENTS):
+        feature = index.feature(number)
+        rows = [example.row for example in feature.random]
+        assert len(set(rows)) == len(rows) == min(EXAMPLES, feature.fired)
+        for example in feature.random:
+            assert dense.codes_NF[example.row, number] > 0
+            assert_is_row(example, number, example.row, dense, setup, tiny_model)
+
+
+def random_rows(setup: Setup, model: LanguageModel, seed: int) -> list[list[int]]:
+    build_index(setup.config(seed=seed, promoted=0, rows=600), model=model)
+    index = FeatureIndex(setup.run)
+    return [[e.row for e in index.feature(n).random] for n in range(N_LATENTS)]
+
+
+def copied(setup: Setup, folder: Path) -> Setup:
+    SparseAutoencoder.load(setup.run / "sae").save(folder / "sae")
+    return Setup(folder, setup.cache, setup.texts)
+
+
+def test_random_examples_follow_the_seed(
+    setup: Setup, tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    setup = copied(setup, tmp_path)
+    first = random_rows(setup, tiny_model, 0)
+    assert random_rows(setup, tiny_model, 0) == first
+    assert random_rows(setup, tiny_model, 1) != first
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_rebuild_is_identical(setup: Setup, tiny_model: LanguageModel) -> None:
+    before = contents(setup.run / "features")
+    assert len(before) > 10
+    build_index(setup.config(), model=tiny_model)
+    assert contents(setup.run / "features") == before
+    assert sorted(path.name for path in setup.run.iterdir()) == ["features", "sae"]
+
+
+def test_a_disk_that_takes_no_more_says_so(
+    setup: Setup, tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for it; numpy itself would only count bytes."""
+    setup = copied(setup, tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            build_index(setup.config(), model=tiny_model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert [path.name for path in setup.run.iterdir()] == ["sae"]
+
+
+def tables(collected: Collected) -> dict[str, Tensor]:
+    both: tuple[tuple[str, ExampleTable], ...] = (
+        ("top", collected.top),
+        ("random", collected.random),
+    )
+    return {
+        f"{kind} {name}": getattr(table, name)
+        for kind, table in both
+        for name in ("scores", "rows", "docs", "positions", "tokens", "activations")
+    }
+
+
+@pytest.mark.parametrize("name", ["examples", "before", "after"])
+def test_more_than_memory_holds_is_refused(
+    setup: Setup, tiny_model: LanguageModel, name: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{name} {'is ' * (name == 'examples')}{2**40}.* GB, mo"):
+        build_index(setup.config(**{name: 2**40}), model=tiny_model)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 10_000])
+def test_pieces_change_nothing(setup: Setup, rows_at_once: int) -> None:
+    """In float64, so that a product taken in other blocks rounds to the same float32."""
+    cache = ActivationCache(setup.cache)
+    sae = SparseAutoencoder.load(setup.run / "sae").double()
+
+    def run(rows: int) -> Collected:
+        shards = list(cache.manifest.shards[-4:])
+        bound = norm_bound(cache, shards[0], SITE, OUTLIER_NORM)
+        parts = pieces(cache, shards, SITE, rows_at_once=rows, bound=bound, device="cpu")
+        return collect(sae, parts, examples=EXAMPLES, before=BEFORE, after=AFTER, seed=3)
+
+    ours, other = run(rows_at_once), run(150)
+    for name, table in tables(ours).items():
+        assert torch.equal(table, tables(other)[name]), name
+    assert torch.equal(ours.statistics.fired, other.statistics.fired)
+    torch.testing.assert_close(ours.statistics.total, other.statistics.total)
+
+
+def test_pieces_cover_the_cache_once(setup: Setup) -> None:
+    cache = ActivationCache(setup.cache)
+    n_rows = 0
+    shards = list(cache.manifest.shards)
+    for piece in pieces(cache, shards, SITE, rows_at_once=100, bound=math.inf, device="cpu"):
+        assert piece.first_row == n_rows
+        n_rows += len(piece.rows_RD)
+        assert len(piece.rows_RD) <= 100 and piece.kept.all()
+        assert torch.equal(
+            windows(piece, 0, 0).tokens[:, 0], piece.contexts[piece.context, piece.offset]
+        )
+    assert n_rows == cache.n_rows
+
+
+def test_activations_are_looked_up() -> None:
+    dense_RF = torch.rand(9, 13) * (torch.rand(9, 13) > 0.6)
+    values, indices = dense_RF.topk(13)
+    activations = Activations([(torch.arange(9), Codes(indices, values))], 9)
+    assert len(activations.values) == int((dense_RF > 0).sum())
+    latents = torch.arange(13)
+    rows = torch.cat([torch.arange(9), torch.tensor([-1])]).expand(13, 10)
+    expected = torch.cat([dense_RF.T, torch.zeros(13, 1)], dim=1)
+    assert torch.equal(activations.at(latents, rows), expected)
+    empty = Activations([(torch.arange(9), Codes(indices, values * 0))], 9)
+    assert not empty.at(latents, rows).any()
+
+
+def test_neighbours(index: FeatureIndex, setup: Setup) -> None:
+    W_dec = SparseAutoencoder.load(setup.run / "sae").W_dec.detach().double().numpy()
+    unit = W_dec / np.linalg.norm(W_dec, axis=1, keepdims=True)
+    for number in range(N_LATENTS):
+        cosine = unit @ unit[number]
+        others = [int(n) for n in np.argsort(-cosine) if n != number][:4]
+        neighbours = index.feature(number).neighbours
+        assert [n.feature for n in neighbours] == others
+        assert [n.cosine for n in neighbours] == pytest.approx(cosine[others], abs=1e-6)
+
+
+def test_promoted_tokens(index: FeatureIndex, setup: Setup, tiny_model: LanguageModel) -> None:
+    """Against the transformers model's own norm and head."""
+    model: Any = tiny_model.bridge.original_model
+    W_dec = SparseAutoencoder.load(setup.run / "sae").W_dec.detach()
+    d_model = W_dec.shape[1]
+    with torch.no_grad():
+        effect = model.lm_head(model.model.norm(W_dec * d_model**0.5))
+    effect -= effect.mean(-1, keepdim=True)
+    for number in range(N_LATENTS):
+        feature = index.feature(number)
+        assert feature.promoted is not None and feature.suppressed is not None
+        order = effect[number].argsort(descending=True)
+        assert [t.token for t in feature.promoted] == order[:3].tolist()
+        assert [t.token for t in feature.suppressed] == order[-3:].flip(0).tolist()
+        assert feature.promoted[0].logit == pytest.approx(effect[number].max().item(), rel=1e-4)
+        assert feature.suppressed[0].logit == pytest.approx(effect[number].min().item(), rel=1e-4)
+        assert feature.promoted[0].text == index.vocabulary.texts([int(order[0])])[0]
+
+
+def test_promoted_tokens_can_be_left_out(
+    setup: Setup, tiny_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = copied(setup, tmp_path)
+    build_index(setup.config(promoted=0), model=tiny_model)
+    given = contents(setup.run / "features")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the language model must not be loaded")
+
+    monkeypatch.setattr(LanguageModel, "load", refuse)
+    build_index(setup.config(promoted=0))
+    assert contents(setup.run / "features") == given
+    feature = FeatureIndex.of_run(tmp_path).feature(0)
+    assert feature.promoted is None and feature.suppressed is None
+
+
+def test_outliers_are_counted(
+    setup: Setup, dense: Dense, tmp_path: Path, tiny_model: LanguageModel
+) -> None:
+    setup = copied(setup, tmp_path)
+    values = build_index(setup.config(promoted=0), model=tiny_model)
+    assert values["rows"] == dense.counted
+    assert values["outliers"] == len(dense.rows) - dense.counted
+    values = build_index(setup.config(promoted=0, outlier_norm=0.0), model=tiny_model)
+    assert (values["rows"], values["outliers"]) == (len(dense.rows), 0)
+
+
+def test_rows_limit_the_shards(setup: Setup, tmp_path: Path, tiny_model: LanguageModel) -> None:
+    setup = copied(setup, tmp_path)
+    shards = ActivationCache(setup.cache).manifest.shards
+    values = build_index(setup.config(rows=shards[0].rows + 1), model=tiny_model)
+    assert values["rows"] + values["outliers"] == shards[0].rows + shards[1].rows
+    done: list[tuple[int, int]] = []
+    values = build_index(
+        setup.config(rows=1), model=tiny_model, report=lambda d, total, _: done.append((d, total))
+    )
+    assert values["rows"] + values["outliers"] == shards[0].rows and done[-1] == (
+        shards[0].rows,
+        shards[0].rows,
+    )
+    assert values["never_fired"] == sum(
+        FeatureIndex(setup.run).feature(n).fired == 0 for n in range(N_LATENTS)
+    )

@@ -1,0 +1,141 @@
+"""What each of two processes does for test_parallel.py, one piece after the other.
+
+    torchrun --nproc-per-node 2 -m tests.training.distributed.two_processes CACHE OUT
+
+Writes OUT/rank-R.json: for each piece what came of it.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from sparsteer.sae.common.files import write_json
+from sparsteer.sae.common.tensor_files import save_tensors
+from sparsteer.training import loop
+from sparsteer.training.checkpoint import trainer_state
+from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.distributed.data_parallel import DataParallel
+from sparsteer.training.distributed.processes import Processes, processes
+from sparsteer.training.distributed.sharded import Sharded
+from sparsteer.training.train import train, train_grid
+from sparsteer.training.trainer import Trainer
+
+from ..training_cases import CASES, config_of, planted_rows, run_case
+
+
+def main(cache: Path, out: Path) -> None:
+    with processes() as team:
+        results: dict[str, Any] = {"size": team.size}
+        for name in CASES:
+            curve, trainer = run_case(name, DataParallel())
+            results[name] = curve
+            save_tensors(out / f"{name}-{team.rank}.safetensors", trainer_state(trainer))
+        curve, part = run_case("topk", Sharded(2, torch.device("cpu")), averages=False)
+        results["sharded"] = curve
+        save_tensors(out / f"sharded-{team.rank}.safetensors", trainer_state(part))
+        for name in ("sharded", "sharded left"):
+            with patch.object(Trainer, "step", signalled(team) if "left" in name else Trainer.step):
+                sharded = config_of(cache, out / name, "topk", shards=2)
+                results[f"train {name}"] = outcome(lambda config=sharded: train(config))
+        results["not finite"] = outcome(not_finite)
+        results["row gradients"] = row_gradients()
+        for activation in ("topk", "batch_topk"):
+            results[f"train {activation}"] = train(config_of(cache, out / activation, activation))
+        stopped = config_of(cache, out / "stopped", "batch_topk")
+        with patch.object(Trainer, "step", signalled(team)):
+            results["signal"] = outcome(lambda: train(stopped))
+        results["resumed"] = outcome(lambda: train(stopped))
+        with patch.object(Trainer, "step", signalled(team)):
+            results["signal again"] = outcome(
+                lambda: train(config_of(cache, out / "left", "batch_topk"))
+            )
+        grid = [config_of(cache, out / "grid" / name, name) for name in ("topk", "top_afa")]
+        results["grid"] = outcome(lambda: train_grid(grid))
+        results["again"] = outcome(lambda: train_grid(grid))
+        with patch.object(ActivationCache, "batches", cut_short(team)):
+            lost = config_of(cache, out / "lost", "topk")
+            results["changed shard"] = outcome(lambda: train(lost))
+        with patch.object(loop, "save_checkpoint", disk_full):
+            full = config_of(cache, out / "full", "topk")
+            results["full disk"] = outcome(lambda: train(full))
+        results["uneven"] = outcome(lambda: train(config_of(cache, out / "uneven", batch_size=127)))
+        few = config_of(cache, out / "few", shards=3)
+        results["three shards"] = outcome(lambda: train(few))
+        results["another"] = outcome(lambda: train(config_of(cache, out / "topk", lr=1e-3)))
+        write_json(out / f"rank-{team.rank}.json", results)
+
+
+def outcome(work: Callable[[], Any]) -> Any:
+    """What the work gives, or how it ends."""
+    try:
+        return work()
+    except (Exception, KeyboardInterrupt) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def signalled(team: Processes) -> Callable[..., Any]:
+    """A step of the trainer in whose middle the second process alone gets a SIGTERM, once."""
+    step = Trainer.step
+
+    def stepped(self: Trainer, *rows: torch.Tensor) -> Any:
+        if self.steps_done == 13 and team.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *rows)
+
+    return stepped
+
+
+def cut_short(team: Processes) -> Callable[..., Iterator[torch.Tensor]]:
+    """Batches that end with an error in the second process."""
+    batches = ActivationCache.batches
+
+    def cut(self: ActivationCache, *words: Any, **options: Any) -> Any:
+        for number, x in enumerate(batches(self, *words, **options)):
+            if number == 3 and team.rank == 1:
+                raise OSError(errno.EIO, "Input/output error")
+            yield x
+
+    return cut
+
+
+def disk_full(*words: Any, **options: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def not_finite() -> None:
+    x = planted_rows(128)
+    x[70:72, 3] = torch.nan
+    parallel = DataParallel()
+    run_case("topk", parallel, rows=x)
+
+
+def row_gradients() -> dict[str, bool]:
+    """Whether sending only the rows that have a gradient gives what sending all of them gives."""
+    parallel = DataParallel()
+    same: dict[str, bool] = {}
+    for share in (0.0, 0.1, 0.9):
+        generator = torch.Generator().manual_seed(parallel.rank)
+        module = torch.nn.Linear(5, 40)
+        factors = torch.randn(40, 5, generator=generator)
+        factors[torch.rand(40, generator=generator) >= share / 2] = 0
+        gradients: list[torch.Tensor] = []
+        for touched in (torch.ones(40) > 0, torch.zeros(40) > 0):
+            module.zero_grad()
+            loss = (module.weight * factors).sum() + module.bias.sum()
+            parallel.backward(loss, module, touched)
+            assert module.weight.grad is not None
+            gradients.append(module.weight.grad.clone())
+        same[str(share)] = torch.equal(*gradients)
+    return same
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,69 @@
+"""Configuration of an activation cache, checked when it is made; imports no torch."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from ....sae.common.errors import InputError
+from ....sae.common.paths import FilePath
+from ....sae.config import require_integer, require_positive_integer
+from ..corpus_config import CorpusConfig, require_given
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig(CorpusConfig):
+    """What to read, with which model, and how the activation cache is laid out on disk."""
+
+    model: str
+    """Language model: `smollm2-135m`, a hub name, a folder, or a .gguf file."""
+
+    dataset: str
+    """Corpus: a .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow or .txt file (the text ones
+    also as .gz, .bz2, .xz or .zst), a folder of them, what `datasets` saved with save_to_disk, a
+    quoted pattern such as `'part-*.jsonl'`, a fetched name (news, commons,
+    healthtweets, instructions, rtp-prompts without its reporting side), or a hub name, with
+    `@REVISION` if need be."""
+
+    out: FilePath
+    """Folder of the cache; the same command again goes on where it stopped."""
+
+    site: tuple[str, ...] = ()
+    """Sites to read, all in one forward pass; none means the residual after the middle layer."""
+
+    tokens: int = 1_000_000
+    """Activation rows to write, one for each token that counts (no BOS, separator or padding)."""
+
+    batch_size: int = 16
+    """Contexts in one forward pass."""
+
+    shard_rows: int = 32_768
+    """Rows in one shard file, about (whole batches of contexts); a kill loses at most one shard."""
+
+    seed: int = 0
+    """Seed of the order of documents."""
+
+    device: str = "auto"
+    """Device of the language model: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is
+    one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("model", "dataset", "out", "device"):
+            require_given(name, getattr(self, name))
+        self._check_site()
+        for name in ("tokens", "batch_size", "shard_rows"):
+            require_positive_integer(name, getattr(self, name))
+        require_integer("seed", self.seed, least=0)
+
+    @property
+    def held_out_rows(self) -> int:
+        """Rows wanted for evaluation: at least one unless the fraction is 0, and never all."""
+        least = 1 if self.held_out_fraction else 0
+        return min(max(least, round(self.tokens * self.held_out_fraction)), self.tokens - 1)
+
+    def _check_site(self) -> None:
+        if isinstance(cast(object, self.site), str):
+            raise InputError(f"site is the text {self.site!r}; give a tuple: ({self.site!r},)")
+        if not all(self.site):
+            raise InputError("site has an empty name; leave it out for the middle layer")
+        if len(set(self.site)) < len(self.site):
+            raise InputError(f"site {', '.join(self.site)} names one twice; give each once")

@@ -1,0 +1,188 @@
+"""What a cache will cost, measured on a few forward passes: nothing is written."""
+
+import dataclasses
+import math
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from ....sae.common.errors import InputError
+from ....sae.common.wording import counted
+from ....sae.language_model.model import LanguageModel
+from ...distributed.processes import Processes
+from ...runtime.threads import use_threads
+from ..context_length import context_length_of
+from ..contexts import ContextSource, model_loader, no_activations, open_source_corpus, require_text
+from ..extraction import ContextReader
+from .config import CacheConfig
+from .resume import as_begun, previous_manifest, require_same_corpus, require_same_model
+from .writer import context_reader, first_manifest
+
+_PASSES, _SECONDS = 8, 20.0
+_SHARD_COPIES = 3
+"""A shard is in memory as the parts of its batches, joined, and as the bytes of its file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheEstimate:
+    """What a cache will cost. Sizes are in bytes, of the whole cache; times are in seconds."""
+
+    sites: tuple[str, ...]
+    d_model: int
+    rows: int
+    """Rows of the whole cache, if the corpus has text for them."""
+    rows_there: int
+    """Of these, rows that an interrupted run has written."""
+    shards: int
+    bytes: int
+    bytes_free: int
+    """Free on the disk of the folder."""
+    seconds: float
+    """From the first forward pass to the end, for the rows that are not there."""
+    rows_per_second: float
+    memory_bytes: int
+    """Most main memory of the process, the language model included."""
+    device_memory_bytes: int
+    """Most memory on the model's GPU; 0 on a CPU."""
+    measured_rows: int
+    """Rows of the forward passes that were timed; all this rests on them."""
+    corpus_ended: bool
+    """Whether the corpus is seen to have fewer rows than were asked for."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether what is not there yet fits on the disk."""
+        return self.bytes * (1 - self.rows_there / self.rows) <= self.bytes_free
+
+
+def estimate_cache(
+    config: CacheConfig,
+    *,
+    model: LanguageModel | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> CacheEstimate:
+    """Measure the first forward passes of the cache, and say what all of it will cost.
+
+    Times include tokenising and converting, not the disk. Rows of the first pass, which is slow,
+    are not timed.
+
+    Args:
+        config: the cache; its folder is looked at, and left as it is.
+        model: `config.model` if it is loaded already.
+        say: sentences for a person.
+
+    Raises:
+        InputError: as `cache_activations`.
+    """
+    folder = Path(config.out)
+    load = model_loader(config, model, Processes(), say)
+    config = as_begun(config, load)
+    previous = previous_manifest(folder, config)
+    corpus = open_source_corpus(config, previous, say)
+    require_text(corpus)
+    model = load()
+    config = dataclasses.replace(config, context_length=context_length_of(config, model))
+    sites = [model.site(name) for name in config.site or (None,)]
+    if previous:
+        if previous.complete:  # what an unfinished one has not read yet may change
+            require_same_corpus(folder, previous, corpus)
+        require_same_model(folder, previous, model)
+    manifest = previous or first_manifest(config, model, sites, corpus)
+    source = ContextSource(corpus, model, config, manifest.held_out_below, Processes())
+    with use_threads(manifest.threads):
+        sample = _sample(source, context_reader(config, model, sites), config.batch_size)
+    if not sample.rows:
+        entry = source.count(manifest.corpus)
+        raise no_activations(corpus.dataset, entry.documents, entry.empty_documents)
+    if not sample.timed_rows:
+        raise InputError(
+            f"{corpus.dataset} fills only {counted(sample.contexts, 'context')}, too few to "
+            "measure anything; leave --dry-run out, or give more text"
+        )
+    rows_there = previous.rows if previous else 0
+    if previous and previous.complete:
+        rows = rows_there
+    else:
+        rows = sample.rows if sample.ended else config.tokens
+    n_contexts = rows * sample.contexts / sample.rows
+    shard_contexts = min(manifest.contexts_per_shard, n_contexts)
+    return CacheEstimate(
+        sites=tuple(site.name for site in sites),
+        d_model=model.d_model,
+        rows=rows,
+        rows_there=rows_there,
+        shards=math.ceil(n_contexts / manifest.contexts_per_shard),
+        bytes=round(sample.bytes * rows / sample.rows),
+        bytes_free=_free_bytes(folder),
+        seconds=max(rows - rows_there, 0) * sample.seconds / sample.timed_rows,
+        rows_per_second=sample.timed_rows / sample.seconds,
+        memory_bytes=_most_memory()
+        + round(_SHARD_COPIES * sample.bytes * shard_contexts / sample.contexts),
+        device_memory_bytes=_most_device_memory(model.device),
+        measured_rows=sample.timed_rows,
+        corpus_ended=rows < config.tokens,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """Totals of the passes; those that were timed are all but the first."""
+
+    rows: int
+    contexts: int
+    bytes: int
+    timed_rows: int
+    seconds: float
+    ended: bool
+    """Whether there was no more to read."""
+
+
+def _sample(source: ContextSource, reader: ContextReader, batch_size: int) -> _Sample:
+    rows = contexts = n_bytes = timed_rows = 0
+    seconds, ended = 0.0, False
+    for number in range(_PASSES + 1):
+        started = time.perf_counter()
+        chosen = list(islice(source.contexts, batch_size))
+        if not chosen:
+            ended = True
+            break
+        content, _ = reader.read(chosen, lambda rows: None)
+        if number:
+            seconds += time.perf_counter() - started
+            timed_rows += len(content.tokens)
+        rows += len(content.tokens)
+        contexts += len(chosen)
+        n_bytes += sum(tensor.nbytes for tensor in content.tensors().values())
+        if seconds > _SECONDS:
+            break
+    return _Sample(
+        rows=rows,
+        contexts=contexts,
+        bytes=n_bytes,
+        timed_rows=timed_rows,
+        seconds=seconds,
+        ended=ended,
+    )
+
+
+def _free_bytes(folder: Path) -> int:
+    absolute = folder.absolute()
+    there = next(path for path in (absolute, *absolute.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _most_memory() -> int:
+    """The most main memory that this process had so far."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _most_device_memory(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

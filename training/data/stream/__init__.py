@@ -1,0 +1,1 @@
+"""Activations straight from the language model, for corpora too large to store."""

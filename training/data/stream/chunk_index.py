@@ -1,0 +1,69 @@
+"""Where the windows of a stream begin, kept in a file so that a run that goes on need not count."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ....sae.common.checksums import checked_line, read_line
+from ....sae.common.files import atomic_file
+from ....sae.common.paths import refuse_special_file
+
+PLACES = "stream.jsonl"
+"""File of a run folder that says where windows began."""
+
+
+class Place(NamedTuple):
+    """Where a window begins."""
+
+    row: int
+    """Training rows of the stream before it."""
+    epoch: int
+    document: int
+    """Documents of the epoch before it."""
+    token: int = 0
+    """Tokens of the next document before it."""
+
+
+class Places:
+    """The places that are known for one seed; what is in the file was found with the same data.
+
+    Args:
+        path: JSON Lines, made with the first place. What stands from the first line on that is not
+            as it was written, such as one cut short by a kill, is removed.
+    """
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self._path = path
+        self._seed = seed
+        refuse_special_file(path, "record of the stream")
+        self._known: list[Place] = []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        kept = ""
+        for line in text.splitlines(keepends=True):
+            try:
+                values = read_line(line)
+                if values.keys() != {"seed", *Place._fields} or checked_line(values) != line:
+                    break
+                of_this = values.pop("seed") == seed
+                place = Place(**values)
+            except ValueError:
+                break
+            if not line.endswith("\n"):
+                break
+            kept += line
+            if of_this:
+                self._known.append(place)
+        if kept != text:
+            with atomic_file(path) as temporary:
+                temporary.write_text(kept, encoding="utf-8")
+
+    def last_before(self, row: int) -> Place:
+        """The last place at or before the row that is known."""
+        return max((place for place in self._known if place.row <= row), default=Place(0, 0, 0))
+
+    def add(self, place: Place) -> None:
+        """Keep one that is further on than all others; an earlier one is known or of no use."""
+        if self._known and place <= self._known[-1]:
+            return
+        self._known.append(place)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(checked_line({"seed": self._seed, **place._asdict()}))

@@ -1,0 +1,1 @@
+"""Evaluation of a trained autoencoder on held-out text."""

@@ -1,0 +1,332 @@
+"""Evaluation on held-out text: reconstruction, sparsity, overlap, and the model with the SAE in."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...sae.autoencoder import SparseAutoencoder
+from ...sae.common.devices import resolve_device
+from ...sae.common.errors import InputError
+from ...sae.language_model.reloading import load_again
+from ...sae.metrics import ReconstructionMetrics
+from ..cautions import cautions, cautions_of_few
+from ..config import EvalConfig, EvalSettings
+from ..data.cache.reader import ActivationCache
+from ..loop import measure_rows
+from ..runtime.threads import use_free_cores
+from .splicing import ContextSums, Splice, spliced_sums
+from .standard_errors import fvu_standard_error, ratio_standard_error
+
+_DENSITY_EDGES = [-6.0 + 0.25 * step for step in range(25)]
+"""log10 of the firing rate, from one row in a million to every row."""
+_MOST_OVERLAP_ROWS = 16_384
+_OVERLAP_ROWS_AT_ONCE = 1024
+_ROWS_IN_PLOT = 400
+
+Progress = Callable[[int, int], None]
+"""Told tokens done and tokens in all: those of the rows, and those of each forward pass."""
+
+
+def evaluate(
+    config: EvalConfig,
+    *,
+    say: Callable[[str], None] = lambda sentence: None,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure one autoencoder; see `evaluate_all`."""
+    (result,) = evaluate_all([config.sae], config, say=say, progress=progress)
+    return result
+
+
+def evaluate_all(
+    saes: Sequence[str],
+    settings: EvalSettings,
+    *,
+    say: Callable[[str], None] = lambda sentence: None,
+    progress: Progress = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Measure autoencoders on the cache's held-out part; they share everything that can be shared.
+
+    Held-out rows are read once a site, the untouched model and its ablations run once a site. All
+    autoencoders are in memory together. A transcoder is measured against the site that it predicts:
+    there its output for what it reads in the same forward pass is spliced in, and there is ablated.
+
+    Args:
+        saes: folders of autoencoders, or of runs.
+        settings: the cache, and how much of it.
+        say: sentences for a person.
+        progress: see `Progress`.
+
+    Returns:
+        For each autoencoder the measures of `ReconstructionMetrics.result`; `fvu_standard_error`,
+        see `fvu_standard_error`, and over how many `documents`; `warnings`, sentences;
+        `decoder_overlap`, see
+        `mean_absolute_cosine`; `density_histogram` with `log10_edges`, `latents` in each bin and
+        `dead`; `norms` of up to 400 of the rows, for the ZF plot, as `row` and `code`, see
+        `ReconstructionMetrics.norms`; and `language_model`, None where `contexts` is 0: for the
+        model untouched, spliced, zero-ablated and mean-ablated its mean next-token loss (`loss`,
+        `loss_spliced`, ...) and the mean KL divergence from the untouched predictions
+        (`kl_spliced`, ...), both in nats;
+        `loss_recovered` = (zero_ablated - spliced) / (zero_ablated - loss), `kl_recovered` =
+        1 - kl_spliced / kl_zero_ablated, both also `_from_mean`, None where ablation costs nothing
+        that could be recovered; each also with `_standard_error`, see `ratio_standard_error`, the
+        contexts being the clusters; and the contexts and tokens they rest on. `site` is where it
+        reads;
+        a transcoder has `target_site`, too.
+
+    Raises:
+        InputError: autoencoder, cache and language model do not belong together, or all rows are
+            the same.
+    """
+    use_free_cores()
+    device = resolve_device(settings.device)
+    cache = ActivationCache(settings.cache)
+    subjects = [_subject(path, cache, settings, device, say) for path in saes]
+    tokens = _Tokens(progress)
+    sites = _once(site for subject in subjects for site in subject.sites)
+    rows = {site: cache.held_out(site=site, limit=settings.rows) for site in sites}
+    documents_N = cache.held_out_documents(limit=settings.rows)
+    tokens.total = sum(len(rows[subject.site]) for subject in subjects)
+    losses: list[dict[str, float | int | None] | None] = [None] * len(subjects)
+    if settings.contexts:
+        say(f"splicing into {settings.model or cache.manifest.model}")
+        losses = [*_spliced(subjects, cache, settings, rows, device, tokens, say)]
+    results: list[dict[str, Any]] = []
+    for subject, language_model in zip(subjects, losses, strict=True):
+        given = (rows[site] for site in subject.sites)
+        measures = measure_rows(subject.sae, *given, progress=tokens.add)
+        found = measures.result()
+        result: dict[str, Any] = {
+            "sae": subject.path,
+            "cache": settings.cache,
+            "site": subject.site,
+            **({"target_site": subject.target_site} if subject.target_site else {}),
+            **subject.sae.description(),
+            **found,
+            "fvu_standard_error": fvu_standard_error(
+                measures.residual_squares(), rows[subject.written], documents_N
+            ),
+            "documents": (n_documents := len(np.unique(documents_N.numpy()))),
+            "warnings": [
+                *cautions_of_few(len(documents_N), n_documents, language_model),
+                *cautions(found),  # last, where it cannot be missed
+            ],
+            "decoder_overlap": mean_absolute_cosine(subject.sae.W_dec.detach()),
+            "density_histogram": density_histogram(measures.firing_rates()),
+            "norms": _norms(measures),
+            "language_model": language_model,
+        }
+        if language_model is not None:
+            result["loss_recovered"] = language_model["loss_recovered"]
+        results.append(result)
+    return results
+
+
+def density_histogram(rates_F: Float[Tensor, "F"]) -> dict[str, Any]:
+    """Latents by log10 of their firing rate; those that never fired are counted as dead."""
+    alive = rates_F[rates_F > 0]
+    edges = torch.tensor(_DENSITY_EDGES, dtype=torch.float64)
+    bins = torch.bucketize(alive.log10(), edges[1:-1], right=True)
+    counts = torch.bincount(bins, minlength=len(edges) - 1)
+    return {
+        "log10_edges": _DENSITY_EDGES,
+        "latents": [int(count) for count in counts],
+        "dead": int((rates_F == 0).sum()),
+    }
+
+
+def _norms(measures: ReconstructionMetrics) -> dict[str, list[float]]:
+    row_N, code_N = measures.norms(_ROWS_IN_PLOT).unbind(-1)
+    return {
+        name: [float(f"{float(norm):.6g}") for norm in norms_N]
+        for name, norms_N in (("row", row_N), ("code", code_N))
+    }
+
+
+def mean_absolute_cosine(W_dec: Float[Tensor, "F D"]) -> float:
+    """The mean of |cos| over all pairs of decoder rows; 0 for a single row.
+
+    Proposed as a guide to L0, being least where that is the data's own (arXiv 2508.16560). It tells
+    of an L0 too low; in examples/recover_known_features.py it does not tell of one too high. Of
+    more than 16,384 rows as many are taken, evenly spread.
+    """
+    if len(W_dec) > _MOST_OVERLAP_ROWS:
+        steps = torch.arange(_MOST_OVERLAP_ROWS, device=W_dec.device)
+        W_dec = W_dec[steps * len(W_dec) // _MOST_OVERLAP_ROWS]
+    unit_FD = torch.nn.functional.normalize(W_dec.float(), dim=-1)
+    total = 0.0
+    for block_BD in torch.split(unit_FD, _OVERLAP_ROWS_AT_ONCE):
+        total += float((block_BD @ unit_FD.T).abs().double().sum())
+    own = float(unit_FD.square().sum(-1).double().sum())
+    return (total - own) / max(len(unit_FD) * (len(unit_FD) - 1), 1)
+
+
+class _Tokens:
+    """Counts what is done for the user's progress function."""
+
+    total = 0
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done = 0
+
+    def add(self, tokens: int) -> None:
+        self._done += tokens
+        self._progress(self._done, self.total)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """An autoencoder to be measured."""
+
+    path: str
+    sae: SparseAutoencoder
+    site: str
+    target_site: str | None
+    """What a transcoder predicts; None of an autoencoder."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Of which it needs rows: what it reads, then what it predicts."""
+        return (self.site,) if self.target_site is None else (self.site, self.target_site)
+
+    @property
+    def written(self) -> str:
+        """The site into which its output is spliced."""
+        return self.sites[-1]
+
+
+def _subject(
+    path: str,
+    cache: ActivationCache,
+    settings: EvalSettings,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> _Subject:
+    sae = SparseAutoencoder.load(path).to(device)
+    wanted, origin = settings.site, sae.origin
+    if wanted is None and origin is not None:
+        wanted = origin.site
+        if wanted not in cache.sites:
+            raise InputError(
+                f"{path} was trained at {wanted}, which {settings.cache} does not hold; give a "
+                "cache of that site, or --site to measure it at another"
+            )
+    if origin is not None and origin.weights_hash != cache.manifest.weights_hash:
+        say(
+            f"{path} was trained on {origin.model}, whose weights are not those of "
+            f"{cache.manifest.model}, with which {settings.cache} was made"
+        )
+    site = cache.site_name(wanted)
+    if sae.config.d_model != cache.d_model:
+        raise InputError(
+            f"{path} reads activations of width {sae.config.d_model}, but {settings.cache} "
+            f"holds width {cache.d_model}; give the cache of the model it was trained on"
+        )
+    return _Subject(path, sae, site, _target_site(path, sae, site, cache))
+
+
+def _target_site(
+    path: str, sae: SparseAutoencoder, site: str, cache: ActivationCache
+) -> str | None:
+    if not sae.config.transcoder:
+        return None
+    if sae.origin is None or sae.origin.target_site is None:
+        raise InputError(
+            f"the transcoder of {path} does not say which site it predicts; save it with an origin "
+            "that has a target_site"
+        )
+    target_site = cache.site_name(sae.origin.target_site)
+    if site == target_site:
+        raise InputError(f"{path} predicts {target_site} and does not read it; leave --site out")
+    return target_site
+
+
+def _once(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _spliced(
+    subjects: Sequence[_Subject],
+    cache: ActivationCache,
+    settings: EvalSettings,
+    rows: dict[str, Tensor],
+    device: torch.device,
+    tokens: _Tokens,
+    say: Callable[[str], None],
+) -> list[dict[str, float | int | None]]:
+    """The figures with each autoencoder in the model, the references of each site that is written
+    shared."""
+    model = load_again(
+        cache.manifest,
+        settings.cache,
+        given=settings.model,
+        device=str(device),
+        dtype=settings.model_dtype,
+        say=say,
+        otherwise=", or --contexts 0 to leave the model out",
+    )
+    splices: list[Splice] = []
+    written = _once(subject.written for subject in subjects)
+    for name in written:
+        mean_D = rows[name].mean(0).to(device)
+        splices += [Splice(model.site(name), edit) for edit in (torch.zeros_like, mean_D.expand_as)]
+    splices += [
+        Splice(
+            model.site(subject.written),
+            subject.sae,
+            reads=model.site(subject.site) if subject.target_site else None,
+        )
+        for subject in subjects
+    ]
+    tokens_CL, mask_CL = cache.held_out_contexts(settings.contexts)
+    tokens.total += (len(splices) + 1) * tokens_CL.numel()
+    (clean, *sums), tokens_C = spliced_sums(model, splices, tokens_CL, mask_CL, tokens.add)
+    references = {name: sums[2 * i : 2 * i + 2] for i, name in enumerate(written)}
+    counts = {"contexts": len(tokens_CL), "tokens": int(tokens_C.sum())}
+    return [
+        _figures(tokens_C, clean, spliced, *references[subject.written]) | counts
+        for subject, spliced in zip(subjects, sums[2 * len(references) :], strict=True)
+    ]
+
+
+def _figures(
+    tokens_C: Int[Tensor, "C"],
+    clean: ContextSums,
+    spliced: ContextSums,
+    zero: ContextSums,
+    mean: ContextSums,
+) -> dict[str, float | int | None]:
+    """Every figure is a ratio of sums over contexts, which gives its standard error, too."""
+    ratios = {
+        "loss": (clean.loss_C, tokens_C),
+        "loss_spliced": (spliced.loss_C, tokens_C),
+        "loss_zero_ablated": (zero.loss_C, tokens_C),
+        "loss_mean_ablated": (mean.loss_C, tokens_C),
+        "loss_recovered": _recovered(clean.loss_C, spliced.loss_C, zero.loss_C),
+        "loss_recovered_from_mean": _recovered(clean.loss_C, spliced.loss_C, mean.loss_C),
+        "kl_spliced": (spliced.kl_C, tokens_C),
+        "kl_zero_ablated": (zero.kl_C, tokens_C),
+        "kl_mean_ablated": (mean.kl_C, tokens_C),
+        "kl_recovered": _recovered(clean.kl_C, spliced.kl_C, zero.kl_C),
+        "kl_recovered_from_mean": _recovered(clean.kl_C, spliced.kl_C, mean.kl_C),
+    }
+    figures: dict[str, float | None] = {}
+    for name, ratio in ratios.items():
+        figures[name] = None if ratio is None else float(ratio[0].sum()) / float(ratio[1].sum())
+        figures[f"{name}_standard_error"] = None if ratio is None else ratio_standard_error(*ratio)
+    return figures
+
+
+def _recovered(
+    clean_C: Float[Tensor, "C"], spliced_C: Float[Tensor, "C"], ablated_C: Float[Tensor, "C"]
+) -> tuple[Tensor, Tensor] | None:
+    """The share of what ablation costs that the splice saves, as numerators and denominators; None
+    if it costs nothing."""
+    saved_C, cost_C = ablated_C - spliced_C, ablated_C - clean_C
+    return (saved_C, cost_C) if cost_C.sum() > 0 else None
