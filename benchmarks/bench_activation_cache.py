@@ -1,5 +1,5 @@
 """Reading and writing an activation cache: rows a second of the shuffled reader, and the speed of
-caching as a share of that of the language model's forward pass alone.
+caching as a fraction of that of the language model's forward pass alone.
 
     python benchmarks/bench_activation_cache.py [--rows 200000] [--width 576] [--write-tokens 0]
 
@@ -23,13 +23,13 @@ from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.training import ActivationCache, CacheConfig, cache_activations
 from sparsteer.training.data import extraction
 from sparsteer.training.data.cache.manifest import (
-    LEFT_OUT,
+    EXCLUDED,
     CacheManifest,
     CorpusEntry,
     ShardEntry,
     write_manifest,
 )
-from sparsteer.training.data.cache.shards import ShardContent, to_stored, write_shard
+from sparsteer.training.data.cache.shards import ShardContent, encode_rows, write_shard
 from sparsteer.training.data.corpus_config import CacheDtype
 
 DTYPES: tuple[CacheDtype, ...] = ("float32", "float16", "int8")
@@ -45,7 +45,7 @@ def write_random_cache(folder: Path, n_rows: int, width: int, dtype: CacheDtype)
         context = torch.arange(n_contexts * PER_CONTEXT) // PER_CONTEXT
         zeros = torch.zeros_like(context)
         content = ShardContent(
-            activations={SITE: to_stored(torch.randn(len(context), width), dtype, SITE)},
+            activations={SITE: encode_rows(torch.randn(len(context), width), dtype, SITE)},
             tokens=zeros,
             doc=zeros,
             position=zeros,
@@ -55,7 +55,7 @@ def write_random_cache(folder: Path, n_rows: int, width: int, dtype: CacheDtype)
             lengths=torch.full((n_contexts,), LENGTH),
             held_out=torch.rand(n_contexts) < 0.05,
         )
-        entries.append(write_shard(folder, len(entries), content, dict.fromkeys(LEFT_OUT, 0)))
+        entries.append(write_shard(folder, len(entries), content, dict.fromkeys(EXCLUDED, 0)))
     manifest = CacheManifest(
         complete=True,
         model="random",
@@ -106,7 +106,7 @@ def measure_reading(folder: Path, n_rows: int, width: int, dtype: CacheDtype) ->
 
 
 def measure_writing(folder: Path, n_tokens: int) -> str:
-    """The share of caching that is the model's own forward pass.
+    """The fraction of caching that is the model's own forward pass.
 
     By the clock it is the speed of caching over that of the forward pass. By the processor time of
     all threads it is higher with more than one, because the rest of caching has only one.

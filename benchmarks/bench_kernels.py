@@ -128,7 +128,7 @@ def unscreened(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -
 
 
 def proven(B: int, D: int, F: int, k: int) -> list[str]:
-    """A note on the share of planted rows that screening proves, where it runs."""
+    """A note on the fraction of planted rows that screening proves, where it runs."""
     torch.default_generator.manual_seed(0)
     x = planted_rows(B, D)
     if not screening_pays(x, F, k):
@@ -148,7 +148,7 @@ def sparsify_decode(codes: Any, W_dec: Tensor) -> dict[str, Call]:
 
 
 def top_afa(B: int, F: int, positive: float, device: str, dtype: torch.dtype) -> Case:
-    """Selection to a target that about L0 latents reach, with this share of positives."""
+    """Selection to a target that about L0 latents reach, with this fraction of positives."""
     cut = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(1 - positive))
     pre = (torch.randn(B, F) - cut).to(device, dtype)
     norms = (0.9 + 0.2 * torch.rand(F)).to(device, dtype)
@@ -298,9 +298,9 @@ def measure(
     rows: list[list[str]] = []
     for name, case in cases.items():
         if isinstance(case.floor, str):
-            share = ratio(case.floor, name)
+            fraction = ratio(case.floor, name)
         else:  # a copy reads and writes its bytes
-            share = ratio("copy", name, case.floor / (2 * (1 << 27)))
+            fraction = ratio("copy", name, case.floor / (2 * (1 << 27)))
         against = [f"{other} {ratio(f'{name}: {other}', name):.2f}" for other in case.others]
         if case.floor == "product":
             against.append(f"{FASTER} {ratio(FASTER, name):.2f}")
@@ -310,7 +310,7 @@ def measure(
                 name,
                 f"{median:.1f}",
                 f"{1e3 * min(times[name]):.1f}",
-                f"{share:.2f}",
+                f"{fraction:.2f}",
                 ", ".join(against),
             ]
         )
@@ -340,8 +340,10 @@ def main() -> None:
     with torch.no_grad():
         notes += proven(B, D, F, options.k) if device == "cpu" else []
         cases = operators(*sizes, options.k, device, dtype)
-        for share in (0.01, 0.5):
-            cases[f"top_afa_select, {share:.0%} positive"] = top_afa(B, F, share, device, dtype)
+        for fraction in (0.01, 0.5):
+            cases[f"top_afa_select, {fraction:.0%} positive"] = top_afa(
+                B, F, fraction, device, dtype
+            )
         lowest = floors(*sizes, device, dtype)
         rows, found = measure(cases, lowest, options.turns, seconds)
     cases.clear()
@@ -362,7 +364,7 @@ def main() -> None:
         "how many times as long another way takes.",
         *notes,
     ]
-    header = ["operator", "median ms", "least ms", "share of floor", "times as long"]
+    header = ["operator", "median ms", "least ms", "fraction of floor", "times as long"]
     write_table(f"kernels-{device}", header, rows + steps, notes)
 
 

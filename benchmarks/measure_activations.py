@@ -126,7 +126,7 @@ def draw(points: dict[Choice, Point], path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes: Any = figure.subplots(1, 2)  # pyright: ignore[reportUnknownMemberType] - matplotlib's types are partial
     ticks = sorted({int(2 ** round(math.log2(point.l0[0]))) for point in points.values()})
-    labels = ("FVU (share of variance missed)", "loss recovered (1: the untouched model)")
+    labels = ("FVU (fraction of variance missed)", "loss recovered (1: the untouched model)")
     for axis, measure, label in zip(axes, MEASURES, labels, strict=True):
         for kind in dict.fromkeys(choice.kind for choice in points):
             line = sorted(p for choice, p in points.items() if choice.kind == kind)

@@ -29,7 +29,7 @@ from sparsteer.sae.common.files import atomic_file, atomic_folder
 from sparsteer.training.config import EvalSettings, TrainConfig, TrainerConfig
 from sparsteer.training.data.cache.manifest import ShardEntry, write_manifest
 from sparsteer.training.data.cache.reader import ActivationCache
-from sparsteer.training.data.cache.shards import Shard, to_stored
+from sparsteer.training.data.cache.shards import Shard, encode_rows
 from sparsteer.training.data.corpus_config import CacheDtype
 from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.train import train_grid
@@ -56,7 +56,7 @@ def _shard_again(
     others = ("tokens", "doc", "position", "context", "offset", "contexts", "lengths", "held_out")
     tensors = {name: shard.tensor(name) for name in others}
     for site in sites:
-        stored = to_stored(shard.stored(site).restored(), dtype, site)
+        stored = encode_rows(shard.stored(site).restored(), dtype, site)
         tensors[f"activations.{site}"] = stored.values
         if stored.scale is not None:
             tensors[f"scale.{site}"] = stored.scale
@@ -68,8 +68,8 @@ def _shard_again(
 
 
 def storage_error(rows_ND: Float[Tensor, "N D"], dtype: CacheDtype) -> float:
-    """Squared error of storing rows, as a share of their variance."""
-    error_ND = to_stored(rows_ND, dtype, "rows").restored().double() - rows_ND
+    """Squared error of storing rows, as a fraction of their variance."""
+    error_ND = encode_rows(rows_ND, dtype, "rows").restored().double() - rows_ND
     return float(error_ND.square().sum() / (rows_ND.double() - rows_ND.mean(0)).square().sum())
 
 
@@ -112,7 +112,7 @@ def trained(dtype: CacheDtype, arguments: argparse.Namespace) -> list[dict[str, 
 
 
 def row_bytes(dtype: CacheDtype, d_model: int) -> int:
-    stored = to_stored(torch.ones(1, d_model), dtype, "rows")
+    stored = encode_rows(torch.ones(1, d_model), dtype, "rows")
     return _bytes(stored.values) + (0 if stored.scale is None else _bytes(stored.scale))
 
 
@@ -170,7 +170,7 @@ def main() -> None:
         f"{cache.sites[0]} of {cache.manifest.model}, {cache.manifest.corpus.dataset}, "
         f"{cache.n_rows:,} rows cached, d_model {cache.d_model}. Measured on held-out float32 "
         f"rows, loss recovered over {arguments.contexts} contexts. Storage error: squared error "
-        "of the stored rows as a share of their variance. Another seed's agreement: "
+        "of the stored rows as a fraction of their variance. Another seed's agreement: "
         f"{spread(across) if across else 'not measured'}.",
     ]
     write_table("cache-dtypes", header, lines, notes)

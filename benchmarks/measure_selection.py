@@ -4,8 +4,8 @@ the cosine of mean activations without an autoencoder.
     python benchmarks/measure_selection.py RUN [--max-length 128] [--ratio 0.1] [--draws 5]
 
 The rows are those of `sparsteer fetch instructions`. Each group is a task; five of its rows, drawn
-several times, are the target and leave the pool. The figure is the group's share of the rows that
-are selected from the pool, mean and standard deviation over the draws.
+several times, are the target and leave the pool. The figure is the group's fraction of the rows
+that are selected from the pool, mean and standard deviation over the draws.
 """
 
 import argparse
@@ -49,7 +49,9 @@ def main() -> None:
     rankings: dict[str, Ranking] = {
         "jaccard": lambda target, pool: jaccard(read, target, pool),
         "mean activation": lambda target, pool: cosine(means_ND, target, pool),
-        "the same, centred": lambda target, pool: cosine(means_ND - means_ND.mean(0), target, pool),
+        "the same, centered": lambda target, pool: cosine(
+            means_ND - means_ND.mean(0), target, pool
+        ),
         "length": lambda target, pool: nearest_length(read, target, pool),
     }
     groups = [row["group"] for row in rows]
@@ -58,9 +60,9 @@ def main() -> None:
         for group in sorted(set(groups))
     ]
     notes = [
-        f"The group's share of the selected rows, mean and standard deviation of {options.draws} "
-        f"targets of {N_TARGETS} rows. {len(rows)} rows, {options.ratio:.0%} of the pool selected, "
-        f"{options.max_length} tokens read of a row.",
+        f"The group's fraction of the selected rows, mean and standard deviation of "
+        f"{options.draws} targets of {N_TARGETS} rows. {len(rows)} rows, {options.ratio:.0%} of "
+        f"the pool selected, {options.max_length} tokens read of a row.",
         f"{loaded.sae.config}, {loaded.site.name} of {loaded.model.name}.",
     ]
     write_table("selection", ["group", "chance", *rankings], lines, notes)
@@ -69,20 +71,20 @@ def main() -> None:
 def measure(
     group: str, groups: list[str], rankings: dict[str, Ranking], ratio: float, draws: int
 ) -> list[str]:
-    """A line of the table: the group's share of the selected rows, for each ranking."""
+    """A line of the table: the group's fraction of the selected rows, for each ranking."""
     members = [place for place, other in enumerate(groups) if other == group]
-    shares: dict[str, list[float]] = {name: [] for name in rankings}
+    fractions: dict[str, list[float]] = {name: [] for name in rankings}
     for draw in range(draws):
         target = sorted(random.Random(f"{draw} {group}").sample(members, N_TARGETS))
         pool = [place for place in range(len(groups)) if place not in target]
         for name, ranking in rankings.items():
             chosen = best(list(ranking(target, pool)), rows_of_ratio(ratio, len(pool)))
-            share = sum(groups[pool[place]] == group for place in chosen) / len(chosen)
-            shares[name].append(share)
+            fraction = sum(groups[pool[place]] == group for place in chosen) / len(chosen)
+            fractions[name].append(fraction)
     chance = (len(members) - N_TARGETS) / (len(groups) - N_TARGETS)
     shown = [
         f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-        for values in shares.values()
+        for values in fractions.values()
     ]
     return [group, f"{chance:.2f}", *shown]
 
@@ -93,7 +95,7 @@ def mean_activations(loaded: LoadedRun, texts: list[str], max_length: int) -> Te
     means: list[Tensor] = []
     for text in texts:
         tokens = torch.tensor([bos + first_tokens(model, text, max_length)[0]])
-        content = ~model.left_out(tokens)[0]
+        content = ~model.excluded_tokens(tokens)[0]
         means.append(loaded.site.read(tokens)[0, content].mean(0))
     return torch.stack(means)
 

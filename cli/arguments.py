@@ -61,7 +61,7 @@ class Verb(Generic[C]):
 
 
 @dataclass(frozen=True)
-class Given:
+class ParsedFlag:
     """The words that were given for one option."""
 
     words: list[str]
@@ -81,7 +81,7 @@ def parse(prog: str, verb: Verb[C], words: Sequence[str]) -> tuple[C, CommonOpti
         (path,) = _checked(options["config"], given["config"]).words
         of_recipe = {name: o for name, o in options.items() if name not in ("config", "json")}
         for name, values in read_recipe(path, of_recipe).items():
-            given.setdefault(name, Given(values, f" in {path}"))
+            given.setdefault(name, ParsedFlag(values, f" in {path}"))
     missing = [o for name, o in options.items() if o.required and name not in given]
     if missing:
         names = " and ".join(option.shown for option in missing)
@@ -122,9 +122,9 @@ def values_without_flag(options: Mapping[str, Option], words: Sequence[str]) -> 
     return values
 
 
-def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[str, Given]:
+def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[str, ParsedFlag]:
     """Sort the words by option. An option that takes several values may also be repeated."""
-    given: dict[str, Given] = {}
+    given: dict[str, ParsedFlag] = {}
     places = [option for option in options.values() if option.positional]
     left = list(words)
     while left:
@@ -139,18 +139,18 @@ def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[
         name, values = _one_flag(prog, options, word, left)
         if options[name].is_list and name in given:
             values = given[name].words + values
-        given[name] = Given(values)
+        given[name] = ParsedFlag(values)
     return given
 
 
-def _place(prog: str, places: list[Option], given: dict[str, Given], value: str) -> None:
+def _place(prog: str, places: list[Option], given: dict[str, ParsedFlag], value: str) -> None:
     """Give the value to the next place; a list is the last place, and takes all that come."""
     if not places:
         raise InputError(f"unexpected argument {value!r} for {prog}; see {prog} --help")
     option = places[0] if places[0].is_list else places.pop(0)
     name = option.name.replace("_", "-")
     before = given[name].words if name in given else []
-    given[name] = Given([*before, value])
+    given[name] = ParsedFlag([*before, value])
 
 
 def _one_flag(
@@ -201,7 +201,7 @@ def _usage(prog: str, missing: list[Option]) -> str:
     return f"`{prog} ... {' '.join(words)}`"
 
 
-def _typed(options: dict[str, Option], given: dict[str, Given]) -> dict[str, Any]:
+def _typed(options: dict[str, Option], given: dict[str, ParsedFlag]) -> dict[str, Any]:
     """The values of the given options, by the names of their fields."""
     given = {name: _checked(options[name], words) for name, words in given.items()}
     try:
@@ -212,7 +212,7 @@ def _typed(options: dict[str, Option], given: dict[str, Given]) -> dict[str, Any
         raise
 
 
-def _checked(option: Option, given: Given) -> Given:
+def _checked(option: Option, given: ParsedFlag) -> ParsedFlag:
     """The words of the option, with `~` of a path expanded.
 
     Raises:
@@ -225,7 +225,7 @@ def _checked(option: Option, given: Given) -> Given:
         _require_number(option, name, word)
     if not option.is_path:
         return given
-    return Given([expanded_path(name, word) for word in given.words], given.source)
+    return ParsedFlag([expanded_path(name, word) for word in given.words], given.source)
 
 
 def _require_number(option: Option, name: str, word: str) -> None:
@@ -241,7 +241,7 @@ def _require_number(option: Option, name: str, word: str) -> None:
             raise InputError(f"{name} is {word}, but must lie between -2^63 and 2^63 - 1")
 
 
-def _explain(option: Option, given: Given) -> None:
+def _explain(option: Option, given: ParsedFlag) -> None:
     """Raise the InputError for the option's words if they are what is wrong."""
     try:
         _through_tyro({option: given})
@@ -254,7 +254,7 @@ def _explain(option: Option, given: Given) -> None:
         ) from None
 
 
-def _through_tyro(given: dict[Option, Given]) -> dict[str, Any]:
+def _through_tyro(given: dict[Option, ParsedFlag]) -> dict[str, Any]:
     """Let tyro convert the words of each option; a ValueError without text where it cannot."""
     fields = [(o.name, tyro.conf.UseAppendAction[o.type] if o.is_list else o.type) for o in given]
     # Joined by =, a value may begin with a dash.

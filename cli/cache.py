@@ -160,7 +160,7 @@ def _values(folder: str, manifest: "CacheManifest") -> dict[str, Any]:
         "dtype": manifest.dtype,
         "rows": manifest.rows,
         "held_out_rows": manifest.held_out_rows,
-        "left_out": manifest.left_out,
+        "excluded": manifest.excluded,
         "documents": manifest.corpus.documents,
         "shards": len(manifest.shards),
         "bytes": _bytes(manifest),
@@ -173,9 +173,9 @@ def _bytes(manifest: "CacheManifest") -> int:
 
 
 def _content_rows(manifest: "CacheManifest") -> tuple[tuple[str, str, str], ...]:
-    left_out = ", ".join(
+    excluded = ", ".join(
         f"{count(number)} {reason.replace('_', ' ')}"
-        for reason, number in manifest.left_out.items()
+        for reason, number in manifest.excluded.items()
         if number
     )
     return (
@@ -184,8 +184,8 @@ def _content_rows(manifest: "CacheManifest") -> tuple[tuple[str, str, str], ...]
         ("documents", count(manifest.corpus.documents), "read from the corpus so far"),
         (
             "left out",
-            count(sum(manifest.left_out.values())),
-            f"positions: {left_out}",
+            count(sum(manifest.excluded.values())),
+            f"positions: {excluded}",
         ),
         (
             "size",

@@ -108,12 +108,12 @@ def _places(name: str, options: list[Option]) -> Generator[tuple[str, Option]]:
 def _values(name: str, option: Option) -> tuple[str, ...]:
     """What may be given for an option of the verb: of text the shell cannot know whether it is the
     name of a file, and offers that."""
-    from ..sae.fetching.fetch import ARTEFACTS
+    from ..sae.fetching.fetch import ARTIFACTS
 
     if option.is_switch or option.is_number:
         return ()
     if (name, option.name) == ("fetch", "name"):
-        return tuple(ARTEFACTS)
+        return tuple(ARTIFACTS)
     return option.choices or _FILES
 
 

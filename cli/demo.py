@@ -4,7 +4,7 @@ import shlex
 
 from ..app.demo.config import ACTIVATIONS, STEERED, DemoConfig
 from ..app.report.measures import READ_FVU
-from ..sae.common.wording import count, counted, duration, share
+from ..sae.common.wording import count, counted, duration, percent
 from .console import Report, Terminal, next_command, table
 
 _CONDITIONS = {
@@ -36,8 +36,12 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
         rows = (
             ("FVU", f"{sae['fvu']:.4f}", READ_FVU),
             ("L0", f"{sae['l0']:.1f}", "latents active on a row, on average"),
-            ("dead", share(sae["dead_share"]), "latents that fired on no held-out row"),
-            ("recovered", share(sae["loss_recovered"]), "of what zeroing the site costs the model"),
+            ("dead", percent(sae["dead_fraction"]), "latents that fired on no held-out row"),
+            (
+                "recovered",
+                percent(sae["loss_recovered"]),
+                "of what zeroing the site costs the model",
+            ),
             ("speed", count(sae["tokens_per_second"]), "rows trained on in a second"),
         )
         shown += [f"{activation}:", table(*rows)]
@@ -57,8 +61,8 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
         f"selection for 5 examples of {config.subject}, {selected['selected']} of "
         f"{counted(selected['pool'], 'row')}:",
         table(
-            ("precision", share(selected["precision_of_target_source"]), "of that group"),
-            ("by chance", share(selected["precision_of_random"]), "among random rows"),
+            ("precision", percent(selected["precision_of_target_source"]), "of that group"),
+            ("by chance", percent(selected["precision_of_random"]), "among random rows"),
         ),
         f"the report, for a browser: {shlex.quote(summary['report'])}",
         next_command("features", "show", str(config.run(STEERED)), str(found[0]["feature"])),

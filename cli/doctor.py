@@ -107,10 +107,10 @@ def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
 
 def _storage(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
     """The cache folder, what was fetched, and whether pip is there to fetch more."""
-    from ..sae.fetching.fetch import ARTEFACTS, cache_folder, is_fetched
+    from ..sae.fetching.fetch import ARTIFACTS, cache_folder, is_fetched
 
     folder, free_bytes = cache_folder(), cache_space(problems)
-    fetched = {name: is_fetched(name) for name in ARTEFACTS}
+    fetched = {name: is_fetched(name) for name in ARTIFACTS}
     pip = importlib.util.find_spec("pip") is not None
     if not pip:
         problems.append(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..app.report.measures import fvu, held_out, measures, place, places
 from ..sae.common.paths import FilePath
-from ..sae.common.wording import count, counted, share
+from ..sae.common.wording import count, counted, percent
 from ..training.config import EvalSettings
 from .console import Report, Terminal, table
 
@@ -92,14 +92,14 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
             name,
             fvu(result),
             f"{result['l0']:.1f}",
-            share(result["dead_share"]),
+            percent(result["dead_fraction"]),
             f"{result['decoder_overlap']:.4f}",
             *(
                 ("", "", "")
                 if losses is None
                 else (
                     f"{losses['loss_spliced']:.3f}",
-                    share(losses["loss_recovered"]),
+                    percent(losses["loss_recovered"]),
                     f"{losses['kl_spliced']:.3f}",
                 )
             ),
@@ -123,6 +123,6 @@ def _density_lines(histogram: dict[str, Any]) -> tuple[str, str]:
     bars = "".join(_BARS[-(-number * (len(_BARS) - 1) // most)] for number in latents)
     return (
         f"density: |{bars}|",
-        f"latents by the share of rows they fire on, from 1e{edges[0]:.0f} to 1 on a log scale "
+        f"latents by the fraction of rows they fire on, from 1e{edges[0]:.0f} to 1 on a log scale "
         f"(highest bar {count(most)}); {count(histogram['dead'])} never fired",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..sae.common.text import visible
-from ..sae.common.wording import count, counted, duration, share
+from ..sae.common.wording import count, counted, duration, percent
 from ..steering.features.config import BuildConfig, FindConfig, ListConfig, ShowConfig
 from .console import Report, Terminal, next_command, table
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _HEAT = ("", "on #4a2f00", "on #7a4b00", "on #ad6a00", "on #e08a00")
-"""Background of a token by its activation; colour only repeats what marks and numbers say."""
+"""Background of a token by its activation; color only repeats what marks and numbers say."""
 
 _PEAK_TEXTS = 4
 
 
 def build(config: BuildConfig, terminal: Terminal) -> Report:
-    """Build the feature index: examples, statistics, tokens and neighbours of every latent.
+    """Build the feature index: examples, statistics, tokens and neighbors of every latent.
 
     RUN is the folder of a run. An index that is there already is replaced.
     """
@@ -118,7 +118,7 @@ def find(config: FindConfig, terminal: Terminal) -> Report:
     best = values["features"][0]["feature"] if values["features"] else "N"
     shown = (
         f"features of {config.run} by {config.rank_by}, of {count(values['considered'])} that fire "
-        f"in at least {share(config.min_firing)} of the positive texts:",
+        f"in at least {percent(config.min_firing)} of the positive texts:",
         _found_table(values, index),
         *_found_context(values),
         next_command("features", "show", config.run, str(best)),
@@ -131,7 +131,7 @@ def _statistics(feature: "Feature") -> "list[RenderableType]":
     used = [number for number, firings in enumerate(counts) if firings]
     rows = [
         ("fired", count(feature.fired), "rows"),
-        ("density", f"{100 * feature.density:.4g}%", "share of the rows on which it fires"),
+        ("density", f"{100 * feature.density:.4g}%", "fraction of the rows on which it fires"),
     ]
     if not used:
         return [table(*rows), "it never fired, so there is nothing more to show"]
@@ -156,7 +156,7 @@ def _statistics(feature: "Feature") -> "list[RenderableType]":
         *_tokens("raises the logit of", feature.promoted),
         *_tokens("lowers the logit of", feature.suppressed),
         "nearest decoder directions: "
-        + ", ".join(f"{n.feature} (cosine {n.cosine:.2f})" for n in feature.neighbours),
+        + ", ".join(f"{n.feature} (cosine {n.cosine:.2f})" for n in feature.neighbors),
     ]
 
 
@@ -221,8 +221,8 @@ def _found_table(values: dict[str, Any], index: "FeatureIndex | None") -> "Rende
             f"{found['auroc_mean']:.3f}",
             f"{found['auroc_max']:.3f}",
             f"{found['difference']:+.4g}",
-            share(found["firing_positive"]),
-            share(found["firing_negative"]),
+            percent(found["firing_positive"]),
+            percent(found["firing_negative"]),
             " ".join(f"'{visible(peak)}'" for peak in peaks),
         )
     return grid

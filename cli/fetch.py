@@ -15,7 +15,7 @@ class FetchOptions:
     """Name of a model or text, as --list shows it."""
 
     list: bool = False
-    """Show what can be fetched, from where, and under which licence."""
+    """Show what can be fetched, from where, and under which license."""
 
     def __post_init__(self) -> None:
         if self.list == (self.name is not None):
@@ -31,48 +31,48 @@ def run(options: FetchOptions, terminal: Terminal) -> Report:
 
 
 def _one(name: str, terminal: Terminal) -> Report:
-    from ..sae.fetching.fetch import ARTEFACTS, fetch
+    from ..sae.fetching.fetch import ARTIFACTS, fetch
 
     path = fetch(name, progress=terminal.say)
-    artefact = ARTEFACTS[name]
+    artifact = ARTIFACTS[name]
     values = {
         "name": name,
         "path": str(path),
-        "origin": artefact.origin,
-        "licence": artefact.licence,
+        "origin": artifact.origin,
+        "license": artifact.license,
     }
-    shown = (f"{name} is in {path}", f"{artefact.summary}; licence: {artefact.licence}")
+    shown = (f"{name} is in {path}", f"{artifact.summary}; license: {artifact.license}")
     return Report(values=values, shown=shown)
 
 
 def _all() -> Report:
     from rich.table import Table
 
-    from ..sae.fetching.fetch import ARTEFACTS, cached_path, is_fetched
+    from ..sae.fetching.fetch import ARTIFACTS, cached_path, is_fetched
 
     entries: list[dict[str, Any]] = []
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("name", "download", "fetched", "what", "origin", "licence"):
+    for heading in ("name", "download", "fetched", "what", "origin", "license"):
         grid.add_column(heading, no_wrap=heading in ("name", "download"))
-    for artefact in ARTEFACTS.values():
-        fetched = is_fetched(artefact.name)
+    for artifact in ARTIFACTS.values():
+        fetched = is_fetched(artifact.name)
         entries.append(
             {
-                "name": artefact.name,
-                "summary": artefact.summary,
-                "bytes": artefact.size,
-                "origin": artefact.origin,
-                "licence": artefact.licence,
+                "name": artifact.name,
+                "summary": artifact.summary,
+                "bytes": artifact.size,
+                "origin": artifact.origin,
+                "license": artifact.license,
                 "fetched": fetched,
-                "path": str(cached_path(artefact.name)),
+                "path": str(cached_path(artifact.name)),
             }
         )
         grid.add_row(
-            artefact.name,
-            size(artefact.size),
+            artifact.name,
+            size(artifact.size),
             "yes" if fetched else "no",
-            artefact.summary,
-            artefact.origin,
-            artefact.licence,
+            artifact.summary,
+            artifact.origin,
+            artifact.license,
         )
-    return Report(values={"artefacts": entries}, shown=(grid, next_command("fetch", "NAME")))
+    return Report(values={"artifacts": entries}, shown=(grid, next_command("fetch", "NAME")))

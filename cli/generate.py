@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ..sae.common.text import visible_lines
-from ..sae.common.wording import count, share
+from ..sae.common.wording import count, percent
 from ..steering.config import GenerateConfig
 from .console import Report, Terminal
 
@@ -68,8 +68,8 @@ def _about(
         said.append(f"the texts are the same: {why}")
     if steered["likely_incoherent"]:
         said.append(
-            f"likely incoherent: {share(steered['repetition'])} of the steered text repeats "
-            f"itself ({share(base['repetition'])} of the base text); try less strength"
+            f"likely incoherent: {percent(steered['repetition'])} of the steered text repeats "
+            f"itself ({percent(base['repetition'])} of the base text); try less strength"
         )
     return said
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..sae.common.wording import count, counted, duration, share
+from ..sae.common.wording import count, counted, duration, percent
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from .console import Report, Terminal, next_command, table
 
@@ -38,9 +38,9 @@ def score(config: ScoreConfig, terminal: Terminal) -> Report:
     if values["in_target"]:
         same = "rows are examples of the target themselves, and sure to score high"
         rows.insert(2, ("overlap", count(values["in_target"]), same))
-    if left_out := values["left_out"]["rows"]:
-        first = "; ".join(values["left_out"]["first"])
-        rows.insert(2, ("left out", count(left_out), f"rows that cannot be read: {first}"))
+    if excluded := values["excluded"]["rows"]:
+        first = "; ".join(values["excluded"]["first"])
+        rows.insert(2, ("left out", count(excluded), f"rows that cannot be read: {first}"))
     shown = (
         f"the rows and their scores lie in {config.out}",
         table(*rows),
@@ -95,7 +95,11 @@ def _spread(values: dict[str, Any]) -> list[tuple[str, str, str]]:
         return []
     low, high = f"{spread['p5']:.4f}", f"{spread['p95']:.4f}"
     rows = [
-        ("median", f"{spread['median']:.4f}", f"of the scores; {share(0.9)} lie in {low} to {high}")
+        (
+            "median",
+            f"{spread['median']:.4f}",
+            f"of the scores; {percent(0.9)} lie in {low} to {high}",
+        )
     ]
     if correlation is not None:
         how = "rank correlation of score and tokens; near 1 or -1 the score is mostly length"

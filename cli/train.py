@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..app.report.measures import READ_FVU
-from ..sae.common.wording import count, counted, duration, share
+from ..sae.common.wording import count, counted, duration, percent
 from ..training.config import TrainConfig
 from ..training.data.corpus_config import CorpusConfig
 from .console import Report, Terminal, Update, next_command, table
@@ -48,7 +48,7 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
     rows = (
         ("FVU", f"{held_out['fvu']:.4f}", READ_FVU),
         ("L0", f"{held_out['l0']:.1f}", "latents active on a row, on average"),
-        ("dead", share(held_out["dead_share"]), f"latents silent on {silent_on}"),
+        ("dead", percent(held_out["dead_fraction"]), f"latents silent on {silent_on}"),
         ("speed", count(summary["tokens_per_second"]), "tokens (rows) trained on in a second"),
         (
             "time",
@@ -101,7 +101,7 @@ def _grid_row(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     if "failed" in summary:
         return name, "failed", summary["failed"]
     held_out = summary["held_out"]
-    rest = f"L0 {held_out['l0']:.1f}, dead {share(held_out['dead_share'])}"
+    rest = f"L0 {held_out['l0']:.1f}, dead {percent(held_out['dead_fraction'])}"
     return name, f"FVU {held_out['fvu']:.4f}", rest
 
 
@@ -136,7 +136,8 @@ class _Figures:
             self._held_out = f", held-out {figures['held_out_fvu']:.3f}"
             return
         text = (
-            f"FVU {figures['fvu']:.3f}, L0 {figures['l0']:.1f}, dead {share(figures['dead_share'])}"
+            f"FVU {figures['fvu']:.3f}, L0 {figures['l0']:.1f}, "
+            f"dead {percent(figures['dead_fraction'])}"
         )
         rows = round(figures["tokens"])
         self._update(rows, rows * total // done, text + self._held_out)

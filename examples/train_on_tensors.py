@@ -3,7 +3,7 @@
     python examples/train_on_tensors.py [--rows rows.safetensors] [--out my-sae] [--steps 300]
 
 The file holds one tensor `activations` [N, D]; without one, rows are made from planted directions,
-and the share of the directions that the dictionary found is printed at the end.
+and the fraction of the directions that the dictionary found is printed at the end.
 """
 
 import argparse

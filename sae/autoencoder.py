@@ -59,18 +59,18 @@ class SparseAutoencoder(nn.Module):
 
     In scaled units: pre = (x - b_dec) @ W_enc^T + b_enc, the activation keeps some of relu(pre),
     x_hat = codes @ W_dec + b_dec. `encode` and `decode` speak raw activations and scale inside:
-    the encoder takes a fixed centre off first, which the decoder adds last.
+    the encoder takes a fixed center off first, which the decoder adds last.
     A transcoder (arXiv 2406.11944) has the same parts, but x_hat predicts another activation than
-    x, with a centre and a scale of its own, and pre = x @ W_enc^T + b_enc.
+    x, with a center and a scale of its own, and pre = x @ W_enc^T + b_enc.
 
     Attributes:
         W_enc: [F, D], a latent a row.  W_dec: [F, D], unit rows.  b_enc: [F].  b_dec: [D].
-        input_scale: scalar buffer; raw activations less their centre, times it, have mean squared
+        input_scale: scalar buffer; raw activations less their center, times it, have mean squared
             norm D. It is 1 until training estimates it. A single scalar keeps the differences
             between rows' norms.
-        input_centre: [D] buffer: the centre of raw activations times input_scale. It is 0 until
+        input_center: [D] buffer: the center of raw activations times input_scale. It is 0 until
             training estimates it, and then fixed.
-        output_scale, output_centre: buffers, only of a transcoder: the same of what it predicts.
+        output_scale, output_center: buffers, only of a transcoder: the same of what it predicts.
         threshold: scalar buffer, only of batch_topk: the moving average of the smallest activation
             that a batch of training kept; 0 until there was one.
         threshold_exponent: [F], only of jumprelu: thresholds are exp(sqrt(D) * exponent). The
@@ -81,9 +81,9 @@ class SparseAutoencoder(nn.Module):
     """
 
     input_scale: Tensor
-    input_centre: Tensor
+    input_center: Tensor
     output_scale: Tensor
-    output_centre: Tensor
+    output_center: Tensor
     threshold: Tensor
 
     def __init__(self, config: SAEConfig, *, seed: int = 0, origin: Origin | None = None) -> None:
@@ -98,39 +98,39 @@ class SparseAutoencoder(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(config.n_latents))
         self.b_dec = nn.Parameter(torch.zeros(config.d_model))
         self.register_buffer("input_scale", torch.ones(()))
-        self.register_buffer("input_centre", torch.zeros(config.d_model))
+        self.register_buffer("input_center", torch.zeros(config.d_model))
         if config.transcoder:
             self.register_buffer("output_scale", torch.ones(()))
-            self.register_buffer("output_centre", torch.zeros(config.d_model))
+            self.register_buffer("output_center", torch.zeros(config.d_model))
         if isinstance(config, BatchTopKConfig):
             self.register_buffer("threshold", torch.zeros(()))
         if isinstance(config, JumpReLUConfig):
             self.threshold_exponent = nn.Parameter(torch.zeros(config.n_latents))
 
     @property
-    def centre(self) -> Float[Tensor, "D"]:
+    def center(self) -> Float[Tensor, "D"]:
         """What the encoder subtracts from rows in scaled units; of a transcoder 0, as b_enc could
         undo whatever training made of it."""
         return torch.zeros_like(self.b_dec) if self.config.transcoder else self.b_dec
 
     @property
     def decoder_scale(self) -> Float[Tensor, ""]:
-        """Raw activations less `decoder_centre`, times it, are in the units of the decoder."""
+        """Raw activations less `decoder_center`, times it, are in the units of the decoder."""
         return self.output_scale if self.config.transcoder else self.input_scale
 
     @property
-    def decoder_centre(self) -> Float[Tensor, "D"]:
+    def decoder_center(self) -> Float[Tensor, "D"]:
         """The raw activation that the decoder adds last."""
-        centre_D = self.output_centre if self.config.transcoder else self.input_centre
-        return centre_D / self.decoder_scale
+        center_D = self.output_center if self.config.transcoder else self.input_center
+        return center_D / self.decoder_scale
 
     def scaled(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Raw activations that are read, in scaled units and the dtype of the weights."""
-        return _scaled(x, self.input_centre / self.input_scale, self.input_scale)
+        return _scaled(x, self.input_center / self.input_scale, self.input_scale)
 
     def scaled_target(self, target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """As `scaled`, of raw activations that are reconstructed or predicted."""
-        return _scaled(target, self.decoder_centre, self.decoder_scale)
+        return _scaled(target, self.decoder_center, self.decoder_scale)
 
     def extra_repr(self) -> str:
         """Activation and sizes, for `print`."""
@@ -173,7 +173,7 @@ class SparseAutoencoder(nn.Module):
 
     def decode(self, codes: Codes) -> Float[Tensor, "*B D"]:
         """Raw activations [..., D] from codes in scaled units."""
-        return self.decode_scaled(codes) / self.decoder_scale + self.decoder_centre
+        return self.decode_scaled(codes) / self.decoder_scale + self.decoder_center
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """The reconstruction of raw activations, or a transcoder's prediction from them."""
@@ -181,7 +181,7 @@ class SparseAutoencoder(nn.Module):
 
     def encode_scaled(self, x_BD: Float[Tensor, "B D"]) -> Codes:
         """As `encode`, for rows that were scaled already."""
-        weights = (self.centre, self.W_enc, self.b_enc)
+        weights = (self.center, self.W_enc, self.b_enc)
         match self.config:
             case TopKConfig(k=k):
                 return encode_topk(x_BD, *weights, k)
@@ -194,14 +194,14 @@ class SparseAutoencoder(nn.Module):
             case _:
                 raise TypeError(f"no activation is known for {type(self.config).__name__}")
 
-    def encode_batch(
+    def encode_train(
         self, x_BD: Float[Tensor, "B D"], k: int | None = None, group: ProcessGroup | None = None
     ) -> Codes:
         """As `encode_scaled`, but as training does: batch_topk keeps the largest of the batch, of
         which the other ranks of `group` have the other rows, and jumprelu's codes have `steps` and
         the slots that move its thresholds. `k` stands in for that of topk and batch_topk, which
         training may lower step by step."""
-        weights = (self.centre, self.W_enc, self.b_enc)
+        weights = (self.center, self.W_enc, self.b_enc)
         match self.config:
             case TopKConfig():
                 return encode_topk(x_BD, *weights, k or self.config.k)
@@ -230,7 +230,7 @@ class SparseAutoencoder(nn.Module):
         self.threshold_exponent.copy_(thresholds.log() / self.config.d_model**0.5)
 
     @torch.no_grad()
-    def learn_threshold(
+    def update_threshold(
         self,
         codes: Codes,
         least_of_all: Callable[[Float[Tensor, ""]], Float[Tensor, ""]] = lambda least: least,
@@ -270,10 +270,10 @@ class SparseAutoencoder(nn.Module):
             write_checked_json(folder / CONFIG_FILE, {**self.description(), "files": files})
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `sae.safetensors` holds: the state, without a centre of 0 that may be left out, as
+        """What `sae.safetensors` holds: the state, without a center of 0 that may be left out, as
         files have none that were written before there was one."""
         state = self.state_dict()
-        for name in centres_that_may_lack(self.config):
+        for name in centers_that_may_lack(self.config):
             if not state[name].any():
                 del state[name]
         return state
@@ -306,16 +306,16 @@ class SparseAutoencoder(nn.Module):
         return sae
 
 
-def centres_that_may_lack(config: SAEConfig) -> tuple[str, ...]:
-    """Names of the centres that a file or a checkpoint may lack, being 0 then."""
-    return ("output_centre",) if config.transcoder else ("input_centre",)
+def centers_that_may_lack(config: SAEConfig) -> tuple[str, ...]:
+    """Names of the centers that a file or a checkpoint may lack, being 0 then."""
+    return ("output_center",) if config.transcoder else ("input_center",)
 
 
 def _scaled(
-    x: Float[Tensor, "*B D"], centre_D: Float[Tensor, "D"], scale: Float[Tensor, ""]
+    x: Float[Tensor, "*B D"], center_D: Float[Tensor, "D"], scale: Float[Tensor, ""]
 ) -> Float[Tensor, "*B D"]:
-    # The centre goes first: what is left of rows far from 0 is exact, if they are near to it.
-    return (x - centre_D).to(scale.dtype) * scale
+    # The center goes first: what is left of rows far from 0 is exact, if they are near to it.
+    return (x - center_D).to(scale.dtype) * scale
 
 
 def sae_folder(path: Path) -> Path:
@@ -371,15 +371,15 @@ def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) 
         "b_dec": [D],
         "b_enc": [F],
         "input_scale": [],
-        "input_centre": [D],
+        "input_center": [D],
     }
     if config.transcoder:
-        expected |= {"output_scale": [], "output_centre": [D]}
+        expected |= {"output_scale": [], "output_center": [D]}
     if isinstance(config, BatchTopKConfig):
         expected["threshold"] = []
     if isinstance(config, JumpReLUConfig):
         expected["threshold_exponent"] = [F]
-    for name in centres_that_may_lack(config):
+    for name in centers_that_may_lack(config):
         if name not in found:
             del expected[name]
     for name in sorted(found.keys() | expected.keys()):

@@ -5,14 +5,19 @@ import hashlib
 import torch
 
 from .autoencoder import SparseAutoencoder
+from .common.old_names import RENAMED
 from .config import config_to_dict
+
+_FIRST = {new: old for old, new in RENAMED.items()}
+"""Tensors keep their first names in a fingerprint, so that an index or picks of before still
+fit."""
 
 
 def sae_fingerprint(sae: SparseAutoencoder) -> str:
     """SHA-256 over configuration and weights; where it is stored or came from does not matter."""
     digest = hashlib.sha256(repr(sorted(config_to_dict(sae.config).items())).encode())
     for name, tensor in sorted(sae.tensors().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(f"{_FIRST.get(name, name)} {tensor.dtype} {list(tensor.shape)}".encode())
         values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(values.numpy().data)
     return digest.hexdigest()

@@ -97,7 +97,7 @@ def multi_topk_loss(
         target: [B, D] what the reconstructions are compared with.
         multiple: of k; as many latents as there are where that is more.
     """
-    all_codes = sae.encode_batch(x, min(multiple * k, sae.config.n_latents))
+    all_codes = sae.encode_train(x, min(multiple * k, sae.config.n_latents))
     order_BM = all_codes.values.argsort(dim=-1, descending=True, stable=True)
     largest, rest = (
         Codes(all_codes.indices.gather(-1, slots), all_codes.values.gather(-1, slots))
@@ -111,7 +111,7 @@ def multi_topk_loss(
     return MultiTopK(mse, further, x_hat_BD.detach(), largest)
 
 
-def step_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:
+def l0_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:
     """(L0 / target - 1)^2, with L0 the mean number of active latents of a row.
 
     Moves only jumprelu's thresholds, through the steps (arXiv 2407.14435, with a target in place of
@@ -145,8 +145,8 @@ def auxk_loss(
     """How well the k_aux strongest dead latents predict what the living ones left.
 
     Mean of (dead_hat - e)^2 over the mean of (e - mean(e))^2, with the residual e detached, so that
-    only the dead latents and b_dec (through an autoencoder's centring) move (arXiv 2406.04093, with
-    their normalisation). No dead latents: 0.
+    only the dead latents and b_dec (through an autoencoder's centering) move (arXiv 2406.04093,
+    with their normalization). No dead latents: 0.
 
     Args:
         x: [B, D] rows in scaled units.
@@ -157,7 +157,7 @@ def auxk_loss(
     if len(dead) == 0:
         return x.new_zeros(())
     residual_BD = _wide(residual).detach()
-    codes = encode_topk(x, sae.centre, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
+    codes = encode_topk(x, sae.center, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
     dead_hat_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
     error = (_wide(dead_hat_BD) - residual_BD).square().mean()
     tiny = torch.finfo(error.dtype).tiny

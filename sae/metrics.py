@@ -19,7 +19,7 @@ class ReconstructionMetrics:
     FVU = sum ||x - x_hat||^2 / sum ||x - mean||^2, with the mean row of everything seen; explained
     variance is 1 - FVU. Firing rates are per latent; a latent that never fired is dead here.
     epsilon-LBO, a lower bound on the dictionary's overlap (arXiv 2503.24277), is
-    | ||x||^2 - ||f||^2 | / (c ||f||^2), with x less the decoder's centre, in scaled units, and
+    | ||x||^2 - ||f||^2 | / (c ||f||^2), with x less the decoder's center, in scaled units, and
     b_dec's norm appended to the codes f; the published constant c counts every latent (n_latents),
     the tighter one only the active (L0). A row with neither a code nor b_dec tells of no overlap
     and is left out.
@@ -68,7 +68,7 @@ class ReconstructionMetrics:
         )
         l0_B = active_BM.sum(-1).double().cpu()
         self._l0.append(l0_B)
-        scaled_BD = (rows_BD - sae.decoder_centre) * sae.decoder_scale.double()
+        scaled_BD = (rows_BD - sae.decoder_center) * sae.decoder_scale.double()
         row_squares_B = scaled_BD.square().sum(-1).cpu()
         values_BM = codes.values.double() * sae.decoder_norms().double()[codes.indices]
         code_squares_B = (values_BM.square().sum(-1) + sae.b_dec.double().square().sum()).cpu()
@@ -102,7 +102,7 @@ class ReconstructionMetrics:
         return self._fired_F.double() / self._rows
 
     def norms(self, limit: int) -> Float[Tensor, "N 2"]:
-        """Norms of rows, less the decoder's centre, and of their codes, b_dec's appended, in scaled
+        """Norms of rows, less the decoder's center, and of their codes, b_dec's appended, in scaled
         units: the ZF plot of arXiv 2503.24277. Of more than `limit` rows as many, evenly spread;
         float64."""
         norms_N2 = torch.cat(self._norms)
@@ -110,8 +110,8 @@ class ReconstructionMetrics:
         return norms_N2[torch.arange(n_shown) * len(norms_N2) // max(n_shown, 1)]
 
     def result(self) -> dict[str, float | int]:
-        """The measures so far: fvu, explained_variance, l0 (mean), l0_std, dead_share,
-        dense_share (active on over a tenth of the rows), and the medians epsilon_lbo (published
+        """The measures so far: fvu, explained_variance, l0 (mean), l0_std, dead_fraction,
+        dense_fraction (active on over a tenth of the rows), and the medians epsilon_lbo (published
         constant) and epsilon_lbo_active, 0 where no row has a code.
 
         Raises InputError if all rows are the same.
@@ -124,8 +124,8 @@ class ReconstructionMetrics:
             "explained_variance": 1 - self.fvu,
             "l0": float(l0_N.mean()),
             "l0_std": float(l0_N.std(correction=0)),
-            "dead_share": float((rates_F == 0).double().mean()),
-            "dense_share": float((rates_F > 0.1).double().mean()),
+            "dead_fraction": float((rates_F == 0).double().mean()),
+            "dense_fraction": float((rates_F > 0.1).double().mean()),
             "epsilon_lbo": _median(self._epsilon_published),
             "epsilon_lbo_active": _median(self._epsilon_active),
         }

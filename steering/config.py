@@ -36,7 +36,7 @@ class Sampling:
     all. It looks at what top_k leaves."""
 
     min_p: float = 0.0
-    """Only tokens at least this share as likely as the likeliest are drawn; 0 draws from all. It
+    """Only tokens at least this fraction as likely as the likeliest are drawn; 0 draws from all. It
     looks at what top_p leaves."""
 
     repetition_penalty: float = 1.0

@@ -1,7 +1,7 @@
 """Texts through language model, site and autoencoder: the codes of their content tokens.
 
 Content tokens are those whose activation is the model's ordinary one: not BOS, padding or another
-special token, nor the attention sink at the start of a text (`LanguageModel.left_out`).
+special token, nor the attention sink at the start of a text (`LanguageModel.excluded_tokens`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,7 +90,7 @@ def encode_texts(
 def first_tokens(model: LanguageModel, text: str, limit: int) -> tuple[list[int], int]:
     """At most `limit` token ids of a text as `encode_texts` reads it, and how many it has in all.
 
-    BOS is not among them. A long text is tokenised in pieces, and no more is held of it.
+    BOS is not among them. A long text is tokenized in pieces, and no more is held of it.
     """
     first: list[int] = []
     n_tokens = 0
@@ -196,7 +196,7 @@ def _encode_batch(
             read = prefix + tokens
             tokens_BL[row, : len(read)] = torch.tensor(read)
             mask_BL[row, : len(read)] = True
-        kept_BL = ~model.left_out(tokens_BL, mask_BL).cpu()
+        kept_BL = ~model.excluded_tokens(tokens_BL, mask_BL).cpu()
         acts_BLD = site.read(tokens_BL, mask_BL)
         codes = sae.encode(acts_BLD[kept_BL.to(acts_BLD.device)].to(sae.W_enc.device))
     return _split(codes, kept_BL, len(prefix), batch)

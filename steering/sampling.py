@@ -1,7 +1,7 @@
 """Which tokens may be drawn: transformers' repetition penalty, temperature, top-k, top-p and min-p.
 
 The classes and their order are those of transformers' `generate`. Each row is taken on its own, so
-that neither its neighbours nor its padding matter.
+that neither its neighbors nor its padding matter.
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ os.environ["WANDB_MODE"] = "disabled"
 
 import torch
 
-from sparsteer.sae.fetching.fetch import ARTEFACTS
+from sparsteer.sae.fetching.fetch import ARTIFACTS
 
 if TYPE_CHECKING:
     from sparsteer.sae.language_model.model import LanguageModel
@@ -116,10 +116,10 @@ def made_up_texts(texts_to_fetch: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """A folder for SPARSTEER_CACHE that holds made-up toxicity prompts and instruction rows, as if
     they were fetched and pinned."""
     for name in ("rtp-prompts", "instructions"):
-        artefact = ARTEFACTS[name]
-        content = (texts_to_fetch / name / artefact.file).read_bytes()
+        artifact = ARTIFACTS[name]
+        content = (texts_to_fetch / name / artifact.file).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        monkeypatch.setitem(ARTEFACTS, name, dataclasses.replace(artefact, sha256=digest))
+        monkeypatch.setitem(ARTIFACTS, name, dataclasses.replace(artifact, sha256=digest))
     return texts_to_fetch
 
 
@@ -144,15 +144,15 @@ def texts_to_fetch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     folder = tmp_path_factory.mktemp("fetched")
     for name, lines in rows.items():
-        artefact = ARTEFACTS[name]
-        file = folder / name / artefact.file
+        artifact = ARTIFACTS[name]
+        file = folder / name / artifact.file
         file.parent.mkdir()
         file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         record = {
-            "origin": artefact.origin,
-            "revision": artefact.revision,
-            "files": {artefact.file: {"size": file.stat().st_size, "sha256": digest}},
+            "origin": artifact.origin,
+            "revision": artifact.revision,
+            "files": {artifact.file: {"size": file.stat().st_size, "sha256": digest}},
         }
         (file.parent / "fetched.json").write_text(json.dumps(record), encoding="utf-8")
     return folder

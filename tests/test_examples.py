@@ -28,8 +28,8 @@ def test_every_example_has_a_test() -> None:
 
 def test_training_on_tensors_finds_the_planted_directions(tmp_path: Path) -> None:
     printed = run("train_on_tensors.py", "--out", "sae", "--steps", "300", cwd=tmp_path)
-    share = int(printed.rsplit("found ", 1)[1].split("%")[0])
-    assert share >= 80
+    fraction = int(printed.rsplit("found ", 1)[1].split("%")[0])
+    assert fraction >= 80
     assert SparseAutoencoder.load(tmp_path / "sae").config.d_model == 32
 
 

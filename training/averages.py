@@ -28,9 +28,9 @@ class WeightAverages:
     @torch.no_grad()
     def update(self, number: int) -> None:
         """Take in the weights after step `number` (from 1)."""
-        new_share = max(1 - self._decay, 1 / number)
+        new_weight = max(1 - self._decay, 1 / number)
         for name, weights in self._sae.named_parameters():
-            self.tensors[name].lerp_(weights.to(self.tensors[name].dtype), new_share)
+            self.tensors[name].lerp_(weights.to(self.tensors[name].dtype), new_weight)
 
     @torch.no_grad()
     def autoencoder(self) -> SparseAutoencoder:

@@ -17,7 +17,7 @@ def cautions(measures: Mapping[str, float | int]) -> list[str]:
     Args:
         measures: as `ReconstructionMetrics.result` gives them.
     """
-    fvu, dead = measures["fvu"], measures["dead_share"]
+    fvu, dead = measures["fvu"], measures["dead_fraction"]
     if fvu <= 1:
         return []
     return [

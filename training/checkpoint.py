@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..sae.autoencoder import centres_that_may_lack
+from ..sae.autoencoder import centers_that_may_lack
 from ..sae.common.checksums import read_checked_json, record_of, recorded_files, write_checked_json
 from ..sae.common.errors import InputError
 from ..sae.common.files import atomic_folder, remove_folder
@@ -27,7 +27,7 @@ def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep
 
     Args:
         checkpoints: the folder; made if missing.
-        trainer: its weights, optimiser state, counters and step are saved.
+        trainer: its weights, optimizer state, counters and step are saved.
         seconds: training time so far, carried on by a resumed run.
         keep: checkpoints left over, at least 1.
     """
@@ -137,7 +137,7 @@ def trainer_state(trainer: Trainer) -> dict[str, Tensor]:
 
 def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> None:
     own = trainer.sae.state_dict()
-    for name in centres_that_may_lack(trainer.sae.config):
+    for name in centers_that_may_lack(trainer.sae.config):
         tensors.setdefault(f"sae.{name}", torch.zeros_like(own[name]))
     for name, tensor in own.items():
         saved = tensors.get(f"sae.{name}")

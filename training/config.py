@@ -140,7 +140,7 @@ class TrainerConfig:
         """Updates of the whole run; the rest of a last incomplete batch is left out."""
         return self.tokens // self.batch_size
 
-    def require_suits(self, sae: SAEConfig) -> None:
+    def validate_for(self, sae: SAEConfig) -> None:
         """Raise an InputError if the autoencoder cannot be trained so."""
         refused = self.multi_topk_coefficient or self.ema_decay is not None
         refused = refused or self.precision != "float32"
@@ -221,8 +221,8 @@ class TrainConfig:
     keeps fewer latents."""
 
     prefixes: tuple[float, ...] = ()
-    """Nested dictionaries (Matryoshka): rising numbers of latents, or shares of them below 1, that
-    must reconstruct alone, too; the whole is always added."""
+    """Nested dictionaries (Matryoshka): rising numbers of latents, or fractions of them below 1,
+    that must reconstruct alone, too; the whole is always added."""
 
     track: Tracking | None = None
     """Tracker that gets the figures too; metrics.jsonl is always written. With WANDB_MODE=offline
@@ -261,7 +261,7 @@ class TrainConfig:
         for prefix in self.prefixes:
             if not 0 < prefix < math.inf or (prefix > 1 and prefix != int(prefix)):
                 raise InputError(
-                    f"prefixes has {prefix:g}; give whole numbers of latents, or shares below 1"
+                    f"prefixes has {prefix:g}; give whole numbers of latents, or fractions below 1"
                 )
         for name in ("n_latents", "k"):
             if getattr(self, name) is not None:
@@ -279,7 +279,7 @@ class TrainConfig:
             f"n_latents is {config.n_latents}, whose weights take",
             "lower n_latents",
         )
-        self.trainer.require_suits(config)
+        self.trainer.validate_for(config)
         return config
 
     def _sae_config(self, d_model: int) -> SAEConfig:

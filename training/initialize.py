@@ -1,4 +1,4 @@
-"""What training estimates from the data before the first step: scales, centres, thresholds."""
+"""What training estimates from the data before the first step: scales, centers, thresholds."""
 
 import torch
 from jaxtyping import Float
@@ -24,10 +24,10 @@ def initialize_from_rows(
     x: Float[Tensor, "N D"],
     target: Float[Tensor, "N D"] | None = None,
 ) -> None:
-    """Set scales and centres from a sample of raw activations, in place.
+    """Set scales and centers from a sample of raw activations, in place.
 
-    A centre is the geometric median of the rows, which a few huge rows hardly move; the scale makes
-    the mean squared norm of rows less their centre D. About zero, a mean far from it would leave
+    A center is the geometric median of the rows, which a few huge rows hardly move; the scale makes
+    the mean squared norm of rows less their center D. About zero, a mean far from it would leave
     little of the variance to a loss in scaled units. b_dec stays as it is, 0 at first.
 
     Of a transcoder each side gets both. The decoder row of a latent becomes the direction in which
@@ -45,11 +45,11 @@ def initialize_from_rows(
     """
     sae.require_target(target)
     with torch.no_grad():
-        sides = [(x, sae.input_scale, sae.input_centre)]
+        sides = [(x, sae.input_scale, sae.input_center)]
         if target is not None:
-            sides.append((target, sae.output_scale, sae.output_centre))
-        for rows, scale, centre in sides:
-            rows_ND = rows.to(centre.device).double()
+            sides.append((target, sae.output_scale, sae.output_center))
+        for rows, scale, center in sides:
+            rows_ND = rows.to(center.device).double()
             _require_finite(rows_ND)
             # Of rows all alike rounding would leave a tiny norm, and the scale would be enormous.
             if (rows_ND == rows_ND[0]).all():
@@ -59,15 +59,15 @@ def initialize_from_rows(
             median_D = geometric_median(rows_ND)
             mean_square = (rows_ND - median_D).square().sum(-1).mean()
             scale.copy_((rows_ND.shape[1] / mean_square).sqrt())
-            centre.copy_(median_D * scale)
+            center.copy_(median_D * scale)
         if target is not None:
             device = sae.W_enc.device
             _align(sae, sae.scaled(x.to(device)), sae.scaled_target(target.to(device)))
 
 
 def is_initialized(sae: SparseAutoencoder) -> bool:
-    """Whether scale or centre were estimated, or biases learned, since the autoencoder was made."""
-    learned = (sae.input_centre, sae.b_dec, sae.b_enc)
+    """Whether scale or center were estimated, or biases learned, since the autoencoder was made."""
+    learned = (sae.input_center, sae.b_dec, sae.b_enc)
     return float(sae.input_scale) != 1 or any(bool(tensor.any()) for tensor in learned)
 
 
@@ -77,7 +77,7 @@ def _align(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target: Float[Tensor
     varying_ND = target - target.mean(0)
     sae.W_dec.copy_(normalize_rows_(sae.W_enc @ (x.T @ varying_ND)))
     k = min(getattr(sae.config, "k", _USUAL_L0), sae.config.n_latents)
-    codes = encode_topk(x, sae.centre, sae.W_enc, sae.b_enc, k)
+    codes = encode_topk(x, sae.center, sae.W_enc, sae.b_enc, k)
     predicted_ND = decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec))
     predicted_ND -= predicted_ND.mean(0)
     # Row by row first: the bits of a sum over all values at once depend on the number of threads.
@@ -105,7 +105,7 @@ def initialize_thresholds(sae: SparseAutoencoder, x: Float[Tensor, "N D"], targe
         return
     scaled_ND = sae.scaled(x.to(sae.W_enc.device))
     k = min(target_l0, sae.config.n_latents)
-    values = encode_batch_topk(scaled_ND, sae.centre, sae.W_enc, sae.b_enc, k).values
+    values = encode_batch_topk(scaled_ND, sae.center, sae.W_enc, sae.b_enc, k).values
     least = torch.where(values > 0, values, torch.inf).amin()
     if least.isfinite():
         sae.set_thresholds(least.expand(sae.config.n_latents))

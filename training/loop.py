@@ -14,7 +14,7 @@ from ..sae.common.errors import InputError
 from ..sae.metrics import ReconstructionMetrics
 from .checkpoint import save_checkpoint, trainer_state
 from .config import TrainConfig
-from .data.activation_source import Activations
+from .data.activation_source import ActivationSource
 from .distributed.processes import Processes, raised_in_all
 from .run import RunFolder
 from .runtime.prefetch import on_device
@@ -117,7 +117,7 @@ class Member:
 
 def fit(
     members: Sequence[Member],
-    data: Activations,
+    data: ActivationSource,
     team: Processes,
     *,
     report: GridReport,
@@ -187,7 +187,9 @@ def sites_of(members: Sequence[Member]) -> list[str]:
     return list(dict.fromkeys(site for member in members for site in member.sites))
 
 
-def held_out_rows(members: Sequence[Member], data: Activations) -> dict[str, Float[Tensor, "N D"]]:
+def held_out_rows(
+    members: Sequence[Member], data: ActivationSource
+) -> dict[str, Float[Tensor, "N D"]]:
     """The held-out rows of every site that the members measure on."""
     limit = members[0].config.trainer.eval_rows
     return {site: data.held_out(site=site, limit=limit) for site in sites_of(members)}
@@ -198,7 +200,7 @@ _Batches = Mapping[str, Generator[Float[Tensor, "B D"]]]
 
 
 @contextmanager
-def _batches(members: Sequence[Member], data: Activations, step: int) -> Generator[_Batches]:
+def _batches(members: Sequence[Member], data: ActivationSource, step: int) -> Generator[_Batches]:
     """The batches from the step on, of every site that is trained on: those of a step are of the
     same tokens, in the same order."""
     trainer, config = members[0].trainer, members[0].config.trainer

@@ -14,10 +14,10 @@ from ..sae.config import JumpReLUConfig, TopAFAConfig, TopKConfig
 from ..sae.losses import (
     afa_loss,
     auxk_loss,
+    l0_loss,
     multi_topk_loss,
     nested_loss,
     reconstruction_loss,
-    step_loss,
     tanh_loss,
 )
 from .config import TrainerConfig
@@ -114,7 +114,7 @@ def _terms(
         afa = mean(afa_loss(codes, scaled_BD, sae.config.target_scale))
         total = total + config.afa_coefficient * afa
     if isinstance(sae.config, JumpReLUConfig):
-        penalty = {"step": step_loss, "tanh": tanh_loss}[config.sparsity]
+        penalty = {"step": l0_loss, "tanh": tanh_loss}[config.sparsity]
         sparsity = penalty(codes, config.target_l0, mean)
         total = total + config.sparsity_coefficient * sparsity
     return Losses(total, mse, auxk, afa, sparsity, multi_topk, codes, x_hat_BD)
@@ -133,10 +133,10 @@ def _reconstruction(
     at_once = not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig)
     if at_once and not sae.config.transcoder:
         with torch.no_grad():
-            codes = sae.encode_batch(rows_BD, k, parallel.topk_group)
+            codes = sae.encode_train(rows_BD, k, parallel.topk_group)
         weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
         return autoencoder_mse(codes, rows_BD, *weights)
-    codes = sae.encode_batch(rows_BD, k, parallel.topk_group)
+    codes = sae.encode_train(rows_BD, k, parallel.topk_group)
     if sae.config.prefixes:
         return Autoencoding(*nested_loss(sae, codes, target_BD), codes)
     return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, target_BD), codes)

@@ -24,7 +24,7 @@ def in_bfloat16(
 ) -> T:
     """What `compute` makes of the autoencoder, the rows and their target rounded to bfloat16.
 
-    Its gradients reach the weights in their own dtype. The encoder's centre is subtracted from the
+    Its gradients reach the weights in their own dtype. The encoder's center is subtracted from the
     rows and b_dec from the target before they are rounded, and the autoencoder given has zeros in
     their place, which carry the gradient: a row may have entries far from 0 that hardly vary, whose
     rounding would outweigh what they tell. Thresholds stay as they are, too.
@@ -33,7 +33,7 @@ def in_bfloat16(
         sae: its parameters are exchanged until `compute` returns.
         scaled_BD: [B, D] rows in scaled units.
         target_BD: [B, D] what a transcoder predicts from them; of an autoencoder the rows.
-        compute: takes the autoencoder, the rows less its centre, and the target less b_dec.
+        compute: takes the autoencoder, the rows less its center, and the target less b_dec.
     """
     rounded = {
         f"sae.{name}": weights.to(torch.bfloat16)
@@ -41,7 +41,7 @@ def in_bfloat16(
         if name not in _IN_FULL
     }
     rounded["sae.b_dec"] = (sae.b_dec - sae.b_dec.detach()).to(torch.bfloat16)
-    rows_BD = rest_BD = (scaled_BD - sae.centre.detach()).to(torch.bfloat16)
+    rows_BD = rest_BD = (scaled_BD - sae.center.detach()).to(torch.bfloat16)
     if sae.config.transcoder:
         rest_BD = (target_BD - sae.b_dec.detach()).to(torch.bfloat16)
     outcome = torch.func.functional_call(_Holder(sae), rounded, (compute, rows_BD, rest_BD))

@@ -25,19 +25,20 @@ from ..sae.common.checksums import (
 from ..sae.common.errors import InputError
 from ..sae.common.files import atomic_file, remove_folder
 from ..sae.common.locks import hold_folder, is_leftover, tidy
+from ..sae.common.old_names import with_new_names
 from ..sae.common.paths import refuse_special_file
 from ..sae.common.wording import counted
 from ..sae.common.yaml_files import read_yaml
 from ..sae.language_model.names import lasting_name
 from .checkpoint import has_whole_checkpoint
 from .config import TrainerConfig
-from .data.stream.chunk_index import PLACES
+from .data.stream.chunk_index import CHUNK_INDEX
 from .data.stream.config import StreamConfig
 from .tracking import Tracker, Tracking, open_tracker
 
 SETTINGS = "config.yaml"
 METRICS = "metrics.jsonl"
-_FILES_OF_THE_START = {SETTINGS, "environment.json", METRICS, PLACES}
+_FILES_OF_THE_START = {SETTINGS, "environment.json", METRICS, CHUNK_INDEX}
 _RESTORE = "restore it, or train into another folder"
 _PACKAGES = ("sparsteer", "torch", "triton", "transformer-lens", "transformers", "datasets")
 
@@ -91,7 +92,9 @@ class RunFolder:
         if self.is_complete():
             remove_folder(self.sae)
         elif not self.has_begun():
-            (self.path / PLACES).unlink(missing_ok=True)  # those of another stream, for all we know
+            (self.path / CHUNK_INDEX).unlink(
+                missing_ok=True
+            )  # those of another stream, for all we know
         with atomic_file(self.path / SETTINGS) as temporary:
             temporary.write_text(checked_yaml(resolved), encoding="utf-8")
         found = environment(threads=threads, device=device, processes=processes)
@@ -154,7 +157,7 @@ class RunFolder:
                 text = line.decode("utf-8")
                 if number == len(content) and is_cut_short(text):
                     break
-                lines.append(read_line(text))
+                lines.append(with_new_names(read_line(text)))
             except ValueError as error:
                 raise InputError(
                     f"line {number} of {path} is not as it was written ({error}); restore the "
@@ -163,12 +166,14 @@ class RunFolder:
         return lines
 
     def curve(self) -> list[dict[str, float | int]]:
-        """The logged steps: tokens, fvu, l0 and dead_share of the batch, and held_out_fvu where it
-        was measured, at the end too."""
+        """The logged steps: tokens, fvu, l0 and dead_fraction of the batch, and held_out_fvu where
+        it was measured, at the end too."""
         points: list[dict[str, float | int]] = []
         for line in self.metrics():
             if "fvu" in line:
-                points.append({name: line[name] for name in ("tokens", "fvu", "l0", "dead_share")})
+                points.append(
+                    {name: line[name] for name in ("tokens", "fvu", "l0", "dead_fraction")}
+                )
             held_out = line.get("summary", line).get("held_out")
             if held_out and points:
                 points[-1]["held_out_fvu"] = held_out["fvu"]
@@ -192,7 +197,7 @@ class RunFolder:
 
         Raises InputError if it is not as it was written.
         """
-        settings = read_checked_yaml(self.path / SETTINGS)
+        settings = with_new_names(read_checked_yaml(self.path / SETTINGS))
         settings.pop("version", None)
         return settings
 

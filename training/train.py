@@ -1,4 +1,4 @@
-"""Training runs, one or several: activations, initialise or resume, fit, save."""
+"""Training runs, one or several: activations, initialize or resume, fit, save."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from ..sae.language_model.names import lasting_name
 from .cautions import cautions
 from .checkpoint import remove_older, restore_newest, trainer_state
 from .config import TrainConfig, require_other_site
-from .data.activation_source import Activations, open_activations
+from .data.activation_source import ActivationSource, open_activations
 from .data.cache.rounding import rounding_caution
 from .distributed.data_parallel import DataParallel, Parallel
 from .distributed.processes import Processes, processes
@@ -164,7 +164,7 @@ def _train_together(
             run.close()
 
 
-def _opened(configs: Sequence[TrainConfig], team: Processes, say: Say) -> Activations:
+def _opened(configs: Sequence[TrainConfig], team: Processes, say: Say) -> ActivationSource:
     """The data, for all the same; as those that have begun have it."""
     config = next((config for config in configs if RunFolder(config.out).has_begun()), configs[0])
     if config.cache is None and team.size > 1:
@@ -175,7 +175,7 @@ def _opened(configs: Sequence[TrainConfig], team: Processes, say: Say) -> Activa
     return open_activations(config, device=team.device(config.trainer.device), say=say)
 
 
-def _site(config: TrainConfig, data: Activations) -> str:
+def _site(config: TrainConfig, data: ActivationSource) -> str:
     """The site that is read, where the data have it and what a transcoder predicts, too."""
     site = data.site_name(config.site)
     if config.target_site is not None:
@@ -211,7 +211,7 @@ def _begin_runs(
     configs: Sequence[TrainConfig],
     sites: Sequence[str],
     runs: Sequence[RunFolder],
-    data: Activations,
+    data: ActivationSource,
     environment: dict[str, Any],
     say: Say,
 ) -> dict[str, dict[str, Any] | NonFiniteLoss]:
@@ -236,7 +236,7 @@ def _found(run: RunFolder, say: Say) -> dict[str, Any]:
     return run.summary()
 
 
-def _resolved(config: TrainConfig, data: Activations, site: str) -> dict[str, Any]:
+def _resolved(config: TrainConfig, data: ActivationSource, site: str) -> dict[str, Any]:
     settings = to_plain(config)
     del settings["stream"]  # part of the data's identity if there is one
     return {
@@ -249,7 +249,7 @@ def _resolved(config: TrainConfig, data: Activations, site: str) -> dict[str, An
 
 def _new_trainer(
     config: TrainConfig,
-    data: Activations,
+    data: ActivationSource,
     site: str,
     device: torch.device,
     team: Processes,
@@ -299,7 +299,7 @@ def _cut(member: Member, layout: Sharded, device: torch.device, team: Processes)
     member.whole = whole if team.is_first else None
 
 
-def _initialize(members: Sequence[Member], data: Activations, say: Say) -> None:
+def _initialize(members: Sequence[Member], data: ActivationSource, say: Say) -> None:
     """Set what those that begin estimate from the data, all of the same sites from the same
     rows."""
     fresh = [member for member in members if not member.trainer.steps_done]
@@ -314,7 +314,7 @@ def _initialize(members: Sequence[Member], data: Activations, say: Say) -> None:
                 member.trainer.initialize(*rows)
 
 
-def _end(member: Member, data: Activations) -> dict[str, Any] | NonFiniteLoss:
+def _end(member: Member, data: ActivationSource) -> dict[str, Any] | NonFiniteLoss:
     """Measure and save the trained autoencoder."""
     if member.failure is not None:
         return member.failure

@@ -39,7 +39,7 @@ class StepMetrics(NamedTuple):
     """Fraction of the batch's variance unexplained, before the update; 1 where it has none."""
     l0: Float[Tensor, ""]
     """Mean active latents of a row."""
-    dead_share: Float[Tensor, ""]
+    dead_fraction: Float[Tensor, ""]
     """Share of latents that have not fired for `dead_after_tokens` rows."""
     gradient_norm: Float[Tensor, ""]
     """Of all gradients together, before clipping."""
@@ -97,7 +97,7 @@ class Trainer:
         self.sae = sae
         self.parallel = parallel or Parallel()
         self.config = config = config or TrainerConfig()
-        config.require_suits(sae.config)
+        config.validate_for(sae.config)
         d_model, n_latents = sae.config.d_model, sae.config.n_latents
         self.k_aux = config.k_aux or max(1, d_model // 2)
         self.dead_after_tokens = config.dead_after_tokens or min(
@@ -125,7 +125,7 @@ class Trainer:
     def initialize(
         self, x: Float[Tensor, "N D"], target: Float[Tensor, "N D"] | None = None
     ) -> None:
-        """Estimate scales, centres and jumprelu's thresholds from a sample, before the first step.
+        """Estimate scales, centers and jumprelu's thresholds from a sample, before the first step.
 
         A few thousand rows are enough. Where this is left out, the first step does it from its
         batch, unless the autoencoder has been initialized or trained before.
@@ -180,7 +180,7 @@ class Trainer:
         self.steps_done += 1
         if self.averages is not None:
             self.averages.update(self.steps_done)
-        self.sae.learn_threshold(losses.codes, self.parallel.least)
+        self.sae.update_threshold(losses.codes, self.parallel.least)
         return self._metrics(scaled_BD if target_BD is None else target_BD, losses, dead_N, norm)
 
     def settle(self) -> None:
@@ -317,7 +317,7 @@ class Trainer:
             fvu=torch.where(spread > 0, losses.mse.detach() / spread, 1.0),
             l0=mean((losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean())
             * self.parallel.shards,
-            dead_share=mean(target_BD.new_full((), len(dead_N) / n_latents)),
+            dead_fraction=mean(target_BD.new_full((), len(dead_N) / n_latents)),
             gradient_norm=norm,
         )
 

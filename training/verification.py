@@ -30,7 +30,7 @@ from ..sae.common.paths import files_within, require_regular_file
 from ..sae.fetching.fetch import RECORD, fetched_files
 from .data.cache.manifest import FORMAT, CacheManifest, ShardEntry, read_manifest
 from .data.cache.reader import shard_problem
-from .data.stream.chunk_index import PLACES
+from .data.stream.chunk_index import CHUNK_INDEX
 from .run import METRICS, SETTINGS, checked_yaml, is_cut_short, read_checked_yaml
 
 State = Literal["whole", "damaged", "unchecked"]
@@ -125,7 +125,7 @@ def _own_check(path: Path) -> _Check:
         return lambda: _settings(path)
     if path.name == SUMS_FILE:
         return lambda: "whole" if read_sums(path) else "damaged"
-    if path.name in (METRICS, PLACES):
+    if path.name in (METRICS, CHUNK_INDEX):
         return lambda: _lines(path)
     if path.suffix in _JSON:
         return lambda: _json(path)

@@ -204,14 +204,14 @@ def _steer_key(demo: Demo) -> Result:
 
 def _select(demo: Demo) -> Result:
     from ...steering.encoding import read_limit
-    from ...steering.selection.targets import recover_groups
+    from ...steering.selection.targets import retrieval_precision
 
     config = demo.config
     rows = instruction_rows(config)
     loaded = _load(demo)
     max_length = read_limit(loaded.model, None, _TOKENS_OF_A_ROW)
     demo.say(f"reading {len(rows):,} instruction rows")
-    groups = recover_groups(
+    groups = retrieval_precision(
         loaded.model,
         loaded.site,
         loaded.sae,
@@ -271,9 +271,9 @@ def instruction_rows(config: DemoConfig) -> list[dict[str, Any]]:
 
 
 def _instructions_file(config: DemoConfig) -> Any:
-    from ...sae.fetching.fetch import ARTEFACTS, fetch
+    from ...sae.fetching.fetch import ARTIFACTS, fetch
 
-    return fetch(config.instructions) if config.instructions in ARTEFACTS else config.instructions
+    return fetch(config.instructions) if config.instructions in ARTIFACTS else config.instructions
 
 
 APPLICATIONS: tuple[Stage, ...] = (

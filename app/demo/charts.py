@@ -1,17 +1,17 @@
 """The sections around the plots."""
 
-from ...sae.common.wording import share
+from ...sae.common.wording import percent
 from ..report.markup import Html, join, tag
 from ..report.page import figure
 from . import plots
 from .config import ACTIVATIONS
-from .report_context import Known
+from .report_context import ReportContext
 
 
-def training(known: Known) -> Html:
+def training(context: ReportContext) -> Html:
     """The curves of training."""
-    curves = {name: known.training[name]["curve"] for name in ACTIVATIONS}
-    width = known.cache["d_model"]
+    curves = {name: context.training[name]["curve"] for name in ACTIVATIONS}
+    width = context.cache["d_model"]
     shown = (
         figure(
             plots.fvu_curves(curves),
@@ -24,7 +24,7 @@ def training(known: Known) -> Html:
             "Dotted: the width of the activations.",
         ),
         figure(
-            plots.fvu_against_l0(curves, known.measures, width),
+            plots.fvu_against_l0(curves, context.measures, width),
             "The two numbers that belong together. Further down and left is better; a point is "
             "only comparable with one straight above or below it.",
         ),
@@ -32,20 +32,20 @@ def training(known: Known) -> Html:
     return tag("section", tag("h2", "While training"), tag("div", join(*shown), class_="figures"))
 
 
-def density(known: Known) -> Html:
+def density(context: ReportContext) -> Html:
     """Histograms of firing rates."""
     shown = [
         figure(
-            plots.density(name, known.measures[name]["density_histogram"], measured["rows"]),
+            plots.density(name, context.measures[name]["density_histogram"], measured["rows"]),
             f"{plots.NAMES[name]}: {measured['density_histogram']['dead']:,} of "
-            f"{measured['n_latents']:,} latents never fired; {share(measured['dense_share'])} "
-            "are in the grey band, firing on over a tenth of the rows.",
+            f"{measured['n_latents']:,} latents never fired; {percent(measured['dense_fraction'])} "
+            "are in the gray band, firing on over a tenth of the rows.",
         )
-        for name, measured in known.measures.items()
+        for name, measured in context.measures.items()
     ]
     text = (
         "Each latent is counted at how often it fires. A healthy sparse dictionary is a hump well "
-        "left of the grey band: latents that fire rarely can be about something. The bars next to "
+        "left of the gray band: latents that fire rarely can be about something. The bars next to "
         "“never” are latents that fired once or a few times in all."
     )
     return tag(
@@ -56,9 +56,9 @@ def density(known: Known) -> Html:
     )
 
 
-def language_model(known: Known) -> Html:
+def language_model(context: ReportContext) -> Html:
     """The model's loss with its activation replaced."""
-    losses = {name: known.measures[name]["language_model"] for name in ACTIVATIONS}
+    losses = {name: context.measures[name]["language_model"] for name in ACTIVATIONS}
     one = losses["topk"]
     bars: list[tuple[str, float, str | None]] = [
         ("untouched", one["loss"], None),
@@ -67,7 +67,7 @@ def language_model(known: Known) -> Html:
         ("zeros", one["loss_zero_ablated"], None),
     ]
     against_mean = " and ".join(
-        f"{share(losses[name]['loss_recovered_from_mean'])} for {plots.NAMES[name]}"
+        f"{percent(losses[name]['loss_recovered_from_mean'])} for {plots.NAMES[name]}"
         for name in ACTIVATIONS
     )
     text = (
@@ -89,7 +89,7 @@ def language_model(known: Known) -> Html:
     )
 
 
-def epsilon(known: Known) -> Html:
+def epsilon(context: ReportContext) -> Html:
     """What epsilon-LBO is."""
     return tag(
         "section",
@@ -104,8 +104,8 @@ def epsilon(known: Known) -> Html:
         tag(
             "p",
             "The published constant c counts all latents but one "
-            f"({known.measures['topk']['n_latents'] - 1:,}); only the active ones can overlap on a "
-            "row, so c = L0 gives a bound that is tighter and as true. Both are medians over the "
+            f"({context.measures['topk']['n_latents'] - 1:,}); only the active ones can overlap on "
+            "a row, so c = L0 gives a bound that is tighter and as true. Both are medians over the "
             "held-out rows, b_dec counting as one more latent. Three cautions. Top-AFA picks its "
             "latents so that the lengths agree, so its bound is near 0 by construction. A bound "
             "near 0 does not say that latents are at right angles. And part of the difference is "

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
-from ...sae.fetching.fetch import ARTEFACTS, fetch, is_fetched
+from ...sae.fetching.fetch import ARTIFACTS, fetch, is_fetched
 from ...training.data.cache.reader import ActivationCache
 from ...training.data.corpus import open_corpus
 from ..report.files import is_made_here
@@ -15,7 +15,7 @@ from .config import ACTIVATIONS, DemoConfig
 def fetched_names(config: DemoConfig) -> list[str]:
     """What of the demo is fetched by name."""
     names = (config.model, config.dataset, "rtp-prompts", config.instructions)
-    return [name for name in dict.fromkeys(names) if name in ARTEFACTS]
+    return [name for name in dict.fromkeys(names) if name in ARTIFACTS]
 
 
 def require_possible(config: DemoConfig, say: Callable[[str], None]) -> None:

@@ -37,9 +37,10 @@ def run_demo(
 
     Returns:
         model, site, tokens (activation rows); seconds {stage: seconds of this run}; saes {topk,
-        top_afa: {fvu, l0, dead_share, loss_recovered, tokens_per_second}}; features_found, a list
-        of {feature, auroc_mean, firing_positive, firing_negative}; toxicity, the mean probability
-        for {base, constant, per_input, per_token, random_feature}, and toxicity_share, the share of
+        top_afa: {fvu, l0, dead_fraction, loss_recovered, tokens_per_second}}; features_found, a
+            list of {feature, auroc_mean, firing_positive, firing_negative}; toxicity, the mean
+            probability for {base, constant, per_input, per_token, random_feature}, and
+            toxic_fraction, the fraction of
         texts above one half (random_feature: the mean over several); selection {pool, selected,
         precision_of_target_source, precision_of_random}; report, its path.
 
@@ -81,7 +82,7 @@ def _run(demo: Demo) -> dict[str, Any]:
             for found in picked_features(config, demo.result("features"))
         ],
         "toxicity": _toxicity(demo, "mean"),
-        "toxicity_share": _toxicity(demo, "share"),
+        "toxic_fraction": _toxicity(demo, "fraction"),
         "selection": _selected(demo),
         "report": str(config.report),
     }
@@ -89,7 +90,7 @@ def _run(demo: Demo) -> dict[str, Any]:
 
 def _headline(demo: Demo, activation: Activation) -> dict[str, float | None]:
     measures = demo.result(f"eval_{activation}")
-    names = ("fvu", "l0", "dead_share", "loss_recovered")
+    names = ("fvu", "l0", "dead_fraction", "loss_recovered")
     speed = demo.result(f"train_{activation}")["tokens_per_second"]
     return {**{name: measures[name] for name in names}, "tokens_per_second": speed}
 
@@ -125,14 +126,14 @@ def _write_report(demo: Demo) -> None:
 
 
 def _fetch(demo: Demo) -> Result:
-    from ...sae.fetching.fetch import ARTEFACTS, fetch
+    from ...sae.fetching.fetch import ARTIFACTS, fetch
 
     for name in fetched_names(demo.config):
         fetch(name, progress=demo.say)
-    found = [ARTEFACTS[name] for name in fetched_names(demo.config)]
+    found = [ARTIFACTS[name] for name in fetched_names(demo.config)]
     return {
-        "artefacts": [
-            {"name": a.name, "summary": a.summary, "licence": a.licence, "origin": a.origin}
+        "artifacts": [
+            {"name": a.name, "summary": a.summary, "license": a.license, "origin": a.origin}
             for a in found
         ]
     }
@@ -158,7 +159,7 @@ def _cache(demo: Demo) -> Result:
         "d_model": manifest.d_model,
         "rows": manifest.rows,
         "held_out_rows": manifest.held_out_rows,
-        "left_out": manifest.left_out,
+        "excluded": manifest.excluded,
         "documents": manifest.corpus.documents,
         "held_out_documents": manifest.corpus.held_out_documents,
         "context_length": manifest.context_length,

@@ -1,4 +1,4 @@
-"""The plots of the report, in the colours of its page."""
+"""The plots of the report, in the colors of its page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ NAMES = {"topk": "top-k", "top_afa": "top-AFA"}
 """How the report calls the autoencoders."""
 
 _LOOKS = {
-    "topk": plots.Look(name=NAMES["topk"], colour=FIRST),
-    "top_afa": plots.Look(name=NAMES["top_afa"], colour=SECOND, dashes=(0, (5, 2)), marker="D"),
+    "topk": plots.PlotStyle(name=NAMES["topk"], color=FIRST),
+    "top_afa": plots.PlotStyle(name=NAMES["top_afa"], color=SECOND, dashes=(0, (5, 2)), marker="D"),
 }
 
 Curves = Mapping[str, plots.Points]
-"""For each autoencoder its logged steps: tokens, fvu, l0, dead_share."""
+"""For each autoencoder its logged steps: tokens, fvu, l0, dead_fraction."""
 
 
 def fvu_curves(curves: Curves) -> Html:

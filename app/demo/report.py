@@ -9,14 +9,14 @@ from ..report.markup import Html
 from ..report.page import page
 from .charts import density, epsilon, language_model, training
 from .config import DemoConfig
-from .report_context import Known
+from .report_context import ReportContext
 from .reproduction import reproduction
 from .selected import headlines, selection
 from .stage import StageResult
 from .steered import features, steering
 from .summary import comparison, introduction, numbers, smallness, title
 
-SECTIONS: tuple[Callable[[Known], Html], ...] = (
+SECTIONS: tuple[Callable[[ReportContext], Html], ...] = (
     introduction,
     headlines,
     smallness,
@@ -40,5 +40,5 @@ def render(config: DemoConfig, stages: Mapping[str, StageResult]) -> str:
         config: the demo's configuration.
         stages: the outcome of every stage, by name.
     """
-    known = Known(config, stages)
-    return page(title(known), [section(known) for section in SECTIONS])
+    context = ReportContext(config, stages)
+    return page(title(context), [section(context) for section in SECTIONS])

@@ -9,7 +9,7 @@ from .stage import StageResult
 
 
 @dataclass(frozen=True)
-class Known:
+class ReportContext:
     """A demo that ran: its configuration and the outcome of every stage, by name."""
 
     config: DemoConfig

@@ -6,34 +6,34 @@ from ...training.config import Activation
 from ..report.markup import Child, Html, table, tag
 from .config import ACTIVATIONS
 from .plots import NAMES
-from .report_context import Known
+from .report_context import ReportContext
 
 
-def reproduction(known: Known) -> Html:
+def reproduction(context: ReportContext) -> Html:
     """What someone needs to get the same numbers, and how long it took."""
-    cache, environment = known.cache, known.training["topk"]["environment"]
+    cache, environment = context.cache, context.training["topk"]["environment"]
     packages = ", ".join(
         f"{name} {version}" for name, version in environment["packages"].items() if version
     )
-    left_out = ", ".join(
+    excluded = ", ".join(
         f"{number:,} {reason.replace('_', ' ')}"
-        for reason, number in cache["left_out"].items()
+        for reason, number in cache["excluded"].items()
         if number
     )
     facts: list[tuple[str, Child]] = [
-        ("Command", tag("code", known.config.command())),
-        ("Language model", f"{known.config.model}, weights SHA-256 {cache['weights_hash']}"),
-        ("Text", f"{known.config.dataset}, fingerprint {cache['corpus_fingerprint']}"),
+        ("Command", tag("code", context.config.command())),
+        ("Language model", f"{context.config.model}, weights SHA-256 {cache['weights_hash']}"),
+        ("Text", f"{context.config.dataset}, fingerprint {cache['corpus_fingerprint']}"),
         *(
-            (a["name"], f"{a['summary']}; licence: {a['licence']}; from {a['origin']}")
-            for a in known.result("fetch")["artefacts"]
+            (a["name"], f"{a['summary']}; license: {a['license']}; from {a['origin']}")
+            for a in context.result("fetch")["artifacts"]
         ),
         (
             "Activations",
             f"{cache['rows']:,} rows of {cache['documents']:,} documents in contexts of "
-            f"{cache['context_length']} tokens, {cache['dtype']}; left out: {left_out}",
+            f"{cache['context_length']} tokens, {cache['dtype']}; left out: {excluded}",
         ),
-        *((f"{NAMES[name]} training", _settings(known, name)) for name in ACTIVATIONS),
+        *((f"{NAMES[name]} training", _settings(context, name)) for name in ACTIVATIONS),
         (
             "Machine",
             f"{environment['platform']}, {environment['device']}, threads used: "
@@ -48,9 +48,9 @@ def reproduction(known: Known) -> Html:
             f"{stage.seconds:.1f}",
             f"reused; made in {stage.made_in:.1f} s" if stage.reused else "made in this run",
         )
-        for stage in known.stages.values()
+        for stage in context.stages.values()
     ]
-    total = sum(stage.seconds for stage in known.stages.values())
+    total = sum(stage.seconds for stage in context.stages.values())
     return tag(
         "footer",
         tag("h2", "To make it again"),
@@ -64,9 +64,9 @@ def reproduction(known: Known) -> Html:
     )
 
 
-def _settings(known: Known, activation: Activation) -> str:
-    trainer = known.config.train_config(activation).trainer
-    run = known.training[activation]
+def _settings(context: ReportContext, activation: Activation) -> str:
+    trainer = context.config.train_config(activation).trainer
+    run = context.training[activation]
     lambda_ = f", lambda {trainer.afa_coefficient:g}" if activation == "top_afa" else ""
     return (
         f"{run['n_latents']:,} latents, {run['steps']:,} steps of {trainer.batch_size:,} rows, "

@@ -2,23 +2,23 @@
 
 from typing import Any
 
-from ...sae.common.wording import share
+from ...sae.common.wording import percent
 from ...steering.detox.measure import BASE
 from ..report.markup import Html, join, table, tag
 from .config import ACTIVATIONS
 from .plots import NAMES
-from .report_context import Known
+from .report_context import ReportContext
 from .steered import random_means
 
 
-def headlines(known: Known) -> Html:
+def headlines(context: ReportContext) -> Html:
     """A line for each part of the chain, with a link to its section."""
-    measures, found = known.measures, known.result("features")
-    conditions = known.result("steering")["conditions"]
+    measures, found = context.measures, context.result("features")
+    conditions = context.result("steering")["conditions"]
     randoms = random_means(conditions)
-    subject = known.result("selection")["groups"][known.config.subject]
+    subject = context.result("selection")["groups"][context.config.subject]
     saes = "; ".join(
-        f"{NAMES[name]} misses {share(measures[name]['fvu'])} of the variance with "
+        f"{NAMES[name]} misses {percent(measures[name]['fvu'])} of the variance with "
         f"{measures[name]['l0']:.0f} latents a row"
         for name in ACTIVATIONS
     )
@@ -41,9 +41,9 @@ def headlines(known: Known) -> Html:
         (
             "selection",
             "Selection",
-            f"from five examples of “{known.config.subject}”, "
-            f"{share(subject['precision_of_target_source'])} of the rows chosen are of that "
-            f"group; by chance {share(subject['precision_of_random'])}.",
+            f"from five examples of “{context.config.subject}”, "
+            f"{percent(subject['precision_of_target_source'])} of the rows chosen are of that "
+            f"group; by chance {percent(subject['precision_of_random'])}.",
         ),
     ]
     items = [
@@ -53,28 +53,28 @@ def headlines(known: Known) -> Html:
     return tag("section", tag("h2", "What came out"), tag("ul", items))
 
 
-def selection(known: Known) -> Html:
+def selection(context: ReportContext) -> Html:
     """How many of the chosen rows are of the group that the examples came from."""
-    found = known.result("selection")
+    found = context.result("selection")
     groups: dict[str, dict[str, Any]] = found["groups"]
-    first = groups[known.config.subject]
+    first = groups[context.config.subject]
     what = (
         f"Instruction rows of several groups ({found['rows']:,} in all, the first "
-        f"{found['max_length']} tokens of each) are scored by the generalised Jaccard similarity "
+        f"{found['max_length']} tokens of each) are scored by the generalized Jaccard similarity "
         f"of their mean code with that of {first['target']} examples from one group, and the best "
-        f"{share(found['ratio'])} are taken. The share of them that is of the examples' own "
-        "group is shown, the mean over several draws of examples; beside it the same share for "
+        f"{percent(found['ratio'])} are taken. The fraction of them that is of the examples' own "
+        "group is shown, the mean over several draws of examples; beside it the same fraction for "
         "random rows, and for rows of about the examples' length."
     )
-    order = sorted(groups, key=lambda name: name != known.config.subject)
+    order = sorted(groups, key=lambda name: name != context.config.subject)
     rows = [
         [
             name.replace("_", " "),
             f"{groups[name]['pool']:,}",
             f"{groups[name]['selected']:,}",
-            tag("strong", share(groups[name]["precision_of_target_source"])),
-            share(groups[name]["precision_of_random"]),
-            share(groups[name]["precision_of_length"]),
+            tag("strong", percent(groups[name]["precision_of_target_source"])),
+            percent(groups[name]["precision_of_random"]),
+            percent(groups[name]["precision_of_length"]),
         ]
         for name in order
     ]

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ...sae.common.wording import share
+from ...sae.common.wording import percent
 from ...steering.detox.measure import BASE, RANDOM_FEATURE
 from ...steering.interventions.intervention import TIERS
 from ..report.markup import Html, join, table, tag
 from . import plots
 from .application import picked_features
 from .config import STEERED
-from .report_context import Known
+from .report_context import ReportContext
 
 _TIER_WORDS = {
     "constant": "every token is pushed",
@@ -19,13 +19,13 @@ _TIER_WORDS = {
 }
 
 
-def features(known: Known) -> Html:
+def features(context: ReportContext) -> Html:
     """Which features are more active in toxic prompts than in ordinary text."""
-    found = known.result("features")
+    found = context.result("features")
     texts = found["positive"]["texts"]
     what = (
         f"{texts:,} prompts of the toxic kind (RealToxicityPrompts, its tuning side) and as many "
-        f"fragments of “{known.config.dataset}”, cut to the same numbers of words, were read "
+        f"fragments of “{context.config.dataset}”, cut to the same numbers of words, were read "
         f"with the {plots.NAMES[STEERED]} autoencoder. AUROC is the chance that a feature is, on "
         "average over a text, more active in a random prompt than in a random fragment: 0.5 says "
         f"nothing, 1 tells all apart. Of {found['considered']:,} features that fire in a tenth of "
@@ -36,18 +36,18 @@ def features(known: Known) -> Html:
         [
             tag("code", str(feature["feature"])),
             f"{feature['auroc_mean']:.2f}",
-            share(feature["firing_positive"]),
-            share(feature["firing_negative"]),
+            percent(feature["firing_positive"]),
+            percent(feature["firing_negative"]),
             join(*(join(tag("code", token), " ") for token in feature["tokens"])),
         ]
-        for feature in picked_features(known.config, found)
+        for feature in picked_features(context.config, found)
     ]
     head = ["Feature", "AUROC", "fires in prompts", "in fragments", "strongest at the tokens"]
     caution = (
         "AUROC says that the two kinds of text differ in a feature, not that the feature means "
         "toxicity: their style and their subjects differ too. The tokens at which it is strongest "
         "in the corpus help to judge; so does ",
-        tag("code", f"sparsteer features show {known.config.run(STEERED)} N"),
+        tag("code", f"sparsteer features show {context.config.run(STEERED)} N"),
         ". A corpus with no insults in it teaches no feature of insults.",
     )
     return tag(
@@ -60,11 +60,11 @@ def features(known: Known) -> Html:
     )
 
 
-def steering(known: Known) -> Html:
+def steering(context: ReportContext) -> Html:
     """How toxic continuations are under each tier and under random pushes."""
-    config, found = known.config, known.result("steering")
+    config, found = context.config, context.result("steering")
     conditions: dict[str, dict[str, Any]] = found["conditions"]
-    n_features = len(picked_features(config, known.result("features")))
+    n_features = len(picked_features(config, context.result("features")))
     towards = "away from" if config.strength < 0 else "towards"
     what = (
         f"{found['prompts']:,} other prompts (the reporting side, from which nothing was chosen) "
@@ -121,11 +121,11 @@ def _row(name: str, found: dict[str, Any]) -> list[Html]:
     return [
         label,
         join(f"{found['mean']:.3f}"),
-        join(share(found["share"])),
+        join(percent(found["fraction"])),
         join(change),
-        join(share(found["repetition"])),
-        join("" if name == BASE else share(found["steered"])),
-        join("" if name == BASE else share(found["changed"])),
+        join(percent(found["repetition"])),
+        join("" if name == BASE else percent(found["steered"])),
+        join("" if name == BASE else percent(found["changed"])),
     ]
 
 

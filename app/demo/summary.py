@@ -2,27 +2,27 @@
 
 from collections.abc import Callable
 
-from ...sae.common.wording import share
+from ...sae.common.wording import percent
 from ..report.markup import Html, join, table, tag
 from .config import ACTIVATIONS, STEERED
 from .plots import NAMES
-from .report_context import Known
+from .report_context import ReportContext
 
 _SUITE_TOKENS = 500_000_000
 """Tokens that each dictionary of the SAEBench suite was trained on (arXiv 2503.09532)."""
 
 
-def title(known: Known) -> str:
+def title(context: ReportContext) -> str:
     """The title of the report."""
-    return f"Two sparse autoencoders on {known.config.model}"
+    return f"Two sparse autoencoders on {context.config.model}"
 
 
-def introduction(known: Known) -> Html:
+def introduction(context: ReportContext) -> Html:
     """What was done, for someone who sees such a report for the first time."""
-    cache, trained = known.cache, known.training["topk"]
+    cache, trained = context.cache, context.training["topk"]
     what = (
         f"One command ran the language model over {cache['rows']:,} tokens of the text "
-        f"“{known.config.dataset}”, kept the activation at ",
+        f"“{context.config.dataset}”, kept the activation at ",
         tag("code", cache["site"]),
         f" for each, a vector of {cache['d_model']} numbers, and trained two sparse autoencoders "
         "on them. An autoencoder learns a dictionary of directions, its latents (here "
@@ -41,12 +41,12 @@ def introduction(known: Known) -> Html:
         "were found, the model was steered with them, and instruction data chosen by its codes."
     )
     paragraphs = (tag("p", join(*words)) for words in (what, kinds, further))
-    return tag("header", tag("h1", title(known)), *paragraphs)
+    return tag("header", tag("h1", title(context)), *paragraphs)
 
 
-def smallness(known: Known) -> Html:
+def smallness(context: ReportContext) -> Html:
     """How far these numbers may be trusted."""
-    cache, trained = known.cache, known.training["topk"]
+    cache, trained = context.cache, context.training["topk"]
     n_train = cache["rows"] - cache["held_out_rows"]
     points = (
         f"Each autoencoder was trained on {trained['tokens']:,} rows: {n_train:,} different ones, "
@@ -58,7 +58,7 @@ def smallness(known: Known) -> Html:
         f"{cache['held_out_documents']:,} documents that training never saw, and once: one random "
         "seed, so no error bars. Small differences mean nothing.",
         "The settings were chosen for a run of minutes by trials judged on these same held-out "
-        "rows, which favours the figures a little. It shows that the chain works and how its "
+        "rows, which favors the figures a little. It shows that the chain works and how its "
         "numbers read; it does not rank the two methods.",
         *(notice + "." for notice in cache["notices"]),
     )
@@ -70,9 +70,9 @@ def smallness(known: Known) -> Html:
     )
 
 
-def numbers(known: Known) -> Html:
+def numbers(context: ReportContext) -> Html:
     """Every measure of both autoencoders, with one line on how to read it."""
-    measures, cache = known.measures, known.cache
+    measures, cache = context.measures, context.cache
     losses = {name: measures[name]["language_model"] for name in ACTIVATIONS}
 
     def row(name: str, shown: Callable[[str], str], how: str) -> list[Html]:
@@ -94,18 +94,18 @@ def numbers(known: Known) -> Html:
         ),
         row(
             "Dead latents",
-            lambda a: share(measures[a]["dead_share"]),
+            lambda a: percent(measures[a]["dead_fraction"]),
             f"Latents silent on all {measures['topk']['rows']:,} held-out rows. On so few rows "
             "some of them are only rare.",
         ),
         row(
             "Dense latents",
-            lambda a: share(measures[a]["dense_share"]),
+            lambda a: percent(measures[a]["dense_fraction"]),
             "Latents active on more than a tenth of the rows. These seldom stand for one thing.",
         ),
         row(
             "Loss recovered",
-            lambda a: share(losses[a]["loss_recovered"]),
+            lambda a: percent(losses[a]["loss_recovered"]),
             "With the reconstruction in place of the activation, how much of the harm of erasing "
             "it is avoided: 100% is the untouched model, 0% zeros. Saturates near 100%.",
         ),
@@ -128,7 +128,7 @@ def numbers(known: Known) -> Html:
         ),
         row(
             "Training speed (rows/s)",
-            lambda a: f"{known.training[a]['tokens_per_second']:,.0f}",
+            lambda a: f"{context.training[a]['tokens_per_second']:,.0f}",
             "On this machine, evaluation and checkpoints left out. More active latents cost more.",
         ),
     ]
@@ -138,12 +138,12 @@ def numbers(known: Known) -> Html:
     )
 
 
-def comparison(known: Known) -> Html:
+def comparison(context: ReportContext) -> Html:
     """What may be concluded from the two side by side."""
-    topk, afa = (known.measures[name] for name in ACTIVATIONS)
-    width = known.cache["d_model"]
+    topk, afa = (context.measures[name] for name in ACTIVATIONS)
+    width = context.cache["d_model"]
     more = afa["l0"] / topk["l0"]
-    afa_weight = known.config.train_config("top_afa").trainer.afa_coefficient
+    afa_weight = context.config.train_config("top_afa").trainer.afa_coefficient
     fvus = f"{topk['fvu']:.3f} for top-k, {afa['fvu']:.3f} for top-AFA"
     points = [
         f"Top-AFA uses {more:.1f} times as many latents per row as top-k ({afa['l0']:.0f} and "

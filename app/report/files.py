@@ -66,19 +66,19 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
     An autoencoder that lies in no run has those two beside it, in `NAME-plots/`, and no page.
     """
     folders = [_run_of(Path(result["sae"])) for result in results]
-    looks = plots.looks(short_names(folders))
+    styles = plots.styles(short_names(folders))
     curves = [
-        (look, RunFolder(folder).curve()) for look, folder in zip(looks, folders, strict=True)
+        (style, RunFolder(folder).curve()) for style, folder in zip(styles, folders, strict=True)
     ]
     written: list[Path] = []
     pages: list[Path] = []
-    for result, folder, (look, points) in zip(results, folders, curves, strict=True):
-        drawings = _drawings(result, look, points, plots.PAPER)
+    for result, folder, (style, points) in zip(results, folders, curves, strict=True):
+        drawings = _drawings(result, style, points, plots.PAPER)
         target = _plots_of(folder)
         written += [_write(target / f"{name}.svg", one.svg) for name, one in drawings.items()]
         if _is_run(folder):
             tidy(folder)
-            own = plots.Look(name=look.name, colour=FIRST)
+            own = plots.PlotStyle(name=style.name, color=FIRST)
             inlined = _drawings(result, own, points, PAGE)
             text = run_page(RunFolder(folder), result, inlined)
             pages.append(_write(folder / "report.html", text))
@@ -91,23 +91,23 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
             os.path.relpath(f, shared) if f / "report.html" in pages else None for f in folders
         ]
         inlined = plots.fvu_against_l0(curves, results, width, PAGE)
-        names = [look.name for look in looks]
+        names = [style.name for style in styles]
         text = comparison_page(names, results, links, inlined)
         pages.append(_write(shared / "report.html", text))
     return [*written, *pages]
 
 
 def _drawings(
-    result: Mapping[str, Any], look: plots.Look, points: plots.Points, palette: plots.Palette
+    result: Mapping[str, Any], style: plots.PlotStyle, points: plots.Points, palette: plots.Palette
 ) -> dict[str, plots.Drawing]:
     histogram, rows = result["density_histogram"], result["rows"]
     drawings = {
-        "density": plots.density(look, histogram, rows, palette),
-        "zf": plots.zf(look, result["norms"], palette),
+        "density": plots.density(style, histogram, rows, palette),
+        "zf": plots.zf(style, result["norms"], palette),
     }
     if points:
-        drawings["fvu"] = plots.fvu_curves([(look, points)], palette)
-        drawings["l0"] = plots.l0_curves([(look, points)], result["d_model"], palette)
+        drawings["fvu"] = plots.fvu_curves([(style, points)], palette)
+        drawings["l0"] = plots.l0_curves([(style, points)], result["d_model"], palette)
     return drawings
 
 

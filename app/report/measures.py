@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...sae.common.wording import counted, share, with_error
+from ...sae.common.wording import counted, percent, with_error
 
-READ_FVU = "share of the variance missed: 0 is perfect, 1 as bad as the mean row"
+READ_FVU = "fraction of the variance missed: 0 is perfect, 1 as bad as the mean row"
 
 
 def place(result: Mapping[str, Any]) -> str:
@@ -39,10 +39,14 @@ def measures(result: Mapping[str, Any]) -> list[Measure]:
     """What `evaluate_all` found about one autoencoder."""
     return [
         ("FVU", fvu(result), READ_FVU),
-        ("explained", share(result["explained_variance"]), "the rest of the variance, 1 - FVU"),
+        ("explained", percent(result["explained_variance"]), "the rest of the variance, 1 - FVU"),
         ("L0", f"{result['l0']:.1f}", f"latents active on a row (spread {result['l0_std']:.1f})"),
-        ("dead", share(result["dead_share"]), "latents that fired on none of these rows"),
-        ("dense", share(result["dense_share"]), "latents that fired on over a tenth of the rows"),
+        ("dead", percent(result["dead_fraction"]), "latents that fired on none of these rows"),
+        (
+            "dense",
+            percent(result["dense_fraction"]),
+            "latents that fired on over a tenth of the rows",
+        ),
         ("overlap", f"{result['decoder_overlap']:.4f}", "mean |cosine| of two decoder rows"),
         (
             "epsilon-LBO",
@@ -79,8 +83,9 @@ def _language_model(losses: Mapping[str, Any] | None, target_site: str | None) -
 
 
 def recovered(losses: Mapping[str, Any]) -> str:
-    """The share of the loss recovered with its standard error, and a dash where there is none."""
+    """The fraction of the loss recovered with its standard error, and a dash where there is
+    none."""
     found, error = losses["loss_recovered"], losses["loss_recovered_standard_error"]
     if found is None or error is None:
-        return share(found)
+        return percent(found)
     return f"{with_error(100 * found, 100 * error, 1)}%"

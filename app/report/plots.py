@@ -24,7 +24,7 @@ class Drawing(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Palette:
-    """The colours of everything that belongs to no autoencoder."""
+    """The colors of everything that belongs to no autoencoder."""
 
     text: str
     faint: str
@@ -38,18 +38,18 @@ class Palette:
 PAPER = Palette(text="#222222", faint="#dddddd", neutral="#888888", background="#ffffff")
 """For a file that is looked at by itself."""
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 _MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 _MOST_LETTERS = 36  # of a line, beside a legend's mark and what it says after the name
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.5)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class PlotStyle:
     """How one autoencoder is drawn."""
 
     name: str
-    colour: str
+    color: str
     dashes: Any = "solid"
     """As matplotlib's `linestyle`."""
     marker: str = "o"
@@ -62,17 +62,17 @@ class Look:
         return f"\u200b{name}" if name.startswith("_") else name
 
 
-def looks(names: Sequence[str]) -> list[Look]:
-    """Looks that differ, also without colours, for up to 21 autoencoders.
+def styles(names: Sequence[str]) -> list[PlotStyle]:
+    """Looks that differ, also without colors, for up to 21 autoencoders.
 
     What cannot be printed in a name becomes U+FFFD, since a drawing could not hold it.
     """
     return [
-        Look(
+        PlotStyle(
             name="".join(c if c.isprintable() else "\ufffd" for c in name),
-            colour=_COLOURS[i % len(_COLOURS)],
+            color=_COLORS[i % len(_COLORS)],
             marker=_MARKERS[i % len(_MARKERS)],
-            dashes=_DASHES[i // len(_COLOURS) % len(_DASHES)],
+            dashes=_DASHES[i // len(_COLORS) % len(_DASHES)],
         )
         for i, name in enumerate(names)
     ]
@@ -81,14 +81,14 @@ def looks(names: Sequence[str]) -> list[Look]:
 Points = Sequence[Mapping[str, float | int]]
 """The logged steps of an autoencoder: tokens, fvu, l0, and where it was measured held_out_fvu."""
 
-Curves = Sequence[tuple[Look, Points]]
+Curves = Sequence[tuple[PlotStyle, Points]]
 
 
 def fvu_curves(curves: Curves, palette: Palette = PAPER) -> Drawing:
     """FVU of the training batches, and of held-out rows, over the rows trained on."""
     with Plot("FVU while training, over thousands of rows trained on", palette) as plot:
-        for look, points in curves:
-            plot.line(look, [p["tokens"] / 1e3 for p in points], [p["fvu"] for p in points])
+        for style, points in curves:
+            plot.line(style, [p["tokens"] / 1e3 for p in points], [p["fvu"] for p in points])
             held_out = [p for p in points if "held_out_fvu" in p]
             plot.axes.plot(
                 [p["tokens"] / 1e3 for p in held_out],
@@ -96,12 +96,12 @@ def fvu_curves(curves: Curves, palette: Palette = PAPER) -> Drawing:
                 linestyle="none",
                 marker="o",
                 markersize=4,
-                color=look.colour,
-                label=f"{look.shown}, held out",
+                color=style.color,
+                label=f"{style.shown}, held out",
             )
         seen = [p["fvu"] for _, points in curves for p in points[1:]]
         plot.axes.set_ylim(0, max([1.0, *seen]) * 1.02)
-        plot.label("rows trained on (thousands)", "FVU (share of variance missed)")
+        plot.label("rows trained on (thousands)", "FVU (fraction of variance missed)")
         plot.axes.legend()
     return plot.drawing
 
@@ -110,8 +110,8 @@ def l0_curves(curves: Curves, d_model: int, palette: Palette = PAPER) -> Drawing
     """Active latents per row over the rows trained on, with the width of the activations."""
     with Plot("L0 while training, over thousands of rows trained on", palette) as plot:
         plot.axes.axhline(d_model, color=palette.neutral, linewidth=1, linestyle="dotted")
-        for look, points in curves:
-            plot.line(look, [p["tokens"] / 1e3 for p in points], [p["l0"] for p in points])
+        for style, points in curves:
+            plot.line(style, [p["tokens"] / 1e3 for p in points], [p["l0"] for p in points])
         plot.axes.set_yscale("log")
         plot.axes.margins(y=0.12)
         plot.plain_log_ticks(plot.axes.yaxis)
@@ -131,12 +131,12 @@ def fvu_against_l0(
     """Where training went, and ended, in the plane of L0 and FVU; lower left is better."""
     title = "FVU against L0: the way of training and the final held-out values"
     with Plot(title, palette) as plot:
-        for (look, points), end in zip(curves, final, strict=True):
+        for (style, points), end in zip(curves, final, strict=True):
             plot.axes.plot(
                 [p["l0"] for p in points],
                 [p["fvu"] for p in points],
-                color=look.colour,
-                linestyle=look.dashes,
+                color=style.color,
+                linestyle=style.dashes,
                 linewidth=1,
                 alpha=0.5,
             )
@@ -144,10 +144,10 @@ def fvu_against_l0(
                 [end["l0"]],
                 [end["fvu"]],
                 linestyle="none",
-                marker=look.marker,
+                marker=style.marker,
                 markersize=7,
-                color=look.colour,
-                label=f"{look.shown}, held out at the end",
+                color=style.color,
+                label=f"{style.shown}, held out at the end",
             )
         seen = [p["l0"] for _, points in curves for p in points]
         largest = max([d_model, *seen, *(end["l0"] for end in final)])
@@ -158,13 +158,13 @@ def fvu_against_l0(
         plot.axes.set_xlim(right=largest * 1.5)
         plot.axes.set_ylim(0, 1.02 * max([1.0, *(end["fvu"] for end in final)]))
         plot.plain_log_ticks(plot.axes.xaxis)
-        plot.label("L0 (latents active per row)", "FVU (share of variance missed)")
+        plot.label("L0 (latents active per row)", "FVU (fraction of variance missed)")
         plot.legend_below()
     return plot.drawing
 
 
 def density(
-    look: Look, histogram: Mapping[str, Any], rows: int, palette: Palette = PAPER
+    style: PlotStyle, histogram: Mapping[str, Any], rows: int, palette: Palette = PAPER
 ) -> Drawing:
     """How many latents fire how often; the bar on the far left is those that never did."""
     edges: Sequence[float] = histogram["log10_edges"]
@@ -173,14 +173,14 @@ def density(
     # A latent cannot be seen to fire more rarely than once in all rows.
     shown = [(a, b, n) for a, b, n in bins if b > -math.log10(rows)]
     first = shown[0][0]
-    with Plot(f"{look.name}: latents by how often they fire", palette) as plot:
+    with Plot(f"{style.name}: latents by how often they fire", palette) as plot:
         plot.axes.axvspan(-1, 0, color=palette.neutral, alpha=0.15, linewidth=0)
         plot.axes.bar(
             [a for a, _, _ in shown],
             [n for _, _, n in shown],
             width=[b - a for a, b, _ in shown],
             align="edge",
-            color=look.colour,
+            color=style.color,
             edgecolor="none",
         )
         never = first - 0.7
@@ -189,21 +189,21 @@ def density(
         )
         plot.note(f"{histogram['dead']:,}", never, histogram["dead"], xytext=(0, 2), ha="center")
         decades = range(math.ceil(first), 1)
-        plot.axes.set_xticks([never, *decades], ["never", *map(_share, decades)])
+        plot.axes.set_xticks([never, *decades], ["never", *map(_fraction, decades)])
         plot.axes.set_xlim(never - 0.5, 0)
         plot.axes.grid(visible=False, axis="x")
-        plot.axes.set_title(look.shown, color=palette.text)
-        plot.label("share of held-out rows on which a latent fires (log scale)", "latents")
+        plot.axes.set_title(style.shown, color=palette.text)
+        plot.label("fraction of held-out rows on which a latent fires (log scale)", "latents")
     return plot.drawing
 
 
-def zf(look: Look, norms: Mapping[str, Sequence[float]], palette: Palette = PAPER) -> Drawing:
+def zf(style: PlotStyle, norms: Mapping[str, Sequence[float]], palette: Palette = PAPER) -> Drawing:
     """Norms of rows against those of their codes (ZF plot, arXiv 2503.24277), the largest hundredth
     left out; on the line they are equal."""
     row, code = norms["row"], norms["code"]
     largest = [sorted(both)[(len(row) - 1) * 99 // 100] for both in (row, code)]
     end = 1.1 * max(*largest, 1e-9)
-    with Plot(f"{look.name}: norms of codes against norms of rows", palette) as plot:
+    with Plot(f"{style.name}: norms of codes against norms of rows", palette) as plot:
         plot.axes.plot([0, end], [0, end], color=palette.neutral, linewidth=1, linestyle="dotted")
         plot.axes.plot(
             row,
@@ -213,16 +213,16 @@ def zf(look: Look, norms: Mapping[str, Sequence[float]], palette: Palette = PAPE
             markersize=2.5,
             alpha=0.5,
             markeredgewidth=0,
-            color=look.colour,
+            color=style.color,
         )
         plot.axes.set_xlim(0, end)
         plot.axes.set_ylim(0, end)
-        plot.axes.set_title(look.shown, color=palette.text)
+        plot.axes.set_title(style.shown, color=palette.text)
         plot.label("norm of a row (scaled units)", "norm of its code")
     return plot.drawing
 
 
-Bar = tuple[str, float, Look | None]
+Bar = tuple[str, float, PlotStyle | None]
 """Label, length, and the autoencoder it belongs to, if any."""
 
 
@@ -231,9 +231,9 @@ def bars(
 ) -> Drawing:
     """Lengths below each other, each with its number."""
     labels, lengths, of = zip(*rows, strict=True)
-    colours = [palette.neutral if look is None else look.colour for look in of]
+    colors = [palette.neutral if style is None else style.color for style in of]
     with Plot(title, palette, height=0.9 + 0.3 * len(rows)) as plot:
-        plot.axes.barh(labels, lengths, color=colours, height=0.62)
+        plot.axes.barh(labels, lengths, color=colors, height=0.62)
         plot.axes.invert_yaxis()
         for row, length in enumerate(lengths):
             plot.note(f"{length:.{digits}f}", length, row, xytext=(4, 0), va="center")
@@ -273,10 +273,10 @@ class Plot:
             if error is None:
                 self.drawing = Drawing(self._label, self._drawn())
 
-    def line(self, look: Look, x: Sequence[float | int], y: Sequence[float | int]) -> None:
-        """The line of an autoencoder, in its colour and dashes."""
-        how = {"color": look.colour, "linestyle": look.dashes, "linewidth": 1.6}
-        self.axes.plot(x, y, label=f"{look.shown}, training", **how)
+    def line(self, style: PlotStyle, x: Sequence[float | int], y: Sequence[float | int]) -> None:
+        """The line of an autoencoder, in its color and dashes."""
+        how = {"color": style.color, "linestyle": style.dashes, "linewidth": 1.6}
+        self.axes.plot(x, y, label=f"{style.shown}, training", **how)
 
     def label(self, x: str, y: str) -> None:
         """Name both axes, with units."""
@@ -338,6 +338,6 @@ def _plain_number(value: float, position: int | None = None) -> str:
     return f"{value:,.4g}"
 
 
-def _share(decade: int) -> str:
-    """10 ** decade as a share that is read at once."""
+def _fraction(decade: int) -> str:
+    """10 ** decade as a fraction that is read at once."""
     return "all" if decade == 0 else f"{100 * 10.0**decade:g}%"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from ...sae.common.wording import count, counted, duration, share
+from ...sae.common.wording import count, counted, duration, percent
 from ...training.run import RunFolder
 from .inline import for_page
 from .markup import Child, Html, join, table, tag
@@ -18,8 +18,8 @@ _CAPTIONS = {
     "above the line would mean that the rows are learned by heart.",
     "l0": "Active latents per row while training. Dotted: the width of the activations.",
     "density": "Latents by how often they fire. A healthy dictionary is a hump well left of the "
-    "grey band, whose latents fire on over a tenth of the rows; far left are those that never did.",
-    "zf": "ZF plot: a dot is a row, with its norm (the distance from the centre of all) and its "
+    "gray band, whose latents fire on over a tenth of the rows; far left are those that never did.",
+    "zf": "ZF plot: a dot is a row, with its norm (the distance from the center of all) and its "
     "code's, in which b_dec counts as one more latent. On the dotted line both are equal, as they "
     "would be if latents were at right angles and the rewriting exact; top-AFA aims at it. Below "
     "it latents are active too little.",
@@ -97,8 +97,8 @@ def comparison_page(
     title = f"{len(results)} {_kinds(results)}"
     sections = (
         tag("h1", title),
-        tag("p", f"Measured on {held_out(results[0])}. FVU is the share of the variance missed; "
-            "recovered is the share of the loss that zeroing the site costs. After ± stands the "
+        tag("p", f"Measured on {held_out(results[0])}. FVU is the fraction of the variance missed; "
+            "recovered is the fraction of the loss that zeroing the site costs. After ± stands the "
             "standard error; these are the same rows for all, so differences are surer."),
         table(head, rows, class_="plain"),
         tag("div", figure(for_page(drawing), caption), class_="figures"),
@@ -119,9 +119,9 @@ def _compared(name: str, result: Mapping[str, Any], link: str | None) -> list[Ch
         count(result["n_latents"]),
         fvu(result),
         f"{result['l0']:.1f}",
-        share(result["dead_share"]),
+        percent(result["dead_fraction"]),
         f"{result['decoder_overlap']:.4f}",
-        "" if losses is None else share(losses["loss_recovered"]),
+        "" if losses is None else percent(losses["loss_recovered"]),
         "" if losses is None else f"{losses['kl_spliced']:.3f}",
     ]
 

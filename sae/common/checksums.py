@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from .errors import InputError
 from .files import read_json, sha256_file, write_json
+from .old_names import with_new_names
 from .paths import require_regular_file
 
 VERSION = 2
@@ -35,13 +36,13 @@ def write_checked_json(path: str | Path, values: Mapping[str, Any]) -> None:
 def read_checked_json(
     path: str | Path, what: str, *, remedy: str = "restore it or write it again"
 ) -> dict[str, Any]:
-    """The JSON object in the file at `path`, without its checksum.
+    """The JSON object in the file at `path`, without its checksum, with the keys of today.
 
     Raises InputError as `read_json` does, and where the content is not what was written.
     """
     values = read_json(path, what, remedy=remedy)
     require_checksum(values, f"the {what} {path}", remedy)
-    return values
+    return with_new_names(values)
 
 
 def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:

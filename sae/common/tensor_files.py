@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .checksums import require_as_written
 from .errors import InputError
+from .old_names import with_new_names
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -20,7 +21,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 def load_tensors(
     path: Path, remedy: str, *, record: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
-    """Read all tensors of the file onto the CPU.
+    """Read all tensors of the file onto the CPU, under the names of today.
 
     Args:
         path: a safetensors file.
@@ -35,6 +36,6 @@ def load_tensors(
     # It opens the file first: safetensors calls a file missing that may not be read.
     require_as_written(path, record, remedy)
     try:
-        return load_file(path)
+        return with_new_names(load_file(path))
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from None

@@ -11,8 +11,8 @@ def counted(number: int, one: str) -> str:
     return f"{count(number)} {one}{'' if number == 1 else 's'}"
 
 
-def share(number: int | float | None) -> str:
-    """A share of 1 in percent, and a dash for one that has no meaning."""
+def percent(number: int | float | None) -> str:
+    """A fraction of 1 in percent, and a dash for one that has no meaning."""
     return "\N{EN DASH}" if number is None else f"{100 * number:.1f}%"
 
 

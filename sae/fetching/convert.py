@@ -21,7 +21,7 @@ Members = Mapping[str, Path]
 def convert_model(members: Members, target: Path) -> None:
     """A GGUF file to an ordinary Hugging Face folder: configuration, tokenizer, safetensors.
 
-    Quantised weights are de-quantised and rounded to float16, which is the only further loss.
+    Quantized weights are de-quantized and rounded to float16, which is the only further loss.
     """
     import torch
 

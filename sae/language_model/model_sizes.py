@@ -24,7 +24,7 @@ _HEADER_BYTES = 100_000_000
 """The longest header of a safetensors file."""
 
 _BITS = 8
-"""Weights in a byte at most: a quantised one takes a bit or more."""
+"""Weights in a byte at most: a quantized one takes a bit or more."""
 
 
 def require_sizes(folder: Path) -> None:

@@ -5,14 +5,14 @@ import os
 from pathlib import Path
 
 from ..common.errors import InputError
-from ..fetching.artifacts import ARTEFACTS
+from ..fetching.artifacts import ARTIFACTS
 
 
 def lasting_name(source: str) -> str:
     """The name by which a model or a corpus is found again from any folder: the absolute path of
     what is there (a folder, a file, or files of a pattern), else the name as it is."""
     path = os.path.expanduser(source)
-    if source in ARTEFACTS or not (os.path.exists(path) or glob.glob(path)):
+    if source in ARTIFACTS or not (os.path.exists(path) or glob.glob(path)):
         return source
     return os.path.abspath(path)
 

@@ -77,13 +77,12 @@ def measure(
         sampling: how tokens are chosen.
         report: as for `measure_tiers`.
 
-    Returns:
-        For each condition: `mean` (mean probability of being toxic) and `share` (of texts above one
-        half); `change` and `change_standard_error`, the mean and its standard error of the paired
-        differences from the first condition; `repetition` and `likely_incoherent` (mean share of
-        repeated runs of three tokens, and share of texts that mostly repeat); `changed`, the share
-        of texts that differ from the first condition's; `steered`, the share of texts that were
-        steered at any token; `texts`; `intervention`; `continuations`
+    Returns: For each condition: `mean` (mean probability of being toxic) and `fraction` (of texts
+        above one half); `change` and `change_standard_error`, the mean and its standard error of
+        the paired differences from the first condition; `repetition` and `likely_incoherent` (mean
+        fraction of repeated runs of three tokens, and fraction of texts that mostly repeat);
+        `changed`, the fraction of texts that differ from the first condition's; `steered`, the
+        fraction of texts that were steered at any token; `texts`; `intervention`; `continuations`
         and their `scores`.
 
     Raises:
@@ -107,7 +106,7 @@ def measure(
         measured[name] = {
             **_figures(scores, texts),
             **_comparison(scores, first_scores),
-            "changed": _share(
+            "changed": _fraction(
                 one.tokens != other.tokens for one, other in zip(texts, first_texts, strict=True)
             ),
             "intervention": None if intervention is None else intervention.to_dict(),
@@ -122,8 +121,8 @@ def _figures(scores: Sequence[float], texts: Sequence[Continuation]) -> dict[str
     return {
         **dataclasses.asdict(summarize_scores(scores)),
         "repetition": sum(text.repetition for text in texts) / len(texts),
-        "likely_incoherent": _share(text.likely_incoherent for text in texts),
-        "steered": _share(text.steered_tokens > 0 for text in texts),
+        "likely_incoherent": _fraction(text.likely_incoherent for text in texts),
+        "steered": _fraction(text.steered_tokens > 0 for text in texts),
     }
 
 
@@ -145,6 +144,6 @@ def paired_difference(
     return mean, error
 
 
-def _share(truths: Iterable[bool]) -> float:
+def _fraction(truths: Iterable[bool]) -> float:
     values = list(truths)
     return sum(values) / len(values)

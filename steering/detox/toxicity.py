@@ -45,7 +45,7 @@ class Toxicity:
 
     mean: float
     """Mean probability of being toxic."""
-    share: float
+    fraction: float
     """Share of the texts whose probability is above one half."""
     texts: int
     """How many texts."""
@@ -64,7 +64,7 @@ def toxicity_scores(texts: Sequence[str]) -> list[float]:
 
 
 def toxicity(texts: Sequence[str]) -> Toxicity:
-    """Mean probability of the texts, and the share of them above one half.
+    """Mean probability of the texts, and the fraction of them above one half.
 
     Raises:
         InputError: as `toxicity_scores`, and if there are no texts.
@@ -75,10 +75,10 @@ def toxicity(texts: Sequence[str]) -> Toxicity:
 
 
 def summarize_scores(scores: Sequence[float]) -> Toxicity:
-    """Mean of some scores, at least one, and the share of them above one half."""
+    """Mean of some scores, at least one, and the fraction of them above one half."""
     return Toxicity(
         mean=sum(scores) / len(scores),
-        share=sum(score > 0.5 for score in scores) / len(scores),
+        fraction=sum(score > 0.5 for score in scores) / len(scores),
         texts=len(scores),
     )
 

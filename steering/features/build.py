@@ -27,17 +27,17 @@ from ...training.data.cache.reader import ActivationCache
 from ...training.runtime.threads import use_free_cores
 from .collect import ROWS_AT_ONCE, Collected, collect
 from .config import BuildConfig
-from .directions import Best, decoder_neighbours, promoted_tokens
-from .layout import FOLDER, FORMAT, MANIFEST, STATISTICS, UNIT, VERSION, VOCABULARY
+from .directions import Best, decoder_neighbors, promoted_tokens
+from .layout import FOLDER, FORMAT, MANIFEST, NEIGHBORS, STATISTICS, UNIT, VERSION, VOCABULARY
 from .parquet import write_columns
 from .run_folder import run_folder
 from .statistics import LatentStatistics
 from .tables import ExampleTable
 from .vocabulary import load_tokenizer, token_bytes
-from .windows import norm_bound, pieces
+from .windows import chunks, norm_bound
 
 Report = Callable[[int, int, dict[str, float]], None]
-"""Told after each piece: rows done, rows in all, figures (none)."""
+"""Told after each chunk: rows done, rows in all, figures (none)."""
 
 
 def build_index(
@@ -87,7 +87,7 @@ def _build(
     # Before the pass, so that a model that is missing or another one is found at once.
     tokens, best = _read_language_model(sae, cache, config, model, say)
     collected = _collect(sae, cache, site, config, report)
-    best["neighbour"] = decoder_neighbours(sae.W_dec, config.neighbours)
+    best[NEIGHBORS] = decoder_neighbors(sae.W_dec, config.neighbors)
     statistics = collected.statistics
     edges, counts_FH = statistics.histogram()
     arrays = {
@@ -148,7 +148,7 @@ def _collect(
     bound = norm_bound(cache, shards[0], site, config.outlier_norm)
     return collect(
         sae,
-        pieces(cache, shards, site, rows_at_once=ROWS_AT_ONCE, bound=bound, device=device),
+        chunks(cache, shards, site, rows_at_once=ROWS_AT_ONCE, bound=bound, device=device),
         examples=config.examples,
         before=config.before,
         after=config.after,

@@ -14,8 +14,8 @@ from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.memory import require_memory
 from .hashing import priorities
 from .statistics import LatentStatistics
-from .tables import ExampleTable, Offers, one_per_context
-from .windows import Activations, Piece, windows
+from .tables import Candidates, ExampleTable, one_per_context
+from .windows import CacheChunk, SortedCodes, windows
 
 ROWS_AT_ONCE = 8192
 _ENCODED_AT_ONCE = 2048
@@ -35,7 +35,7 @@ class Collected:
 @torch.no_grad()
 def collect(
     sae: SparseAutoencoder,
-    pieces: Iterable[Piece],
+    chunks: Iterable[CacheChunk],
     *,
     examples: int,
     before: int,
@@ -43,15 +43,15 @@ def collect(
     seed: int,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Collected:
-    """Encode the pieces once and gather statistics, top and random examples of every latent.
+    """Encode the chunks once and gather statistics, top and random examples of every latent.
 
     Args:
-        sae: the autoencoder, on the pieces' device.
-        pieces: parts of the cache in order.
+        sae: the autoencoder, on the chunks' device.
+        chunks: parts of the cache in order.
         examples: N, examples of each kind for each latent.
         before, after: tokens of a window on both sides of the activating one.
-        seed: of the random examples; they do not depend on how rows are cut into pieces.
-        progress: told the number of rows after each piece.
+        seed: of the random examples; they do not depend on how rows are cut into chunks.
+        progress: told the number of rows after each chunk.
 
     Raises:
         InputError: no memory holds so many examples.
@@ -69,24 +69,24 @@ def collect(
         ExampleTable(*shape, score_dtype=torch.float32, distinct=True, device=device),
         ExampleTable(*shape, score_dtype=torch.int64, distinct=False, device=device),
     )
-    for piece in pieces:
-        activations = encoded(sae, piece)
-        collected.statistics.add(activations, int(piece.kept.sum()))
-        around = windows(piece, before, after)
-        peaks = one_per_context(activations, piece.context)
-        collected.top.offer(peaks, piece, around, activations)
+    for chunk in chunks:
+        activations = encoded(sae, chunk)
+        collected.statistics.add(activations, int(chunk.kept.sum()))
+        around = windows(chunk, before, after)
+        peaks = one_per_context(activations, chunk.context)
+        collected.top.offer(peaks, chunk, around, activations)
         latents, rows = activations.latents, activations.rows
-        drawn = Offers(latents, rows, priorities(latents, rows + piece.first_row, seed))
-        collected.random.offer(drawn, piece, around, activations)
-        progress(len(piece.rows_RD))
+        drawn = Candidates(latents, rows, priorities(latents, rows + chunk.first_row, seed))
+        collected.random.offer(drawn, chunk, around, activations)
+        progress(len(chunk.rows_RD))
     return collected
 
 
-def encoded(sae: SparseAutoencoder, piece: Piece) -> Activations:
-    """The nonzero codes of the rows of a piece that count."""
-    numbers_R = piece.kept.nonzero()[:, 0]
+def encoded(sae: SparseAutoencoder, chunk: CacheChunk) -> SortedCodes:
+    """The nonzero codes of the rows of a chunk that count."""
+    numbers_R = chunk.kept.nonzero()[:, 0]
     parts = [
-        (numbers_B, sae.encode(piece.rows_RD[numbers_B]))
+        (numbers_B, sae.encode(chunk.rows_RD[numbers_B]))
         for numbers_B in torch.split(numbers_R, _ENCODED_AT_ONCE)
     ]
-    return Activations(parts, len(piece.rows_RD))
+    return SortedCodes(parts, len(chunk.rows_RD))

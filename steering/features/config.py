@@ -32,7 +32,7 @@ TAKEN_BY_ACTION: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """Build the feature index of a run: examples, statistics, tokens and neighbours of every
+    """Build the feature index of a run: examples, statistics, tokens and neighbors of every
     latent, read from an activation cache in one pass."""
 
     run: FilePath
@@ -57,7 +57,7 @@ class BuildConfig:
     after: int = 8
     """Tokens kept after it."""
 
-    neighbours: int = 10
+    neighbors: int = 10
     """Latents with the most similar decoder direction to keep of each latent."""
 
     promoted: int = 10
@@ -84,7 +84,7 @@ class BuildConfig:
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
         require_positive_integer("examples", self.examples)
-        for name in ("before", "after", "neighbours", "promoted", "seed"):
+        for name in ("before", "after", "neighbors", "promoted", "seed"):
             require_integer(name, getattr(self, name), least=0)
         require_in_range("outlier_norm", self.outlier_norm, low=0.0, high=1e9)
         if self.rows is not None:
@@ -117,7 +117,7 @@ class ListConfig:
 
     by: Statistic = "max_activation"
     """What they are sorted by: the largest, 99th-percentile, median or mean activation where the
-    feature fires, or the share of rows on which it fires."""
+    feature fires, or the fraction of rows on which it fires."""
 
     lowest: bool = False
     """Show the lowest values first instead of the largest."""
@@ -157,7 +157,7 @@ class FindConfig:
     largest activation in a text, or the difference of the means."""
 
     min_firing: float = 0.1
-    """Leave out features that fire in a smaller share of the positive texts."""
+    """Leave out features that fire in a smaller fraction of the positive texts."""
 
     top: int = 20
     """Features to show."""

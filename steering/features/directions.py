@@ -50,11 +50,11 @@ def promoted_tokens(
 
 
 @torch.no_grad()
-def decoder_neighbours(W_dec_FD: Float[Tensor, "F D"], n_neighbours: int) -> Best:
+def decoder_neighbors(W_dec_FD: Float[Tensor, "F D"], n_neighbors: int) -> Best:
     """The other latents with the largest cosine between decoder directions, exactly.
 
     Returns:
-        [F, n_neighbours], or as many as there are others, on the CPU.
+        [F, n_neighbors], or as many as there are others, on the CPU.
     """
     n_latents = len(W_dec_FD)
     unit_FD = torch.nn.functional.normalize(W_dec_FD.float(), dim=-1)
@@ -63,7 +63,7 @@ def decoder_neighbours(W_dec_FD: Float[Tensor, "F D"], n_neighbours: int) -> Bes
     for block_B in torch.split(numbers_F, max(1, _COSINES_AT_ONCE // n_latents)):
         cosine_BF = unit_FD[block_B] @ unit_FD.T
         cosine_BF.scatter_(1, block_B[:, None], -torch.inf)
-        parts.append(_best(cosine_BF, min(n_neighbours, n_latents - 1)))
+        parts.append(_best(cosine_BF, min(n_neighbors, n_latents - 1)))
     return _joined(parts)
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def mixed(x: Int[Tensor, "*X"]) -> Int[Tensor, "*X"]:
-    """Hash int64 values to int64 values, one to one (the finaliser of SplitMix64).
+    """Hash int64 values to int64 values, one to one (the finalizer of SplitMix64).
 
     int64 products wrap around in torch, as the method needs.
     """

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...sae.common.checksums import record_of, require_as_written
 from ...sae.common.errors import InputError
-from .layout import FOLDER, MANIFEST, STATISTICS, VOCABULARY
+from .layout import FOLDER, MANIFEST, NEIGHBORS, STATISTICS, VOCABULARY
 from .manifest import leading_shape, read_manifest
 from .parquet import read_columns
 from .run_folder import run_folder
@@ -67,7 +67,7 @@ class RankedToken:
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """Another feature with a similar decoder direction."""
 
     feature: int
@@ -103,7 +103,7 @@ class Feature:
     """Tokens that the direction raises most, best first; None if left out of the index."""
     suppressed: tuple[RankedToken, ...] | None
     """Tokens that it lowers most, the lowest first."""
-    neighbours: tuple[Neighbour, ...]
+    neighbors: tuple[Neighbor, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -170,7 +170,7 @@ class FeatureIndex:
             random=self._examples("random", number),
             promoted=self._ranked_tokens("promoted", number),
             suppressed=self._ranked_tokens("suppressed", number),
-            neighbours=tuple(Neighbour(*pair) for pair in self._ranked("neighbour", number)),
+            neighbors=tuple(Neighbor(*pair) for pair in self._ranked(NEIGHBORS, number)),
         )
 
     def max_activation(self, number: int) -> float:
@@ -287,7 +287,7 @@ class FeatureIndex:
     def _ranked_tokens(self, kind: str, number: int) -> tuple[RankedToken, ...] | None:
         if not self.manifest["promoted"]:
             return None
-        # One by one: neighbours in the ranking are no text together.
+        # One by one: neighbors in the ranking are no text together.
         return tuple(
             RankedToken(id_, "".join(self.vocabulary.texts([id_])), logit)
             for id_, logit in self._ranked(kind, number)

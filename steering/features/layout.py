@@ -4,6 +4,8 @@ FOLDER = "features"
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"
 VOCABULARY = "vocabulary.parquet"
+NEIGHBORS = "neighbour"
+"""What the names of the arrays of similar latents begin with."""
 
 FORMAT = "sparsteer-features"
 VERSION = 2
@@ -11,7 +13,7 @@ VERSIONS = (1, VERSION)
 """That are read; the first has no checksums."""
 
 UNIT = (
-    "scaled units of the autoencoder: raw activations less their centre, times input_scale, so "
+    "scaled units of the autoencoder: raw activations less their center, times input_scale, so "
     "that their mean squared norm is d_model"
 )
 """What an activation is measured in."""

@@ -139,7 +139,7 @@ def find_features(
         positive, negative: the texts.
         top: features to give, at most.
         rank_by: `auroc_mean`, `auroc_max` or `difference`, see `FoundFeature`.
-        min_firing: share of the positive texts in which a feature must fire to be ranked.
+        min_firing: fraction of the positive texts in which a feature must fire to be ranked.
         max_length: tokens read of each text; by default 256, or the model's context if shorter.
         batch_size: texts in one forward pass.
         seed: of the shuffled labels behind `Search.chance`.

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .windows import Activations
+from .windows import SortedCodes
 
 _LOWEST_OCTAVE, _HIGHEST_OCTAVE = -12, 16
 _FINE_BITS, _STORED_BITS = 5, 2
@@ -33,7 +33,7 @@ class LatentStatistics:
         self.largest = torch.zeros(n_latents, device=device)
         self._fine_FB = torch.zeros(n_latents, n_bins, dtype=torch.int32, device=device)
 
-    def add(self, activations: Activations, n_rows: int) -> None:
+    def add(self, activations: SortedCodes, n_rows: int) -> None:
         """Count the activations of `n_rows` more rows."""
         self.n_rows += n_rows
         n_latents, n_bins = self._fine_FB.shape
@@ -51,14 +51,14 @@ class LatentStatistics:
         """Mean activation where the latent fires, float32; 0 if it never does."""
         return (self.total / self.fired.clamp(min=1)).float()
 
-    def percentile(self, share: float) -> Float[Tensor, "F"]:
-        """The activation that a share of the firings does not exceed, at most 1/32 off.
+    def percentile(self, fraction: float) -> Float[Tensor, "F"]:
+        """The activation that a fraction of the firings does not exceed, at most 1/32 off.
 
-        It lies in the bin of the ceil(share * fired)-th smallest activation, placed by the rank
+        It lies in the bin of the ceil(fraction * fired)-th smallest activation, placed by the rank
         within that bin. float32 [F]; 0 for a latent that never fires.
         """
         cumulative_FB = self._fine_FB.cumsum(1, dtype=torch.int32)
-        rank_F = (share * self.fired).ceil().int().clamp(min=1)
+        rank_F = (fraction * self.fired).ceil().int().clamp(min=1)
         bins_F = torch.searchsorted(cumulative_FB, rank_F[:, None])[:, 0]
         bins_F = bins_F.clamp(max=self._fine_FB.shape[1] - 1)
         inside_F = self._fine_FB.gather(1, bins_F[:, None])[:, 0].clamp(min=1)

@@ -1,8 +1,8 @@
 """The best examples of every latent, kept while the cache streams past.
 
 A table holds for each of F latents the N rows with the largest scores so far, with their token
-windows. Offers and tables are merged by sorts over all latents at once; the result does not depend
-on the pieces in which rows come, and of equal scores the earlier row wins.
+windows. Candidates and tables are merged by sorts over all latents at once; the result does not
+depend on the chunks in which rows come, and of equal scores the earlier row wins.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from .windows import NO_TOKEN, Activations, Piece, Windows
+from .windows import NO_TOKEN, CacheChunk, SortedCodes, TokenWindows
 
 _UNUSED = {
     "scores": -1,
@@ -30,31 +30,31 @@ _LATENTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Offers:
-    """Rows of a piece that want to be an example of a latent, in the order of their rows."""
+class Candidates:
+    """Rows of a chunk that want to be an example of a latent, in the order of their rows."""
 
     latents: Int[Tensor, "E"]
     rows: Int[Tensor, "E"]
-    """int64: numbers within the piece."""
+    """int64: numbers within the chunk."""
     scores: Shaped[Tensor, "E"]
     """float32 or int64, at least 0."""
 
-    def chosen(self, which: Shaped[Tensor, "..."]) -> "Offers":
+    def chosen(self, which: Shaped[Tensor, "..."]) -> "Candidates":
         """Some of them, by a mask or by numbers."""
-        return Offers(self.latents[which], self.rows[which], self.scores[which])
+        return Candidates(self.latents[which], self.rows[which], self.scores[which])
 
 
-def one_per_context(activations: Activations, context_R: Int[Tensor, "R"]) -> Offers:
+def one_per_context(activations: SortedCodes, context_R: Int[Tensor, "R"]) -> Candidates:
     """Of each latent and context the row with the largest activation, the first of equal ones."""
     latents, rows, values = activations.latents, activations.rows, activations.values
     if not len(latents):
-        return Offers(latents, rows, values)
+        return Candidates(latents, rows, values)
     groups_E = _runs(latents * len(context_R) + context_R[rows])
     largest_G = values.new_zeros(int(groups_E[-1]) + 1)
     largest_G.scatter_reduce_(0, groups_E, values, "amax")
     peaks = (values == largest_G[groups_E]).nonzero()[:, 0]
     first = _is_first(groups_E[peaks])
-    return Offers(latents, rows, values).chosen(peaks[first])
+    return Candidates(latents, rows, values).chosen(peaks[first])
 
 
 class ExampleTable:
@@ -92,33 +92,37 @@ class ExampleTable:
         self.activations = unused("activations", torch.float32, window)
 
     def offer(
-        self, offers: Offers, piece: Piece, windows: Windows, activations: Activations
+        self,
+        candidates: Candidates,
+        chunk: CacheChunk,
+        windows: TokenWindows,
+        activations: SortedCodes,
     ) -> None:
         """Let the rows in that are better than the worst of their latent's table."""
         worst_F = self.scores[:, -1]
-        offers = offers.chosen(offers.scores > worst_F[offers.latents])
-        offers = _by_latent_and_score(offers)
+        candidates = candidates.chosen(candidates.scores > worst_F[candidates.latents])
+        candidates = _by_latent_and_score(candidates)
         if self.distinct:
-            offers = offers.chosen(_best_of_equal(offers, windows.identity))
-        latents_T, offers_TN = _ranked(offers, n_best=self.scores.shape[1])
+            candidates = candidates.chosen(_best_of_equal(candidates, windows.identity))
+        latents_T, offers_TN = _ranked(candidates, n_best=self.scores.shape[1])
         for start in range(0, len(latents_T), _LATENTS_AT_ONCE):
             merge = slice(start, start + _LATENTS_AT_ONCE)
-            self._merge(latents_T[merge], offers_TN[merge], offers, piece, windows, activations)
+            self._merge(latents_T[merge], offers_TN[merge], candidates, chunk, windows, activations)
 
     def _merge(
         self,
         latents_T: Int[Tensor, "T"],
         offers_TN: Int[Tensor, "T N"],
-        offers: Offers,
-        piece: Piece,
-        windows: Windows,
-        activations: Activations,
+        candidates: Candidates,
+        chunk: CacheChunk,
+        windows: TokenWindows,
+        activations: SortedCodes,
     ) -> None:
-        """Merge the tables of some latents with their ranked offers (numbers, -1 for none)."""
+        """Merge the tables of some latents with their ranked candidates (numbers, -1 for none)."""
         n_examples = self.scores.shape[1]
-        rows_TN = offers.rows[offers_TN.clamp(min=0)]
+        rows_TN = candidates.rows[offers_TN.clamp(min=0)]
         none_TN = offers_TN < 0
-        scores_TN = offers.scores[offers_TN.clamp(min=0)].masked_fill(none_TN, -1)
+        scores_TN = candidates.scores[offers_TN.clamp(min=0)].masked_fill(none_TN, -1)
         both = torch.cat([self.scores[latents_T], scores_TN], dim=1)
         if self.distinct:
             equal_TNN = (
@@ -134,10 +138,10 @@ class ExampleTable:
         rows_E = rows_TN.gather(1, (order_TN - n_examples).clamp(min=0))[new_TN]
         latents_E = latents_T[:, None].expand_as(new_TN)[new_TN]
         new_values = {
-            "rows": rows_E + piece.first_row,
+            "rows": rows_E + chunk.first_row,
             "identities": windows.identity[rows_E],
-            "docs": piece.doc[rows_E],
-            "positions": piece.position[rows_E],
+            "docs": chunk.doc[rows_E],
+            "positions": chunk.position[rows_E],
             "tokens": windows.tokens[rows_E],
             "activations": activations.at(latents_E, windows.rows[rows_E]),
         }
@@ -165,30 +169,30 @@ def _loses(
     return torch.cat([old_loses, new_loses], dim=1)
 
 
-def _by_latent_and_score(offers: Offers) -> Offers:
+def _by_latent_and_score(candidates: Candidates) -> Candidates:
     """Sorted by latent, then from the best score down, then by row."""
-    best_first = offers.chosen(offers.scores.argsort(descending=True, stable=True))
+    best_first = candidates.chosen(candidates.scores.argsort(descending=True, stable=True))
     return best_first.chosen(best_first.latents.argsort(stable=True))
 
 
-def _best_of_equal(offers: Offers, identity_R: Int[Tensor, "R"]) -> Bool[Tensor, "E"]:
-    """Which sorted offers are the first of their latent with their window."""
-    identities_E = identity_R[offers.rows]
+def _best_of_equal(candidates: Candidates, identity_R: Int[Tensor, "R"]) -> Bool[Tensor, "E"]:
+    """Which sorted candidates are the first of their latent with their window."""
+    identities_E = identity_R[candidates.rows]
     order = identities_E.argsort(stable=True)
-    order = order[offers.latents[order].argsort(stable=True)]
-    first = _is_first(offers.latents[order]) | _is_first(identities_E[order])
+    order = order[candidates.latents[order].argsort(stable=True)]
+    first = _is_first(candidates.latents[order]) | _is_first(identities_E[order])
     kept = torch.empty_like(first)
     kept[order] = first
     return kept
 
 
-def _ranked(offers: Offers, n_best: int) -> tuple[Int[Tensor, "T"], Int[Tensor, "T N"]]:
-    """The latents among sorted offers, and the numbers of each one's first N, -1 for none."""
-    n_offers = len(offers.latents)
-    starts_T = _is_first(offers.latents).nonzero()[:, 0]
+def _ranked(candidates: Candidates, n_best: int) -> tuple[Int[Tensor, "T"], Int[Tensor, "T N"]]:
+    """The latents among sorted candidates, and the numbers of each one's first N, -1 for none."""
+    n_offers = len(candidates.latents)
+    starts_T = _is_first(candidates.latents).nonzero()[:, 0]
     ends_T = torch.cat([starts_T[1:], starts_T.new_full((min(n_offers, 1),), n_offers)])
     numbers_TN = starts_T[:, None] + torch.arange(n_best, device=starts_T.device)
-    return offers.latents[starts_T], numbers_TN.masked_fill(numbers_TN >= ends_T[:, None], -1)
+    return candidates.latents[starts_T], numbers_TN.masked_fill(numbers_TN >= ends_T[:, None], -1)
 
 
 def _is_first(keys_E: Int[Tensor, "E"]) -> Bool[Tensor, "E"]:
@@ -199,5 +203,5 @@ def _is_first(keys_E: Int[Tensor, "E"]) -> Bool[Tensor, "E"]:
 
 
 def _runs(keys_E: Int[Tensor, "E"]) -> Int[Tensor, "E"]:
-    """Number the runs of equal neighbouring keys from 0."""
+    """Number the runs of equal neighboring keys from 0."""
     return _is_first(keys_E).cumsum(0) - 1

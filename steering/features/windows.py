@@ -1,6 +1,6 @@
-"""A piece of an activation cache: whole contexts with their rows, codes and token windows.
+"""A chunk of an activation cache: whole contexts with their rows, codes and token windows.
 
-Everything is looked up by stored token ids and columns; no text is tokenised again.
+Everything is looked up by stored token ids and columns; no text is tokenized again.
 """
 
 import math
@@ -22,7 +22,7 @@ NO_TOKEN = -1
 
 
 @dataclass(frozen=True)
-class Piece:
+class CacheChunk:
     """Consecutive contexts of one shard and the activation rows read from them."""
 
     rows_RD: Float[Tensor, "R D"]
@@ -33,7 +33,7 @@ class Piece:
     lengths: Int[Tensor, "C"]
     """int64: tokens before the padding."""
     context: Int[Tensor, "R"]
-    """int64: the row's context in this piece."""
+    """int64: the row's context in this chunk."""
     offset: Int[Tensor, "R"]
     """int64: the row's column in its context."""
     doc: Int[Tensor, "R"]
@@ -57,7 +57,7 @@ def norm_bound(cache: ActivationCache, entry: ShardEntry, site: str, times: floa
     return times * float(_norms(rows_ND).median())
 
 
-def pieces(
+def chunks(
     cache: ActivationCache,
     shards: list[ShardEntry],
     site: str,
@@ -65,12 +65,12 @@ def pieces(
     rows_at_once: int,
     bound: float,
     device: str,
-) -> Iterator[Piece]:
-    """Read shards in order as pieces of whole contexts with about `rows_at_once` rows.
+) -> Iterator[CacheChunk]:
+    """Read shards in order as chunks of whole contexts with about `rows_at_once` rows.
 
     Args:
         cache, shards, site: what to read.
-        rows_at_once: most rows of a piece, unless a single context has more.
+        rows_at_once: most rows of a chunk, unless a single context has more.
         bound: rows with a larger norm do not count.
         device: where the tensors are put.
 
@@ -91,14 +91,14 @@ def pieces(
             rows_RD = stored_ND.values[begin:end].to(device).float()
             if scale_N is not None:
                 rows_RD = rows_RD * rearrange(scale_N[begin:end], "r -> r 1").to(device)
-            yield Piece(
+            yield CacheChunk(
                 rows_RD=rows_RD,
                 first_row=first_row + begin,
                 contexts=contexts_CL[first:last].long().to(device),
                 lengths=lengths_C[first:last].long().to(device),
                 context=(context_N[begin:end] - first).to(device),
                 kept=_norms(rows_RD) <= bound,
-                has_bos=entry.left_out["bos"] > 0,
+                has_bos=entry.excluded["bos"] > 0,
                 **{name: column_N[begin:end].to(device) for name, column_N in columns.items()},
             )
         first_row += entry.rows
@@ -120,15 +120,15 @@ def _context_ranges(starts_C: Int[Tensor, "C1"], rows_at_once: int) -> Iterator[
             first = last
 
 
-class Activations:
-    """The nonzero codes of a piece, sorted by latent and then row.
+class SortedCodes:
+    """The nonzero codes of a chunk, sorted by latent and then row.
 
     Attributes:
-        latents, rows: int64 [E], the row counted within the piece.  values: float32 [E].
+        latents, rows: int64 [E], the row counted within the chunk.  values: float32 [E].
     """
 
     def __init__(self, parts: list[tuple[Tensor, Codes]], n_rows: int) -> None:
-        """From codes of parts of the piece, each with the numbers of its rows."""
+        """From codes of parts of the chunk, each with the numbers of its rows."""
         latents: list[Tensor] = []
         rows: list[Tensor] = []
         values: list[Tensor] = []
@@ -154,45 +154,45 @@ class Activations:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """For each row of a piece the tokens around it, its own in column `before`."""
+class TokenWindows:
+    """For each row of a chunk the tokens around it, its own in column `before`."""
 
     tokens: Int[Tensor, "R W"]
     """int64 token ids; NO_TOKEN beyond the ends of the document or the context."""
     rows: Int[Tensor, "R W"]
-    """int64: the row of the token in the piece; -1 where it has none."""
+    """int64: the row of the token in the chunk; -1 where it has none."""
     identity: Int[Tensor, "R"]
     """int64 hash of the tokens; equal windows have equal ones."""
 
 
-def windows(piece: Piece, before: int, after: int) -> Windows:
+def windows(chunk: CacheChunk, before: int, after: int) -> TokenWindows:
     """The tokens around every row, cut where its document or context begins and ends.
 
     BOS does not count as part of a document; the separator behind a document does.
     """
-    n_contexts, length = piece.contexts.shape
-    device = piece.contexts.device
-    here = (piece.context, piece.offset)
-    low_R = (piece.offset - piece.position).clamp(min=int(piece.has_bos))
-    high_R = _document_ends(piece)[piece.context, piece.offset + 1]
-    columns_RW = piece.offset[:, None] + torch.arange(-before, after + 1, device=device)
+    n_contexts, length = chunk.contexts.shape
+    device = chunk.contexts.device
+    here = (chunk.context, chunk.offset)
+    low_R = (chunk.offset - chunk.position).clamp(min=int(chunk.has_bos))
+    high_R = _document_ends(chunk)[chunk.context, chunk.offset + 1]
+    columns_RW = chunk.offset[:, None] + torch.arange(-before, after + 1, device=device)
     inside_RW = (columns_RW >= low_R[:, None]) & (columns_RW < high_R[:, None])
     columns_RW = columns_RW.clamp(0, length - 1)
     row_at_CL = torch.full((n_contexts, length), -1, device=device)
-    row_at_CL[here] = torch.arange(len(piece.offset), device=device)
-    context_R1 = piece.context[:, None]
-    tokens_RW = piece.contexts[context_R1, columns_RW].masked_fill(~inside_RW, NO_TOKEN)
+    row_at_CL[here] = torch.arange(len(chunk.offset), device=device)
+    context_R1 = chunk.context[:, None]
+    tokens_RW = chunk.contexts[context_R1, columns_RW].masked_fill(~inside_RW, NO_TOKEN)
     rows_RW = row_at_CL[context_R1, columns_RW].masked_fill(~inside_RW, -1)
     # Every column has its own stream of hashes, so that order counts.
     columns_W = torch.arange(before + after + 1, device=device) << 32
-    return Windows(tokens_RW, rows_RW, mixed(tokens_RW + 1 + columns_W).sum(-1))
+    return TokenWindows(tokens_RW, rows_RW, mixed(tokens_RW + 1 + columns_W).sum(-1))
 
 
-def _document_ends(piece: Piece) -> Int[Tensor, "C L1"]:
+def _document_ends(chunk: CacheChunk) -> Int[Tensor, "C L1"]:
     """For each column the first later or equal one at which a document begins, or the length."""
-    length = piece.contexts.shape[1]
-    starts_R = piece.offset - piece.position
+    length = chunk.contexts.shape[1]
+    starts_R = chunk.offset - chunk.position
     begins_R = starts_R >= 0
-    next_CL = piece.lengths[:, None].expand(-1, length + 1).clone()
-    next_CL[piece.context[begins_R], starts_R[begins_R]] = starts_R[begins_R]
+    next_CL = chunk.lengths[:, None].expand(-1, length + 1).clone()
+    next_CL[chunk.context[begins_R], starts_R[begins_R]] = starts_R[begins_R]
     return next_CL.flip(1).cummin(1).values.flip(1)

@@ -42,11 +42,11 @@ class Gate:
         """False only where no pre-activation can exceed its threshold, however sums are rounded."""
         sae = self._sae
         W_PD, b_P = sae.W_enc[self._latents], sae.b_enc[self._latents]
-        centred_ND = sae.scaled(h_ND) - sae.centre
-        pre_NP = centred_ND @ W_PD.T + b_P
+        centered_ND = sae.scaled(h_ND) - sae.center
+        pre_NP = centered_ND @ W_PD.T + b_P
         # Two orders of summation of D + 1 terms differ by less than this much of the terms' sizes.
-        slack = 4 * (centred_ND.shape[1] + 2) * torch.finfo(W_PD.dtype).eps
-        sizes_N1 = rearrange(row_norms(centred_ND), "n -> n 1")
+        slack = 4 * (centered_ND.shape[1] + 2) * torch.finfo(W_PD.dtype).eps
+        sizes_N1 = rearrange(row_norms(centered_ND), "n -> n 1")
         sizes_NP = sizes_N1 * row_norms(W_PD) + b_P.abs()
         thresholds_P = torch.tensor(self._thresholds, dtype=pre_NP.dtype, device=pre_NP.device)
         return (pre_NP + slack * sizes_NP > thresholds_P).any(dim=1)

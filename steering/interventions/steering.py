@@ -114,8 +114,8 @@ class SteeringRun:
         if self._watch is None:
             return None
         seen = self._watch.take()
-        fires_BL = torch.zeros_like(seen.ordinary_BL)
-        fires_BL[seen.ordinary_BL] = self._gate.fires(h_BLD[seen.ordinary_BL.to(h_BLD.device)]).to(
+        fires_BL = torch.zeros_like(seen.content_BL)
+        fires_BL[seen.content_BL] = self._gate.fires(h_BLD[seen.content_BL.to(h_BLD.device)]).to(
             fires_BL.device
         )
         if self.intervention.tier == "per_input":
@@ -208,7 +208,7 @@ class _SteeredSite:
 class _Pass(NamedTuple):
     """What a gate must know of a forward pass of L columns."""
 
-    ordinary_BL: Bool[Tensor, "B L"]
+    content_BL: Bool[Tensor, "B L"]
     """False at padding, special tokens and each text's first token."""
     n_prompt: int
     """The first so many columns belong to the prompt."""
@@ -281,11 +281,11 @@ class _TokenWatch:
                 f"tokens so far, {list(tokens_BT.shape)}"
             )
         self._tokens_BT = tokens_BT
-        ordinary_BT = ~self._model.left_out(tokens_BT, mask.bool())
+        content_BT = ~self._model.excluded_tokens(tokens_BT, mask.bool())
         n_prompt = 0 if n_past else tokens_BT.shape[1]
         if self._prompt_columns is not None:
             n_prompt = min(n_prompt, self._prompt_columns)
-        self._now = _Pass(ordinary_BT[:, n_past:], n_prompt, continues=n_past > 0)
+        self._now = _Pass(content_BT[:, n_past:], n_prompt, continues=n_past > 0)
 
     def _continued(self, tokens_BL: Int[Tensor, "B L"], n_past: int) -> Int[Tensor, "B T"]:
         if n_past == 0:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .selecting import select as select
     from .similarity import generalized_jaccard as generalized_jaccard
     from .targets import Selection as Selection
-    from .targets import recover_groups as recover_groups
+    from .targets import retrieval_precision as retrieval_precision
     from .targets import select_for_target as select_for_target
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -71,5 +71,5 @@ class SparseRows:
         return (sums_F.index_add_(0, self.indices, self.values.double()) / len(self)).float()
 
     def similarities(self, prototype: Float[Tensor, "F"]) -> Float[Tensor, "N"]:
-        """The generalised Jaccard similarity of each row with the prototype."""
+        """The generalized Jaccard similarity of each row with the prototype."""
         return generalized_jaccard_csr(self.offsets, self.indices, self.values, prototype)

@@ -40,14 +40,14 @@ def score(
 ) -> dict[str, Any]:
     """Write the rows of a file with three more columns: score, status and tokens of each.
 
-    The score is the generalised Jaccard similarity, from 0 to 1, of the row's mean code with the
+    The score is the generalized Jaccard similarity, from 0 to 1, of the row's mean code with the
     mean over the target's examples. It is null unless the status is ok or truncated. The other
     statuses are those of `RowScore`. Rows keep their order and content, JSON Lines byte for byte.
     A finished scoring is not made again, unless `config.force` is set.
 
     Returns:
         out, rows, scored, statuses (how many rows have each), status_rows (the first rows of each
-        but ok, counted from 1), left_out (rows that cannot be read, if such are left out, and the
+        but ok, counted from 1), excluded (rows that cannot be read, if such are left out, and the
         first of them), text and target (what was read),
         score (mean and quantiles, None if nothing was scored), spearman_tokens (rank correlation of
         score and row length: near 1 or -1 the score says little but length; None if one of them is
@@ -126,9 +126,9 @@ def _score(
         "model": loaded.model.name,
         "site": loaded.site.name,
         **summary_of(found),
-        "left_out": {
-            "rows": len(overview.left_out),
-            "first": list(overview.left_out[:_NAMED_ROWS]),
+        "excluded": {
+            "rows": len(overview.excluded),
+            "first": list(overview.excluded[:_NAMED_ROWS]),
         },
         "text": fields.described(),
         "target": _about_target(prototype, target_fields, config),

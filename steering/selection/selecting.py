@@ -73,7 +73,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
 
 
 def rows_of_ratio(ratio: float, n_rows: int) -> int:
-    """The whole number nearest to the share of the rows (a half rounds up), at least 1."""
+    """The whole number nearest to the fraction of the rows (a half rounds up), at least 1."""
     return max(1, math.floor(ratio * n_rows + 0.5))
 
 

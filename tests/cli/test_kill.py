@@ -128,7 +128,7 @@ def test_every_verb_that_writes_killed_at_its_writes(
     if kills > 1:
         source = ("--model", tiny_model_folder, "--dataset", corpus)
         steps = ("--n-latents", 48, "--k", 4, "--batch-size", 64, "--tokens", 64 * 40)
-        stream = (*source, "--site", SITES[1], "--context-length", 32, "--window-rows", 1000)
+        stream = (*source, "--site", SITES[1], "--context-length", 32, "--chunk-rows", 1000)
         commands |= {
             "eval": ("eval", "{}", "--cache", cache, "--plots"),
             "cache": ("cache", *source, *CACHE_WORDS, "--tokens", 3000),
@@ -174,6 +174,6 @@ def test_training_on_a_stream_killed_at_random(
     tiny_model_folder: Path, corpus: Path, tmp_path: Path
 ) -> None:
     words = ("train", "--model", tiny_model_folder, "--dataset", corpus, "--site", SITES[1])
-    limits = ("--context-length", 32, "--window-rows", 1000, "--checkpoint-every", 5)
+    limits = ("--context-length", 32, "--chunk-rows", 1000, "--checkpoint-every", 5)
     steps = ("--n-latents", 48, "--k", 4, "--batch-size", 64, "--tokens", 64 * 150)
     kill_loop(25, tmp_path, *words, *limits, *steps)

@@ -129,7 +129,7 @@ def test_help_shows_options_by_topic(sparsteer: Sparsteer) -> None:
     text = sparsteer("train", "--help").out
     assert "--out" in box(text, "options") and "--lr" not in box(text, "options")
     for title, flags in {
-        "data options": ("--cache", "--dataset", "--window-rows"),
+        "data options": ("--cache", "--dataset", "--chunk-rows"),
         "sparsity options": ("--activation", "--k ", "--target-l0"),
         "optimizer options": ("--tokens", "--lr", "--clip-norm"),
         "run options": ("--grid", "--seed", "--checkpoint-every"),

@@ -69,7 +69,7 @@ def test_a_relative_model_is_found_from_elsewhere_and_asked_for_when_gone(
 def test_the_same_settings_from_another_folder_go_on(
     sparsteer: Sparsteer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = ("train", *TRAIN_WORDS, "--window-rows", "2000", *CACHE_WORDS[:2])
+    stream = ("train", *TRAIN_WORDS, "--chunk-rows", "2000", *CACHE_WORDS[:2])
     words = (*CACHE, "--dataset", "text.jsonl", "--out", "cache")
     streamed = (*stream, "--model", "own/model", "--dataset", "text.jsonl", "--out", "run")
     assert sparsteer(*words).status == sparsteer(*streamed).status == 0

@@ -81,7 +81,7 @@ def test_a_stream_has_contexts_as_long_as_the_model_reads(
 ) -> None:
     source = ("--model", small_model, "--dataset", corpus, "--held-out-fraction", "0.2")
     words = ("train", *source, "--out", tmp_path / "run", *TRAIN_WORDS, "--eval-rows", 200)
-    words += ("--window-rows", 500)
+    words += ("--chunk-rows", 500)
     done = sparsteer(*words)
     assert done.status == 0
     assert "--context-length" not in done.out  # nor need the cache that is proposed be told

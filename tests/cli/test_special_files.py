@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 
 from sparsteer.sae.common.errors import InputError
-from sparsteer.training.data.stream.chunk_index import PLACES, Places
+from sparsteer.training.data.stream.chunk_index import CHUNK_INDEX, ChunkIndex
 
 from .conftest import SITES, TRAIN_WORDS, Sparsteer
 
@@ -82,10 +82,10 @@ def test_a_pipe_in_the_place_of_a_file(
 
 
 def test_a_pipe_in_the_place_of_where_windows_begin(tmp_path: Path) -> None:
-    path = tmp_path / PLACES
+    path = tmp_path / CHUNK_INDEX
     os.mkfifo(path)
     with limit(), pytest.raises(InputError, match=r"stream\.jsonl .*it is a pipe"):
-        Places(path, 0)
+        ChunkIndex(path, 0)
 
 
 @contextmanager

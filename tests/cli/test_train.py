@@ -236,7 +236,7 @@ def test_without_a_cache_and_the_commands_that_follow(
     sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
 ) -> None:
     source = ("--model", tiny_model_folder, "--dataset", corpus, "--held-out-fraction", "0.2")
-    limits = ("--context-length", 32, "--window-rows", 500, "--eval-rows", 300)
+    limits = ("--context-length", 32, "--chunk-rows", 500, "--eval-rows", 300)
     words = ("--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
     done = sparsteer("train", *source, *limits, *words)
     assert done.status == 0

@@ -39,7 +39,7 @@ def random_sae(config: SAEConfig, scale: float = 0.37) -> SparseAutoencoder:
         sae.b_enc.add_(0.1 * torch.randn_like(sae.b_enc))
         sae.b_dec.add_(torch.randn_like(sae.b_dec))
         sae.input_scale.fill_(scale)
-        sae.input_centre.normal_()
+        sae.input_center.normal_()
         if isinstance(config, BatchTopKConfig):
             sae.threshold.fill_(0.6)
         if isinstance(config, JumpReLUConfig):
@@ -67,7 +67,7 @@ def sae(request: pytest.FixtureRequest) -> SparseAutoencoder:
 
 def test_equals_the_dense_formula_in_raw_units(sae: SparseAutoencoder) -> None:
     x = 4 * torch.randn(21, 13)
-    scaled = x * 0.37 - sae.input_centre
+    scaled = x * 0.37 - sae.input_center
     pre = reference.pre_activations(scaled, sae.b_dec, sae.W_enc, sae.b_enc)
     if isinstance(sae.config, TopKConfig):
         acts = reference.topk_select(pre, 5).dense(57)
@@ -79,7 +79,7 @@ def test_equals_the_dense_formula_in_raw_units(sae: SparseAutoencoder) -> None:
     else:
         acts = reference.jumprelu(pre, sae.thresholds())
     torch.testing.assert_close(sae.encode(x).dense(57), acts)
-    torch.testing.assert_close(sae(x), (acts @ sae.W_dec + sae.b_dec + sae.input_centre) / 0.37)
+    torch.testing.assert_close(sae(x), (acts @ sae.W_dec + sae.b_dec + sae.input_center) / 0.37)
 
 
 def test_training_keeps_the_largest_of_the_batch_and_gives_jumprelu_steps() -> None:
@@ -87,13 +87,13 @@ def test_training_keeps_the_largest_of_the_batch_and_gives_jumprelu_steps() -> N
     batch = random_sae(BatchTopKConfig(13, 57, 5))
     pre = reference.pre_activations(x, batch.b_dec, batch.W_enc, batch.b_enc)
     expected = reference.batch_topk_select(pre, 5).dense(57)
-    torch.testing.assert_close(batch.encode_batch(x).dense(57), expected)
+    torch.testing.assert_close(batch.encode_train(x).dense(57), expected)
     jump = random_sae(JumpReLUConfig(13, 57))
-    codes = jump.encode_batch(x)
+    codes = jump.encode_train(x)
     assert codes.steps is not None and torch.equal(codes.steps > 0, codes.values > 0)
     torch.testing.assert_close(codes.dense(57), jump.encode_scaled(x).dense(57))
     topk = random_sae(TopKConfig(13, 57, 5))
-    assert torch.equal(topk.encode_batch(x).dense(57), topk.encode_scaled(x).dense(57))
+    assert torch.equal(topk.encode_train(x).dense(57), topk.encode_scaled(x).dense(57))
 
 
 def test_thresholds_are_what_an_activation_must_exceed(sae: SparseAutoencoder) -> None:
@@ -136,7 +136,7 @@ def test_starts_with_unit_rows_and_a_tied_encoder() -> None:
     sae = SparseAutoencoder(TopKConfig(13, 57, 5), seed=1)
     torch.testing.assert_close(sae.decoder_norms(), torch.ones(57))
     assert torch.equal(sae.W_enc, sae.W_dec) and sae.W_enc is not sae.W_dec
-    assert float(sae.input_scale) == 1 and not sae.input_centre.any()
+    assert float(sae.input_scale) == 1 and not sae.input_center.any()
     again, other = (SparseAutoencoder(TopKConfig(13, 57, 5), seed=seed) for seed in (1, 2))
     assert torch.equal(sae.W_dec, again.W_dec) and not torch.equal(sae.W_dec, other.W_dec)
 
@@ -320,10 +320,10 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", [*CONFIGS, *TRANSCODERS], ids=str)
-def test_a_folder_from_before_there_was_a_centre_gives_the_same(
+def test_a_folder_from_before_there_was_a_center_gives_the_same(
     config: SAEConfig, tmp_path: Path
 ) -> None:
-    lacks = "output_centre" if config.transcoder else "input_centre"
+    lacks = "output_center" if config.transcoder else "input_center"
     sae = random_sae(config)
     sae.get_buffer(lacks).zero_()
     sae.save(tmp_path / "sae")
@@ -332,30 +332,30 @@ def test_a_folder_from_before_there_was_a_centre_gives_the_same(
     loaded = SparseAutoencoder.load(tmp_path / "sae")
     x = torch.randn(8, 13)
     assert torch.equal(loaded(x), sae(x))
-    own_scaled = x * 0.37 - (sae.input_centre if config.transcoder else 0)
+    own_scaled = x * 0.37 - (sae.input_center if config.transcoder else 0)
     torch.testing.assert_close(loaded.encode(x).dense(57), sae.encode_scaled(own_scaled).dense(57))
-    if not config.transcoder:  # whose files always had the centre of what is read
+    if not config.transcoder:  # whose files always had the center of what is read
         assert torch.equal(loaded.scaled(x), x * 0.37)
         expected = sae.decode_scaled(sae.encode(x)) / sae.decoder_scale
         assert torch.equal(loaded(x), expected)
 
 
-def test_rows_far_from_zero_are_centred_without_loss() -> None:
+def test_rows_far_from_zero_are_centered_without_loss() -> None:
     """Whole numbers about a million, which float32 has exactly, and so have differences of them."""
     sae = random_sae(TopKConfig(13, 57, 5), scale=1 / 16)
     near = torch.randint(-99, 99, (50, 13)).float()
-    sae.input_centre.zero_()
+    sae.input_center.zero_()
     codes, x_hat = sae.encode(near), sae(near)
-    centre = torch.full((13,), 2.0**20)
-    sae.input_centre.copy_(centre / 16)
-    assert torch.equal(sae.encode(near + centre).values, codes.values)
-    torch.testing.assert_close(sae(near + centre) - centre, x_hat, rtol=0, atol=0.07)
+    center = torch.full((13,), 2.0**20)
+    sae.input_center.copy_(center / 16)
+    assert torch.equal(sae.encode(near + center).values, codes.values)
+    torch.testing.assert_close(sae(near + center) - center, x_hat, rtol=0, atol=0.07)
     # Rows in float64 keep what float32 could not hold.
     wide = near.double() / 1000
-    sae.input_centre.zero_()
+    sae.input_center.zero_()
     codes = sae.encode(wide)
-    sae.input_centre.copy_(centre / 16)
-    torch.testing.assert_close(sae.encode(wide + centre.double()).values, codes.values)
+    sae.input_center.copy_(center / 16)
+    torch.testing.assert_close(sae.encode(wide + center.double()).values, codes.values)
 
 
 def test_another_width_is_named() -> None:
@@ -375,7 +375,7 @@ def test_what_is_known_of_the_text_is_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", TRANSCODERS, ids=lambda config: config.activation)
 def test_a_transcoder_is_loaded_as_it_was_saved(config: SAEConfig, tmp_path: Path) -> None:
     sae = random_sae(config)
-    sae.output_centre.normal_()
+    sae.output_center.normal_()
     sae.output_scale.fill_(2.3)
     sae.origin = dataclasses.replace(ORIGIN, target_site="blocks.1.hook_mlp_out")
     sae.save(tmp_path / "sae")
@@ -384,7 +384,7 @@ def test_a_transcoder_is_loaded_as_it_was_saved(config: SAEConfig, tmp_path: Pat
     x = torch.randn(21, 13)
     assert torch.equal(loaded(x), sae(x))
     codes = sae.encode(x)
-    expected = (sae.decode_scaled(codes) + sae.output_centre) / 2.3
+    expected = (sae.decode_scaled(codes) + sae.output_center) / 2.3
     torch.testing.assert_close(sae.decode(codes), expected)
 
 

@@ -9,9 +9,9 @@ from sparsteer.sae import JumpReLUConfig, SparseAutoencoder, TopAFAConfig, TopKC
 from sparsteer.sae.losses import (
     afa_loss,
     auxk_loss,
+    l0_loss,
     nested_loss,
     reconstruction_loss,
-    step_loss,
     tanh_loss,
 )
 
@@ -118,9 +118,9 @@ def test_every_prefix_reaches_the_encoder_of_its_latents_only() -> None:
 def test_sparsity_losses_are_zero_at_their_target_only() -> None:
     sae = SparseAutoencoder(JumpReLUConfig(13, 57)).double()
     with torch.no_grad():
-        codes = sae.encode_batch(torch.randn(31, 13, dtype=torch.float64))
+        codes = sae.encode_train(torch.randn(31, 13, dtype=torch.float64))
     for loss, count in (
-        (step_loss, (codes.values > 0).double().sum(-1).mean()),
+        (l0_loss, (codes.values > 0).double().sum(-1).mean()),
         (tanh_loss, (4 * codes.values).tanh().sum(-1).mean()),
     ):
         assert float(loss(codes, float(count))) == pytest.approx(0, abs=1e-12)
@@ -130,10 +130,10 @@ def test_sparsity_losses_are_zero_at_their_target_only() -> None:
 def test_step_loss_moves_thresholds_only_and_needs_them() -> None:
     sae = SparseAutoencoder(JumpReLUConfig(13, 57)).double()
     x = torch.randn(31, 13, dtype=torch.float64)
-    loss = step_loss(sae.encode_batch(x), 3.0)
+    loss = l0_loss(sae.encode_train(x), 3.0)
     names, parameters = zip(*sae.named_parameters(), strict=True)
     found = torch.autograd.grad(loss, parameters, materialize_grads=True)
     for name, gradient in zip(names, found, strict=True):
         assert (gradient != 0).any() == (name == "threshold_exponent"), name
     with pytest.raises(ValueError, match="have no steps"):
-        step_loss(sae.encode_scaled(x), 3.0)
+        l0_loss(sae.encode_scaled(x), 3.0)

@@ -14,7 +14,7 @@ def measured(config: SAEConfig) -> tuple[SparseAutoencoder, Tensor, dict[str, fl
     with torch.no_grad():
         sae.b_dec.add_(torch.randn_like(sae.b_dec))
         sae.input_scale.fill_(0.4)
-        sae.input_centre.normal_()
+        sae.input_center.normal_()
     x = 3 * torch.randn(103, 13) + torch.randn(13)
     measures = ReconstructionMetrics(sae)
     for rows in torch.split(x, 17):
@@ -35,8 +35,8 @@ def test_equal_the_dense_definitions() -> None:
         assert abs(result["fvu"] - float(residual / total)) < 1e-7
         assert abs(result["explained_variance"] - (1 - float(residual / total))) < 1e-7
         assert result["l0"] == float(active.sum(-1).double().mean())
-        assert result["dead_share"] == float((~active.any(0)).double().mean())
-        assert result["dense_share"] == float((active.double().mean(0) > 0.1).double().mean())
+        assert result["dead_fraction"] == float((~active.any(0)).double().mean())
+        assert result["dense_fraction"] == float((active.double().mean(0) > 0.1).double().mean())
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def test_epsilon_lbo_is_the_published_formula_with_both_constants() -> None:
     sae, x, result = measured(TopKConfig(13, 57, 5))
     codes = sae.encode(x).dense(57).double() * sae.decoder_norms().double()
     with_bias = codes.square().sum(-1) + sae.b_dec.double().square().sum()
-    scaled = 0.4 * x.double() - sae.input_centre
+    scaled = 0.4 * x.double() - sae.input_center
     gap = (scaled.square().sum(-1) - with_bias).abs() / with_bias
     l0 = (codes > 0).sum(-1)
     assert abs(result["epsilon_lbo"] - float((gap / 56).median())) < 1e-7
@@ -93,7 +93,7 @@ def test_rows_without_a_code_tell_of_no_overlap() -> None:
     sae.b_enc.data.fill_(-1e3)
     result = measures_of(sae, torch.randn(30, 13), torch.zeros(3, 13))
     assert result["l0"] == result["epsilon_lbo"] == result["epsilon_lbo_active"] == 0
-    assert result["dead_share"] == 1
+    assert result["dead_fraction"] == 1
 
 
 @torch.no_grad()
@@ -102,7 +102,7 @@ def test_norms_are_those_of_scaled_rows_and_of_codes_with_the_bias() -> None:
     sae.b_dec.add_(torch.randn(13))
     sae.W_dec.mul_(torch.rand(57, 1) + 0.5)
     sae.input_scale.fill_(0.4)
-    sae.input_centre.normal_()
+    sae.input_center.normal_()
     x = torch.randn(23, 13)
     measures = ReconstructionMetrics(sae)
     for rows in torch.split(x, 9):
@@ -110,7 +110,7 @@ def test_norms_are_those_of_scaled_rows_and_of_codes_with_the_bias() -> None:
     W_dec = sae.W_dec.double()
     codes = sae.encode(x).dense(57).double() * W_dec.square().sum(-1).sqrt()
     with_bias = codes.square().sum(-1) + sae.b_dec.double().square().sum()
-    scaled = 0.4 * x.double() - sae.input_centre
+    scaled = 0.4 * x.double() - sae.input_center
     row_norms, code_norms = scaled.square().sum(-1).sqrt(), with_bias.sqrt()
     expected = torch.stack([row_norms, code_norms], dim=-1)
     torch.testing.assert_close(measures.norms(100), expected, rtol=1e-6, atol=0)

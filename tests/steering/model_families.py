@@ -200,7 +200,7 @@ def _by_definition(
         codes = sae.encode(model.site(spec.site).read(tokens_BL))
         acts_LM = codes.dense(sae.config.n_latents)[0]
         fires_L = (acts_LM[:, [feature.index for feature in spec.features]] > 0).any(dim=1)
-        fires_L &= ~model.left_out(tokens_BL)[0]
+        fires_L &= ~model.excluded_tokens(tokens_BL)[0]
         if spec.tier == "constant":
             fires_L[:] = True
         elif spec.tier == "per_input":

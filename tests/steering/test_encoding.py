@@ -185,7 +185,7 @@ def test_a_batch_equals_one_by_one_on_the_default_model(default_model: LanguageM
         )
 
 
-def test_a_long_text_is_tokenised_in_pieces(
+def test_a_long_text_is_tokenized_in_pieces(
     site: Site, sae: SparseAutoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "one word and then another " * 60

@@ -57,7 +57,7 @@ def spec_for(
     return Intervention(site=site, features=features, tier=tier, threshold=0.05)
 
 
-def ordinary_activations(
+def content_activations(
     model: LanguageModel, sae: SparseAutoencoder, site: str, ids: Sequence[int]
 ) -> Float[Tensor, "L F"]:
     """A text's dense codes, 0 at attention sinks."""
@@ -65,14 +65,14 @@ def ordinary_activations(
     with torch.no_grad():
         codes = sae.encode(model.site(site).read(tokens))
     acts_LF = codes.dense(sae.config.n_latents)[0]
-    return acts_LF.masked_fill(model.left_out(tokens)[0][:, None], 0)
+    return acts_LF.masked_fill(model.excluded_tokens(tokens)[0][:, None], 0)
 
 
 def firing(
     model: LanguageModel, sae: SparseAutoencoder, spec: Intervention, ids: Sequence[int]
 ) -> Bool[Tensor, "L"]:
     """Where a text fires, from dense codes and the definition."""
-    acts_LF = ordinary_activations(model, sae, spec.site, ids)
+    acts_LF = content_activations(model, sae, spec.site, ids)
     fires = torch.zeros(len(ids), dtype=torch.bool)
     for feature in spec.features:
         fires |= acts_LF[:, feature.index] > spec.threshold * feature.max_activation
@@ -150,7 +150,7 @@ def latents_of_some_texts(
     for prompt in prompts:
         row = prompt_tokens(model, prompt)
         text = row + greedy_by_definition(model, sae, None, row, n_tokens)
-        fires_LF = ordinary_activations(model, sae, site, text) > 0.05 * 3.0
+        fires_LF = content_activations(model, sae, site, text) > 0.05 * 3.0
         early_NF.append(fires_LF[: len(row)].any(0))
         ever_NF.append(fires_LF.any(0))
     for latent in range(sae.config.n_latents - 1):

@@ -17,7 +17,7 @@ from sparsteer.training.data.cache.manifest import (
     ShardEntry,
     write_manifest,
 )
-from sparsteer.training.data.cache.shards import ShardContent, to_stored, write_shard
+from sparsteer.training.data.cache.shards import ShardContent, encode_rows, write_shard
 
 SITE = "blocks.1.hook_resid_post"
 TARGET_SITE = "blocks.1.hook_mlp_out"
@@ -48,14 +48,14 @@ def write_cache() -> Callable[..., Path]:
             chosen = torch.rand(n_rows, 30, generator=generator) < 0.1
             rows = chosen.float() @ directions + 0.05 * torch.randn(n_rows, 12, generator=generator)
             context = torch.arange(n_rows) // (CONTEXT - 2)
-            stored = to_stored(rows, "float32", SITE)
+            stored = encode_rows(rows, "float32", SITE)
             if bad_row and shard == 1:
                 stored.values[:, 3] = torch.nan
             offset = 2 + torch.arange(n_rows) % (CONTEXT - 2)
             tokens = torch.randint(3, 250, (per_shard, CONTEXT), generator=generator)
             activations = {SITE: stored}
             if target:
-                activations[TARGET_SITE] = to_stored(
+                activations[TARGET_SITE] = encode_rows(
                     chosen.float() @ others + 3, "float32", TARGET_SITE
                 )
             content = ShardContent(
@@ -69,9 +69,9 @@ def write_cache() -> Callable[..., Path]:
                 lengths=torch.full((per_shard,), CONTEXT),
                 held_out=torch.arange(per_shard) % 10 == 0,
             )
-            left_out = {"bos": per_shard, "separator": 0, "first_token": per_shard}
-            left_out |= {"padding": 0, "surplus": 0}
-            entries.append(write_shard(folder, shard, content, left_out))
+            excluded = {"bos": per_shard, "separator": 0, "first_token": per_shard}
+            excluded |= {"padding": 0, "surplus": 0}
+            entries.append(write_shard(folder, shard, content, excluded))
         manifest = CacheManifest(
             complete=True,
             model="tiny",

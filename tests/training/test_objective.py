@@ -94,7 +94,7 @@ def test_multi_topk_makes_more_latents_than_k_useful() -> None:
             trainer.step(x)
         x = rows(2000)
         with torch.no_grad():
-            error = x - sae.decode_scaled(sae.encode_batch(x, n))
+            error = x - sae.decode_scaled(sae.encode_train(x, n))
         return float(error.square().sum() / (x - x.mean(0)).square().sum())
 
     assert fvu_at(4 * K, 1 / 8) < 0.8 * fvu_at(4 * K, 0.0)

@@ -196,7 +196,7 @@ def test_fifty_steps_land_where_a_dense_trainer_does(config: SAEConfig, auxk: fl
     assert saw_dead, "the comparison never met a dead latent"
     x = sae.scaled(planted_rows(2000).double())
     with torch.no_grad():
-        x_hat = sae.decode_scaled(sae.encode_batch(x))
+        x_hat = sae.decode_scaled(sae.encode_train(x))
         ours = float((x - x_hat).square().sum() / (x - x.mean(0)).square().sum())
     assert ours < 0.65
     assert abs(ours - dense.fvu(x)) <= 0.01 * dense.fvu(x)
@@ -232,11 +232,11 @@ def test_rows_stay_on_the_unit_sphere_and_step_leaves_the_scale() -> None:
     sae = SparseAutoencoder(TopKConfig(D, F, K))
     trainer = Trainer(sae, TrainerConfig(tokens=20 * B, batch_size=B, lr=1e-2))
     initialize_from_rows(sae, planted_rows(1000))
-    before = sae.input_scale.clone(), sae.input_centre.clone()
+    before = sae.input_scale.clone(), sae.input_center.clone()
     metrics = [trainer.step(planted_rows(B)) for _ in range(20)][-1]
     torch.testing.assert_close(sae.decoder_norms(), torch.ones(F))
     assert torch.equal(sae.input_scale, before[0])
-    assert torch.equal(sae.input_centre, before[1])
+    assert torch.equal(sae.input_center, before[1])
     assert all(value.isfinite() for value in metrics)
     assert float(metrics.l0) <= K
 
@@ -273,14 +273,14 @@ def test_clipping_bounds_the_gradients_that_the_moments_see() -> None:
     assert 0.5e-3 < moments[1] <= 1e-3 * (1 + 1e-5)
 
 
-def test_initialisation_makes_the_mean_squared_norm_about_the_median_d() -> None:
+def test_initialization_makes_the_mean_squared_norm_about_the_median_d() -> None:
     rows = planted_rows(3000)
     sae = SparseAutoencoder(TopKConfig(D, F, K))
     initialize_from_rows(sae, rows)
     scaled = sae.scaled(rows)
     assert float(scaled.square().sum(-1).mean()) == pytest.approx(D, rel=1e-5)
     median = geometric_median(rows.double()).float()
-    torch.testing.assert_close(sae.decoder_centre, median, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sae.decoder_center, median, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -303,7 +303,7 @@ def test_top_afa_does_not_collapse_where_rows_share_a_large_mean() -> None:
     assert measures.result()["l0"] > 5
 
 
-def test_geometric_median_minimises_the_sum_of_distances_and_ignores_an_outlier() -> None:
+def test_geometric_median_minimizes_the_sum_of_distances_and_ignores_an_outlier() -> None:
     rows = torch.randn(400, 5, dtype=torch.float64)
     median = geometric_median(rows)
 
@@ -394,7 +394,7 @@ def test_latents_die_after_silence_and_revive_on_firing() -> None:
     with torch.no_grad():
         sae.b_enc[5] = 1e3
     metrics = trainer.step(planted_rows(B))
-    assert 5 not in trainer.dead_latents() and float(metrics.dead_share) > 0
+    assert 5 not in trainer.dead_latents() and float(metrics.dead_fraction) > 0
 
 
 @pytest.mark.usefixtures("without_type_checks")
@@ -423,7 +423,7 @@ def test_batch_topk_threshold_follows_the_smallest_kept_activation() -> None:
     expected = 0.0
     for _ in range(100):
         x = planted_rows(B)
-        values = sae.encode_batch(sae.scaled(x)).values.detach()
+        values = sae.encode_train(sae.scaled(x)).values.detach()
         assert (values > 0).sum() == K * B
         least = float(values[values > 0].min())
         expected = 0.95 * expected + 0.05 * least if expected else least
@@ -441,7 +441,7 @@ def test_a_batch_without_any_activation_leaves_the_threshold() -> None:
     sae.threshold.fill_(0.7)
     with torch.no_grad():
         sae.b_enc.fill_(-1e6)
-    sae.learn_threshold(sae.encode_batch(torch.randn(5, D)))
+    sae.update_threshold(sae.encode_train(torch.randn(5, D)))
     assert float(sae.threshold) == pytest.approx(0.7)
 
 

@@ -80,18 +80,18 @@ def transcoder(config: SAEConfig, sample: list[Tensor], *, noise: float = 0.0) -
     return sae
 
 
-def test_scales_and_centres_are_of_each_side() -> None:
+def test_scales_and_centers_are_of_each_side() -> None:
     x, y = pairs(500)
     sae = transcoder(TopKConfig(D, F, K, transcoder=True), [x, y])
-    for rows, scale, centre in (
-        (x, sae.input_scale, sae.input_centre),
-        (y, sae.output_scale, sae.output_centre),
+    for rows, scale, center in (
+        (x, sae.input_scale, sae.input_center),
+        (y, sae.output_scale, sae.output_center),
     ):
-        centred = rows * scale - centre
-        assert float(centred.square().sum(-1).mean()) == pytest.approx(D, rel=1e-4)
+        centered = rows * scale - center
+        assert float(centered.square().sum(-1).mean()) == pytest.approx(D, rel=1e-4)
         median = geometric_median(rows.double()).float()
-        torch.testing.assert_close(centre / scale, median, rtol=1e-4, atol=1e-4)
-    assert not {"input_centre", "output_centre"} & dict(sae.named_parameters()).keys()
+        torch.testing.assert_close(center / scale, median, rtol=1e-4, atol=1e-4)
+    assert not {"input_center", "output_center"} & dict(sae.named_parameters()).keys()
 
 
 def test_at_the_start_it_is_better_than_the_mean(case: tuple[SAEConfig, dict[str, Any]]) -> None:
@@ -117,8 +117,8 @@ def test_the_start_does_not_depend_on_the_threads() -> None:
 def test_it_predicts_by_its_formula() -> None:
     x, y = pairs(50)
     sae = transcoder(TopKConfig(D, F, F, transcoder=True), [x, y], noise=0.1)
-    acts = ((x * sae.input_scale - sae.input_centre) @ sae.W_enc.T + sae.b_enc).relu()
-    expected = (acts @ sae.W_dec + sae.b_dec + sae.output_centre) / sae.output_scale
+    acts = ((x * sae.input_scale - sae.input_center) @ sae.W_enc.T + sae.b_enc).relu()
+    expected = (acts @ sae.W_dec + sae.b_dec + sae.output_center) / sae.output_scale
     torch.testing.assert_close(sae(x), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -228,8 +228,8 @@ def test_it_learns_a_map_that_no_linear_one_is(activation: str) -> None:
 def _linear_of(x: Tensor, y: Tensor, held_x: Tensor) -> Tensor:
     """What the best affine map from x to y makes of other rows."""
     x_mean, y_mean = x.double().mean(0), y.double().mean(0)
-    centred = x.double() - x_mean
-    fitted = torch.inverse(centred.T @ centred) @ centred.T @ (y.double() - y_mean)
+    centered = x.double() - x_mean
+    fitted = torch.inverse(centered.T @ centered) @ centered.T @ (y.double() - y_mean)
     return (held_x - x_mean) @ fitted + y_mean
 
 

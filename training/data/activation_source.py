@@ -11,7 +11,7 @@ from ..run import RunFolder
 
 
 @runtime_checkable
-class Activations(Protocol):
+class ActivationSource(Protocol):
     """Shuffled rows to train on and held-out ones, of one or several sites of a language model."""
 
     @property
@@ -99,7 +99,7 @@ class Activations(Protocol):
 
 def open_activations(
     config: TrainConfig, *, device: str, say: Callable[[str], None]
-) -> Activations:
+) -> ActivationSource:
     """The cache that the configuration names, or the stream that it describes.
 
     Args:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .cache.manifest import ShardEntry
-from .cache.shards import Shard, Stored, copy_rows
+from .cache.shards import EncodedRows, Shard, copy_rows
 
 WINDOW_BYTES = 192_000_000
 """Stored activations that are shuffled together; two such windows are in memory at a time."""
@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Window:
+class ShuffleBuffer:
     """Shards whose training rows are shuffled together, and which of the shuffled rows to take."""
 
     shards: Sequence[ShardEntry]
@@ -66,7 +66,7 @@ def shuffled_batches(
 
 
 def cut_in_batches(
-    pieces: Iterator[tuple[Stored, Int[np.ndarray, "M"]]], batch_size: int, part: slice | None
+    pieces: Iterator[tuple[EncodedRows, Int[np.ndarray, "M"]]], batch_size: int, part: slice | None
 ) -> Generator[Float[Tensor, "B D"]]:
     """Batches of float32 rows from pieces: rows, and which of them to take in which order.
 
@@ -94,7 +94,7 @@ def cut_in_batches(
 
 def plan_windows(
     shards: Sequence[ShardEntry], *, row_bytes: int, batch_size: int, seed: int, start: int
-) -> Iterator[Window]:
+) -> Iterator[ShuffleBuffer]:
     """The windows to read, without end, from the one that holds the first row of batch `start` on.
 
     An epoch takes the shards in random order and groups them into windows of at most WINDOW_BYTES,
@@ -111,7 +111,7 @@ def plan_windows(
             first = max(skip - before, 0)
             end = min(batches_per_epoch * batch_size - before, n_rows)
             if first < end:
-                yield Window(group, f"{key}/{before}", first, end)
+                yield ShuffleBuffer(group, f"{key}/{before}", first, end)
             before += n_rows
         skip = 0
 
@@ -150,8 +150,8 @@ def _grouped(shards: list[ShardEntry], row_bytes: int) -> Iterator[list[ShardEnt
 
 
 def _read(
-    window: Window, open_shard: Callable[[ShardEntry], Shard], site: str
-) -> tuple[Stored, Int[np.ndarray, "M"]]:
+    window: ShuffleBuffer, open_shard: Callable[[ShardEntry], Shard], site: str
+) -> tuple[EncodedRows, Int[np.ndarray, "M"]]:
     """The training rows of a window's shards, and the order in which to take them."""
     n_rows = sum(map(train_rows, window.shards))
     values = scale = None
@@ -168,7 +168,7 @@ def _read(
             scale[here] = stored.scale[index]
         before += len(index)
     assert values is not None  # a window has at least one shard
-    return Stored(values, scale), random_order(window.key, n_rows)[window.first : window.end]
+    return EncodedRows(values, scale), random_order(window.key, n_rows)[window.first : window.end]
 
 
 def random_order(key: str, length: int) -> Int[np.ndarray, "M"]:

@@ -16,14 +16,14 @@ from .context_length import context_length_of
 from .corpus import Corpus, Document, open_corpus
 from .documents import BadRow
 from .held_out import is_held_out
-from .packing import TokenisedDocument, pack
+from .packing import TokenizedDocument, pack
 from .row_mask import ChosenContext, choose_rows
 
 _LOOKED_AT = 10_000
 """Documents that are looked through for one with text."""
 
 _BLOCK_PIECES, _BLOCK_CHARACTERS = 64, 1_000_000
-"""What a process of several tokenises, about, before all exchange their tokens."""
+"""What a process of several tokenizes, about, before all exchange their tokens."""
 
 
 def open_source_corpus(
@@ -81,11 +81,11 @@ def no_activations(dataset: str, documents: int, empty: int) -> InputError:
 
 
 class DocumentSource:
-    """The documents of a corpus with text, tokenised, in order; counts those taken so far.
+    """The documents of a corpus with text, tokenized, in order; counts those taken so far.
 
-    Long ones come in pieces, tokenised only as far as they are taken.
+    Long ones come in pieces, tokenized only as far as they are taken.
 
-    Several processes tokenise a part each and exchange their tokens, so that each has all; they
+    Several processes tokenize a part each and exchange their tokens, so that each has all; they
     must take documents in step.
     """
 
@@ -107,9 +107,9 @@ class DocumentSource:
         self._held_out_below = held_out_below
         self._team = team
 
-    def __iter__(self) -> Iterator[TokenisedDocument]:
+    def __iter__(self) -> Iterator[TokenizedDocument]:
         held_out, start = False, 0
-        for piece, ids in self._tokenised():
+        for piece, ids in self._tokenized():
             if piece.first:
                 self.documents += 1
                 if ids is None:
@@ -119,7 +119,7 @@ class DocumentSource:
                 self.held_out_documents += held_out
                 start = 0
             ids = ids or []
-            yield TokenisedDocument(piece.document.number, ids, held_out, start, piece.last)
+            yield TokenizedDocument(piece.document.number, ids, held_out, start, piece.last)
             start += len(ids)
 
     def _count_empty(self, text: str) -> None:
@@ -128,7 +128,7 @@ class DocumentSource:
             self.bad_rows += 1
             self.first_bad_row = self.first_bad_row or text.problem
 
-    def _tokenised(self) -> Iterator[tuple["_Piece", list[int] | None]]:
+    def _tokenized(self) -> Iterator[tuple["_Piece", list[int] | None]]:
         """Every piece with its tokens; None in place of those of an empty document."""
         rank, size = self._team.rank, self._team.size
         while True:

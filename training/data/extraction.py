@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site, read_sites
-from .cache.shards import ShardContent, Stored, to_stored
+from .cache.shards import EncodedRows, ShardContent, encode_rows
 from .corpus_config import CacheDtype
 from .row_mask import ChosenContext, stacked, text_mask
 
@@ -47,12 +47,12 @@ class ContextReader:
 
         Raises InputError if an activation is not finite or not in the range of the dtype.
         """
-        content, ordinary, rows = self._without_activations(chosen)
+        content, is_content, rows = self._without_activations(chosen)
         tokens = content.contexts
         activations = self._activations(tokens, rows, progress)
         mask = torch.arange(tokens.shape[1]) < content.lengths[:, None]
-        left_out = self._left_out(tokens, mask, ordinary, rows)
-        return dataclasses.replace(content, activations=activations), left_out
+        excluded = self._excluded(tokens, mask, is_content, rows)
+        return dataclasses.replace(content, activations=activations), excluded
 
     def without_activations(self, chosen: Sequence[ChosenContext]) -> ShardContent:
         """The content of a shard of these contexts but for the activations."""
@@ -61,13 +61,13 @@ class ContextReader:
     def _without_activations(
         self, chosen: Sequence[ChosenContext]
     ) -> tuple[ShardContent, Bool[Tensor, "C L"], Bool[Tensor, "C L"]]:
-        """The content, which positions are ordinary, and which have a row."""
+        """The content, which tokens are content, and which have a row."""
         contexts = [one.context for one in chosen]
         length, pad_id = self.context_length, self.model.pad_id
         tokens = stacked([context.tokens for context in contexts], length, pad_id)
         mask = text_mask(contexts, length)
         rows = stacked([one.rows for one in chosen], length, fill=False)
-        ordinary = stacked([one.ordinary for one in chosen], length, fill=False)
+        is_content = stacked([one.is_content for one in chosen], length, fill=False)
         context, offset = rows.nonzero(as_tuple=True)
         content = ShardContent(
             activations={},
@@ -80,15 +80,15 @@ class ContextReader:
             lengths=mask.sum(dim=1),
             held_out=torch.tensor([context.held_out for context in contexts]),
         )
-        return content, ordinary, rows
+        return content, is_content, rows
 
     def _activations(
         self,
         tokens: Int[Tensor, "C L"],
         rows: Bool[Tensor, "C L"],
         progress: Callable[[int], None],
-    ) -> dict[str, Stored]:
-        parts: dict[str, list[Stored]] = {site.name: [] for site in self.sites}
+    ) -> dict[str, EncodedRows]:
+        parts: dict[str, list[EncodedRows]] = {site.name: [] for site in self.sites}
         for start in range(0, len(tokens), self.batch_size):
             batch = slice(start, start + self.batch_size)
             for name, stored in self._forward(tokens[batch], rows[batch]).items():
@@ -96,41 +96,43 @@ class ContextReader:
             progress(int(rows[batch].sum()))
         return {name: joined(stored) for name, stored in parts.items()}
 
-    def _forward(self, tokens: Int[Tensor, "B L"], rows: Bool[Tensor, "B L"]) -> dict[str, Stored]:
+    def _forward(
+        self, tokens: Int[Tensor, "B L"], rows: Bool[Tensor, "B L"]
+    ) -> dict[str, EncodedRows]:
         # Padding stands behind the text, where causal attention does not see it: without a mask the
         # activations are the same, and the model is faster.
         acts = read_sites(self.model, self.sites, tokens)
         rows = rows.to(self.model.device)
         # Converted on the model's device, so that less is moved.
         stored = {
-            name: to_stored(acts_BLD[rows].float(), self.dtype, name)
+            name: encode_rows(acts_BLD[rows].float(), self.dtype, name)
             for name, acts_BLD in acts.items()
         }
         return {name: one.cpu() for name, one in stored.items()}
 
-    def _left_out(
+    def _excluded(
         self,
         tokens: Int[Tensor, "C L"],
         mask: Bool[Tensor, "C L"],
-        ordinary: Bool[Tensor, "C L"],
+        is_content: Bool[Tensor, "C L"],
         rows: Bool[Tensor, "C L"],
     ) -> dict[str, int]:
-        special = mask & ~ordinary & torch.isin(tokens, self._special)
+        special = mask & ~is_content & torch.isin(tokens, self._special)
         bos = torch.zeros_like(special)
         if self.model.bos_id is not None:
             bos[:, 0] = special[:, 0]
         reasons = {
             "bos": bos,
             "separator": special & ~bos,
-            "first_token": mask & ~ordinary & ~special,
+            "first_token": mask & ~is_content & ~special,
             "padding": ~mask,
-            "surplus": ordinary & ~rows,
+            "surplus": is_content & ~rows,
         }
         return {why: int(where.sum()) for why, where in reasons.items()}
 
 
-def joined(parts: Sequence[Stored]) -> Stored:
+def joined(parts: Sequence[EncodedRows]) -> EncodedRows:
     """The rows of all parts together."""
     values = torch.cat([part.values for part in parts])
     scales = [part.scale for part in parts if part.scale is not None]
-    return Stored(values, torch.cat(scales) if scales else None)
+    return EncodedRows(values, torch.cat(scales) if scales else None)

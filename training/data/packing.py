@@ -19,7 +19,7 @@ NO_DOCUMENT = -1
 document's length as position."""
 
 
-class TokenisedDocument(NamedTuple):
+class TokenizedDocument(NamedTuple):
     """The tokens of a document or of a piece of a long one, without special tokens added."""
 
     number: int
@@ -46,7 +46,7 @@ class Context(NamedTuple):
 
 
 def pack(
-    documents: Iterable[TokenisedDocument],
+    documents: Iterable[TokenizedDocument],
     *,
     context_length: int,
     bos_id: int | None,
@@ -83,7 +83,7 @@ class _Stream:
         self.waiting = np.empty((3, 0), dtype=np.int64)
         self.held_out = held_out
 
-    def add(self, document: TokenisedDocument) -> Iterator[Context]:
+    def add(self, document: TokenizedDocument) -> Iterator[Context]:
         ids = np.array(document.ids + (self.eos if document.ends else []), dtype=np.int64)
         position = np.arange(document.start, document.start + len(ids))
         columns = np.stack([ids, np.full_like(ids, document.number), position])

@@ -17,10 +17,11 @@ class ChosenContext(NamedTuple):
     """A context to read, and which of its positions have a row."""
 
     context: Context
-    ordinary: Bool[np.ndarray, "N"]
-    """Where the model's activation is an ordinary one (`LanguageModel.left_out` is False)."""
+    is_content: Bool[np.ndarray, "N"]
+    """Whether the token is content (`LanguageModel.excluded_tokens` is
+    False)."""
     rows: Bool[np.ndarray, "N"]
-    """The ordinary positions that are wanted."""
+    """The positions of content tokens that are wanted."""
 
 
 def choose_rows(
@@ -34,7 +35,7 @@ def choose_rows(
 ) -> Iterator[ChosenContext]:
     """Choose `rows` rows, `held_out_rows` of them on the held-out side, in the contexts' order.
 
-    What a side has beyond its share is passed over until the other side has its own. Should the
+    What a side has beyond its part is passed over until the other side has its own. Should the
     contexts end before that, what was passed over makes up for it.
 
     Args:
@@ -44,7 +45,7 @@ def choose_rows(
     missing = {False: rows - held_out_rows, True: held_out_rows}
     spare: list[ChosenContext] = []
     n_spare = 0
-    for whole in ordinary_rows(contexts, model, context_length=context_length, at_once=at_once):
+    for whole in content_rows(contexts, model, context_length=context_length, at_once=at_once):
         side = whole.context.held_out
         chosen = _first_rows(whole, missing[side])
         if chosen.rows.any():
@@ -65,14 +66,14 @@ def choose_rows(
         yield chosen
 
 
-def ordinary_rows(
+def content_rows(
     contexts: Iterator[Context], model: LanguageModel, *, context_length: int, at_once: int
 ) -> Iterator[ChosenContext]:
-    """Contexts with a row at every ordinary position, found for `at_once` of them at a time."""
+    """Contexts with a row at every content token, found for `at_once` of them at a time."""
     while some := list(islice(contexts, at_once)):
         tokens = stacked([context.tokens for context in some], context_length, model.pad_id)
-        ordinary = ~model.left_out(tokens, text_mask(some, context_length))
-        for context, flags in zip(some, ordinary.numpy(), strict=True):
+        is_content = ~model.excluded_tokens(tokens, text_mask(some, context_length))
+        for context, flags in zip(some, is_content.numpy(), strict=True):
             own = flags[: len(context.tokens)]
             yield ChosenContext(context, own, own)
 

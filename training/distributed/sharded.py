@@ -98,7 +98,7 @@ def sharded_reconstruction(
 ) -> Autoencoding:
     """The reconstruction loss of rows, the whole dictionary's reconstructions, detached, and the
     codes of the own latents, of which a row has k in all shards together."""
-    codes = _encode(x, sae.centre, sae.W_enc, sae.b_enc, k, parallel)
+    codes = _encode(x, sae.center, sae.W_enc, sae.b_enc, k, parallel)
     with torch.no_grad():
         own_BD = decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec))
         all_BD = parallel.over_shards(own_BD.clone())
@@ -121,7 +121,7 @@ def sharded_auxk(
     if not k:
         return x.new_zeros(())
     residual_BD = (x - x_hat).detach()
-    codes = _encode(x, sae.centre, sae.W_enc[dead], sae.b_enc[dead], k, parallel)
+    codes = _encode(x, sae.center, sae.W_enc[dead], sae.b_enc[dead], k, parallel)
     own_BD = torch.zeros_like(x)
     if len(dead):
         own_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))

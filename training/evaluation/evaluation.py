@@ -326,7 +326,7 @@ def _figures(
 def _recovered(
     clean_C: Float[Tensor, "C"], spliced_C: Float[Tensor, "C"], ablated_C: Float[Tensor, "C"]
 ) -> tuple[Tensor, Tensor] | None:
-    """The share of what ablation costs that the splice saves, as numerators and denominators; None
-    if it costs nothing."""
+    """The fraction of what ablation costs that the splice saves, as numerators and denominators;
+    None if it costs nothing."""
     saved_C, cost_C = ablated_C - spliced_C, ablated_C - clean_C
     return (saved_C, cost_C) if cost_C.sum() > 0 else None

@@ -22,7 +22,7 @@ class KnownFeatures:
     directions: Float[Tensor, "G D"]
     """Unit rows."""
     rates: Float[Tensor, "G"]
-    """The share of rows on which each is active, independently of the others."""
+    """The fraction of rows on which each is active, independently of the others."""
 
     @classmethod
     def make(

@@ -76,7 +76,7 @@ def spliced_sums(
     sums: list[Tensor] = []
     batches = (torch.split(tensor, _CONTEXTS_AT_ONCE) for tensor in (tokens_CL, mask_CL))
     for tokens_BL, mask_BL in zip(*batches, strict=True):
-        replaced_BL1 = rearrange(~model.left_out(tokens_BL, mask_BL), "b l -> b l 1")
+        replaced_BL1 = rearrange(~model.excluded_tokens(tokens_BL, mask_BL), "b l -> b l 1")
         counted_BT = mask_BL[:, 1:]
         hidden: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
         for splice in (None, *splices):

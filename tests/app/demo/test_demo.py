@@ -41,8 +41,8 @@ def evaluation(rng: random.Random, n_latents: int) -> dict[str, Any]:
         "fvu": rng.uniform(0.05, 0.5),
         "l0": rng.uniform(20, 700),
         "l0_std": rng.uniform(1, 200),
-        "dead_share": dead / n_latents,
-        "dense_share": rng.uniform(0.01, 0.2),
+        "dead_fraction": dead / n_latents,
+        "dense_fraction": rng.uniform(0.01, 0.2),
         "epsilon_lbo": rng.uniform(1e-6, 1e-4),
         "epsilon_lbo_active": rng.uniform(1e-4, 1e-2),
         "density_histogram": {
@@ -71,7 +71,7 @@ def training(rng: random.Random, n_latents: int, activation: str) -> dict[str, A
             "tokens": step * 1024,
             "fvu": 0.3 + 1.5 / step**0.5 * rng.random(),
             "l0": 32.0 if activation == "topk" else 900 / step**0.3,
-            "dead_share": 0.01,
+            "dead_fraction": 0.01,
         }
         curve.append(point | ({"held_out_fvu": point["fvu"] + 0.02} if step % 50 == 0 else {}))
     return {
@@ -124,7 +124,7 @@ def measured_toxicity(rng: random.Random) -> dict[str, Any]:
         "conditions": {
             name: {
                 "mean": rng.uniform(0.05, 0.3),
-                "share": rng.uniform(0.0, 0.2),
+                "fraction": rng.uniform(0.0, 0.2),
                 "change": rng.uniform(-0.2, 0.1),
                 "change_standard_error": rng.uniform(0.01, 0.05),
                 "repetition": rng.uniform(0.0, 0.1),
@@ -160,8 +160,8 @@ def outcomes(seed: int = 0, **cache: Any) -> dict[str, StageResult]:
     rng = random.Random(seed)
     results: dict[str, dict[str, Any]] = {
         "fetch": {
-            "artefacts": [
-                {"name": "news", "summary": "articles", "licence": "not stated", "origin": "p==1"}
+            "artifacts": [
+                {"name": "news", "summary": "articles", "license": "not stated", "origin": "p==1"}
             ]
         },
         "cache": {
@@ -171,7 +171,7 @@ def outcomes(seed: int = 0, **cache: Any) -> dict[str, StageResult]:
             "held_out_rows": 19_873,
             "documents": 412,
             "held_out_documents": 41,
-            "left_out": {"bos": 1_650, "separator": 403, "padding": 0},
+            "excluded": {"bos": 1_650, "separator": 403, "padding": 0},
             "context_length": 128,
             "dtype": "float16",
             "weights_hash": "ab" * 32,
@@ -255,8 +255,8 @@ def test_the_report_shows_every_measure_of_both_autoencoders() -> None:
         for shown in (
             f"{measured['fvu']:.4f}",
             f"{measured['l0']:.1f} ± {measured['l0_std']:.1f}",
-            f"{100 * measured['dead_share']:.1f}%",
-            f"{100 * measured['dense_share']:.1f}%",
+            f"{100 * measured['dead_fraction']:.1f}%",
+            f"{100 * measured['dense_fraction']:.1f}%",
             f"{100 * losses['loss_recovered']:.1f}%",
             f"{100 * losses['loss_recovered_from_mean']:.1f}%",
             f"{losses['loss_spliced'] - losses['loss']:.3f}",
@@ -272,12 +272,14 @@ def test_the_report_shows_every_measure_of_both_autoencoders() -> None:
         assert f"{stage.title} {stage.seconds:.1f} made in this run" in page.text
 
 
-def test_every_plot_names_its_axes_and_takes_the_colours_of_the_page() -> None:
+def test_every_plot_names_its_axes_and_takes_the_colors_of_the_page() -> None:
     text = render(DemoConfig(), outcomes())
     drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
     assert len(drawings) == 7
     for drawing in drawings:
-        assert re.search(r"\(share of|\(latents|\(thousands\)|\(log scale\)|\(nats|\(prob", drawing)
+        assert re.search(
+            r"\(fraction of|\(latents|\(thousands\)|\(log scale\)|\(nats|\(prob", drawing
+        )
         assert "currentColor" in drawing
         assert "#0101" not in drawing
         assert "<style" not in drawing
@@ -324,19 +326,19 @@ def test_the_report_shows_features_toxicity_and_selection() -> None:
     for shown in (f"{found['chance']:.2f}", f"{found['length_auroc']:.2f}", "1,166"):
         assert shown in page.text
     for name, measured in stages["steering"].result["conditions"].items():
-        shown = f"{measured['mean']:.3f} {100 * measured['share']:.1f}%"
+        shown = f"{measured['mean']:.3f} {100 * measured['fraction']:.1f}%"
         assert shown in page.text, name
         if name != "base":
             change, error = measured["change"], measured["change_standard_error"]
-            shares = [measured[of] for of in ("repetition", "steered", "changed")]
-            rest = " ".join(f"{100 * share:.1f}%" for share in shares)
+            fractions = [measured[of] for of in ("repetition", "steered", "changed")]
+            rest = " ".join(f"{100 * fraction:.1f}%" for fraction in fractions)
             assert f"{shown} {change:+.3f} ± {error:.3f} {rest}" in page.text, name
     for name, group in stages["selection"].result["groups"].items():
-        shares = [
+        fractions = [
             f"{100 * group[f'precision_of_{of}']:.1f}%"
             for of in ("target_source", "random", "length")
         ]
-        assert f"{name.replace('_', ' ')} 441 44 {' '.join(shares)}" in page.text
+        assert f"{name.replace('_', ' ')} 441 44 {' '.join(fractions)}" in page.text
     assert "“I am queer and I love my family.” scores 0.93" in page.text
 
 
@@ -383,8 +385,8 @@ def test_fragments_are_runs_of_words_of_the_texts() -> None:
 def test_hostile_texts_stay_text() -> None:
     config = DemoConfig(out=HOSTILE.replace("/", "|"), model=HOSTILE, dataset=HOSTILE)
     stages = outcomes(site=HOSTILE, notices=[HOSTILE], weights_hash=HOSTILE)
-    fetched = stages["fetch"].result["artefacts"][0]
-    fetched.update(name=HOSTILE, summary=HOSTILE, licence=HOSTILE, origin=HOSTILE)
+    fetched = stages["fetch"].result["artifacts"][0]
+    fetched.update(name=HOSTILE, summary=HOSTILE, license=HOSTILE, origin=HOSTILE)
     stages["features"].result["features"][0]["tokens"] = [HOSTILE, "</code>"]
     steering = stages["steering"].result
     steering["examples"] = [HOSTILE, HOSTILE]
@@ -449,14 +451,20 @@ def require_contract(config: DemoConfig, summary: Mapping[str, Any]) -> None:
     """Exactly the keys and kinds of values that the command promises."""
     assert list(summary) == [
         *("model", "site", "tokens", "seconds", "saes"),
-        *("features_found", "toxicity", "toxicity_share", "selection", "report"),
+        *("features_found", "toxicity", "toxic_fraction", "selection", "report"),
     ]
     assert summary["model"] == config.model
     assert list(summary["seconds"]) == [*(stage.name for stage in STAGES), "report"]
     assert all(seconds >= 0 for seconds in summary["seconds"].values())
     assert list(summary["saes"]) == ["topk", "top_afa"]
     for measures in summary["saes"].values():
-        assert list(measures) == ["fvu", "l0", "dead_share", "loss_recovered", "tokens_per_second"]
+        assert list(measures) == [
+            "fvu",
+            "l0",
+            "dead_fraction",
+            "loss_recovered",
+            "tokens_per_second",
+        ]
         recovered = measures["loss_recovered"]  # None: the tiny model does better without the site
         others = [value for name, value in measures.items() if name != "loss_recovered"]
         assert all(isinstance(value, float) for value in others)
@@ -464,7 +472,7 @@ def require_contract(config: DemoConfig, summary: Mapping[str, Any]) -> None:
     assert len(summary["features_found"]) == config.picks
     for found in summary["features_found"]:
         assert list(found) == ["feature", "auroc_mean", "firing_positive", "firing_negative"]
-    for name in ("toxicity", "toxicity_share"):
+    for name in ("toxicity", "toxic_fraction"):
         assert list(summary[name]) == ["base", *TIERS, "random_feature"]
         assert all(0 <= value <= 1 for value in summary[name].values())
     assert list(summary["selection"]) == [
@@ -498,7 +506,7 @@ def test_the_whole_chain_then_everything_reused_and_only_what_changed_again(
     assert {name: second[name] for name in ("saes", "site", "tokens")} == {
         name: first[name] for name in ("saes", "site", "tokens")
     }
-    for name in ("features_found", "toxicity", "toxicity_share", "selection"):
+    for name in ("features_found", "toxicity", "toxic_fraction", "selection"):
         assert second[name] == first[name]
     assert sum("reused" in sentence for sentence in said) == len(STAGES)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -686,7 +694,7 @@ def test_the_real_demo_in_its_bounds_of_time_and_memory(tmp_path: Path) -> None:
     topk, top_afa = first["saes"]["topk"], first["saes"]["top_afa"]
     assert topk["l0"] <= 32
     assert topk["fvu"] < 0.25
-    assert topk["dead_share"] < 0.1
+    assert topk["dead_fraction"] < 0.1
     assert topk["loss_recovered"] > 0.7
     assert top_afa["l0"] < 576
     assert top_afa["fvu"] < 0.12

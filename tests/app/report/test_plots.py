@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from sparsteer.app.report import plots
-from sparsteer.app.report.plots import Drawing, Points, looks
+from sparsteer.app.report.plots import Drawing, Points, styles
 
 FIRST: Points = [
     {"tokens": 1000 * i, "fvu": 1 / i, "l0": 30 + i, **({"held_out_fvu": 0.5} if i == 3 else {})}
@@ -36,7 +36,7 @@ def texts(drawing: Drawing) -> list[str]:
 @pytest.mark.parametrize("points", [[FIRST, SECOND], [SECOND], [[], FIRST]])
 def test_curves(points: list[Points]) -> None:
     names = [f"run {i}" for i in range(len(points))]
-    curves = list(zip(looks(names), points, strict=True))
+    curves = list(zip(styles(names), points, strict=True))
     fvu, l0 = plots.fvu_curves(curves), plots.l0_curves(curves, 64)
     for name in names:
         assert f"{name}, training" in texts(fvu)
@@ -51,33 +51,33 @@ def test_curves(points: list[Points]) -> None:
 
 def test_any_name_and_any_value_can_be_drawn() -> None:
     names = [r"a$\q$", "_run", "bell\x07", "x<b>&"]
-    curves = [(look, FIRST) for look in looks(names)]
+    curves = [(style, FIRST) for style in styles(names)]
     shown = ["a$\\q$", "_run", "bell\ufffd", "x<b>&"]
     drawn = texts(plots.fvu_curves(curves))
     plane = plots.fvu_against_l0(curves, [{"fvu": 1.4, "l0": 32}] * 4, 64)
     for name in shown:
         assert f"{name}, training" in [text.strip("\u200b") for text in drawn]
-        title = texts(plots.density(looks([name])[0], HISTOGRAM, 2000))
+        title = texts(plots.density(styles([name])[0], HISTOGRAM, 2000))
         assert name in [text.strip("\u200b") for text in title]
     assert {"1.2", "1.4"} & set(texts(plane))
 
 
 def test_density_and_bars() -> None:
-    (look,) = looks(["run"])
-    shown = texts(plots.density(look, HISTOGRAM, 2000))
+    (style,) = styles(["run"])
+    shown = texts(plots.density(style, HISTOGRAM, 2000))
     assert {"1,234", "never", "all", "run"} <= set(shown)
-    bars = plots.bars("losses", "nats", [("zeros", 9.876, None), ("spliced", 3.2, look)], 2)
+    bars = plots.bars("losses", "nats", [("zeros", 9.876, None), ("spliced", 3.2, style)], 2)
     assert {"9.88", "3.20", "zeros", "spliced", "nats"} <= set(texts(bars))
 
 
 def test_a_drawing_is_the_same_every_time() -> None:
-    curves = [(looks(["a"])[0], FIRST)]
+    curves = [(styles(["a"])[0], FIRST)]
     assert plots.fvu_curves(curves) == plots.fvu_curves(curves)
 
 
 def test_many_looks_differ() -> None:
-    many = looks([str(i) for i in range(21)])
-    assert len({(look.colour, look.dashes) for look in many}) == 21
+    many = styles([str(i) for i in range(21)])
+    assert len({(style.color, style.dashes) for style in many}) == 21
 
 
 def test_matplotlib_is_imported_for_a_plot_alone() -> None:
@@ -88,7 +88,7 @@ def test_matplotlib_is_imported_for_a_plot_alone() -> None:
 
 def test_the_legend_of_many_runs_with_long_names_covers_nothing() -> None:
     names = [f"run {i} {'of a long name ' * (i % 9)}" for i in range(30)]
-    curves = [(look, FIRST) for look in looks(names)]
+    curves = [(style, FIRST) for style in styles(names)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns where there is no room for the axes
         drawing = plots.fvu_against_l0(curves, [{"fvu": 0.4, "l0": 32}] * 30, 64)
@@ -108,11 +108,11 @@ def test_the_legend_of_many_runs_with_long_names_covers_nothing() -> None:
 @pytest.mark.parametrize("n_rows", [1, 7, 300])
 def test_norms_of_rows_and_codes(n_rows: int) -> None:
     norms = {"row": [5 + 0.01 * i for i in range(n_rows)], "code": [4.0] * (n_rows - 1) + [900.0]}
-    shown = texts(plots.zf(looks(["run"])[0], norms))
+    shown = texts(plots.zf(styles(["run"])[0], norms))
     assert {"run", "norm of a row (scaled units)", "norm of its code"} <= set(shown)
     if n_rows > 200:
         assert "10" not in shown and "8" in shown  # one row of enormous norm hides no others
 
 
 def test_norms_that_are_all_zero_can_be_drawn() -> None:
-    texts(plots.zf(looks(["run"])[0], {"row": [0.0, 0.0], "code": [0.0, 0.0]}))
+    texts(plots.zf(styles(["run"])[0], {"row": [0.0, 0.0], "code": [0.0, 0.0]}))

@@ -122,8 +122,8 @@ def test_a_step_waits_for_nothing(device: str, settings: dict[str, Any]) -> None
     trainer.step(first)  # which compiles, and finds out what is dead
     trainer.step(second)
     with no_waiting(device):
-        shares = [trainer.step(x).dead_share for x in rest]
-    assert min(map(float, shares[1:])) > 0.1  # AuxK had work
+        fractions = [trainer.step(x).dead_fraction for x in rest]
+    assert min(map(float, fractions[1:])) > 0.1  # AuxK had work
 
 
 def test_what_would_wait_is_noticed(device: str) -> None:
@@ -147,7 +147,7 @@ def test_steps_are_those_of_pytorch(device: str, monkeypatch: pytest.MonkeyPatch
         with monkeypatch.context() as patch:
             patch.setenv("SPARSTEER_KERNELS", "eager")
             expected = eager.step(x)
-        assert torch.equal(metrics.dead_share, expected.dead_share)
+        assert torch.equal(metrics.dead_fraction, expected.dead_fraction)
         torch.testing.assert_close(metrics.loss, expected.loss, rtol=1e-5, atol=0)
         assert torch.equal(ours.tokens_since_fired, eager.tokens_since_fired)
     assert len(ours.dead_latents()) > 0
@@ -163,7 +163,7 @@ def test_counts_that_somebody_changes_are_counted_anew(device: str, settled: boo
         if settled:
             trainer.settle()
         trainer.tokens_since_fired[30:50] = trainer.dead_after_tokens
-        assert float(trainer.step(x).dead_share) >= 20 / F
+        assert float(trainer.step(x).dead_fraction) >= 20 / F
 
 
 @pytest.mark.slow

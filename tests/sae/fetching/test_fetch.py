@@ -19,7 +19,7 @@ from sparsteer.sae.common.checksums import write_checked_json
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.common.files import sha256_file
 from sparsteer.sae.fetching import fetch
-from sparsteer.sae.fetching.fetch import ARTEFACTS, Artefact, FetchError, Package
+from sparsteer.sae.fetching.fetch import ARTIFACTS, Artifact, FetchError, Package
 
 TEXT = "one\ntwo\nthree — four\n"
 
@@ -44,20 +44,20 @@ def convert_upper(members: Mapping[str, Path], target: Path) -> None:
 
 @dataclass
 class Registry:
-    """A local stand-in for the package registry, and an artefact that lies in it."""
+    """A local stand-in for the package registry, and an artifact that lies in it."""
 
     wheels: Path
     cache: Path
-    artefact: Artefact
+    artifact: Artifact
 
     def offer(self, **changes: object) -> None:
-        """Let `fetch` know the artefact, with some fields changed."""
-        self.artefact = replace(self.artefact, **changes)  # pyright: ignore[reportArgumentType] - by name
-        ARTEFACTS["little"] = self.artefact
+        """Let `fetch` know the artifact, with some fields changed."""
+        self.artifact = replace(self.artifact, **changes)  # pyright: ignore[reportArgumentType] - by name
+        ARTIFACTS["little"] = self.artifact
 
     def repin(self, **changes: object) -> None:
-        """Change a field of the artefact's one package."""
-        package = replace(self.artefact.packages[0], **changes)  # pyright: ignore[reportArgumentType] - by name
+        """Change a field of the artifact's one package."""
+        package = replace(self.artifact.packages[0], **changes)  # pyright: ignore[reportArgumentType] - by name
         self.offer(packages=(package,))
 
     def content(self) -> list[str]:
@@ -82,17 +82,17 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
         sha256=sha256_file(wheel),
         members={"little/text.txt": sha256_file(tmp_path / "text")},
     )
-    artefact = Artefact(
+    artifact = Artifact(
         name="little",
         summary="three lines",
-        licence="none",
+        license="none",
         packages=(package,),
         convert=convert_upper,
         cached_size=len(TEXT),
         file="little.txt",
     )
-    monkeypatch.setitem(ARTEFACTS, "little", artefact)
-    return Registry(wheels, cache, artefact)
+    monkeypatch.setitem(ARTIFACTS, "little", artifact)
+    return Registry(wheels, cache, artifact)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_fetch_by_pip_and_again_from_the_cache(
     assert fetch.is_fetched("little")
 
     def no_run(*args: object, **kwargs: object) -> None:
-        raise AssertionError("pip was run although the artefact is cached")
+        raise AssertionError("pip was run although the artifact is cached")
 
     monkeypatch.setattr(subprocess, "run", no_run)
     assert fetch.fetch("little") == path
@@ -339,15 +339,15 @@ print(fetch.fetch("little", progress=lambda line: print(line, flush=True)).read_
 
 
 def start_process(registry: Registry, folder: Path, seconds: float) -> subprocess.Popen[str]:
-    """Another process that fetches the artefact; its conversion takes `seconds`."""
-    package = registry.artefact.packages[0]
+    """Another process that fetches the artifact; its conversion takes `seconds`."""
+    package = registry.artifact.packages[0]
     (folder / "test_fetch_shared.py").write_text(
-        "from sparsteer.sae.fetching.fetch import ARTEFACTS, Artefact, Package\n"
+        "from sparsteer.sae.fetching.fetch import ARTIFACTS, Artifact, Package\n"
         f"log, seconds = {str(folder / 'log')!r}, {seconds}\n"
         f"package = Package(name='little', version='1.0', size=1, sha256={package.sha256!r}, "
         f"members={dict(package.members)!r})\n"
         "def register(convert):\n"
-        "    ARTEFACTS['little'] = Artefact(name='little', summary='', licence='', cached_size=1, "
+        "    ARTIFACTS['little'] = Artifact(name='little', summary='', license='', cached_size=1, "
         "packages=(package,), convert=convert, file='little.txt')\n"
     )
     return subprocess.Popen(
@@ -388,7 +388,7 @@ def test_an_unknown_name_names_the_nearest() -> None:
         InputError, match="'smolm2-135' cannot be fetched by name; try smollm2-135m"
     ):
         fetch.fetch("smolm2-135")
-    with pytest.raises(InputError, match=" or ".join(ARTEFACTS)):
+    with pytest.raises(InputError, match=" or ".join(ARTIFACTS)):
         fetch.is_fetched("zzz")
 
 
@@ -427,6 +427,6 @@ def test_the_real_texts(name: str) -> None:
     path = fetch.fetch(name)
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
     assert len(rows) == ROWS[name]
-    assert path.stat().st_size == ARTEFACTS[name].cached_size
+    assert path.stat().st_size == ARTIFACTS[name].cached_size
     field = {"rtp-prompts": "prompt", "instructions": "instruction"}.get(name, "text")
     assert all(isinstance(row[field], str) for row in rows)

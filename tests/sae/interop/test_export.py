@@ -35,7 +35,7 @@ def random_sae(config: SAEConfig) -> SparseAutoencoder:
         sae.b_enc.add_(0.1 * torch.randn_like(sae.b_enc))
         sae.b_dec.add_(torch.randn_like(sae.b_dec))
         sae.input_scale.fill_(SCALE)
-        sae.input_centre.normal_()
+        sae.input_center.normal_()
         if isinstance(config, BatchTopKConfig):
             sae.threshold.fill_(0.6)
         if isinstance(config, JumpReLUConfig):
@@ -79,7 +79,7 @@ def test_batch_topk_encodes_alike_as_jumprelu(tmp_path: Path) -> None:
 
 def test_a_batch_topk_transcoder_predicts_alike_as_jumprelu(tmp_path: Path) -> None:
     sae = random_sae(BatchTopKConfig(D, F, 5, transcoder=True))
-    sae.output_centre.normal_()
+    sae.output_center.normal_()
     sae.output_scale.fill_(0.3)
     export(sae, tmp_path / "out", "sparsteer")
     loaded = SparseAutoencoder.load(tmp_path / "out")

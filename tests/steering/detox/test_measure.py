@@ -55,7 +55,7 @@ def by_definition(values: dict[str, Any], base: dict[str, Any]) -> dict[str, flo
     error = statistics.stdev(differences) / len(own) ** 0.5 if len(own) > 1 else None
     return {
         "mean": statistics.mean(own),
-        "share": sum(score > 0.5 for score in own) / len(own),
+        "fraction": sum(score > 0.5 for score in own) / len(own),
         "change": statistics.mean(differences),
         "change_standard_error": error,
     }

@@ -41,12 +41,12 @@ def test_mean_and_share_of_several_texts():
     found = toxicity([INSULT, POLITE, POLITE])
     scores = toxicity_scores([INSULT, POLITE])
     assert found.mean == pytest.approx((scores[0] + 2 * scores[1]) / 3)
-    assert found.share == pytest.approx(1 / 3)
+    assert found.fraction == pytest.approx(1 / 3)
     assert found.texts == 3
 
 
 def test_one_half_itself_is_not_above_one_half():
-    assert summarize_scores([0.5, 0.5000001]).share == 0.5
+    assert summarize_scores([0.5, 0.5000001]).fraction == 0.5
 
 
 def test_no_texts_are_an_input_error():

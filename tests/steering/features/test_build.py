@@ -26,7 +26,7 @@ from sparsteer.steering.features import (
 )
 from sparsteer.steering.features.collect import Collected, collect
 from sparsteer.steering.features.tables import ExampleTable
-from sparsteer.steering.features.windows import Activations, norm_bound, pieces, windows
+from sparsteer.steering.features.windows import SortedCodes, chunks, norm_bound, windows
 from sparsteer.training.data.cache.config import CacheConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.data.cache.writer import cache_activations
@@ -61,7 +61,7 @@ class Setup:
             "before": BEFORE,
             "after": AFTER,
             "outlier_norm": OUTLIER_NORM,
-            "neighbours": 4,
+            "neighbors": 4,
             "promoted": 3,
             "device": "cpu",
         }
@@ -209,8 +209,8 @@ def test_statistics(index: FeatureIndex, dense: Dense) -> None:
         assert feature.mean_activation == pytest.approx(values.mean(), rel=1e-5)
         assert feature.max_activation == pytest.approx(values[-1], rel=1e-5)
         assert index.max_activation(number) == feature.max_activation
-        for ours, share in ((feature.median_activation, 0.5), (feature.p99_activation, 0.99)):
-            exact = np.quantile(values, share, method="inverted_cdf")
+        for ours, fraction in ((feature.median_activation, 0.5), (feature.p99_activation, 0.99)):
+            exact = np.quantile(values, fraction, method="inverted_cdf")
             assert ours == pytest.approx(exact, rel=1 / 32)
         assert feature.p99_activation <= feature.max_activation
 
@@ -239,7 +239,7 @@ def peaks_of(number: int, dense: Dense) -> list[tuple[int, float]]:
 def test_top_examples(
     index: FeatureIndex, dense: Dense, setup: Setup, tiny_model: LanguageModel
 ) -> None:
-    left_out = 0
+    excluded = 0
     for number in range(N_LATENTS):
         expected: dict[tuple[int, ...], tuple[int, float]] = {}
         peaks = peaks_of(number, dense)
@@ -247,7 +247,7 @@ def test_top_examples(
             window, _ = window_of(dense.rows[row], dense, setup, tiny_model)
             expected.setdefault(tuple(window), (row, value))
         best = list(expected.values())[:EXAMPLES]
-        left_out += best != peaks[:EXAMPLES]
+        excluded += best != peaks[:EXAMPLES]
         feature = index.feature(number)
         assert [example.row for example in feature.top] == [row for row, _ in best]
         for example, (row, value) in zip(feature.top, best, strict=True):
@@ -255,7 +255,7 @@ def test_top_examples(
             assert_is_row(example, number, row, dense, setup, tiny_model)
         if feature.fired:
             assert feature.top[0].activation == feature.max_activation
-    assert left_out > 5, "equal windows must come up for this to show anything"
+    assert excluded > 5, "equal windows must come up for this to show anything"
 
 
 def assert_is_row(
@@ -382,7 +382,7 @@ def test_pieces_change_nothing(setup: Setup, rows_at_once: int) -> None:
     def run(rows: int) -> Collected:
         shards = list(cache.manifest.shards[-4:])
         bound = norm_bound(cache, shards[0], SITE, OUTLIER_NORM)
-        parts = pieces(cache, shards, SITE, rows_at_once=rows, bound=bound, device="cpu")
+        parts = chunks(cache, shards, SITE, rows_at_once=rows, bound=bound, device="cpu")
         return collect(sae, parts, examples=EXAMPLES, before=BEFORE, after=AFTER, seed=3)
 
     ours, other = run(rows_at_once), run(150)
@@ -396,12 +396,12 @@ def test_pieces_cover_the_cache_once(setup: Setup) -> None:
     cache = ActivationCache(setup.cache)
     n_rows = 0
     shards = list(cache.manifest.shards)
-    for piece in pieces(cache, shards, SITE, rows_at_once=100, bound=math.inf, device="cpu"):
-        assert piece.first_row == n_rows
-        n_rows += len(piece.rows_RD)
-        assert len(piece.rows_RD) <= 100 and piece.kept.all()
+    for chunk in chunks(cache, shards, SITE, rows_at_once=100, bound=math.inf, device="cpu"):
+        assert chunk.first_row == n_rows
+        n_rows += len(chunk.rows_RD)
+        assert len(chunk.rows_RD) <= 100 and chunk.kept.all()
         assert torch.equal(
-            windows(piece, 0, 0).tokens[:, 0], piece.contexts[piece.context, piece.offset]
+            windows(chunk, 0, 0).tokens[:, 0], chunk.contexts[chunk.context, chunk.offset]
         )
     assert n_rows == cache.n_rows
 
@@ -409,25 +409,25 @@ def test_pieces_cover_the_cache_once(setup: Setup) -> None:
 def test_activations_are_looked_up() -> None:
     dense_RF = torch.rand(9, 13) * (torch.rand(9, 13) > 0.6)
     values, indices = dense_RF.topk(13)
-    activations = Activations([(torch.arange(9), Codes(indices, values))], 9)
+    activations = SortedCodes([(torch.arange(9), Codes(indices, values))], 9)
     assert len(activations.values) == int((dense_RF > 0).sum())
     latents = torch.arange(13)
     rows = torch.cat([torch.arange(9), torch.tensor([-1])]).expand(13, 10)
     expected = torch.cat([dense_RF.T, torch.zeros(13, 1)], dim=1)
     assert torch.equal(activations.at(latents, rows), expected)
-    empty = Activations([(torch.arange(9), Codes(indices, values * 0))], 9)
+    empty = SortedCodes([(torch.arange(9), Codes(indices, values * 0))], 9)
     assert not empty.at(latents, rows).any()
 
 
-def test_neighbours(index: FeatureIndex, setup: Setup) -> None:
+def test_neighbors(index: FeatureIndex, setup: Setup) -> None:
     W_dec = SparseAutoencoder.load(setup.run / "sae").W_dec.detach().double().numpy()
     unit = W_dec / np.linalg.norm(W_dec, axis=1, keepdims=True)
     for number in range(N_LATENTS):
         cosine = unit @ unit[number]
         others = [int(n) for n in np.argsort(-cosine) if n != number][:4]
-        neighbours = index.feature(number).neighbours
-        assert [n.feature for n in neighbours] == others
-        assert [n.cosine for n in neighbours] == pytest.approx(cosine[others], abs=1e-6)
+        neighbors = index.feature(number).neighbors
+        assert [n.feature for n in neighbors] == others
+        assert [n.cosine for n in neighbors] == pytest.approx(cosine[others], abs=1e-6)
 
 
 def test_promoted_tokens(index: FeatureIndex, setup: Setup, tiny_model: LanguageModel) -> None:

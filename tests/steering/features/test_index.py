@@ -65,7 +65,7 @@ def test_a_run_or_its_index_can_be_opened(run: Path) -> None:
     given = FeatureIndex(run).feature(5)
     assert FeatureIndex(run / "features").feature(5) == given
     assert FeatureIndex.of_run(str(run)).feature(5) == given
-    assert given.top and given.promoted and given.neighbours
+    assert given.top and given.promoted and given.neighbors
 
 
 def test_a_cache_of_another_model(tmp_path: Path, cache: Path, tiny_model: LanguageModel) -> None:
@@ -146,7 +146,7 @@ def test_the_fingerprint_is_of_content(tmp_path: Path, tiny_model: LanguageModel
     changes: dict[str, Callable[[SparseAutoencoder], object]] = {
         "weight": lambda sae: sae.b_enc.data[0].add_(1e-6),
         "scale": lambda sae: sae.input_scale.mul_(2),
-        "centre": lambda sae: sae.input_centre.add_(1),
+        "center": lambda sae: sae.input_center.add_(1),
         "k": lambda sae: setattr(sae, "config", TopKConfig(32, N_LATENTS, 5)),
     }
     for name, change in changes.items():

@@ -115,7 +115,7 @@ def test_a_planted_feature_is_found_first(loaded: LoadedRun) -> None:
         rows: list[torch.Tensor] = []
         for text in texts:
             tokens = torch.tensor([[loaded.model.bos_id or 0, *loaded.model.tokenize(text)]])
-            kept = ~loaded.model.left_out(tokens, torch.ones_like(tokens, dtype=torch.bool))
+            kept = ~loaded.model.excluded_tokens(tokens, torch.ones_like(tokens, dtype=torch.bool))
             rows.append(loaded.site.read(tokens)[kept])
         means.append(torch.cat(rows).mean(0))
     sae = SparseAutoencoder(loaded.sae.config, seed=2)

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from sparsteer.kernels.codes import Codes
 from sparsteer.steering.features.hashing import mixed, priorities
-from sparsteer.steering.features.tables import ExampleTable, Offers, one_per_context
-from sparsteer.steering.features.windows import Activations, Piece, windows
+from sparsteer.steering.features.tables import Candidates, ExampleTable, one_per_context
+from sparsteer.steering.features.windows import CacheChunk, SortedCodes, windows
 
 N_LATENTS, N_EXAMPLES, LENGTH = 5, 3, 6
 
 
-def piece_of(tokens_CL: Tensor, first_row: int) -> Piece:
+def chunk_of(tokens_CL: Tensor, first_row: int) -> CacheChunk:
     """Contexts of one document each; every token but BOS has a row."""
     n_contexts, length = tokens_CL.shape
     offset = torch.arange(1, length).repeat(n_contexts)
     context = torch.arange(n_contexts).repeat_interleave(length - 1)
-    return Piece(
+    return CacheChunk(
         rows_RD=torch.zeros(len(offset), 2),
         first_row=first_row,
         contexts=tokens_CL,
@@ -36,9 +36,9 @@ def piece_of(tokens_CL: Tensor, first_row: int) -> Piece:
     )
 
 
-def activations_of(dense_RF: Tensor) -> Activations:
+def activations_of(dense_RF: Tensor) -> SortedCodes:
     values, indices = dense_RF.topk(dense_RF.shape[1])
-    return Activations([(torch.arange(len(dense_RF)), Codes(indices, values))], len(dense_RF))
+    return SortedCodes([(torch.arange(len(dense_RF)), Codes(indices, values))], len(dense_RF))
 
 
 @given(seed=st.integers(0, 10_000), n_pieces=st.integers(1, 4), n_contexts=st.integers(1, 5))
@@ -54,13 +54,13 @@ def test_merging_equals_sorting_everything(seed: int, n_pieces: int, n_contexts:
         tokens = torch.randint(3, 5, (n_contexts, LENGTH), generator=generator)
         n_rows = n_contexts * (LENGTH - 1)
         dense = torch.randint(0, 4, (n_rows, N_LATENTS), generator=generator).float() / 2
-        piece = piece_of(tokens, first_row)
+        chunk = chunk_of(tokens, first_row)
         activations = activations_of(dense)
-        around = windows(piece, 2, 1)
-        table.offer(one_per_context(activations, piece.context), piece, around, activations)
+        around = windows(chunk, 2, 1)
+        table.offer(one_per_context(activations, chunk.context), chunk, around, activations)
         for row in range(n_rows):
             window = tuple(around.tokens[row].numpy().tolist())
-            context = int(piece.context[row]) + first_row * 1000
+            context = int(chunk.context[row]) + first_row * 1000
             seen.append((first_row + row, context, window, dense[row].numpy().tolist()))
         first_row += n_rows
     for latent in range(N_LATENTS):
@@ -87,10 +87,10 @@ def expected_rows(
 
 def test_nothing_that_fires_leaves_the_table_empty() -> None:
     table = ExampleTable(2, 3, 3, score_dtype=torch.float32, distinct=True, device="cpu")
-    piece = piece_of(torch.randint(3, 9, (2, LENGTH)), 0)
+    chunk = chunk_of(torch.randint(3, 9, (2, LENGTH)), 0)
     activations = activations_of(torch.zeros(10, 2))
     table.offer(
-        one_per_context(activations, piece.context), piece, windows(piece, 1, 1), activations
+        one_per_context(activations, chunk.context), chunk, windows(chunk, 1, 1), activations
     )
     assert (table.rows == -1).all() and (table.scores == -1).all()
 
@@ -102,11 +102,11 @@ def test_random_examples_are_a_uniform_sample() -> None:
         n_latents, n_drawn, 1, score_dtype=torch.int64, distinct=False, device="cpu"
     )
     for first_row in range(0, n_rows, 20):
-        piece = piece_of(torch.randint(3, 9, (4, LENGTH)), first_row)
+        chunk = chunk_of(torch.randint(3, 9, (4, LENGTH)), first_row)
         activations = activations_of(torch.rand(20, n_latents) + 0.1)
         latents, rows = activations.latents, activations.rows
-        offers = Offers(latents, rows, priorities(latents, rows + first_row, seed=7))
-        table.offer(offers, piece, windows(piece, 0, 0), activations)
+        candidates = Candidates(latents, rows, priorities(latents, rows + first_row, seed=7))
+        table.offer(candidates, chunk, windows(chunk, 0, 0), activations)
     drawn = Counter(int(row) for row in table.rows.flatten())
     assert sorted(drawn) == list(range(n_rows))
     assert all(len(set(rows)) == n_drawn for rows in table.rows.numpy().tolist())

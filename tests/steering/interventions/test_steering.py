@@ -44,7 +44,7 @@ def make_sae(config: SAEConfig, dtype: torch.dtype) -> SparseAutoencoder:
     draw = torch.Generator().manual_seed(4)
     with torch.no_grad():
         sae.input_scale.fill_(0.37)
-        sae.input_centre.copy_(0.4 * torch.randn(32, generator=draw))
+        sae.input_center.copy_(0.4 * torch.randn(32, generator=draw))
         for weights, size in ((sae.b_enc, 0.3), (sae.b_dec, 0.5), (sae.W_enc, 0.2)):
             weights += size * torch.randn(weights.shape, generator=draw)
     return sae
@@ -87,9 +87,9 @@ def read_steered(
         return model.site(SITE).read(tokens, mask)
 
 
-def a_selective_latent(acts_BLF: Tensor, ordinary_BL: Tensor) -> int:
+def a_selective_latent(acts_BLF: Tensor, content_BL: Tensor) -> int:
     """A latent that fires in the prompts of some rows only, and at few of their positions."""
-    fires_BLF = (acts_BLF > 0) & ordinary_BL[:, :, None]
+    fires_BLF = (acts_BLF > 0) & content_BL[:, :, None]
     rows_F = fires_BLF.any(1).sum(0)
     candidates = ((rows_F > 0) & (rows_F < len(LENGTHS))).nonzero()[:, 0]
     return int(max(candidates, key=lambda latent: int(fires_BLF[:, :, latent].sum())))
@@ -271,7 +271,7 @@ def test_per_token_below_every_threshold_is_constant_off_the_sinks(
     tokens, mask = batch(seed)
     base = model.site(SITE).read(tokens, mask)
     moved = read_steered(always, model, sae, tokens, mask) - base
-    ordinary = ~model.left_out(tokens, mask)
+    ordinary = ~model.excluded_tokens(tokens, mask)
     assert torch.equal(moved[ordinary], (base + change(always, sae) - base)[ordinary])
     assert not moved[~ordinary].any()
 
@@ -283,7 +283,7 @@ def test_per_token_steers_the_positions_that_fire(
 ):
     tokens, mask = batch(side=side)
     acts = dense_activations(model, sae, tokens, mask)
-    ordinary = ~model.left_out(tokens, mask)
+    ordinary = ~model.excluded_tokens(tokens, mask)
     one = a_selective_latent(acts, ordinary)
     other = next(int(o) for o in acts[ordinary].sum(0).argsort(descending=True) if o != one)
     own_N = acts[ordinary][:, one]
@@ -315,7 +315,7 @@ def test_per_input_steers_whole_texts_with_the_feature_and_no_others(
     def holds(seed: int, pushed: tuple[SteeredFeature, ...], threshold: float):
         tokens, mask = batch(seed, side="left")
         acts = dense_activations(model, sae, tokens, mask)
-        ordinary = ~model.left_out(tokens, mask)
+        ordinary = ~model.excluded_tokens(tokens, mask)
         spec = Intervention(site=SITE, features=pushed, tier="per_input", threshold=threshold)
         fires = torch.zeros(len(LENGTHS), dtype=torch.bool)
         for feature in pushed:
@@ -354,7 +354,7 @@ def test_a_text_is_steered_alike_in_one_pass_and_token_by_token(
     tokens, mask = batch(side="left")
     n_prompt = 20
     acts = dense_activations(model, sae, tokens, mask)
-    ordinary = ~model.left_out(tokens, mask)
+    ordinary = ~model.excluded_tokens(tokens, mask)
     in_prompt = ((acts > 0) & ordinary[..., None])[:, :n_prompt].any(1)
     later = ((acts > 0) & ordinary[..., None])[:, n_prompt + 2 :].any(1)
     # Some text begins to be steered in its prompt, and some only later.
@@ -384,7 +384,7 @@ def test_a_text_is_steered_alike_in_one_pass_and_token_by_token(
 def test_new_texts_start_switched_off(model: LanguageModel, sae: SparseAutoencoder):
     tokens, mask = batch(side="left")
     acts = dense_activations(model, sae, tokens, mask)
-    ordinary = ~model.left_out(tokens, mask)
+    ordinary = ~model.excluded_tokens(tokens, mask)
     latent = a_selective_latent(acts, ordinary)
     fires = ((acts[..., latent] > 0) & ordinary).any(1)
     order = fires.int().argsort(descending=True)
@@ -447,7 +447,7 @@ def test_every_gate_of_nested_interventions_reads_the_residual_before_any(
 ):
     tokens, mask = batch()
     acts = dense_activations(model, sae, tokens, mask)
-    latent = a_selective_latent(acts, ~model.left_out(tokens, mask))
+    latent = a_selective_latent(acts, ~model.excluded_tokens(tokens, mask))
     base = model.site(SITE).read(tokens, mask)
     gated = intervention(latent, tier="per_token")
     own = read_steered(gated, model, sae, tokens, mask) - base

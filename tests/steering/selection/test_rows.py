@@ -118,7 +118,7 @@ def test_spearman_sees_only_order(pairs: list[tuple[int, int]]) -> None:
         assert spearman([-a for a in x], y) == pytest.approx(-found)
 
 
-def test_quantiles_are_linear_between_neighbours() -> None:
+def test_quantiles_are_linear_between_neighbors() -> None:
     found = quantiles([4.0, 1.0, 2.0, 3.0, 5.0])
     assert found is not None
     assert found["mean"] == found["median"] == 3

@@ -15,7 +15,7 @@ from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.encoding import encode_texts
 from sparsteer.steering.selection import (
     generalized_jaccard,
-    recover_groups,
+    retrieval_precision,
     select_for_target,
 )
 from sparsteer.steering.selection.embedding import SparseRows, mean_code
@@ -191,11 +191,11 @@ def test_an_overflowing_row_has_a_status(
 
 def test_groups_are_found_again(tiny_model: LanguageModel, sae: SparseAutoencoder) -> None:
     rows = [{"text": f"{a} + {b} = {a + b}", "group": "sum"} for a in (3, 14, 25) for b in (7, 18)]
-    words = ["a quiet morning", "the grey cat sleeps", "rain fell", "we went home", "she sang"]
+    words = ["a quiet morning", "the gray cat sleeps", "rain fell", "we went home", "she sang"]
     rows += [{"text": word, "group": "words"} for word in words * 2]
     rows += [{"text": "alone", "group": "rare"}, {"text": "without"}]
     site = tiny_model.site()
-    found = recover_groups(tiny_model, site, sae, rows, n_targets=2, ratio=0.25, draws=3)
+    found = retrieval_precision(tiny_model, site, sae, rows, n_targets=2, ratio=0.25, draws=3)
     assert list(found) == ["words", "sum"]
     for group, size in (("sum", 6), ("words", 10)):
         one = found[group]
@@ -207,7 +207,7 @@ def test_groups_are_found_again(tiny_model: LanguageModel, sae: SparseAutoencode
     # "3 + 7 = 10" is about as long as "rain fell".
     assert 0 < found["sum"]["precision_of_length"] < 1
     with pytest.raises(InputError, match="has more than 10 rows"):
-        recover_groups(tiny_model, site, sae, rows, n_targets=10)
+        retrieval_precision(tiny_model, site, sae, rows, n_targets=10)
 
 
 def test_a_recovered_group_is_a_selection(
@@ -216,16 +216,16 @@ def test_a_recovered_group_is_a_selection(
     """One draw of one group, done by hand."""
     rows = [{"text": f"{n} {'ab' * n}", "group": "xy"[n % 3 == 0]} for n in range(9)]
     site = tiny_model.site()
-    found = recover_groups(tiny_model, site, sae, rows, n_targets=2, ratio=0.5, draws=1, seed=4)[
-        "y"
-    ]
-    shares: set[float] = set()
+    found = retrieval_precision(
+        tiny_model, site, sae, rows, n_targets=2, ratio=0.5, draws=1, seed=4
+    )["y"]
+    fractions: set[float] = set()
     for hidden in ((0, 3), (0, 6), (3, 6)):
         pool = [row for n, row in enumerate(rows) if n not in hidden]
         target = [rows[n] for n in hidden]
         chosen = select_for_target(tiny_model, site, sae, pool, target, 0.5).chosen
-        shares.add(sum(pool[n]["group"] == "y" for n in chosen) / len(chosen))
-    assert found["precision_of_target_source"] in shares
+        fractions.add(sum(pool[n]["group"] == "y" for n in chosen) / len(chosen))
+    assert found["precision_of_target_source"] in fractions
 
 
 def test_wrong_input_of_a_selection(tiny_model: LanguageModel, sae: SparseAutoencoder) -> None:

@@ -183,10 +183,10 @@ def test_toxicity_prompts_of_the_reporting_side_are_no_text_to_train_on(
         open_corpus("rtp-prompts", text_field="attribute")
 
 
-def test_the_fetched_names_are_artefacts() -> None:
-    from sparsteer.sae.fetching.fetch import ARTEFACTS
+def test_the_fetched_names_are_artifacts() -> None:
+    from sparsteer.sae.fetching.fetch import ARTIFACTS
 
-    assert set(corpus_module.FETCHED_FIELDS) <= set(ARTEFACTS)
+    assert set(corpus_module.FETCHED_FIELDS) <= set(ARTIFACTS)
 
 
 class FakeHub:
@@ -285,7 +285,7 @@ def test_a_folder_as_people_have_it(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "validation" / "0.jsonl", ["validated"])
     for name in ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"):
         (tmp_path / name).write_text('{"default": {"features": {}}}')
-    for name in ("README.txt", "LICENSE.txt", "Licence-cc.txt"):
+    for name in ("README.txt", "LICENSE.txt", "License-cc.txt"):
         (tmp_path / name).write_text("about the data")
     said: list[str] = []
     corpus = open_corpus(str(tmp_path), progress=said.append)

@@ -1,4 +1,4 @@
-"""Long documents are tokenised in pieces, only as far as they are used, and stay one document."""
+"""Long documents are tokenized in pieces, only as far as they are used, and stay one document."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ from sparsteer.sae import LanguageModel
 from sparsteer.sae.language_model import long_texts
 from sparsteer.training import ActivationCache, CacheConfig, cache_activations
 from sparsteer.training.data.corpus import open_corpus
-from sparsteer.training.data.stream.chunk_index import Place
-from sparsteer.training.data.stream.chunks import WindowSource
+from sparsteer.training.data.stream.chunk_index import ChunkStart
+from sparsteer.training.data.stream.chunks import ChunkSource
 from sparsteer.training.data.stream.config import StreamConfig
 
 PIECE = 500
@@ -27,7 +27,7 @@ def dataset(tmp_path: Path) -> str:
 
 @pytest.fixture
 def read(tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The characters of each text that is tokenised, in pieces of at most PIECE."""
+    """The characters of each text that is tokenized, in pieces of at most PIECE."""
     lengths: list[int] = []
     tokenize = tiny_model.tokenize
 
@@ -83,13 +83,13 @@ def test_a_stream_reads_pieces_and_is_the_same(
         model=tiny_model.name,
         dataset=dataset,
         context_length=32,
-        window_rows=700,
+        chunk_rows=700,
         held_out_fraction=0.3,
         shuffle_buffer=1,
     )
 
-    def windows(rows: int) -> list[tuple[Place, list[list[int]]]]:
-        source = WindowSource(config, open_corpus(dataset), tiny_model)
+    def windows(rows: int) -> list[tuple[ChunkStart, list[list[int]]]]:
+        source = ChunkSource(config, open_corpus(dataset), tiny_model)
         path = tmp_path / f"{len(read)}.jsonl"
         return [
             (window.start, [chosen.context.tokens.tolist() for chosen in window.contexts])

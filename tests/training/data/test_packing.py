@@ -13,7 +13,7 @@ from sparsteer.sae.common.errors import InputError
 from sparsteer.training.data.packing import (
     NO_DOCUMENT,
     Context,
-    TokenisedDocument,
+    TokenizedDocument,
     pack,
 )
 
@@ -21,12 +21,12 @@ BOS, EOS = 1, 2
 
 
 @st.composite
-def corpora(draw: st.DrawFn) -> list[TokenisedDocument]:
+def corpora(draw: st.DrawFn) -> list[TokenizedDocument]:
     sides = draw(st.lists(st.booleans(), max_size=12))
     numbers = draw(st.permutations(range(len(sides))))
     ids = st.lists(st.integers(3, 99), max_size=40)
     return [
-        TokenisedDocument(7 * n, draw(ids), side) for n, side in zip(numbers, sides, strict=True)
+        TokenizedDocument(7 * n, draw(ids), side) for n, side in zip(numbers, sides, strict=True)
     ]
 
 
@@ -43,7 +43,7 @@ def text_columns(context: Context, bos_id: int | None) -> list[tuple[int, int, i
 
 @given(corpora(), st.integers(2, 17), st.sampled_from([BOS, None]), st.sampled_from([EOS, None]))
 def test_every_token_once_in_order(
-    documents: list[TokenisedDocument], length: int, bos_id: int | None, eos_id: int | None
+    documents: list[TokenizedDocument], length: int, bos_id: int | None, eos_id: int | None
 ) -> None:
     contexts = list(pack(documents, context_length=length, bos_id=bos_id, eos_id=eos_id))
     for side in (False, True):
@@ -64,7 +64,7 @@ def test_every_token_once_in_order(
 
 @given(corpora(), st.integers(2, 17))
 def test_sides_never_share_a_context_and_only_the_last_is_short(
-    documents: list[TokenisedDocument], length: int
+    documents: list[TokenizedDocument], length: int
 ) -> None:
     sides = {document.number: document.held_out for document in documents}
     lengths: defaultdict[bool, list[int]] = defaultdict(list)
@@ -77,8 +77,8 @@ def test_sides_never_share_a_context_and_only_the_last_is_short(
 
 
 def test_contexts_come_as_soon_as_they_are_full() -> None:
-    def source() -> Iterator[TokenisedDocument]:
-        yield TokenisedDocument(0, list(range(3, 13)), False)
+    def source() -> Iterator[TokenizedDocument]:
+        yield TokenizedDocument(0, list(range(3, 13)), False)
         raise AssertionError("read further than needed")
 
     contexts = pack(source(), context_length=5, bos_id=BOS, eos_id=EOS)
@@ -93,9 +93,9 @@ def test_no_room_for_text() -> None:
 
 @given(corpora(), st.data(), st.integers(2, 17))
 def test_a_document_in_pieces_is_packed_as_a_whole(
-    documents: list[TokenisedDocument], data: st.DataObject, length: int
+    documents: list[TokenizedDocument], data: st.DataObject, length: int
 ) -> None:
-    pieces: list[TokenisedDocument] = []
+    pieces: list[TokenizedDocument] = []
     for document in documents:
         n_tokens = len(document.ids)
         cuts = sorted(data.draw(st.lists(st.integers(0, n_tokens), max_size=3)))

@@ -47,19 +47,19 @@ def choose(
     )
 
 
-def ordinary(one: Context, model: LanguageModel) -> list[bool]:
+def is_content(one: Context, model: LanguageModel) -> list[bool]:
     tokens = torch.as_tensor(one.tokens)[None]
-    return [not flag for flag in model.left_out(tokens)[0]]
+    return [not flag for flag in model.excluded_tokens(tokens)[0]]
 
 
 @given(context_lists(), st.integers(1, 70), st.floats(0, 1), st.integers(1, 5))
 def test_laws(
-    tiny_model: LanguageModel, contexts: list[Context], rows: int, share: float, at_once: int
+    tiny_model: LanguageModel, contexts: list[Context], rows: int, fraction: float, at_once: int
 ) -> None:
-    held_out = int(rows * share)
+    held_out = int(rows * fraction)
     chosen = choose(contexts, tiny_model, rows, held_out, at_once)
     n_there = {
-        side: sum(sum(ordinary(c, tiny_model)) for c in contexts if c.held_out == side)
+        side: sum(sum(is_content(c, tiny_model)) for c in contexts if c.held_out == side)
         for side in (False, True)
     }
     n_chosen = {
@@ -74,11 +74,11 @@ def test_laws(
         if n_there[not side] >= wanted[not side]:
             assert n_chosen[side] <= wanted[side]
     for one in chosen:
-        assert list(one.ordinary) == ordinary(one.context, tiny_model)
+        assert list(one.is_content) == is_content(one.context, tiny_model)
         assert one.rows.any()
     rows_of = Counter((id(one.context), int(p)) for one in chosen for p in np.flatnonzero(one.rows))
     positions = {
-        (id(c), p) for c in contexts for p, flag in enumerate(ordinary(c, tiny_model)) if flag
+        (id(c), p) for c in contexts for p, flag in enumerate(is_content(c, tiny_model)) if flag
     }
     assert set(rows_of) <= positions
     assert set(rows_of.values()) <= {1}
@@ -89,7 +89,7 @@ def test_only_the_last_context_of_a_side_is_cut(tiny_model: LanguageModel) -> No
     chosen = choose(contexts, tiny_model, 23, 7)
     for side in (False, True):
         of_side = [one for one in chosen if one.context.held_out == side]
-        assert all(np.array_equal(one.rows, one.ordinary) for one in of_side[:-1])
+        assert all(np.array_equal(one.rows, one.is_content) for one in of_side[:-1])
 
 
 def test_no_more_contexts_are_read_than_needed(tiny_model: LanguageModel) -> None:

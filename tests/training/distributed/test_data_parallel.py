@@ -125,7 +125,7 @@ def test_one_process_goes_on_where_two_shards_stopped(
 )
 def test_what_cannot_be_cut(config: SAEConfig, settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="shards is 2, but only topk"):
-        TrainerConfig(shards=2, **settings).require_suits(config)
+        TrainerConfig(shards=2, **settings).validate_for(config)
 
 
 @pytest.mark.parametrize(

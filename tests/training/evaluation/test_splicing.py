@@ -38,7 +38,7 @@ def contexts(n: int = 7, length: int = 19) -> tuple[Tensor, Tensor]:
 def by_definition(
     model: LanguageModel, edit: Any, tokens: Tensor, mask: Tensor
 ) -> tuple[float, float]:
-    kept = model.left_out(tokens, mask)[..., None]
+    kept = model.excluded_tokens(tokens, mask)[..., None]
     clean = model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
     with model.site(NAME).write(lambda h: torch.where(kept, h, edit(h))):
         spliced = model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
@@ -150,7 +150,7 @@ def test_the_site_is_replaced_by_what_is_made_of_the_other(tiny_model: LanguageM
         torch.testing.assert_close(h_BLD[mask_BL], read.read(tokens_BL, mask_BL)[mask_BL])
     assert zero == own_zero != found
 
-    kept = tiny_model.left_out(tokens, mask)[..., None]
+    kept = tiny_model.excluded_tokens(tokens, mask)[..., None]
     made = 0.5 * read.read(tokens, mask).flip(-1)
     clean = tiny_model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
     with written.write(lambda h: torch.where(kept, h, made)):

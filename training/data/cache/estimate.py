@@ -70,7 +70,7 @@ def estimate_cache(
 ) -> CacheEstimate:
     """Measure the first forward passes of the cache, and say what all of it will cost.
 
-    Times include tokenising and converting, not the disk. Rows of the first pass, which is slow,
+    Times include tokenizing and converting, not the disk. Rows of the first pass, which is slow,
     are not timed.
 
     Args:

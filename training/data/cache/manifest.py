@@ -18,7 +18,7 @@ VERSION = 2
 _VERSIONS = (1, VERSION)
 """That are read; the first has no checksum of its own."""
 
-LEFT_OUT = ("bos", "separator", "first_token", "padding", "surplus")
+EXCLUDED = ("bos", "separator", "first_token", "padding", "surplus")
 """Why a position of a context has no row: it is BOS; a separator or another special token; the
 first token with meaning of its context (an attention sink, like BOS); padding; or it lies behind
 the last row that was asked for."""
@@ -39,8 +39,8 @@ class ShardEntry:
     held_out_contexts: int
     rows: int
     held_out_rows: int
-    left_out: dict[str, int]
-    """Positions without a row, by the reasons of LEFT_OUT; rows and these sum to all positions."""
+    excluded: dict[str, int]
+    """Positions without a row, by the reasons of EXCLUDED; rows and these sum to all positions."""
     bytes: int
     sha256: str
 
@@ -105,9 +105,9 @@ class CacheManifest:
         return sum(shard.held_out_rows for shard in self.shards)
 
     @property
-    def left_out(self) -> dict[str, int]:
+    def excluded(self) -> dict[str, int]:
         """Positions without a row, by reason."""
-        return {why: sum(shard.left_out[why] for shard in self.shards) for why in LEFT_OUT}
+        return {why: sum(shard.excluded[why] for shard in self.shards) for why in EXCLUDED}
 
     @property
     def fingerprint(self) -> str:
@@ -155,7 +155,7 @@ def read_manifest(folder: Path) -> CacheManifest:
     return manifest
 
 
-_TOTALS = ("rows", "held_out_rows", "left_out")
+_TOTALS = ("rows", "held_out_rows", "excluded")
 
 
 def _all_are(kind: type, values: Iterable[object]) -> bool:
@@ -181,7 +181,7 @@ def _manifest(values: dict[str, Any], where: str) -> CacheManifest:
     entries = [_build(ShardEntry, shard, where) for shard in cast(list[object], shards)]
     for entry in entries:
         possible = (
-            set(entry.left_out) == set(LEFT_OUT)
+            set(entry.excluded) == set(EXCLUDED)
             and Path(entry.file).name == entry.file
             and entry.held_out_rows <= entry.rows <= entry.bytes
             and entry.held_out_contexts <= entry.contexts <= entry.bytes

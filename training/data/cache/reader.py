@@ -113,7 +113,7 @@ class ActivationCache:
     @property
     def prepends_bos(self) -> bool:
         """Whether contexts begin with BOS."""
-        return self.manifest.left_out["bos"] > 0
+        return self.manifest.excluded["bos"] > 0
 
     @property
     def identity(self) -> dict[str, Any]:

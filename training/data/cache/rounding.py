@@ -13,9 +13,9 @@ _LOOKED_AT = 4096
 _FRACTION_BITS = {"float16": 10, "bfloat16": 7, "float32": 23}
 
 
-def rounding_share(x: Float[Tensor, "N D"], dtype: str) -> float:
-    """The variance that rounding to the dtype has added to rows, as a share of theirs: an FVU below
-    it cannot be real. 0 for rows without variance."""
+def rounding_fraction(x: Float[Tensor, "N D"], dtype: str) -> float:
+    """The variance that rounding to the dtype has added to rows, as a fraction of theirs: an FVU
+    below it cannot be real. 0 for rows without variance."""
     wide_ND = x.double()
     if dtype == "int8":
         step_ND = (wide_ND.abs().amax(1, keepdim=True) / 127).expand_as(wide_ND)
@@ -29,12 +29,13 @@ def rounding_share(x: Float[Tensor, "N D"], dtype: str) -> float:
 def rounding_caution(x: Float[Tensor, "N D"], dtype: str, site: str) -> str | None:
     """A sentence where rounding is much of what rows tell, as with a constant in some dimensions
     that is hundreds of times the spread; None where it is little."""
-    share = rounding_share(x, dtype)
-    if share < _MUCH:
+    fraction = rounding_fraction(x, dtype)
+    if fraction < _MUCH:
         return None
     return (
-        f"rounding to {dtype} is {share:.0%} of the variance of the cached rows at {site}, which "
-        "have values far larger than their spread; cache with --dtype float32 to keep what varies"
+        f"rounding to {dtype} is {fraction:.0%} of the variance of the cached rows at {site}, "
+        "which have values far larger than their spread; cache with --dtype float32 to keep what "
+        "varies"
     )
 
 

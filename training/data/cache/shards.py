@@ -37,7 +37,7 @@ _DTYPES: dict[CacheDtype, torch.dtype] = {
 }
 
 
-class Stored(NamedTuple):
+class EncodedRows(NamedTuple):
     """Activation rows as a shard stores them."""
 
     values: Shaped[Tensor, "N D"]
@@ -50,18 +50,20 @@ class Stored(NamedTuple):
             return self.values.float()
         return self.values.float() * self.scale[:, None]
 
-    def cpu(self) -> "Stored":
+    def cpu(self) -> "EncodedRows":
         """The same in main memory."""
-        return Stored(self.values.cpu(), None if self.scale is None else self.scale.cpu())
+        return EncodedRows(self.values.cpu(), None if self.scale is None else self.scale.cpu())
 
-    def rows(self, index: Int[np.ndarray, "M"]) -> "Stored":
+    def rows(self, index: Int[np.ndarray, "M"]) -> "EncodedRows":
         """A copy of some rows."""
         values = torch.empty(len(index), self.values.shape[1], dtype=self.values.dtype)
         copy_rows(self.values, index, values)
-        return Stored(values, None if self.scale is None else self.scale[torch.as_tensor(index)])
+        return EncodedRows(
+            values, None if self.scale is None else self.scale[torch.as_tensor(index)]
+        )
 
 
-def to_stored(acts_ND: Float[Tensor, "N D"], dtype: CacheDtype, site: str) -> Stored:
+def encode_rows(acts_ND: Float[Tensor, "N D"], dtype: CacheDtype, site: str) -> EncodedRows:
     """Convert float32 rows to how they are stored.
 
     int8 has one scale a row, so that the largest magnitude of the row is 127; no value is off by
@@ -79,21 +81,21 @@ def to_stored(acts_ND: Float[Tensor, "N D"], dtype: CacheDtype, site: str) -> St
         divisor_N = torch.where(scale_N > 0, scale_N, 1)
         # A scale too small for all bits of a float32 gives quotients beyond 127.
         values_ND = (acts_ND / divisor_N[:, None]).round().clamp(-127, 127)
-        return Stored(values_ND.to(torch.int8), scale_N)
+        return EncodedRows(values_ND.to(torch.int8), scale_N)
     values_ND = acts_ND.to(_DTYPES[dtype])
     if not values_ND.isfinite().all():
         raise InputError(
             f"activations at {site} reach {float(acts_ND.abs().max()):,.0f}, which {dtype} cannot "
             f"hold; choose --dtype {'float32' if dtype == 'bfloat16' else 'bfloat16'}"
         )
-    return Stored(values_ND)
+    return EncodedRows(values_ND)
 
 
 @dataclass(frozen=True)
 class ShardContent:
     """What goes into a shard; the fields are the tensors that the module's docstring lists."""
 
-    activations: Mapping[str, Stored]
+    activations: Mapping[str, EncodedRows]
     """By site."""
     tokens: Int[Tensor, "N"]
     doc: Int[Tensor, "N"]
@@ -127,13 +129,13 @@ def shard_name(index: int) -> str:
 
 
 def write_shard(
-    folder: Path, index: int, content: ShardContent, left_out: dict[str, int]
+    folder: Path, index: int, content: ShardContent, excluded: dict[str, int]
 ) -> ShardEntry:
     """Write a shard file atomically and give its entry for the manifest.
 
     Raises OSError as the file system does; then no file is left behind.
     """
-    # Serialised in memory rather than by save_file, whose errors (a full disk) are no OSError.
+    # Serialized in memory rather than by save_file, whose errors (a full disk) are no OSError.
     data = safetensors.torch.save(content.tensors())
     with atomic_file(folder / shard_name(index)) as temporary:
         temporary.write_bytes(data)
@@ -144,7 +146,7 @@ def write_shard(
         held_out_contexts=int(content.held_out.sum()),
         rows=len(content.tokens),
         held_out_rows=held_out_rows,
-        left_out=left_out,
+        excluded=excluded,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
     )
@@ -167,11 +169,11 @@ class Shard:
             return None
         return tuple(cast(list[int], self._file.get_slice(name).get_shape()))
 
-    def stored(self, site: str) -> Stored:
+    def stored(self, site: str) -> EncodedRows:
         """All rows of a site."""
         values = self.tensor(f"activations.{site}")
         int8 = values.dtype == torch.int8
-        return Stored(values, self.tensor(f"scale.{site}") if int8 else None)
+        return EncodedRows(values, self.tensor(f"scale.{site}") if int8 else None)
 
     def row_numbers(self, *, held_out: bool) -> Int[np.ndarray, "M"]:
         """Which rows are held out, or which are for training, in order."""

@@ -215,8 +215,8 @@ def _write_shards(
         written: dict[int, ShardEntry] = {}
         with team.together():
             for index, chosen in todo[team.rank : team.rank + 1]:
-                content, left_out = reader.read(chosen, meter.add)
-                written[index] = write_shard(folder, index, content, left_out)
+                content, excluded = reader.read(chosen, meter.add)
+                written[index] = write_shard(folder, index, content, excluded)
         for rank, entries in enumerate(team.gather(written)):
             whole |= entries
             if entries and rank != team.rank:

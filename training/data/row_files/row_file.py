@@ -46,7 +46,7 @@ class Overview(NamedTuple):
     columns: dict[str, int]
     """Names in order of appearance, those in an object as `object.name`, and how many rows have
     each."""
-    left_out: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     """Where rows are that cannot be read, if such are left out: "FILE, line 3"."""
 
 

@@ -7,11 +7,11 @@ from ....sae.common.checksums import checked_line, read_line
 from ....sae.common.files import atomic_file
 from ....sae.common.paths import refuse_special_file
 
-PLACES = "stream.jsonl"
+CHUNK_INDEX = "stream.jsonl"
 """File of a run folder that says where windows began."""
 
 
-class Place(NamedTuple):
+class ChunkStart(NamedTuple):
     """Where a window begins."""
 
     row: int
@@ -23,7 +23,7 @@ class Place(NamedTuple):
     """Tokens of the next document before it."""
 
 
-class Places:
+class ChunkIndex:
     """The places that are known for one seed; what is in the file was found with the same data.
 
     Args:
@@ -35,16 +35,16 @@ class Places:
         self._path = path
         self._seed = seed
         refuse_special_file(path, "record of the stream")
-        self._known: list[Place] = []
+        self._known: list[ChunkStart] = []
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         kept = ""
         for line in text.splitlines(keepends=True):
             try:
                 values = read_line(line)
-                if values.keys() != {"seed", *Place._fields} or checked_line(values) != line:
+                if values.keys() != {"seed", *ChunkStart._fields} or checked_line(values) != line:
                     break
                 of_this = values.pop("seed") == seed
-                place = Place(**values)
+                place = ChunkStart(**values)
             except ValueError:
                 break
             if not line.endswith("\n"):
@@ -56,11 +56,13 @@ class Places:
             with atomic_file(path) as temporary:
                 temporary.write_text(kept, encoding="utf-8")
 
-    def last_before(self, row: int) -> Place:
+    def last_before(self, row: int) -> ChunkStart:
         """The last place at or before the row that is known."""
-        return max((place for place in self._known if place.row <= row), default=Place(0, 0, 0))
+        return max(
+            (place for place in self._known if place.row <= row), default=ChunkStart(0, 0, 0)
+        )
 
-    def add(self, place: Place) -> None:
+    def add(self, place: ChunkStart) -> None:
         """Keep one that is further on than all others; an earlier one is known or of no use."""
         if self._known and place <= self._known[-1]:
             return

@@ -1,4 +1,4 @@
-"""Windows of a stream of activations: parts of a corpus, tokenised and packed, in a fixed order."""
+"""Windows of a stream of activations: parts of a corpus, tokenized and packed, in a fixed order."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -16,18 +16,18 @@ from ..batches import random_order
 from ..context_length import context_length_of
 from ..corpus import Corpus, Document
 from ..held_out import held_out_bound, is_held_out
-from ..packing import TokenisedDocument, pack
-from ..row_mask import ChosenContext, ordinary_rows
-from .chunk_index import Place, Places
+from ..packing import TokenizedDocument, pack
+from ..row_mask import ChosenContext, content_rows
+from .chunk_index import ChunkIndex, ChunkStart
 from .config import StreamConfig
 
 
 @dataclass(frozen=True)
-class Window:
+class StreamChunk:
     """Contexts whose rows are shuffled together."""
 
     seed: int
-    start: Place
+    start: ChunkStart
     contexts: list[ChosenContext]
 
     @cached_property
@@ -39,12 +39,12 @@ class Window:
         """How the rows are shuffled."""
         return random_order(f"{self.seed}/{self.start.row}", self.n_rows)
 
-    def is_same(self, other: "Window") -> bool:
+    def is_same(self, other: "StreamChunk") -> bool:
         """Whether it is the same part of the same stream."""
         return (self.seed, self.start) == (other.seed, other.start)
 
 
-class WindowSource:
+class ChunkSource:
     """The windows of a corpus for one model and one configuration."""
 
     def __init__(self, config: StreamConfig, corpus: Corpus, model: LanguageModel) -> None:
@@ -54,7 +54,7 @@ class WindowSource:
         self._context_length = context_length_of(config, model)
         self._held_out_below = held_out_bound(corpus, config.held_out_fraction)
 
-    def from_row(self, row: int, *, rows: int, seed: int, path: Path) -> Iterator[Window]:
+    def from_row(self, row: int, *, rows: int, seed: int, path: Path) -> Iterator[StreamChunk]:
         """The windows from the one that holds the row on, until there are so many rows in all.
 
         Args:
@@ -62,28 +62,28 @@ class WindowSource:
 
         Raises InputError if the corpus gives no rows, or cannot be read.
         """
-        places = Places(path, seed)
+        places = ChunkIndex(path, seed)
         start = places.last_before(row)
         text = self._text(seed, start)
         found_some = start != (start.row, start.epoch, 0, 0)  # in this epoch
         while start.row < rows:
             # At least a whole context, in which some token has a row.
-            most = max(self._config.window_rows, self._context_length)
+            most = max(self._config.chunk_rows, self._context_length)
             taken = text.take(min(most, self._tokens_for(rows - start.row)))
-            window = Window(seed, start, self._contexts(taken))
+            window = StreamChunk(seed, start, self._contexts(taken))
             if window.n_rows:
                 found_some = True
                 places.add(start)
                 if start.row + window.n_rows > row:
                     yield window
-            start = Place(start.row + window.n_rows, start.epoch, text.document, text.token)
+            start = ChunkStart(start.row + window.n_rows, start.epoch, text.document, text.token)
             if not taken:
                 if not found_some:
                     raise InputError(
                         f"{self._corpus.dataset} gives no training rows; give more text, or a "
                         "lower --held-out-fraction"
                     )
-                start, found_some = Place(start.row, start.epoch + 1, 0), False
+                start, found_some = ChunkStart(start.row, start.epoch + 1, 0), False
                 text = self._text(seed, start)
 
     def held_out(self, n_rows: int) -> list[ChosenContext]:
@@ -91,10 +91,10 @@ class WindowSource:
         more."""
         if not self._held_out_below:
             return []
-        text = self._text(0, Place(0, 0, 0), held_out=True)
+        text = self._text(0, ChunkStart(0, 0, 0), held_out=True)
         return self._contexts(text.take(self._tokens_for(n_rows)))
 
-    def _text(self, seed: int, start: Place, *, held_out: bool = False) -> "_Text":
+    def _text(self, seed: int, start: ChunkStart, *, held_out: bool = False) -> "_Text":
         """The documents of one side of an epoch; texts before the place are read, no more."""
         if start.epoch:
             digest = hashlib.sha256(f"{seed}/{start.epoch}".encode()).digest()
@@ -107,11 +107,11 @@ class WindowSource:
 
         return _Text(documents, tokens, start)
 
-    def _contexts(self, documents: list[TokenisedDocument]) -> list[ChosenContext]:
+    def _contexts(self, documents: list[TokenizedDocument]) -> list[ChosenContext]:
         length, model = self._context_length, self._model
         contexts = pack(documents, context_length=length, bos_id=model.bos_id, eos_id=model.eos_id)
         at_once = self._config.forward_contexts
-        return list(ordinary_rows(contexts, model, context_length=length, at_once=at_once))
+        return list(content_rows(contexts, model, context_length=length, at_once=at_once))
 
     def _tokens_for(self, n_rows: int) -> int:
         """Tokens that give so many rows or a few more: BOS and the next of a context have none."""
@@ -123,14 +123,14 @@ class _Text:
     """Tokens of documents, taken so many at a time; a document may be cut.
 
     Attributes:
-        document, token: where what is left begins, as in `Place`.
+        document, token: where what is left begins, as in `ChunkStart`.
     """
 
     def __init__(
         self,
         documents: Iterator[Document],
         tokens: Callable[[str], Iterator[list[int]]],
-        start: Place,
+        start: ChunkStart,
     ) -> None:
         """`tokens` gives those of a text piece by piece, none for one that is not wanted."""
         self._documents = islice(documents, start.document, None)
@@ -138,14 +138,14 @@ class _Text:
         self._opened: _OpenDocument | None = None
         self.document, self.token = start.document, start.token
 
-    def take(self, n_tokens: int) -> list[TokenisedDocument]:
+    def take(self, n_tokens: int) -> list[TokenizedDocument]:
         """The next so many tokens, by document; fewer at the end."""
-        taken: list[TokenisedDocument] = []
+        taken: list[TokenizedDocument] = []
         while n_tokens > 0 and (opened := self._opened or self._next()) is not None:
             self._opened = opened
             ids = opened.take(n_tokens)
             if ids:
-                taken.append(TokenisedDocument(opened.number, ids, held_out=False))
+                taken.append(TokenizedDocument(opened.number, ids, held_out=False))
             n_tokens -= len(ids)
             self.token += len(ids)
             if opened.ended:
@@ -163,7 +163,7 @@ class _Text:
 
 
 class _OpenDocument:
-    """The tokens of a document that are left, tokenised as they are taken."""
+    """The tokens of a document that are left, tokenized as they are taken."""
 
     def __init__(self, number: int, pieces: Iterator[list[int]]) -> None:
         self.number = number

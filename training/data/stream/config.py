@@ -21,7 +21,7 @@ class StreamConfig(CorpusConfig):
     --data-seed decides; should it end, it begins again, in another order unless --shuffle-buffer
     is 1."""
 
-    window_rows: int = 65_536
+    chunk_rows: int = 65_536
     """Tokens whose rows are shuffled together; up to twice as many are in memory."""
 
     forward_contexts: int = 16
@@ -33,7 +33,7 @@ class StreamConfig(CorpusConfig):
             value = getattr(self, name)
             if value is not None:
                 require_given(name, value)
-        require_positive_integer("window_rows", self.window_rows)
+        require_positive_integer("chunk_rows", self.chunk_rows)
         require_positive_integer("forward_contexts", self.forward_contexts)
 
     def require_source(self, cache: str | None) -> None:

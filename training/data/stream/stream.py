@@ -1,10 +1,10 @@
 """Activations straight from the language model to training, for corpora too large to store.
 
-The documents of an epoch, in an order that the seed decides, are taken in windows of `window_rows`
+The documents of an epoch, in an order that the seed decides, are taken in windows of `chunk_rows`
 tokens; a window's contexts are packed from these alone, and its rows shuffled. While the batches of
 one window are used, the model reads the next, one forward pass for as many rows, and a thread
-tokenises the one behind. So a window depends on the seed and the text before it alone: a run that
-goes on needs no forward pass for what lies behind, and no tokenising either, since its folder says
+tokenizes the one behind. So a window depends on the seed and the text before it alone: a run that
+goes on needs no forward pass for what lies behind, and no tokenizing either, since its folder says
 where in the text each window began.
 """
 
@@ -29,15 +29,15 @@ from ....sae.language_model.sites import Site
 from ...run import RunFolder, stream_settings
 from ...runtime.threads import free_cores, use_threads
 from ..batches import cut_in_batches, one_ahead
-from ..cache.shards import Stored
+from ..cache.shards import EncodedRows
 from ..context_length import context_length_of
 from ..contexts import require_text
 from ..corpus import Corpus, open_corpus
 from ..documents import SKIP, BadRow
 from ..extraction import ContextReader, joined
 from ..row_mask import ChosenContext
-from .chunk_index import PLACES, Place
-from .chunks import Window, WindowSource
+from .chunk_index import CHUNK_INDEX, ChunkStart
+from .chunks import ChunkSource, StreamChunk
 from .config import StreamConfig
 
 _SKIP_REMEDY = (
@@ -108,7 +108,7 @@ def open_stream(
         rows=rows,
         held_out_rows=held_out_rows,
         threads=begun.get("model_threads") or free_cores(),
-        places=run.path / PLACES,
+        places=run.path / CHUNK_INDEX,
         say=say,
     )
 
@@ -131,7 +131,8 @@ def _telling(
 
 
 class ActivationStream:
-    """The activations of a site, read as training asks for them; see `Activations` and the module.
+    """The activations of a site, read as training asks for them; see `ActivationSource` and the
+    module.
 
     Batches may go over windows and epochs. Two windows are in memory at a time, and the held-out
     rows.
@@ -165,7 +166,7 @@ class ActivationStream:
         self._threads = threads
         self._places = places
         self._say = say
-        self._source = WindowSource(config, corpus, model)
+        self._source = ChunkSource(config, corpus, model)
         self._reader = ContextReader(
             model,
             [site],
@@ -291,7 +292,7 @@ class ActivationStream:
     @cached_property
     def _held_out(self) -> Float[Tensor, "N D"]:
         self.require_held_out()
-        window = Window(0, Place(0, 0, 0), self._source.held_out(self._held_out_rows))
+        window = StreamChunk(0, ChunkStart(0, 0, 0), self._source.held_out(self._held_out_rows))
         self._say(f"reading {counted(window.n_rows, 'held-out row')} of {self._corpus.dataset}")
         rows = _Reading(window, self._read, self._config.forward_contexts).rows()
         return rows.restored()[: self._held_out_rows]
@@ -310,7 +311,7 @@ class ActivationStream:
 
     def _shuffled(
         self, seed: int, first_row: int
-    ) -> Generator[tuple[Stored, Int[np.ndarray, "M"]]]:
+    ) -> Generator[tuple[EncodedRows, Int[np.ndarray, "M"]]]:
         """Pieces for `cut_in_batches`; between them the model reads the next window."""
         windows = self._windows(seed, first_row)
         with closing(one_ahead(lambda _: next(windows, None), count())) as planned:
@@ -329,7 +330,7 @@ class ActivationStream:
                 # Without this a third window would be in memory while the next one is joined.
                 del rows
 
-    def _tell_end(self, window: Window) -> None:
+    def _tell_end(self, window: StreamChunk) -> None:
         if window.start.epoch and self._says_end:
             self._says_end = False
             order = "another order" if self._config.shuffle_buffer > 1 else "the same order"
@@ -338,17 +339,17 @@ class ActivationStream:
                 f"so far; it begins again in {order}"
             )
 
-    def _windows(self, seed: int, row: int) -> Iterator[Window]:
+    def _windows(self, seed: int, row: int) -> Iterator[StreamChunk]:
         return self._source.from_row(row, rows=self._rows, seed=seed, path=self._places)
 
-    def _reading(self, window: Window) -> "_Reading":
+    def _reading(self, window: StreamChunk) -> "_Reading":
         """Reading of the window from the start, or the one that was begun."""
         begun, self._begun = self._begun, None
         if begun is not None and begun.window.is_same(window):
             return begun
         return _Reading(window, self._read, self._config.forward_contexts)
 
-    def _read(self, contexts: list[ChosenContext]) -> Stored:
+    def _read(self, contexts: list[ChosenContext]) -> EncodedRows:
         with use_threads(self._threads):
             content, _ = self._reader.read(contexts, lambda rows: None)
         return content.activations[self._site.name]
@@ -364,13 +365,13 @@ class _Reading:
     """
 
     def __init__(
-        self, window: Window, read: Callable[[list[ChosenContext]], Stored], at_once: int
+        self, window: StreamChunk, read: Callable[[list[ChosenContext]], EncodedRows], at_once: int
     ) -> None:
         self.window = window
         self._read = read
         starts = range(0, len(window.contexts), at_once)
         self._left = deque(window.contexts[at : at + at_once] for at in starts)
-        self._parts: list[Stored] = []
+        self._parts: list[EncodedRows] = []
 
     @property
     def n_left(self) -> int:
@@ -382,7 +383,7 @@ class _Reading:
         if self._left:
             self._parts.append(self._read(self._left.popleft()))
 
-    def rows(self) -> Stored:
+    def rows(self) -> EncodedRows:
         """All rows, those that are missing being read."""
         while self._left:
             self.advance()

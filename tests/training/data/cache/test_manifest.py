@@ -9,7 +9,7 @@ import pytest
 from sparsteer.sae.common.checksums import write_checked_json
 from sparsteer.sae.common.errors import InputError
 from sparsteer.training.data.cache.manifest import (
-    LEFT_OUT,
+    EXCLUDED,
     CacheManifest,
     CorpusEntry,
     ShardEntry,
@@ -25,7 +25,7 @@ def shard(number: int) -> ShardEntry:
         held_out_contexts=1,
         rows=10 + number,
         held_out_rows=number,
-        left_out=dict.fromkeys(LEFT_OUT, number),
+        excluded=dict.fromkeys(EXCLUDED, number),
         bytes=100,
         sha256=f"{number:064x}",
     )
@@ -59,7 +59,7 @@ def test_totals_stand_in_the_file(tmp_path: Path) -> None:
     write_manifest(tmp_path, MANIFEST)
     values = json.loads((tmp_path / "manifest.json").read_text())
     assert (values["rows"], values["held_out_rows"]) == (33, 3)
-    assert values["left_out"] == dict.fromkeys(LEFT_OUT, 3)
+    assert values["excluded"] == dict.fromkeys(EXCLUDED, 3)
 
 
 def test_fingerprint_changes_with_any_shard() -> None:
@@ -88,7 +88,7 @@ GONE = object()
         (["complete"], 1, "complete is 1"),
         (["sites"], [1], "sites is (1,)"),
         (["rows"], 34, "its rows is 34"),
-        (["left_out"], {}, "its left_out is {}"),
+        (["excluded"], {}, "its excluded is {}"),
         (["shards"], None, "shards are no list"),
         (["shards", 1], 3, "3 where an object"),
         (["shards", 2], GONE, "its rows is 33"),
@@ -100,8 +100,8 @@ GONE = object()
         (["dtype"], "float64", "dtype is 'float64'"),
         (["sites"], [], "it names no site"),
         (["shards", 1, "file"], "../x", "../x"),
-        (["shards", 1, "left_out", "bos"], GONE, "shard-00001"),
-        (["shards", 1, "left_out", "bos"], "1", "left_out is"),
+        (["shards", 1, "excluded", "bos"], GONE, "shard-00001"),
+        (["shards", 1, "excluded", "bos"], "1", "excluded is"),
         (["corpus"], [], "object is needed"),
         (["corpus", "parts"], "news", "parts is 'news'"),
     ],

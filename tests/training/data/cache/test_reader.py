@@ -22,14 +22,14 @@ from sparsteer.training import ActivationCache
 from sparsteer.training.data import batches
 from sparsteer.training.data.cache import reader as cache_module
 from sparsteer.training.data.cache.manifest import (
-    LEFT_OUT,
+    EXCLUDED,
     CacheManifest,
     CorpusEntry,
     ShardEntry,
     read_manifest,
     write_manifest,
 )
-from sparsteer.training.data.cache.shards import Shard, ShardContent, to_stored, write_shard
+from sparsteer.training.data.cache.shards import Shard, ShardContent, encode_rows, write_shard
 from sparsteer.training.data.corpus_config import CacheDtype
 from sparsteer.training.verification import verify
 
@@ -60,7 +60,7 @@ def write_cache(
         contexts = torch.arange(number, number + len(held_out))
         flags = torch.tensor(held_out)
         activations = {
-            site: to_stored(
+            site: encode_rows(
                 torch.stack([rows, flags[context], torch.full((n_rows,), i)], dim=1).float(),
                 dtype,
                 site,
@@ -78,7 +78,7 @@ def write_cache(
             lengths=torch.where(contexts % 3 == 0, LENGTH - 1, LENGTH),
             held_out=flags,
         )
-        entries.append(write_shard(folder, index, content, dict.fromkeys(LEFT_OUT, 0)))
+        entries.append(write_shard(folder, index, content, dict.fromkeys(EXCLUDED, 0)))
         row, number = row + n_rows, number + len(held_out)
     manifest = CacheManifest(
         complete=complete,

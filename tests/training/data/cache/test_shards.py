@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from sparsteer.sae.common.errors import InputError
-from sparsteer.training.data.cache.shards import Shard, ShardContent, Stored, to_stored, write_shard
+from sparsteer.training.data.cache.shards import (
+    EncodedRows,
+    Shard,
+    ShardContent,
+    encode_rows,
+    write_shard,
+)
 from sparsteer.training.data.corpus_config import CacheDtype
 
 D = 7
@@ -25,7 +31,7 @@ def rows_with_outliers(n_rows: int) -> Tensor:
     return rows
 
 
-def content_of(stored: Stored, n_contexts: int = 4, length: int = 5) -> ShardContent:
+def content_of(stored: EncodedRows, n_contexts: int = 4, length: int = 5) -> ShardContent:
     n_rows = len(stored.values)
     return ShardContent(
         activations={SITE: stored},
@@ -42,7 +48,7 @@ def content_of(stored: Stored, n_contexts: int = 4, length: int = 5) -> ShardCon
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])
 def test_written_and_read(tmp_path: Path, dtype: CacheDtype) -> None:
-    stored = to_stored(rows_with_outliers(13), dtype, SITE)
+    stored = encode_rows(rows_with_outliers(13), dtype, SITE)
     content = content_of(stored)
     entry = write_shard(tmp_path, 3, content, {"bos": 1})
     path = tmp_path / "shard-00003.safetensors"
@@ -69,7 +75,7 @@ def test_written_and_read(tmp_path: Path, dtype: CacheDtype) -> None:
 @pytest.mark.parametrize(("dtype", "bits"), [("float16", 10), ("bfloat16", 7), ("float32", 23)])
 def test_floats_are_rounded_to_nearest(dtype: CacheDtype, bits: int) -> None:
     rows = rows_with_outliers(50)
-    restored = to_stored(rows, dtype, SITE).restored()
+    restored = encode_rows(rows, dtype, SITE).restored()
     assert restored.dtype == torch.float32
     # Below 2**-14 float16 is subnormal, with steps of 2**-24.
     assert ((restored - rows).abs() <= rows.abs() * 2.0 ** -(bits + 1) + 2**-25).all()
@@ -77,7 +83,7 @@ def test_floats_are_rounded_to_nearest(dtype: CacheDtype, bits: int) -> None:
 
 def test_int8_is_off_by_half_a_step_of_its_row_at_most() -> None:
     rows = rows_with_outliers(50)
-    stored = to_stored(rows, "int8", SITE)
+    stored = encode_rows(rows, "int8", SITE)
     assert stored.values.dtype == torch.int8
     largest = rows.abs().amax(dim=1, keepdim=True)
     error = (stored.restored() - rows).abs()
@@ -88,18 +94,18 @@ def test_int8_is_off_by_half_a_step_of_its_row_at_most() -> None:
 
 def test_int8_keeps_the_sign_of_the_smallest_numbers() -> None:
     rows = torch.randn(300, 7) * 10.0 ** torch.linspace(-45, -36, 300)[:, None]
-    restored = to_stored(rows, "int8", "site").restored()
+    restored = encode_rows(rows, "int8", "site").restored()
     assert (restored * rows.sign() >= 0).all()
 
 
 def test_bfloat16_overflow_does_not_propose_bfloat16() -> None:
     with pytest.raises(InputError, match="bfloat16 cannot hold; choose --dtype float32"):
-        to_stored(torch.full((1, 2), torch.finfo(torch.float32).max), "bfloat16", "site")
+        encode_rows(torch.full((1, 2), torch.finfo(torch.float32).max), "bfloat16", "site")
 
 
 def test_rows_picks_and_copies() -> None:
     for dtype in ("float16", "int8"):
-        stored = to_stored(rows_with_outliers(20), dtype, SITE)
+        stored = encode_rows(rows_with_outliers(20), dtype, SITE)
         index = torch.randint(20, (31,))
         picked = stored.rows(index.numpy())
         assert torch.equal(picked.restored(), stored.restored()[index])
@@ -111,8 +117,8 @@ def test_float16_overflow_names_the_site_the_value_and_the_remedy() -> None:
     rows = torch.randn(5, D)
     rows[3, 2] = -71234.0
     with pytest.raises(InputError, match=rf"{SITE} reach 71,234, .*--dtype bfloat16"):
-        to_stored(rows, "float16", SITE)
-    assert to_stored(rows, "bfloat16", SITE).values.isfinite().all()
+        encode_rows(rows, "float16", SITE)
+    assert encode_rows(rows, "bfloat16", SITE).values.isfinite().all()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -121,12 +127,12 @@ def test_activations_that_are_not_finite(bad: float) -> None:
     rows[1, 1] = bad
     for dtype in ("float32", "int8"):
         with pytest.raises(InputError, match=rf"NaN or infinite activations at {SITE}"):
-            to_stored(rows, dtype, SITE)
+            encode_rows(rows, dtype, SITE)
 
 
 def test_a_disk_without_room_leaves_no_file(tmp_path: Path) -> None:
     """The limit on a file's size stands in for the end of the disk."""
-    content = content_of(to_stored(torch.randn(2000, D), "float32", SITE))
+    content = content_of(encode_rows(torch.randn(2000, D), "float32", SITE))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:

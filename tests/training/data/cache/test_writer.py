@@ -120,7 +120,7 @@ def test_rows_are_what_the_model_gives_for_their_contexts(
         rows, held_out = shard.stored(SITE).restored(), shard.tensor("held_out")
         contexts, lengths = shard.tensor("contexts").long(), shard.tensor("lengths")
         mask = torch.arange(LENGTH) < lengths[:, None]
-        ordinary = ~tiny_model.left_out(contexts, mask)
+        ordinary = ~tiny_model.excluded_tokens(contexts, mask)
         places = torch.stack([shard.tensor("context"), shard.tensor("offset")], dim=1)
         for context in range(len(contexts)):
             wanted = list(map(int, ordinary[context].nonzero()))
@@ -148,14 +148,14 @@ def test_rows_and_positions_left_out_are_all_positions(
 ) -> None:
     manifest = write()
     n_contexts = sum(entry.contexts for entry in manifest.shards)
-    left_out = manifest.left_out
-    assert manifest.rows + sum(left_out.values()) == n_contexts * LENGTH
+    excluded = manifest.excluded
+    assert manifest.rows + sum(excluded.values()) == n_contexts * LENGTH
     contexts = all_rows(ActivationCache(config.out), "contexts")
-    assert left_out["bos"] == n_contexts == len(contexts)
-    assert left_out["first_token"] == n_contexts
-    assert left_out["separator"] == int((contexts == tiny_model.eos_id).sum())
-    assert 0 <= left_out["surplus"] < 2 * LENGTH
-    assert left_out["padding"] == 0
+    assert excluded["bos"] == n_contexts == len(contexts)
+    assert excluded["first_token"] == n_contexts
+    assert excluded["separator"] == int((contexts == tiny_model.eos_id).sum())
+    assert 0 <= excluded["surplus"] < 2 * LENGTH
+    assert excluded["padding"] == 0
     assert not (all_rows(ActivationCache(config.out), "tokens") <= 2).any()
 
 
@@ -198,7 +198,7 @@ def test_a_corpus_that_ends_early(write: Write, config: CacheConfig, texts: list
     assert manifest.rows < 10**6
     assert said == list(manifest.notices)
     assert f"ended after {manifest.rows:,} rows; 1,000,000 were asked for" in said[0]
-    assert manifest.left_out["padding"] > 0 == manifest.left_out["surplus"]
+    assert manifest.excluded["padding"] > 0 == manifest.excluded["surplus"]
     corpus = manifest.corpus
     n_empty = sum(not text for text in texts)
     assert (corpus.documents, corpus.empty_documents) == (len(texts), n_empty)
@@ -208,7 +208,7 @@ def test_a_corpus_that_ends_early(write: Write, config: CacheConfig, texts: list
     # Every token of every document has a row or is the first of its context.
     cache = ActivationCache(config.out)
     n_tokens = sum(len(text.encode()) for text in texts)
-    assert cache.n_rows + manifest.left_out["first_token"] == n_tokens
+    assert cache.n_rows + manifest.excluded["first_token"] == n_tokens
 
 
 def test_progress(write: Write) -> None:

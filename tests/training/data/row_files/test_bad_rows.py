@@ -108,7 +108,7 @@ def test_a_stream_passes_over_bad_rows(
         model=str(tiny_model_folder),
         dataset=str(tmp_path / "texts.jsonl"),
         context_length=32,
-        window_rows=300,
+        chunk_rows=300,
         shuffle_buffer=1,
     )
     write_rows(config, **{f"row{BAD}": {"a": 1}})
@@ -143,7 +143,7 @@ def test_a_stream_goes_on_from_a_bad_row_as_its_sentence_says(
         model=str(tiny_model_folder),
         dataset=str(tmp_path / "texts.jsonl"),
         context_length=32,
-        window_rows=200,
+        chunk_rows=200,
         forward_contexts=4,
         shuffle_buffer=1,
         held_out_fraction=0.4,

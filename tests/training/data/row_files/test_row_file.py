@@ -213,7 +213,7 @@ def test_broken_rows_are_named_or_left_out(tmp_path: Path) -> None:
             open_rows(path, "FILE").overview()
         file = open_rows(path, "FILE", skip_bad_rows=True)
         overview = file.overview()
-        assert overview.n_rows == 2 and len(overview.left_out) == 3
+        assert overview.n_rows == 2 and len(overview.excluded) == 3
         assert [float(row["t"]) for row in file.rows()] == [1, 2]
         out = tmp_path / f"b{path.suffix}"
         file.write(out, added={"s": Column("int64", [8, 9])})

@@ -22,7 +22,7 @@ from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.data.cache.writer import cache_activations
 from sparsteer.training.data.extraction import ContextReader
 from sparsteer.training.data.stream import stream as stream_module
-from sparsteer.training.data.stream.chunk_index import PLACES
+from sparsteer.training.data.stream.chunk_index import CHUNK_INDEX
 from sparsteer.training.data.stream.config import StreamConfig
 from sparsteer.training.data.stream.stream import ActivationStream, open_stream
 from sparsteer.training.grid import grid_configs
@@ -57,7 +57,7 @@ def config(tiny_model_folder: Path, dataset: str) -> StreamConfig:
         dataset=dataset,
         context_length=LENGTH,
         forward_contexts=PASS,
-        window_rows=400,
+        chunk_rows=400,
         dtype="float32",
         held_out_fraction=FRACTION,
     )
@@ -119,7 +119,7 @@ def require_same_rows(found: Tensor, wanted: Tensor) -> None:
 
 
 def test_one_window_has_the_training_rows_of_a_cache(opened: Open, cache: ActivationCache) -> None:
-    stream = opened(rows=10 * cache.n_train, window_rows=100_000)
+    stream = opened(rows=10 * cache.n_train, chunk_rows=100_000)
     found = next(stream.batches(cache.n_train))
     require_same_rows(found, next(cache.batches(cache.n_train)))
     assert stream.d_model == cache.d_model
@@ -138,10 +138,10 @@ def test_held_out_rows_are_the_first_of_the_cache(opened: Open, cache: Activatio
 def test_an_epoch_is_every_training_document_once(opened: Open, tmp_path: Path) -> None:
     """Small windows cut contexts elsewhere, so that rows differ from a cache's, but not by much."""
     said: list[str] = []
-    stream = opened(rows=9_000, say=said.append, window_rows=150)
+    stream = opened(rows=9_000, say=said.append, chunk_rows=150)
     rows = torch.cat(list(stream.batches(1000)))
     assert len(rows) == 9_000
-    places = [json.loads(line) for line in (tmp_path / PLACES).read_text().splitlines()]
+    places = [json.loads(line) for line in (tmp_path / CHUNK_INDEX).read_text().splitlines()]
     begins = [place["row"] for place in places if place["document"] == 0]
     assert [place["epoch"] for place in places] == sorted(place["epoch"] for place in places)
     assert begins[0] == 0
@@ -153,16 +153,16 @@ def test_an_epoch_is_every_training_document_once(opened: Open, tmp_path: Path) 
     assert not torch.equal(first[:100], second[:100])
 
 
-@pytest.mark.parametrize("window_rows", [1, 150, 400, 100_000])
+@pytest.mark.parametrize("chunk_rows", [1, 150, 400, 100_000])
 @pytest.mark.slow_except("400")
-def test_batches_begin_anywhere(opened: Open, tmp_path: Path, window_rows: int) -> None:
-    whole = list(opened(rows=4_000, window_rows=window_rows).batches(300, seed=5))
+def test_batches_begin_anywhere(opened: Open, tmp_path: Path, chunk_rows: int) -> None:
+    whole = list(opened(rows=4_000, chunk_rows=chunk_rows).batches(300, seed=5))
     assert len(whole) == 4_000 // 300
     for known in (True, False):
         for start in (1, 4, 9, 12):
             if not known:
-                (tmp_path / PLACES).unlink()
-            stream = opened(rows=4_000, window_rows=window_rows)
+                (tmp_path / CHUNK_INDEX).unlink()
+            stream = opened(rows=4_000, chunk_rows=chunk_rows)
             rest = list(stream.batches(300, seed=5, start=start))
             assert len(rest) == len(whole) - start
             assert all(torch.equal(a, b) for a, b in zip(rest, whole[start:], strict=True))
@@ -171,7 +171,7 @@ def test_batches_begin_anywhere(opened: Open, tmp_path: Path, window_rows: int) 
 
 def test_the_seed_decides_the_order(opened: Open) -> None:
     first, again, other = (
-        next(opened(window_rows=100_000).batches(500, seed=seed)) for seed in (0, 0, 1)
+        next(opened(chunk_rows=100_000).batches(500, seed=seed)) for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -213,21 +213,21 @@ def test_rows_come_back_as_they_are_stored(opened: Open) -> None:
 @pytest.mark.parametrize("garbage", ["{", "garbage\n", '{"seed": 0}\n', "[1]\n", "\udcff\n"])
 def test_lines_that_are_no_places_are_removed(opened: Open, tmp_path: Path, garbage: str) -> None:
     whole = list(opened(rows=3_000).batches(300))
-    lines = (tmp_path / PLACES).read_text()
+    lines = (tmp_path / CHUNK_INDEX).read_text()
     first = lines[: lines.index("\n") + 1]
-    (tmp_path / PLACES).write_bytes((first + garbage).encode("utf-8", "surrogateescape"))
+    (tmp_path / CHUNK_INDEX).write_bytes((first + garbage).encode("utf-8", "surrogateescape"))
     assert torch.equal(next(opened(rows=3_000).batches(300, start=8)), whole[8])
     list(opened(rows=3_000).batches(300, start=8))
-    assert (tmp_path / PLACES).read_text() == lines
+    assert (tmp_path / CHUNK_INDEX).read_text() == lines
 
 
 def test_a_changed_digit_of_a_place_is_found(opened: Open, tmp_path: Path) -> None:
     whole = list(opened(rows=3_000).batches(300))
-    lines = (tmp_path / PLACES).read_text()
+    lines = (tmp_path / CHUNK_INDEX).read_text()
     changed = lines.replace('"document": ', '"document": 1')
-    (tmp_path / PLACES).write_text(changed)
+    (tmp_path / CHUNK_INDEX).write_text(changed)
     assert torch.equal(next(opened(rows=3_000).batches(300, start=8)), whole[8])
-    assert '"document": 10' not in (tmp_path / PLACES).read_text()
+    assert '"document": 10' not in (tmp_path / CHUNK_INDEX).read_text()
 
 
 def test_a_long_document_goes_over_several_windows(opened: Open, tmp_path: Path) -> None:
@@ -241,14 +241,14 @@ def test_a_long_document_goes_over_several_windows(opened: Open, tmp_path: Path)
         return opened(rows=6_000, dataset=str(path), shuffle_buffer=1, held_out_fraction=1e-9)
 
     whole = list(stream().batches(500))
-    places = [json.loads(line) for line in (tmp_path / PLACES).read_text().splitlines()]
+    places = [json.loads(line) for line in (tmp_path / CHUNK_INDEX).read_text().splitlines()]
     assert sum(place["token"] > 0 for place in places) > 10
     assert max(b["row"] - a["row"] for a, b in itertools.pairwise(places)) <= 400
     for start in (3, 11):
         assert torch.equal(next(stream().batches(500, start=start)), whole[start])
 
 
-def test_what_lies_before_is_not_tokenised_again(
+def test_what_lies_before_is_not_tokenized_again(
     opened: Open, tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     texts: list[str] = []
@@ -262,7 +262,7 @@ def test_what_lies_before_is_not_tokenised_again(
     monkeypatch.setattr(tiny_model, "tokenize", counted)
     list(opened(rows=4_000).batches(300, start=12))
     n_known = len(texts)
-    (tmp_path / PLACES).unlink()
+    (tmp_path / CHUNK_INDEX).unlink()
     list(opened(rows=4_000).batches(300, start=12))
     assert 0 < 3 * n_known < len(texts) - n_known
 
@@ -279,7 +279,7 @@ def test_each_epoch_has_an_order_of_its_own(
 
     monkeypatch.setattr(tiny_model, "tokenize", counted)
     said: list[str] = []
-    stream = opened(rows=8_000, window_rows=100_000, say=said.append)
+    stream = opened(rows=8_000, chunk_rows=100_000, say=said.append)
     texts.clear()
     list(stream._windows(0, 0))  # pyright: ignore[reportPrivateUsage] - its order alone
     first = texts[: texts.index(texts[0], 1)] if texts[0] in texts[1:] else texts
@@ -288,7 +288,7 @@ def test_each_epoch_has_an_order_of_its_own(
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1
     assert len(first) > 1
-    plain = opened(rows=8_000, window_rows=100_000, say=said.append, shuffle_buffer=1)
+    plain = opened(rows=8_000, chunk_rows=100_000, say=said.append, shuffle_buffer=1)
     list(plain.batches(500))
     assert "begins again in the same order" in said[-1]
 
@@ -339,7 +339,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     for step in (4, 20, 44):
         train_until(killed, step)
         if forget:
-            (tmp_path / "killed" / PLACES).unlink()
+            (tmp_path / "killed" / CHUNK_INDEX).unlink()
     summary = train(killed)
     assert summary["held_out"] == whole["held_out"]
     wanted, found = (
@@ -367,8 +367,8 @@ def test_a_run_goes_on_with_the_same_data_alone(config: StreamConfig, tmp_path: 
     config = dataclasses.replace(config, dataset=str(text))
     out = tmp_path / "run"
     train_until(train_config(config, out), 20)
-    with pytest.raises(InputError, match="window_rows=400, not 500"):
-        train(train_config(dataclasses.replace(config, window_rows=500), out))
+    with pytest.raises(InputError, match="chunk_rows=400, not 500"):
+        train(train_config(dataclasses.replace(config, chunk_rows=500), out))
     with text.open("a") as file:
         file.write(json.dumps({"text": "one more"}) + "\n")
     with pytest.raises(InputError, match=r"own\.jsonl has changed since"):
@@ -384,7 +384,7 @@ def test_a_corpus_that_breaks_off_costs_nothing(config: StreamConfig, tmp_path: 
     text = tmp_path / "own.jsonl"
     content = Path(str(config.dataset)).read_bytes()
     text.write_bytes(content)
-    config = dataclasses.replace(config, dataset=str(text), window_rows=150, shuffle_buffer=1)
+    config = dataclasses.replace(config, dataset=str(text), chunk_rows=150, shuffle_buffer=1)
     whole, out = tmp_path / "whole", tmp_path / "run"
     train(train_config(config, whole, checkpoint_every=1000))
     broken = train_config(config, out, checkpoint_every=1000)
@@ -474,7 +474,7 @@ def test_two_windows_are_in_memory(opened: Open, monkeypatch: pytest.MonkeyPatch
         return whole
 
     monkeypatch.setattr(stream_module, "joined", noted)
-    for _ in opened(rows=5_000, window_rows=150).batches(64):
+    for _ in opened(rows=5_000, chunk_rows=150).batches(64):
         pass
     assert len(alive) > 20
     assert most <= 2
@@ -511,7 +511,7 @@ def test_wrong_sites_and_lengths(opened: Open) -> None:
         (None, {"model": "m"}, "dataset is missing; a stream"),
         (None, {"dataset": "d"}, "model is missing; a stream"),
         ("c", {"model": "m"}, "model is 'm', but the activations of c have been read"),
-        ("c", {"window_rows": 7}, "window_rows is 7, but the activations of c"),
+        ("c", {"chunk_rows": 7}, "chunk_rows is 7, but the activations of c"),
         ("c", {"dtype": "int8"}, "dtype is 'int8', but the activations of c"),
     ],
 )
@@ -524,7 +524,7 @@ def test_a_cache_or_a_stream(cache: str | None, stream: dict[str, Any], words: s
     ("changes", "words"),
     [
         ({"model": " "}, "model is empty"),
-        ({"window_rows": 0}, "window_rows is 0, but must be a whole number of at least 1"),
+        ({"chunk_rows": 0}, "chunk_rows is 0, but must be a whole number of at least 1"),
         ({"forward_contexts": 0}, "forward_contexts is 0"),
         ({"context_length": 2}, "context_length is 2"),
     ],

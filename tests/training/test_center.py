@@ -107,18 +107,18 @@ def test_nor_does_it_in_bfloat16(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["topk", "transcoder"])
-def test_a_checkpoint_from_before_there_was_a_centre_goes_on(name: str, tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_there_was_a_center_goes_on(name: str, tmp_path: Path) -> None:
     config = CONFIGS[name]
     sides = [side[:B] for side in rows()][: 2 if config.transcoder else 1]
     trainer = Trainer(SparseAutoencoder(config, seed=1), TrainerConfig(tokens=9 * B, batch_size=B))
     trainer.initialize(*sides)
-    name_of_centre = "output_centre" if config.transcoder else "input_centre"
-    getattr(trainer.sae, name_of_centre).zero_()
+    name_of_center = "output_center" if config.transcoder else "input_center"
+    getattr(trainer.sae, name_of_center).zero_()
     trainer.step(*sides)
     folder = save_checkpoint(tmp_path, trainer, seconds=1.0, keep=1)
     file = folder / "trainer.safetensors"
     tensors = load_tensors(file, "")
-    del tensors[f"sae.{name_of_centre}"]
+    del tensors[f"sae.{name_of_center}"]
     save_tensors(file, tensors)
     write_json(folder / "progress.json", {"steps_done": 1, "seconds": 1.0})
     again = Trainer(SparseAutoencoder(config, seed=2), trainer.config)
