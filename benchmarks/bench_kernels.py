@@ -40,6 +40,7 @@ from sparsteer.kernels.topk import topk_select
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training.config import TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows
+from sparsteer.training.runtime.malloc import keep_freed_memory
 from sparsteer.training.trainer import Trainer
 
 Call = Callable[[], object]
@@ -330,6 +331,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `sparsteer train` does
     if options.clock == "processor" and options.device != "cpu":
         parser.error("--clock processor times a CPU only")
     seconds = stopwatch(options.device, options.clock)

@@ -20,6 +20,7 @@ from torch import Tensor
 from sparsteer.sae import SparseAutoencoder, TopAFAConfig, TopKConfig
 from sparsteer.training.config import TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows
+from sparsteer.training.runtime.malloc import keep_freed_memory
 from sparsteer.training.trainer import Trainer
 
 SHAPES = [(576, 4608, 4096, 32), (768, 12288, 4096, 32)]
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--also", nargs="*", choices=list(ALSO), default=[], help="ways of topk")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as `sparsteer train` does
     rows: list[list[str]] = []
     for width, n_latents, n_rows, k in SHAPES:
         torch.default_generator.manual_seed(0)

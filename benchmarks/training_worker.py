@@ -47,6 +47,8 @@ class Sparsteer:
             self.sae.W_enc.copy_(W_FD)
             self.sae.W_dec.copy_(W_FD)
         config = training.TrainerConfig(lr=LR, warmup_fraction=0.0, decay_fraction=0.0)
+        malloc = importlib.import_module("sparsteer.training.runtime.malloc")
+        malloc.keep_freed_memory()  # as `sparsteer train` does
         self.trainer = training.Trainer(self.sae, config)
         self.dead = sizes.dead
 

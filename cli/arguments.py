@@ -47,6 +47,9 @@ class Verb(Generic[C]):
     action_help: Mapping[str, str] = field(default_factory=dict[str, str])
     """What each choice of `action` does, for the help of that action alone."""
 
+    computes: bool = False
+    """Whether torch computes in it, with the command's number of threads."""
+
     resumes: str = ""
     """What a person reads after an interruption, if the same command goes on."""
 

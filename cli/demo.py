@@ -6,6 +6,7 @@ from ..app.demo.config import ACTIVATIONS, STEERED, DemoConfig
 from ..app.report.measures import READ_FVU
 from ..sae.common.wording import count, counted, duration, percent
 from .console import Report, Terminal, next_command, table
+from .training_process import training_process
 
 _CONDITIONS = {
     "base": "unsteered",
@@ -26,7 +27,8 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
     """
     from ..app.demo.pipeline import run_demo
 
-    summary = run_demo(config, say=terminal.say, report=terminal.progress)
+    with training_process(config.device) as stop:
+        summary = run_demo(config, say=terminal.say, report=terminal.progress, stop=stop)
     shown = [
         f"{count(summary['tokens'])} activations of {summary['model']} at {summary['site']}, "
         f"in {duration(sum(summary['seconds'].values()))}"

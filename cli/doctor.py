@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from ..sae.common.wording import counted
 from .console import Report, Terminal, size
 from .machine import (
     Problem,
@@ -77,8 +78,8 @@ def _optional(extras: dict[str, list[str]]) -> list[str]:
 
 
 def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
-    """Devices, the kernels that run on each, free cores and memory."""
-    from ..training.runtime.threads import free_cores
+    """Devices, the kernels that run on each, threads and memory."""
+    from ..training.runtime.threads import default_threads
 
     found = devices(problems)
     triton = triton_state()
@@ -91,16 +92,17 @@ def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
         if device.get("screening"):
             works += ", top-k screened in bfloat16"
         lines.append(f"{device['device']:<9} {device['name']}: {works}")
-    free, (total_bytes, free_bytes) = free_cores(), memory(problems)
+    cores, threads = found[0]["cores"], default_threads()
+    total_bytes, free_bytes = memory(problems)
     lines += [
         f"triton    {triton['note']}",
-        f"cores     {free} free of {found[0]['cores']} (threads that training would use)",
+        f"cores     {cores} for {counted(threads, 'thread')} (SPARSTEER_THREADS sets them)",
         f"memory    {size(free_bytes)} free of {size(total_bytes)}",
     ]
     return {
         "devices": found,
         "triton": triton,
-        "free_cores": free,
+        "threads": threads,
         "memory": {"total_bytes": total_bytes, "free_bytes": free_bytes},
     }
 

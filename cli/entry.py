@@ -7,6 +7,7 @@ import sys
 def main() -> int:
     """Load the command and run it with the process's words; give its exit status."""
     _open_what_is_closed()
+    _wait_without_spinning()
     try:
         from .main import main as run
 
@@ -14,6 +15,15 @@ def main() -> int:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 1
+
+
+def _wait_without_spinning() -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the user says otherwise.
+
+    By default they spin, and where another process has the core that the slowest of them needs,
+    all spin until it is their turn. This is read when torch is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _open_what_is_closed() -> None:

@@ -31,6 +31,7 @@ from ..steering.features.config import (
 )
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from ..training.distributed.processes import is_first_process, is_told_by_another
+from ..training.runtime.threads import default_threads, use_threads
 from . import (
     cache,
     completion,
@@ -56,17 +57,23 @@ C = TypeVar("C")
 VERBS: dict[str, Verb[Any]] = {
     "doctor": Verb(config=doctor.DoctorOptions, run=doctor.run),
     "fetch": Verb(config=fetch.FetchOptions, run=fetch.run, positional=("name",)),
-    "cache": Verb(config=cache.CacheOptions, run=cache.run, resumes="from the last whole shard"),
+    "cache": Verb(
+        config=cache.CacheOptions, run=cache.run, computes=True, resumes="from the last whole shard"
+    ),
     "cache info": Verb(config=cache.FolderOptions, run=cache.info, positional=("folder",)),
     "cache verify": Verb(config=cache.FolderOptions, run=cache.verify, positional=("folder",)),
-    "train": Verb(config=train.TrainOptions, run=train.run, resumes="from the last checkpoint"),
-    "eval": Verb(config=evaluate.EvalOptions, run=evaluate.run, positional=("sae",)),
+    "train": Verb(
+        config=train.TrainOptions, run=train.run, computes=True, resumes="from the last checkpoint"
+    ),
+    "eval": Verb(config=evaluate.EvalOptions, run=evaluate.run, computes=True, positional=("sae",)),
     "export": Verb(config=export.ExportOptions, run=export.run, positional=("sae",)),
-    "demo": Verb(config=DemoConfig, run=demo.run, resumes="from where it was"),
-    "features build": Verb(config=BuildConfig, run=features.build, positional=("run",)),
+    "demo": Verb(config=DemoConfig, run=demo.run, computes=True, resumes="from where it was"),
+    "features build": Verb(
+        config=BuildConfig, run=features.build, computes=True, positional=("run",)
+    ),
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features list": Verb(config=ListConfig, run=features.list_all, positional=("run",)),
-    "features find": Verb(config=FindConfig, run=features.find, positional=("run",)),
+    "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
     "pick": Verb(
         config=PickConfig,
         run=pick.run,
@@ -74,10 +81,11 @@ VERBS: dict[str, Verb[Any]] = {
         actions=TAKEN_BY_ACTION,
         action_help=pick.ACTION_HELP,
     ),
-    "generate": Verb(config=GenerateConfig, run=generate.run, positional=("run",)),
+    "generate": Verb(config=GenerateConfig, run=generate.run, computes=True, positional=("run",)),
     "score": Verb(
         config=ScoreConfig,
         run=selection.score,
+        computes=True,
         positional=("file",),
         resumes="from the last saved rows",
     ),
@@ -158,8 +166,10 @@ def _run(words: Sequence[str]) -> int:
 
 def _ran(verb: Verb[C], config: C, terminal: Terminal) -> Report:
     """Run the verb; a value that only the files show to be wrong is called by its flag too."""
+    threads = use_threads(default_threads()) if verb.computes else contextlib.nullcontext()
     try:
-        return verb.run(config, terminal)
+        with threads:
+            return verb.run(config, terminal)
     except InputError as error:
         message = str(error)
         if message.partition(" ")[2].startswith("is "):

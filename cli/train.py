@@ -12,6 +12,7 @@ from ..sae.common.wording import count, counted, duration, percent
 from ..training.config import TrainConfig
 from ..training.data.corpus_config import CorpusConfig
 from .console import Report, Terminal, Update, next_command, table
+from .training_process import training_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,11 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
     from ..training.train import train
 
     config = options.train
-    with terminal.progress("training", "rows") as update:
-        summary = train(config, report=_Figures(update).report, say=terminal.say)
+    with (
+        training_process(config.trainer.device) as stop,
+        terminal.progress("training", "rows") as update,
+    ):
+        summary = train(config, report=_Figures(update).report, say=terminal.say, stop=stop)
     held_out = summary["held_out"]
     silent_on = counted(held_out["rows"], "row")
     sae = Path(config.out) / "sae"
@@ -75,8 +79,13 @@ def _grid(options: TrainOptions, terminal: Terminal) -> Report:
 
     config = options.train
     configs = grid_configs(config, parse_grid(options.grid))
-    with terminal.progress(f"training {counted(len(configs), 'autoencoder')}", "rows") as update:
-        summaries = train_grid(configs, report=_GridFigures(update).report, say=terminal.say)
+    title = f"training {counted(len(configs), 'autoencoder')}"
+    with (
+        training_process(config.trainer.device) as stop,
+        terminal.progress(title, "rows") as update,
+    ):
+        report = _GridFigures(update).report
+        summaries = train_grid(configs, report=report, say=terminal.say, stop=stop)
     trained = [summary for summary in summaries if "failed" not in summary]
     shown = [
         f"trained {len(trained)} of {counted(len(configs), 'autoencoder')} on the same "

@@ -15,7 +15,6 @@ from sparsteer.training import Trainer, TrainerConfig
 from sparsteer.training.evaluation.evaluation import mean_absolute_cosine
 from sparsteer.training.evaluation.known_features import KnownFeatures, recovery
 from sparsteer.training.loop import measure_rows
-from sparsteer.training.runtime.threads import use_free_cores
 
 WIDTH, FEATURES, BATCH = 32, 64, 256
 
@@ -36,7 +35,6 @@ def main() -> None:
     parser.add_argument("--active", type=float, default=6.0)
     parser.add_argument("--steps", type=int, default=600)
     arguments = parser.parse_args()
-    use_free_cores()
     known = KnownFeatures.make(WIDTH, FEATURES, active=arguments.active)
     held_out, _ = known.sample(8192, seed=3)
     print("  k     FVU     MCC      F1  overlap")

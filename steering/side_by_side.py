@@ -7,7 +7,6 @@ from typing import Any
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.fingerprint import sae_fingerprint
-from ..training.runtime.threads import use_free_cores
 from .config import GenerateConfig
 from .features.index import FeatureIndex
 from .features.picks import Picks
@@ -45,7 +44,6 @@ def side_by_side(
     Raises:
         InputError: no such run, feature, picks or site, or a prompt that does not fit.
     """
-    use_free_cores()
     prompts = [*config.prompt]
     if config.prompts is not None:
         prompts += read_text_list(config.prompts, config.text_field, what="--prompts", prompts=True)

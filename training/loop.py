@@ -18,11 +18,10 @@ from .data.activation_source import ActivationSource
 from .distributed.processes import Processes, raised_in_all
 from .run import RunFolder
 from .runtime.prefetch import on_device
-from .runtime.signals import Interrupted, stop_on_signals
+from .runtime.stopping import Interrupted, StopRequest
 from .trainer import NonFiniteLoss, StepMetrics, Trainer
 
 _ROWS_AT_ONCE = 4096
-_PATIENCE = 2.0  # seconds
 
 GridReport = Callable[[str, int, int, dict[str, float]], None]
 """Told after logged steps: the run's folder, steps done, steps in all, the newest figures."""
@@ -121,6 +120,7 @@ def fit(
     team: Processes,
     *,
     report: GridReport,
+    stop: StopRequest,
 ) -> None:
     """Train all from the step where the first of them stands to the last.
 
@@ -131,17 +131,14 @@ def fit(
     before that is raised.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; all whose loss is finite were saved after the step in
-            hand. If there are none, their failures tell more.
+        Interrupted: `stop` of one of the processes was set; all whose loss is finite were saved
+            after the step in hand. If there are none, their failures tell more.
     """
     if not members:
         return
     config = members[0].config.trainer
     step = min(member.trainer.steps_done for member in members)
-    with (
-        _batches(members, data, step) as batches,
-        stop_on_signals(patience=_PATIENCE if team.size > 1 else 0.0) as stop,
-    ):
+    with _batches(members, data, step) as batches, stop.watched():
         while step < config.n_steps and not all(member.failure for member in members):
             with team.together():
                 x = _next(batches, members if team.size == 1 else (), step)
@@ -156,7 +153,7 @@ def fit(
             with team.together():
                 for member in due if team.is_first else ():
                     member.record(report)
-            stopped = team.any(stop.requested) and not last
+            stopped = team.any(stop.is_set()) and not last
             evaluates = step % config.eval_every == 0 and not last
             saves = not last and (step % config.checkpoint_every == 0 or stopped)
             if evaluates or saves:

@@ -20,7 +20,8 @@ from .distributed.processes import Processes, processes
 from .distributed.sharded import Sharded, require_shards, shard_of, shard_of_state
 from .loop import GridReport, Member, fit, held_out_rows
 from .run import RunFolder, plain, to_plain
-from .runtime.threads import allowed_cores, use_free_cores
+from .runtime.stopping import StopRequest
+from .runtime.threads import allowed_cores, use_threads
 from .tracking import require_tracker
 from .trainer import NonFiniteLoss, Trainer
 
@@ -37,16 +38,23 @@ def train(
     *,
     report: Report = lambda done, total, figures: None,
     say: Say = lambda sentence: None,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Train the autoencoder of the configuration, or go on where a killed run stopped.
 
     Under torchrun its processes share every batch and end with the same weights; the first of them
     writes and reports.
 
+    A new run takes as many threads as torch has, one that goes on as many as it was begun with, on
+    which last bits can depend; torch has its own number again at the end. No signal handler is
+    installed: Ctrl-C in Python raises KeyboardInterrupt at once, which leaves whole files and loses
+    the steps since the last checkpoint; `stop` loses none.
+
     Args:
         config: what to train; its `out` folder is made or resumed.
         report: progress, every `log_every` steps.
         say: sentences for a person (resuming, nothing to do).
+        stop: whoever sets it ends training after the step in hand, which is saved.
 
     Returns:
         The run's summary: run, activation, n_latents, steps, tokens, seconds, tokens_per_second,
@@ -55,13 +63,13 @@ def train(
     Raises:
         InputError: the activations or the run folder do not fit the configuration.
         NonFiniteLoss: NaN or infinity in the data or the loss; the last checkpoint stays.
-        Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step was saved.
+        Interrupted: `stop` was set; a checkpoint of the last step was saved.
     """
 
     def one(name: str, done: int, total: int, figures: dict[str, float]) -> None:
         report(done, total, figures)
 
-    (outcome,) = _train([config], report=one, say=say)
+    (outcome,) = _train([config], report=one, say=say, stop=stop)
     if isinstance(outcome, NonFiniteLoss):
         raise outcome
     return outcome
@@ -72,6 +80,7 @@ def train_grid(
     *,
     report: GridReport = lambda name, done, total, figures: None,
     say: Say = lambda sentence: None,
+    stop: StopRequest | None = None,
 ) -> list[dict[str, Any]]:
     """Train several autoencoders on the same batches, which are read once.
 
@@ -80,7 +89,7 @@ def train_grid(
 
     Args:
         configs: as `grid_configs` makes them; each trains in its own `out`.
-        report, say: as for `train`.
+        report, say, stop: as for `train`.
 
     Returns:
         The summaries of `train` in the order of `configs`; for one that stopped, `run` and
@@ -88,9 +97,9 @@ def train_grid(
 
     Raises:
         InputError: as `train`, before any training.
-        Interrupted: SIGINT or SIGTERM came; checkpoints of all were saved.
+        Interrupted: `stop` was set; checkpoints of all were saved.
     """
-    outcomes = _train(configs, report=report, say=say)
+    outcomes = _train(configs, report=report, say=say, stop=stop)
     return [
         {"run": config.out, "failed": str(outcome)}
         if isinstance(outcome, NonFiniteLoss)
@@ -100,14 +109,19 @@ def train_grid(
 
 
 def _train(
-    configs: Sequence[TrainConfig], *, report: GridReport, say: Say
+    configs: Sequence[TrainConfig], *, report: GridReport, say: Say, stop: StopRequest | None
 ) -> list[dict[str, Any] | NonFiniteLoss]:
-    with processes() as team:
-        return _train_together(configs, team, report=report, say=say)
+    with processes() as team, use_threads(_threads(configs, team, say)):
+        return _train_together(configs, team, report=report, say=say, stop=stop or StopRequest())
 
 
 def _train_together(
-    configs: Sequence[TrainConfig], team: Processes, *, report: GridReport, say: Say
+    configs: Sequence[TrainConfig],
+    team: Processes,
+    *,
+    report: GridReport,
+    say: Say,
+    stop: StopRequest,
 ) -> list[dict[str, Any] | NonFiniteLoss]:
     first = configs[0]
     with team.together():
@@ -124,10 +138,13 @@ def _train_together(
         if team.size > 1 and device.type == "cuda":
             torch.cuda.set_device(device)
         require_tracker(first.track)
-    threads = use_free_cores(team, _threads_begun_with(configs, team, say))
     home = device if shards == 1 else torch.device("cpu")  # a whole dictionary may be too large
     runs = [RunFolder(config.out) for config in configs]
-    environment = {"threads": threads, "device": str(device), "processes": team.size}
+    environment = {
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "processes": team.size,
+    }
     try:
         outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {}
         with team.together():
@@ -153,7 +170,7 @@ def _train_together(
             _begin_alike(member, team)
             if layout is not None:
                 _cut(member, layout, device, team)
-        fit(members, data, team, report=report)
+        fit(members, data, team, report=report, stop=stop)
         with team.together():
             if team.is_first:
                 outcomes |= {member.config.out: _end(member, data) for member in members}
@@ -183,9 +200,9 @@ def _site(config: TrainConfig, data: ActivationSource) -> str:
     return site
 
 
-def _threads_begun_with(configs: Sequence[TrainConfig], team: Processes, say: Say) -> int | None:
+def _threads(configs: Sequence[TrainConfig], team: Processes, say: Say) -> int:
     """Threads of the first run that goes on here with as many processes, if this machine has them;
-    None for new ones. For all processes the same."""
+    of new ones as many as torch has. For all processes the same."""
     with team.together():
         begun = [RunFolder(config.out) for config in configs] if team.is_first else []
         numbers = [run.threads_begun_with(team.size) for run in begun if run.has_begun()]
@@ -196,7 +213,8 @@ def _threads_begun_with(configs: Sequence[TrainConfig], team: Processes, say: Sa
                 f"{cores}: last bits may differ from those of a run without an interruption"
             )
             threads = None
-    return team.broadcast(threads)
+    begun_with = team.broadcast(threads)
+    return begun_with or min(team.gather(torch.get_num_threads()))
 
 
 def _require_whole_parts(batch_size: int, n_processes: int) -> None:

@@ -15,6 +15,7 @@ from ...steering.detox.toxicity import load_scorer
 from ...steering.interventions.intervention import TIERS
 from ...training.config import Activation
 from ...training.run import RunFolder
+from ...training.runtime.stopping import StopRequest
 from .application import APPLICATIONS, picked_features
 from .checks import fetched_names, require_possible
 from .config import ACTIVATIONS, DemoConfig
@@ -26,6 +27,7 @@ def run_demo(
     *,
     say: Callable[[str], None] = lambda sentence: None,
     report: Progress = no_progress,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Run the whole chain, or what of it is not there yet, and write `demo-report.html`.
 
@@ -34,6 +36,7 @@ def run_demo(
         say: sentences for a person.
         report: opens a display of progress for a stage (title, unit), which is a context manager
             that gives the function to tell about it (done, total, figures in words).
+        stop: as for `train`; looked at in the stages that train.
 
     Returns:
         model, site, tokens (activation rows); seconds {stage: seconds of this run}; saes {topk,
@@ -49,6 +52,7 @@ def run_demo(
             configuration names is not there or does not suit; nothing is written then. Or another
             process runs a demo in the folder.
         FetchError: the model or the text cannot be downloaded.
+        Interrupted: `stop` was set; the step in hand was saved.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError(
@@ -57,7 +61,7 @@ def run_demo(
         )
     load_scorer()  # missing, it is said now and not after minutes
     require_possible(config, say)
-    demo = Demo(config, say, report)
+    demo = Demo(config, say, report, stop or StopRequest())
     with hold_folder(config.folder):
         return _run(demo)
 
@@ -190,6 +194,7 @@ def _train_stage(activation: Activation) -> Stage:
                 demo.config.train_config(activation),
                 report=lambda done, total, figures: update(done, total, _figures(figures)),
                 say=demo.say,
+                stop=demo.stop,
             )
         folder = RunFolder(demo.config.run(activation))
         return {

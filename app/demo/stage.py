@@ -10,6 +10,7 @@ from typing import Any
 from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
 from ...training.run import to_plain
+from ...training.runtime.stopping import StopRequest
 from .config import DemoConfig
 
 _NOT_IN_KEY = ("out", "run", "cache", "sae", "device")
@@ -53,6 +54,7 @@ class Demo:
     config: DemoConfig
     say: Callable[[str], None]
     progress: Progress
+    stop: StopRequest
     stages: dict[str, StageResult] = field(default_factory=dict[str, StageResult])
 
     def result(self, stage: str) -> Result:

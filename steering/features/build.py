@@ -24,7 +24,6 @@ from ...sae.language_model.names import named_again
 from ...sae.language_model.reloading import load_again, require_same_weights
 from ...training.data.cache.manifest import ShardEntry
 from ...training.data.cache.reader import ActivationCache
-from ...training.runtime.threads import use_free_cores
 from .collect import ROWS_AT_ONCE, Collected, collect
 from .config import BuildConfig
 from .directions import Best, decoder_neighbors, promoted_tokens
@@ -62,7 +61,6 @@ def build_index(
         InputError: run, cache and language model do not belong together, RUN/features is something
             else, or another process is building it.
     """
-    use_free_cores()
     device = resolve_device(config.device)
     run = run_folder(config.run)
     sae = SparseAutoencoder.load(run / "sae").to(device)

@@ -11,7 +11,6 @@ from torch import Tensor
 from ...sae.common.errors import InputError
 from ...sae.common.wording import counted
 from ...sae.fingerprint import sae_fingerprint
-from ...training.runtime.threads import use_free_cores
 from ..encoding import encode_texts, read_limit
 from ..loading import LoadedRun, load_run_of
 from .config import FindConfig, Ranking
@@ -95,7 +94,6 @@ def find(
     Raises:
         InputError: a file has no texts, or run and language model do not belong together.
     """
-    use_free_cores()
     positive = read_text_list(config.positive, config.text_field, what="--positive")
     negative = read_text_list(config.negative, config.text_field, what="--negative")
     loaded = load_run_of(config, say)

@@ -19,7 +19,6 @@ from ...sae.fingerprint import sae_fingerprint
 from ...training.data.row_files.opening import open_rows
 from ...training.data.row_files.row_file import Column, Overview, RowFile
 from ...training.data.row_files.row_text import RowText, TextFields, find_text_fields
-from ...training.runtime.threads import use_free_cores
 from ..loading import LoadedRun, load_run_of
 from .config import ScoreConfig
 from .parts import Parts
@@ -96,7 +95,6 @@ def _score(
     record.require_same(_made_with(settings, config), out)  # before the model is loaded
     if not record.identity:
         parts.require_same(settings)
-    use_free_cores()
     loaded = load_run_of(config, say)
     identity = {**settings, **_reader(loaded)}
     if record.is_of(made := _made_with(identity, config), out):

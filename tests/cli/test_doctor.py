@@ -30,7 +30,7 @@ def test_a_sound_machine(sparsteer: Sparsteer, cache_folder: Path) -> None:
     assert values["packages"]["torch"] == torch.__version__
     assert values["devices"][0]["device"] == "cpu"
     assert all(device["training_step"] for device in values["devices"])
-    assert values["free_cores"] == 1
+    assert values["threads"] == 1
     assert 0 < values["memory"]["free_bytes"] <= values["memory"]["total_bytes"]
     assert values["cache"] == {
         "path": str(cache_folder),

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparsteer.sae import SparseAutoencoder, TopAFAConfig
 from sparsteer.training.data.cache.reader import ActivationCache
@@ -181,6 +182,31 @@ def test_interrupted_it_goes_on(
     weights = (folder / "sae" / "sae.safetensors" for folder in (tmp_path / "run", run_folder))
     ours, uninterrupted = (file.read_bytes() for file in weights)
     assert ours == uninterrupted
+
+
+def test_the_command_sets_threads_and_a_run_keeps_them(
+    sparsteer: Sparsteer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    step = Trainer.step
+
+    def interrupted(self: Trainer, x: object) -> object:
+        used.append(torch.get_num_threads())
+        if len(used) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, x)  # pyright: ignore[reportArgumentType] - a tensor
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    monkeypatch.setattr("sparsteer.training.train.allowed_cores", lambda: 2)
+    words = ("train", "--cache", cache, "--out", tmp_path / "run", "--site", SITES[1], *TRAIN_WORDS)
+    before = torch.get_num_threads()
+    for asked, status in (("2", 1), ("1", 0)):
+        monkeypatch.setenv("SPARSTEER_THREADS", asked)
+        assert sparsteer(*words).status == status
+        assert torch.get_num_threads() == before
+    assert (len(used), set(used)) == (40, {2})
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["threads"] == 2
 
 
 def test_a_recipe_and_flags(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:

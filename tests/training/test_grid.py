@@ -16,7 +16,7 @@ from sparsteer.sae.common.locks import hold_folder
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.data.cache import reader as cache_module
 from sparsteer.training.grid import grid_configs, parse_grid
-from sparsteer.training.runtime.signals import Interrupted
+from sparsteer.training.runtime.stopping import Interrupted, StopRequest
 from sparsteer.training.train import train, train_grid
 from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
 
@@ -171,19 +171,16 @@ def test_each_resumes_from_where_it_was(
         assert steps_logged(ours.out) == steps_logged(uninterrupted.out)
 
 
-def test_a_signal_saves_all(
-    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_to_stop_saves_all(planted_cache: Path, tmp_path: Path) -> None:
     configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), {"seed": [0, 1]})
+    stop = StopRequest()
 
     def report(name: str, done: int, total: int, figures: dict[str, float]) -> None:
         if done == 12 and name == configs[0].out:
-            import signal
-
-            signal.raise_signal(signal.SIGTERM)
+            stop.set()
 
     with pytest.raises(Interrupted, match="at step 12 of 30"):
-        train_grid(configs, report=report)
+        train_grid(configs, report=report, stop=stop)
     for config in configs:
         assert (Path(config.out) / "checkpoints" / "step-12").is_dir()
 

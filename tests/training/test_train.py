@@ -4,7 +4,6 @@ import dataclasses
 import json
 import platform
 import shutil
-import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 from filelock import FileLock
 
 from sparsteer.sae import InputError, SparseAutoencoder
+from sparsteer.training import checkpoint as checkpoint_module
 from sparsteer.training import train as train_module
 from sparsteer.training import trainer as trainer_module
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
@@ -23,7 +23,8 @@ from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.loop import measure_rows
 from sparsteer.training.run import RunFolder
-from sparsteer.training.runtime.signals import Interrupted
+from sparsteer.training.runtime.stopping import Interrupted, StopRequest
+from sparsteer.training.runtime.threads import use_threads
 from sparsteer.training.train import train
 from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
 
@@ -154,16 +155,14 @@ def test_a_run_goes_on_with_the_threads_it_was_begun_with(
     monkeypatch.setattr(train_module, "allowed_cores", lambda: 2)
     said: list[str] = []
     config = config_of(planted_cache, tmp_path / "run")
-    try:
-        for asked, stop in (("2", 10), ("1", 20)):
-            monkeypatch.setenv("SPARSTEER_THREADS", asked)
+    for threads, stop in ((2, 10), (1, 20)):
+        with use_threads(threads):
             train_until(config, stop)
-        assert set(used) == {2}
-        monkeypatch.setattr(train_module, "allowed_cores", lambda: 1)
-        train(config, say=said.append)
-        assert used[-1] == 1
-    finally:
-        torch.set_num_threads(1)
+            assert torch.get_num_threads() == threads
+    assert set(used) == {2}
+    monkeypatch.setattr(train_module, "allowed_cores", lambda: 1)
+    train(config, say=said.append)
+    assert used[-1] == 1
     assert any(
         "begun with 2 threads, more than there are cores here, 1:" in sentence for sentence in said
     )
@@ -532,26 +531,24 @@ def test_a_finished_run_without_its_summary_is_named(planted_cache: Path, tmp_pa
         train(config)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.slow_except("15")
-def test_a_signal_saves_the_step_in_hand(
-    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+def test_a_request_to_stop_saves_the_step_in_hand(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(config_of(planted_cache, tmp_path / "whole"))
     config = config_of(planted_cache, tmp_path / "run")
-    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
-    step = Trainer.step
+    step, stop = Trainer.step, StopRequest()
 
-    def signalled(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+    def asking(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        assert stop.is_watched
         if trainer.steps_done == 13:
-            signal.raise_signal(number)
+            stop.set()
         return step(trainer, x)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", signalled)
+        patch.setattr(Trainer, "step", asking)
         with pytest.raises(Interrupted, match="at step 14 of 40, which is saved"):
-            train(config)
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+            train(config, stop=stop)
+    assert not stop.is_watched
     assert (tmp_path / "run" / "checkpoints" / "step-14").is_dir()
     said: list[str] = []
     train(config, say=said.append)
@@ -559,48 +556,73 @@ def test_a_signal_saves_the_step_in_hand(
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+def test_asked_before_it_begins_it_stops_after_a_step(planted_cache: Path, tmp_path: Path) -> None:
+    stop = StopRequest()
+    stop.set()
+    with pytest.raises(Interrupted, match="at step 1 of 40, which is saved"):
+        train(config_of(planted_cache, tmp_path / "run"), stop=stop)
+
+
+@pytest.mark.parametrize("moment", ["in a step", "in a checkpoint"])
+def test_ctrl_c_in_python_leaves_whole_files_only(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    train(config_of(planted_cache, tmp_path / "whole"))
+    config = config_of(planted_cache, tmp_path / "run")
+    step, write = Trainer.step, checkpoint_module.save_tensors
+    step_in_hand = 0
+
+    def interrupted_step(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+        nonlocal step_in_hand
+        step_in_hand = trainer.steps_done
+        metrics = step(trainer, x)
+        if moment == "in a step" and trainer.steps_done == 21:
+            raise KeyboardInterrupt
+        return metrics
+
+    def interrupted_write(path: Path, tensors: Any) -> None:
+        write(path, tensors)
+        if moment == "in a checkpoint" and step_in_hand == 23:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted_step)
+        patch.setattr(checkpoint_module, "save_tensors", interrupted_write)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            train(config)
+    assert not isinstance(caught.value, Interrupted)
+    names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert {name for name in names if not name.startswith(".")} == {"step-8", "step-16"}
+    assert not (tmp_path / "run" / "sae").exists()
+    said: list[str] = []
+    train(config, say=said.append)
+    assert "goes on from step 16" in said[0]
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late, as on a GPU"])
-def test_a_signal_in_a_step_that_is_not_done_claims_to_save_nothing(
+def test_asked_in_a_step_that_is_not_done_it_claims_to_save_nothing(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
-    step = Trainer.step
+    step, stop = Trainer.step, StopRequest()
 
-    def signalled(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+    def asking(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
         if trainer.steps_done != 13:
             return step(trainer, x)
-        signal.raise_signal(signal.SIGTERM)
+        stop.set()
         return step(trainer, x * torch.nan)
 
     def is_late(weights: torch.Tensor) -> bool:
         return late
 
     monkeypatch.setattr(trainer_module, "uses_triton", is_late)
-    monkeypatch.setattr(Trainer, "step", signalled)
+    monkeypatch.setattr(Trainer, "step", asking)
     with pytest.raises(NonFiniteLoss, match="the loss of step 13 is not finite"):
-        train(config_of(planted_cache, tmp_path / "run"))
+        train(config_of(planted_cache, tmp_path / "run"), stop=stop)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-8"]
 
 
-def test_a_second_signal_ends_at_once(
-    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stuck(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        raise AssertionError
-
-    monkeypatch.setattr(Trainer, "step", stuck)
-    # A shell lets what it starts in the background ignore SIGINT.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt) as caught:
-            train(config_of(planted_cache, tmp_path / "run"))
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert not isinstance(caught.value, Interrupted)
-
-
-def test_a_run_in_a_thread_leaves_signals_alone(planted_cache: Path, tmp_path: Path) -> None:
+def test_a_run_in_a_thread(planted_cache: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         pool.submit(train, config_of(planted_cache, tmp_path / "thread")).result()
     train(config_of(planted_cache, tmp_path / "main"))

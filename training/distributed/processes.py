@@ -146,9 +146,19 @@ def is_told_by_another(error: BaseException) -> bool:
     return in_all and not is_first_process()
 
 
+def processes_of_this_machine() -> int:
+    """How many of the processes that torchrun started run on this machine; 1 without torchrun."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if under_torchrun() else 1
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return all(name in os.environ for name in _GIVEN_BY_TORCHRUN)
+
+
 def is_first_process() -> bool:
     """Whether this process speaks for all that torchrun started; true for one alone."""
-    return not _under_torchrun() or os.environ["RANK"] == "0"
+    return not under_torchrun() or os.environ["RANK"] == "0"
 
 
 @contextmanager
@@ -162,7 +172,7 @@ def processes() -> Generator[Processes]:
     Raises:
         ProcessLost: another process ended in the middle of the work.
     """
-    if not _under_torchrun() or os.environ["WORLD_SIZE"] == "1":
+    if not under_torchrun() or os.environ["WORLD_SIZE"] == "1":
         yield Processes()
         return
     import torch
@@ -188,7 +198,3 @@ def processes() -> Generator[Processes]:
     finally:
         if own:
             dist.destroy_process_group()
-
-
-def _under_torchrun() -> bool:
-    return all(name in os.environ for name in _GIVEN_BY_TORCHRUN)

@@ -18,7 +18,6 @@ from ..cautions import cautions, cautions_of_few
 from ..config import EvalConfig, EvalSettings
 from ..data.cache.reader import ActivationCache
 from ..loop import measure_rows
-from ..runtime.threads import use_free_cores
 from .splicing import ContextSums, Splice, spliced_sums
 from .standard_errors import fvu_standard_error, ratio_standard_error
 
@@ -83,7 +82,6 @@ def evaluate_all(
         InputError: autoencoder, cache and language model do not belong together, or all rows are
             the same.
     """
-    use_free_cores()
     device = resolve_device(settings.device)
     cache = ActivationCache(settings.cache)
     subjects = [_subject(path, cache, settings, device, say) for path in saes]

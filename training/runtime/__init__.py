@@ -1,1 +1,1 @@
-"""How a training process uses its machine: threads, memory, prefetching, host reads, signals."""
+"""How a training process uses its machine: threads, memory, prefetching, host reads, stopping."""

@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
 
     By default every gradient and block of pre-activations comes from the system anew, and its
     pages are zeroed at the first touch: a fifth of a step's time. The process holds on to its peak
-    of memory instead: this holds for the whole process, whatever runs in it.
+    of memory instead: this holds for the whole process, whatever runs in it, so only the process
+    itself calls it: `sparsteer train` and `sparsteer demo` do, and so may a program in Python.
 
     Returns:
         Whether this malloc could be told; where it could not, nothing changes.

@@ -33,12 +33,11 @@ PREFIX = b', "sparsteer_score": '
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tiny_model: LanguageModel) -> None:
-    """One thread, and the language model that is loaded already."""
+    """The language model that is loaded already."""
 
     def load(source: str, **options: Any) -> LanguageModel:
         return tiny_model
 
-    monkeypatch.setenv("SPARSTEER_THREADS", "1")
     monkeypatch.setattr(LanguageModel, "load", load)
 
 

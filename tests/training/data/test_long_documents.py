@@ -35,7 +35,6 @@ def read(tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> list[int
         lengths.append(len(text))
         return tokenize(text)
 
-    monkeypatch.setenv("SPARSTEER_THREADS", "1")
     monkeypatch.setattr(tiny_model, "tokenize", noted)
     return lengths
 

@@ -1,4 +1,4 @@
-"""Two real processes against one: curves, bits, resume, signals, and errors of one of them."""
+"""Two real processes against one: curves, bits, resume, stopping, and errors of one of them."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, planted_cache: Path) -> Path:
     """Where two processes have left their results."""
     folder = tmp_path_factory.mktemp("two-processes")
     command = [*TORCHRUN, "-m", "tests.training.distributed.two_processes", planted_cache, folder]
-    environment = os.environ | {"SPARSTEER_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=600
     )
@@ -171,11 +171,11 @@ def test_a_run(
     assert json.loads((out / activation / "environment.json").read_text())["processes"] == 2
 
 
-def test_a_signal_to_one_stops_both_and_resume_is_exact(
+def test_a_request_to_one_stops_both_and_resume_is_exact(
     both: list[dict[str, Any]], out: Path
 ) -> None:
     for results in both:
-        assert results["signal"].startswith("Interrupted: interrupted at step 14 of 40")
+        assert results["stopped"].startswith("Interrupted: interrupted at step 14 of 40")
     assert both[0]["resumed"] == both[1]["resumed"]
     assert metrics_of(out / "stopped") == metrics_of(out / "batch_topk")
     assert_same_bits(bits_of(out / "stopped"), bits_of(out / "batch_topk"))
@@ -184,7 +184,7 @@ def test_a_signal_to_one_stops_both_and_resume_is_exact(
 def test_one_process_goes_on_where_two_stopped(
     both: list[dict[str, Any]], out: Path, planted_cache: Path
 ) -> None:
-    assert both[0]["signal again"].startswith("Interrupted: interrupted at step 14 of 40")
+    assert both[0]["left"].startswith("Interrupted: interrupted at step 14 of 40")
     said: list[str] = []
     train(config_of(planted_cache, out / "left", "batch_topk"), say=said.append)
     assert said == [f"{out / 'left'} goes on from step 14"]

@@ -6,10 +6,9 @@ Writes OUT/rank-R.json: for each piece what came of it.
 """
 
 import errno
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +23,7 @@ from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.distributed.data_parallel import DataParallel
 from sparsteer.training.distributed.processes import Processes, processes
 from sparsteer.training.distributed.sharded import Sharded
+from sparsteer.training.runtime.stopping import StopRequest
 from sparsteer.training.train import train, train_grid
 from sparsteer.training.trainer import Trainer
 
@@ -41,21 +41,22 @@ def main(cache: Path, out: Path) -> None:
         results["sharded"] = curve
         save_tensors(out / f"sharded-{team.rank}.safetensors", trainer_state(part))
         for name in ("sharded", "sharded left"):
-            with patch.object(Trainer, "step", signalled(team) if "left" in name else Trainer.step):
-                sharded = config_of(cache, out / name, "topk", shards=2)
-                results[f"train {name}"] = outcome(lambda config=sharded: train(config))
+            sharded = config_of(cache, out / name, "topk", shards=2)
+            with stopped_in_a_step(team) if "left" in name else nullcontext() as stop:
+                results[f"train {name}"] = outcome(
+                    lambda config=sharded, stop=stop: train(config, stop=stop)
+                )
         results["not finite"] = outcome(not_finite)
         results["row gradients"] = row_gradients()
         for activation in ("topk", "batch_topk"):
             results[f"train {activation}"] = train(config_of(cache, out / activation, activation))
         stopped = config_of(cache, out / "stopped", "batch_topk")
-        with patch.object(Trainer, "step", signalled(team)):
-            results["signal"] = outcome(lambda: train(stopped))
+        with stopped_in_a_step(team) as stop:
+            results["stopped"] = outcome(lambda: train(stopped, stop=stop))
         results["resumed"] = outcome(lambda: train(stopped))
-        with patch.object(Trainer, "step", signalled(team)):
-            results["signal again"] = outcome(
-                lambda: train(config_of(cache, out / "left", "batch_topk"))
-            )
+        with stopped_in_a_step(team) as stop:
+            left = config_of(cache, out / "left", "batch_topk")
+            results["left"] = outcome(lambda: train(left, stop=stop))
         grid = [config_of(cache, out / "grid" / name, name) for name in ("topk", "top_afa")]
         results["grid"] = outcome(lambda: train_grid(grid))
         results["again"] = outcome(lambda: train_grid(grid))
@@ -80,16 +81,18 @@ def outcome(work: Callable[[], Any]) -> Any:
         return f"{type(error).__name__}: {error}"
 
 
-def signalled(team: Processes) -> Callable[..., Any]:
-    """A step of the trainer in whose middle the second process alone gets a SIGTERM, once."""
-    step = Trainer.step
+@contextmanager
+def stopped_in_a_step(team: Processes) -> Generator[StopRequest]:
+    """A request that is set in the middle of a step, of the second process alone."""
+    step, stop = Trainer.step, StopRequest()
 
     def stepped(self: Trainer, *rows: torch.Tensor) -> Any:
         if self.steps_done == 13 and team.rank == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            stop.set()
         return step(self, *rows)
 
-    return stepped
+    with patch.object(Trainer, "step", stepped):
+        yield stop
 
 
 def cut_short(team: Processes) -> Callable[..., Iterator[torch.Tensor]]:

@@ -12,12 +12,14 @@ from contextlib import ExitStack, contextmanager
 from itertools import count, islice
 from pathlib import Path
 
+import torch
+
 from ....sae.common.errors import InputError
 from ....sae.common.wording import counted
 from ....sae.language_model.model import LanguageModel
 from ....sae.language_model.sites import Site
 from ...distributed.processes import Processes, processes
-from ...runtime.threads import free_cores, use_threads
+from ...runtime.threads import use_threads
 from ..context_length import context_length_of
 from ..contexts import ContextSource, model_loader, no_activations, open_source_corpus, require_text
 from ..corpus import Corpus
@@ -104,8 +106,8 @@ def _cache_together(
         model = load()
         config = dataclasses.replace(config, context_length=context_length_of(config, model))
         sites = [model.site(name) for name in config.site or (None,)]
-        begun = previous or first_manifest(config, model, sites, corpus, team)
-    # All follow the first process, whose free cores and held-out bound may be its own.
+        begun = previous or first_manifest(config, model, sites, corpus)
+    # All follow the first process, whose threads and held-out bound may be its own.
     manifest = dataclasses.replace(team.broadcast(begun), complete=False, notices=())
     changed = corpus.fingerprint != manifest.corpus.fingerprint
     with team.together():
@@ -295,9 +297,8 @@ def first_manifest(
     model: LanguageModel,
     sites: list[Site],
     corpus: Corpus,
-    team: Processes | None = None,
 ) -> CacheManifest:
-    """The manifest of a cache without shards yet."""
+    """The manifest of a cache without shards yet, made with as many threads as torch has."""
     context_length = context_length_of(config, model)
     tokens_per_batch = context_length * config.batch_size
     return CacheManifest(
@@ -312,7 +313,7 @@ def first_manifest(
         context_length=context_length,
         contexts_per_shard=config.batch_size * max(1, round(config.shard_rows / tokens_per_batch)),
         held_out_below=held_out_bound(corpus, config.held_out_fraction),
-        threads=free_cores(shared_by=team.local_size if team else 1),
+        threads=torch.get_num_threads(),
         corpus=CorpusEntry(
             dataset=corpus.dataset,
             fingerprint=corpus.fingerprint,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from ....sae.language_model.model import LanguageModel
 from ....sae.language_model.names import lasting_name
 from ....sae.language_model.sites import Site
 from ...run import RunFolder, stream_settings
-from ...runtime.threads import free_cores, use_threads
+from ...runtime.threads import use_threads
 from ..batches import cut_in_batches, one_ahead
 from ..cache.shards import EncodedRows
 from ..context_length import context_length_of
@@ -66,7 +67,7 @@ def open_stream(
         held_out_rows: most rows kept for evaluation.
         device: of the language model.
         run: the folder that training writes. If a run has begun there, a hub data set is read at
-            its commit, and the model runs with as many threads.
+            its commit, and the model runs with as many threads; else with as many as torch has.
         model: `config.model` if it is loaded already.
         say: sentences for a person.
 
@@ -107,7 +108,7 @@ def open_stream(
         model.site(site),
         rows=rows,
         held_out_rows=held_out_rows,
-        threads=begun.get("model_threads") or free_cores(),
+        threads=begun.get("model_threads") or torch.get_num_threads(),
         places=run.path / CHUNK_INDEX,
         say=say,
     )

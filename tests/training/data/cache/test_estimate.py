@@ -18,8 +18,7 @@ SITES = ("blocks.0.hook_resid_post", "blocks.2.hook_mlp_out")
 
 
 @pytest.fixture
-def config(tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheConfig:
-    monkeypatch.setenv("SPARSTEER_THREADS", "1")
+def config(tiny_model_folder: Path, tmp_path: Path) -> CacheConfig:
     rng = random.Random(3)
     path = tmp_path / "texts.jsonl"
     with path.open("w") as file:

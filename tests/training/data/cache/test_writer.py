@@ -37,11 +37,6 @@ LENGTH, BATCH, TOKENS, FRACTION = 32, 4, 1001, 0.3
 SITE = "blocks.1.hook_resid_post"
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPARSTEER_THREADS", "1")
-
-
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     rng = random.Random(0)
@@ -341,12 +336,14 @@ def test_a_smaller_batch_goes_on_where_memory_ran_out(write: Write, config: Cach
 
 KILLED = """
 import os, signal, sys
+import torch
 from sparsteer.training import CacheConfig, cache_activations
 
 def progress(done, wanted, rate):
     if done > 300:
         os.kill(os.getpid(), signal.SIGKILL)
 
+torch.set_num_threads(1)
 cache_activations(CacheConfig(**eval(sys.argv[1])), progress=progress)
 """
 

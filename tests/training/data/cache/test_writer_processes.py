@@ -25,11 +25,6 @@ InProcesses = Callable[..., list[Any]]
 LENGTH, BATCH, TOKENS, N_SHARDS = 32, 4, 1001, 5
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPARSTEER_THREADS", "1")
-
-
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Documents of very different lengths, some of them empty."""

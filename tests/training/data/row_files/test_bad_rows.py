@@ -22,11 +22,6 @@ ROWS = [f"ab cd ef gh {number}" for number in range(100)]
 BAD = 83
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPARSTEER_THREADS", "1")
-
-
 @pytest.fixture
 def config(tiny_model_folder: Path, tmp_path: Path) -> CacheConfig:
     return CacheConfig(

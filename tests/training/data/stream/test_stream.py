@@ -27,15 +27,11 @@ from sparsteer.training.data.stream.config import StreamConfig
 from sparsteer.training.data.stream.stream import ActivationStream, open_stream
 from sparsteer.training.grid import grid_configs
 from sparsteer.training.run import RunFolder
+from sparsteer.training.runtime.threads import use_threads
 from sparsteer.training.train import train, train_grid
 
 SITE = "blocks.1.hook_resid_post"
 LENGTH, PASS, FRACTION = 32, 4, 0.3
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPARSTEER_THREADS", "1")
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +100,7 @@ def cache(
         dtype="float32",
         held_out_fraction=FRACTION,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPARSTEER_THREADS", "1")
-        cache_activations(config)
+    cache_activations(config)
     return ActivationCache(config.out)
 
 
@@ -416,16 +410,12 @@ def test_the_model_keeps_its_threads(
         threads.add(torch.get_num_threads())
         return read(self, *words)
 
-    try:
-        monkeypatch.setenv("SPARSTEER_THREADS", "2")
+    with use_threads(2):
         train_until(train_config(config, tmp_path / "run"), 20)
-        monkeypatch.setenv("SPARSTEER_THREADS", "1")
-        monkeypatch.setattr(ContextReader, "read", noted)
-        monkeypatch.setattr(train_module, "allowed_cores", lambda: 1)  # for what is not the model
-        train(train_config(config, tmp_path / "run"))
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(1)
+    monkeypatch.setattr(ContextReader, "read", noted)
+    monkeypatch.setattr(train_module, "allowed_cores", lambda: 1)  # for what is not the model
+    train(train_config(config, tmp_path / "run"))
+    assert torch.get_num_threads() == 1
     assert threads == {2}
 
 
@@ -433,7 +423,7 @@ def test_the_model_keeps_its_threads(
 def test_a_grid_is_extended_with_the_data_of_those_that_are_there(
     config: StreamConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is free or new now: the model's threads, and the commit of a hub data set."""
+    """Whatever is new now: the model's threads, and the commit of a hub data set."""
     commits = {"head": "aaa"}
     own = stream_module.open_corpus
 
@@ -446,8 +436,8 @@ def test_a_grid_is_extended_with_the_data_of_those_that_are_there(
     base = train_config(config, tmp_path / "grid")
     train_grid(grid_configs(base, {"k": (3, 4)}))
     commits["head"] = "bbb"
-    monkeypatch.setenv("SPARSTEER_THREADS", "2")
-    train_grid(grid_configs(base, {"k": (2, 3, 4)}))
+    with use_threads(2):
+        train_grid(grid_configs(base, {"k": (2, 3, 4)}))
     settings = RunFolder(tmp_path / "grid" / "k2").settings()
     assert (settings["model_threads"], settings["corpus_revision"]) == (1, "aaa")
 
