@@ -154,9 +154,28 @@ def test_the_package_tells_its_version_and_runs_as_a_module() -> None:
     assert done.stdout == f"sparsteer {version('sparsteer')}\n"
 
 
-@pytest.mark.parametrize("package", ["sae", "training", "steering", "steering.features"])
+PROMISED = """SparseAutoencoder TopKConfig Trainer TrainerConfig train TrainConfig evaluate
+LanguageModel Intervention generate FeatureIndex score select""".split()
+
+
+def test_the_front_door_has_the_promised_names_and_no_torch() -> None:
+    import sparsteer
+
+    assert set(PROMISED) <= set(sparsteer.__all__) <= set(dir(sparsteer))
+    assert all(callable(getattr(sparsteer, name)) for name in PROMISED)
+    code = "import sparsteer, sys\nprint(sparsteer.__version__, 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == [version("sparsteer"), "False"]
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["", ".sae", ".training", ".steering", ".steering.features", ".steering.selection"],
+)
 def test_dir_names_what_a_package_exports(package: str) -> None:
-    module = import_module(f"sparsteer.{package}")
+    module = import_module(f"sparsteer{package}")
     assert set(module.__all__) <= set(dir(module))
     assert all(getattr(module, name) is not None for name in module.__all__)
 

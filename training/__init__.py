@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ..sae.common.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from .config import EvalConfig as EvalConfig
+    from .config import TrainConfig as TrainConfig
     from .config import TrainerConfig as TrainerConfig
     from .data.cache.config import CacheConfig as CacheConfig
     from .data.cache.reader import ActivationCache as ActivationCache

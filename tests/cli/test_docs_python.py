@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from sparsteer.cli.main import main
+from sparsteer.sae import SparseAutoencoder
 from sparsteer.steering.features import FeatureIndex
+from sparsteer.training import ActivationCache
+
+from .conftest import Sparsteer
 
 ROOT = Path(__file__).parents[2]
 PYTHON = re.compile(r"^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -44,6 +48,53 @@ def test_the_python_of_a_page_runs(
     if page.name == "steering.md":
         assert not torch.equal(names["logits"], names["steered_logits"])
         assert names["picked"].features[0].strength == -2
+
+
+def test_the_readme_trains_as_well_as_the_command(
+    cache: Path, sparsteer: Sparsteer, tmp_path: Path
+) -> None:
+    """On the same rows, though neither the order nor the rows of the start are the same."""
+    page = PYTHON.search((ROOT / "README.md").read_text())
+    assert page
+    activations = ActivationCache(cache)
+    site = activations.sites[0]
+    batches = activations.batches(100, site=site)
+    rows = torch.cat([next(batches) for _ in range(200)])
+    batches.close()
+    sizes = {"torch.randn(8192, 576)": "ROWS", "576": "D", "4608": "96", "k=32": "k=4"}
+    code = page["code"].replace("split(1024)", "split(100)")
+    for size, value in sizes.items():
+        assert size in code
+        code = code.replace(size, value)
+    names: dict[str, Any] = {"ROWS": rows, "D": activations.d_model}
+    exec(code, names)
+    words = [
+        "--site",
+        site,
+        "--n-latents",
+        96,
+        "--k",
+        4,
+        "--tokens",
+        len(rows),
+        "--batch-size",
+        100,
+    ]
+    done = sparsteer("train", "--cache", cache, "--out", tmp_path / "run", *words)
+    assert done.status == 0
+    held_out = activations.held_out(site=site)
+    commands = SparseAutoencoder.load(tmp_path / "run" / "sae")
+    # One batch is a small sample; without one the scale would be 1 and the center 0.
+    assert float(names["sae"].input_scale) == pytest.approx(float(commands.input_scale), rel=0.1)
+    assert float(commands.input_scale) < 0.7
+    assert fvu(names["sae"], held_out) == pytest.approx(fvu(commands, held_out), rel=0.1)
+
+
+def fvu(sae: SparseAutoencoder, x: torch.Tensor) -> float:
+    """Fraction of the rows' variance that the reconstruction misses."""
+    with torch.no_grad():
+        error = (sae.decode(sae.encode(x)) - x).square().sum()
+    return float(error / (x - x.mean(0)).square().sum())
 
 
 def test_the_pages_that_show_python() -> None:
