@@ -29,12 +29,13 @@ from torch import Tensor
 
 from sparsteer.kernels import dispatch, reference
 from sparsteer.kernels.accelerators.onednn import Affine
-from sparsteer.kernels.accelerators.screening import screened_topk, screening_pays
-from sparsteer.kernels.backward import autoencoder_gradients
+from sparsteer.kernels.accelerators.screening import screened_topk
 from sparsteer.kernels.decode import decode, decode_mse
 from sparsteer.kernels.encode import encode_topk, pre_activation_blocks
 from sparsteer.kernels.numerics import row_norms
 from sparsteer.kernels.optimizer import adam_step_, normalize_rows_
+from sparsteer.kernels.policy import backend_of, encode_plan, typical_plans
+from sparsteer.kernels.sparse_products import autoencoder_gradients
 from sparsteer.kernels.top_afa import top_afa_select
 from sparsteer.kernels.topk import topk_select
 from sparsteer.sae import SparseAutoencoder, TopKConfig
@@ -122,22 +123,30 @@ def parameters(B: int, D: int, F: int, device: str, dtype: torch.dtype) -> tuple
 
 def unscreened(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> dict[str, Call]:
     """The same codes by the product in float32, where `encode_topk` ranks in bfloat16."""
-    if not screening_pays(x, len(W_enc), k):
+    B, D = x.shape
+    if encode_plan(B, D, len(W_enc), k, backend_of(x)).path != "screened":
         return {}
     blocks = partial(pre_activation_blocks, x, b_dec, W_enc, b_enc)
     return {"float32 product": lambda: [topk_select(pre, k) for pre, _ in blocks()]}
 
 
-def proven(B: int, D: int, F: int, k: int) -> list[str]:
-    """A note on the fraction of planted rows that screening proves, where it runs."""
+def verified(B: int, D: int, F: int, k: int) -> list[str]:
+    """A note on the fraction of planted rows that screening verifies, where it runs."""
     torch.default_generator.manual_seed(0)
     x = planted_rows(B, D)
-    if not screening_pays(x, F, k):
+    if encode_plan(B, D, F, k, backend_of(x)).path != "screened":
         return []
     sae = SparseAutoencoder(TopKConfig(D, F, k))
     initialize_from_rows(sae, x)
-    certain = screened_topk(sae.scaled(x) - sae.b_dec, sae.W_enc, sae.b_enc, k).certain
-    return [f"Screening in bfloat16 proves {certain.float().mean():.2%} of planted rows."]
+    rows = screened_topk(sae.scaled(x) - sae.b_dec, sae.W_enc, sae.b_enc, k).verified
+    return [f"Screening in bfloat16 verifies {rows.float().mean():.2%} of planted rows."]
+
+
+def planned(B: int, D: int, F: int, k: int, device: str, dtype: torch.dtype) -> str:
+    """A note on the path that each operator takes, and why."""
+    backend = backend_of(torch.empty(0, device=device, dtype=dtype))
+    plans = typical_plans(B, D, F, k, backend)
+    return "Paths: " + "; ".join(f"{n} {plan.path} ({plan.why})" for n, plan in plans.items()) + "."
 
 
 def sparsify_decode(codes: Any, W_dec: Tensor) -> dict[str, Call]:
@@ -268,7 +277,7 @@ def floors(B: int, D: int, F: int, device: str, dtype: torch.dtype) -> dict[str,
 
     def encoder_product() -> None:
         affine = Affine(W_enc, b_enc, B)
-        size = affine.rows_at_once or 512
+        size = affine.plan.rows_at_once
         for start in range(0, B, size):
             affine(x[start : start + size])
 
@@ -340,7 +349,7 @@ def main() -> None:
     B, D, F = sizes
     notes = quality(max(1, B // 8), D, F, options.k, options.steps, device)
     with torch.no_grad():
-        notes += proven(B, D, F, options.k) if device == "cpu" else []
+        notes += verified(B, D, F, options.k) if device == "cpu" else []
         cases = operators(*sizes, options.k, device, dtype)
         for fraction in (0.01, 0.5):
             cases[f"top_afa_select, {fraction:.0%} positive"] = top_afa(
@@ -364,6 +373,7 @@ def main() -> None:
         "Share of floor: time of the floor divided by the time, 1 at the floor; above 1 where the "
         "encoder's library beats PyTorch's product, or data stays in the cache. The last column: "
         "how many times as long another way takes.",
+        planned(*sizes, options.k, device, dtype),
         *notes,
     ]
     header = ["operator", "median ms", "least ms", "fraction of floor", "times as long"]

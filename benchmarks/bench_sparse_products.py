@@ -3,7 +3,7 @@
     python benchmarks/bench_sparse_products.py [--rounds 5] [--threads 2]
 
 Decode, weight gradient and gathered dots are forced onto each path in turn; a ratio above 1 means
-that the sparse path is faster. `kernels/backward.py` takes the dense path where it crosses 1.
+that the sparse path is faster. `kernels/policy.py` takes the dense path where it crosses 1.
 """
 
 import argparse
@@ -16,7 +16,10 @@ import torch
 from results_file import write_table
 from torch import Tensor
 
-from sparsteer.kernels import backward, decode
+from sparsteer.kernels import policy
+from sparsteer.kernels.decode import weighted_rows
+from sparsteer.kernels.gather_dot import gathered_dots
+from sparsteer.kernels.sparse_products import weight_gradient
 
 SHAPES = [(576, 4608, 4096), (768, 12288, 4096)]
 """Width, latents, rows."""
@@ -39,15 +42,14 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def forced(call: Callable[[], Tensor], *, dense: bool) -> Callable[[], Tensor]:
-    """The call with the dispatch decided."""
-
-    def decide(n_latents: int, n_slots: int, on_gpu: bool = False) -> bool:
-        return dense
+    """The call on one path: a threshold of 0 latents for each slot is never undercut."""
+    least = 1 << 40 if dense else 0
 
     def run() -> Tensor:
-        with (
-            patch("sparsteer.kernels.backward.prefers_dense", decide),
-            patch("sparsteer.kernels.decode.prefers_dense", decide),
+        with patch.multiple(
+            policy,
+            _DENSE_BELOW_LATENTS_PER_SLOT=least,
+            _DENSE_BELOW_LATENTS_PER_SLOT_IN_ONEDNN=least,
         ):
             return call()
 
@@ -69,13 +71,11 @@ def main() -> None:
             indices = distinct_indices(n_rows, n_slots, n_latents)
             values = torch.rand(n_rows, n_slots)
             calls: dict[str, Callable[[], Tensor]] = {
-                "decode": lambda i=indices, v=values, w=weights: decode.weighted_rows(i, v, w),
-                "weight gradient": lambda i=indices, v=values, r=rows, f=n_latents: (
-                    backward.weight_gradient(i, v, r, f)
+                "decode": lambda i=indices, v=values, w=weights: weighted_rows(i, v, w),
+                "weight gradient": lambda i=indices, v=values, r=rows, f=n_latents: weight_gradient(
+                    i, v, r, f
                 ),
-                "gathered dots": lambda i=indices, r=rows, w=weights: backward.gathered_dots(
-                    i, r, w
-                ),
+                "gathered dots": lambda i=indices, r=rows, w=weights: gathered_dots(i, r, w),
             }
             ratios: list[float] = []
             cells = [f"D={width} F={n_latents} B={n_rows}", str(per_slot), str(n_slots)]

@@ -10,6 +10,7 @@ from typing import Any
 from ..sae.common.wording import counted
 from .console import Report, Terminal, size
 from .machine import (
+    TYPICAL,
     Problem,
     cache_space,
     devices,
@@ -17,6 +18,7 @@ from .machine import (
     memory,
     network,
     packages,
+    plans,
     training_step,
     triton_state,
 )
@@ -92,6 +94,9 @@ def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
         if device.get("screening"):
             works += ", top-k screened in bfloat16"
         lines.append(f"{device['device']:<9} {device['name']}: {works}")
+        if device["kernels"] != "none":
+            device["plans"] = plans(device["device"])
+            lines += _planned(device["plans"])
     cores, threads = found[0]["cores"], default_threads()
     total_bytes, free_bytes = memory(problems)
     lines += [
@@ -105,6 +110,16 @@ def _hardware(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
         "threads": threads,
         "memory": {"total_bytes": total_bytes, "free_bytes": free_bytes},
     }
+
+
+def _planned(plans: dict[str, dict[str, Any]]) -> list[str]:
+    """The path that each operator takes at the typical sizes, and why."""
+    sizes = (
+        f"{TYPICAL['n_rows']:,} rows of width {TYPICAL['width']}, "
+        f"{TYPICAL['n_latents']:,} latents, k={TYPICAL['k']}, float32"
+    )
+    paths = [f"            {name}: {plan['path']} ({plan['why']})" for name, plan in plans.items()]
+    return [f"          paths for {sizes}:", *paths]
 
 
 def _storage(problems: list[Problem], lines: list[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +68,7 @@ def devices(problems: list[Problem]) -> list[dict[str, Any]]:
     """The CPU, then every CUDA device that torch sees."""
     import torch
 
-    from ..kernels.accelerators.onednn import onednn_is_faster
-    from ..kernels.accelerators.screening import bfloat16_is_faster
+    from ..kernels import processor
 
     found: list[dict[str, Any]] = [
         {
@@ -77,8 +76,8 @@ def devices(problems: list[Problem]) -> list[dict[str, Any]]:
             "name": _cpu_name(),
             "cores": _allowed_cores(),
             "kernels": _kernels("cpu", problems),
-            "encoder_product": "oneDNN" if onednn_is_faster() else "torch's default",
-            "screening": bfloat16_is_faster(),
+            "encoder_product": "oneDNN" if processor.onednn_is_faster() else "torch's default",
+            "screening": processor.bfloat16_is_faster(),
         }
     ]
     for index in range(torch.cuda.device_count()):
@@ -109,6 +108,20 @@ def _kernels(device: str, problems: list[Problem]) -> str:
         what, _, remedy = str(error).partition("; ")
         problems.append(Problem(what, remedy or "set it to one of these"))
         return "none"
+
+
+TYPICAL = {"n_rows": 4096, "width": 768, "n_latents": 12288, "k": 32}
+"""Sizes of the training step whose plans are shown, those of docs/kernels.md; in float32."""
+
+
+def plans(device: str) -> dict[str, dict[str, Any]]:
+    """The path that each operator takes on the device at the typical sizes, and why."""
+    import torch
+
+    from ..kernels.policy import backend_of, typical_plans
+
+    found = typical_plans(**TYPICAL, backend=backend_of(torch.empty(0, device=device)))
+    return {name: asdict(plan) for name, plan in found.items()}
 
 
 def training_step(device: str, problems: list[Problem]) -> bool:
@@ -224,10 +237,9 @@ def _allowed_cores() -> int:
 def _cpu_name() -> str:
     import platform
 
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
+    from ..kernels.processor import cpu_information
+
+    lines = cpu_information().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

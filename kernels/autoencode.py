@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .backward import autoencoder_gradients, used_entries
 from .codes import Codes
 from .decode import compare, require_comparable
+from .policy import backend_of
+from .slots import used_slots
+from .sparse_products import autoencoder_gradients
 
 
 class Autoencoding(NamedTuple):
@@ -69,8 +71,9 @@ class _AutoencoderMSE(torch.autograd.Function):
         b_enc_F: Tensor,
         W_dec_FD: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        used = used_slots(values_BM > 0, backend_of(values_BM))
         loss, x_hat_BD, residual_BD, grad_values_BM = compare(
-            indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD, used_entries(values_BM > 0)
+            indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD, used
         )
         ctx.save_for_backward(
             indices_BM, values_BM, residual_BD, grad_values_BM, x_BD, b_dec_D, W_enc_FD

@@ -3,11 +3,11 @@
 So k is the mean of a row's count, and each row takes what it needs (BatchTopK, arXiv 2412.06410).
 
 Rows may come in blocks. Of what came so far only the n = B * k largest entries are kept, and the
-least of them, the bar, is what a later entry must exceed; so every block adds few candidates, and
-the final choice is exact. For the first block the bar is a quantile of a sample, taken again as 0
-if fewer than n entries turn out to exceed it. On a GPU the bar comes from the maxima of groups of
-neighbouring columns: the n-th largest maximum is at most the n-th largest entry, so that only
-groups whose maximum reaches it are looked at twice.
+least of them is the threshold that a later entry must exceed; so every block adds few candidates,
+and the final choice is exact. For the first block the threshold is a quantile of a sample; if fewer
+than n entries turn out to exceed it, the block is searched once more with the threshold 0. On a GPU
+the threshold comes from the maxima of groups of neighboring columns: the n-th largest maximum is at
+most the n-th largest entry, so that only groups whose maximum reaches it are looked at twice.
 """
 
 import math
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .codes import Codes, pack_entries
+from .codes import Codes, COOEntries, pack_entries
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .numerics import ceil_div
 from .process_group import ProcessGroup, distributed_topk_mask
@@ -39,25 +39,25 @@ _SAMPLE = 1 << 16
 @jit
 def _batch_list_kernel(
     maxima_ptr: Pointer,  # [B, G] largest key of each group
-    bar_ptr: Pointer,  # [1] the largest key that is of no interest
+    threshold_ptr: Pointer,  # [1] the key that an entry must exceed
     groups_ptr: Pointer,  # [B, G] (out) groups that hold a larger key, ascending
     n_groups_ptr: Pointer,  # [B] (out) how many groups
     G: Scalar,
     EMIT: constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    bar = tl.load(bar_ptr)
-    n_groups = list_groups(maxima_ptr + row * G, groups_ptr + row * G, bar + 1, G, EMIT)
+    threshold = tl.load(threshold_ptr)
+    n_groups = list_groups(maxima_ptr + row * G, groups_ptr + row * G, threshold + 1, G, EMIT)
     tl.store(n_groups_ptr + row, n_groups)
 
 
 @jit
 def _batch_count_kernel(
     pre_ptr: Pointer,  # [B, F]
-    bar_ptr: Pointer,  # [1]
+    threshold_ptr: Pointer,  # [1]
     groups_ptr: Pointer,  # [B, G]
     n_groups_ptr: Pointer,  # [B]
-    counts_ptr: Pointer,  # [B] (out) how many keys above the bar
+    counts_ptr: Pointer,  # [B] (out) how many keys above the threshold
     stride_pre: Scalar,
     F: Scalar,
     G: Scalar,
@@ -68,22 +68,22 @@ def _batch_count_kernel(
     row = tl.program_id(0).to(tl.int64)
     pre_ptr += row * stride_pre
     groups_ptr += row * G
-    bar = tl.load(bar_ptr)
+    threshold = tl.load(threshold_ptr)
     n_positions = tl.load(n_groups_ptr + row) * GROUP
-    count = bar * 0
+    count = threshold * 0
     for start in range(0, n_positions, EMIT):
         positions = start + tl.arange(0, EMIT)
         inside = positions < n_positions
         columns = column_at(positions, groups_ptr, inside, True, GROUP)
         keys = row_keys(pre_ptr, pre_ptr, columns, inside & (columns < F), False, SHIFT)
-        count += tl.sum((keys > bar).to(tl.int32), 0)
+        count += tl.sum((keys > threshold).to(tl.int32), 0)
     tl.store(counts_ptr + row, count)
 
 
 @jit
 def _batch_emit_kernel(
     pre_ptr: Pointer,  # [B, F]
-    bar_ptr: Pointer,  # [1]
+    threshold_ptr: Pointer,  # [1]
     groups_ptr: Pointer,  # [B, G]
     n_groups_ptr: Pointer,  # [B]
     ends_ptr: Pointer,  # [B] where each row's entries end, int64
@@ -98,48 +98,57 @@ def _batch_emit_kernel(
     EMIT: constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    bar = tl.load(bar_ptr)
+    threshold = tl.load(threshold_ptr)
     count = tl.load(counts_ptr + row)
     start = tl.load(ends_ptr + row) - count
     n_positions = tl.load(n_groups_ptr + row) * GROUP
     emit_row(
-        pre_ptr + row * stride_pre, pre_ptr, groups_ptr + row * G, n_positions,
-        columns_ptr + start, values_ptr + start,
-        F, count, bar, 0, False, True, SHIFT, GROUP, EMIT,
-    )  # fmt: skip
+        pre_ptr=pre_ptr + row * stride_pre,
+        norms_ptr=pre_ptr,  # not read
+        groups_ptr=groups_ptr + row * G,
+        n_positions=n_positions,
+        indices_ptr=columns_ptr + start,
+        values_ptr=values_ptr + start,
+        F=F,
+        M=count,
+        threshold=threshold,
+        ties=0,
+        SCALED=False,
+        LISTED=True,
+        SHIFT=SHIFT,
+        GROUP=GROUP,
+        EMIT=EMIT,
+    )
 
 
-def _launch_candidates(
-    pre: Float[Tensor, "B F"], n_kept: int, bar: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(rows, columns, values) of the entries above the bar that can be among the n_kept largest,
-    in the order of the batch; waits for the GPU."""
+def _launch_candidates(pre: Float[Tensor, "B F"], n_kept: int, threshold: Tensor) -> COOEntries:
+    """The entries above the threshold that can be among the n_kept largest; waits for the GPU."""
     n_rows, n_latents = pre.shape
     sizes = tile("select_group", architecture(pre), F=n_latents)
     group = group_width(n_latents, sizes["GROUP"])
     G = ceil_div(n_latents, group)
     shift = key_shift(pre.dtype)
     maxima = group_maxima(pre, None, group)
-    key_bar = bar.float().view(torch.int32) >> shift
+    key_threshold = threshold.float().view(torch.int32) >> shift
     if n_kept <= maxima.numel():
         least = maxima.flatten().topk(n_kept, sorted=False).values.min()
-        key_bar = torch.maximum(key_bar, least - 1)
+        key_threshold = torch.maximum(key_threshold, least - 1)
     groups = torch.empty_like(maxima)
     n_groups, counts = maxima.new_empty(n_rows), maxima.new_empty(n_rows)
     launch(
         _batch_list_kernel,
         (n_rows,),
         maxima_ptr=maxima,
-        bar_ptr=key_bar,
+        threshold_ptr=key_threshold,
         groups_ptr=groups,
         n_groups_ptr=n_groups,
         G=G,
         EMIT=sizes["EMIT"],
         num_warps=sizes["num_warps"],
     )
-    row: dict[str, Any] = {
+    shared: dict[str, Any] = {
         "pre_ptr": pre,
-        "bar_ptr": key_bar,
+        "threshold_ptr": key_threshold,
         "groups_ptr": groups,
         "n_groups_ptr": n_groups,
         "counts_ptr": counts,
@@ -151,9 +160,9 @@ def _launch_candidates(
         "EMIT": sizes["EMIT"],
         "num_warps": sizes["num_warps"],
     }
-    launch(_batch_count_kernel, (n_rows,), **row)
+    launch(_batch_count_kernel, (n_rows,), **shared)
     ends = counts.cumsum(0)
-    total = _largest(ends)
+    total = int(ends.max())
     columns = torch.empty(total, dtype=torch.int64, device=pre.device)
     values = torch.empty(total, dtype=pre.dtype, device=pre.device)
     launch(
@@ -162,14 +171,10 @@ def _launch_candidates(
         ends_ptr=ends,
         columns_ptr=columns,
         values_ptr=values,
-        **row,
+        **shared,
     )
     rows = torch.arange(n_rows, device=pre.device).repeat_interleave(counts, output_size=total)
-    return rows, columns, values
-
-
-def _largest(ends: Tensor) -> int:
-    return int(ends.max())
+    return COOEntries(rows, columns, values)
 
 
 class BatchTop:
@@ -184,7 +189,7 @@ class BatchTop:
         self._rows = torch.zeros(0, dtype=torch.int64, device=like.device)
         self._columns = self._rows
         self._values = like.new_empty(0)
-        self._bar = like.new_zeros(1)
+        self._threshold = like.new_zeros(1)
 
     def add(self, pre: Float[Tensor, "B F"]) -> None:
         """Take the rows that follow those added before; pre may be overwritten afterwards."""
@@ -193,7 +198,7 @@ class BatchTop:
             return
         if uses_triton(pre):
             pre = pre if pre.stride(1) == 1 else pre.contiguous()
-            rows, columns, values = _launch_candidates(pre, self._n_kept, self._bar)
+            rows, columns, values = _launch_candidates(pre, self._n_kept, self._threshold)
         else:
             rows, columns, values = self._candidates(pre)
         self._rows = torch.cat([self._rows, rows + self._n_rows])
@@ -211,17 +216,17 @@ class BatchTop:
             self._keep(distributed_topk_mask(self._values, self._n_kept, group))
         return pack_entries(self._rows, self._columns, self._values, self._n_rows)
 
-    def _candidates(self, pre_BF: Float[Tensor, "B F"]) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, pre_BF: Float[Tensor, "B F"]) -> COOEntries:
         flat_N = pre_BF.flatten()
-        bar = self._bar
+        threshold = self._threshold
         if not len(self._values):
-            bar = torch.maximum(bar, _sampled_bar(flat_N, self._n_kept))
-        positions = _above(flat_N, bar)
-        if len(positions) + len(self._values) < self._n_kept and bar > self._bar:
-            positions = _above(flat_N, self._bar)
+            threshold = torch.maximum(threshold, _sampled_threshold(flat_N, self._n_kept))
+        positions = _above(flat_N, threshold)
+        if len(positions) + len(self._values) < self._n_kept and threshold > self._threshold:
+            positions = _above(flat_N, self._threshold)
         n_latents = pre_BF.shape[1]
         rows = positions.div(n_latents, rounding_mode="floor")
-        return rows, positions - rows * n_latents, flat_N[positions]
+        return COOEntries(rows, positions - rows * n_latents, flat_N[positions])
 
     def _keep_largest(self) -> None:
         if len(self._values) <= self._n_kept:
@@ -231,20 +236,23 @@ class BatchTop:
         above, tied = scores > least, scores == least
         kept = above | (tied & (tied.cumsum(0) <= self._n_kept - above.sum()))
         self._keep(kept)
-        self._bar = least[None]
+        self._threshold = least[None]
 
     def _keep(self, kept: Bool[Tensor, "N"]) -> None:
         self._rows, self._columns = self._rows[kept], self._columns[kept]
         self._values = self._values[kept]
 
 
-def _above(flat_N: Float[Tensor, "N"], bar: Float[Tensor, "1"]) -> Int[Tensor, "P"]:
-    """Positions of what exceeds the bar, NaN included."""
-    return (flat_N <= bar).logical_not_().nonzero()[:, 0]
+def _above(flat_N: Float[Tensor, "N"], threshold: Float[Tensor, "1"]) -> Int[Tensor, "P"]:
+    """Positions of what exceeds the threshold, NaN included."""
+    return (flat_N <= threshold).logical_not_().nonzero()[:, 0]
 
 
-def _sampled_bar(flat_N: Float[Tensor, "N"], n_kept: int) -> Float[Tensor, "1"]:
-    """A value that a few more than n_kept entries exceed, by the look of a sample; 0 if unsure."""
+def _sampled_threshold(flat_N: Float[Tensor, "N"], n_kept: int) -> Float[Tensor, "1"]:
+    """A threshold that a few more than n_kept entries exceed, estimated from a sample.
+
+    0 where the sample is too small to tell.
+    """
     sample = flat_N[:: max(1, len(flat_N) // _SAMPLE)]
     expected = n_kept * len(sample) / len(flat_N)
     rank = math.ceil(expected + 3 * expected**0.5) + 1

@@ -22,13 +22,22 @@ class Codes(NamedTuple):
     counts: Int[Tensor, "*B"] | None = None
     """int64: used slots of each row, which come first; None where all M slots are meant."""
     steps: Float[Tensor, "*B M"] | None = None
-    """Only of jumprelu in training: 1 in used slots and 0 elsewhere, with the thresholds' gradient.
-    Then latents just below their threshold have slots of value 0 behind the used ones."""
+    """Only of jumprelu in training: 1 in used slots and 0 elsewhere, so that its sum over a row is
+    the row's L0, with a gradient for the thresholds. Then latents just below their threshold have
+    slots of value 0 behind the used ones."""
 
     def dense(self, n_latents: int) -> Float[Tensor, "*B F"]:
         """The codes as a dense [..., F] tensor, for tests and small things."""
         dense = self.values.new_zeros(*self.values.shape[:-1], n_latents)
         return dense.scatter_add(-1, self.indices, self.values)
+
+
+class COOEntries(NamedTuple):
+    """Single entries of a [B, F] matrix in coordinate (COO) format, sorted by row, then column."""
+
+    rows: Int[Tensor, "N"]
+    columns: Int[Tensor, "N"]
+    values: Float[Tensor, "N"]
 
 
 def pack_entries(

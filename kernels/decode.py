@@ -13,22 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .accelerators.onednn import Affine
-from .backward import (
-    Entries,
-    dense_block,
-    gathered_dots,
-    prefers_dense,
-    row_blocks,
-    slots_per_row,
-    used_entries,
-    weight_gradient,
-)
 from .codes import Codes
-from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
-from .numerics import at_least_float32, ceil_div, next_power_of_2
+from .dispatch import Block, Pointer, Scalar, architecture, constexpr, jit, launch, tl
+from .gather_dot import gathered_dots
+from .numerics import at_least_float32, ceil_div, next_power_of_2, row_blocks
+from .policy import backend_of, decode_mse_plan, sparse_plan
+from .slots import UsedSlots, dense_block, slots_per_row, used_slots
+from .sparse_products import weight_gradient
 from .tiles import tile
-
-_WIDEST_IN_REGISTERS = 4096  # columns of a row that one program of decode_mse holds
 
 
 @jit
@@ -46,9 +38,16 @@ def _decode_kernel(
     columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     in_row = columns < D
     total = _weighted_sum(
-        indices_ptr + row * M, values_ptr + row * M, weights_ptr, columns, in_row, D, M,
-        BLOCK_D, ROWS,
-    )  # fmt: skip
+        indices_ptr=indices_ptr + row * M,
+        values_ptr=values_ptr + row * M,
+        weights_ptr=weights_ptr,
+        columns=columns,
+        in_row=in_row,
+        D=D,
+        M=M,
+        BLOCK_D=BLOCK_D,
+        ROWS=ROWS,
+    )
     tl.store(out_ptr + row * D + columns, total.to(out_ptr.dtype.element_ty), mask=in_row)
 
 
@@ -57,13 +56,14 @@ def _weighted_sum(
     indices_ptr: Pointer,  # [M] one row
     values_ptr: Pointer,  # [M] one row
     weights_ptr: Pointer,  # [F, D]
-    columns: Pointer,
-    in_row: Pointer,
+    columns: Block,  # [BLOCK_D]
+    in_row: Block,  # [BLOCK_D]
     D: Scalar,
     M: Scalar,
     BLOCK_D: constexpr,
     ROWS: constexpr,
-) -> Pointer:
+) -> Block:
+    """[BLOCK_D] columns of the row's sum of values times rows of the weights, in float32."""
     total = tl.zeros([BLOCK_D], tl.float32)
     for slot in tl.range(0, M, ROWS, num_stages=3):
         slots = slot + tl.arange(0, ROWS)
@@ -100,9 +100,16 @@ def _decode_mse_kernel(
     columns = tl.arange(0, BLOCK_D)
     in_row = columns < D
     total = _weighted_sum(
-        indices_ptr + row * M, values_ptr + row * M, weights_ptr, columns, in_row, D, M,
-        BLOCK_D, ROWS,
-    )  # fmt: skip
+        indices_ptr=indices_ptr + row * M,
+        values_ptr=values_ptr + row * M,
+        weights_ptr=weights_ptr,
+        columns=columns,
+        in_row=in_row,
+        D=D,
+        M=M,
+        BLOCK_D=BLOCK_D,
+        ROWS=ROWS,
+    )
     total += tl.load(bias_ptr + columns, mask=in_row, other=0.0).to(tl.float32)
     x = tl.load(x_ptr + row * D + columns, mask=in_row, other=0.0).to(tl.float32)
     residual = tl.where(in_row, total - x, 0.0)
@@ -254,25 +261,26 @@ def weighted_rows(
     indices: Int[Tensor, "B M"], values: Float[Tensor, "B M"], weights: Float[Tensor, "F D"]
 ) -> Float[Tensor, "B D"]:
     """out[b] = sum over m of values[b, m] * weights[indices[b, m]], without a gradient."""
-    on_gpu = uses_triton(weights)
-    entries = used_entries(values != 0)
-    if prefers_dense(len(weights), slots_per_row(entries, *indices.shape), on_gpu):
+    backend = backend_of(weights)
+    used = used_slots(values != 0, backend)
+    plan = sparse_plan(len(weights), slots_per_row(used, *indices.shape), backend)
+    if plan.path == "dense":
         out_BD = values.new_empty(len(values), weights.shape[-1])
         product = Affine(weights.T, None, len(values))
-        for block in row_blocks(len(values), size=product.rows_at_once):
+        for block in row_blocks(len(values), product.plan.rows_at_once):
             out_BD[block] = product(dense_block(indices[block], values[block], len(weights)))
         return out_BD
-    if on_gpu:
+    if plan.path == "triton":
         return _launch_decode(indices, values, weights)
-    if entries is None:
+    if used is None:
         return torch.nn.functional.embedding_bag(
             indices, weights, per_sample_weights=values, mode="sum"
         )
     return torch.nn.functional.embedding_bag(
-        indices.flatten()[entries.slots],
+        indices.flatten()[used.slots],
         weights,
-        offsets=entries.offsets,
-        per_sample_weights=values.flatten()[entries.slots],
+        offsets=used.offsets,
+        per_sample_weights=values.flatten()[used.slots],
         mode="sum",
     )
 
@@ -327,14 +335,15 @@ def compare(
     W_dec: Float[Tensor, "F D"],
     b_dec: Float[Tensor, "D"],
     x: Float[Tensor, "B D"],
-    entries: Entries | None = None,
+    used: UsedSlots | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B D"], Float[Tensor, "B D"], Float[Tensor, "B M"]]:
     """The mean squared error, the reconstructions, and the gradients of these and of the values.
 
-    With `entries` the gradients of other slots' values are of no interest.
+    With `used` the gradients of other slots' values are of no interest.
     """
-    sparse = not prefers_dense(len(W_dec), indices.shape[-1], True)
-    if uses_triton(W_dec) and sparse and W_dec.shape[1] <= _WIDEST_IN_REGISTERS:
+    n_latents, width = W_dec.shape
+    plan = decode_mse_plan(n_latents, width, indices.shape[-1], backend_of(W_dec))
+    if plan.path == "one_kernel":
         return _launch_decode_mse(indices, values, W_dec, b_dec, x)
     x_hat_BD = weighted_rows(indices, values, W_dec) + b_dec
     wide = at_least_float32(x.dtype)  # what the loss is summed in and given as
@@ -342,7 +351,7 @@ def compare(
     if len(x):
         loss = torch.nn.functional.mse_loss(x_hat_BD.to(wide), x.to(wide))
     residual_BD = (x_hat_BD - x).mul_(2 / max(1, x.numel()))
-    return loss, x_hat_BD, residual_BD, gathered_dots(indices, residual_BD, W_dec, entries)
+    return loss, x_hat_BD, residual_BD, gathered_dots(indices, residual_BD, W_dec, used)
 
 
 class _DecodeMSE(torch.autograd.Function):

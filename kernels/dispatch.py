@@ -41,17 +41,22 @@ INTERPRETED: bool = _triton is not None and bool(_triton.knobs.runtime.interpret
 
 # How kernels annotate their parameters. Type checkers cannot see into Triton's language.
 if TYPE_CHECKING:
-    Pointer = Scalar = constexpr = Any
+    Pointer = Block = Scalar = constexpr = Any
 else:
     constexpr = tl.constexpr  # compiled in; Triton knows it by this very name
 
     class Pointer:
-        """A parameter that arrives as a tensor, or is one inside the kernel."""
+        """The address of a tensor's first element; launches pass the tensor."""
 
         __triton_builtin__ = True  # kernels may name it
 
+    class Block:
+        """A tensor of values inside one program."""
+
+        __triton_builtin__ = True
+
     class Scalar:
-        """A parameter that arrives as a number."""
+        """One number, given or computed by the program."""
 
         __triton_builtin__ = True
 

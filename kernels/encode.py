@@ -1,11 +1,12 @@
-"""Sparse encode: pre = (x - b_dec) @ W_enc^T + b_enc, then a selection, without [B, F] in memory.
+"""Sparse encode: pre = (x - b_dec) @ W_enc^T + b_enc, then a selection, a block of rows at a time.
 
 The product is taken for a block of rows at a time into one buffer that stays in the cache, and the
 selection reads it there; on a GPU, which has no such cache, the buffer holds up to 2^27
-pre-activations, so that the product fills the chip. In low precision on a GPU, top-k is fused with
-the product instead (`encode_fused`), and on processors that multiply bfloat16 quickly, the product
-ranks the latents in it (`screening`); rows that lack the certificate of either are taken again in
-this way.
+pre-activations, so that the product fills the chip: there [B, F] is whole for a usual batch. In low
+precision on a GPU, top-k is fused with the product instead (`accelerators/fused_topk.py`), and on
+processors that multiply bfloat16 quickly, a product in bfloat16 finds the candidates
+(`accelerators/screening.py`). Both verify each row; rows that fail fall back to the exact path
+above. `policy.encode_plan` chooses.
 
 Backward, with d = gradient of a kept value (0 in unused slots):
     dW_enc[f] = sum of d * (x_b - b_dec),  db_enc[f] = sum of d,  db_dec = -db_enc @ W_enc,
@@ -20,21 +21,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .accelerators.fused_topk import fused_pays, fused_topk
+from .accelerators.fused_topk import fused_topk
 from .accelerators.onednn import Affine
-from .accelerators.screening import screened_topk, screening_pays
-from .backward import encoder_gradients, latent_sums, row_blocks
+from .accelerators.screening import screened_topk
 from .batch_topk import BatchTop
 from .codes import Codes, join_codes
 from .decode import weighted_rows
-from .dispatch import uses_triton
-from .numerics import row_norms
+from .numerics import row_blocks, row_norms
+from .policy import backend_of, encode_plan, pre_activation_rows
 from .process_group import ProcessGroup
 from .selection import require_k
+from .sparse_products import encoder_gradients, latent_sums
 from .top_afa import top_afa_select
 from .topk import topk_select
-
-_PRE_ACTIVATIONS_AT_ONCE_ON_GPU = 1 << 27
 
 Selection = Callable[[Tensor, Tensor], Codes]
 """From a block's pre-activations [b, F] and centred rows [b, D] to the block's codes."""
@@ -168,19 +167,17 @@ def _encode_topk_op(
     def select(pre_BF: Tensor, _: Tensor) -> Codes:
         return topk_select(pre_BF, k)
 
-    in_range = 1 <= k <= len(W_enc)
-    if in_range and fused_pays(x, len(W_enc), k):
-        codes, uncertain_B = fused_topk(x - b_dec, W_enc, b_enc, k)
-    elif in_range and screening_pays(x, len(W_enc), k):
-        codes, certain_B = screened_topk(x - b_dec, W_enc, b_enc, k)
-        uncertain_B = ~certain_B
-    else:
+    n_rows, width = x.shape
+    plan = encode_plan(n_rows, width, len(W_enc), k, backend_of(x))
+    if plan.path == "blocks":
         codes = _select_in_blocks(x, b_dec, W_enc, b_enc, select)
         return codes.values, codes.indices
-    rows = uncertain_B.nonzero()[:, 0]  # waits for the GPU
+    verified_topk = fused_topk if plan.path == "fused" else screened_topk
+    codes, verified_B = verified_topk(x - b_dec, W_enc, b_enc, k)
+    rows = verified_B.logical_not().nonzero()[:, 0]  # waits for the GPU
     if len(rows):
-        again = _select_in_blocks(x[rows], b_dec, W_enc, b_enc, select)
-        codes.indices[rows], codes.values[rows] = again.indices, again.values
+        exact = _select_in_blocks(x[rows], b_dec, W_enc, b_enc, select)
+        codes.indices[rows], codes.values[rows] = exact.indices, exact.values
     return codes.values, codes.indices
 
 
@@ -289,8 +286,8 @@ def pre_activation_blocks(
 ) -> Iterator[tuple[Float[Tensor, "b F"], Float[Tensor, "b D"]]]:
     """Pre-activations and centred rows, a block of rows at a time; the next overwrites the last."""
     affine = Affine(W_enc_FD, b_enc_F, len(x_BD))
-    at_once = _PRE_ACTIVATIONS_AT_ONCE_ON_GPU // len(W_enc_FD) if uses_triton(x_BD) else 0
-    for block in row_blocks(len(x_BD), at_once, affine.rows_at_once):
+    rows_at_once = pre_activation_rows(len(W_enc_FD), affine.plan, backend_of(x_BD))
+    for block in row_blocks(len(x_BD), rows_at_once):
         centred_BD = x_BD[block] - b_dec_D
         yield affine(centred_BD), centred_BD
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .dispatch import Pointer, constexpr, jit, launch, tl, uses_triton
+from .dispatch import Block, Pointer, constexpr, jit, launch, tl, uses_triton
 
 # The table of sums: 8 MB of float64, which stays in a CPU's cache.
 _TABLE_CELLS = 1 << 20
@@ -25,7 +25,7 @@ _SLOTS_AT_ONCE = 1024
 
 
 @jit
-def _join_runs(starts1: Pointer, sum1: Pointer, starts2: Pointer, sum2: Pointer) -> Pointer:
+def _join_runs(starts1: Block, sum1: Block, starts2: Block, sum2: Block) -> tuple[Block, Block]:
     """Join two neighbouring stretches: the sum of the run that is open at the end of the second."""
     return starts1 | starts2, tl.where(starts2 != 0, sum2, sum1 + sum2)
 

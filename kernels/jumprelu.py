@@ -14,23 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .backward import latent_sums
-from .codes import Codes, pack_entries
-from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .codes import Codes, COOEntries, pack_entries
+from .dispatch import Block, Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .encode import encode_chosen, pre_activation_blocks
+from .sparse_products import latent_sums
 from .tiles import tile
-
-Entries = tuple[Tensor, Tensor, Tensor]
-"""Rows, columns and pre-activations of single entries, in the order of the batch."""
 
 
 @jit
 def _exceeding(
     pre_ptr: Pointer,  # [F] one row
     low_ptr: Pointer,  # [F]
-    columns: Pointer,
+    columns: Block,
     F: Scalar,
-) -> Pointer:
+) -> tuple[Block, Block]:
     """(pre, exceeds): some columns of a row, and which of them exceed their bound or are NaN."""
     inside = columns < F
     pre = tl.load(pre_ptr + columns, mask=inside, other=0.0)
@@ -81,13 +78,13 @@ def _jump_emit_kernel(
         used += tl.sum(exceeds.to(tl.int32), 0)
 
 
-def _launch_entries(pre: Float[Tensor, "B F"], low: Float[Tensor, "F"]) -> Entries:
+def _launch_entries(pre: Float[Tensor, "B F"], low: Float[Tensor, "F"]) -> COOEntries:
     n_rows, n_latents = pre.shape
     if pre.stride(1) != 1:
         pre = pre.contiguous()
     counts = torch.empty(n_rows, dtype=torch.int32, device=pre.device)
     sizes = tile("select_group", architecture(pre), F=n_latents)
-    row: dict[str, Any] = {
+    shared: dict[str, Any] = {
         "pre_ptr": pre,
         "low_ptr": low,
         "counts_ptr": counts,
@@ -96,31 +93,32 @@ def _launch_entries(pre: Float[Tensor, "B F"], low: Float[Tensor, "F"]) -> Entri
         "EMIT": sizes["EMIT"],
         "num_warps": sizes["num_warps"],
     }
-    launch(_jump_count_kernel, (n_rows,), **row)
+    launch(_jump_count_kernel, (n_rows,), **shared)
     ends = counts.cumsum(0)
-    total = _largest(ends) if n_rows else 0
+    total = int(ends.max()) if n_rows else 0
     columns = torch.empty(total, dtype=torch.int64, device=pre.device)
     values = torch.empty(total, dtype=pre.dtype, device=pre.device)
     launch(
-        _jump_emit_kernel, (n_rows,), ends_ptr=ends, columns_ptr=columns, values_ptr=values, **row
+        _jump_emit_kernel,
+        (n_rows,),
+        ends_ptr=ends,
+        columns_ptr=columns,
+        values_ptr=values,
+        **shared,
     )
     rows = torch.arange(n_rows, device=pre.device).repeat_interleave(counts, output_size=total)
-    return rows, columns, values
+    return COOEntries(rows, columns, values)
 
 
-def _largest(ends: Tensor) -> int:
-    return int(ends.max())
-
-
-def _entries_above(pre: Float[Tensor, "B F"], low: Float[Tensor, "F"]) -> Entries:
+def _entries_above(pre: Float[Tensor, "B F"], low: Float[Tensor, "F"]) -> COOEntries:
     """What exceeds its column's bound, NaN included; waits for a GPU."""
     if uses_triton(pre):
         return _launch_entries(pre, low)
     rows, columns = (pre <= low).logical_not_().nonzero().unbind(1)
-    return rows, columns, pre[rows, columns]
+    return COOEntries(rows, columns, pre[rows, columns])
 
 
-def _pack(entries: Entries, threshold: Float[Tensor, "F"], n_rows: int, beside: bool) -> Codes:
+def _pack(entries: COOEntries, threshold: Float[Tensor, "F"], n_rows: int, beside: bool) -> Codes:
     """Slots of the kept entries and, if `beside`, of the others behind them, with their
     pre-activations as values, and minus infinity in slots that hold nothing."""
     rows, columns, pre = entries
@@ -145,7 +143,7 @@ def _padded(codes: Codes) -> Codes:
 
 
 class _Jump(torch.autograd.Function):
-    """Values and steps of slots with the pre-activations and thresholds given."""
+    """Values and gates of slots with the pre-activations and thresholds given."""
 
     @staticmethod
     def forward(
@@ -159,11 +157,11 @@ class _Jump(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
-        ctx: Any, grad_values: Tensor, grad_steps: Tensor
+        ctx: Any, grad_values: Tensor, grad_gate: Tensor
     ) -> tuple[Tensor, Tensor, None]:
         pre_BM, threshold_BM, kept_BM = ctx.saved_tensors
         near_BM = (pre_BM - threshold_BM).abs() < ctx.bandwidth / 2
-        jump_BM = threshold_BM * grad_values + grad_steps
+        jump_BM = threshold_BM * grad_values + grad_gate
         grad_threshold_BM = (jump_BM / -ctx.bandwidth).masked_fill(~near_BM, 0)
         return grad_values.masked_fill(~kept_BM, 0), grad_threshold_BM, None
 
@@ -215,7 +213,7 @@ def jumprelu_select(
         Codes [B, M] with counts, used slots in rising order of their indices. With a bandwidth also
         `steps`, and slots of value 0 for latents that lie less than half of it below their
         threshold. Values are differentiable with respect to pre and, with a bandwidth, values and
-        steps to the threshold. NaN is kept.
+        `steps` with respect to the threshold. NaN is kept.
 
     Raises:
         ValueError: the bandwidth is negative.
@@ -254,13 +252,13 @@ def encode_jumprelu(
 
     def choose() -> Codes:
         none = x.new_empty(0, dtype=torch.int64)
-        parts: list[Entries] = [(none, none, x.new_empty(0))]
+        parts: list[COOEntries] = [COOEntries(none, none, x.new_empty(0))]
         n_rows = 0
         for pre_BF, _ in pre_activation_blocks(x, b_dec, W_enc, b_enc):
             rows, columns, pre = _entries_above(pre_BF, low_F)
-            parts.append((rows + n_rows, columns, pre))
+            parts.append(COOEntries(rows + n_rows, columns, pre))
             n_rows += len(pre_BF)
-        rows, columns, pre = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        return _pack((rows, columns, pre), threshold, n_rows, bandwidth > 0)
+        entries = COOEntries(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        return _pack(entries, threshold, n_rows, bandwidth > 0)
 
     return _jump(encode_chosen(x, b_dec, W_enc, b_enc, choose), threshold, bandwidth)

@@ -16,14 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .backward import prefers_dense
 from .codes import Codes, pack_entries
 from .decode import Reconstruction, decode
-from .dispatch import uses_triton
 from .numerics import at_least_float32, ceil_div
+from .policy import backend_of, sparse_plan
 
 
-class _Entries(NamedTuple):
+class _BaggedSlots(NamedTuple):
     """The slots in use, sorted by bag: bag g * B + b holds those of row b in segment g."""
 
     latents: Int[Tensor, "N"]
@@ -46,8 +45,8 @@ def nested_mse(
 
     Returns:
         The mean over the prefixes of their mean squared errors, differentiable with respect to the
-        values, W_dec and b_dec, and the reconstructions from all latents, detached. Without `steps`
-        a slot of index 0 and value 0 gets no gradient.
+        values, W_dec and b_dec, and the reconstructions from all latents, detached. Without
+        `steps` a slot of index 0 and value 0 gets no gradient.
 
     Raises:
         ValueError: the prefixes do not rise from 1 or more to F.
@@ -55,20 +54,19 @@ def nested_mse(
     ends = (0, *prefixes)
     if not prefixes or ends[-1] != len(W_dec) or any(b <= a for a, b in pairwise(ends)):
         raise ValueError(f"prefixes {prefixes} must rise to the {len(W_dec)} latents")
-    entries = _entries(codes, prefixes)
+    slots = _bagged_slots(codes, prefixes)
     n_rows, n_segments = len(codes.values), len(prefixes)
-    if uses_triton(W_dec) or prefers_dense(
-        len(W_dec), ceil_div(len(entries.latents), max(1, n_rows))
-    ):
-        sums_GBD = _decode_segments(entries, W_dec, ends, n_rows)
+    slots_per_row = ceil_div(len(slots.latents), max(1, n_rows))
+    if sparse_plan(len(W_dec), slots_per_row, backend_of(W_dec)).path != "embedding_bag":
+        sums_GBD = _decode_segments(slots, W_dec, ends, n_rows)
     else:
-        sums = _BagSums.apply(*entries, n_rows * n_segments, W_dec)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+        sums = _BagSums.apply(*slots, n_rows * n_segments, W_dec)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
         sums_GBD = cast(Tensor, sums).view(n_segments, n_rows, W_dec.shape[1])
     out = _NestedError.apply(sums_GBD, b_dec, x)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
     return Reconstruction(*cast(tuple[Tensor, Tensor], out))
 
 
-def _entries(codes: Codes, prefixes: tuple[int, ...]) -> _Entries:
+def _bagged_slots(codes: Codes, prefixes: tuple[int, ...]) -> _BaggedSlots:
     used_BM = codes.indices + codes.values != 0
     if codes.steps is not None:  # latent 0 may lie just below its threshold
         used_BM = torch.ones_like(used_BM)
@@ -77,26 +75,26 @@ def _entries(codes: Codes, prefixes: tuple[int, ...]) -> _Entries:
     ends = torch.tensor(prefixes, device=latents.device)
     segments = torch.bucketize(latents, ends, right=True)
     bags, order = (segments * len(codes.values) + rows).sort(stable=True)
-    return _Entries(latents[order], codes.values[used_BM][order], bags)
+    return _BaggedSlots(latents[order], codes.values[used_BM][order], bags)
 
 
 def _decode_segments(
-    entries: _Entries, W_dec: Float[Tensor, "F D"], ends: tuple[int, ...], n_rows: int
+    slots: _BaggedSlots, W_dec: Float[Tensor, "F D"], ends: tuple[int, ...], n_rows: int
 ) -> Float[Tensor, "G B D"]:
-    segments = entries.bags.div(max(1, n_rows), rounding_mode="floor")
-    rows = entries.bags - segments * n_rows
+    segments = slots.bags.div(max(1, n_rows), rounding_mode="floor")
+    rows = slots.bags - segments * n_rows
     weights = torch.split(W_dec, [b - a for a, b in pairwise(ends)])
     no_bias = W_dec.new_zeros(W_dec.shape[1])
     parts: list[Tensor] = []
     for number, (first, W_SD) in enumerate(zip(ends, weights, strict=False)):
         own = segments == number
-        segment = pack_entries(rows[own], entries.latents[own] - first, entries.values[own], n_rows)
+        segment = pack_entries(rows[own], slots.latents[own] - first, slots.values[own], n_rows)
         parts.append(decode(segment, W_SD, no_bias))
     return torch.stack(parts)
 
 
 class _BagSums(torch.autograd.Function):
-    """out[bag] = sum over its entries of value * W_dec[latent]."""
+    """out[bag] = sum over its slots of value * W_dec[latent]."""
 
     @staticmethod
     def forward(

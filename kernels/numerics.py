@@ -1,4 +1,6 @@
-"""Small helpers that several operators share: row norms, wide dtypes, integers for tiles."""
+"""Small helpers of many operators: row norms, wide dtypes, integers for tiles, blocks of rows."""
+
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -23,3 +25,9 @@ def ceil_div(a: int, b: int) -> int:
 def next_power_of_2(n: int) -> int:
     """The smallest power of two that is at least n (n >= 1)."""
     return 1 << (n - 1).bit_length()
+
+
+def row_blocks(n_rows: int, rows_at_once: int) -> Iterator[slice]:
+    """Slices of `rows_at_once` rows that cover n_rows rows; the last may be shorter."""
+    for start in range(0, n_rows, rows_at_once):
+        yield slice(start, min(start + rows_at_once, n_rows))

@@ -36,15 +36,15 @@ def jumprelu_threshold_gradient(
     threshold_F: Float[Tensor, "F"],
     bandwidth: float,
     grad_acts_BF: Float[Tensor, "B F"],
-    grad_steps_BF: Float[Tensor, "B F"],
+    grad_gate_BF: Float[Tensor, "B F"],
 ) -> Float[Tensor, "F"]:
-    """Straight through the jumps of activation and step, with a rectangle of the bandwidth.
+    """Straight through the jumps of activation and gate, with a rectangle of the bandwidth.
 
-    -(threshold * dacts + dsteps) / bandwidth summed over the rows with |pre - threshold| below half
+    -(threshold * dacts + dgate) / bandwidth summed over the rows with |pre - threshold| below half
     the bandwidth (arXiv 2407.14435, equations 11 and 12).
     """
     near_BF = (pre_BF - threshold_F).abs() < bandwidth / 2
-    return -((threshold_F * grad_acts_BF + grad_steps_BF) * near_BF).sum(0) / bandwidth
+    return -((threshold_F * grad_acts_BF + grad_gate_BF) * near_BF).sum(0) / bandwidth
 
 
 def _codes_of(pre_BF: Float[Tensor, "B F"], kept_BF: Bool[Tensor, "B F"]) -> Codes:

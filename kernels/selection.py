@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
-from .numerics import ceil_div, next_power_of_2
+from .dispatch import Block, Pointer, Scalar, architecture, constexpr, jit, launch, tl
+from .numerics import ceil_div, next_power_of_2, row_blocks
 from .tiles import tile
 
 # Rows are taken in blocks whose maxima and lists stay below 64 MB each.
@@ -31,7 +31,7 @@ def key_shift(dtype: torch.dtype) -> int:
 
 
 @jit
-def sortable_key(values: Pointer, SHIFT: constexpr) -> Pointer:
+def sortable_key(values: Block, SHIFT: constexpr) -> Block:
     """int32 keys in the order of relu(values) in float32; NaN lies above infinity."""
     values = values.to(tl.float32)
     bits = tl.where(values > 0, values, 0.0).to(tl.int32, bitcast=True)
@@ -42,11 +42,11 @@ def sortable_key(values: Pointer, SHIFT: constexpr) -> Pointer:
 def row_keys(
     pre_ptr: Pointer,  # [F] one row
     norms_ptr: Pointer,  # [F] factors of the keys, read if SCALED
-    columns: Pointer,
-    inside: Pointer,
+    columns: Block,
+    inside: Block,  # which of the columns are read
     SCALED: constexpr,
     SHIFT: constexpr,
-) -> Pointer:
+) -> Block:
     """Keys of some columns of a row, 0 outside."""
     values = tl.load(pre_ptr + columns, mask=inside, other=0.0).to(tl.float32)
     if SCALED:
@@ -55,7 +55,7 @@ def row_keys(
 
 
 @jit
-def kth_largest(keys: Pointer, k: Scalar) -> Pointer:
+def kth_largest(keys: Block, k: Scalar) -> tuple[Scalar, Scalar]:
     """(threshold, ties): the k largest keys are those above it and `ties` of those equal to it.
 
     Keys are at least 0; zeros are never counted, so with fewer than k positive keys all of them
@@ -79,12 +79,12 @@ def kth_largest(keys: Pointer, k: Scalar) -> Pointer:
 
 @jit
 def column_at(
-    positions: Pointer,
+    positions: Block,
     groups_ptr: Pointer,  # [G] groups of one row, read if LISTED
-    inside: Pointer,
+    inside: Block,  # which of the positions are read
     LISTED: constexpr,
     GROUP: constexpr,
-) -> Pointer:
+) -> Block:
     """The column at each position: of the whole row, or of the listed groups one after another."""
     if LISTED:
         group = tl.load(groups_ptr + positions // GROUP, mask=inside, other=0)
@@ -146,7 +146,7 @@ def list_groups(
     bound: Scalar,
     G: Scalar,
     EMIT: constexpr,
-) -> Pointer:
+) -> Scalar:
     """Write the groups and return how many there are."""
     count = bound * 0
     for start in range(0, G, EMIT):
@@ -187,10 +187,9 @@ def group_width(n_latents: int, group: int) -> int:
     return group
 
 
-def blocks_of_rows(n_rows: int, n_groups: int) -> list[slice]:
+def blocks_with_few_groups(n_rows: int, n_groups: int) -> list[slice]:
     """Row blocks whose group maxima and lists are small."""
-    size = max(1, _MOST_GROUPS_AT_ONCE // n_groups)
-    return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+    return list(row_blocks(n_rows, max(1, _MOST_GROUPS_AT_ONCE // n_groups)))
 
 
 def group_maxima(

@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .codes import Codes, join_codes
-from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .dispatch import Block, Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .numerics import at_least_float32, ceil_div, next_power_of_2
 from .selection import (
-    blocks_of_rows,
+    blocks_with_few_groups,
     column_at,
     emit_row,
     group_maxima,
@@ -39,7 +39,8 @@ _ROWS_AT_ONCE = 128  # larger blocks of scaled pre-activations come anew from th
 
 
 @jit
-def _squares(keys: Pointer, dtype: constexpr) -> Pointer:
+def _squares(keys: Block, dtype: constexpr) -> Block:
+    """The squares of the values whose bits the keys are."""
     values = keys.to(tl.float32, bitcast=True).to(dtype)
     return values * values
 
@@ -89,8 +90,9 @@ def _survey(
     dtype: constexpr,
     GROUP: constexpr,
     EMIT: constexpr,
-) -> Pointer:
-    """(mass, count, smallest key) of the keys from the threshold on, and the largest below it."""
+) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+    """(mass, count, least, below) of a row: the sum of squares, number and smallest of the keys
+    that are at least the threshold, and the largest key below it (0 if there is none)."""
     mass = tl.sum(tl.zeros([EMIT], dtype), 0)
     count = threshold * 0
     least = threshold * 0 + 0x7FFFFFFF
@@ -133,9 +135,13 @@ def _afa_threshold_kernel(
     largest = tl.load(ranges_ptr + row * 2 + 1)
     low = tl.load(ranges_ptr + row * 2)
     high = largest + 1
+    # C(t), the mass, is the sum of squares of the keys that are at least t: it falls as t rises.
     # A row with NaN keeps its first NaN; without a finite target no prefix is nearer than another.
     ordinary = (largest < 0x7F800000) & (square < float("inf"))
     low = tl.where(ordinary, low, high)
+    # Invariant 1, in float32: C(high) <= target^2, and C(low - 1) > target^2 or low is the lower
+    # end of the range. Each turn halves [low, high], so that high ends as the smallest threshold
+    # whose mass does not exceed the target's.
     while low < high:
         middle = low + (high - low) // 2
         mass, _, _, _ = _survey(
@@ -145,18 +151,25 @@ def _afa_threshold_kernel(
             high = middle
         else:
             low = middle + 1
-    # float32 sums may have missed by a few keys: put that right in float64.
+    # The float32 sums may have led to a threshold a few keys too low or too high. From here on
+    # mass = C(high) in float64, with count, least and below of the same survey.
     mass, count, least, below = _survey(
         pre_ptr, norms_ptr, groups_ptr, n_positions, F, high, tl.float64, GROUP, EMIT
     )
+    # Invariant 2: C(t) > target^2 for every t <= high, so the threshold lies above. Each turn drops
+    # the smallest kept key with its copies; it ends at the latest without keys, where C is 0.
     while mass > square:
         high = least + 1
         mass, count, least, below = _survey(
             pre_ptr, norms_ptr, groups_ptr, n_positions, F, high, tl.float64, GROUP, EMIT
         )
+    # more = C(below): the mass with all copies of the next lower key.
     more, more_count, _, more_below = _survey(
         pre_ptr, norms_ptr, groups_ptr, n_positions, F, below, tl.float64, GROUP, EMIT
     )
+    # Invariant 3: mass = C(high) <= target^2 and more = C(below), where below is the largest key
+    # under high, 0 if there is none. Each turn takes in one more key with its copies, and ends with
+    # C(below) > target^2, or with no positive key left. So the prefix ends among below's copies.
     while ordinary & (below > 0) & (more <= square):
         high = below
         mass = more
@@ -202,10 +215,22 @@ def _afa_emit_kernel(
     threshold = tl.load(cuts_ptr + row * 2)
     ties = tl.load(cuts_ptr + row * 2 + 1)
     emit_row(
-        pre_ptr + row * stride_pre, norms_ptr, groups_ptr + row * G, n_positions,
-        indices_ptr + row * M, values_ptr + row * M,
-        F, M, threshold, ties, True, True, 0, GROUP, EMIT,
-    )  # fmt: skip
+        pre_ptr=pre_ptr + row * stride_pre,
+        norms_ptr=norms_ptr,
+        groups_ptr=groups_ptr + row * G,
+        n_positions=n_positions,
+        indices_ptr=indices_ptr + row * M,
+        values_ptr=values_ptr + row * M,
+        F=F,
+        M=M,
+        threshold=threshold,
+        ties=ties,
+        SCALED=True,
+        LISTED=True,
+        SHIFT=0,
+        GROUP=GROUP,
+        EMIT=EMIT,
+    )
 
 
 def _launch_top_afa(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
@@ -231,7 +256,7 @@ def _launch_top_afa(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
         EMIT=sizes["EMIT"],
         num_warps=sizes["num_warps"],
     )
-    row: dict[str, Any] = {
+    shared: dict[str, Any] = {
         "pre_ptr": pre,
         "norms_ptr": norms,
         "groups_ptr": groups,
@@ -250,9 +275,9 @@ def _launch_top_afa(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
         target_ptr=target,
         ranges_ptr=ranges,
         counts_ptr=counts,
-        **row,
+        **shared,
     )
-    M = _largest(counts)
+    M = int(counts.max())
     indices = torch.empty(n_rows, M, dtype=torch.int64, device=pre.device)
     values = torch.empty(n_rows, M, dtype=pre.dtype, device=pre.device)
     launch(
@@ -261,13 +286,9 @@ def _launch_top_afa(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
         indices_ptr=indices,
         values_ptr=values,
         M=M,
-        **row,
+        **shared,
     )
     return Codes(indices, values, counts)
-
-
-def _largest(counts: Tensor) -> int:
-    return int(counts.max())
 
 
 def top_afa_select(
@@ -301,7 +322,7 @@ def top_afa_select(
             groups = ceil_div(pre.shape[1], tile("select_group", architecture(pre))["GROUP"])
             parts = [
                 _launch_top_afa(pre[rows], norms, target[rows])
-                for rows in blocks_of_rows(len(pre), groups)
+                for rows in blocks_with_few_groups(len(pre), groups)
             ]
             return join_codes(parts, pre, max_active)
         return join_codes(_select_in_pieces(pre, decoder_norms, target), pre, max_active)

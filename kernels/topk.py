@@ -15,8 +15,9 @@ from torch import Tensor
 from .codes import Codes
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .numerics import ceil_div, next_power_of_2
+from .policy import topk_plan
 from .selection import (
-    blocks_of_rows,
+    blocks_with_few_groups,
     column_at,
     emit_row,
     group_maxima,
@@ -28,11 +29,6 @@ from .selection import (
     row_keys,
 )
 from .tiles import tile
-
-_LONGEST_IN_REGISTERS = 32768
-# Columns in a group on a CPU, and the share of the columns below which such groups pay; faster than
-# `torch.topk` at k=32 of 12,288 (benchmarks/bench_kernels.py).
-_GROUPINGS = ((16, 1 / 256), (8, 1 / 96))
 
 
 @jit
@@ -53,9 +49,22 @@ def _topk_row_kernel(
     keys = row_keys(pre_ptr, pre_ptr, columns, columns < F, False, SHIFT)
     threshold, ties = kth_largest(keys, K)
     emit_row(
-        pre_ptr, pre_ptr, indices_ptr, F, indices_ptr + row * K, values_ptr + row * K,
-        F, K, threshold, ties, False, False, SHIFT, 1, EMIT,
-    )  # fmt: skip
+        pre_ptr=pre_ptr,
+        norms_ptr=pre_ptr,  # not read
+        groups_ptr=indices_ptr,  # not read
+        n_positions=F,
+        indices_ptr=indices_ptr + row * K,
+        values_ptr=values_ptr + row * K,
+        F=F,
+        M=K,
+        threshold=threshold,
+        ties=ties,
+        SCALED=False,
+        LISTED=False,
+        SHIFT=SHIFT,
+        GROUP=1,
+        EMIT=EMIT,
+    )
 
 
 @jit
@@ -123,9 +132,22 @@ def _topk_listed_kernel(
                 low = high
     ties = tl.where(low > 0, K - above, 0)
     emit_row(
-        pre_ptr, pre_ptr, groups_ptr, n_positions, indices_ptr + row * K, values_ptr + row * K,
-        F, K, low, ties, False, True, SHIFT, GROUP, EMIT,
-    )  # fmt: skip
+        pre_ptr=pre_ptr,
+        norms_ptr=pre_ptr,  # not read
+        groups_ptr=groups_ptr,
+        n_positions=n_positions,
+        indices_ptr=indices_ptr + row * K,
+        values_ptr=values_ptr + row * K,
+        F=F,
+        M=K,
+        threshold=low,
+        ties=ties,
+        SCALED=False,
+        LISTED=True,
+        SHIFT=SHIFT,
+        GROUP=GROUP,
+        EMIT=EMIT,
+    )
 
 
 def _launch_topk(pre: Float[Tensor, "B F"], k: int) -> Codes:
@@ -134,7 +156,7 @@ def _launch_topk(pre: Float[Tensor, "B F"], k: int) -> Codes:
         pre = pre.contiguous()
     indices = torch.empty(n_rows, k, dtype=torch.int64, device=pre.device)
     values = torch.empty(n_rows, k, dtype=pre.dtype, device=pre.device)
-    if n_latents > _LONGEST_IN_REGISTERS:
+    if topk_plan(n_latents, k, triton=True).path == "listed_groups":
         _launch_topk_of_long_rows(pre, k, indices, values)
         return Codes(indices, values)
     sizes = tile("select_row", architecture(pre), F=n_latents, K=k)
@@ -160,7 +182,7 @@ def _launch_topk_of_long_rows(pre: Tensor, k: int, indices: Tensor, values: Tens
     sizes = tile("select_group", architecture(pre), F=n_latents, K=k)
     group = group_width(n_latents, sizes["GROUP"])
     G = ceil_div(n_latents, group)
-    for rows in blocks_of_rows(n_rows, G):
+    for rows in blocks_with_few_groups(n_rows, G):
         maxima = group_maxima(pre[rows], None, group)
         groups = torch.empty_like(maxima)
         counts, ranges = maxima.new_empty(len(maxima)), maxima.new_empty(len(maxima), 2)
@@ -245,13 +267,11 @@ def largest(
     there: if a group is left out, each of n others has an entry at least as large as all of its.
     """
     F = scores.shape[-1]
-    for columns, share in _GROUPINGS:
-        if F % columns == 0 and n <= share * F:
-            break
-    else:
+    plan = topk_plan(F, n, triton=False)
+    if plan.path == "torch":
         return scores.topk(n, dim=-1, sorted=in_order)
-    n_groups = F // columns  # group g is columns g, g + n_groups, ...: its maximum vectorises
-    maxima_BG = scores.reshape(-1, columns, n_groups).amax(1)
+    n_groups = F // plan.columns  # group g is columns g, g + n_groups, ...: its maximum vectorises
+    maxima_BG = scores.reshape(-1, plan.columns, n_groups).amax(1)
     groups_Bn = maxima_BG.topk(n, dim=-1, sorted=False).indices
     firsts = torch.arange(0, F, n_groups, device=scores.device)
     candidates = (groups_Bn[:, :, None] + firsts).flatten(1)

@@ -114,7 +114,7 @@ def multi_topk_loss(
 def l0_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:
     """(L0 / target - 1)^2, with L0 the mean number of active latents of a row.
 
-    Moves only jumprelu's thresholds, through the steps (arXiv 2407.14435, with a target in place of
+    Moves only jumprelu's thresholds, through the gates (arXiv 2407.14435, with a target in place of
     a weight).
 
     Raises:

@@ -4,31 +4,25 @@ While a tile of pre-activations is in registers, the KEPT largest of every GROUP
 columns are stored as packed keys: the bits of relu(pre) in float32, their lowest log2(GROUP) bits
 replaced by the column's place in its group. A second kernel selects the k largest keys of a row.
 
-Exact, by a certificate for each row: a row is right if no group's last stored key is among the
-selected (then no key that was not stored can be), and if the cut falls between two different keys
-(else the replaced bits would decide). The few rows that fail are computed again densely. Values are
-within 2^-18 (GROUP 32) or 2^-17 (64) of the product's, relatively, which is far below the rounding
-of the bfloat16, float16 and TF32 products that this path serves.
+Every row is verified: it is certainly right if no group's last stored key is among the selected
+(then no key that was not stored can be), and if the cut falls between two different keys (else the
+replaced bits would decide). The few rows that fail fall back to the exact path. Values are within
+2^-18 (GROUP 32) or 2^-17 (64) of the product's, relatively, which is far below the rounding of the
+bfloat16, float16 and TF32 products that this path serves. `policy.encode_plan` says when it is
+worth it.
 """
-
-import math
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..codes import Codes
-from ..dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from ..dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
 from ..numerics import ceil_div, next_power_of_2
 from ..selection import kth_largest, sortable_key
 from ..tiles import tile
 
-# Writing and reading the pre-activations costs 267 / D of the product on an H100 (computed, not
-# measured); beyond this width that is less than a Triton product loses against cuBLAS.
-_WIDEST_THAT_PAYS = 4000
-_MOST_KEYS_IN_REGISTERS = 32768
 _MOST_KEYS_AT_ONCE = 1 << 26
-_MOST_ROWS_COMPUTED_AGAIN = 0.02
 
 
 @jit
@@ -93,7 +87,7 @@ def _select_keys_kernel(
     keys_ptr: Pointer,  # [B, N] packed keys, KEPT of each group in turn
     indices_ptr: Pointer,  # [B, K] (out)
     values_ptr: Pointer,  # [B, K] (out)
-    uncertain_ptr: Pointer,  # [B] (out) bool: the row lacks its certificate
+    verified_ptr: Pointer,  # [B] (out) bool
     N: Scalar,
     K: Scalar,
     GROUP: constexpr,
@@ -108,8 +102,8 @@ def _select_keys_kernel(
     scores = tl.where(scores > 0, scores & -GROUP, 0)
     threshold, ties = kth_largest(scores, K)
     full = (scores > threshold) & (places % KEPT == KEPT - 1)
-    uncertain = (ties > 0) | (tl.max(full.to(tl.int32), 0) > 0)
-    tl.store(uncertain_ptr + row, uncertain)
+    verified = (ties == 0) & (tl.max(full.to(tl.int32), 0) == 0)
+    tl.store(verified_ptr + row, verified)
     used = threshold * 0
     for start in range(0, N, EMIT):
         positions = start + tl.arange(0, EMIT)
@@ -133,39 +127,10 @@ def _select_keys_kernel(
         tl.store(values_ptr + row * K + slots, zeros.to(values_ptr.dtype.element_ty), mask=unused)
 
 
-def _takes_tf32() -> bool:
-    """Whether float32 products may be rounded to TF32, by whichever of PyTorch's settings."""
-    matmul = torch.backends.cuda.matmul
-    precision = getattr(matmul, "fp32_precision", "none")
-    if precision != "none":  # the old flag refuses to be read once the new one is set
-        return precision == "tf32"
-    return bool(matmul.allow_tf32)
-
-
-def fused_pays(x: Float[Tensor, "B D"], n_latents: int, k: int) -> bool:
-    """Whether the fused encoder serves this call: a low-precision product, narrow rows, small k."""
-    if not uses_triton(x) or x.shape[1] > _WIDEST_THAT_PAYS:
-        return False
-    if x.dtype == torch.float32 and not _takes_tf32():
-        return False
-    sizes = tile("encode_topk", architecture(x), D=x.shape[1], F=n_latents, K=k)
-    n_groups = ceil_div(n_latents, sizes["GROUP"])
-    if n_groups * sizes["KEPT"] > _MOST_KEYS_IN_REGISTERS:
-        return False
-    return _share_without_certificate(n_groups, sizes["KEPT"], k) <= _MOST_ROWS_COMPUTED_AGAIN
-
-
-def _share_without_certificate(n_groups: int, kept: int, k: int) -> float:
-    """Expected share of rows with `kept` or more of k latents at random places in one group."""
-    rate = k / n_groups
-    fewer = sum(math.exp(-rate) * rate**n / math.factorial(n) for n in range(kept))
-    return min(1.0, n_groups * (1 - fewer))
-
-
 def fused_topk(
     centred: Float[Tensor, "B D"], W_enc: Float[Tensor, "F D"], b_enc: Float[Tensor, "F"], k: int
 ) -> tuple[Codes, Bool[Tensor, "B"]]:
-    """The codes of each row and whether the row lacks its certificate (then they may be wrong)."""
+    """Codes of each row, and which rows are verified; codes of others may be wrong."""
     n_rows, D = centred.shape
     n_latents = len(W_enc)
     sizes = tile("encode_topk", architecture(centred), D=D, F=n_latents, K=k)
@@ -174,7 +139,7 @@ def fused_topk(
     N = G * sizes["KEPT"]
     indices = torch.empty(n_rows, k, dtype=torch.int64, device=centred.device)
     values = torch.empty(n_rows, k, dtype=centred.dtype, device=centred.device)
-    uncertain = torch.empty(n_rows, dtype=torch.bool, device=centred.device)
+    verified = torch.empty(n_rows, dtype=torch.bool, device=centred.device)
     at_once = max(sizes["BLOCK_B"], _MOST_KEYS_AT_ONCE // N)
     block = next_power_of_2(N)
     for start in range(0, n_rows, at_once):
@@ -201,7 +166,7 @@ def fused_topk(
             keys_ptr=keys,
             indices_ptr=indices[rows],
             values_ptr=values[rows],
-            uncertain_ptr=uncertain[rows],
+            verified_ptr=verified[rows],
             N=N,
             K=k,
             GROUP=sizes["GROUP"],
@@ -210,4 +175,4 @@ def fused_topk(
             EMIT=min(2048, block),
             num_warps=4 if block <= 4096 else 8 if block <= 8192 else 16,
         )
-    return Codes(indices, values), uncertain
+    return Codes(indices, values), verified

@@ -1,31 +1,29 @@
-"""Top-k latents by a bfloat16 product, with the kept values in float32 and a proof for each row.
+"""Top-k latents by a bfloat16 product, with the kept values in float32 and every row verified.
 
 The encoder's product only has to rank latents; the values of the few that are kept can be computed
 again. With rows x = x^ + dx and latents w = w^ + dw, x^ and w^ in bfloat16,
     x . w <= x^ . w^ + ||dx|| ||w|| + ||x^|| ||dw||.
 The candidates are the latents with the largest such upper bounds; their products are taken in
-float32 by gathered dots and the k largest kept. A row is proven right if the largest bound outside
-of its candidates stays below its k-th value; the bfloat16 result's rounding, and float32 rounding
-here and in a dense product, are part of the bound.
+float32 by gathered dots and the k largest kept. A row is verified, that is certainly right, if the
+largest bound outside of its candidates stays below its k-th value; the bfloat16 result's rounding,
+and float32 rounding here and in a dense product, are part of the bound. `policy.encode_plan` says
+when screening is worth it.
 """
 
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import BFloat16, Bool, Float
 from torch import Tensor
 
-from ..backward import gathered_dots
 from ..codes import Codes
-from ..numerics import row_norms
+from ..gather_dot import gathered_dots
+from ..numerics import row_blocks, row_norms
+from ..policy import n_screened
 from ..topk import largest, topk_select
 
 _ROWS_AT_ONCE = 256  # their scores stay in the cache
-_FEWEST_ROWS, _FEWEST_WEIGHTS = 1024, 1 << 20  # below, rounding the weights costs too much
-_FEWEST_LATENTS_PER_CANDIDATE = 96  # below, finding the candidates costs too much
-_MOST_UNCERTAIN = 0.2  # of the first block; above, screening costs more than it saves
+_MOST_UNVERIFIED = 0.2  # of the first block; above, screening costs more than it saves
 # Squares of entries below 1e-19 vanish from a norm in float32, and products below 1e-38 from a sum.
 _UNDERFLOW = 1e-15
 # Float32 roundings of x . w, in a dense product, in the gathered one and in the bound itself.
@@ -37,38 +35,14 @@ class Screened(NamedTuple):
     """What `screened_topk` found."""
 
     codes: Codes
-    certain: Bool[Tensor, "B"]
-    """Rows whose codes are proven to be those of a dense product; codes of others mean nothing."""
-
-
-def screening_pays(x: Float[Tensor, "B D"], n_latents: int, k: int) -> bool:
-    """Whether screening is faster than the float32 product for these rows on this machine."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and len(x) >= _FEWEST_ROWS
-        and n_latents * x.shape[1] >= _FEWEST_WEIGHTS
-        and n_latents >= _FEWEST_LATENTS_PER_CANDIDATE * (_n_candidates(k) + 1)
-        and bfloat16_is_faster()
-    )
-
-
-@cache
-def bfloat16_is_faster() -> bool:
-    """Whether the processor multiplies bfloat16 (AVX-512 BF16) and PyTorch has oneDNN for it."""
-    information = Path("/proc/cpuinfo")
-    return (
-        torch.backends.mkldnn.is_available()
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and information.is_file()
-        and "avx512_bf16" in information.read_text()
-    )
+    verified: Bool[Tensor, "B"]
+    """Rows whose codes are certainly those of a dense product; codes of others mean nothing."""
 
 
 def screened_topk(
     centred: Float[Tensor, "B D"], W_enc: Float[Tensor, "F D"], b_enc: Float[Tensor, "F"], k: int
 ) -> Screened:
-    """The k largest positive pre-activations of each row, where they can be proven.
+    """The k largest positive pre-activations of each row, and which rows are verified.
 
     Args:
         centred: [B, D] float32 rows less b_dec.
@@ -76,34 +50,29 @@ def screened_topk(
         k: latents kept of each row, 1 to F - 1.
 
     Returns:
-        Codes as of `topk_select`, and which rows are proven. The kept values come from dot
-        products, which round otherwise than a dense product's. Where many of the first rows cannot
-        be proven, no row is.
+        Codes as of `topk_select`, and which rows are verified. The kept values come from dot
+        products, which round otherwise than a dense product's. Where many of the first rows fail
+        verification, the others are not tried and no row is verified.
     """
-    n_candidates = min(_n_candidates(k), len(W_enc) - 1)
+    n_candidates = min(n_screened(k), len(W_enc) - 1)
     bounds = UpperBounds(W_enc, b_enc)
     indices_BM = torch.zeros(len(centred), n_candidates, dtype=torch.int64)
     outside_B = centred.new_full([len(centred)], torch.inf)
-    for start in range(0, len(centred), _ROWS_AT_ONCE):
-        block = slice(start, start + _ROWS_AT_ONCE)
+    for block in row_blocks(len(centred), _ROWS_AT_ONCE):
         highest_bn, latents_bn = largest(bounds(centred[block]), n_candidates + 1)
         indices_BM[block], outside_B[block] = latents_bn[:, :-1], highest_bn[:, -1]
-        if start == 0:
+        if block.start == 0:
             first = _best(centred[block], W_enc, b_enc, indices_BM[block], outside_B[block], k)
-            if (~first.certain).float().mean() > _MOST_UNCERTAIN:
-                return _nothing(centred, k)
+            if (~first.verified).float().mean() > _MOST_UNVERIFIED:
+                return _none_verified(centred, k)
     return _best(centred, W_enc, b_enc, indices_BM, outside_B, k)
 
 
-def _nothing(centred_BD: Tensor, k: int) -> Screened:
-    """No row proven."""
+def _none_verified(centred_BD: Tensor, k: int) -> Screened:
+    """Codes of which no row is verified."""
     values_BK = centred_BD.new_zeros(len(centred_BD), k)
-    certain_B = torch.zeros(len(centred_BD), dtype=torch.bool)
-    return Screened(Codes(values_BK.long(), values_BK), certain_B)
-
-
-def _n_candidates(k: int) -> int:
-    return k + max(8, k // 2) - 1
+    verified_B = torch.zeros(len(centred_BD), dtype=torch.bool)
+    return Screened(Codes(values_BK.long(), values_BK), verified_B)
 
 
 class UpperBounds:
@@ -153,5 +122,5 @@ def _best(
     values_BM = gathered_dots(candidates_BM, rows_BD, W_enc_FD) + b_enc_F[candidates_BM]
     codes = topk_select(values_BM, k)
     indices_BK = candidates_BM.gather(-1, codes.indices).masked_fill(codes.values == 0, 0)
-    certain_B = outside_B < codes.values.amin(-1)  # never where either is NaN
-    return Screened(Codes(indices_BK, codes.values), certain_B)
+    verified_B = outside_B < codes.values.amin(-1)  # never where either is NaN
+    return Screened(Codes(indices_BK, codes.values), verified_B)

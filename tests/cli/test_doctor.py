@@ -11,7 +11,7 @@ import torch
 
 from sparsteer.cli import machine
 from sparsteer.cli.machine import Problem
-from sparsteer.kernels.accelerators import onednn, screening
+from sparsteer.kernels import processor
 from sparsteer.sae.fetching.fetch import ARTIFACTS
 
 from .conftest import Sparsteer
@@ -45,7 +45,7 @@ def test_a_sound_machine(sparsteer: Sparsteer, cache_folder: Path) -> None:
 def test_it_names_the_library_of_the_encoders_product(
     sparsteer: Sparsteer, monkeypatch: pytest.MonkeyPatch, fast: bool, library: str
 ) -> None:
-    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: fast)
+    monkeypatch.setattr(processor, "onednn_is_faster", lambda: fast)
     assert f"runs, the encoder's product by {library}" in sparsteer("doctor").out
     assert sparsteer("doctor", "--json").values["devices"][0]["encoder_product"] == library
 
@@ -54,9 +54,14 @@ def test_it_names_the_library_of_the_encoders_product(
 def test_it_says_whether_topk_is_screened(
     sparsteer: Sparsteer, monkeypatch: pytest.MonkeyPatch, fast: bool
 ) -> None:
-    monkeypatch.setattr(screening, "bfloat16_is_faster", lambda: fast)
-    assert ("top-k screened in bfloat16" in sparsteer("doctor").out) == fast
-    assert sparsteer("doctor", "--json").values["devices"][0]["screening"] == fast
+    monkeypatch.setattr(processor, "bfloat16_is_faster", lambda: fast)
+    out = sparsteer("doctor").out
+    assert ("top-k screened in bfloat16" in out) == fast
+    path = "screened" if fast else "blocks"
+    assert f"encode: {path} (" in out
+    device = sparsteer("doctor", "--json").values["devices"][0]
+    assert device["screening"] == fast
+    assert device["plans"]["encode"]["path"] == path and device["plans"]["encode"]["why"]
 
 
 def test_it_reads_well(sparsteer: Sparsteer, cache_folder: Path) -> None:

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels import backward, reference
+from sparsteer.kernels import policy, reference
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode
 from sparsteer.kernels.encode import encode_batch_topk, encode_top_afa, encode_topk
+from sparsteer.kernels.gather_dot import gathered_dots
 from sparsteer.kernels.jumprelu import encode_jumprelu
+from sparsteer.kernels.sparse_products import weight_gradient
 
 AccurateAsEager = Callable[[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor]], None]
 Weights = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -19,13 +21,10 @@ Weights = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 @pytest.fixture(params=["sparse", "dense"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force one side of the dispatch, so that both meet every shape."""
-    forced = request.param == "dense"
-
-    def decide(n_latents: int, n_slots: int, on_gpu: bool = False) -> bool:
-        return forced
-
-    for module in ("backward", "decode"):
-        monkeypatch.setattr(f"sparsteer.kernels.{module}.prefers_dense", decide)
+    # A threshold of 0 latents for each slot is never undercut, a huge one always.
+    least = 1 << 40 if request.param == "dense" else 0
+    for name in ("_DENSE_BELOW_LATENTS_PER_SLOT", "_DENSE_BELOW_LATENTS_PER_SLOT_IN_ONEDNN"):
+        monkeypatch.setattr(policy, name, least)
     return request.param
 
 
@@ -150,12 +149,12 @@ def test_unused_slots_change_nothing(path: str) -> None:
     for narrow, wide in (
         (decode(Codes(indices, values), weights, zero), decode(Codes(*padded), weights, zero)),
         (
-            backward.gathered_dots(indices, rows, weights),
-            backward.gathered_dots(padded[0], rows, weights)[:, :6],
+            gathered_dots(indices, rows, weights),
+            gathered_dots(padded[0], rows, weights)[:, :6],
         ),
         (
-            backward.weight_gradient(indices, values, rows, 40),
-            backward.weight_gradient(padded[0], padded[1], rows, 40),
+            weight_gradient(indices, values, rows, 40),
+            weight_gradient(padded[0], padded[1], rows, 40),
         ),
     ):
         torch.testing.assert_close(narrow, wide)
@@ -195,9 +194,9 @@ def test_widths_must_agree() -> None:
 def test_weight_gradient_is_deterministic() -> None:
     indices, rows = torch.randint(0, 50, (600, 9)), torch.randn(600, 16)
     coefficients = torch.randn(600, 9)
-    first = backward.weight_gradient(indices, coefficients, rows, 50)
+    first = weight_gradient(indices, coefficients, rows, 50)
     for _ in range(3):
-        assert torch.equal(first, backward.weight_gradient(indices, coefficients, rows, 50))
+        assert torch.equal(first, weight_gradient(indices, coefficients, rows, 50))
 
 
 def test_products_equal_their_oracles(path: str) -> None:
@@ -205,15 +204,10 @@ def test_products_equal_their_oracles(path: str) -> None:
     coefficients = torch.randn(70, 9, dtype=torch.float64)
     weights = torch.randn(50, 16, dtype=torch.float64)
     torch.testing.assert_close(
-        backward.weight_gradient(indices, coefficients, rows, 50),
+        weight_gradient(indices, coefficients, rows, 50),
         reference.weight_gradient(indices, coefficients, rows, 50),
     )
     torch.testing.assert_close(
-        backward.gathered_dots(indices, rows, weights),
+        gathered_dots(indices, rows, weights),
         reference.gathered_dots(indices, rows, weights),
     )
-
-
-def test_the_dispatch_follows_the_share_of_active_latents() -> None:
-    assert backward.prefers_dense(1000, 900)
-    assert not backward.prefers_dense(12288, 32)

@@ -1,17 +1,17 @@
 """Sums over slots: in a fixed order, not rounded on the way, scaled by the loss's own gradient."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
 from sparsteer.kernels import reference
-from sparsteer.kernels.accelerators.fused_topk import _takes_tf32  # pyright: ignore[reportPrivateUsage] - no GPU to see it by
-from sparsteer.kernels.backward import latent_sums, prefers_dense, weight_gradient
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode_mse
 from sparsteer.kernels.jumprelu import jumprelu_select
+from sparsteer.kernels.policy import backend_of, sparse_plan
+from sparsteer.kernels.sparse_products import latent_sums, weight_gradient
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def test_sums_of_low_precision_do_not_stop_growing() -> None:
 def test_a_low_precision_weight_gradient_is_as_accurate_as_eager(
     n_latents: int, n_slots: int, dense: bool
 ) -> None:
-    assert prefers_dense(n_latents, n_slots, False) == dense
     indices = random_slots(3000, n_slots, n_latents)
     coefficients = torch.rand(3000, n_slots).bfloat16()
+    assert (sparse_plan(n_latents, n_slots, backend_of(coefficients)).path == "dense") == dense
     rows = (1 + torch.rand(3000, 5)).bfloat16()
     exact = reference.weight_gradient(indices, coefficients.double(), rows.double(), n_latents)
     eager = reference.weight_gradient(indices, coefficients, rows, n_latents)
@@ -86,35 +86,3 @@ def test_decode_mse_of_no_rows_is_zero() -> None:
     loss = decode_mse(codes, W_dec, torch.randn(4), torch.zeros(0, 4)).loss
     assert loss == 0
     assert not torch.autograd.grad(loss, W_dec)[0].any()
-
-
-class OldFlagAlone:
-    """PyTorch's setting before there was another."""
-
-    allow_tf32 = True
-
-
-class NewSetting:
-    """The newer setting, after which the old flag refuses to be read."""
-
-    def __init__(self, precision: str) -> None:
-        self.fp32_precision = precision
-
-    @property
-    def allow_tf32(self) -> bool:
-        raise RuntimeError("mix of the legacy and new APIs")
-
-
-@pytest.mark.parametrize(
-    ("setting", "expected"),
-    [
-        (OldFlagAlone, True),
-        (lambda: NewSetting("tf32"), True),
-        (lambda: NewSetting("ieee"), False),
-    ],
-)
-def test_either_setting_of_tf32_is_understood(
-    monkeypatch: pytest.MonkeyPatch, setting: Callable[[], object], expected: bool
-) -> None:
-    monkeypatch.setattr(torch.backends.cuda, "matmul", setting())
-    assert _takes_tf32() == expected

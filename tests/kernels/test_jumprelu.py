@@ -26,11 +26,11 @@ def dense_gradients(
     acts = reference.jumprelu(pre, threshold.detach())
     steps = (pre > threshold).to(pre.dtype).detach().requires_grad_()
     loss = loss_of(acts @ W_dec + b_dec, steps.sum(-1))
-    *smooth, grad_acts, grad_steps = torch.autograd.grad(
+    *smooth, grad_acts, grad_gate = torch.autograd.grad(
         loss, (x, b_dec, W_enc, b_enc, W_dec, acts, steps)
     )
     jumps = reference.jumprelu_threshold_gradient(
-        pre.detach(), threshold.detach(), BANDWIDTH, grad_acts, grad_steps
+        pre.detach(), threshold.detach(), BANDWIDTH, grad_acts, grad_gate
     )
     return [*smooth, jumps]
 
@@ -57,15 +57,15 @@ def test_encode_gives_every_gradient(shape: tuple[int, int, int]) -> None:
 def test_select_gives_the_gradients_of_dense_pre_activations() -> None:
     pre = torch.randn(20, 30, dtype=torch.float64).requires_grad_()
     threshold = (0.1 + torch.rand(30).double()).requires_grad_()
-    weight, step_weight = torch.randn(20, 30).double(), torch.randn(20, 30).double()
+    weight, gate_weight = torch.randn(20, 30).double(), torch.randn(20, 30).double()
     codes = jumprelu_select(pre, threshold, BANDWIDTH)
     assert codes.steps is not None
     loss = (codes.values * weight.gather(-1, codes.indices)).sum()
-    loss = loss + (codes.steps * step_weight.gather(-1, codes.indices)).sum()
+    loss = loss + (codes.steps * gate_weight.gather(-1, codes.indices)).sum()
     grad_pre, grad_threshold = torch.autograd.grad(loss, (pre, threshold))
     torch.testing.assert_close(grad_pre, weight * (pre > threshold))
     jumps = reference.jumprelu_threshold_gradient(
-        pre.detach(), threshold.detach(), BANDWIDTH, weight, step_weight
+        pre.detach(), threshold.detach(), BANDWIDTH, weight, gate_weight
     )
     torch.testing.assert_close(grad_threshold, jumps)
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsteer.kernels import nested, reference
+from sparsteer.kernels import policy, reference
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.nested import nested_mse
 from sparsteer.kernels.topk import topk_select
@@ -23,10 +23,9 @@ def dense_loss(
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways meet every input."""
 
-    def decide(n_latents: int, n_slots: int) -> bool:
-        return request.param != "ragged"
-
-    monkeypatch.setattr(nested, "prefers_dense", decide)
+    least = 0 if request.param == "ragged" else 1 << 40
+    for name in ("_DENSE_BELOW_LATENTS_PER_SLOT", "_DENSE_BELOW_LATENTS_PER_SLOT_IN_ONEDNN"):
+        monkeypatch.setattr(policy, name, least)
     return request.param
 
 

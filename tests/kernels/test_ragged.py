@@ -4,9 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels import backward, decode
+from sparsteer.kernels import decode, gather_dot, sparse_products
 from sparsteer.kernels.autoencode import autoencoder_mse
 from sparsteer.kernels.codes import Codes
+from sparsteer.kernels.gather_dot import gathered_dots
+from sparsteer.kernels.policy import backend_of, sparse_plan
+from sparsteer.kernels.slots import UsedSlots, used_slots
+from sparsteer.kernels.sparse_products import weight_gradient
 
 N_LATENTS, WIDTH = 1_301, 7
 
@@ -27,17 +31,22 @@ def codes() -> Codes:
     return ragged(n_rows=37, n_slots=400, mean=9)
 
 
+def listed(values: Tensor) -> UsedSlots | None:
+    return used_slots(values > 0, backend_of(values))
+
+
 def forbid_dense(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> Tensor:
         raise AssertionError("a dense block was built for rows that are sparse on average")
 
     monkeypatch.setattr(decode, "dense_block", refuse)
-    monkeypatch.setattr(backward, "add_product_", refuse)
-    monkeypatch.setattr(backward, "Affine", refuse)
+    monkeypatch.setattr(sparse_products, "add_product_", refuse)
+    monkeypatch.setattr(gather_dot, "Affine", refuse)
 
 
 def test_one_wide_row_makes_no_batch_dense(codes: Codes, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert backward.prefers_dense(N_LATENTS, codes.indices.shape[1])  # by the widest row
+    by_widest_row = sparse_plan(N_LATENTS, codes.indices.shape[1], backend_of(codes.values))
+    assert by_widest_row.path == "dense"
     forbid_dense(monkeypatch)
     torch.manual_seed(1)  # pyright: ignore[reportUnknownMemberType] - untyped
     rows = torch.randn(len(codes.indices), WIDTH, dtype=torch.float64)
@@ -47,7 +56,7 @@ def test_one_wide_row_makes_no_batch_dense(codes: Codes, monkeypatch: pytest.Mon
     decoded = decode.weighted_rows(codes.indices, codes.values, weights)
     torch.testing.assert_close(decoded, dense @ weights)
 
-    gradient = backward.weight_gradient(codes.indices, codes.values, rows, N_LATENTS)
+    gradient = weight_gradient(codes.indices, codes.values, rows, N_LATENTS)
     torch.testing.assert_close(gradient, dense.T @ rows)
 
 
@@ -57,9 +66,7 @@ def test_dots_are_taken_of_the_listed_slots(codes: Codes, monkeypatch: pytest.Mo
     rows = torch.randn(len(codes.indices), WIDTH, dtype=torch.float64)
     weights = torch.randn(N_LATENTS, WIDTH, dtype=torch.float64)
     used = codes.values > 0
-    dots = backward.gathered_dots(
-        codes.indices, rows, weights, backward.used_entries(codes.values > 0)
-    )
+    dots = gathered_dots(codes.indices, rows, weights, listed(codes.values))
     expected = (rows @ weights.T).gather(1, codes.indices)
     torch.testing.assert_close(dots, expected * used)
 
@@ -93,7 +100,7 @@ def test_the_loss_has_the_gradients_of_dense_algebra(
 
 
 def test_full_codes_are_not_listed() -> None:
-    assert backward.used_entries(torch.ones(5, 8, dtype=torch.bool)) is None
+    assert listed(torch.ones(5, 8)) is None
 
 
 @pytest.mark.parametrize(("n_rows", "n_slots"), [(0, 4), (3, 5)])
@@ -102,7 +109,5 @@ def test_nothing_used_is_nothing(n_rows: int, n_slots: int) -> None:
     values, weights = torch.zeros(n_rows, n_slots), torch.randn(N_LATENTS, WIDTH)
     rows = torch.randn(n_rows, WIDTH)
     assert not decode.weighted_rows(indices, values, weights).any()
-    assert not backward.weight_gradient(indices, values, rows, N_LATENTS).any()
-    assert not backward.gathered_dots(
-        indices, rows, weights, backward.used_entries(values > 0)
-    ).any()
+    assert not weight_gradient(indices, values, rows, N_LATENTS).any()
+    assert not gathered_dots(indices, rows, weights, listed(values)).any()

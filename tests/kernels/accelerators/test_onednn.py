@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sparsteer.kernels.accelerators import onednn
-from sparsteer.kernels.accelerators.onednn import Affine, add_product_, onednn_is_faster
+from sparsteer.kernels import policy, processor
+from sparsteer.kernels.accelerators.onednn import Affine, add_product_
 from sparsteer.kernels.decode import decode
 from sparsteer.kernels.encode import encode_topk
 
@@ -14,9 +14,9 @@ needs_onednn = pytest.mark.skipif(
 
 
 def use(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onednn, "_FEWEST_ROWS", 1)
-    monkeypatch.setattr(onednn, "_FEWEST_WEIGHTS", 1)
-    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: library == "oneDNN")
+    monkeypatch.setattr(policy, "_FEWEST_ROWS_IN_ONEDNN", 1)
+    monkeypatch.setattr(policy, "_FEWEST_WEIGHTS_IN_ONEDNN", 1)
+    monkeypatch.setattr(processor, "onednn_is_faster", lambda: library == "oneDNN")
 
 
 @pytest.mark.parametrize("library", ["MKL", pytest.param("oneDNN", marks=needs_onednn)])
@@ -84,22 +84,23 @@ def test_codes_and_gradients_do_not_depend_on_the_library(
 def test_onednn_takes_large_float32_products_on_a_cpu_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(processor, "onednn_is_faster", lambda: True)
     weights, bias = torch.randn(512, 512), torch.randn(512)
 
     def in_onednn(weights: torch.Tensor, n_rows: int) -> bool:
-        affine = Affine(weights, bias.to(weights.dtype), n_rows)
-        assert (affine.rows_at_once is not None) == affine.in_onednn
-        return affine.in_onednn
+        plan = Affine(weights, bias.to(weights.dtype), n_rows).plan
+        assert plan.rows_at_once == (256 if plan.path == "onednn" else 512)
+        return plan.path == "onednn"
 
     assert in_onednn(weights, 64)
     assert not in_onednn(weights, 63)
     assert not in_onednn(weights[:, :500], 64)
     assert not in_onednn(weights.double(), 64)
+    assert Affine(weights, bias.double(), 64).plan.path == "torch"
 
 
 def test_the_choice_asks_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    onednn_is_faster.cache_clear()
-    assert not onednn_is_faster()
-    onednn_is_faster.cache_clear()
+    processor.onednn_is_faster.cache_clear()
+    assert not processor.onednn_is_faster()
+    processor.onednn_is_faster.cache_clear()

@@ -1,4 +1,4 @@
-"""Proven rows are the dense oracle's, and a row whose candidates miss a winner is never proven."""
+"""Verified rows are the dense oracle's; a row whose candidates miss a winner is never verified."""
 
 import pytest
 import torch
@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsteer.kernels import encode, reference
-from sparsteer.kernels.accelerators import screening
-from sparsteer.kernels.accelerators.screening import UpperBounds, screened_topk, screening_pays
+from sparsteer.kernels.accelerators.screening import UpperBounds, screened_topk
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.numerics import row_norms
+from sparsteer.kernels.policy import Backend, EncodePlan
 
 
 def random(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def always(x: Tensor, n_latents: int, k: int) -> bool:
-    return True
+def always(n_rows: int, width: int, n_latents: int, k: int, backend: Backend) -> EncodePlan:
+    return EncodePlan("screened", "the test wants it")
 
 
 def require_exact(codes: Codes, x: Tensor, W: Tensor, b: Tensor, k: int) -> None:
@@ -49,7 +49,7 @@ def require_exact(codes: Codes, x: Tensor, W: Tensor, b: Tensor, k: int) -> None
     directions=st.integers(1, 130),
     apart=st.sampled_from([0.0, 1e-6, 1e-4, 1e-2]),
 )
-def test_a_certificate_is_never_wrong(
+def test_a_verified_row_is_never_wrong(
     seed: int,
     B: int,
     D: int,
@@ -67,27 +67,29 @@ def test_a_certificate_is_never_wrong(
     nearly_tied = random(seed + 1, directions, D)[torch.arange(F) % directions]
     W = (nearly_tied + apart * random(seed + 2, F, D)) * weight_scale
     b = random(seed + 3, F) * bias_scale
-    codes, certain = screened_topk(x, W, b, k)
-    kept = Codes(codes.indices[certain], codes.values[certain])
-    require_exact(kept, x[certain], W, b, k)
+    codes, verified = screened_topk(x, W, b, k)
+    kept = Codes(codes.indices[verified], codes.values[verified])
+    require_exact(kept, x[verified], W, b, k)
 
 
-def test_ordinary_rows_are_certain() -> None:
+def test_ordinary_rows_are_verified() -> None:
     x, W, b = random(0, 300, 65), random(1, 997, 65), random(2, 997)
-    codes, certain = screened_topk(x, W, b, 5)
-    assert certain.float().mean() > 0.9
+    codes, verified = screened_topk(x, W, b, 5)
+    assert verified.float().mean() > 0.9
     wanted = reference.topk_select(reference.pre_activations(x, torch.zeros(65), W, b), 5)
-    assert torch.equal(codes.indices[certain].sort().values, wanted.indices[certain].sort().values)
+    assert torch.equal(
+        codes.indices[verified].sort().values, wanted.indices[verified].sort().values
+    )
 
 
-def test_a_missed_winner_has_no_certificate() -> None:
+def test_a_missed_winner_fails_verification() -> None:
     D, F, k = 64, 400, 4
     x = torch.ones(3, D)
     # All round to 1 + 2**-7, but the winner by the least, so that its bound is the smallest.
     W = torch.full((F, D), 1 + 0.6 * 2.0**-7)
     W[-1] = 1 + 0.9 * 2.0**-7
-    codes, certain = screened_topk(x, W, torch.zeros(F), k)
-    assert not (codes.indices == F - 1).any() and not certain.any()
+    codes, verified = screened_topk(x, W, torch.zeros(F), k)
+    assert not (codes.indices == F - 1).any() and not verified.any()
 
 
 @settings(max_examples=60)
@@ -134,44 +136,32 @@ def test_bounds_lie_above_what_float32_rounds_away() -> None:
 def test_equal_latents_go_to_the_lowest_index() -> None:
     x, W = random(0, 20, 16).abs(), random(1, 90, 16)
     W[40] = W[7] = W[81] = 9.0  # the largest for positive rows
-    codes, certain = screened_topk(x, W, torch.zeros(90), 2)
-    assert certain.all()
+    codes, verified = screened_topk(x, W, torch.zeros(90), 2)
+    assert verified.all()
     assert torch.equal(codes.indices.sort().values, torch.tensor([[7, 40]]).expand(20, 2))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_rows_that_are_not_finite_have_no_certificate(bad: float) -> None:
+def test_rows_that_are_not_finite_fail_verification(bad: float) -> None:
     x, W = random(0, 6, 16), random(1, 90, 16)
     x[2, 3] = bad
-    certain = screened_topk(x, W, torch.zeros(90), 2).certain
-    assert torch.equal(certain, torch.arange(6) != 2)
+    verified = screened_topk(x, W, torch.zeros(90), 2).verified
+    assert torch.equal(verified, torch.arange(6) != 2)
 
 
 @pytest.mark.parametrize("apart", [1.0, 1e-4])
 def test_encoding_is_exact_either_way(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of near duplicates few rows are certain, so all are taken densely."""
-    monkeypatch.setattr(encode, "screening_pays", always)
+    """Of near duplicates few rows are verified, so all take the exact path."""
+    monkeypatch.setattr(encode, "encode_plan", always)
     x, W, b = random(0, 600, 33), random(1, 1, 33) + apart * random(2, 450, 33), random(3, 450)
     b, b_dec, k = b * apart, random(4, 33), 6
     tensors = [t.requires_grad_() for t in (x, b_dec, W, b)]
     codes = encode.encode_topk(x, b_dec, W, b, k)
     found = torch.autograd.grad(codes.values.square().sum(), tensors)
     require_exact(Codes(codes.indices, codes.values.detach()), x - b_dec, W, b, k)
-    certain = screened_topk((x - b_dec).detach(), W.detach(), b.detach(), k).certain
-    assert bool(certain.any()) == (apart == 1.0)
+    verified = screened_topk((x - b_dec).detach(), W.detach(), b.detach(), k).verified
+    assert bool(verified.any()) == (apart == 1.0)
     dense = reference.topk_select(reference.pre_activations(x, b_dec, W, b), k)
     wanted = torch.autograd.grad(dense.values.square().sum(), tensors)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
-
-
-def test_only_large_float32_products_are_screened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screening, "bfloat16_is_faster", lambda: True)
-    rows = torch.zeros(1024, 768)
-    assert screening_pays(rows, 12288, 32)
-    assert not screening_pays(rows[:100], 12288, 32)
-    assert not screening_pays(rows[:, :16], 12288, 32)
-    assert not screening_pays(rows, 12288, 200)
-    assert not screening_pays(rows.double(), 12288, 32)
-    monkeypatch.setattr(screening, "bfloat16_is_faster", lambda: False)
-    assert not screening_pays(rows, 12288, 32)

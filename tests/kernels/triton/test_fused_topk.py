@@ -1,4 +1,4 @@
-"""The fused encoder against a dense product and selection; its certificate against wrong rows."""
+"""The fused encoder against a dense product and selection; wrong rows fail verification."""
 
 from collections.abc import Iterator
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels import reference
-from sparsteer.kernels.accelerators import fused_topk as fused_topk_module
-from sparsteer.kernels.accelerators.fused_topk import fused_pays, fused_topk
+from sparsteer.kernels import policy, reference
+from sparsteer.kernels.accelerators.fused_topk import fused_topk
 from sparsteer.kernels.encode import encode_topk
+from sparsteer.kernels.policy import backend_of, encode_plan
 
 
 @pytest.fixture(autouse=True)
@@ -32,48 +32,53 @@ def inputs(
     return tuple(torch.randn(*shape).to(device, dtype) for shape in shapes)  # pyright: ignore[reportReturnType] - three by construction
 
 
+def is_fused(x: Tensor, n_latents: int, k: int) -> bool:
+    n_rows, width = x.shape
+    return encode_plan(n_rows, width, n_latents, k, backend_of(x)).path == "fused"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [(1, 5, 3), (19, 150, 40), (33, 130, 64)])
 @pytest.mark.slow_except("size0-dtype0", "size2-dtype1")
-def test_certified_rows_are_exact(
+def test_verified_rows_are_exact(
     size: tuple[int, int, int], dtype: torch.dtype, device: str
 ) -> None:
     n_rows, n_latents, width = size
     x, W_enc, b_enc = inputs(*size, dtype, device)
     k = min(4, n_latents)
-    codes, uncertain = fused_topk(x, W_enc, b_enc, k)
+    codes, verified = fused_topk(x, W_enc, b_enc, k)
     zero = torch.zeros(width, device=device, dtype=torch.float64)
     pre = reference.pre_activations(x.double(), zero, W_enc.double(), b_enc.double())
     oracle = reference.topk_select(pre, k)
-    assert n_rows == 1 or (~uncertain).float().mean() > 0.5
+    assert n_rows == 1 or verified.float().mean() > 0.5
     ours, exact = codes.dense(n_latents).double(), oracle.dense(n_latents)
     tolerance = {torch.float32: 1e-4, torch.bfloat16: 2e-2}[dtype]
     if device == "cuda":
         tolerance = 2e-2  # TF32
-    torch.testing.assert_close(ours[~uncertain], exact[~uncertain], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(ours[verified], exact[verified], rtol=tolerance, atol=tolerance)
 
 
-def test_a_crowded_group_and_a_tied_cut_lack_the_certificate(device: str) -> None:
+def test_a_crowded_group_and_a_tied_cut_fail_verification(device: str) -> None:
     W_enc = torch.eye(64, device=device)
     rows = torch.zeros(3, 64, device=device)
     rows[0, :6] = torch.arange(6, 0, -1.0)  # six of the five largest beside each other: 4 stored
     rows[1, ::8] = 1.0  # eight equal values for five places
     rows[2, ::12] = torch.arange(1.0, 7.0)  # apart and different
-    codes, uncertain = fused_topk(rows, W_enc, torch.zeros(64, device=device), 5)
-    assert uncertain.tolist() == [True, True, False]  # pyright: ignore[reportUnknownMemberType] - untyped builtin
+    codes, verified = fused_topk(rows, W_enc, torch.zeros(64, device=device), 5)
+    assert verified.tolist() == [False, False, True]  # pyright: ignore[reportUnknownMemberType] - untyped builtin
     assert set(map(int, codes.indices[2])) == {12, 24, 36, 48, 60}
 
 
-def test_rows_without_certificate_are_taken_again(
+def test_rows_that_fail_verification_fall_back_to_the_exact_path(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused_topk_module, "_MOST_ROWS_COMPUTED_AGAIN", 1.0)
+    monkeypatch.setattr(policy, "_MOST_ROWS_UNVERIFIED", 1.0)
     x = torch.zeros(3, 64, device=device)
     x[0, :6] = torch.arange(6, 0, -1.0)
     x[1, ::8] = 1.0
     x[2, ::12] = torch.arange(1.0, 7.0)
     zero = torch.zeros(64, device=device)
-    assert fused_pays(x, 64, 5)
+    assert is_fused(x, 64, 5)
     codes = encode_topk(x, zero, torch.eye(64, device=device), zero, 5)
     oracle = reference.topk_select(x, 5)
     torch.testing.assert_close(codes.dense(64), oracle.dense(64), rtol=1e-4, atol=0)
@@ -89,15 +94,15 @@ def test_nan_and_infinity_stay_visible(device: str) -> None:
 
 def test_unused_slots_are_zero(device: str) -> None:
     x, W_enc, _ = inputs(5, 100, 20, torch.float32, device)
-    codes, uncertain = fused_topk(x, W_enc, torch.full((100,), -1e6, device=device), 4)
-    assert (codes.values == 0).all() and (codes.indices == 0).all() and not uncertain.any()
+    codes, verified = fused_topk(x, W_enc, torch.full((100,), -1e6, device=device), 4)
+    assert (codes.values == 0).all() and (codes.indices == 0).all() and verified.all()
 
 
 def test_it_serves_only_what_it_computes_without_loss(
     device: str,
 ) -> None:
     x = torch.randn(4, 20, device=device)
-    assert fused_pays(x, 12288, 8)
-    assert not fused_pays(x, 40, 20)  # nearly every row would be computed twice
+    assert is_fused(x, 12288, 8)
+    assert not is_fused(x, 40, 20)  # nearly every row would be computed twice
     torch.backends.cuda.matmul.allow_tf32 = False
-    assert not fused_pays(x, 12288, 8) and fused_pays(x.bfloat16(), 12288, 8)
+    assert not is_fused(x, 12288, 8) and is_fused(x.bfloat16(), 12288, 8)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels import backward, reference
+from sparsteer.kernels import policy, reference, segment_sum
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode, decode_mse
 from sparsteer.kernels.encode import encode_batch_topk, encode_topk
+from sparsteer.kernels.gather_dot import gathered_dots
 from sparsteer.kernels.jumprelu import encode_jumprelu
 from sparsteer.kernels.nested import nested_mse
 from sparsteer.kernels.optimizer import (
@@ -18,6 +19,7 @@ from sparsteer.kernels.optimizer import (
     gradient_norm,
     normalize_rows_,
 )
+from sparsteer.kernels.sparse_products import autoencoder_gradients, weight_gradient
 
 AccurateAsEager = Callable[[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor]], None]
 SIZES = [(1, 1, 1, 1), (3, 50, 33, 7), (40, 9, 70, 4)]
@@ -27,7 +29,7 @@ SIZES = [(1, 1, 1, 1), (3, 50, 33, 7), (40, 9, 70, 4)]
 @pytest.fixture(autouse=True)
 def sparse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep small sizes on the sparse side of the dispatch, and split segments of over 8 slots."""
-    monkeypatch.setattr(backward, "_DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU", 0)
+    monkeypatch.setattr(policy, "_DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU", 0)
     monkeypatch.setenv("SPARSTEER_TILES", "backward:CHUNK=8;decode:ROWS=4")
 
 
@@ -63,8 +65,8 @@ def test_products_equal_their_oracles(
     zero = torch.zeros(width, device=device, dtype=dtype)
     ours = [
         decode(Codes(indices, values), weights, zero),
-        backward.gathered_dots(indices, rows, weights),
-        backward.weight_gradient(indices, values, rows, n_latents),
+        gathered_dots(indices, rows, weights),
+        weight_gradient(indices, values, rows, n_latents),
     ]
 
     def oracle(dtype: torch.dtype) -> list[Tensor]:
@@ -101,7 +103,7 @@ def test_slots_are_sorted_by_latents_that_16_bits_cannot_hold(n_latents: int) ->
     indices[0, 0], indices[6, 8] = n_latents - 1, 0
     used = torch.rand(7, 9) < 0.8
     used[0, 0] = True
-    segments = backward._segments(indices, used, n_latents, 8)  # pyright: ignore[reportPrivateUsage]
+    segments = segment_sum._segments(indices, used, n_latents, 8)  # pyright: ignore[reportPrivateUsage]
     latents = indices.flatten()
     n_used = int(used.sum())
     assert segments.offsets[-1] == n_used
@@ -120,7 +122,7 @@ def test_one_pass_gives_all_weight_gradients(
     grad_values = torch.randn(n_rows, n_slots, device=device) * (codes.values > 0)
     grad_x_hat, centred = torch.randn(2, n_rows, width, device=device).unbind()
     arguments = (codes.indices, codes.values, grad_values, grad_x_hat, centred, n_latents)
-    ours = backward.autoencoder_gradients(*arguments)
+    ours = autoencoder_gradients(*arguments)
 
     def oracle(dtype: torch.dtype) -> list[Tensor]:
         v, g = codes.values.to(dtype), grad_values.to(dtype)
@@ -132,7 +134,7 @@ def test_one_pass_gives_all_weight_gradients(
         return [dW_dec, dW_enc, db_enc[:, 0]]
 
     accurate_as_eager(ours, oracle(torch.float32), oracle(torch.float64))
-    again = backward.autoencoder_gradients(*arguments)
+    again = autoencoder_gradients(*arguments)
     assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True))
 
 
@@ -140,7 +142,7 @@ def test_one_dense_latent_is_split_and_summed(device: str) -> None:
     """More slots than a program takes, all on one latent, among latents without any."""
     indices = torch.full((100, 1), 3, device=device)
     values, rows = torch.rand(100, 1, device=device), torch.randn(100, 6, device=device)
-    out = backward.weight_gradient(indices, values, rows, 7)
+    out = weight_gradient(indices, values, rows, 7)
     torch.testing.assert_close(out[3], (values * rows).sum(0))
     assert (out[[0, 1, 2, 4, 5, 6]] == 0).all()
 
@@ -148,7 +150,7 @@ def test_one_dense_latent_is_split_and_summed(device: str) -> None:
 def test_nan_reaches_the_gradient(device: str) -> None:
     indices = torch.tensor([[2], [1]], device=device)
     values = torch.tensor([[torch.nan], [1.0]], device=device)
-    out = backward.weight_gradient(indices, values, torch.ones(2, 3, device=device), 4)
+    out = weight_gradient(indices, values, torch.ones(2, 3, device=device), 4)
     assert out[2].isnan().all() and out[[0, 1, 3]].isfinite().all()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels import dispatch, reference, topk
+from sparsteer.kernels import dispatch, policy, reference
 from sparsteer.kernels.batch_topk import BatchTop, batch_topk_select
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.jumprelu import jumprelu_select
@@ -16,7 +16,7 @@ from sparsteer.kernels.topk import topk_select
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of top-k meet every shape."""
     if request.param == "by groups":
-        monkeypatch.setattr(topk, "_LONGEST_IN_REGISTERS", 0)
+        monkeypatch.setattr(policy, "_LONGEST_IN_REGISTERS", 0)
     return request.param
 
 

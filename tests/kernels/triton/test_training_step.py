@@ -4,7 +4,6 @@ import copy
 import inspect
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib import import_module
 from types import FrameType
 from typing import Any, cast
 
@@ -70,18 +69,6 @@ def no_waiting(device: str) -> Generator[None]:
     else:
         with NoWaiting():
             yield
-
-
-def unlisted(used_BM: Tensor) -> None:
-    """Every slot is looked at."""
-
-
-@pytest.fixture(autouse=True)
-def entries_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the interpreter tensors lie on a CPU, where used slots may be listed."""
-    for module in ("autoencode", "backward", "decode"):
-        target = import_module(f"sparsteer.kernels.{module}")
-        monkeypatch.setattr(target, "used_entries", unlisted)
 
 
 def batches(n: int, device: str) -> list[Tensor]:

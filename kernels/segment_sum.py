@@ -1,0 +1,263 @@
+"""Segment sums: of every latent, the rows that hold it, weighted by the slots' coefficients.
+
+    out[f] = sum over f's slots (b, m) of coefficients[b, m] * rows[b]
+Sorting the slots by latent makes a segment of each latent's slots, so that each output row is
+written once and its sum has a fixed order: the result is deterministic.
+
+PyTorch: an `embedding_bag` over the sorted slots. Triton: one pass over them gives an encoder's
+weight and bias gradient, or those and the decoder's too. A latent with more than CHUNK slots is
+split among programs that write partial sums, which a second kernel adds in a fixed order, so that
+one dense latent does not hold up the pass.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
+from .numerics import ceil_div
+from .slots import UsedSlots
+from .tiles import tile
+
+
+@jit
+def _segments_kernel(
+    slots_ptr: Pointer,  # [N] slots sorted by latent
+    offsets_ptr: Pointer,  # [F + 1] each latent's segment of them
+    latents_ptr: Pointer,  # [I] latent of each item
+    items_ptr: Pointer,  # [F + 1] first item of each latent
+    splits_ptr: Pointer,  # [F + 1] first partial sum of each latent
+    rows_ptr: Pointer,  # [B, D]
+    coefficients_ptr: Pointer,  # [B, M]
+    out_ptr: Pointer,  # [F, D] (out)
+    partial_ptr: Pointer,  # [P, D] (out)
+    sums_ptr: Pointer,  # [F] (out) sums of the coefficients
+    partial_sums_ptr: Pointer,  # [P] (out)
+    rows2_ptr: Pointer,  # [B, D], if PAIRED
+    coefficients2_ptr: Pointer,  # [B, M], if PAIRED
+    out2_ptr: Pointer,  # [F, D] (out), if PAIRED
+    partial2_ptr: Pointer,  # [P, D] (out), if PAIRED
+    F: Scalar,
+    D: Scalar,
+    M: Scalar,
+    PAIRED: constexpr,
+    BLOCK_D: constexpr,
+    SLOTS: constexpr,
+    CHUNK: constexpr,
+) -> None:
+    item = tl.program_id(0)
+    if item < tl.load(items_ptr + F):
+        latent = tl.load(latents_ptr + item).to(tl.int64)
+        first_item = tl.load(items_ptr + latent)
+        n_items = tl.load(items_ptr + latent + 1) - first_item
+        part = item - first_item
+        start = tl.load(offsets_ptr + latent) + part * CHUNK
+        stop = tl.minimum(start + CHUNK, tl.load(offsets_ptr + latent + 1))
+        columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+        in_row = columns < D
+        total = tl.zeros([BLOCK_D], tl.float32)
+        total2 = tl.zeros([BLOCK_D], tl.float32)
+        coefficient_sum = tl.sum(total, 0)
+        for position in range(start, stop, SLOTS):
+            positions = position + tl.arange(0, SLOTS)
+            inside = positions < stop
+            slots = tl.load(slots_ptr + positions, mask=inside, other=0).to(tl.int64)
+            offsets = (slots // M)[:, None] * D + columns[None, :]
+            mask = inside[:, None] & in_row[None, :]
+            weights = tl.load(coefficients_ptr + slots, mask=inside, other=0.0).to(tl.float32)
+            rows = tl.load(rows_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+            total += tl.sum(rows * weights[:, None], 0)
+            coefficient_sum += tl.sum(weights, 0)
+            if PAIRED:
+                weights = tl.load(coefficients2_ptr + slots, mask=inside, other=0.0).to(tl.float32)
+                rows = tl.load(rows2_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+                total2 += tl.sum(rows * weights[:, None], 0)
+        split = n_items > 1
+        target = tl.where(split, tl.load(splits_ptr + latent) + part, latent).to(tl.int64)
+        whole_row = columns < tl.where(split, 0, D)
+        part_row = columns < tl.where(split, D, 0)
+        at = target * D + columns
+        tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=whole_row)
+        tl.store(partial_ptr + at, total, mask=part_row)
+        if PAIRED:
+            tl.store(out2_ptr + at, total2.to(out2_ptr.dtype.element_ty), mask=whole_row)
+            tl.store(partial2_ptr + at, total2, mask=part_row)
+        if tl.program_id(1) == 0:
+            if split:
+                tl.store(partial_sums_ptr + target, coefficient_sum)
+            else:
+                tl.store(sums_ptr + target, coefficient_sum.to(sums_ptr.dtype.element_ty))
+
+
+@jit
+def _partial_sums_kernel(
+    items_ptr: Pointer,  # [F + 1]
+    splits_ptr: Pointer,  # [F + 1]
+    out_ptr: Pointer,  # [F, D] (out) rows of split latents
+    partial_ptr: Pointer,  # [P, D]
+    sums_ptr: Pointer,  # [F] (out)
+    partial_sums_ptr: Pointer,  # [P]
+    out2_ptr: Pointer,  # [F, D] (out), if PAIRED
+    partial2_ptr: Pointer,  # [P, D], if PAIRED
+    D: Scalar,
+    PAIRED: constexpr,
+    BLOCK_D: constexpr,
+) -> None:
+    latent = tl.program_id(0).to(tl.int64)
+    n_items = tl.load(items_ptr + latent + 1) - tl.load(items_ptr + latent)
+    if n_items > 1:
+        columns = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+        in_row = columns < D
+        total = tl.zeros([BLOCK_D], tl.float32)
+        total2 = tl.zeros([BLOCK_D], tl.float32)
+        coefficient_sum = tl.sum(total, 0)
+        first = tl.load(splits_ptr + latent).to(tl.int64)
+        for part in range(0, n_items):
+            at = (first + part) * D + columns
+            total += tl.load(partial_ptr + at, mask=in_row, other=0.0)
+            coefficient_sum += tl.load(partial_sums_ptr + first + part)
+            if PAIRED:
+                total2 += tl.load(partial2_ptr + at, mask=in_row, other=0.0)
+        at = latent * D + columns
+        tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=in_row)
+        if PAIRED:
+            tl.store(out2_ptr + at, total2.to(out2_ptr.dtype.element_ty), mask=in_row)
+        if tl.program_id(1) == 0:
+            tl.store(sums_ptr + latent, coefficient_sum.to(sums_ptr.dtype.element_ty))
+
+
+class _Segments(NamedTuple):
+    """Slots sorted by latent, cut into items of at most `chunk` slots of one latent, all int32."""
+
+    slots: Int[Tensor, "N"]
+    """The slots, those of latent 0 first, unused ones last."""
+    offsets: Int[Tensor, "F_plus_1"]
+    """Where each latent's slots begin."""
+    latents: Int[Tensor, "I"]
+    """The latent of each item."""
+    items: Int[Tensor, "F_plus_1"]
+    """The first item of each latent, which has at least one."""
+    splits: Int[Tensor, "F_plus_1"]
+    """The first partial sum of each latent; only latents with several items have any."""
+    n_partial: int
+    """An upper bound of the number of partial sums."""
+
+
+def _segments(
+    indices: Int[Tensor, "B M"], used: Bool[Tensor, "B M"], n_latents: int, chunk: int
+) -> _Segments:
+    # Unused slots, all on latent 0, would make one long segment of nothing: they sort last.
+    flat = torch.where(used, indices, n_latents).flatten()
+    # A radix sort takes a pass for every byte of the key.
+    keys, slots = flat.to(torch.int16 if n_latents < 2**15 else torch.int32).sort(stable=True)
+    every = torch.arange(n_latents + 1, dtype=keys.dtype, device=keys.device)
+    offsets = torch.searchsorted(keys, every, out_int32=True)
+    n_items = offsets.diff().add_(chunk - 1).div_(chunk, rounding_mode="floor")
+    splits = n_items.masked_fill(n_items == 1, 0)
+    items = torch.nn.functional.pad(n_items.clamp_(min=1).cumsum(0, dtype=torch.int32), (1, 0))
+    most_items = n_latents + len(flat) // chunk
+    every_item = torch.arange(most_items, dtype=torch.int32, device=keys.device)
+    return _Segments(
+        slots.to(torch.int32),
+        offsets,
+        torch.searchsorted(items, every_item, right=True, out_int32=True) - 1,
+        items,
+        torch.nn.functional.pad(splits.cumsum(0, dtype=torch.int32), (1, 0)),
+        max(1, 2 * (len(flat) // chunk)),
+    )
+
+
+def launch_segment_sums(
+    indices: Int[Tensor, "B M"],
+    coefficients: Float[Tensor, "B M"],
+    rows: Float[Tensor, "B D"],
+    n_latents: int,
+    second: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Segment sums in Triton, the sums of the coefficients, and the segment sums of a second pair.
+
+    Args:
+        indices, coefficients, rows, n_latents: as for `segment_sums` and `sorted_slots`.
+        second: further coefficients [B, M] and rows [B, D] of the same slots.
+    """
+    D = rows.shape[1]
+    sizes = tile("backward", architecture(rows), D=D, F=n_latents, K=indices.shape[1])
+    coefficients2, rows2 = second or (coefficients, rows)
+    used = (coefficients != 0) | (coefficients2 != 0)
+    segments = _segments(indices, used, n_latents, sizes["CHUNK"])
+    out, sums = rows.new_empty(n_latents, D), coefficients.new_empty(n_latents)
+    partial = rows.new_empty(segments.n_partial, D, dtype=torch.float32)
+    partial_sums = partial.new_empty(segments.n_partial)
+    out2, partial2 = out, partial
+    if second is not None:
+        out2, partial2 = torch.empty_like(out), torch.empty_like(partial)
+    shared: dict[str, Any] = {
+        "items_ptr": segments.items,
+        "splits_ptr": segments.splits,
+        "out_ptr": out,
+        "partial_ptr": partial,
+        "sums_ptr": sums,
+        "partial_sums_ptr": partial_sums,
+        "out2_ptr": out2,
+        "partial2_ptr": partial2,
+        "D": D,
+        "PAIRED": second is not None,
+        "BLOCK_D": sizes["BLOCK_D"],
+        "num_warps": sizes["num_warps"],
+    }
+    n_blocks = ceil_div(D, sizes["BLOCK_D"])
+    launch(
+        _segments_kernel,
+        (len(segments.latents), n_blocks),
+        slots_ptr=segments.slots,
+        offsets_ptr=segments.offsets,
+        latents_ptr=segments.latents,
+        rows_ptr=rows.contiguous(),
+        coefficients_ptr=coefficients.contiguous(),
+        rows2_ptr=rows2.contiguous(),
+        coefficients2_ptr=coefficients2.contiguous(),
+        F=n_latents,
+        M=indices.shape[1],
+        SLOTS=sizes["SLOTS"],
+        CHUNK=sizes["CHUNK"],
+        **shared,
+    )
+    launch(_partial_sums_kernel, (n_latents, n_blocks), **shared)
+    return out, sums, None if second is None else out2
+
+
+class SortedSlots(NamedTuple):
+    """Slots sorted by latent, the row of each, and where each latent's begin."""
+
+    slots: Int[Tensor, "N"]
+    rows: Int[Tensor, "N"]
+    offsets: Int[Tensor, "F"]
+
+
+def sorted_slots(
+    indices: Int[Tensor, "B M"], n_latents: int, used: UsedSlots | None
+) -> SortedSlots:
+    """The slots, or the used ones alone, sorted by latent; of equal latents the first row first."""
+    if used is None:
+        latents, slots = indices.flatten().sort(stable=True)
+    else:
+        latents, order = indices.flatten()[used.slots].sort(stable=True)
+        slots = used.slots[order]
+    every_latent = torch.arange(n_latents, device=indices.device)
+    offsets = torch.searchsorted(latents, every_latent)
+    return SortedSlots(slots, slots.div(indices.shape[-1], rounding_mode="floor"), offsets)
+
+
+def segment_sums(
+    slots: SortedSlots, coefficients: Float[Tensor, "B M"], rows: Float[Tensor, "B D"]
+) -> Float[Tensor, "F D"]:
+    """out[f] = sum over latent f's slots of coefficients[b, m] * rows[b], in PyTorch."""
+    return torch.nn.functional.embedding_bag(
+        slots.rows,
+        rows,
+        offsets=slots.offsets,
+        per_sample_weights=coefficients.flatten()[slots.slots],
+        mode="sum",
+    )

@@ -1,0 +1,109 @@
+"""Weight gradients of sparse codes: products with a [B, F] matrix that is never built whole.
+
+With slots (b, m) that hold latent f = indices[b, m]:
+    weight_gradient: out[f] = sum over f's slots of coefficients[b, m] * rows[b]
+    latent_sums:     out[f] = sum over f's slots of coefficients[b, m]
+`policy.sparse_plan` chooses between segment sums over the slots and, above a fraction of active
+latents, dense products in blocks of rows. Where rows use few of their slots, a CPU takes those
+alone: its cost follows the mean row, not the widest.
+"""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .accelerators.onednn import add_product_
+from .numerics import at_least_float32, row_blocks
+from .policy import ROWS_OF_A_BLOCK, backend_of, sparse_plan
+from .segment_sum import launch_segment_sums, segment_sums, sorted_slots
+from .slots import slots_per_row, used_slots
+
+
+def weight_gradient(
+    indices: Int[Tensor, "B M"],
+    coefficients: Float[Tensor, "B M"],
+    rows: Float[Tensor, "B D"],
+    n_latents: int,
+) -> Float[Tensor, "F D"]:
+    """Sum coefficients[b, m] * rows[b] into row indices[b, m] of a [F, D] gradient.
+
+    Deterministic: each output row sums its slots in the order of b.
+    """
+    backend = backend_of(rows)
+    used = used_slots(coefficients != 0, backend)
+    plan = sparse_plan(n_latents, slots_per_row(used, *indices.shape), backend)
+    if plan.path == "dense":
+        # The running sum of low-precision blocks is kept in float32: rounding it after each block
+        # would lose small terms beside large ones.
+        wide = at_least_float32(rows.dtype)
+        out_FD = rows.new_zeros(n_latents, rows.shape[-1], dtype=wide)
+        for block in row_blocks(len(rows), ROWS_OF_A_BLOCK):
+            dense_Fb = rows.new_zeros(n_latents, len(rows[block]))
+            dense_Fb.scatter_add_(0, indices[block].T, coefficients[block].T)
+            add_product_(out_FD, dense_Fb.to(wide), rows[block].to(wide))
+        return out_FD.to(rows.dtype)
+    if plan.path == "triton":
+        return launch_segment_sums(indices, coefficients, rows, n_latents)[0]
+    return segment_sums(sorted_slots(indices, n_latents, used), coefficients, rows)
+
+
+def encoder_gradients(
+    indices: Int[Tensor, "B M"],
+    grad_pre: Float[Tensor, "B M"],
+    rows: Float[Tensor, "B D"],
+    n_latents: int,
+) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F"]]:
+    """The encoder's weight gradient and bias gradient, in one pass on a GPU."""
+    if sparse_plan(n_latents, indices.shape[-1], backend_of(rows)).path == "triton":
+        weight, bias, _ = launch_segment_sums(indices, grad_pre, rows, n_latents)
+        return weight, bias
+    weight = weight_gradient(indices, grad_pre, rows, n_latents)
+    return weight, latent_sums(indices, grad_pre, n_latents)
+
+
+def autoencoder_gradients(
+    indices: Int[Tensor, "B M"],
+    values: Float[Tensor, "B M"],
+    grad_values: Float[Tensor, "B M"],
+    grad_x_hat: Float[Tensor, "B D"],
+    centred: Float[Tensor, "B D"],
+    n_latents: int,
+) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F D"], Float[Tensor, "F"]]:
+    """dW_dec, dW_enc and db_enc, in one pass over the slots on a GPU; a CPU sorts them once.
+
+    Args:
+        indices, values: [B, M] the codes.
+        grad_values: [B, M] the gradient of the values, 0 in unused slots.
+        grad_x_hat: [B, D] the gradient of the reconstruction.
+        centred: [B, D] x - b_dec, what the encoder multiplies.
+    """
+    backend = backend_of(centred)
+    used = used_slots((values != 0) | (grad_values != 0), backend)
+    plan = sparse_plan(n_latents, slots_per_row(used, *indices.shape), backend)
+    if plan.path == "dense":
+        dW_enc = weight_gradient(indices, grad_values, centred, n_latents)
+        dW_dec = weight_gradient(indices, values, grad_x_hat, n_latents)
+        return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
+    if plan.path == "triton":
+        second = values, grad_x_hat
+        dW_enc, db_enc, dW_dec = launch_segment_sums(
+            indices, grad_values, centred, n_latents, second
+        )
+        assert dW_dec is not None  # there is one for the second pair
+        return dW_dec, dW_enc, db_enc
+    slots = sorted_slots(indices, n_latents, used)
+    dW_dec = segment_sums(slots, values, grad_x_hat)
+    dW_enc = segment_sums(slots, grad_values, centred)
+    return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
+
+
+def latent_sums(
+    indices: Int[Tensor, "B M"], coefficients: Float[Tensor, "B M"], n_latents: int
+) -> Float[Tensor, "F"]:
+    """Sum the coefficients of each latent's slots, in a fixed order and at least in float32."""
+    wide = coefficients.flatten().to(at_least_float32(coefficients.dtype))
+    out_F = wide.new_zeros(n_latents)
+    if wide.is_cuda:  # this one sorts; index_add_ adds there in whatever order threads come
+        out_F.index_put_((indices.flatten(),), wide, accumulate=True)
+    else:  # and here this one is serial, and index_put_ is not
+        out_F.index_add_(0, indices.flatten(), wide)
+    return out_F.to(coefficients.dtype)
