@@ -21,7 +21,7 @@ class Codes(NamedTuple):
     """The latent's activation, in the dtype of the pre-activations; positive in a used slot."""
     counts: Int[Tensor, "*B"] | None = None
     """int64: used slots of each row, which come first; None where all M slots are meant."""
-    steps: Float[Tensor, "*B M"] | None = None
+    l0_gate: Float[Tensor, "*B M"] | None = None
     """Only of jumprelu in training: 1 in used slots and 0 elsewhere, so that its sum over a row is
     the row's L0, with a gradient for the thresholds. Then latents just below their threshold have
     slots of value 0 behind the used ones."""

@@ -1,9 +1,9 @@
 """JumpReLU selection: codes = the pre-activations above their latent's own threshold.
 
-    values = pre * H(pre - threshold),  steps = H(pre - threshold),  with Heaviside's step H.
+    values = pre * H(pre - threshold),  l0_gate = H(pre - threshold),  with Heaviside's step H.
 Neither moves smoothly with the threshold, so its gradient goes straight through the jump, by a
 rectangle of width `bandwidth` around it (arXiv 2407.14435):
-    dvalues/dthreshold = -threshold / bandwidth,  dsteps/dthreshold = -1 / bandwidth
+    dvalues/dthreshold = -threshold / bandwidth,  dl0_gate/dthreshold = -1 / bandwidth
 where |pre - threshold| < bandwidth / 2, and 0 elsewhere. Half of these latents lie below their
 threshold: in training they get slots too, of value 0, so that a decoder gives their gradient.
 """
@@ -188,8 +188,8 @@ def _jump(slots: Codes, threshold: Float[Tensor, "F"], bandwidth: float) -> Code
         return slots._replace(values=slots.values.masked_fill(slots.values == -torch.inf, 0))
     thresholds_BM = cast(Tensor, _ThresholdsOf.apply(threshold, slots.indices))  # pyright: ignore[reportUnknownMemberType] - as above
     jumped = _Jump.apply(slots.values, thresholds_BM, bandwidth)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
-    values, steps = cast(tuple[Tensor, Tensor], jumped)
-    return Codes(slots.indices, values, slots.counts, steps)
+    values, l0_gate = cast(tuple[Tensor, Tensor], jumped)
+    return Codes(slots.indices, values, slots.counts, l0_gate)
 
 
 def _lower_bound(threshold: Tensor, bandwidth: float) -> Tensor:
@@ -211,9 +211,9 @@ def jumprelu_select(
 
     Returns:
         Codes [B, M] with counts, used slots in rising order of their indices. With a bandwidth also
-        `steps`, and slots of value 0 for latents that lie less than half of it below their
+        `l0_gate`, and slots of value 0 for latents that lie less than half of it below their
         threshold. Values are differentiable with respect to pre and, with a bandwidth, values and
-        `steps` with respect to the threshold. NaN is kept.
+        `l0_gate` with respect to the threshold. NaN is kept.
 
     Raises:
         ValueError: the bandwidth is negative.

@@ -46,7 +46,7 @@ def nested_mse(
     Returns:
         The mean over the prefixes of their mean squared errors, differentiable with respect to the
         values, W_dec and b_dec, and the reconstructions from all latents, detached. Without
-        `steps` a slot of index 0 and value 0 gets no gradient.
+        `l0_gate` a slot of index 0 and value 0 gets no gradient.
 
     Raises:
         ValueError: the prefixes do not rise from 1 or more to F.
@@ -68,7 +68,7 @@ def nested_mse(
 
 def _bagged_slots(codes: Codes, prefixes: tuple[int, ...]) -> _BaggedSlots:
     used_BM = codes.indices + codes.values != 0
-    if codes.steps is not None:  # latent 0 may lie just below its threshold
+    if codes.l0_gate is not None:  # latent 0 may lie just below its threshold
         used_BM = torch.ones_like(used_BM)
     rows, _ = used_BM.nonzero().unbind(1)
     latents = codes.indices[used_BM]

@@ -118,11 +118,11 @@ def l0_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[T
     a weight).
 
     Raises:
-        ValueError: the codes have no steps, which only jumprelu in training gives.
+        ValueError: the codes have no l0_gate, which only jumprelu in training gives.
     """
-    if codes.steps is None:
-        raise ValueError("the codes have no steps; encode with jumprelu and a bandwidth")
-    return (mean(_wide(codes.steps).sum(-1).mean()) / target - 1).square()
+    if codes.l0_gate is None:
+        raise ValueError("the codes have no l0_gate; encode with jumprelu and a bandwidth")
+    return (mean(_wide(codes.l0_gate).sum(-1).mean()) / target - 1).square()
 
 
 def tanh_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:

@@ -45,8 +45,8 @@ def test_encode_gives_every_gradient(shape: tuple[int, int, int]) -> None:
     tensors = leaves(*shape)
     x, b_dec, W_enc, b_enc, W_dec, threshold = tensors
     codes = encode_jumprelu(x, b_dec, W_enc, b_enc, threshold, BANDWIDTH)
-    assert codes.steps is not None
-    loss = loss_of(decode(codes, W_dec, b_dec), codes.steps.sum(-1))
+    assert codes.l0_gate is not None
+    loss = loss_of(decode(codes, W_dec, b_dec), codes.l0_gate.sum(-1))
     names = ("x", "b_dec", "W_enc", "b_enc", "W_dec", "threshold")
     ours, dense = torch.autograd.grad(loss, tensors), dense_gradients(*tensors)
     for name, got, want in zip(names, ours, dense, strict=True):
@@ -59,9 +59,9 @@ def test_select_gives_the_gradients_of_dense_pre_activations() -> None:
     threshold = (0.1 + torch.rand(30).double()).requires_grad_()
     weight, gate_weight = torch.randn(20, 30).double(), torch.randn(20, 30).double()
     codes = jumprelu_select(pre, threshold, BANDWIDTH)
-    assert codes.steps is not None
+    assert codes.l0_gate is not None
     loss = (codes.values * weight.gather(-1, codes.indices)).sum()
-    loss = loss + (codes.steps * gate_weight.gather(-1, codes.indices)).sum()
+    loss = loss + (codes.l0_gate * gate_weight.gather(-1, codes.indices)).sum()
     grad_pre, grad_threshold = torch.autograd.grad(loss, (pre, threshold))
     torch.testing.assert_close(grad_pre, weight * (pre > threshold))
     jumps = reference.jumprelu_threshold_gradient(
@@ -75,8 +75,8 @@ def test_the_steps_gradient_estimates_how_l0_falls() -> None:
     pre = torch.randn(200_000, 2, dtype=torch.float64)
     threshold = torch.tensor([0.5, 1.5], dtype=torch.float64, requires_grad=True)
     codes = jumprelu_select(pre, threshold, 0.1)
-    assert codes.steps is not None
-    (slope,) = torch.autograd.grad(codes.steps.sum(-1).mean(), threshold)
+    assert codes.l0_gate is not None
+    (slope,) = torch.autograd.grad(codes.l0_gate.sum(-1).mean(), threshold)
     density = torch.exp(-threshold.detach().square() / 2) / math.sqrt(2 * math.pi)
     torch.testing.assert_close(slope, -density, rtol=0.05, atol=0)
 
@@ -86,7 +86,7 @@ def test_equals_the_oracle(shape: tuple[int, int, int], dtype: torch.dtype) -> N
     pre, threshold = torch.randn(*shape[:2]).to(dtype), torch.rand(shape[1])
     plain, training = jumprelu_select(pre, threshold), jumprelu_select(pre, threshold, 0.4)
     dense = reference.jumprelu(pre, threshold)
-    assert plain.steps is None and plain.values.dtype == dtype
+    assert plain.l0_gate is None and plain.values.dtype == dtype
     for codes in (plain, training):
         assert torch.equal(codes.dense(shape[1]), dense)
         assert codes.counts is not None and torch.equal(codes.counts, (dense > 0).sum(-1))

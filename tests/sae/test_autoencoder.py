@@ -90,7 +90,7 @@ def test_training_keeps_the_largest_of_the_batch_and_gives_jumprelu_steps() -> N
     torch.testing.assert_close(batch.encode_train(x).dense(57), expected)
     jump = random_sae(JumpReLUConfig(13, 57))
     codes = jump.encode_train(x)
-    assert codes.steps is not None and torch.equal(codes.steps > 0, codes.values > 0)
+    assert codes.l0_gate is not None and torch.equal(codes.l0_gate > 0, codes.values > 0)
     torch.testing.assert_close(codes.dense(57), jump.encode_scaled(x).dense(57))
     topk = random_sae(TopKConfig(13, 57, 5))
     assert torch.equal(topk.encode_train(x).dense(57), topk.encode_scaled(x).dense(57))

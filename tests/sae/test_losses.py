@@ -135,5 +135,5 @@ def test_step_loss_moves_thresholds_only_and_needs_them() -> None:
     found = torch.autograd.grad(loss, parameters, materialize_grads=True)
     for name, gradient in zip(names, found, strict=True):
         assert (gradient != 0).any() == (name == "threshold_exponent"), name
-    with pytest.raises(ValueError, match="have no steps"):
+    with pytest.raises(ValueError, match="have no l0_gate"):
         l0_loss(sae.encode_scaled(x), 3.0)

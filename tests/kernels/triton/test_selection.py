@@ -198,9 +198,9 @@ def test_jumprelu_equals_the_oracle(dtype: torch.dtype, size: tuple[int, int], d
     codes = jumprelu_select(pre, threshold, 0.3)
     dense = reference.jumprelu(pre, threshold)
     assert torch.equal(codes.dense(n_latents), dense)
-    assert codes.counts is not None and codes.steps is not None
+    assert codes.counts is not None and codes.l0_gate is not None
     assert torch.equal(codes.counts, (dense > 0).sum(-1))
-    assert torch.equal(codes.steps.sum(-1), codes.counts.to(dtype))
+    assert torch.equal(codes.l0_gate.sum(-1), codes.counts.to(dtype))
     # Every latent in the lower half of the rectangle has a slot of value 0.
     beside = (pre <= threshold) & (pre > threshold - 0.15)
     slots = Codes(codes.indices, (codes.values == 0).to(dtype)).dense(n_latents)
