@@ -36,7 +36,7 @@ from .top_afa import top_afa_select
 from .topk import topk_select
 
 Selection = Callable[[Tensor, Tensor], Codes]
-"""From a block's pre-activations [b, F] and centred rows [b, D] to the block's codes."""
+"""From a block's pre-activations [b, F] and centered rows [b, D] to the block's codes."""
 
 
 def encode_topk(
@@ -94,8 +94,8 @@ def encode_top_afa(
         ValueError: a row keeps more than max_active latents, or widths differ.
     """
 
-    def select(pre_BF: Tensor, centred_BD: Tensor) -> Codes:
-        return top_afa_select(pre_BF, decoder_norms, target_scale * row_norms(centred_BD))
+    def select(pre_BF: Tensor, centered_BD: Tensor) -> Codes:
+        return top_afa_select(pre_BF, decoder_norms, target_scale * row_norms(centered_BD))
 
     def choose() -> Codes:
         return _select_in_blocks(x, b_dec, W_enc, b_enc, select)
@@ -284,19 +284,19 @@ def pre_activation_blocks(
     W_enc_FD: Float[Tensor, "F D"],
     b_enc_F: Float[Tensor, "F"],
 ) -> Iterator[tuple[Float[Tensor, "b F"], Float[Tensor, "b D"]]]:
-    """Pre-activations and centred rows, a block of rows at a time; the next overwrites the last."""
+    """Pre-activations and centered rows, a block of rows at a time; each overwrites the last."""
     affine = Affine(W_enc_FD, b_enc_F, len(x_BD))
     rows_at_once = pre_activation_rows(len(W_enc_FD), affine.plan, backend_of(x_BD))
     for block in row_blocks(len(x_BD), rows_at_once):
-        centred_BD = x_BD[block] - b_dec_D
-        yield affine(centred_BD), centred_BD
+        centered_BD = x_BD[block] - b_dec_D
+        yield affine(centered_BD), centered_BD
 
 
 def _select_in_blocks(
     x_BD: Tensor, b_dec_D: Tensor, W_enc_FD: Tensor, b_enc_F: Tensor, select: Selection
 ) -> Codes:
     blocks = pre_activation_blocks(x_BD, b_dec_D, W_enc_FD, b_enc_F)
-    parts = [select(pre_BF, centred_BD) for pre_BF, centred_BD in blocks]
+    parts = [select(pre_BF, centered_BD) for pre_BF, centered_BD in blocks]
     if len(parts) == 1:
         return parts[0]
     if not parts:

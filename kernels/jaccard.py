@@ -1,4 +1,4 @@
-"""Generalised Jaccard similarity of sparse rows with one prototype (arXiv 2503.15573).
+"""Generalized Jaccard similarity of sparse rows with one prototype (arXiv 2503.15573).
 
 J(z, p) = sum_f min(z_f, p_f) / sum_f max(z_f, p_f), for z and p that are nowhere negative. Since
 min + max = z + p, only the minima over a row's own entries are needed:
@@ -26,7 +26,7 @@ _SLOTS_AT_ONCE = 1024
 
 @jit
 def _join_runs(starts1: Block, sum1: Block, starts2: Block, sum2: Block) -> tuple[Block, Block]:
-    """Join two neighbouring stretches: the sum of the run that is open at the end of the second."""
+    """Join two neighboring stretches: the sum of the run that is open at the end of the second."""
     return starts1 | starts2, tl.where(starts2 != 0, sum2, sum1 + sum2)
 
 

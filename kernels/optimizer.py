@@ -213,7 +213,7 @@ def project_gradient_(
     """Remove in place from each gradient row its part along the (unit) row of the weights.
 
     A step along a row only changes its length, which `normalize_rows_` takes back; without the
-    projection that part would still fill the optimiser's moments.
+    projection that part would still fill the optimizer's moments.
     """
     # Not einsum: on a CPU it is a batched product of one row each, four times slower.
     along_F1 = (gradient * weights).sum(-1, keepdim=True)

@@ -2,7 +2,7 @@
 
 No row is sorted. The bits of relu(value) as an integer are in the order of the values, so the k-th
 largest is found by bisecting integers. For a row too long for registers, the maxima of groups of
-neighbouring columns come first: the k-th largest maximum is a lower bound of the k-th largest
+neighboring columns come first: the k-th largest maximum is a lower bound of the k-th largest
 entry, so only groups whose maximum reaches it (k, and ties) hold anything of interest.
 """
 

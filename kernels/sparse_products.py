@@ -65,7 +65,7 @@ def autoencoder_gradients(
     values: Float[Tensor, "B M"],
     grad_values: Float[Tensor, "B M"],
     grad_x_hat: Float[Tensor, "B D"],
-    centred: Float[Tensor, "B D"],
+    centered: Float[Tensor, "B D"],
     n_latents: int,
 ) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F D"], Float[Tensor, "F"]]:
     """dW_dec, dW_enc and db_enc, in one pass over the slots on a GPU; a CPU sorts them once.
@@ -74,25 +74,25 @@ def autoencoder_gradients(
         indices, values: [B, M] the codes.
         grad_values: [B, M] the gradient of the values, 0 in unused slots.
         grad_x_hat: [B, D] the gradient of the reconstruction.
-        centred: [B, D] x - b_dec, what the encoder multiplies.
+        centered: [B, D] x - b_dec, what the encoder multiplies.
     """
-    backend = backend_of(centred)
+    backend = backend_of(centered)
     used = used_slots((values != 0) | (grad_values != 0), backend)
     plan = sparse_plan(n_latents, slots_per_row(used, *indices.shape), backend)
     if plan.path == "dense":
-        dW_enc = weight_gradient(indices, grad_values, centred, n_latents)
+        dW_enc = weight_gradient(indices, grad_values, centered, n_latents)
         dW_dec = weight_gradient(indices, values, grad_x_hat, n_latents)
         return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
     if plan.path == "triton":
         second = values, grad_x_hat
         dW_enc, db_enc, dW_dec = launch_segment_sums(
-            indices, grad_values, centred, n_latents, second
+            indices, grad_values, centered, n_latents, second
         )
         assert dW_dec is not None  # there is one for the second pair
         return dW_dec, dW_enc, db_enc
     slots = sorted_slots(indices, n_latents, used)
     dW_dec = segment_sums(slots, values, grad_x_hat)
-    dW_enc = segment_sums(slots, grad_values, centred)
+    dW_enc = segment_sums(slots, grad_values, centered)
     return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
 
 

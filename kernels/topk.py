@@ -270,7 +270,7 @@ def largest(
     plan = topk_plan(F, n, triton=False)
     if plan.path == "torch":
         return scores.topk(n, dim=-1, sorted=in_order)
-    n_groups = F // plan.columns  # group g is columns g, g + n_groups, ...: its maximum vectorises
+    n_groups = F // plan.columns  # group g is columns g, g + n_groups, ...: its maximum vectorizes
     maxima_BG = scores.reshape(-1, plan.columns, n_groups).amax(1)
     groups_Bn = maxima_BG.topk(n, dim=-1, sorted=False).indices
     firsts = torch.arange(0, F, n_groups, device=scores.device)

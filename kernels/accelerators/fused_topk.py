@@ -1,6 +1,6 @@
 """The encoder's product and its top-k selection in one: no pre-activation reaches the GPU's memory.
 
-While a tile of pre-activations is in registers, the KEPT largest of every GROUP neighbouring
+While a tile of pre-activations is in registers, the KEPT largest of every GROUP neighboring
 columns are stored as packed keys: the bits of relu(pre) in float32, their lowest log2(GROUP) bits
 replaced by the column's place in its group. A second kernel selects the k largest keys of a row.
 
@@ -27,7 +27,7 @@ _MOST_KEYS_AT_ONCE = 1 << 26
 
 @jit
 def _encode_keys_kernel(
-    x_ptr: Pointer,  # [B, D] centred rows
+    x_ptr: Pointer,  # [B, D] centered rows
     weights_ptr: Pointer,  # [F, D]
     bias_ptr: Pointer,  # [F]
     keys_ptr: Pointer,  # [B, G, KEPT] (out)
@@ -128,29 +128,29 @@ def _select_keys_kernel(
 
 
 def fused_topk(
-    centred: Float[Tensor, "B D"], W_enc: Float[Tensor, "F D"], b_enc: Float[Tensor, "F"], k: int
+    centered: Float[Tensor, "B D"], W_enc: Float[Tensor, "F D"], b_enc: Float[Tensor, "F"], k: int
 ) -> tuple[Codes, Bool[Tensor, "B"]]:
     """Codes of each row, and which rows are verified; codes of others may be wrong."""
-    n_rows, D = centred.shape
+    n_rows, D = centered.shape
     n_latents = len(W_enc)
-    sizes = tile("encode_topk", architecture(centred), D=D, F=n_latents, K=k)
-    sizes["BLOCK_D"] = sizes["BLOCK_D"] * 2 // centred.element_size()  # bytes of shared memory
+    sizes = tile("encode_topk", architecture(centered), D=D, F=n_latents, K=k)
+    sizes["BLOCK_D"] = sizes["BLOCK_D"] * 2 // centered.element_size()  # bytes of shared memory
     G = ceil_div(n_latents, sizes["GROUP"])
     N = G * sizes["KEPT"]
-    indices = torch.empty(n_rows, k, dtype=torch.int64, device=centred.device)
-    values = torch.empty(n_rows, k, dtype=centred.dtype, device=centred.device)
-    verified = torch.empty(n_rows, dtype=torch.bool, device=centred.device)
+    indices = torch.empty(n_rows, k, dtype=torch.int64, device=centered.device)
+    values = torch.empty(n_rows, k, dtype=centered.dtype, device=centered.device)
+    verified = torch.empty(n_rows, dtype=torch.bool, device=centered.device)
     at_once = max(sizes["BLOCK_B"], _MOST_KEYS_AT_ONCE // N)
     block = next_power_of_2(N)
     for start in range(0, n_rows, at_once):
         rows = slice(start, min(start + at_once, n_rows))
         n_block = rows.stop - rows.start
-        keys = torch.empty(n_block, N, dtype=torch.int32, device=centred.device)
+        keys = torch.empty(n_block, N, dtype=torch.int32, device=centered.device)
         blocks = ceil_div(n_block, sizes["BLOCK_B"]) * ceil_div(n_latents, sizes["BLOCK_F"])
         launch(
             _encode_keys_kernel,
             (blocks,),
-            x_ptr=centred[rows].contiguous(),
+            x_ptr=centered[rows].contiguous(),
             weights_ptr=W_enc.contiguous(),
             bias_ptr=b_enc.contiguous(),
             keys_ptr=keys,

@@ -40,12 +40,12 @@ class Screened(NamedTuple):
 
 
 def screened_topk(
-    centred: Float[Tensor, "B D"], W_enc: Float[Tensor, "F D"], b_enc: Float[Tensor, "F"], k: int
+    centered: Float[Tensor, "B D"], W_enc: Float[Tensor, "F D"], b_enc: Float[Tensor, "F"], k: int
 ) -> Screened:
     """The k largest positive pre-activations of each row, and which rows are verified.
 
     Args:
-        centred: [B, D] float32 rows less b_dec.
+        centered: [B, D] float32 rows less b_dec.
         W_enc, b_enc: the encoder.
         k: latents kept of each row, 1 to F - 1.
 
@@ -56,22 +56,22 @@ def screened_topk(
     """
     n_candidates = min(n_screened(k), len(W_enc) - 1)
     bounds = UpperBounds(W_enc, b_enc)
-    indices_BM = torch.zeros(len(centred), n_candidates, dtype=torch.int64)
-    outside_B = centred.new_full([len(centred)], torch.inf)
-    for block in row_blocks(len(centred), _ROWS_AT_ONCE):
-        highest_bn, latents_bn = largest(bounds(centred[block]), n_candidates + 1)
+    indices_BM = torch.zeros(len(centered), n_candidates, dtype=torch.int64)
+    outside_B = centered.new_full([len(centered)], torch.inf)
+    for block in row_blocks(len(centered), _ROWS_AT_ONCE):
+        highest_bn, latents_bn = largest(bounds(centered[block]), n_candidates + 1)
         indices_BM[block], outside_B[block] = latents_bn[:, :-1], highest_bn[:, -1]
         if block.start == 0:
-            first = _best(centred[block], W_enc, b_enc, indices_BM[block], outside_B[block], k)
+            first = _best(centered[block], W_enc, b_enc, indices_BM[block], outside_B[block], k)
             if (~first.verified).float().mean() > _MOST_UNVERIFIED:
-                return _none_verified(centred, k)
-    return _best(centred, W_enc, b_enc, indices_BM, outside_B, k)
+                return _none_verified(centered, k)
+    return _best(centered, W_enc, b_enc, indices_BM, outside_B, k)
 
 
-def _none_verified(centred_BD: Tensor, k: int) -> Screened:
+def _none_verified(centered_BD: Tensor, k: int) -> Screened:
     """Codes of which no row is verified."""
-    values_BK = centred_BD.new_zeros(len(centred_BD), k)
-    verified_B = torch.zeros(len(centred_BD), dtype=torch.bool)
+    values_BK = centered_BD.new_zeros(len(centered_BD), k)
+    verified_B = torch.zeros(len(centered_BD), dtype=torch.bool)
     return Screened(Codes(values_BK.long(), values_BK), verified_B)
 
 

@@ -1,4 +1,4 @@
-"""Generalised Jaccard of sparse rows: the oracle, the algebra, duplicates, and wrong input."""
+"""Generalized Jaccard of sparse rows: the oracle, the algebra, duplicates, and wrong input."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The Triton products and the optimiser against dense oracles: values and every gradient."""
+"""The Triton products and the optimizer against dense oracles: values and every gradient."""
 
 from collections.abc import Callable, Sequence
 
@@ -120,13 +120,13 @@ def test_one_pass_gives_all_weight_gradients(
     n_rows, n_latents, width, n_slots = size
     codes = random_codes(n_rows, n_latents, n_slots, device)
     grad_values = torch.randn(n_rows, n_slots, device=device) * (codes.values > 0)
-    grad_x_hat, centred = torch.randn(2, n_rows, width, device=device).unbind()
-    arguments = (codes.indices, codes.values, grad_values, grad_x_hat, centred, n_latents)
+    grad_x_hat, centered = torch.randn(2, n_rows, width, device=device).unbind()
+    arguments = (codes.indices, codes.values, grad_values, grad_x_hat, centered, n_latents)
     ours = autoencoder_gradients(*arguments)
 
     def oracle(dtype: torch.dtype) -> list[Tensor]:
         v, g = codes.values.to(dtype), grad_values.to(dtype)
-        pairs = [(v, grad_x_hat), (g, centred), (g, torch.ones(n_rows, 1, device=device))]
+        pairs = [(v, grad_x_hat), (g, centered), (g, torch.ones(n_rows, 1, device=device))]
         dW_dec, dW_enc, db_enc = (
             reference.weight_gradient(codes.indices, c, rows.to(dtype), n_latents)
             for c, rows in pairs
