@@ -11,7 +11,7 @@ many of its first rows fail verification, and rows that fail take the path `bloc
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,9 +58,8 @@ _MOST_KEYS_IN_REGISTERS = 32768
 _MOST_ROWS_UNVERIFIED = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
-class Backend:
-    """What a plan depends on beside the sizes."""
+class Backend(NamedTuple):
+    """What a plan depends on beside the sizes; made at each call, so a tuple, which is quick."""
 
     dtype: torch.dtype
     """Of the tensors."""

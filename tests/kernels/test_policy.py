@@ -1,7 +1,6 @@
 """Each path is planned where its conditions hold, and operators follow their plans."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -38,13 +37,13 @@ def test_a_cpu_tensors_backend() -> None:
         (1024, 16, 12288, 32, FAST_CPU, "blocks", "196608 weights are too few"),
         (1024, 768, 12288, 200, FAST_CPU, "blocks", "12288 latents are too few"),
         (1024, 768, 12288, 0, FAST_CPU, "blocks", "k is 0"),
-        (1024, 768, 12288, 32, replace(FAST_CPU, dtype=torch.float64), "blocks", "only float32"),
-        (1024, 768, 12288, 32, replace(FAST_CPU, on_cpu=False), "blocks", "only float32"),
+        (1024, 768, 12288, 32, FAST_CPU._replace(dtype=torch.float64), "blocks", "only float32"),
+        (1024, 768, 12288, 32, FAST_CPU._replace(on_cpu=False), "blocks", "only float32"),
         (1024, 768, 12288, 32, PLAIN_CPU, "blocks", "does not multiply bfloat16"),
         (4096, 768, 12288, 32, GPU, "fused", "width 768"),
         (4096, 4096, 12288, 32, GPU, "blocks", "width 4096 is above"),
-        (4096, 768, 12288, 32, replace(GPU, dtype=torch.float32), "blocks", "TF32"),
-        (4096, 768, 12288, 32, replace(GPU, dtype=torch.float32, tf32=True), "fused", "width 768"),
+        (4096, 768, 12288, 32, GPU._replace(dtype=torch.float32), "blocks", "TF32"),
+        (4096, 768, 12288, 32, GPU._replace(dtype=torch.float32, tf32=True), "fused", "width 768"),
         (4096, 768, 40, 20, GPU, "blocks", "would fail verification"),
         (4096, 768, 12288, 12289, GPU, "blocks", "k is 12289"),
         (4096, 768, 1 << 20, 32, GPU, "blocks", "registers"),
@@ -64,7 +63,7 @@ def test_encode(
         (63, 1 << 18, FAST_CPU, "torch"),
         (64, (1 << 18) - 1, FAST_CPU, "torch"),
         (64, 1 << 18, PLAIN_CPU, "torch"),
-        (64, 1 << 18, replace(FAST_CPU, dtype=torch.bfloat16), "torch"),
+        (64, 1 << 18, FAST_CPU._replace(dtype=torch.bfloat16), "torch"),
         (64, 1 << 18, GPU, "torch"),
     ],
 )
