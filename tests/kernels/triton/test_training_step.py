@@ -26,7 +26,7 @@ WAITING = {
 """To the host, and from it: what a call copies from memory that is not pinned, it waits for."""
 
 
-PLACES_THAT_MAY = ("/triton/runtime/", "/training/later.py")
+PLACES_THAT_MAY = ("/triton/runtime/", "/training/runtime/host_reads.py")
 """Triton's interpreter, and where numbers are read that set off before other work was queued."""
 
 
