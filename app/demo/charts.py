@@ -1,30 +1,34 @@
-"""The sections around the plots."""
+"""The sections with plots: training, firing rates, the language model's loss; and epsilon-LBO."""
 
 from ...sae.common.wording import percent
+from ..report import plots
+from ..report.inline import PAGE, for_page
 from ..report.markup import Html, join, tag
 from ..report.page import figure
-from . import plots
 from .config import ACTIVATIONS
-from .report_context import ReportContext
+from .report_context import NAMES, STYLES, Bar, ReportContext, bars_for_page
+
+_LOSS = ("Next-token loss in nats per token", "next-token loss (nats per token)")
 
 
 def training(context: ReportContext) -> Html:
     """The curves of training."""
-    curves = {name: context.training[name]["curve"] for name in ACTIVATIONS}
+    curves = [(STYLES[name], context.training[name]["curve"]) for name in ACTIVATIONS]
+    ends = [context.measures[name] for name in ACTIVATIONS]
     width = context.cache["d_model"]
     shown = (
         figure(
-            plots.fvu_curves(curves),
+            for_page(plots.fvu_curves(curves, PAGE)),
             "FVU while training. Lines: the batch before its update; dots: held-out rows. Dots far "
             "above the line would mean that the rows are learned by heart.",
         ),
         figure(
-            plots.l0_curves(curves, width),
+            for_page(plots.l0_curves(curves, width, PAGE)),
             "Active latents per row while training. Top-k's is fixed; top-AFA's is its own choice. "
             "Dotted: the width of the activations.",
         ),
         figure(
-            plots.fvu_against_l0(curves, context.measures, width),
+            for_page(plots.fvu_against_l0(curves, ends, width, PAGE)),
             "The two numbers that belong together. Further down and left is better; a point is "
             "only comparable with one straight above or below it.",
         ),
@@ -36,8 +40,10 @@ def density(context: ReportContext) -> Html:
     """Histograms of firing rates."""
     shown = [
         figure(
-            plots.density(name, context.measures[name]["density_histogram"], measured["rows"]),
-            f"{plots.NAMES[name]}: {measured['density_histogram']['dead']:,} of "
+            for_page(
+                plots.density(STYLES[name], measured["density_histogram"], measured["rows"], PAGE)
+            ),
+            f"{NAMES[name]}: {measured['density_histogram']['dead']:,} of "
             f"{measured['n_latents']:,} latents never fired; {percent(measured['dense_fraction'])} "
             "are in the gray band, firing on over a tenth of the rows.",
         )
@@ -60,14 +66,14 @@ def language_model(context: ReportContext) -> Html:
     """The model's loss with its activation replaced."""
     losses = {name: context.measures[name]["language_model"] for name in ACTIVATIONS}
     one = losses["topk"]
-    bars: list[tuple[str, float, str | None]] = [
+    bars: list[Bar] = [
         ("untouched", one["loss"], None),
-        *((plots.NAMES[name], losses[name]["loss_spliced"], name) for name in ACTIVATIONS),
+        *((NAMES[name], losses[name]["loss_spliced"], name) for name in ACTIVATIONS),
         ("mean row", one["loss_mean_ablated"], None),
         ("zeros", one["loss_zero_ablated"], None),
     ]
     against_mean = " and ".join(
-        f"{percent(losses[name]['loss_recovered_from_mean'])} for {plots.NAMES[name]}"
+        f"{percent(losses[name]['loss_recovered_from_mean'])} for {NAMES[name]}"
         for name in ACTIVATIONS
     )
     text = (
@@ -85,7 +91,7 @@ def language_model(context: ReportContext) -> Html:
         "section",
         tag("h2", "What the language model loses"),
         tag("p", text),
-        tag("div", figure(plots.loss_bars(bars), caption), class_="figures"),
+        tag("div", figure(bars_for_page(*_LOSS, bars, 2), caption), class_="figures"),
     )
 
 

@@ -10,11 +10,10 @@ from ..report.page import page
 from .charts import density, epsilon, language_model, training
 from .config import DemoConfig
 from .report_context import ReportContext
-from .reproduction import reproduction
 from .selected import headlines, selection
 from .stage import StageResult
 from .steered import features, steering
-from .summary import comparison, introduction, numbers, smallness, title
+from .summary import comparison, introduction, numbers, reproduction, smallness, title
 
 SECTIONS: tuple[Callable[[ReportContext], Html], ...] = (
     introduction,

@@ -1,11 +1,32 @@
-"""What the sections of the report draw on."""
+"""What the sections of the report draw on: results of the stages, names and styles."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..report.inline import FIRST, PAGE, SECOND, for_page
+from ..report.markup import Html
+from ..report.plots import PlotStyle, bars
 from .config import ACTIVATIONS, DemoConfig
 from .stage import StageResult
+
+NAMES = {"topk": "top-k", "top_afa": "top-AFA"}
+"""How the report calls the autoencoders."""
+
+STYLES = {
+    "topk": PlotStyle(name=NAMES["topk"], color=FIRST),
+    "top_afa": PlotStyle(name=NAMES["top_afa"], color=SECOND, dashes=(0, (5, 2)), marker="D"),
+}
+"""How their plots draw them."""
+
+Bar = tuple[str, float, str | None]
+"""Label, length, and the autoencoder it belongs to, if any."""
+
+
+def bars_for_page(title: str, axis: str, rows: Sequence[Bar], digits: int) -> Html:
+    """Horizontal bars in the colors of the page, each in that of its autoencoder."""
+    styled = [(label, length, None if of is None else STYLES[of]) for label, length, of in rows]
+    return for_page(bars(title, axis, styled, digits, PAGE))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from ...sae.common.wording import percent
 from ...steering.detox.measure import BASE
 from ..report.markup import Html, join, table, tag
 from .config import ACTIVATIONS
-from .plots import NAMES
-from .report_context import ReportContext
+from .report_context import NAMES, ReportContext
 from .steered import random_means
 
 

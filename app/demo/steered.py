@@ -7,10 +7,9 @@ from ...sae.common.wording import percent
 from ...steering.detox.measure import BASE, RANDOM_FEATURE
 from ...steering.interventions.intervention import TIERS
 from ..report.markup import Html, join, table, tag
-from . import plots
 from .application import picked_features
 from .config import STEERED
-from .report_context import ReportContext
+from .report_context import NAMES, ReportContext, bars_for_page
 
 _TIER_WORDS = {
     "constant": "every token is pushed",
@@ -26,7 +25,7 @@ def features(context: ReportContext) -> Html:
     what = (
         f"{texts:,} prompts of the toxic kind (RealToxicityPrompts, its tuning side) and as many "
         f"fragments of “{context.config.dataset}”, cut to the same numbers of words, were read "
-        f"with the {plots.NAMES[STEERED]} autoencoder. AUROC is the chance that a feature is, on "
+        f"with the {NAMES[STEERED]} autoencoder. AUROC is the chance that a feature is, on "
         "average over a text, more active in a random prompt than in a random fragment: 0.5 says "
         f"nothing, 1 tells all apart. Of {found['considered']:,} features that fire in a tenth of "
         f"the prompts these are the best; with shuffled labels the best reaches "
@@ -87,7 +86,7 @@ def steering(context: ReportContext) -> Html:
     bars = [(_short(name), c["mean"], _kind(name)) for name, c in conditions.items()]
     figure = tag(
         "figure",
-        plots.toxicity_bars(bars),
+        bars_for_page("Toxicity of the texts", "mean toxicity (probability)", bars, 3),
         tag(
             "figcaption",
             "Lower is less toxic. What the features' meaning does is the difference from the "

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from typing import TypeVar, cast
 
 RENAMED = {
+    "artefacts": "artifacts",
     "dead_share": "dead_fraction",
     "dense_share": "dense_fraction",
     "input_centre": "input_center",
     "left_out": "excluded",
+    "licence": "license",
+    "neighbours": "neighbors",
     "output_centre": "output_center",
     "share": "fraction",
     "toxicity_share": "toxic_fraction",
