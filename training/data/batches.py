@@ -1,4 +1,4 @@
-"""The order in which training rows are read: windows of shards, shuffled, read one ahead.
+"""The order in which training rows are read: buffers of shards, shuffled, read one ahead.
 
 A batch depends on the seed and its number alone, so a run that resumes at batch i reads what it
 would have read, without reading what lies before.
@@ -20,8 +20,8 @@ from torch import Tensor
 from .cache.manifest import ShardEntry
 from .cache.shards import EncodedRows, Shard, copy_rows
 
-WINDOW_BYTES = 192_000_000
-"""Stored activations that are shuffled together; two such windows are in memory at a time."""
+BUFFER_BYTES = 192_000_000
+"""Stored activations that are shuffled together; two such buffers are in memory at a time."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,10 +58,10 @@ def shuffled_batches(
         row_bytes: bytes of a stored row.
         part: which rows of every batch to give, at least one; all by default.
     """
-    windows = plan_windows(
+    buffers = plan_buffers(
         shards, row_bytes=row_bytes, batch_size=batch_size, seed=seed, start=start
     )
-    with closing(one_ahead(lambda window: _read(window, open_shard, site), windows)) as contents:
+    with closing(one_ahead(lambda buffer: _read(buffer, open_shard, site), buffers)) as contents:
         yield from cut_in_batches(contents, batch_size, part)
 
 
@@ -88,16 +88,16 @@ def cut_in_batches(
             if place == batch_size:
                 yield parts[0] if len(parts) == 1 else torch.cat(parts)
                 parts, place = [], 0
-        # Without this a third window would be in memory while the next one is awaited.
+        # Without this a third buffer would be in memory while the next one is awaited.
         del rows
 
 
-def plan_windows(
+def plan_buffers(
     shards: Sequence[ShardEntry], *, row_bytes: int, batch_size: int, seed: int, start: int
 ) -> Iterator[ShuffleBuffer]:
-    """The windows to read, without end, from the one that holds the first row of batch `start` on.
+    """The buffers to read, without end, from the one that holds the first row of batch `start` on.
 
-    An epoch takes the shards in random order and groups them into windows of at most WINDOW_BYTES,
+    An epoch takes the shards in random order and groups them into buffers of at most BUFFER_BYTES,
     or of one shard. Its last rows, fewer than a batch, are left out.
     """
     with_rows = [shard for shard in shards if train_rows(shard)]
@@ -142,7 +142,7 @@ def _grouped(shards: list[ShardEntry], row_bytes: int) -> Iterator[list[ShardEnt
     n_bytes = 0
     for shard in shards:
         n_bytes += train_rows(shard) * row_bytes
-        if group and n_bytes > WINDOW_BYTES:
+        if group and n_bytes > BUFFER_BYTES:
             yield group
             group, n_bytes = [], train_rows(shard) * row_bytes
         group.append(shard)
@@ -150,13 +150,13 @@ def _grouped(shards: list[ShardEntry], row_bytes: int) -> Iterator[list[ShardEnt
 
 
 def _read(
-    window: ShuffleBuffer, open_shard: Callable[[ShardEntry], Shard], site: str
+    buffer: ShuffleBuffer, open_shard: Callable[[ShardEntry], Shard], site: str
 ) -> tuple[EncodedRows, Int[np.ndarray, "M"]]:
-    """The training rows of a window's shards, and the order in which to take them."""
-    n_rows = sum(map(train_rows, window.shards))
+    """The training rows of a buffer's shards, and the order in which to take them."""
+    n_rows = sum(map(train_rows, buffer.shards))
     values = scale = None
     before = 0
-    for entry in window.shards:
+    for entry in buffer.shards:
         shard = open_shard(entry)
         stored, index = shard.stored(site), shard.row_numbers(held_out=False)
         here = slice(before, before + len(index))
@@ -167,8 +167,8 @@ def _read(
         if scale is not None and stored.scale is not None:
             scale[here] = stored.scale[index]
         before += len(index)
-    assert values is not None  # a window has at least one shard
-    return EncodedRows(values, scale), random_order(window.key, n_rows)[window.first : window.end]
+    assert values is not None  # a buffer has at least one shard
+    return EncodedRows(values, scale), random_order(buffer.key, n_rows)[buffer.first : buffer.end]
 
 
 def random_order(key: str, length: int) -> Int[np.ndarray, "M"]:

@@ -87,20 +87,20 @@ def test_a_stream_reads_pieces_and_is_the_same(
         shuffle_buffer=1,
     )
 
-    def windows(rows: int) -> list[tuple[ChunkStart, list[list[int]]]]:
+    def chunks(rows: int) -> list[tuple[ChunkStart, list[list[int]]]]:
         source = ChunkSource(config, open_corpus(dataset), tiny_model)
         path = tmp_path / f"{len(read)}.jsonl"
         return [
-            (window.start, [chosen.context.tokens.tolist() for chosen in window.contexts])
-            for window in source.from_row(0, rows=rows, seed=0, path=path)
+            (chunk.start, [chosen.context.tokens.tolist() for chosen in chunk.contexts])
+            for chunk in source.from_row(0, rows=rows, seed=0, path=path)
         ]
 
-    whole = windows(30_000)
+    whole = chunks(30_000)
     assert len(whole) > 15 and whole[-1][0].epoch > 0
     read.clear()
     monkeypatch.setattr(long_texts, "PIECE_CHARACTERS", PIECE)
-    assert windows(30_000) == whole
+    assert chunks(30_000) == whole
     assert max(read) <= PIECE
     read.clear()
-    windows(600)
+    chunks(600)
     assert sum(read) < 3 * PIECE

@@ -155,8 +155,8 @@ class ActivationCache:
 
         Batch i depends on `seed` and i alone. In each epoch every training row occurs at most once;
         the few that fill no whole batch are left out, others each time. The order is new in every
-        epoch: shards in random order, and rows shuffled over as many shards as WINDOW_BYTES hold.
-        A thread reads the next window meanwhile; it ends when the iterator is closed or forgotten.
+        epoch: shards in random order, and rows shuffled over as many shards as BUFFER_BYTES hold.
+        A thread reads the next buffer meanwhile; it ends when the iterator is closed or forgotten.
         With `part` only these rows of each batch are given, as a process does that shares batches.
 
         Raises:

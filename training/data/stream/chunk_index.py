@@ -1,4 +1,4 @@
-"""Where the windows of a stream begin, kept in a file so that a run that goes on need not count."""
+"""Where the chunks of a stream begin, kept in a file so that a run that goes on need not count."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from ....sae.common.files import atomic_file
 from ....sae.common.paths import refuse_special_file
 
 CHUNK_INDEX = "stream.jsonl"
-"""File of a run folder that says where windows began."""
+"""File of a run folder that says where chunks began."""
 
 
 class ChunkStart(NamedTuple):
-    """Where a window begins."""
+    """Where a chunk begins."""
 
     row: int
     """Training rows of the stream before it."""
@@ -24,11 +24,11 @@ class ChunkStart(NamedTuple):
 
 
 class ChunkIndex:
-    """The places that are known for one seed; what is in the file was found with the same data.
+    """The known chunk starts of one seed; those in the file were found with the same data.
 
     Args:
-        path: JSON Lines, made with the first place. What stands from the first line on that is not
-            as it was written, such as one cut short by a kill, is removed.
+        path: JSON Lines, a chunk start each. The first line that is not as it was written, such as
+            one cut short by a kill, is removed with all behind it.
     """
 
     def __init__(self, path: Path, seed: int) -> None:
@@ -44,28 +44,28 @@ class ChunkIndex:
                 if values.keys() != {"seed", *ChunkStart._fields} or checked_line(values) != line:
                     break
                 of_this = values.pop("seed") == seed
-                place = ChunkStart(**values)
+                start = ChunkStart(**values)
             except ValueError:
                 break
             if not line.endswith("\n"):
                 break
             kept += line
             if of_this:
-                self._known.append(place)
+                self._known.append(start)
         if kept != text:
             with atomic_file(path) as temporary:
                 temporary.write_text(kept, encoding="utf-8")
 
     def last_before(self, row: int) -> ChunkStart:
-        """The last place at or before the row that is known."""
+        """The last known start at or before the row."""
         return max(
-            (place for place in self._known if place.row <= row), default=ChunkStart(0, 0, 0)
+            (start for start in self._known if start.row <= row), default=ChunkStart(0, 0, 0)
         )
 
-    def add(self, place: ChunkStart) -> None:
-        """Keep one that is further on than all others; an earlier one is known or of no use."""
-        if self._known and place <= self._known[-1]:
+    def add(self, start: ChunkStart) -> None:
+        """Keep a start that is further on than all others; an earlier one is known or of no use."""
+        if self._known and start <= self._known[-1]:
             return
-        self._known.append(place)
+        self._known.append(start)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(checked_line({"seed": self._seed, **place._asdict()}))
+            file.write(checked_line({"seed": self._seed, **start._asdict()}))

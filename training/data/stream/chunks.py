@@ -1,4 +1,4 @@
-"""Windows of a stream of activations: parts of a corpus, tokenized and packed, in a fixed order."""
+"""Chunks of a stream of activations: parts of a corpus, tokenized and packed, in a fixed order."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ class StreamChunk:
 
 
 class ChunkSource:
-    """The windows of a corpus for one model and one configuration."""
+    """The chunks of a corpus for one model and one configuration."""
 
     def __init__(self, config: StreamConfig, corpus: Corpus, model: LanguageModel) -> None:
         self._config = config
@@ -55,28 +55,28 @@ class ChunkSource:
         self._held_out_below = held_out_bound(corpus, config.held_out_fraction)
 
     def from_row(self, row: int, *, rows: int, seed: int, path: Path) -> Iterator[StreamChunk]:
-        """The windows from the one that holds the row on, until there are so many rows in all.
+        """The chunks from the one that holds the row on, until there are so many rows in all.
 
         Args:
-            path: file of the places that are known; new ones are added.
+            path: file of the known chunk starts; new ones are added.
 
         Raises InputError if the corpus gives no rows, or cannot be read.
         """
-        places = ChunkIndex(path, seed)
-        start = places.last_before(row)
+        chunk_index = ChunkIndex(path, seed)
+        start = chunk_index.last_before(row)
         text = self._text(seed, start)
         found_some = start != (start.row, start.epoch, 0, 0)  # in this epoch
         while start.row < rows:
             # At least a whole context, in which some token has a row.
             most = max(self._config.chunk_rows, self._context_length)
             taken = text.take(min(most, self._tokens_for(rows - start.row)))
-            window = StreamChunk(seed, start, self._contexts(taken))
-            if window.n_rows:
+            chunk = StreamChunk(seed, start, self._contexts(taken))
+            if chunk.n_rows:
                 found_some = True
-                places.add(start)
-                if start.row + window.n_rows > row:
-                    yield window
-            start = ChunkStart(start.row + window.n_rows, start.epoch, text.document, text.token)
+                chunk_index.add(start)
+                if start.row + chunk.n_rows > row:
+                    yield chunk
+            start = ChunkStart(start.row + chunk.n_rows, start.epoch, text.document, text.token)
             if not taken:
                 if not found_some:
                     raise InputError(

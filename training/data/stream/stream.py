@@ -1,11 +1,11 @@
 """Activations straight from the language model to training, for corpora too large to store.
 
-The documents of an epoch, in an order that the seed decides, are taken in windows of `chunk_rows`
-tokens; a window's contexts are packed from these alone, and its rows shuffled. While the batches of
-one window are used, the model reads the next, one forward pass for as many rows, and a thread
-tokenizes the one behind. So a window depends on the seed and the text before it alone: a run that
+The documents of an epoch, in an order that the seed decides, are taken in chunks of `chunk_rows`
+tokens; a chunk's contexts are packed from these alone, and its rows shuffled. While the batches of
+one chunk are used, the model reads the next, one forward pass for as many rows, and a thread
+tokenizes the one behind. So a chunk depends on the seed and the text before it alone: a run that
 goes on needs no forward pass for what lies behind, and no tokenizing either, since its folder says
-where in the text each window began.
+where in the text each chunk began.
 """
 
 import dataclasses
@@ -109,7 +109,7 @@ def open_stream(
         rows=rows,
         held_out_rows=held_out_rows,
         threads=begun.get("model_threads") or torch.get_num_threads(),
-        places=run.path / CHUNK_INDEX,
+        chunk_index=run.path / CHUNK_INDEX,
         say=say,
     )
 
@@ -135,14 +135,14 @@ class ActivationStream:
     """The activations of a site, read as training asks for them; see `ActivationSource` and the
     module.
 
-    Batches may go over windows and epochs. Two windows are in memory at a time, and the held-out
+    Batches may go over chunks and epochs. Two chunks are in memory at a time, and the held-out
     rows.
 
     Args:
         config, rows, held_out_rows, say: as for `open_stream`.
         corpus, model, site: what is read, and where.
         threads: torch's while the model runs, which the last bits of its activations depend on.
-        places: file of what is known about the windows; without it they are found again.
+        chunk_index: file of what is known about the chunks; without it they are found again.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class ActivationStream:
         rows: int,
         held_out_rows: int,
         threads: int,
-        places: Path,
+        chunk_index: Path,
         say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._config = config
@@ -165,7 +165,7 @@ class ActivationStream:
         self._rows = rows
         self._held_out_rows = held_out_rows
         self._threads = threads
-        self._places = places
+        self._chunk_index = chunk_index
         self._say = say
         self._source = ChunkSource(config, corpus, model)
         self._reader = ContextReader(
@@ -242,10 +242,10 @@ class ActivationStream:
     def sample(
         self, n_rows: int, *, site: str | None = None, seed: int = 0
     ) -> Float[Tensor, "N D"]:
-        """The first rows of the first window in float32, shuffled; as many as it has at most."""
+        """The first rows of the first chunk in float32, shuffled; as many as it has at most."""
         self.site_name(site)
         reading = self._begin(seed, 0)
-        return reading.rows().rows(reading.window.order()[:n_rows]).restored()
+        return reading.rows().rows(reading.chunk.order()[:n_rows]).restored()
 
     def batches(
         self,
@@ -259,7 +259,7 @@ class ActivationStream:
         """Training rows in float32, shuffled, from batch `start` on; batch i depends on `seed` and
         i alone. They end with the rows that the stream was opened for.
 
-        The window of the first is read at once, so that this call can take long.
+        The chunk of the first is read at once, so that this call can take long.
 
         Raises:
             InputError: now or later, the corpus or an activation turns out to be unreadable.
@@ -293,17 +293,17 @@ class ActivationStream:
     @cached_property
     def _held_out(self) -> Float[Tensor, "N D"]:
         self.require_held_out()
-        window = StreamChunk(0, ChunkStart(0, 0, 0), self._source.held_out(self._held_out_rows))
-        self._say(f"reading {counted(window.n_rows, 'held-out row')} of {self._corpus.dataset}")
-        rows = _Reading(window, self._read, self._config.forward_contexts).rows()
+        chunk = StreamChunk(0, ChunkStart(0, 0, 0), self._source.held_out(self._held_out_rows))
+        self._say(f"reading {counted(chunk.n_rows, 'held-out row')} of {self._corpus.dataset}")
+        rows = _Reading(chunk, self._read, self._config.forward_contexts).rows()
         return rows.restored()[: self._held_out_rows]
 
     def _begin(self, seed: int, row: int) -> "_Reading":
-        """The window that holds the row, read unless it is there."""
-        reading = self._reading(next(self._windows(seed, row)))
+        """The chunk that holds the row, read unless it is there."""
+        reading = self._reading(next(self._chunks(seed, row)))
         if reading.n_left:
             self._say(
-                f"reading {counted(reading.window.n_rows, 'row')} of {self._corpus.dataset} to "
+                f"reading {counted(reading.chunk.n_rows, 'row')} of {self._corpus.dataset} to "
                 "begin with"
             )
             reading.rows()
@@ -313,42 +313,42 @@ class ActivationStream:
     def _shuffled(
         self, seed: int, first_row: int
     ) -> Generator[tuple[EncodedRows, Int[np.ndarray, "M"]]]:
-        """Pieces for `cut_in_batches`; between them the model reads the next window."""
-        windows = self._windows(seed, first_row)
-        with closing(one_ahead(lambda _: next(windows, None), count())) as planned:
+        """Pieces for `cut_in_batches`; between them the model reads the next chunk."""
+        chunks = self._chunks(seed, first_row)
+        with closing(one_ahead(lambda _: next(chunks, None), count())) as planned:
             first = next(planned)
             coming = None if first is None else self._reading(first)
             while coming is not None:
-                self._tell_end(coming.window)
-                rows, window = coming.rows(), coming.window
-                order = window.order()[max(first_row - window.start.row, 0) :]
+                self._tell_end(coming.chunk)
+                rows, chunk = coming.rows(), coming.chunk
+                order = chunk.order()[max(first_row - chunk.start.row, 0) :]
                 following = next(planned)
                 coming = None if following is None else self._reading(following)
                 for piece in np.array_split(order, coming.n_left if coming else 1):
                     yield rows, piece
                     if coming is not None:
                         coming.advance()
-                # Without this a third window would be in memory while the next one is joined.
+                # Without this a third chunk would be in memory while the next one is joined.
                 del rows
 
-    def _tell_end(self, window: StreamChunk) -> None:
-        if window.start.epoch and self._says_end:
+    def _tell_end(self, chunk: StreamChunk) -> None:
+        if chunk.start.epoch and self._says_end:
             self._says_end = False
             order = "another order" if self._config.shuffle_buffer > 1 else "the same order"
             self._say(
-                f"{self._corpus.dataset} has ended, {window.start.row:,} training rows in all "
+                f"{self._corpus.dataset} has ended, {chunk.start.row:,} training rows in all "
                 f"so far; it begins again in {order}"
             )
 
-    def _windows(self, seed: int, row: int) -> Iterator[StreamChunk]:
-        return self._source.from_row(row, rows=self._rows, seed=seed, path=self._places)
+    def _chunks(self, seed: int, row: int) -> Iterator[StreamChunk]:
+        return self._source.from_row(row, rows=self._rows, seed=seed, path=self._chunk_index)
 
-    def _reading(self, window: StreamChunk) -> "_Reading":
-        """Reading of the window from the start, or the one that was begun."""
+    def _reading(self, chunk: StreamChunk) -> "_Reading":
+        """Reading of the chunk from the start, or the one that was begun."""
         begun, self._begun = self._begun, None
-        if begun is not None and begun.window.is_same(window):
+        if begun is not None and begun.chunk.is_same(chunk):
             return begun
-        return _Reading(window, self._read, self._config.forward_contexts)
+        return _Reading(chunk, self._read, self._config.forward_contexts)
 
     def _read(self, contexts: list[ChosenContext]) -> EncodedRows:
         with use_threads(self._threads):
@@ -357,21 +357,21 @@ class ActivationStream:
 
 
 class _Reading:
-    """A window whose rows are read by one forward pass after the other.
+    """A chunk whose rows are read by one forward pass after the other.
 
     Args:
-        window: what to read.
+        chunk: what to read.
         read: gives the rows of contexts.
         at_once: contexts in one pass.
     """
 
     def __init__(
-        self, window: StreamChunk, read: Callable[[list[ChosenContext]], EncodedRows], at_once: int
+        self, chunk: StreamChunk, read: Callable[[list[ChosenContext]], EncodedRows], at_once: int
     ) -> None:
-        self.window = window
+        self.chunk = chunk
         self._read = read
-        starts = range(0, len(window.contexts), at_once)
-        self._left = deque(window.contexts[at : at + at_once] for at in starts)
+        starts = range(0, len(chunk.contexts), at_once)
+        self._left = deque(chunk.contexts[at : at + at_once] for at in starts)
         self._parts: list[EncodedRows] = []
 
     @property

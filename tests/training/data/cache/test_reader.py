@@ -110,7 +110,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> ActivationCache:
 @pytest.fixture(params=[10, 1000, 100_000], ids=["one shard", "some shards", "all shards"])
 def window_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of one shard, of a few (28 rows of 12 bytes each), and of all."""
-    monkeypatch.setattr(batches, "WINDOW_BYTES", request.param)
+    monkeypatch.setattr(batches, "BUFFER_BYTES", request.param)
 
 
 def take(
@@ -210,7 +210,7 @@ def test_laws_of_the_order(
             cache.batches(batch_size)
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "WINDOW_BYTES", window)
+        patch.setattr(batches, "BUFFER_BYTES", window)
         per_epoch = cache.n_train // batch_size
         first = start - start % per_epoch
         epoch = take(cache, per_epoch, batch_size, seed=seed, start=first)

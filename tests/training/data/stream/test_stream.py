@@ -47,7 +47,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def config(tiny_model_folder: Path, dataset: str) -> StreamConfig:
-    """Half a dozen windows an epoch."""
+    """Half a dozen chunks an epoch."""
     return StreamConfig(
         model=str(tiny_model_folder),
         dataset=dataset,
@@ -130,14 +130,14 @@ def test_held_out_rows_are_the_first_of_the_cache(opened: Open, cache: Activatio
 
 
 def test_an_epoch_is_every_training_document_once(opened: Open, tmp_path: Path) -> None:
-    """Small windows cut contexts elsewhere, so that rows differ from a cache's, but not by much."""
+    """Small chunks cut contexts elsewhere, so that rows differ from a cache's, but not by much."""
     said: list[str] = []
     stream = opened(rows=9_000, say=said.append, chunk_rows=150)
     rows = torch.cat(list(stream.batches(1000)))
     assert len(rows) == 9_000
-    places = [json.loads(line) for line in (tmp_path / CHUNK_INDEX).read_text().splitlines()]
-    begins = [place["row"] for place in places if place["document"] == 0]
-    assert [place["epoch"] for place in places] == sorted(place["epoch"] for place in places)
+    starts = [json.loads(line) for line in (tmp_path / CHUNK_INDEX).read_text().splitlines()]
+    begins = [place["row"] for place in starts if place["document"] == 0]
+    assert [place["epoch"] for place in starts] == sorted(place["epoch"] for place in starts)
     assert begins[0] == 0
     assert len(begins) > 2
     assert sum("has ended" in sentence for sentence in said) == 1
@@ -192,7 +192,7 @@ def test_the_sample_is_what_comes_first(opened: Open, monkeypatch: pytest.Monkey
     batch = next(stream.batches(100))
     assert torch.equal(sample, batch)
     assert len(passes) <= n_passes + 2  # nothing was read twice
-    assert len(stream.sample(10_000)) < 500  # one window
+    assert len(stream.sample(10_000)) < 500  # one chunk
 
 
 def test_rows_come_back_as_they_are_stored(opened: Open) -> None:
@@ -224,7 +224,7 @@ def test_a_changed_digit_of_a_place_is_found(opened: Open, tmp_path: Path) -> No
     assert '"document": 10' not in (tmp_path / CHUNK_INDEX).read_text()
 
 
-def test_a_long_document_goes_over_several_windows(opened: Open, tmp_path: Path) -> None:
+def test_a_long_document_goes_over_several_chunks(opened: Open, tmp_path: Path) -> None:
     rng = random.Random(1)
     text = " ".join(rng.choices(["one", "two", "three", "four"], k=2000))
     path = tmp_path / "long.jsonl"
@@ -235,9 +235,9 @@ def test_a_long_document_goes_over_several_windows(opened: Open, tmp_path: Path)
         return opened(rows=6_000, dataset=str(path), shuffle_buffer=1, held_out_fraction=1e-9)
 
     whole = list(stream().batches(500))
-    places = [json.loads(line) for line in (tmp_path / CHUNK_INDEX).read_text().splitlines()]
-    assert sum(place["token"] > 0 for place in places) > 10
-    assert max(b["row"] - a["row"] for a, b in itertools.pairwise(places)) <= 400
+    starts = [json.loads(line) for line in (tmp_path / CHUNK_INDEX).read_text().splitlines()]
+    assert sum(place["token"] > 0 for place in starts) > 10
+    assert max(b["row"] - a["row"] for a, b in itertools.pairwise(starts)) <= 400
     for start in (3, 11):
         assert torch.equal(next(stream().batches(500, start=start)), whole[start])
 
@@ -275,7 +275,7 @@ def test_each_epoch_has_an_order_of_its_own(
     said: list[str] = []
     stream = opened(rows=8_000, chunk_rows=100_000, say=said.append)
     texts.clear()
-    list(stream._windows(0, 0))  # pyright: ignore[reportPrivateUsage] - its order alone
+    list(stream._chunks(0, 0))  # pyright: ignore[reportPrivateUsage] - its order alone
     first = texts[: texts.index(texts[0], 1)] if texts[0] in texts[1:] else texts
     n_texts = len(set(texts))
     epochs = [texts[at : at + n_texts] for at in range(0, 3 * n_texts, n_texts)]
