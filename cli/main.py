@@ -30,7 +30,7 @@ from ..steering.features.config import (
     ShowConfig,
 )
 from ..steering.selection.config import ScoreConfig, SelectConfig
-from ..training.distributed.processes import is_first_process, is_told_by_another
+from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.runtime.threads import default_threads, use_threads
 from . import (
     cache,
@@ -146,7 +146,7 @@ def _run(words: Sequence[str]) -> int:
             _list(group)
         return 0
     config, common = parse(prog, verb, rest)
-    speaks = is_first_process()
+    speaks = is_main_process()
     # A library that prints must not get into what a program reads from standard output.
     with contextlib.redirect_stdout(sys.stderr):
         terminal = Terminal(quiet=not speaks)
@@ -241,7 +241,7 @@ def _options(words: Sequence[str]) -> Collection[str]:
 
 
 def _fail(status: int, message: str, error: BaseException) -> int:
-    if is_told_by_another(error):
+    if is_reported_by_main_process(error):
         time.sleep(_SECONDS_TO_SPEAK)
         return status
     if os.environ.get("SPARSTEER_DEBUG") == "1":

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..training.distributed.processes import under_torchrun
+from ..training.distributed.torchrun import under_torchrun
 from ..training.runtime.stopping import StopRequest
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

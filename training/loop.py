@@ -1,8 +1,8 @@
-"""The loop over batches: every autoencoder takes each, with its metrics and checkpoints."""
+"""The training of one autoencoder: step, log, evaluate, save, stop."""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import torch
@@ -15,219 +15,219 @@ from ..sae.metrics import ReconstructionMetrics
 from .checkpoint import save_checkpoint, trainer_state
 from .config import TrainConfig
 from .data.activation_source import ActivationSource
-from .distributed.processes import Processes, raised_in_all
 from .run import RunFolder
-from .runtime.prefetch import on_device
-from .runtime.stopping import Interrupted, StopRequest
+from .runtime.stopping import Interrupted
+from .runtime.transfers import prefetch_to_device
 from .trainer import NonFiniteLoss, StepMetrics, Trainer
 
 _ROWS_AT_ONCE = 4096
 
-GridReport = Callable[[str, int, int, dict[str, float]], None]
-"""Told after logged steps: the run's folder, steps done, steps in all, the newest figures."""
+Report = Callable[[int, int, dict[str, float]], None]
+"""Told after logged steps: steps done, steps in all, the newest figures."""
+
+Batch = Mapping[str, Float[Tensor, "B D"]]
+"""Activations of the same tokens at each site, [B, D] on the training device."""
 
 
-@dataclass
-class Member:
-    """One of the autoencoders that are trained together."""
+@dataclass(eq=False)
+class TrainingRun:
+    """One autoencoder in training: what it is trained on, and where it is written.
+
+    Attributes:
+        config: what to train.
+        site: where in the language model the activations that it reads come from.
+        folder: its run folder; rank 0 alone writes there.
+        data: where batches and held-out rows come from.
+        trainer: makes the updates; with `shards` > 1 of this rank's latents alone.
+        full_trainer: with `shards` > 1, on rank 0, a trainer of all latents, which is evaluated and
+            saved in place of `trainer`, after `gather_shards`; else None.
+        seconds: spent on updates, those before the run was resumed included.
+    """
 
     config: TrainConfig
     site: str
-    run: RunFolder
+    folder: RunFolder
+    data: ActivationSource
     trainer: Trainer
-    whole: Trainer | None = None
-    """Of which `trainer` is a shard, as it was at the last `gather`; only the first process has it.
-    None: the trainer is whole."""
+    full_trainer: Trainer | None = None
     seconds: float = 0.0
-    """Spent on updates, those of earlier processes included."""
-    metrics: StepMetrics | None = None
-    """Of the last update."""
-    failure: NonFiniteLoss | None = None
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Of which it takes rows: what it reads, then what it predicts."""
+        """The site that is read and, of a transcoder, the one that it predicts."""
         target_site = self.config.target_site
         return (self.site,) if target_site is None else (self.site, target_site)
 
-    def take(self, x: Mapping[str, Float[Tensor, "B D"]]) -> None:
-        """One update from the sites' batches, or the reason why there are no more."""
-        started = time.perf_counter()
-        try:
-            self.metrics = self.trainer.step(*(x[site] for site in self.sites))
-        except NonFiniteLoss as error:
-            self.failure = raised_in_all(error)
-        self.seconds += time.perf_counter() - started
-
-    def settle(self) -> None:
-        """Learn whether the last update was one; see `Trainer.settle`."""
-        try:
-            self.trainer.settle()
-        except NonFiniteLoss as error:
-            self.failure = raised_in_all(error)
-
-    def is_recorded(self, step: int) -> bool:
-        """Whether a line of metrics is due after so many steps."""
-        config = self.config.trainer
-        return step % config.log_every == 0 or step == config.n_steps
-
-    def record(self, report: GridReport) -> None:
-        """Log the last update's metrics, if there was one."""
-        trainer, config = self.trainer, self.config.trainer
-        if self.metrics is None or self.failure is not None:
-            return
+    def log(self, metrics: StepMetrics, report: Report) -> None:
+        """Write the last step's metrics to metrics.jsonl and report them. Reading them waits for
+        the device."""
+        config, trainer = self.config.trainer, self.trainer
         step = trainer.steps_done
-        figures = {name: float(value) for name, value in self.metrics._asdict().items()}
+        figures = {name: float(value) for name, value in metrics._asdict().items()}
         figures["lr"] = trainer.learning_rate(step - 1)
         if (k := trainer.annealed_k(step - 1)) is not None:
             figures["k"] = k
         figures["tokens"] = step * config.batch_size
-        self.run.log({"step": step, **figures})
-        report(self.config.out, step, config.n_steps, figures | {"seconds": self.seconds})
+        self.folder.log({"step": step, **figures})
+        report(step, config.n_steps, figures | {"seconds": self.seconds})
 
-    def gather(self) -> None:
-        """Bring the whole up to date from the shards; every process calls this."""
-        if self.config.trainer.shards > 1:
-            whole = {} if self.whole is None else trainer_state(self.whole)
-            self.trainer.parallel.gather(trainer_state(self.trainer), whole)
-        if self.whole is not None:
-            self.whole.steps_done = self.trainer.steps_done
-
-    def evaluate(self, rows: Mapping[str, Float[Tensor, "N D"]], report: GridReport) -> None:
-        """Log the measures on the sites' held-out rows."""
-        step = self.trainer.steps_done
-        held_out = self.measures((self.whole or self.trainer).trained(), rows)
-        self.run.log({"step": step, "held_out": held_out})
-        shown = {f"held_out_{name}": float(value) for name, value in held_out.items()}
-        report(self.config.out, step, self.config.trainer.n_steps, shown)
-
-    def measures(
-        self, sae: SparseAutoencoder, rows: Mapping[str, Float[Tensor, "N D"]]
-    ) -> dict[str, float | int]:
-        """Those of its autoencoder on the sites' held-out rows."""
-        return measure_rows(sae, *(rows[site] for site in self.sites)).result()
+    def evaluate(self, report: Report) -> None:
+        """Write measures on held-out rows to metrics.jsonl and report them; every rank calls
+        this."""
+        dist = self.trainer.dist
+        self.gather_shards()
+        with dist.errors_on_all_ranks():
+            if dist.is_main:
+                step = self.trainer.steps_done
+                held_out = self.measure(self.held_out())
+                self.folder.log({"step": step, "held_out": held_out})
+                figures = {f"held_out_{name}": float(value) for name, value in held_out.items()}
+                report(step, self.config.trainer.n_steps, figures)
 
     def save(self) -> None:
-        """Write a checkpoint."""
-        keep = self.config.trainer.keep_checkpoints
-        trainer = self.whole or self.trainer
-        save_checkpoint(self.run.checkpoints, trainer, seconds=self.seconds, keep=keep)
+        """Write a checkpoint; every rank calls this."""
+        dist = self.trainer.dist
+        self.gather_shards()
+        with dist.errors_on_all_ranks():
+            if dist.is_main:
+                keep = self.config.trainer.keep_checkpoints
+                trainer = self.full_trainer or self.trainer
+                save_checkpoint(self.folder.checkpoints, trainer, seconds=self.seconds, keep=keep)
+
+    def gather_shards(self) -> None:
+        """Bring `full_trainer` on rank 0 up to date, if latents are sharded; every rank calls this.
+
+        Raises NonFiniteLoss if the last step is not done, see `Trainer.synchronize`.
+        """
+        # On a GPU the last step may only be queued: no state is taken before its loss is known.
+        self.trainer.synchronize()
+        if self.config.trainer.shards > 1:
+            full = {} if self.full_trainer is None else trainer_state(self.full_trainer)
+            self.trainer.dist.gather_shards(trainer_state(self.trainer), full)
+        if self.full_trainer is not None:
+            self.full_trainer.steps_done = self.trainer.steps_done
+
+    def trained(self) -> SparseAutoencoder:
+        """On rank 0 the autoencoder to evaluate and save, as of the last `gather_shards`."""
+        return (self.full_trainer or self.trainer).trained()
+
+    def held_out(self) -> dict[str, Float[Tensor, "N D"]]:
+        """The held-out rows by site."""
+        limit = self.config.trainer.eval_rows
+        return {site: self.data.held_out(site=site, limit=limit) for site in self.sites}
+
+    def measure(self, held_out: Mapping[str, Float[Tensor, "N D"]]) -> dict[str, float | int]:
+        """`ReconstructionMetrics.result` of `trained` on held-out rows by site."""
+        return measure_rows(self.trained(), *(held_out[site] for site in self.sites)).result()
 
 
 def fit(
-    members: Sequence[Member],
-    data: ActivationSource,
-    team: Processes,
+    run: TrainingRun,
+    batches: Iterator[Batch],
     *,
-    report: GridReport,
-    stop: StopRequest,
-) -> None:
-    """Train all from the step where the first of them stands to the last.
+    must_stop: Callable[[int], bool],
+    report: Report,
+) -> Generator[int]:
+    """Train one autoencoder from the step at which it stands to the last.
 
-    The members share everything that decides batches and schedule; those of another site get its
-    activations of the same tokens. One that stands further on waits until the others are there. One
-    whose loss is not finite keeps its failure and takes no more. The first process of the team
-    measures and writes for all. Where the data cannot be read on, one process alone saves the state
-    before that is raised.
+    A generator that yields after each step, so that the autoencoders of a grid can take turns;
+    whoever trains only one exhausts it.
+
+    Args:
+        run: what is trained; `run.trainer` is changed in place.
+        batches: the batches from the step at which the run stands, alike on all ranks.
+        must_stop: whether to save and end after so many steps; alike on all ranks.
+        report: told after logged steps and evaluations, on rank 0.
+
+    Yields:
+        Steps done.
 
     Raises:
-        Interrupted: `stop` of one of the processes was set; all whose loss is finite were saved
-            after the step in hand. If there are none, their failures tell more.
+        NonFiniteLoss: NaN or infinity in the data or the loss; the last checkpoint stays.
+        Interrupted: `must_stop` said so; the step is saved.
     """
-    if not members:
-        return
-    config = members[0].config.trainer
-    step = min(member.trainer.steps_done for member in members)
-    with _batches(members, data, step) as batches, stop.watched():
-        while step < config.n_steps and not all(member.failure for member in members):
-            with team.together():
-                x = _next(batches, members if team.size == 1 else (), step)
-            at_step = [member for member in members if member.trainer.steps_done == step]
-            for member in at_step:
-                member.take(x)
-            step += 1
-            last = step == config.n_steps
-            due = [member for member in at_step if member.is_recorded(step)]
-            for member in due:
-                member.settle()
-            with team.together():
-                for member in due if team.is_first else ():
-                    member.record(report)
-            stopped = team.any(stop.is_set()) and not last
-            evaluates = step % config.eval_every == 0 and not last
-            saves = not last and (step % config.checkpoint_every == 0 or stopped)
-            if evaluates or saves:
-                for member in at_step:
-                    member.settle()
-            here = [member for member in at_step if member.failure is None]
-            if here and (evaluates or saves or last):
-                for member in here:
-                    member.gather()
-                with team.together():
-                    if evaluates and team.is_first:
-                        rows = held_out_rows(here, data)
-                        for member in here:
-                            member.evaluate(rows, report)
-                    if saves and team.is_first:
-                        for member in here:
-                            member.save()
-            if stopped and not all(member.failure for member in members):
-                interruption = Interrupted(
-                    f"interrupted at step {step} of {config.n_steps}, which is saved; the same "
-                    "command goes on from there"
-                )
-                raise raised_in_all(interruption)
+    trainer, config, dist = run.trainer, run.config.trainer, run.trainer.dist
+    while trainer.steps_done < config.n_steps:
+        try:
+            batch = next(batches)
+        except Exception as error:
+            if _saves_what_is_done(run) and isinstance(error, InputError):
+                raise InputError(f"{error}; step {trainer.steps_done} is saved") from error
+            raise
+
+        # Step. Seconds count what the host spends on it; on a GPU the update is only queued, and
+        # each step waits for the check of the one before.
+        started = time.perf_counter()
+        metrics = trainer.step(*(batch[site] for site in run.sites))
+        run.seconds += time.perf_counter() - started
+        step = trainer.steps_done
+        is_last = step == config.n_steps
+
+        # Log. A line says that the step is done, so its loss must be known to be finite first.
+        if step % config.log_every == 0 or is_last:
+            trainer.synchronize()
+            with dist.errors_on_all_ranks():
+                if dist.is_main:
+                    run.log(metrics, report)
+
+        # Evaluate. After the last step, too, but then for the summary, when training has ended.
+        if step % config.eval_every == 0 and not is_last:
+            run.evaluate(report)
+
+        # Save. A request to stop is asked for before, for it makes a checkpoint; by all ranks in
+        # every step, for what one of them is asked to do all must do after the same step.
+        stops = must_stop(step) and not is_last
+        if (step % config.checkpoint_every == 0 or stops) and not is_last:
+            run.save()
+
+        # Stop.
+        if stops:
+            raise Interrupted(
+                f"interrupted at step {step} of {config.n_steps}, which is saved; the same command "
+                "goes on from there"
+            )
+        yield step
 
 
-def sites_of(members: Sequence[Member]) -> list[str]:
-    """Every site of which one of them takes rows, once."""
-    return list(dict.fromkeys(site for member in members for site in member.sites))
+def _saves_what_is_done(run: TrainingRun) -> bool:
+    """Write a checkpoint where the next batch cannot be read, and say whether there is one now.
 
-
-def held_out_rows(
-    members: Sequence[Member], data: ActivationSource
-) -> dict[str, Float[Tensor, "N D"]]:
-    """The held-out rows of every site that the members measure on."""
-    limit = members[0].config.trainer.eval_rows
-    return {site: data.held_out(site=site, limit=limit) for site in sites_of(members)}
-
-
-_Batches = Mapping[str, Generator[Float[Tensor, "B D"]]]
-"""By site."""
-
-
-@contextmanager
-def _batches(members: Sequence[Member], data: ActivationSource, step: int) -> Generator[_Batches]:
-    """The batches from the step on, of every site that is trained on: those of a step are of the
-    same tokens, in the same order."""
-    trainer, config = members[0].trainer, members[0].config.trainer
-    part = trainer.parallel.rows(config.batch_size)
-
-    def of_site(site: str) -> Generator[Float[Tensor, "B D"]]:
-        return data.batches(
-            config.batch_size, site=site, seed=config.data_seed, start=step, part=part
-        )
-
-    with ExitStack() as stack:
-        yield {
-            site: stack.enter_context(closing(on_device(of_site(site), trainer.sae.W_dec.device)))
-            for site in sites_of(members)
-        }
-
-
-def _next(batches: _Batches, alone: Sequence[Member], step: int) -> dict[str, Float[Tensor, "B D"]]:
-    """The next ones; if they cannot be read, those who train alone are saved at the step first."""
+    One of several ranks does not: the others may stand elsewhere, and saving takes all of them.
+    """
+    if run.trainer.dist.world_size > 1 or run.trainer.steps_done == 0:
+        return False
     try:
-        return {site: next(of_site) for site, of_site in batches.items()}
-    except Exception as error:
-        for member in alone:
-            member.settle()
-        saved = [m for m in alone if m.trainer.steps_done == step > 0 and m.failure is None]
-        for member in saved:
-            member.save()
-        if saved and isinstance(error, InputError):
-            raise InputError(f"{error}; step {step} is saved") from error
-        raise
+        run.save()
+    except NonFiniteLoss:  # of the last step; the error in reading tells more
+        return False
+    return True
+
+
+def read_batches(
+    data: ActivationSource, sites: Sequence[str], trainer: Trainer
+) -> Generator[Batch]:
+    """This rank's rows of the batches from the trainer's step on, on its device.
+
+    The activations of all sites in a batch are of the same tokens, in the same order. An error in
+    reading is raised on all ranks.
+    """
+    config, dist, device = trainer.config, trainer.dist, trainer.sae.W_dec.device
+    with ExitStack() as opened:
+        by_site: dict[str, Iterator[Float[Tensor, "B D"]]] = {}
+        for site in sites:
+            rows = data.batches(
+                config.batch_size,
+                site=site,
+                seed=config.data_seed,
+                start=trainer.steps_done,
+                part=dist.local_rows(config.batch_size),
+            )
+            by_site[site] = opened.enter_context(closing(prefetch_to_device(rows, device)))
+        while True:
+            # A rank that cannot read would leave the others waiting for it in their next step.
+            with dist.errors_on_all_ranks():
+                batch = {site: next(rows) for site, rows in by_site.items()}
+            yield batch
 
 
 def measure_rows(

@@ -21,7 +21,7 @@ from ..sae.losses import (
     tanh_loss,
 )
 from .config import TrainerConfig
-from .distributed.data_parallel import Parallel
+from .distributed.collectives import Distributed
 from .distributed.sharded import Sharded, sharded_auxk, sharded_reconstruction
 from .precision import in_bfloat16
 
@@ -52,7 +52,7 @@ def objective(
     target_BD: Float[Tensor, "B D"] | None = None,
     k_aux: int,
     k: int | None = None,
-    parallel: Parallel | None = None,
+    dist: Distributed | None = None,
 ) -> Losses:
     """The loss of a batch and its terms, differentiable with respect to the weights.
 
@@ -63,13 +63,13 @@ def objective(
         target_BD: [B, D] what a transcoder predicts, in scaled units; None: the rows themselves.
         k_aux: dead latents kept of each row for AuxK.
         k: latents of a row, in place of the configuration's; only topk and batch_topk have it.
-        parallel: the processes that have the other rows of the batch; the terms are those of all
+        dist: the processes that have the other rows of the batch; the terms are those of all
             rows, and its `backward` makes their gradients. By default these are all rows.
     """
-    parallel = parallel or Parallel()
+    dist = dist or Distributed()
 
     def terms(sae: SparseAutoencoder, rows_BD: Tensor, target_BD: Tensor) -> Losses:
-        return _terms(sae, config, rows_BD, target_BD, scaled_BD, dead_N, k_aux, k, parallel)
+        return _terms(sae, config, rows_BD, target_BD, scaled_BD, dead_N, k_aux, k, dist)
 
     target_BD = scaled_BD if target_BD is None else target_BD
     if config.precision == "bfloat16":
@@ -86,11 +86,11 @@ def _terms(
     dead_N: Int[Tensor, "N"] | None,
     k_aux: int,
     k: int | None,
-    parallel: Parallel,
+    dist: Distributed,
 ) -> Losses:
     """The loss of rows that the autoencoder reads, which are the target, too, unless it is a
     transcoder; `scaled_BD` are the rows before any rounding."""
-    mean = parallel.mean
+    mean = dist.all_reduce_mean
     if isinstance(sae.config, TopKConfig) and config.multi_topk_coefficient:
         own_mse, own_further, x_hat_BD, codes = multi_topk_loss(
             sae, rows_BD, target_BD, k or sae.config.k, config.multi_topk
@@ -98,15 +98,15 @@ def _terms(
         mse, multi_topk = mean(own_mse), mean(own_further)
         total = mse + config.multi_topk_coefficient * multi_topk
     else:
-        own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, target_BD, k, parallel)
+        own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, target_BD, k, dist)
         mse = total = mean(own_loss)
         if sae.config.prefixes:
             mse = mean(reconstruction_loss(target_BD, x_hat_BD))
         multi_topk = torch.zeros_like(mse)
     auxk = afa = sparsity = torch.zeros_like(mse)
     if dead_N is not None and config.auxk_coefficient:
-        if isinstance(parallel, Sharded):
-            auxk = sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, parallel)
+        if isinstance(dist, Sharded):
+            auxk = sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, dist)
         elif len(dead_N):
             auxk = auxk_loss(sae, rows_BD, target_BD - x_hat_BD, dead_N, k_aux, mean)
         total = total + config.auxk_coefficient * auxk
@@ -125,18 +125,18 @@ def _reconstruction(
     rows_BD: Float[Tensor, "B D"],
     target_BD: Float[Tensor, "B D"],
     k: int | None,
-    parallel: Parallel,
+    dist: Distributed,
 ) -> Autoencoding:
     """The reconstruction loss, the reconstructions and the codes."""
-    if isinstance(parallel, Sharded) and isinstance(sae.config, TopKConfig):
-        return sharded_reconstruction(sae, rows_BD, k or sae.config.k, parallel)
+    if isinstance(dist, Sharded) and isinstance(sae.config, TopKConfig):
+        return sharded_reconstruction(sae, rows_BD, k or sae.config.k, dist)
     at_once = not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig)
     if at_once and not sae.config.transcoder:
         with torch.no_grad():
-            codes = sae.encode_train(rows_BD, k, parallel.topk_group)
+            codes = sae.encode_train(rows_BD, k, dist.topk_group)
         weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
         return autoencoder_mse(codes, rows_BD, *weights)
-    codes = sae.encode_train(rows_BD, k, parallel.topk_group)
+    codes = sae.encode_train(rows_BD, k, dist.topk_group)
     if sae.config.prefixes:
         return Autoencoding(*nested_loss(sae, codes, target_BD), codes)
     return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, target_BD), codes)

@@ -1,9 +1,13 @@
-"""Training runs, one or several: activations, initialize or resume, fit, save."""
+"""Training runs, one or several: open activations, initialize or resume, fit, save."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.devices import resolve_device
@@ -15,22 +19,19 @@ from .checkpoint import remove_older, restore_newest, trainer_state
 from .config import TrainConfig, require_other_site
 from .data.activation_source import ActivationSource, open_activations
 from .data.cache.rounding import rounding_caution
-from .distributed.data_parallel import DataParallel, Parallel
-from .distributed.processes import Processes, processes
+from .distributed.collectives import Distributed, init_distributed
 from .distributed.sharded import Sharded, require_shards, shard_of, shard_of_state
-from .loop import GridReport, Member, fit, held_out_rows
+from .grid_loop import GridReport, fit_together
+from .loop import Report, TrainingRun, fit, read_batches
 from .run import RunFolder, plain, to_plain
 from .runtime.stopping import StopRequest
 from .runtime.threads import allowed_cores, use_threads
 from .tracking import require_tracker
-from .trainer import NonFiniteLoss, Trainer
+from .trainer import Trainer
 
 _SAMPLE_ROWS = 16_384
 
 Say = Callable[[str], None]
-
-Report = Callable[[int, int, dict[str, float]], None]
-"""Told after logged steps: steps done, steps in all, the newest figures."""
 
 
 def train(
@@ -66,13 +67,20 @@ def train(
         Interrupted: `stop` was set; a checkpoint of the last step was saved.
     """
 
-    def one(name: str, done: int, total: int, figures: dict[str, float]) -> None:
-        report(done, total, figures)
+    request = stop or StopRequest()
+    with _ready_to_train([config], say) as ready:
+        if not ready.runs:
+            return ready.complete[config.out]
+        (run,) = ready.runs
 
-    (outcome,) = _train([config], report=one, say=say, stop=stop)
-    if isinstance(outcome, NonFiniteLoss):
-        raise outcome
-    return outcome
+        def must_stop(step: int) -> bool:
+            return ready.dist.any_rank(request.is_set())
+
+        batches = read_batches(run.data, run.sites, run.trainer)
+        with request.watched(), closing(batches):
+            for _ in fit(run, batches, must_stop=must_stop, report=report):
+                pass
+        return _finish(run)
 
 
 def train_grid(
@@ -99,159 +107,173 @@ def train_grid(
         InputError: as `train`, before any training.
         Interrupted: `stop` was set; checkpoints of all were saved.
     """
-    outcomes = _train(configs, report=report, say=say, stop=stop)
-    return [
-        {"run": config.out, "failed": str(outcome)}
-        if isinstance(outcome, NonFiniteLoss)
-        else outcome
-        for config, outcome in zip(configs, outcomes, strict=True)
-    ]
+    request = stop or StopRequest()
+    with _ready_to_train(configs, say) as ready:
+        summaries = ready.complete
+        if ready.runs:
+            with request.watched():
+                failures = fit_together(ready.runs, stop=request, report=report)
+            for run in ready.runs:
+                failure = failures.get(run)
+                summaries[run.config.out] = (
+                    _finish(run)
+                    if failure is None
+                    else {"run": run.config.out, "failed": str(failure)}
+                )
+        return [summaries[config.out] for config in configs]
 
 
-def _train(
-    configs: Sequence[TrainConfig], *, report: GridReport, say: Say, stop: StopRequest | None
-) -> list[dict[str, Any] | NonFiniteLoss]:
-    with processes() as team, use_threads(_threads(configs, team, say)):
-        return _train_together(configs, team, report=report, say=say, stop=stop or StopRequest())
+@dataclass
+class _Ready:
+    """Runs that can begin their next step.
+
+    Attributes:
+        dist: the processes that train them.
+        runs: those that are not complete.
+        complete: the summaries of those that are, by their folder.
+    """
+
+    dist: Distributed
+    runs: list[TrainingRun]
+    complete: dict[str, dict[str, Any]]
 
 
-def _train_together(
-    configs: Sequence[TrainConfig],
-    team: Processes,
-    *,
-    report: GridReport,
-    say: Say,
-    stop: StopRequest,
-) -> list[dict[str, Any] | NonFiniteLoss]:
-    first = configs[0]
-    with team.together():
-        data = _opened(configs, team, say)
-        shards = first.trainer.shards
-        for config in configs:
-            sae_config = config.sae_config(data.d_model)
-            require_shards(sae_config, shards, team.size, config.trainer.k_start)
-        _require_whole_parts(first.trainer.batch_size, team.size // shards)
-        sites = [_site(config, data) for config in configs]
-        data.require_held_out()  # what does not suffice is refused now, not after training
-        data.require_batch(first.trainer.batch_size)
-        device = resolve_device(team.device(first.trainer.device))
-        if team.size > 1 and device.type == "cuda":
-            torch.cuda.set_device(device)
-        require_tracker(first.track)
-    home = device if shards == 1 else torch.device("cpu")  # a whole dictionary may be too large
-    runs = [RunFolder(config.out) for config in configs]
-    environment = {
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "processes": team.size,
-    }
-    try:
-        outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {}
-        with team.together():
-            if team.is_first:
-                outcomes = _begin_runs(configs, sites, runs, data, environment, say)
-        outcomes = team.broadcast(outcomes)
-        members = [
-            Member(config, site, run, _new_trainer(config, data, site, home, team))
-            for config, site, run in zip(configs, sites, runs, strict=True)
-            if config.out not in outcomes
+@contextmanager
+def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Ready]:
+    """Everything before the first step: the processes and their threads, the data, the folders, and
+    trainers that are initialized or resumed. What is wrong with any of the configurations is told
+    before a folder is changed. The folders are held until the context ends."""
+    first = configs[0].trainer
+    with (
+        init_distributed() as dist,
+        use_threads(_number_of_threads(configs, dist, say)),
+        ExitStack() as folders_held,
+    ):
+        with dist.errors_on_all_ranks():
+            data = _open_data(configs, dist, say)
+            sites = [_validated_site(config, data, dist) for config in configs]
+            data.require_held_out()  # what does not suffice is refused now, not after training
+            data.require_batch(first.batch_size)
+            device = resolve_device(dist.device(first.device))
+            if dist.world_size > 1 and device.type == "cuda":
+                torch.cuda.set_device(device)
+            require_tracker(configs[0].track)
+        # Rank 0 alone writes the folders.
+        folders = [RunFolder(config.out) for config in configs]
+        for folder in folders:
+            folders_held.callback(folder.close)
+        complete: dict[str, dict[str, Any]] = {}
+        with dist.errors_on_all_ranks():
+            if dist.is_main:
+                complete = _begin_folders(configs, sites, folders, data, dist, device, say)
+        complete = dist.broadcast_object(complete)
+        # A full dictionary that is going to be sharded may be too large for a GPU.
+        initial_device = device if first.shards == 1 else torch.device("cpu")
+        runs = [
+            TrainingRun(
+                config, site, folder, data, _new_trainer(config, data, site, initial_device, dist)
+            )
+            for config, site, folder in zip(configs, sites, folders, strict=True)
+            if config.out not in complete
         ]
-        with team.together():
-            if team.is_first and members:
-                for member in members:
-                    data.held_out(site=member.site, limit=1)  # read while nothing can be lost
-                    _resume(member, say)
-                _initialize(members, data, say)
-                for member in members:
-                    resolved = _resolved(member.config, data, member.site)
-                    member.run.track(member.config.track, resolved)
-        layout = Sharded(shards, device) if shards > 1 else None
-        for member in members:
-            _begin_alike(member, team)
-            if layout is not None:
-                _cut(member, layout, device, team)
-        fit(members, data, team, report=report, stop=stop)
-        with team.together():
-            if team.is_first:
-                outcomes |= {member.config.out: _end(member, data) for member in members}
-        outcomes = team.broadcast(outcomes)
-        return [outcomes[config.out] for config in configs]
-    finally:
+        with dist.errors_on_all_ranks():
+            if dist.is_main and runs:
+                for run in runs:
+                    data.held_out(site=run.site, limit=1)  # read while nothing can be lost
+                    _resume(run, say)
+                _initialize([run for run in runs if not run.trainer.steps_done], data, say)
+                for run in runs:
+                    run.folder.track(run.config.track, _resolved(run.config, data, run.site))
+        # Until here rank 0 alone has resumed or initialized: the others take over its state.
+        sharded = Sharded(first.shards, device) if first.shards > 1 else None
         for run in runs:
-            run.close()
+            dist.broadcast(trainer_state(run.trainer).values())
+            run.trainer.steps_done = dist.broadcast_object(run.trainer.steps_done)
+            if sharded is not None:
+                _shard(run, sharded, device)
+        yield _Ready(dist, runs, complete)
 
 
-def _opened(configs: Sequence[TrainConfig], team: Processes, say: Say) -> ActivationSource:
-    """The data, for all the same; as those that have begun have it."""
+def _number_of_threads(configs: Sequence[TrainConfig], dist: Distributed, say: Say) -> int:
+    """Threads for every rank: as many as the first run that goes on here with as many processes was
+    begun with, if this machine has them; else as many as torch has."""
+    begun_with: int | None = None
+    with dist.errors_on_all_ranks():
+        if dist.is_main:
+            folders = [RunFolder(config.out) for config in configs]
+            numbers = [f.threads_begun_with(dist.world_size) for f in folders if f.has_begun()]
+            begun_with = next((number for number in numbers if number), None)
+        cores = allowed_cores()
+        if begun_with is not None and begun_with * dist.local_world_size > cores:
+            say(
+                f"the run was begun with {begun_with} threads, more than there are cores here, "
+                f"{cores}: last bits may differ from those of a run without an interruption"
+            )
+            begun_with = None
+    begun_with = dist.broadcast_object(begun_with)
+    return begun_with or min(dist.all_gather_object(torch.get_num_threads()))
+
+
+def _open_data(configs: Sequence[TrainConfig], dist: Distributed, say: Say) -> ActivationSource:
+    """The data, the same for all configurations; where a run has begun, as it began with it."""
     config = next((config for config in configs if RunFolder(config.out).has_begun()), configs[0])
-    if config.cache is None and team.size > 1:
+    if config.cache is None and dist.world_size > 1:
         raise InputError(
-            f"a stream of activations is for one process, and here are {team.size}; write a cache "
-            "first with `sparsteer cache`, which they can share"
+            f"a stream of activations is for one process, and here are {dist.world_size}; write a "
+            "cache first with `sparsteer cache`, which they can share"
         )
-    return open_activations(config, device=team.device(config.trainer.device), say=say)
+    return open_activations(config, device=dist.device(config.trainer.device), say=say)
 
 
-def _site(config: TrainConfig, data: ActivationSource) -> str:
-    """The site that is read, where the data have it and what a transcoder predicts, too."""
+def _validated_site(config: TrainConfig, data: ActivationSource, dist: Distributed) -> str:
+    """The site that is read. Raises InputError if the configuration fits neither the data nor the
+    number of processes."""
+    shards, batch_size = config.trainer.shards, config.trainer.batch_size
+    sae_config = config.sae_config(data.d_model)
+    require_shards(sae_config, shards, dist.world_size, config.trainer.k_start)
+    n_parts = dist.world_size // shards
+    if batch_size % n_parts:
+        raise InputError(
+            f"batch_size is {batch_size}, which {n_parts} processes cannot share evenly; make it a "
+            f"multiple of {n_parts}"
+        )
     site = data.site_name(config.site)
     if config.target_site is not None:
         require_other_site(site, data.site_name(config.target_site))
     return site
 
 
-def _threads(configs: Sequence[TrainConfig], team: Processes, say: Say) -> int:
-    """Threads of the first run that goes on here with as many processes, if this machine has them;
-    of new ones as many as torch has. For all processes the same."""
-    with team.together():
-        begun = [RunFolder(config.out) for config in configs] if team.is_first else []
-        numbers = [run.threads_begun_with(team.size) for run in begun if run.has_begun()]
-        threads = next((number for number in numbers if number), None)
-        if threads is not None and threads * team.local_size > (cores := allowed_cores()):
-            say(
-                f"the run was begun with {threads} threads, more than there are cores here, "
-                f"{cores}: last bits may differ from those of a run without an interruption"
-            )
-            threads = None
-    begun_with = team.broadcast(threads)
-    return begun_with or min(team.gather(torch.get_num_threads()))
-
-
-def _require_whole_parts(batch_size: int, n_processes: int) -> None:
-    if batch_size % n_processes:
-        raise InputError(
-            f"batch_size is {batch_size}, which {n_processes} processes cannot share evenly; make "
-            f"it a multiple of {n_processes}"
-        )
-
-
-def _begin_runs(
+def _begin_folders(
     configs: Sequence[TrainConfig],
     sites: Sequence[str],
-    runs: Sequence[RunFolder],
+    folders: Sequence[RunFolder],
     data: ActivationSource,
-    environment: dict[str, Any],
+    dist: Distributed,
+    device: torch.device,
     say: Say,
-) -> dict[str, dict[str, Any] | NonFiniteLoss]:
-    """The summaries of the runs that are complete; the others begin. One that cannot be is told
-    before any is changed."""
-    outcomes: dict[str, dict[str, Any] | NonFiniteLoss] = {}
+) -> dict[str, dict[str, Any]]:
+    """Claim every folder, then write what the runs that are not complete begin or go on with.
+
+    Returns the summaries of the complete ones. A folder that cannot be claimed is told before any
+    is changed.
+    """
+    complete: dict[str, dict[str, Any]] = {}
     begun: list[tuple[RunFolder, dict[str, Any]]] = []
-    for config, site, run in zip(configs, sites, runs, strict=True):
+    for config, site, folder in zip(configs, sites, folders, strict=True):
         resolved = _resolved(config, data, site)
-        if run.claim(resolved):
-            outcomes[config.out] = _found(run, say)
+        if folder.claim(resolved):
+            say(f"{folder.path} is complete; nothing to train")
+            complete[config.out] = folder.summary()
         else:
-            begun.append((run, resolved))
-    for run, resolved in begun:
-        run.begin(resolved, **environment)
-    return outcomes
-
-
-def _found(run: RunFolder, say: Say) -> dict[str, Any]:
-    """The summary of a run that is complete."""
-    say(f"{run.path} is complete; nothing to train")
-    return run.summary()
+            begun.append((folder, resolved))
+    for folder, resolved in begun:
+        folder.begin(
+            resolved,
+            threads=torch.get_num_threads(),
+            device=str(device),
+            processes=dist.world_size,
+        )
+    return complete
 
 
 def _resolved(config: TrainConfig, data: ActivationSource, site: str) -> dict[str, Any]:
@@ -270,9 +292,9 @@ def _new_trainer(
     data: ActivationSource,
     site: str,
     device: torch.device,
-    team: Processes,
+    dist: Distributed,
 ) -> Trainer:
-    """The trainer of an autoencoder that has seen no data."""
+    """The trainer of a random autoencoder, all latents of it, that has seen no data."""
     origin = Origin(
         model=data.model,
         site=site,
@@ -285,74 +307,78 @@ def _new_trainer(
     )
     sae_config = config.sae_config(data.d_model)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
-    return Trainer(sae, config.trainer, DataParallel() if team.size > 1 else Parallel())
+    return Trainer(sae, config.trainer, dist)
 
 
-def _resume(member: Member, say: Say) -> None:
-    """Take the autoencoder to its newest checkpoint if there is one."""
-    run, trainer = member.run, member.trainer
-    member.seconds = restore_newest(run.checkpoints, trainer, say)
+def _resume(run: TrainingRun, say: Say) -> None:
+    """Load the newest checkpoint if there is one, and drop the metrics beyond it."""
+    folder, trainer = run.folder, run.trainer
+    run.seconds = restore_newest(folder.checkpoints, trainer, say)
     if trainer.steps_done:
-        say(f"{run.path} goes on from step {trainer.steps_done}")
-        keep = member.config.trainer.keep_checkpoints
-        remove_older(run.checkpoints, trainer.steps_done, keep=keep)  # the last may not have
-    run.keep_metrics_until(trainer.steps_done)
+        say(f"{folder.path} goes on from step {trainer.steps_done}")
+        keep = run.config.trainer.keep_checkpoints
+        # A process that was killed after its last checkpoint may not have removed the oldest.
+        remove_older(folder.checkpoints, trainer.steps_done, keep=keep)
+    folder.keep_metrics_until(trainer.steps_done)
 
 
-def _begin_alike(member: Member, team: Processes) -> None:
-    """Let all processes begin where the first one is."""
-    trainer = member.trainer
-    trainer.parallel.copy_from_first(trainer_state(trainer).values())
-    trainer.steps_done = team.broadcast(trainer.steps_done)
-
-
-def _cut(member: Member, layout: Sharded, device: torch.device, team: Processes) -> None:
-    """Leave the process its shard to train; the first keeps the whole to save and to measure."""
-    whole = member.trainer
-    member.trainer = Trainer(shard_of(whole.sae, layout).to(device), member.config.trainer, layout)
-    member.trainer.steps_done = whole.steps_done
-    parts = shard_of_state(trainer_state(whole), layout)
-    for name, tensor in trainer_state(member.trainer).items():
-        tensor.copy_(parts[name])
-    member.whole = whole if team.is_first else None
-
-
-def _initialize(members: Sequence[Member], data: ActivationSource, say: Say) -> None:
-    """Set what those that begin estimate from the data, all of the same sites from the same
-    rows."""
-    fresh = [member for member in members if not member.trainer.steps_done]
-    for sites in dict.fromkeys(member.sites for member in fresh):
-        data_seed = fresh[0].config.trainer.data_seed
-        rows = [data.sample(_SAMPLE_ROWS, site=site, seed=data_seed) for site in sites]
-        for site, sample in zip(sites, rows, strict=True):
+def _initialize(new_runs: Sequence[TrainingRun], data: ActivationSource, say: Say) -> None:
+    """Set what is estimated from a sample of the data, which is read once for the same sites."""
+    for sites in dict.fromkeys(run.sites for run in new_runs):
+        data_seed = new_runs[0].config.trainer.data_seed
+        samples = [data.sample(_SAMPLE_ROWS, site=site, seed=data_seed) for site in sites]
+        for site, sample in zip(sites, samples, strict=True):
             if caution := rounding_caution(sample, data.dtype, site):
                 say(f"warning: {caution}")
-        for member in fresh:
-            if member.sites == sites:
-                member.trainer.initialize(*rows)
+        for run in new_runs:
+            if run.sites == sites:
+                run.trainer.initialize(*samples)
 
 
-def _end(member: Member, data: ActivationSource) -> dict[str, Any] | NonFiniteLoss:
-    """Measure and save the trained autoencoder."""
-    if member.failure is not None:
-        return member.failure
-    trainer = member.whole or member.trainer
-    config, sae = member.config, trainer.trained()
-    tokens = trainer.steps_done * config.trainer.batch_size
-    rows = held_out_rows([member], data)
-    rounded = [rounding_caution(rows[site], data.dtype, site) for site in member.sites]
-    summary = {
+def _shard(run: TrainingRun, dist: Sharded, device: torch.device) -> None:
+    """Replace the trainer by one of this rank's latents; rank 0 keeps the full one to evaluate and
+    save."""
+    full = run.trainer
+    run.trainer = Trainer(shard_of(full.sae, dist).to(device), run.config.trainer, dist)
+    run.trainer.steps_done = full.steps_done
+    shard = shard_of_state(trainer_state(full), dist)
+    for name, tensor in trainer_state(run.trainer).items():
+        tensor.copy_(shard[name])
+    run.full_trainer = full if dist.is_main else None
+
+
+def _finish(run: TrainingRun) -> dict[str, Any]:
+    """Evaluate and save the trained autoencoder; every rank calls this and gets the summary."""
+    dist = run.trainer.dist
+    run.gather_shards()
+    summary: dict[str, Any] = {}
+    with dist.errors_on_all_ranks():
+        if dist.is_main:
+            sae, rows = run.trained(), run.held_out()
+            summary = _summary(run, sae, rows, run.measure(rows))
+            run.folder.log({"step": run.trainer.steps_done, "summary": summary})
+            sae.save(run.folder.sae)
+    return dist.broadcast_object(summary)
+
+
+def _summary(
+    run: TrainingRun,
+    sae: SparseAutoencoder,
+    rows: Mapping[str, Float[Tensor, "N D"]],
+    held_out: dict[str, float | int],
+) -> dict[str, Any]:
+    config, steps = run.config, run.trainer.steps_done
+    tokens = steps * config.trainer.batch_size
+    rounded = [rounding_caution(rows[site], run.data.dtype, site) for site in run.sites]
+    return {
         "run": config.out,
         "activation": config.activation,
         **{k: v for k, v in to_plain(sae.config).items() if k not in ("d_model", "transcoder")},
         **({"target_site": config.target_site} if config.target_site else {}),
-        "steps": trainer.steps_done,
+        "steps": steps,
         "tokens": tokens,
-        "seconds": member.seconds,
-        "tokens_per_second": tokens / member.seconds if member.seconds else 0.0,
-        "held_out": (held_out := member.measures(sae, rows)),
+        "seconds": run.seconds,
+        "tokens_per_second": tokens / run.seconds if run.seconds else 0.0,
+        "held_out": held_out,
         "warnings": [*filter(None, rounded), *cautions(held_out)],
     }
-    member.run.log({"step": trainer.steps_done, "summary": summary})
-    sae.save(member.run.sae)
-    return summary

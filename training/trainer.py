@@ -1,4 +1,4 @@
-"""Training one autoencoder: `fit` the schedule, `step` one update, `loss` the mathematics."""
+"""One update of an autoencoder from a batch: loss, gradients, Adam, dead latents."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,12 @@ from ..sae.config import BatchTopKConfig, TopKConfig
 from ..sae.losses import variance
 from .averages import WeightAverages
 from .config import TrainerConfig
-from .distributed.data_parallel import Parallel
+from .distributed.collectives import Distributed
+from .distributed.torchrun import raised_on_all_ranks
 from .initialize import initialize_from_rows, initialize_thresholds, is_initialized
 from .objective import Losses, objective
 from .optimizer import Adam
-from .runtime.host_reads import Later
+from .runtime.transfers import PendingHostCopy
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
@@ -48,31 +49,32 @@ class NonFiniteLoss(ArithmeticError):
     """The loss was NaN or infinite; the update was not made."""
 
 
-class _Outlook(NamedTuple):
-    """What the host must know of a step before the next one."""
+class _PendingCheck(NamedTuple):
+    """What a step computed on the device and the host must know before the next step."""
 
     x: Float[Tensor, "B D"]
     target: Float[Tensor, "B D"] | None
-    numbers: Later
-    """Whether the loss is finite, and how many latents the next step finds dead."""
-    version: int
-    """Of the counts by which they are dead."""
+    numbers: PendingHostCopy
+    """Whether the loss is finite, and the number of latents that are dead after the step."""
+    counts_version: int
+    """Version of `tokens_since_fired` from which the dead latents were counted."""
 
 
-class _Counted(NamedTuple):
-    """How many latents are dead."""
+class _DeadCount(NamedTuple):
+    """A number of dead latents that the host knows."""
 
     n_dead: int
-    version: int
-    """Of the counts by which they are."""
+    counts_version: int
+    """Version of `tokens_since_fired` from which they were counted."""
 
 
 class Trainer:
     """Adam with unit-norm decoder rows over batches of raw activations.
 
-    On a GPU `step` only hands work over. The two numbers that the host needs of it, set off for the
-    host between the forward and the backward pass and are read where the next step begins, so that
-    the GPU always has work; `settle` reads them at once.
+    On a GPU `step` only queues work. The host needs two numbers of it: whether the loss is finite,
+    and how many latents are dead. They are copied to the host between the forward and the backward
+    pass and read where the next step begins, so that the GPU always has work; `synchronize` waits
+    for them.
 
     On a CPU a step is a fifth faster where the process's malloc keeps what is freed, which the
     process itself must ask for: `keep_freed_memory`.
@@ -83,18 +85,18 @@ class Trainer:
         optimizer: Adam and its moments.
         averages: moving averages of the weights; None without `ema_decay`.
         tokens_since_fired: [F] int64 rows since each latent last fired.
-        parallel: the processes that share every batch; each has a trainer like this one.
+        dist: the processes that share every batch; each has a trainer like this one.
     """
 
     def __init__(
         self,
         sae: SparseAutoencoder,
         config: TrainerConfig | None = None,
-        parallel: Parallel | None = None,
+        dist: Distributed | None = None,
     ) -> None:
         """Raises InputError if the configuration does not suit the autoencoder."""
         self.sae = sae
-        self.parallel = parallel or Parallel()
+        self.dist = dist or Distributed()
         self.config = config = config or TrainerConfig()
         config.validate_for(sae.config)
         d_model, n_latents = sae.config.d_model, sae.config.n_latents
@@ -102,21 +104,21 @@ class Trainer:
         self.dead_after_tokens = config.dead_after_tokens or min(
             _MOST_TOKENS_UNTIL_DEAD, max(1, config.tokens // 10)
         )
-        whole = n_latents * self.parallel.shards
-        self.lr = 2e-4 / (whole / 2**14) ** 0.5 if config.lr is None else config.lr
+        all_latents = n_latents * self.dist.n_shards
+        self.lr = 2e-4 / (all_latents / 2**14) ** 0.5 if config.lr is None else config.lr
         self.steps_done = 0
         self.averages = None if config.ema_decay is None else WeightAverages(sae, config.ema_decay)
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
-        self._outlook: _Outlook | None = None
-        self._counted: _Counted | None = None
-        self._may_be_new = not is_initialized(sae)
+        self._pending: _PendingCheck | None = None
+        self._dead_count: _DeadCount | None = None
+        self._may_lack_initialization = not is_initialized(sae)
         self.optimizer = Adam(
             sae,
             unit_rows={"W_dec"},
             betas=(config.beta1, config.beta2),
             epsilon=_ADAM_EPSILON,
             clip_norm=config.clip_norm or None,
-            norm=self.parallel.gradient_norm,
+            norm=self.dist.gradient_norm,
         )
 
     def initialize(
@@ -156,37 +158,49 @@ class Trainer:
                 before, which then is not done; weights and moments are as before it.
         """
         self._require_batch(x, target)
-        self.settle()
-        if self._may_be_new and not self.steps_done:
-            self._begin(x, target)
+        # Wait for the last step's loss before anything of this step: if it was not finite, that
+        # step is not done, and nothing may be queued on top of it.
+        self.synchronize()
+        if self._may_lack_initialization and not self.steps_done:
+            self._initialize_from_first_batch(x, target)
         scaled_BD = self.sae.scaled(x)
         target_BD = None if target is None else self.sae.scaled_target(target)
-        dead_N = self._dead_now()
+
+        dead_N = self._dead_before_step()
         losses = self.loss(scaled_BD, dead_N, target_BD)
+
+        # Count rows before the backward pass: the next step's number of dead latents is then on its
+        # way to the host while the GPU is busy with gradients and the update. Where the loss is not
+        # finite no rows count.
         finite = losses.total.detach().isfinite()
-        fired_F = self.parallel.any(self._fired(losses.codes))
-        self._count_rows(len(x) * self.parallel.size * finite, fired_F)
-        n_dead = self._is_dead().sum()
-        numbers = Later(torch.stack([finite.to(n_dead.dtype), n_dead]))
-        self._outlook = _Outlook(x, target, numbers, self._version())
+        fired_F = self.dist.all_reduce_any(self._fired(losses.codes))
+        self._count_rows(len(x) * self.dist.data_size * finite, fired_F)
+        self._pending = self._start_check(x, target, finite)
         if not uses_triton(self.sae.W_dec):
-            self._settle(self.steps_done)
-        self.parallel.backward(losses.total, self.sae, fired_F.index_fill(0, dead_N, True))
+            # On a CPU the numbers are there: raise before gradients are made.
+            self._finish_check(failed_step=self.steps_done)
+
+        touched_F = fired_F.index_fill(0, dead_N, True)  # dead latents get gradients from AuxK
+        self.dist.backward(losses.total, self.sae, touched_F)
+        # The host of a GPU does not know yet whether the loss is finite: `applies` leaves weights
+        # and moments as they are on the device if it is not.
         rate = self.learning_rate(self.steps_done)
         norm = self.optimizer.step(self.steps_done + 1, rate, applies=finite)
         self.steps_done += 1
+        # The averages are of the weights after the step. So is batch_topk's threshold, a moving
+        # average that no step reads; its batches are those whose update was made.
         if self.averages is not None:
             self.averages.update(self.steps_done)
-        self.sae.update_threshold(losses.codes, self.parallel.least)
+        self.sae.update_threshold(losses.codes, self.dist.all_reduce_min)
         return self._metrics(scaled_BD if target_BD is None else target_BD, losses, dead_N, norm)
 
-    def settle(self) -> None:
-        """Wait until the last step's loss is known.
+    def synchronize(self) -> None:
+        """Wait until it is known whether the last step's loss is finite.
 
         Raises:
-            NonFiniteLoss: it is NaN or infinite; the step is not done.
+            NonFiniteLoss: it is NaN or infinite; the step is not done, and not in `steps_done`.
         """
-        self._settle(self.steps_done - 1)
+        self._finish_check(failed_step=self.steps_done - 1)
 
     def loss(
         self,
@@ -208,7 +222,7 @@ class Trainer:
             target_BD=target_BD,
             k_aux=self.k_aux,
             k=self.annealed_k(self.steps_done),
-            parallel=self.parallel,
+            dist=self.dist,
         )
 
     def trained(self) -> SparseAutoencoder:
@@ -234,57 +248,74 @@ class Trainer:
         n_steps = max(1.0, self.config.k_anneal_fraction * self.config.n_steps)
         return end + round((start - end) * max(0.0, 1 - step / n_steps))
 
-    def _begin(self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None) -> None:
-        """Initialize from the first batch where nobody has, if it has something to tell.
+    def dead_latents(self) -> Int[Tensor, "N"]:
+        """Indices of the latents that have not fired for `dead_after_tokens` rows."""
+        return self._is_dead().nonzero()[:, 0]  # waits for a GPU, to know how many there are
 
-        Raises NonFiniteLoss if it is not finite, before anything is changed.
+    def _initialize_from_first_batch(
+        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None
+    ) -> None:
+        """Call `initialize` if nobody has. A batch whose rows are all alike has no scale; the next
+        step tries again.
+
+        Raises NonFiniteLoss if the batch is not finite, before anything is changed.
         """
         if not is_initialized(self.sae):
             sides = [x] if target is None else [x, target]
             bad = torch.stack([~rows.isfinite().all() for rows in sides])
-            if self.parallel.any(bad).any():
-                raise NonFiniteLoss(self._where_not_finite(x, target))
+            if self.dist.all_reduce_any(bad).any():
+                raise self._non_finite_loss(x, target)
             alike = torch.stack([(rows == rows[0]).all() for rows in sides])
-            if self.parallel.any(alike).any():
+            if self.dist.all_reduce_any(alike).any():
                 return
             self.initialize(x, target)
-            self.parallel.copy_from_first(self.sae.state_dict().values())
-        self._may_be_new = False
+            # Each rank has estimated from its own rows.
+            self.dist.broadcast(self.sae.state_dict().values())
+        self._may_lack_initialization = False
 
-    def dead_latents(self) -> Int[Tensor, "N"]:
-        """Indices of the latents that have not fired for `dead_after_tokens` rows."""
-        return self._is_dead().nonzero()[:, 0]
+    def _start_check(
+        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None, finite: Bool[Tensor, ""]
+    ) -> _PendingCheck:
+        """Start to copy what the host must know to it."""
+        n_dead = self._is_dead().sum()
+        numbers = PendingHostCopy(torch.stack([finite.to(n_dead.dtype), n_dead]))
+        return _PendingCheck(x, target, numbers, self._counts_version())
+
+    def _finish_check(self, *, failed_step: int) -> None:
+        """Wait for the pending check, if there is one, and keep the number of dead latents.
+
+        If the loss is not finite, raises NonFiniteLoss with `steps_done` set to `failed_step`, the
+        number of the step that the check is of, from 0.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        finite, n_dead = pending.numbers.wait()
+        if not finite:
+            self.steps_done = failed_step
+            raise self._non_finite_loss(pending.x, pending.target)
+        if uses_triton(self.sae.W_dec):
+            self._dead_count = _DeadCount(n_dead, pending.counts_version)
 
     def _is_dead(self) -> Bool[Tensor, "F"]:
         return self.tokens_since_fired >= self.dead_after_tokens
 
-    def _dead_now(self) -> Int[Tensor, "N"]:
-        """As `dead_latents`; where it is known how many there are, without waiting for a GPU."""
-        counted, self._counted = self._counted, None
-        if counted is None or counted.version != self._version():
+    def _dead_before_step(self) -> Int[Tensor, "N"]:
+        """As `dead_latents`, without waiting for a GPU if the host knows their number from the last
+        step, and nobody has changed `tokens_since_fired` since."""
+        count, self._dead_count = self._dead_count, None
+        if count is None or count.counts_version != self._counts_version():
             return self.dead_latents()
-        first_F = self._is_dead().to(torch.uint8).argsort(descending=True, stable=True)
-        return first_F[: counted.n_dead]
+        dead_first_F = self._is_dead().to(torch.uint8).argsort(descending=True, stable=True)
+        return dead_first_F[: count.n_dead]
 
-    def _settle(self, step: int) -> None:
-        """Read what the last outlook says, of the step with this number (from 0)."""
-        outlook, self._outlook = self._outlook, None
-        if outlook is None:
-            return
-        finite, n_dead = outlook.numbers.read()
-        if not finite:
-            self.steps_done = step
-            raise NonFiniteLoss(self._where_not_finite(outlook.x, outlook.target))
-        if uses_triton(self.sae.W_dec):
-            self._counted = _Counted(n_dead, outlook.version)
-
-    def _version(self) -> int:
-        """How often the counts were changed, by `step` or by somebody else."""
+    def _counts_version(self) -> int:
+        """How often `tokens_since_fired` was changed in place, by `step` or anybody else."""
         return self.tokens_since_fired._version  # pyright: ignore[reportPrivateUsage] - documented
 
     def _fired(self, codes: Codes) -> Bool[Tensor, "F"]:
         n_latents = len(self.tokens_since_fired)
-        # Unused slots mark one more latent: to leave them out would wait for a GPU.
+        # Unused slots mark latent F, which is cut off: to leave them out would wait for a GPU.
         used = torch.where(codes.values > 0, codes.indices, n_latents).flatten()
         fired = used.new_zeros(n_latents + 1, dtype=torch.bool)
         return fired.index_fill_(0, used, True)[:n_latents]
@@ -301,7 +332,7 @@ class Trainer:
         dead_N: Int[Tensor, "N"],
         norm: Float[Tensor, ""],
     ) -> StepMetrics:
-        mean = self.parallel.mean
+        mean = self.dist.all_reduce_mean
         spread = variance(target_BD, mean)
         n_latents = self.sae.config.n_latents
         return StepMetrics(
@@ -313,7 +344,7 @@ class Trainer:
             multi_topk=losses.multi_topk.detach(),
             fvu=torch.where(spread > 0, losses.mse.detach() / spread, 1.0),
             l0=mean((losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean())
-            * self.parallel.shards,
+            * self.dist.n_shards,
             dead_fraction=mean(target_BD.new_full((), len(dead_N) / n_latents)),
             gradient_norm=norm,
         )
@@ -328,17 +359,20 @@ class Trainer:
                 f"target has shape {list(target.shape)}, but must have that of x, {list(x.shape)}"
             )
 
-    def _where_not_finite(self, x: Tensor, target: Tensor | None) -> str:
+    def _non_finite_loss(self, x: Tensor, target: Tensor | None) -> NonFiniteLoss:
+        """The error that names the step, and the first bad row or else the remedy; every rank makes
+        it, for all know the loss of the whole batch."""
         where = "the batch is finite, so the weights diverged: lower the learning rate"
         for name, rows in (("target", target), ("batch", x)):
             if rows is not None and len(bad := self._bad_rows(rows)):
                 many = counted(len(bad), "such row")
                 where = f"row {int(bad[0])} of its {name} is not finite ({many})"
-        return f"the loss of step {self.steps_done} is not finite: {where}"
+        message = f"the loss of step {self.steps_done} is not finite: {where}"
+        return raised_on_all_ranks(NonFiniteLoss(message))
 
-    def _bad_rows(self, x: Tensor) -> Tensor:
-        """Which rows of the whole batch are not finite."""
+    def _bad_rows(self, x: Tensor) -> Int[Tensor, "N"]:
+        """Numbers of the rows of the whole batch, those of all ranks, that are not finite."""
         bad_B = ~x.isfinite().all(-1)
-        every_B = bad_B.new_zeros(len(x) * self.parallel.size)
-        every_B[self.parallel.rows(len(every_B))] = bad_B
-        return self.parallel.any(every_B).nonzero()[:, 0]
+        all_bad = bad_B.new_zeros(len(x) * self.dist.data_size)
+        all_bad[self.dist.local_rows(len(all_bad))] = bad_B
+        return self.dist.all_reduce_any(all_bad).nonzero()[:, 0]

@@ -16,7 +16,7 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.config import SAEConfig
 from sparsteer.training.config import TrainConfig, TrainerConfig
-from sparsteer.training.distributed.data_parallel import Parallel
+from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.distributed.sharded import Sharded, shard_of
 from sparsteer.training.initialize import initialize_from_rows, initialize_thresholds
 from sparsteer.training.trainer import Trainer
@@ -48,7 +48,7 @@ def planted_rows(n_rows: int) -> Tensor:
 
 
 def run_case(
-    name: str, parallel: Parallel, *, rows: Tensor | None = None, averages: bool = True
+    name: str, dist: Distributed, *, rows: Tensor | None = None, averages: bool = True
 ) -> tuple[list[dict[str, float]], Trainer]:
     """The metrics of every step and the trainer, after steps in which latents are dead and
     gradients are clipped."""
@@ -66,21 +66,21 @@ def run_case(
     if not averages:
         settings = {key: value for key, value in settings.items() if key != "ema_decay"}
     trainer = Trainer(
-        shard_of(sae, parallel) if isinstance(parallel, Sharded) else sae,
+        shard_of(sae, dist) if isinstance(dist, Sharded) else sae,
         TrainerConfig(
             tokens=B * N_STEPS,
             batch_size=B,
             lr=3e-3,
             dead_after_tokens=5 * B,
             clip_norm=0.05,
-            shards=parallel.shards,
+            shards=dist.n_shards,
             **settings,
         ),
-        parallel,
+        dist,
     )
     curve: list[dict[str, float]] = []
     for batches in zip(*(torch.split(of_site, B) for of_site in given), strict=True):
-        metrics = trainer.step(*(batch[parallel.rows(B)] for batch in batches))
+        metrics = trainer.step(*(batch[dist.local_rows(B)] for batch in batches))
         curve.append({name: float(value) for name, value in metrics._asdict().items()})
     return curve, trainer
 

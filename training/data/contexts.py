@@ -9,7 +9,7 @@ from ...sae.common.errors import InputError
 from ...sae.common.wording import counted
 from ...sae.language_model.long_texts import text_pieces
 from ...sae.language_model.model import LanguageModel
-from ..distributed.processes import Processes
+from ..distributed.collectives import Distributed
 from .cache.config import CacheConfig
 from .cache.manifest import CacheManifest, CorpusEntry
 from .context_length import context_length_of
@@ -44,7 +44,7 @@ def open_source_corpus(
 def model_loader(
     config: CacheConfig,
     model: LanguageModel | None,
-    team: Processes,
+    dist: Distributed,
     say: Callable[[str], None],
 ) -> Callable[[], LanguageModel]:
     """What gives the model of the configuration, loaded the first time unless it is given."""
@@ -53,7 +53,7 @@ def model_loader(
     def load() -> LanguageModel:
         return model or LanguageModel.load(
             config.model,
-            device=team.device(config.device),
+            device=dist.device(config.device),
             dtype=config.model_dtype,
             progress=say,
         )
@@ -97,7 +97,7 @@ class DocumentSource:
         seed: int,
         shuffle_buffer: int,
         held_out_below: int,
-        team: Processes,
+        dist: Distributed,
     ) -> None:
         self.documents = self.held_out_documents = self.empty_documents = 0
         self.bad_rows = 0
@@ -105,7 +105,7 @@ class DocumentSource:
         self._pieces = _pieces(corpus.documents(seed=seed, shuffle_buffer=shuffle_buffer))
         self._model = model
         self._held_out_below = held_out_below
-        self._team = team
+        self._dist = dist
 
     def __iter__(self) -> Iterator[TokenizedDocument]:
         held_out, start = False, 0
@@ -130,20 +130,20 @@ class DocumentSource:
 
     def _tokenized(self) -> Iterator[tuple["_Piece", list[int] | None]]:
         """Every piece with its tokens; None in place of those of an empty document."""
-        rank, size = self._team.rank, self._team.size
+        rank, size = self._dist.rank, self._dist.world_size
         while True:
-            with self._team.together():
+            with self._dist.errors_on_all_ranks():
                 block = self._block()
                 own = [self._tokens(piece) for piece in block[rank::size]]
             if not block:
                 return
-            parts = self._team.gather(own)
+            parts = self._dist.all_gather_object(own)
             for place, piece in enumerate(block):
                 yield piece, parts[place % size][place // size]
 
     def _block(self) -> list["_Piece"]:
         """The next pieces; alone only one, so that none is read in vain."""
-        size = self._team.size
+        size = self._dist.world_size
         most = _BLOCK_PIECES * size if size > 1 else 1
         block: list[_Piece] = []
         characters = 0
@@ -187,7 +187,7 @@ class ContextSource:
         model: LanguageModel,
         config: CacheConfig,
         held_out_below: int,
-        team: Processes,
+        dist: Distributed,
     ) -> None:
         self._documents = DocumentSource(
             corpus,
@@ -195,7 +195,7 @@ class ContextSource:
             seed=config.seed,
             shuffle_buffer=config.shuffle_buffer,
             held_out_below=held_out_below,
-            team=team,
+            dist=dist,
         )
         context_length = context_length_of(config, model)
         contexts = pack(

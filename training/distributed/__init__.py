@@ -1,1 +1,1 @@
-"""Several processes that train one autoencoder, data parallel or with its latents sharded."""
+"""Several processes under torchrun: their collectives, data parallel, and sharded latents."""

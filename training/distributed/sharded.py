@@ -1,17 +1,18 @@
-"""A dictionary whose latents lie in several processes: each encodes and decodes with its own.
+"""Latents sharded over ranks: each encodes and decodes with its part of the dictionary.
 
-The processes are a mesh of groups by shards. Those of one group have the same rows and together
-the whole dictionary; those of one shard have the same latents and together all rows of a batch.
-Of each row a process takes the k largest of its latents and sends their values to its group, in
-the order of the latents; every process finds the k largest of all these, of equal ones the first,
-and so which of its own are kept. What they reconstruct is added up within the group. The gradients
-of the latents' weights then need nothing from the group; only b_dec's is a sum over all.
+The ranks form a device mesh, data parallel in one dimension and shards in the other. Along the
+shards ranks have the same rows of a batch and together all latents; along the other dimension they
+have the same latents and together all rows. For each row of the batch a rank takes the k largest of
+its own latents and all-gathers their values over the shards, in the order of the latents. Every
+rank then finds the k largest of all of them, of equal ones the first, and thereby which of its own
+are kept. The reconstructions of the shards are summed by an all-reduce. The gradients of a latent's
+weights need nothing from the other shards; only that of b_dec is a sum over them.
 """
 
 import dataclasses
 
 import torch
-import torch.distributed as dist
+import torch.distributed as torch_dist
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -25,85 +26,105 @@ from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.config import SAEConfig, TopKConfig
 from ...sae.losses import variance
-from .data_parallel import DataParallel
+from .collectives import DataParallel
 
 
 class Sharded(DataParallel):
-    """A process that has some latents of the dictionary and, with its group, some rows of a batch.
+    """One of several ranks, each of which has some of the latents and some rows of every batch.
 
     Attributes:
-        shard: which part of the dictionary it has.
-        shards: how many parts there are.
+        n_shards: number of parts into which the latents are divided.
+        shard: which part this rank has, from 0.
     """
 
-    def __init__(self, shards: int, device: torch.device) -> None:
-        """Of all processes, which must be a multiple of the shards; each calls this."""
-        shape = dist.get_world_size() // shards, shards
-        mesh = init_device_mesh(device.type, shape, mesh_dim_names=("group", "shard"))
-        super().__init__(mesh.get_group("group"))
+    def __init__(self, n_shards: int, device: torch.device) -> None:
+        """A mesh of all ranks, whose number must be a multiple of `n_shards`; every rank calls
+        this."""
+        shape = torch_dist.get_world_size() // n_shards, n_shards
+        mesh = init_device_mesh(device.type, shape, mesh_dim_names=("data", "shard"))
+        super().__init__(mesh.get_group("data"))
         self.topk_group = None
-        self.shards = shards
-        self.shard = dist.get_rank() % shards
-        self._all = DataParallel()
-        self._row_group = mesh.get_group("shard")
+        self.n_shards = n_shards
+        self.shard = torch_dist.get_rank() % n_shards
+        self._world = DataParallel()
+        self._shard_group = mesh.get_group("shard")
 
-    def mean(self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        # Processes of a group have the same value but for rounding; all must decide alike on it.
-        return self._all.mean(value)
+    def all_reduce_mean(self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        # Over all ranks, not only over those with other rows: the shards have the same mean but for
+        # rounding, and where a decision depends on it, such as whether the loss is finite, all must
+        # decide alike.
+        return self._world.all_reduce_mean(value)
 
     def backward(
         self, loss: Float[Tensor, ""], module: nn.Module, touched_F: Bool[Tensor, "F"]
     ) -> None:
         super().backward(loss, module, touched_F)
-        shared = module.get_parameter("b_dec").grad
-        assert shared is not None  # the decoder of the first shard adds it, every encoder takes it
-        self.over_shards(shared)
+        # Every encoder subtracts b_dec, and the decoder of shard 0 adds it, so all have a gradient.
+        b_dec = module.get_parameter("b_dec").grad
+        assert b_dec is not None
+        self.sum_over_shards(b_dec)
 
     def gradient_norm(self, gradients: dict[str, Tensor]) -> Float[Tensor, ""]:
-        own = {n: g for n, g in gradients.items() if n != "b_dec" or self.shard == 0}
-        return self.over_shards(super().gradient_norm(own).square()).sqrt()
+        # b_dec is the same on every shard and counts once.
+        counted = {n: g for n, g in gradients.items() if n != "b_dec" or self.shard == 0}
+        return self.sum_over_shards(super().gradient_norm(counted).square()).sqrt()
 
-    def over_shards(self, value: Tensor) -> Tensor:
-        """The sum over the shards of this process's rows, in place."""
-        dist.all_reduce(value, group=self._row_group)  # pyright: ignore[reportUnknownMemberType] - untyped
+    def sum_over_shards(self, value: Tensor) -> Tensor:
+        """All-reduce the sum over the shards that have the same rows, in place."""
+        torch_dist.all_reduce(value, group=self._shard_group)  # pyright: ignore[reportUnknownMemberType] - untyped
         return value
 
-    def kept(self, values_BK: Float[Tensor, "B K"], k: int) -> Bool[Tensor, "B K"]:
-        """Which of the own values are among the row's k largest in all shards.
+    def topk_mask(self, values_BK: Float[Tensor, "B K"], k: int) -> Bool[Tensor, "B K"]:
+        """Which of this rank's values are among the k largest of the row over all shards.
 
-        Every row's are in the order of their latents; K is the same in all shards.
+        Args:
+            values_BK: [B, K] activations of this shard's candidates, in the order of their latents,
+                0 where a slot is unused; K is the same on all shards.
+            k: how many to keep of each row.
         """
-        every = [torch.empty_like(values_BK) for _ in range(self.shards)]
-        dist.all_gather(every, values_BK.contiguous(), group=self._row_group)  # pyright: ignore[reportUnknownMemberType] - untyped
-        chosen = topk_select(torch.cat(every, 1), k)
-        # Of a chosen slot the value is positive; unused ones, all at 0, add nothing there.
-        marks_BN = values_BK.new_zeros(len(values_BK), self.shards * values_BK.shape[1])
-        marks_BN.scatter_add_(1, chosen.indices, (chosen.values > 0).to(marks_BN.dtype))
-        return torch.chunk(marks_BN, self.shards, 1)[self.shard] > 0
+        shards = [torch.empty_like(values_BK) for _ in range(self.n_shards)]
+        torch_dist.all_gather(shards, values_BK.contiguous(), group=self._shard_group)  # pyright: ignore[reportUnknownMemberType] - untyped
+        chosen = topk_select(torch.cat(shards, 1), k)
+        # A slot that is kept has a positive value; unused slots, all at index 0, add nothing there.
+        mask_BN = values_BK.new_zeros(len(values_BK), self.n_shards * values_BK.shape[1])
+        mask_BN.scatter_add_(1, chosen.indices, (chosen.values > 0).to(mask_BN.dtype))
+        return torch.chunk(mask_BN, self.n_shards, 1)[self.shard] > 0
 
-    def gather(self, own: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
-        """Put the first group's shards together in `whole`, which only the first process has."""
-        if self.rank:
+    def gather_shards(self, shard: dict[str, Tensor], full: dict[str, Tensor]) -> None:
+        # The ranks with the first rows of the batch have every shard; the others have copies.
+        if self.data_rank:
             return
-        for name, tensor in own.items():
-            parts = [torch.empty_like(tensor) for _ in range(self.shards)]
-            first = self.shard == 0
-            dist.gather(tensor, parts if first else None, group=self._row_group, group_dst=0)
-            if first:
-                whole[name].copy_(torch.cat(parts) if _is_of_latents(name) else tensor)
+        for name, tensor in shard.items():
+            parts = [torch.empty_like(tensor) for _ in range(self.n_shards)]
+            gathers = self.shard == 0
+            torch_dist.gather(
+                tensor, parts if gathers else None, group=self._shard_group, group_dst=0
+            )
+            if gathers:
+                full[name].copy_(torch.cat(parts) if _is_of_latents(name) else tensor)
 
 
 def sharded_reconstruction(
-    sae: SparseAutoencoder, x: Float[Tensor, "B D"], k: int, parallel: Sharded
+    sae: SparseAutoencoder, x: Float[Tensor, "B D"], k: int, dist: Sharded
 ) -> Autoencoding:
-    """The reconstruction loss of rows, the whole dictionary's reconstructions, detached, and the
-    codes of the own latents, of which a row has k in all shards together."""
-    codes = _encode(x, sae.center, sae.W_enc, sae.b_enc, k, parallel)
+    """The forward pass of an autoencoder of which each shard has some latents.
+
+    Args:
+        sae: this rank's shard.
+        x: [B, D] rows in scaled units, the same on all shards.
+        k: latents kept of each row, over all shards.
+        dist: the shards.
+
+    Returns:
+        The reconstruction loss; the reconstructions from the latents of all shards, detached; and
+        the codes of this shard's latents, of which a row may have none.
+    """
+    codes = _encode_shard(x, sae.center, sae.W_enc, sae.b_enc, k, dist)
     with torch.no_grad():
         own_BD = decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec))
-        all_BD = parallel.over_shards(own_BD.clone())
-    # b_dec is one for all shards: where its gradients are summed, one decoder's is enough.
-    b_dec = sae.b_dec if parallel.shard == 0 else sae.b_dec.detach()
+        all_BD = dist.sum_over_shards(own_BD.clone())
+    # b_dec is the same on all shards, and its gradients are summed: one decoder's is enough.
+    b_dec = sae.b_dec if dist.shard == 0 else sae.b_dec.detach()
     loss, _ = decode_mse(codes, sae.W_dec, b_dec, x - (all_BD - own_BD))
     return Autoencoding(loss, all_BD + sae.b_dec.detach(), codes)
 
@@ -114,26 +135,36 @@ def sharded_auxk(
     x_hat: Float[Tensor, "B D"],
     dead: Int[Tensor, "N"],
     k_aux: int,
-    parallel: Sharded,
+    dist: Sharded,
 ) -> Float[Tensor, ""]:
-    """`auxk_loss` with the dead latents of all shards, of which these are the own."""
-    k = min(k_aux, int(parallel.over_shards(torch.tensor(len(dead), device=x.device))))
+    """The AuxK loss, as `auxk_loss`, over the dead latents of all shards.
+
+    Args:
+        sae: this rank's shard.
+        x: [B, D] rows in scaled units, the same on all shards.
+        x_hat: [B, D] their reconstructions from the latents of all shards.
+        dead: [N] indices of the dead latents of this shard alone; N may differ between shards.
+        k_aux: dead latents kept of each row, over all shards.
+        dist: the shards.
+    """
+    k = min(k_aux, int(dist.sum_over_shards(torch.tensor(len(dead), device=x.device))))
     if not k:
         return x.new_zeros(())
     residual_BD = (x - x_hat).detach()
-    codes = _encode(x, sae.center, sae.W_enc[dead], sae.b_enc[dead], k, parallel)
+    codes = _encode_shard(x, sae.center, sae.W_enc[dead], sae.b_enc[dead], k, dist)
     own_BD = torch.zeros_like(x)
     if len(dead):
         own_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
-    others_BD = parallel.over_shards(own_BD.detach().clone()) - own_BD.detach()
-    loss = parallel.mean((own_BD + others_BD - residual_BD).square().mean())
-    return loss / variance(residual_BD, parallel.mean).clamp(min=torch.finfo(x.dtype).tiny)
+    others_BD = dist.sum_over_shards(own_BD.detach().clone()) - own_BD.detach()
+    loss = dist.all_reduce_mean((own_BD + others_BD - residual_BD).square().mean())
+    return loss / variance(residual_BD, dist.all_reduce_mean).clamp(min=torch.finfo(x.dtype).tiny)
 
 
-def _encode(
-    x_BD: Tensor, b_dec_D: Tensor, W_enc_FD: Tensor, b_enc_F: Tensor, k: int, parallel: Sharded
+def _encode_shard(
+    x_BD: Tensor, b_dec_D: Tensor, W_enc_FD: Tensor, b_enc_F: Tensor, k: int, dist: Sharded
 ) -> Codes:
-    """The codes of those of the own latents that are among the k largest of all shards."""
+    """The codes of this shard's latents, without those that are not among a row's k largest over
+    all shards."""
 
     def choose() -> Codes:
         indices_BK = torch.zeros(len(x_BD), k, dtype=torch.int64, device=x_BD.device)
@@ -144,7 +175,7 @@ def _encode(
             in_order = codes.indices.sort(dim=-1, stable=True)
             indices_BK[:, :n_own] = in_order.values
             values_BK[:, :n_own] = codes.values.gather(-1, in_order.indices)
-        kept_BK = parallel.kept(values_BK, k)
+        kept_BK = dist.topk_mask(values_BK, k)
         used_first_BK = kept_BK.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
         return Codes(
             indices_BK.masked_fill(~kept_BK, 0).gather(-1, used_first_BK),
@@ -160,8 +191,8 @@ def _encode(
 def require_shards(
     config: SAEConfig, shards: int, n_processes: int, k_start: int | None = None
 ) -> None:
-    """Raise an InputError unless the processes can have the shards, and these the latents, also of
-    a k that falls from `k_start`."""
+    """Raise an InputError unless both the processes and the latents can be divided into the shards,
+    and a shard has at least `k` latents, and `k_start` where k falls from there."""
     if n_processes % shards:
         raise InputError(
             f"shards is {shards}, which does not divide the number of processes, {n_processes}; "
@@ -182,18 +213,19 @@ def require_shards(
             )
 
 
-def shard_of(sae: SparseAutoencoder, parallel: Sharded) -> SparseAutoencoder:
-    """An autoencoder of the process's latents alone."""
-    n_latents = sae.config.n_latents // parallel.shards
+def shard_of(sae: SparseAutoencoder, dist: Sharded) -> SparseAutoencoder:
+    """A new autoencoder with this rank's latents of a full one."""
+    n_latents = sae.config.n_latents // dist.n_shards
     part = SparseAutoencoder(dataclasses.replace(sae.config, n_latents=n_latents))
-    part.load_state_dict(shard_of_state(sae.state_dict(), parallel))
+    part.load_state_dict(shard_of_state(sae.state_dict(), dist))
     return part
 
 
-def shard_of_state(state: dict[str, Tensor], parallel: Sharded) -> dict[str, Tensor]:
-    """The tensors of a whole dictionary, of those of its latents only the process's."""
+def shard_of_state(state: dict[str, Tensor], dist: Sharded) -> dict[str, Tensor]:
+    """Tensors of a full autoencoder or its trainer, by name: of those with a row for each latent
+    only this rank's rows, the others as they are."""
     return {
-        name: tensor.chunk(parallel.shards)[parallel.shard] if _is_of_latents(name) else tensor
+        name: tensor.chunk(dist.n_shards)[dist.shard] if _is_of_latents(name) else tensor
         for name, tensor in state.items()
     }
 

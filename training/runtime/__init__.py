@@ -1,1 +1,1 @@
-"""How a training process uses its machine: threads, memory, prefetching, host reads, stopping."""
+"""How training uses its machine: threads, memory, copies to and from a GPU, stopping."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...sae.common.errors import InputError
-from ..distributed.processes import processes_of_this_machine
+from ..distributed.torchrun import local_world_size
 
 _MOST_THREADS = 1024
 """Beyond, the system refuses to start them, and OpenMP ends the process without a word of ours."""
@@ -32,7 +32,7 @@ def default_threads() -> int:
     if asked := os.environ.get("SPARSTEER_THREADS"):
         return _asked_threads(asked)
     cores = allowed_cores()
-    return max(1, min(cores, int(_quota() or cores)) // processes_of_this_machine())
+    return max(1, min(cores, int(_quota() or cores)) // local_world_size())
 
 
 def allowed_cores() -> int:

@@ -26,7 +26,7 @@ WAITING = {
 """To the host, and from it: what a call copies from memory that is not pinned, it waits for."""
 
 
-PLACES_THAT_MAY = ("/triton/runtime/", "/training/runtime/host_reads.py")
+PLACES_THAT_MAY = ("/triton/runtime/", "/training/runtime/transfers.py")
 """Triton's interpreter, and where numbers are read that set off before other work was queued."""
 
 
@@ -138,17 +138,17 @@ def test_steps_are_those_of_pytorch(device: str, monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(metrics.loss, expected.loss, rtol=1e-5, atol=0)
         assert torch.equal(ours.tokens_since_fired, eager.tokens_since_fired)
     assert len(ours.dead_latents()) > 0
-    ours.settle()
+    ours.synchronize()
     assert torch.equal(ours.dead_latents(), eager.dead_latents())
 
 
-@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("synchronized", [False, True])
 @pytest.mark.slow
-def test_counts_that_somebody_changes_are_counted_anew(device: str, settled: bool) -> None:
+def test_counts_that_somebody_changes_are_counted_anew(device: str, synchronized: bool) -> None:
     trainer = trainer_of(device)
     for x in batches(4, device):
-        if settled:
-            trainer.settle()
+        if synchronized:
+            trainer.synchronize()
         trainer.tokens_since_fired[30:50] = trainer.dead_after_tokens
         assert float(trainer.step(x).dead_fraction) >= 20 / F
 
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_told_at_the_next_step(
     good, bad, further = batches(3, device)
     bad[17, 3] = torch.nan
     trainer.step(good)
-    trainer.settle()
+    trainer.synchronize()
     before = copy.deepcopy((trainer.sae.state_dict(), trainer.optimizer.state()))
     counts = trainer.tokens_since_fired.clone()
     trainer.step(bad)
@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_is_told_at_the_next_step(
     ):
         assert all(torch.equal(saved[name], now[name]) for name in saved)
     assert torch.equal(trainer.tokens_since_fired, counts)
-    trainer.settle()  # has been told
+    trainer.synchronize()  # has been told
     trainer.step(further)
-    trainer.settle()
+    trainer.synchronize()
     assert trainer.steps_done == 2

@@ -15,7 +15,7 @@ from sparsteer.sae.common.tensor_files import load_tensors
 from sparsteer.sae.config import SAEConfig
 from sparsteer.training.checkpoint import trainer_state
 from sparsteer.training.config import TrainerConfig
-from sparsteer.training.distributed.data_parallel import Parallel
+from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.distributed.sharded import require_shards
 from sparsteer.training.train import train
 
@@ -71,7 +71,7 @@ def assert_same_bits(left: dict[str, torch.Tensor], right: dict[str, torch.Tenso
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_curve_is_that_of_one_process(name: str, both: list[dict[str, Any]], out: Path) -> None:
-    alone, trainer = run_case(name, Parallel())
+    alone, trainer = run_case(name, Distributed())
     assert len(alone) == N_STEPS
     assert any(step["auxk"] > 0 for step in alone), "no latent was dead"
     assert both[0][name] == both[1][name]
@@ -83,7 +83,7 @@ def test_the_curve_is_that_of_one_process(name: str, both: list[dict[str, Any]],
 
 
 def test_the_curve_of_a_dictionary_in_two_shards(both: list[dict[str, Any]], out: Path) -> None:
-    alone, trainer = run_case("topk", Parallel(), averages=False)
+    alone, trainer = run_case("topk", Distributed(), averages=False)
     assert any(step["auxk"] > 0 for step in alone)
     assert_close(both[0]["sharded"], alone)
     states = [load_tensors(out / f"sharded-{rank}.safetensors", "") for rank in range(2)]

@@ -1,4 +1,4 @@
-"""What each of two processes does for test_parallel.py, one piece after the other.
+"""What each of two processes does for test_data_parallel.py, one piece after the other.
 
     torchrun --nproc-per-node 2 -m tests.training.distributed.two_processes CACHE OUT
 
@@ -20,8 +20,11 @@ from sparsteer.sae.common.tensor_files import save_tensors
 from sparsteer.training import loop
 from sparsteer.training.checkpoint import trainer_state
 from sparsteer.training.data.cache.reader import ActivationCache
-from sparsteer.training.distributed.data_parallel import DataParallel
-from sparsteer.training.distributed.processes import Processes, processes
+from sparsteer.training.distributed.collectives import (
+    DataParallel,
+    Distributed,
+    init_distributed,
+)
 from sparsteer.training.distributed.sharded import Sharded
 from sparsteer.training.runtime.stopping import StopRequest
 from sparsteer.training.train import train, train_grid
@@ -31,18 +34,18 @@ from ..training_cases import CASES, config_of, planted_rows, run_case
 
 
 def main(cache: Path, out: Path) -> None:
-    with processes() as team:
-        results: dict[str, Any] = {"size": team.size}
+    with init_distributed() as dist:
+        results: dict[str, Any] = {"size": dist.world_size}
         for name in CASES:
             curve, trainer = run_case(name, DataParallel())
             results[name] = curve
-            save_tensors(out / f"{name}-{team.rank}.safetensors", trainer_state(trainer))
+            save_tensors(out / f"{name}-{dist.rank}.safetensors", trainer_state(trainer))
         curve, part = run_case("topk", Sharded(2, torch.device("cpu")), averages=False)
         results["sharded"] = curve
-        save_tensors(out / f"sharded-{team.rank}.safetensors", trainer_state(part))
+        save_tensors(out / f"sharded-{dist.rank}.safetensors", trainer_state(part))
         for name in ("sharded", "sharded left"):
             sharded = config_of(cache, out / name, "topk", shards=2)
-            with stopped_in_a_step(team) if "left" in name else nullcontext() as stop:
+            with stopped_in_a_step(dist) if "left" in name else nullcontext() as stop:
                 results[f"train {name}"] = outcome(
                     lambda config=sharded, stop=stop: train(config, stop=stop)
                 )
@@ -51,16 +54,16 @@ def main(cache: Path, out: Path) -> None:
         for activation in ("topk", "batch_topk"):
             results[f"train {activation}"] = train(config_of(cache, out / activation, activation))
         stopped = config_of(cache, out / "stopped", "batch_topk")
-        with stopped_in_a_step(team) as stop:
+        with stopped_in_a_step(dist) as stop:
             results["stopped"] = outcome(lambda: train(stopped, stop=stop))
         results["resumed"] = outcome(lambda: train(stopped))
-        with stopped_in_a_step(team) as stop:
+        with stopped_in_a_step(dist) as stop:
             left = config_of(cache, out / "left", "batch_topk")
             results["left"] = outcome(lambda: train(left, stop=stop))
         grid = [config_of(cache, out / "grid" / name, name) for name in ("topk", "top_afa")]
         results["grid"] = outcome(lambda: train_grid(grid))
         results["again"] = outcome(lambda: train_grid(grid))
-        with patch.object(ActivationCache, "batches", cut_short(team)):
+        with patch.object(ActivationCache, "batches", cut_short(dist)):
             lost = config_of(cache, out / "lost", "topk")
             results["changed shard"] = outcome(lambda: train(lost))
         with patch.object(loop, "save_checkpoint", disk_full):
@@ -70,7 +73,7 @@ def main(cache: Path, out: Path) -> None:
         few = config_of(cache, out / "few", shards=3)
         results["three shards"] = outcome(lambda: train(few))
         results["another"] = outcome(lambda: train(config_of(cache, out / "topk", lr=1e-3)))
-        write_json(out / f"rank-{team.rank}.json", results)
+        write_json(out / f"rank-{dist.rank}.json", results)
 
 
 def outcome(work: Callable[[], Any]) -> Any:
@@ -82,12 +85,12 @@ def outcome(work: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def stopped_in_a_step(team: Processes) -> Generator[StopRequest]:
+def stopped_in_a_step(dist: Distributed) -> Generator[StopRequest]:
     """A request that is set in the middle of a step, of the second process alone."""
     step, stop = Trainer.step, StopRequest()
 
     def stepped(self: Trainer, *rows: torch.Tensor) -> Any:
-        if self.steps_done == 13 and team.rank == 1:
+        if self.steps_done == 13 and dist.rank == 1:
             stop.set()
         return step(self, *rows)
 
@@ -95,13 +98,13 @@ def stopped_in_a_step(team: Processes) -> Generator[StopRequest]:
         yield stop
 
 
-def cut_short(team: Processes) -> Callable[..., Iterator[torch.Tensor]]:
+def cut_short(dist: Distributed) -> Callable[..., Iterator[torch.Tensor]]:
     """Batches that end with an error in the second process."""
     batches = ActivationCache.batches
 
     def cut(self: ActivationCache, *words: Any, **options: Any) -> Any:
         for number, x in enumerate(batches(self, *words, **options)):
-            if number == 3 and team.rank == 1:
+            if number == 3 and dist.rank == 1:
                 raise OSError(errno.EIO, "Input/output error")
             yield x
 
@@ -115,16 +118,15 @@ def disk_full(*words: Any, **options: Any) -> None:
 def not_finite() -> None:
     x = planted_rows(128)
     x[70:72, 3] = torch.nan
-    parallel = DataParallel()
-    run_case("topk", parallel, rows=x)
+    run_case("topk", DataParallel(), rows=x)
 
 
 def row_gradients() -> dict[str, bool]:
     """Whether sending only the rows that have a gradient gives what sending all of them gives."""
-    parallel = DataParallel()
+    dist = DataParallel()
     same: dict[str, bool] = {}
     for share in (0.0, 0.1, 0.9):
-        generator = torch.Generator().manual_seed(parallel.rank)
+        generator = torch.Generator().manual_seed(dist.rank)
         module = torch.nn.Linear(5, 40)
         factors = torch.randn(40, 5, generator=generator)
         factors[torch.rand(40, generator=generator) >= share / 2] = 0
@@ -132,7 +134,7 @@ def row_gradients() -> dict[str, bool]:
         for touched in (torch.ones(40) > 0, torch.zeros(40) > 0):
             module.zero_grad()
             loss = (module.weight * factors).sum() + module.bias.sum()
-            parallel.backward(loss, module, touched)
+            dist.backward(loss, module, touched)
             assert module.weight.grad is not None
             gradients.append(module.weight.grad.clone())
         same[str(share)] = torch.equal(*gradients)

@@ -16,7 +16,7 @@ import torch
 from ....sae.common.errors import InputError
 from ....sae.common.wording import counted
 from ....sae.language_model.model import LanguageModel
-from ...distributed.processes import Processes
+from ...distributed.collectives import Distributed
 from ...runtime.threads import use_threads
 from ..context_length import context_length_of
 from ..contexts import ContextSource, model_loader, no_activations, open_source_corpus, require_text
@@ -82,7 +82,7 @@ def estimate_cache(
         InputError: as `cache_activations`.
     """
     folder = Path(config.out)
-    load = model_loader(config, model, Processes(), say)
+    load = model_loader(config, model, Distributed(), say)
     config = as_begun(config, load)
     previous = previous_manifest(folder, config)
     corpus = open_source_corpus(config, previous, say)
@@ -95,7 +95,7 @@ def estimate_cache(
             require_same_corpus(folder, previous, corpus)
         require_same_model(folder, previous, model)
     manifest = previous or first_manifest(config, model, sites, corpus)
-    source = ContextSource(corpus, model, config, manifest.held_out_below, Processes())
+    source = ContextSource(corpus, model, config, manifest.held_out_below, Distributed())
     with use_threads(manifest.threads):
         sample = _sample(source, context_reader(config, model, sites), config.batch_size)
     if not sample.rows:

@@ -18,7 +18,7 @@ from ....sae.common.errors import InputError
 from ....sae.common.wording import counted
 from ....sae.language_model.model import LanguageModel
 from ....sae.language_model.sites import Site
-from ...distributed.processes import Processes, processes
+from ...distributed.collectives import Distributed, init_distributed
 from ...runtime.threads import use_threads
 from ..context_length import context_length_of
 from ..contexts import ContextSource, model_loader, no_activations, open_source_corpus, require_text
@@ -76,31 +76,31 @@ def cache_activations(
             written, or an activation is not finite in `config.dtype`.
         OSError: the disk is full or fails; the shards written so far stay usable.
     """
-    with processes() as team:
-        if not team.is_first:
+    with init_distributed() as dist:
+        if not dist.is_main:
             progress, say = _tell_nobody, _say_nothing
-        return _cache_together(config, team, model, progress, say)
+        return _cache_together(config, dist, model, progress, say)
 
 
 def _cache_together(
     config: CacheConfig,
-    team: Processes,
+    dist: Distributed,
     model: LanguageModel | None,
     progress: Progress,
     say: Callable[[str], None],
 ) -> CacheManifest:
     folder = Path(config.out)
-    load = model_loader(config, model, team, say)
-    with team.together():
+    load = model_loader(config, model, dist, say)
+    with dist.errors_on_all_ranks():
         config = as_begun(config, load)
-    previous, kept = _found(folder, config, team)
+    previous, kept = _found(folder, config, dist)
     if previous and previous.complete and len(kept) == len(previous.shards):
-        with team.together():
+        with dist.errors_on_all_ranks():
             if previous.corpus.revision is None:  # a pinned hub data set need not be reached
                 require_same_corpus(folder, previous, open_source_corpus(config, previous, say))
         say(f"{folder} is complete ({counted(previous.rows, 'row')}); nothing to do")
         return previous
-    with team.together():
+    with dist.errors_on_all_ranks():
         corpus = open_source_corpus(config, previous, say)
         require_text(corpus)
         model = load()
@@ -108,9 +108,9 @@ def _cache_together(
         sites = [model.site(name) for name in config.site or (None,)]
         begun = previous or first_manifest(config, model, sites, corpus)
     # All follow the first process, whose threads and held-out bound may be its own.
-    manifest = dataclasses.replace(team.broadcast(begun), complete=False, notices=())
+    manifest = dataclasses.replace(dist.broadcast_object(begun), complete=False, notices=())
     changed = corpus.fingerprint != manifest.corpus.fingerprint
-    with team.together():
+    with dist.errors_on_all_ranks():
         if previous is None or previous.complete or list(kept) != list(range(len(kept))):
             require_same_corpus(folder, manifest, corpus)
         manifest = of_corpus(manifest, corpus)
@@ -121,28 +121,28 @@ def _cache_together(
         if about := about_other_rounding(previous, config):
             say(about)
     reader = context_reader(config, model, sites)
-    with _held(folder, team), use_threads(manifest.threads):
-        with team.together():
+    with _held(folder, dist), use_threads(manifest.threads):
+        with dist.errors_on_all_ranks():
             # Since the first look another process may have written the folder and ended.
-            if team.is_first and previous_manifest(folder, config) != previous:
+            if dist.is_main and previous_manifest(folder, config) != previous:
                 raise InputError(
                     f"another process has written {folder} meanwhile; give the same command again"
                 )
             if not previous:  # so that whatever ends this, the folder is known for a cache
-                _write_manifest(folder, manifest, team)
-        source = ContextSource(corpus, model, config, manifest.held_out_below, team)
+                _write_manifest(folder, manifest, dist)
+        source = ContextSource(corpus, model, config, manifest.held_out_below, dist)
 
         def require_kept(entry: ShardEntry, chosen: list[ChosenContext]) -> None:
             if changed:
-                with team.together():
+                with dist.errors_on_all_ranks():
                     if not holds_contexts(folder / entry.file, reader.without_activations(chosen)):
                         raise changed_corpus(folder, corpus.dataset)
 
         meter = _Meter(config.tokens, progress)
-        manifest = _write_shards(folder, manifest, reader, source, kept, meter, team, require_kept)
-        with team.together():
+        manifest = _write_shards(folder, manifest, reader, source, kept, meter, dist, require_kept)
+        with dist.errors_on_all_ranks():
             manifest = _finished(manifest, config, source.passed_over())
-            _write_manifest(folder, manifest, team)
+            _write_manifest(folder, manifest, dist)
     for notice in manifest.notices:
         say(notice)
     return manifest
@@ -157,22 +157,22 @@ def _say_nothing(sentence: str) -> None:
 
 
 def _found(
-    folder: Path, config: CacheConfig, team: Processes
+    folder: Path, config: CacheConfig, dist: Distributed
 ) -> tuple[CacheManifest | None, dict[int, ShardEntry]]:
     """What the first process finds in the folder: the manifest, and the shards that are whole."""
     found: tuple[CacheManifest | None, dict[int, ShardEntry]] = (None, {})
-    with team.together():
-        if team.is_first and (previous := previous_manifest(folder, config)):
+    with dist.errors_on_all_ranks():
+        if dist.is_main and (previous := previous_manifest(folder, config)):
             found = previous, whole_shards(folder, previous.shards)
-    return team.broadcast(found)
+    return dist.broadcast_object(found)
 
 
 @contextmanager
-def _held(folder: Path, team: Processes) -> Generator[None]:
+def _held(folder: Path, dist: Distributed) -> Generator[None]:
     """Hold the folder, cleared of what a killed process left, in the name of all."""
     with ExitStack() as stack:
-        with team.together():
-            if team.is_first:
+        with dist.errors_on_all_ranks():
+            if dist.is_main:
                 stack.enter_context(only_writer(folder))
         yield
 
@@ -207,29 +207,29 @@ def _write_shards(
     source: ContextSource,
     kept: dict[int, ShardEntry],
     meter: _Meter,
-    team: Processes,
+    dist: Distributed,
     require_kept: Callable[[ShardEntry, list[ChosenContext]], None],
 ) -> CacheManifest:
     """Write every shard that is not kept, one in each process, and the manifest after these."""
     whole = dict(kept)
     missing = _missing(source, manifest.contexts_per_shard, kept, meter, require_kept)
-    while todo := list(islice(missing, team.size)):
+    while todo := list(islice(missing, dist.world_size)):
         written: dict[int, ShardEntry] = {}
-        with team.together():
-            for index, chosen in todo[team.rank : team.rank + 1]:
+        with dist.errors_on_all_ranks():
+            for index, chosen in todo[dist.rank : dist.rank + 1]:
                 content, excluded = reader.read(chosen, meter.add)
                 written[index] = write_shard(folder, index, content, excluded)
-        for rank, entries in enumerate(team.gather(written)):
+        for rank, entries in enumerate(dist.all_gather_object(written)):
             whole |= entries
-            if entries and rank != team.rank:
+            if entries and rank != dist.rank:
                 meter.add(sum(entry.rows for entry in entries.values()))
         n_done = todo[-1][0] + 1
         shards = (*(whole[index] for index in range(n_done)), *manifest.shards[n_done:])
         manifest = dataclasses.replace(
             manifest, corpus=source.count(manifest.corpus), shards=shards
         )
-        with team.together():
-            _write_manifest(folder, manifest, team)
+        with dist.errors_on_all_ranks():
+            _write_manifest(folder, manifest, dist)
     shards = tuple(whole[index] for index in sorted(whole))
     return dataclasses.replace(manifest, corpus=source.count(manifest.corpus), shards=shards)
 
@@ -254,8 +254,8 @@ def _missing(
             yield index, chosen
 
 
-def _write_manifest(folder: Path, manifest: CacheManifest, team: Processes) -> None:
-    if team.is_first:
+def _write_manifest(folder: Path, manifest: CacheManifest, dist: Distributed) -> None:
+    if dist.is_main:
         write_manifest(folder, manifest)
 
 

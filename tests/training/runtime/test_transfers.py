@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.training.runtime.prefetch import on_device
+from sparsteer.training.runtime.transfers import prefetch_to_device
 
 GPU = torch.device("cuda", 1)
 
@@ -50,7 +50,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, Any]]:
 
 def test_a_gpu_gets_pinned_batches_from_a_thread_in_order(sent: list[tuple[bool, Any]]) -> None:
     closed: list[bool] = []
-    arriving = on_device(batches(10, closed), GPU)
+    arriving = prefetch_to_device(batches(10, closed), GPU)
     assert [float(next(arriving)[0, 0]) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="gone"):
         next(arriving)
@@ -61,8 +61,8 @@ def test_a_gpu_gets_pinned_batches_from_a_thread_in_order(sent: list[tuple[bool,
 @pytest.mark.usefixtures("sent")
 def test_closing_closes_the_batches_and_their_end_is_the_end(device: torch.device) -> None:
     closed: list[bool] = []
-    arriving = on_device(batches(3, closed), device)
+    arriving = prefetch_to_device(batches(3, closed), device)
     next(arriving)
     arriving.close()
     assert closed == [True]
-    assert [float(x[0, 0]) for x in on_device(batches(3, closed), device)] == [0, 1, 2]
+    assert [float(x[0, 0]) for x in prefetch_to_device(batches(3, closed), device)] == [0, 1, 2]
