@@ -72,30 +72,22 @@ class TrainingRun:
         report(step, config.n_steps, figures | {"seconds": self.seconds})
 
     def evaluate(self, report: Report) -> None:
-        """Write measures on held-out rows to metrics.jsonl and report them; every rank calls
-        this."""
-        dist = self.trainer.dist
-        self.gather_shards()
-        with dist.errors_on_all_ranks():
-            if dist.is_main:
-                step = self.trainer.steps_done
-                held_out = self.measure(self.held_out())
-                self.folder.log({"step": step, "held_out": held_out})
-                figures = {f"held_out_{name}": float(value) for name, value in held_out.items()}
-                report(step, self.config.trainer.n_steps, figures)
+        """Write measures on held-out rows to metrics.jsonl and report them."""
+        step = self.trainer.steps_done
+        held_out = self.measure(self.held_out())
+        self.folder.log({"step": step, "held_out": held_out})
+        figures = {f"held_out_{name}": float(value) for name, value in held_out.items()}
+        report(step, self.config.trainer.n_steps, figures)
 
     def save(self) -> None:
-        """Write a checkpoint; every rank calls this."""
-        dist = self.trainer.dist
-        self.gather_shards()
-        with dist.errors_on_all_ranks():
-            if dist.is_main:
-                keep = self.config.trainer.keep_checkpoints
-                trainer = self.full_trainer or self.trainer
-                save_checkpoint(self.folder.checkpoints, trainer, seconds=self.seconds, keep=keep)
+        """Write a checkpoint."""
+        keep = self.config.trainer.keep_checkpoints
+        trainer = self.full_trainer or self.trainer
+        save_checkpoint(self.folder.checkpoints, trainer, seconds=self.seconds, keep=keep)
 
     def gather_shards(self) -> None:
-        """Bring `full_trainer` on rank 0 up to date, if latents are sharded; every rank calls this.
+        """Bring `full_trainer` on rank 0 up to date, if latents are sharded; every rank calls this
+        before rank 0 evaluates or saves.
 
         Raises NonFiniteLoss if the last step is not done, see `Trainer.synchronize`.
         """
@@ -130,7 +122,7 @@ def fit(
 ) -> Generator[int]:
     """Train one autoencoder from the step at which it stands to the last.
 
-    A generator that yields after each step, so that the autoencoders of a grid can take turns;
+    A generator that yields between steps, so that the autoencoders of a grid can take turns;
     whoever trains only one exhausts it.
 
     Args:
@@ -166,19 +158,21 @@ def fit(
         # Log. A line says that the step is done, so its loss must be known to be finite first.
         if step % config.log_every == 0 or is_last:
             trainer.synchronize()
-            with dist.errors_on_all_ranks():
-                if dist.is_main:
-                    run.log(metrics, report)
+            dist.run_on_main(run.log, metrics, report)
+        if is_last:
+            return  # the caller evaluates and saves the trained autoencoder
 
-        # Evaluate. After the last step, too, but then for the summary, when training has ended.
-        if step % config.eval_every == 0 and not is_last:
-            run.evaluate(report)
+        # Evaluate. All ranks wait until rank 0 has measured.
+        if step % config.eval_every == 0:
+            run.gather_shards()
+            dist.run_on_main(run.evaluate, report)
 
-        # Save. A request to stop is asked for before, for it makes a checkpoint; by all ranks in
-        # every step, for what one of them is asked to do all must do after the same step.
-        stops = must_stop(step) and not is_last
-        if (step % config.checkpoint_every == 0 or stops) and not is_last:
-            run.save()
+        # Save. Whether to stop is asked before, since that makes a checkpoint; and in every step,
+        # since what one rank was asked all must learn, in a collective that all call equally often.
+        stops = must_stop(step)
+        if stops or step % config.checkpoint_every == 0:
+            run.gather_shards()
+            dist.run_on_main(run.save)
 
         # Stop.
         if stops:
@@ -192,14 +186,15 @@ def fit(
 def _saves_what_is_done(run: TrainingRun) -> bool:
     """Write a checkpoint where the next batch cannot be read, and say whether there is one now.
 
-    One of several ranks does not: the others may stand elsewhere, and saving takes all of them.
+    One of several ranks writes none, so that an error on one of them ends all at once.
     """
     if run.trainer.dist.world_size > 1 or run.trainer.steps_done == 0:
         return False
     try:
-        run.save()
-    except NonFiniteLoss:  # of the last step; the error in reading tells more
+        run.gather_shards()
+    except NonFiniteLoss:  # of the last step, which is not done; the error in reading is told
         return False
+    run.save()
     return True
 
 

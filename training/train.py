@@ -1,13 +1,11 @@
 """Training runs, one or several: open activations, initialize or resume, fit, save."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.devices import resolve_device
@@ -162,11 +160,9 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         folders = [RunFolder(config.out) for config in configs]
         for folder in folders:
             folders_held.callback(folder.close)
-        complete: dict[str, dict[str, Any]] = {}
-        with dist.errors_on_all_ranks():
-            if dist.is_main:
-                complete = _begin_folders(configs, sites, folders, data, dist, device, say)
-        complete = dist.broadcast_object(complete)
+        complete = dist.run_on_main(
+            _begin_folders, configs, sites, folders, data, dist.world_size, device, say
+        )
         # A full dictionary that is going to be sharded may be too large for a GPU.
         initial_device = device if first.shards == 1 else torch.device("cpu")
         runs = [
@@ -176,15 +172,8 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
             for config, site, folder in zip(configs, sites, folders, strict=True)
             if config.out not in complete
         ]
-        with dist.errors_on_all_ranks():
-            if dist.is_main and runs:
-                for run in runs:
-                    data.held_out(site=run.site, limit=1)  # read while nothing can be lost
-                    _resume(run, say)
-                _initialize([run for run in runs if not run.trainer.steps_done], data, say)
-                for run in runs:
-                    run.folder.track(run.config.track, _resolved(run.config, data, run.site))
-        # Until here rank 0 alone has resumed or initialized: the others take over its state.
+        dist.run_on_main(_resume_or_initialize, runs, data, say)
+        # The other ranks take over the state of rank 0.
         sharded = Sharded(first.shards, device) if first.shards > 1 else None
         for run in runs:
             dist.broadcast(trainer_state(run.trainer).values())
@@ -248,7 +237,7 @@ def _begin_folders(
     sites: Sequence[str],
     folders: Sequence[RunFolder],
     data: ActivationSource,
-    dist: Distributed,
+    processes: int,
     device: torch.device,
     say: Say,
 ) -> dict[str, dict[str, Any]]:
@@ -271,7 +260,7 @@ def _begin_folders(
             resolved,
             threads=torch.get_num_threads(),
             device=str(device),
-            processes=dist.world_size,
+            processes=processes,
         )
     return complete
 
@@ -308,6 +297,16 @@ def _new_trainer(
     sae_config = config.sae_config(data.d_model)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
     return Trainer(sae, config.trainer, dist)
+
+
+def _resume_or_initialize(runs: Sequence[TrainingRun], data: ActivationSource, say: Say) -> None:
+    """Bring the trainers to where their runs go on, or to where new ones begin; open trackers."""
+    for run in runs:
+        data.held_out(site=run.site, limit=1)  # read while nothing can be lost
+        _resume(run, say)
+    _initialize([run for run in runs if not run.trainer.steps_done], data, say)
+    for run in runs:
+        run.folder.track(run.config.track, _resolved(run.config, data, run.site))
 
 
 def _resume(run: TrainingRun, say: Say) -> None:
@@ -349,28 +348,17 @@ def _shard(run: TrainingRun, dist: Sharded, device: torch.device) -> None:
 
 def _finish(run: TrainingRun) -> dict[str, Any]:
     """Evaluate and save the trained autoencoder; every rank calls this and gets the summary."""
-    dist = run.trainer.dist
     run.gather_shards()
-    summary: dict[str, Any] = {}
-    with dist.errors_on_all_ranks():
-        if dist.is_main:
-            sae, rows = run.trained(), run.held_out()
-            summary = _summary(run, sae, rows, run.measure(rows))
-            run.folder.log({"step": run.trainer.steps_done, "summary": summary})
-            sae.save(run.folder.sae)
-    return dist.broadcast_object(summary)
+    return run.trainer.dist.run_on_main(_write_result, run)
 
 
-def _summary(
-    run: TrainingRun,
-    sae: SparseAutoencoder,
-    rows: Mapping[str, Float[Tensor, "N D"]],
-    held_out: dict[str, float | int],
-) -> dict[str, Any]:
-    config, steps = run.config, run.trainer.steps_done
+def _write_result(run: TrainingRun) -> dict[str, Any]:
+    """Write the summary and the autoencoder into the run folder; give the summary."""
+    config, sae, rows, steps = run.config, run.trained(), run.held_out(), run.trainer.steps_done
     tokens = steps * config.trainer.batch_size
     rounded = [rounding_caution(rows[site], run.data.dtype, site) for site in run.sites]
-    return {
+    held_out = run.measure(rows)
+    summary = {
         "run": config.out,
         "activation": config.activation,
         **{k: v for k, v in to_plain(sae.config).items() if k not in ("d_model", "transcoder")},
@@ -382,3 +370,6 @@ def _summary(
         "held_out": held_out,
         "warnings": [*filter(None, rounded), *cautions(held_out)],
     }
+    run.folder.log({"step": steps, "summary": summary})
+    sae.save(run.folder.sae)
+    return summary

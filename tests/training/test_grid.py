@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,42 @@ def test_a_request_to_stop_saves_all(planted_cache: Path, tmp_path: Path) -> Non
         train_grid(configs, report=report, stop=stop)
     for config in configs:
         assert (Path(config.out) / "checkpoints" / "step-12").is_dir()
+
+
+def test_a_request_between_two_of_them_stops_both_after_the_same_step(
+    planted_cache: Path, tmp_path: Path
+) -> None:
+    configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), {"seed": [0, 1]})
+    stop = StopRequest()
+
+    def report(name: str, done: int, total: int, figures: dict[str, float]) -> None:
+        if done == 12 and name == configs[1].out:  # when the first has gone on
+            stop.set()
+
+    with pytest.raises(Interrupted, match="at step 13 of 30"):
+        train_grid(configs, report=report, stop=stop)
+    for config in configs:
+        assert (Path(config.out) / "checkpoints" / "step-13").is_dir()
+
+
+@pytest.mark.parametrize("n_read", [0, 5])
+def test_where_a_batch_cannot_be_read_all_are_saved(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_read: int
+) -> None:
+    configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), {"seed": [0, 1]})
+    batches = cache_module.ActivationCache.batches
+
+    def cut(self: Any, *words: Any, **options: Any) -> Any:
+        yield from islice(batches(self, *words, **options), n_read)
+        raise InputError("a shard is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module.ActivationCache, "batches", cut)
+        told = "^a shard is gone; step 5 is saved$" if n_read else "^a shard is gone$"
+        with pytest.raises(InputError, match=told):
+            train_grid(configs)
+    for config in configs:
+        assert (Path(config.out) / "checkpoints" / "step-5").is_dir() == bool(n_read)
 
 
 def test_one_that_diverges_stops_alone(

@@ -13,10 +13,10 @@ gradients are summed.
 
 import os
 import pickle
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as torch_dist
@@ -27,6 +27,7 @@ from ...kernels.optimizer import gradient_norm
 from ...kernels.process_group import ProcessGroup
 from .torchrun import raised_on_all_ranks, under_torchrun
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _TIMEOUT = timedelta(days=1)
@@ -96,6 +97,14 @@ class Distributed:
         lowest such rank. The block itself must call no collective.
         """
         yield
+
+    def run_on_main(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `work` on rank 0 alone; every rank returns its result, or raises its exception."""
+        result = cast(T, None)
+        with self.errors_on_all_ranks():
+            if self.is_main:
+                result = work(*args, **kwargs)
+        return self.broadcast_object(result)
 
     # Tensors of a training step.
 

@@ -101,7 +101,7 @@ class Sharded(DataParallel):
                 tensor, parts if gathers else None, group=self._shard_group, group_dst=0
             )
             if gathers:
-                full[name].copy_(torch.cat(parts) if _is_of_latents(name) else tensor)
+                full[name].copy_(torch.cat(parts) if _has_row_per_latent(name) else tensor)
 
 
 def sharded_reconstruction(
@@ -225,10 +225,10 @@ def shard_of_state(state: dict[str, Tensor], dist: Sharded) -> dict[str, Tensor]
     """Tensors of a full autoencoder or its trainer, by name: of those with a row for each latent
     only this rank's rows, the others as they are."""
     return {
-        name: tensor.chunk(dist.n_shards)[dist.shard] if _is_of_latents(name) else tensor
+        name: tensor.chunk(dist.n_shards)[dist.shard] if _has_row_per_latent(name) else tensor
         for name, tensor in state.items()
     }
 
 
-def _is_of_latents(name: str) -> bool:
+def _has_row_per_latent(name: str) -> bool:
     return name.rpartition(".")[2] in ("W_enc", "b_enc", "W_dec", "tokens_since_fired")

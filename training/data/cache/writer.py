@@ -79,10 +79,10 @@ def cache_activations(
     with init_distributed() as dist:
         if not dist.is_main:
             progress, say = _tell_nobody, _say_nothing
-        return _cache_together(config, dist, model, progress, say)
+        return _write_cache(config, dist, model, progress, say)
 
 
-def _cache_together(
+def _write_cache(
     config: CacheConfig,
     dist: Distributed,
     model: LanguageModel | None,
@@ -160,11 +160,12 @@ def _found(
     folder: Path, config: CacheConfig, dist: Distributed
 ) -> tuple[CacheManifest | None, dict[int, ShardEntry]]:
     """What the first process finds in the folder: the manifest, and the shards that are whole."""
-    found: tuple[CacheManifest | None, dict[int, ShardEntry]] = (None, {})
-    with dist.errors_on_all_ranks():
-        if dist.is_main and (previous := previous_manifest(folder, config)):
-            found = previous, whole_shards(folder, previous.shards)
-    return dist.broadcast_object(found)
+
+    def find() -> tuple[CacheManifest | None, dict[int, ShardEntry]]:
+        previous = previous_manifest(folder, config)
+        return previous, whole_shards(folder, previous.shards) if previous else {}
+
+    return dist.run_on_main(find)
 
 
 @contextmanager
