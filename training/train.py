@@ -64,7 +64,6 @@ def train(
         NonFiniteLoss: NaN or infinity in the data or the loss; the last checkpoint stays.
         Interrupted: `stop` was set; a checkpoint of the last step was saved.
     """
-
     request = stop or StopRequest()
     with _ready_to_train([config], say) as ready:
         if not ready.runs:

@@ -187,8 +187,8 @@ class Trainer:
         rate = self.learning_rate(self.steps_done)
         norm = self.optimizer.step(self.steps_done + 1, rate, applies=finite)
         self.steps_done += 1
-        # The averages are of the weights after the step. So is batch_topk's threshold, a moving
-        # average that no step reads; its batches are those whose update was made.
+        # The averages are of the weights after the step. batch_topk's threshold comes last because
+        # a step that is not done, which has raised above, must not move it; no step reads it.
         if self.averages is not None:
             self.averages.update(self.steps_done)
         self.sae.update_threshold(losses.codes, self.dist.all_reduce_min)
