@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..sae.common.paths import AnyText, FilePath
+from ..sae.common.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ def options_of(config: type[Any], positional: tuple[str, ...] = ()) -> dict[str,
         else:
             own[field.name.replace("_", "-")] = Option(
                 name=field.name,
-                type=hints[field.name],
+                type=_with_choices(annotated[field.name]),
                 help=docs[field.name],
                 default=field.default,
                 positional=field.name in positional,
@@ -143,6 +144,22 @@ def options_of(config: type[Any], positional: tuple[str, ...] = ()) -> dict[str,
                 may_be_any_text=_holds(annotated[field.name], AnyText),
             )
     return own | nested
+
+
+def _with_choices(annotated: Any) -> Any:
+    """The type without annotations; a text annotated with a registry is one of its names, or of the
+    texts beside it: `Annotated[str, GATES, "all"]`."""
+    if get_origin(annotated) is Annotated:
+        plain, *notes = get_args(annotated)
+        registries = [note for note in notes if isinstance(note, Registry)]
+        more = [note for note in notes if isinstance(note, str)]
+        names = [name for registry in registries for name in registry.names()]
+        return Literal[(*names, *more)] if registries else plain
+    if get_origin(annotated) in (Union, UnionType):
+        return Union[tuple(map(_with_choices, get_args(annotated)))]  # noqa: UP007
+    if get_origin(annotated) is tuple:
+        return tuple[tuple(map(_with_choices, get_args(annotated)))]
+    return annotated
 
 
 def _holds(kind: Any, annotated: Any) -> bool:

@@ -1,10 +1,14 @@
 """The surface of the command: its verbs and their options may change only on purpose."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
 from sparsteer.cli.main import VERBS
+from sparsteer.cli.options import options_of
+from sparsteer.sae.common.registry import Registry
 
 FROZEN = Path(__file__).parent / "options.txt"
 
@@ -38,3 +42,27 @@ def test_no_two_fields_share_a_flag(name: str) -> None:
     """A nested configuration lies flat, so that its fields must not repeat outer ones."""
     shown = [option.name for option in VERBS[name].options().values()]
     assert len(shown) == len(set(shown))
+
+
+SHAPES: Registry[float] = Registry("shape", "sparsteer.test_shapes", {"ball": "math:pi"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeConfig:
+    """A configuration with names of a registry."""
+
+    shape: Annotated[str, SHAPES] = "ball"
+    """A shape."""
+    shapes: tuple[Annotated[str, SHAPES, "all"], ...] = ()
+    """Several, or all."""
+    other: Annotated[str, SHAPES] | None = None
+    """Another one."""
+
+
+def test_names_of_a_registry_are_the_choices_of_an_option() -> None:
+    options = options_of(ShapeConfig)
+    assert options["shape"].choices == options["other"].choices == ("ball",)
+    assert options["shapes"].is_list
+    assert options["shapes"].choices == ("ball", "all")
+    SHAPES.register("cube", 1.0)
+    assert options_of(ShapeConfig)["shape"].choices == ("ball", "cube")
