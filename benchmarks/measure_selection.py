@@ -13,24 +13,17 @@ import json
 import random
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-import torch
 from results_file import write_table
-from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from sparsteer.sae.fetching.fetch import fetch
-from sparsteer.steering.encoding import first_tokens
-from sparsteer.steering.loading import LoadedRun, load_run
+from sparsteer.steering.loading import load_run
 from sparsteer.steering.selection.scores import ReadRows, read_rows
 from sparsteer.steering.selection.selecting import best, rows_of_ratio
 from sparsteer.training.data.row_files.row_text import find_text_fields
 
 N_TARGETS = 5
-
-Ranking = Callable[[list[int], list[int]], Sequence[float]]
-"""From the target's rows and the pool's to a score for each row of the pool."""
 
 
 def main() -> None:
@@ -45,14 +38,13 @@ def main() -> None:
     loaded = load_run(options.run, say=print)
     texts = [fields.text_of(row) for row in rows]
     read = read_rows(loaded, texts, batch_size=32, max_length=options.max_length)
-    means_ND = mean_activations(loaded, [text.text for text in texts], options.max_length)
-    rankings: dict[str, Ranking] = {
-        "jaccard": lambda target, pool: jaccard(read, target, pool),
-        "mean activation": lambda target, pool: cosine(means_ND, target, pool),
-        "the same, centered": lambda target, pool: cosine(
-            means_ND - means_ND.mean(0), target, pool
-        ),
-        "length": lambda target, pool: nearest_length(read, target, pool),
+    centered_ND = read.mean_activations_ND - read.mean_activations_ND.mean(0)
+    centered = replace(read, mean_activations_ND=centered_ND)
+    rankings = {
+        "jaccard": (read, "jaccard"),
+        "mean activation": (read, "mean_activation"),
+        "the same, centered": (centered, "mean_activation"),
+        "length": (read, "length"),
     }
     groups = [row["group"] for row in rows]
     lines = [
@@ -69,16 +61,22 @@ def main() -> None:
 
 
 def measure(
-    group: str, groups: list[str], rankings: dict[str, Ranking], ratio: float, draws: int
+    group: str,
+    groups: list[str],
+    rankings: dict[str, tuple[ReadRows, str]],
+    ratio: float,
+    draws: int,
 ) -> list[str]:
-    """A line of the table: the group's fraction of the selected rows, for each ranking."""
+    """A line of the table: the group's fraction of the selected rows, for each ranking, which is
+    rows and a method's name."""
     members = [place for place, other in enumerate(groups) if other == group]
     fractions: dict[str, list[float]] = {name: [] for name in rankings}
     for draw in range(draws):
         target = sorted(random.Random(f"{draw} {group}").sample(members, N_TARGETS))
         pool = [place for place in range(len(groups)) if place not in target]
-        for name, ranking in rankings.items():
-            chosen = best(list(ranking(target, pool)), rows_of_ratio(ratio, len(pool)))
+        for name, (read, method) in rankings.items():
+            scored = read.take(pool).scored_against(read.take(target), method)
+            chosen = best([row.score for row in scored], rows_of_ratio(ratio, len(pool)))
             fraction = sum(groups[pool[place]] == group for place in chosen) / len(chosen)
             fractions[name].append(fraction)
     chance = (len(members) - N_TARGETS) / (len(groups) - N_TARGETS)
@@ -87,33 +85,6 @@ def measure(
         for values in fractions.values()
     ]
     return [group, f"{chance:.2f}", *shown]
-
-
-def mean_activations(loaded: LoadedRun, texts: list[str], max_length: int) -> Tensor:
-    """[N, D]: the mean residual over the content tokens of each text, read one text at a time."""
-    model, bos = loaded.model, [loaded.model.bos_id] if loaded.model.bos_id is not None else []
-    means: list[Tensor] = []
-    for text in texts:
-        tokens = torch.tensor([bos + first_tokens(model, text, max_length)[0]])
-        content = ~model.excluded_tokens(tokens)[0]
-        means.append(loaded.site.read(tokens)[0, content].mean(0))
-    return torch.stack(means)
-
-
-def jaccard(read: ReadRows, target: list[int], pool: list[int]) -> list[float]:
-    scored = read.take(pool).scored_against(read.take(target).prototype("the target"))
-    return [row.score or 0.0 for row in scored]
-
-
-def cosine(rows_ND: Tensor, target: list[int], pool: list[int]) -> list[float]:
-    similarities = cosine_similarity(rows_ND[pool], rows_ND[target].mean(0, keepdim=True))
-    return [float(similarity) for similarity in similarities]
-
-
-def nearest_length(read: ReadRows, target: list[int], pool: list[int]) -> list[float]:
-    lengths = [float(row.tokens or 0) for row in read.rows]
-    mean = statistics.mean(lengths[place] for place in target)
-    return [-abs(lengths[place] - mean) for place in pool]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from ..sae.common.paths import AnyText, FilePath
 from ..sae.common.registry import Registry
@@ -151,7 +151,9 @@ def _with_choices(annotated: Any) -> Any:
     texts beside it: `Annotated[str, GATES, "all"]`."""
     if get_origin(annotated) is Annotated:
         plain, *notes = get_args(annotated)
-        registries = [note for note in notes if isinstance(note, Registry)]
+        registries = cast(
+            list[Registry[Any]], [note for note in notes if isinstance(note, Registry)]
+        )
         more = [note for note in notes if isinstance(note, str)]
         names = [name for registry in registries for name in registry.names()]
         return Literal[(*names, *more)] if registries else plain

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Annotated, cast
 
 from ..sae.common.errors import InputError
 from ..sae.common.paths import AnyText, FilePath
@@ -13,7 +13,8 @@ from ..sae.config import (
     require_model_dtype,
     require_positive_integer,
 )
-from .interventions.intervention import Tier, require_finite
+from .interventions.intervention import require_finite
+from .registries import DIRECTIONS, EDITS, GATES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +107,20 @@ class GenerateConfig:
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
     Default: 1, or the strength of each pick; with picks it is a factor of theirs."""
 
-    tier: Literal[Tier, "all"] = "constant"
+    tier: Annotated[str, GATES, "all"] = "constant"
     """constant steers every position; per_input the whole text once a feature fires in the prompt,
     else what follows its first firing; per_token only the tokens at which it fires; all writes a
     text under each."""
 
     threshold: float = 0.0
     """A feature fires above this activation, in multiples of its largest (-inf: everywhere)."""
+
+    edit: Annotated[str, EDITS] = "add"
+    """What is done to the activation where it is steered; add adds the push."""
+
+    direction: Annotated[str, DIRECTIONS] = "decoder"
+    """Along which vector a feature pushes: decoder, its row of the decoder; random, as a control,
+    that of another latent, drawn with the seed."""
 
     max_activation: float | None = None
     """Largest activation of the features, in the autoencoder's units; by default the feature
@@ -144,6 +152,10 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
+        if self.tier != "all":
+            GATES.require(self.tier)
+        EDITS.require(self.edit)
+        DIRECTIONS.require(self.direction)
         if not self.prompt and self.prompts is None:
             raise InputError("prompt is missing; give --prompt TEXT or --prompts FILE")
         if not self.feature and self.picks is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..kernels.codes import Codes
@@ -38,6 +38,8 @@ class EncodedText:
     for one so short that every token is left out."""
     n_tokens: int
     """Tokens of the whole text, those beyond `max_length` included."""
+    mean_activation_D: Float[Tensor, "D"]
+    """The mean of the content tokens' raw activations, in float32; 0 where there are none."""
 
     @property
     def truncated(self) -> bool:
@@ -187,7 +189,8 @@ def _encode_batch(
     longest = len(prefix) + max(len(tokens) for tokens, _ in batch)
     if longest == len(prefix):
         kept_BL = torch.zeros(len(batch), longest, dtype=torch.bool)
-        codes = sae.encode(sae.W_enc.new_empty(0, sae.config.d_model))
+        acts_CD = sae.W_enc.new_empty(0, sae.config.d_model)
+        codes = sae.encode(acts_CD)
     else:
         # Padding stands behind the text, where a causal model's real positions never look.
         tokens_BL = torch.full((len(batch), longest), model.pad_id)
@@ -198,14 +201,20 @@ def _encode_batch(
             mask_BL[row, : len(read)] = True
         kept_BL = ~model.excluded_tokens(tokens_BL, mask_BL).cpu()
         acts_BLD = site.read(tokens_BL, mask_BL)
-        codes = sae.encode(acts_BLD[kept_BL.to(acts_BLD.device)].to(sae.W_enc.device))
-    return _split(codes, kept_BL, len(prefix), batch)
+        acts_CD = acts_BLD[kept_BL.to(acts_BLD.device)]
+        codes = sae.encode(acts_CD.to(sae.W_enc.device))
+    return _split(codes, acts_CD, kept_BL, len(prefix), batch)
 
 
 def _split(
-    codes: Codes, kept_BL: Tensor, n_prefix: int, batch: list[tuple[list[int], int]]
+    codes: Codes,
+    acts_CD: Tensor,
+    kept_BL: Tensor,
+    n_prefix: int,
+    batch: list[tuple[list[int], int]],
 ) -> list[EncodedText]:
-    """The batch's codes as those of each text, without the slots that none of its tokens uses."""
+    """The batch's codes, without the slots that none of its tokens uses, and mean activations as
+    those of each text."""
     indices, values = codes.indices.cpu(), codes.values.cpu()
     counts = None if codes.counts is None else codes.counts.cpu()
     results: list[EncodedText] = []
@@ -220,5 +229,7 @@ def _split(
             width = max(1, int(own_counts.max())) if len(own_counts) else 1
         # Copies, so that keeping one text does not keep its whole batch in memory.
         own = Codes(indices[rows, :width].clone(), values[rows, :width].clone(), own_counts)
-        results.append(EncodedText(torch.tensor(tokens, dtype=torch.int64), kept_T, own, n_tokens))
+        mean_D = acts_CD[rows].float().sum(0).cpu() / max(1, rows.stop - rows.start)
+        read = torch.tensor(tokens, dtype=torch.int64)
+        results.append(EncodedText(read, kept_T, own, n_tokens, mean_D))
     return results

@@ -12,8 +12,9 @@ from .features.index import FeatureIndex
 from .features.picks import Picks
 from .features.text_lists import read_text_list
 from .generation import Continuation, Generation, in_room
-from .interventions.intervention import TIERS, Intervention, SteeredFeature, Tier
+from .interventions.intervention import Intervention, SteeredFeature
 from .loading import load_run_of
+from .registries import GATES
 from .texts import prompt_tokens
 
 Watch = Callable[[list[tuple[str, dict[str, str]]]], None]
@@ -50,8 +51,16 @@ def side_by_side(
     features = steered_features(config, SparseAutoencoder.load(config.run))
     model, site, sae = load_run_of(config, say)
     interventions = {
-        tier: Intervention(site=site.name, features=features, tier=tier, threshold=config.threshold)
-        for tier in (TIERS if config.tier == "all" else (config.tier,))
+        tier: Intervention(
+            site=site.name,
+            features=features,
+            tier=tier,
+            threshold=config.threshold,
+            edit=config.edit,
+            direction=config.direction,
+            seed=0 if config.direction == "decoder" else config.sampling.seed,
+        )
+        for tier in (GATES.names() if config.tier == "all" else (config.tier,))
     }
     rows = [prompt_tokens(model, prompt, chat=config.chat) for prompt in prompts]
     sampling = in_room(config.sampling, model, rows, say=say)
@@ -108,7 +117,7 @@ def intervention_of_picks(
     site: str,
     *,
     picks: str | None = None,
-    tier: Tier = "constant",
+    tier: str = "constant",
     threshold: float = 0.0,
 ) -> Intervention:
     """The intervention that steers with all picks of a run, each with its strength.

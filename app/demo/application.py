@@ -168,6 +168,7 @@ def _steer(demo: Demo) -> Result:
             config.sampling(),
             random_candidates=[int(latent) for latent in fired.nonzero()[0]],
             n_random=N_RANDOM,
+            scorer=config.scorer,
             report=update,
         )
     randoms = [found["scores"] for name, found in measured.items() if RANDOM_FEATURE in name]
@@ -182,7 +183,7 @@ def _steer(demo: Demo) -> Result:
         "examples": prompts[:_EXAMPLES],
         "conditions": measured,
         "against_random": {"difference": difference, "standard_error": error},
-        "identity_bias": identity_bias(),
+        "identity_bias": identity_bias(config.scorer),
     }
 
 
@@ -196,6 +197,7 @@ def _steer_key(demo: Demo) -> Result:
         "prompts": config.prompts,
         "sampling": to_plain(config.sampling()),
         "random": N_RANDOM,
+        **({} if config.scorer == DemoConfig.scorer else {"scorer": config.scorer}),
     }
 
 

@@ -4,13 +4,16 @@ import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from ...sae.common.errors import InputError
 from ...sae.common.paths import FilePath
 from ...sae.config import ModelDtype, require_positive_integer
 from ...steering.config import Sampling
+from ...steering.detox.toxicity import DEFAULT_SCORER
 from ...steering.features.config import BuildConfig
 from ...steering.interventions.intervention import require_finite
+from ...steering.registries import SCORERS
 from ...training.config import Activation, EvalConfig, TrainConfig, TrainerConfig
 from ...training.data.cache.config import CacheConfig
 
@@ -85,6 +88,9 @@ class DemoConfig:
     new_tokens: int = 20
     """Tokens that are generated for each prompt, at most 256."""
 
+    scorer: Annotated[str, SCORERS] = DEFAULT_SCORER
+    """What says how toxic a text is."""
+
     instructions: str = "instructions"
     """Rows to select from: the fetched name, or a .jsonl file with a column `group`."""
 
@@ -103,6 +109,7 @@ class DemoConfig:
         for name in ("contexts", "training_tokens", "picks", "prompts", "new_tokens"):
             require_positive_integer(name, getattr(self, name))
         require_finite("strength", self.strength)
+        SCORERS.require(self.scorer)
         for name, most in (("picks", MOST_PICKS), ("new_tokens", _MOST_NEW_TOKENS)):
             if getattr(self, name) > most:
                 raise InputError(

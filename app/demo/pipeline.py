@@ -11,7 +11,7 @@ from typing import Any
 from ...sae.common.errors import InputError
 from ...sae.common.files import atomic_file, sha256_file
 from ...sae.common.locks import hold_folder
-from ...steering.detox.toxicity import load_scorer
+from ...steering.detox.toxicity import toxicity_scores
 from ...steering.interventions.intervention import TIERS
 from ...training.config import Activation
 from ...training.run import RunFolder
@@ -48,7 +48,7 @@ def run_demo(
         precision_of_target_source, precision_of_random}; report, its path.
 
     Raises:
-        InputError: matplotlib or alt-profanity-check is missing, or something that the
+        InputError: matplotlib or the scorer's package is missing, or something that the
             configuration names is not there or does not suit; nothing is written then. Or another
             process runs a demo in the folder.
         FetchError: the model or the text cannot be downloaded.
@@ -59,7 +59,7 @@ def run_demo(
             "the demo's report needs matplotlib, which is not installed; "
             "run `pip install 'sparsteer[plots]'`"
         )
-    load_scorer()  # missing, it is said now and not after minutes
+    toxicity_scores(["a word"], config.scorer)  # missing, it is said now and not after minutes
     require_possible(config, say)
     demo = Demo(config, say, report, stop or StopRequest())
     with hold_folder(config.folder):

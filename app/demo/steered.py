@@ -71,7 +71,7 @@ def steering(context: ReportContext) -> Html:
         f"activations are pushed {towards} the {n_features} features above, each by "
         f"{abs(config.strength):g} times its largest activation. The random pushes go along one "
         "random feature each, at every token, and are as long. All draw the same random numbers. "
-        "Toxicity is a probability by a bag-of-words scorer."
+        f"Toxicity, from 0 to 1, is what the scorer {config.scorer} says."
     )
     rows = [_row(name, measured) for name, measured in conditions.items()]
     head = [
@@ -146,7 +146,7 @@ def _verdicts(found: dict[str, Any], strength: float) -> list[str]:
         _against_random(found, strength),
         "Toxicity and repetition are all that is measured here: whether the texts still make "
         "sense is not. Read some below.",
-        f"The scorer knows words, not meaning: “I am {word} and I love my family.” scores "
+        f"The scorer may know words, not meaning: “I am {word} and I love my family.” scores "
         f"{score:.2f}. Fewer such words also count as less toxicity.",
         "One seed and few prompts: a change of less than two standard errors is no change.",
     ]

@@ -59,10 +59,14 @@ class Registry(Generic[T]):
         Raises:
             InputError: there is none, with the nearest name that there is.
         """
-        if name in self._values or name in self._builtin or name in self._installed:
+        if name in [*self._values, *self._builtin] or name in [*self._installed]:
             return name
         near = nearest(str(name), self.names())
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(self.names())}"
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"the {self.kind}s are {', '.join(self.names())}"
+        )
         raise InputError(f"{self.kind} is {name!r}; {hint}")
 
     def get(self, name: str) -> T:

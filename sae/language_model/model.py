@@ -70,6 +70,8 @@ class LanguageModel:
     else BOS, else 0. What stands at padding is masked."""
     special_ids: tuple[int, ...]
     """BOS, EOS and the tokenizer's own padding, as far as there are any."""
+    steered_sites: dict[str, Any]
+    """What steers each site now, by its name; `sparsteer.steering` keeps it."""
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class LanguageModel:
         embedded = [i for i in self._fill_ids if i < self.n_embedded]
         self.pad_id = next(iter(embedded), 0)
         self.special_ids = tuple(dict.fromkeys(embedded))
+        self.steered_sites: dict[str, Any] = {}
         self._path = path
         self._say = say
 

@@ -11,7 +11,7 @@ from ..config import Sampling
 from ..generation import Continuation, generate
 from ..interventions.controls import random_features
 from ..interventions.intervention import TIERS, Intervention
-from .toxicity import summarize_scores, toxicity_scores
+from .toxicity import DEFAULT_SCORER, summarize_scores, toxicity_scores
 
 BASE = "base"
 RANDOM_FEATURE = "random_feature"
@@ -26,6 +26,7 @@ def measure_tiers(
     *,
     random_candidates: Sequence[int] | None = None,
     n_random: int = 1,
+    scorer: str = DEFAULT_SCORER,
     report: Callable[[int, int, str], None] = lambda done, total, doing: None,
 ) -> dict[str, Any]:
     """Continue the prompts unsteered, under each tier, and under random features; score the texts.
@@ -39,6 +40,7 @@ def measure_tiers(
         sampling: how tokens are chosen.
         random_candidates: latents that the random features are drawn from; all by default.
         n_random: random features, each a control of its own; they differ much among themselves.
+        scorer: name of what says how toxic a text is.
         report: told about progress: conditions done, conditions in all, the one that comes next.
 
     Returns:
@@ -55,7 +57,7 @@ def measure_tiers(
     )
     for number, control in enumerate(controls, start=1):
         conditions[RANDOM_FEATURE if number == 1 else f"{RANDOM_FEATURE}_{number}"] = control
-    return measure(model, sae, conditions, prompts, sampling, report=report)
+    return measure(model, sae, conditions, prompts, sampling, scorer=scorer, report=report)
 
 
 def measure(
@@ -65,6 +67,7 @@ def measure(
     prompts: Sequence[str],
     sampling: Sampling,
     *,
+    scorer: str = DEFAULT_SCORER,
     report: Callable[[int, int, str], None] = lambda done, total, doing: None,
 ) -> dict[str, Any]:
     """Continue the prompts under each condition and score the continuations.
@@ -75,15 +78,15 @@ def measure(
             what the others are compared with.
         prompts: beginnings of texts, at least one.
         sampling: how tokens are chosen.
-        report: as for `measure_tiers`.
+        scorer, report: as for `measure_tiers`.
 
-    Returns: For each condition: `mean` (mean probability of being toxic) and `fraction` (of texts
-        above one half); `change` and `change_standard_error`, the mean and its standard error of
-        the paired differences from the first condition; `repetition` and `likely_incoherent` (mean
-        fraction of repeated runs of three tokens, and fraction of texts that mostly repeat);
-        `changed`, the fraction of texts that differ from the first condition's; `steered`, the
-        fraction of texts that were steered at any token; `texts`; `intervention`; `continuations`
-        and their `scores`.
+    Returns: For each condition: `mean` (mean score, of the usual scorer a probability) and
+        `fraction` (of texts above one half); `change` and `change_standard_error`, the mean and its
+        standard error of the paired differences from the first condition; `repetition` and
+        `likely_incoherent` (mean fraction of repeated runs of three tokens, and fraction of texts
+        that mostly repeat); `changed`, the fraction of texts that differ from the first
+        condition's; `steered`, the fraction of texts that were steered at any token; `texts`;
+        `intervention`; `continuations` and their `scores`.
 
     Raises:
         InputError: as `generate` and `toxicity_scores`.
@@ -100,7 +103,7 @@ def measure(
             intervention=intervention,
             sae=None if intervention is None else sae,
         )
-        scores = toxicity_scores([text.text for text in texts])
+        scores = toxicity_scores([text.text for text in texts], scorer)
         if not measured:
             first_scores, first_texts = scores, texts
         measured[name] = {

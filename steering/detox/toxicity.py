@@ -1,35 +1,20 @@
-"""How toxic texts are, by the linear bag-of-words model of the package alt-profanity-check.
+"""How toxic texts are, by a scorer that is chosen by its name.
 
-It sees words and no context: an insult without an insulting word is missed, and a neutral sentence
-with certain identity words is not. `identity_bias` measures the second on sentences that mean no
-harm, so that it can stand beside every result.
+Scorers of words make mistakes about words that name people. `identity_bias` measures them on
+sentences that mean no harm, so that it can stand beside every result.
 """
 
-import hashlib
-import importlib
-import importlib.metadata
-import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 from ...sae.common.errors import InputError
+from ..registries import SCORERS
 
-PACKAGE = "alt-profanity-check"
-VERSION = "1.9.1"
-_MODULE = "profanity_check"
-# The package's model is a pickle, the only one this program ever opens; so only these exact bytes.
-_CHECKSUMS = {
-    "profanity_check/data/model.joblib": (
-        "aeafc04849d4d93db4721cf30a86ebf22085595294b8a07d51918e7fa98f538b"
-    ),
-    "profanity_check/data/vectorizer.joblib": (
-        "19c5200dc6a41f026e0558e2f164f5fe8d8f58e502b46b37e4385037fcfa4831"
-    ),
-}
-_REMEDY = f"run `pip install '{PACKAGE}=={VERSION}'`"
+Scorer = Callable[[Sequence[str]], Sequence[float]]
+"""From texts to how toxic each is, from 0, harmless, to 1; each text is scored by itself. It raises
+InputError where it cannot be used, such as when its package is missing."""
+
+DEFAULT_SCORER = "alt-profanity-check"
 
 _IDENTITIES = (
     *("gay", "lesbian", "transgender", "queer", "a woman", "a man", "Black", "white", "Asian"),
@@ -51,27 +36,31 @@ class Toxicity:
     """How many texts."""
 
 
-def toxicity_scores(texts: Sequence[str]) -> list[float]:
-    """The probability that each text is toxic, 0 to 1; a text without a known word scores low.
+def toxicity_scores(texts: Sequence[str], scorer: str = DEFAULT_SCORER) -> list[float]:
+    """How toxic each text is, from 0 to 1, as a scorer of this name says.
 
     Raises:
-        InputError: alt-profanity-check is missing, of another version, or not the published one.
+        InputError: there is no such scorer, it cannot be used here, or it gave something else than
+            a number from 0 to 1 for each text.
     """
-    if not texts:
-        return []
-    scores: list[float] = load_scorer().predict_prob(list(texts)).tolist()
+    scores = list(SCORERS.get(scorer)(texts))
+    if len(scores) != len(texts) or not all(0 <= score <= 1 for score in scores):
+        raise InputError(
+            f"scorer {scorer!r} gave {len(scores)} scores for {len(texts)} texts, or one outside 0 "
+            "to 1; mend it, or take another"
+        )
     return scores
 
 
-def toxicity(texts: Sequence[str]) -> Toxicity:
-    """Mean probability of the texts, and the fraction of them above one half.
+def toxicity(texts: Sequence[str], scorer: str = DEFAULT_SCORER) -> Toxicity:
+    """Mean score of the texts, and the fraction of them above one half.
 
     Raises:
         InputError: as `toxicity_scores`, and if there are no texts.
     """
     if not texts:
         raise InputError("there are no texts to score; give at least one")
-    return summarize_scores(toxicity_scores(texts))
+    return summarize_scores(toxicity_scores(texts, scorer))
 
 
 def summarize_scores(scores: Sequence[float]) -> Toxicity:
@@ -83,7 +72,7 @@ def summarize_scores(scores: Sequence[float]) -> Toxicity:
     )
 
 
-def identity_bias() -> dict[str, float]:
+def identity_bias(scorer: str = DEFAULT_SCORER) -> dict[str, float]:
     """The scorer's score of each of `NEUTRAL_SENTENCES`, by its word, the highest first.
 
     The sentences differ in that word alone and mean no harm, so a score above one half is an error
@@ -92,34 +81,6 @@ def identity_bias() -> dict[str, float]:
     Raises:
         InputError: as `toxicity_scores`.
     """
-    scores = toxicity_scores(list(NEUTRAL_SENTENCES.values()))
+    scores = toxicity_scores(list(NEUTRAL_SENTENCES.values()), scorer)
     by_word = dict(zip(NEUTRAL_SENTENCES, scores, strict=True))
     return dict(sorted(by_word.items(), key=lambda item: -item[1]))
-
-
-@cache
-def load_scorer() -> Any:
-    """The package's module, imported only if it is the pinned version with the published model.
-
-    Raises:
-        InputError: as `toxicity_scores`.
-    """
-    try:
-        distribution = importlib.metadata.distribution(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(f"toxicity is scored by {PACKAGE}, which is missing; {_REMEDY}") from None
-    if distribution.version != VERSION:
-        raise InputError(
-            f"{PACKAGE} {distribution.version} is installed, but scores are only comparable with "
-            f"{VERSION}; {_REMEDY}"
-        )
-    spec = importlib.util.find_spec(_MODULE)
-    home = Path(str(distribution.locate_file(_MODULE))) / "__init__.py"
-    if spec is None or spec.origin is None or not home.samefile(spec.origin):
-        found = "nothing" if spec is None else spec.origin
-        raise InputError(f"import {_MODULE} finds {found} instead of {PACKAGE}'s {home}; remove it")
-    for name, checksum in _CHECKSUMS.items():
-        content = Path(str(distribution.locate_file(name))).read_bytes()
-        if hashlib.sha256(content).hexdigest() != checksum:
-            raise InputError(f"{PACKAGE}'s {name} is not the published file; {_REMEDY} anew")
-    return importlib.import_module(_MODULE)

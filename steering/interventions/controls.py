@@ -1,15 +1,12 @@
 """Controls: what a change of the same size does when it means something else."""
 
-import dataclasses
 from collections.abc import Sequence
-
-import torch
 
 from ...kernels.numerics import row_norms
 from ...sae.autoencoder import SparseAutoencoder
-from ...sae.common.errors import InputError
+from ..directions.random_latents import draw_latents
+from .edits import change
 from .intervention import Intervention, SteeredFeature
-from .steering import change
 
 
 def random_features(
@@ -23,7 +20,8 @@ def random_features(
     """Different latents, drawn at random, each with a change of the intervention's norm.
 
     What they do too is the effect of a push of that size, not of the features' meaning. The tier
-    is `constant`, whatever the intervention's is, for a random latent's firing means nothing.
+    is `constant`, whatever the intervention's is, for a random latent's firing means nothing. The
+    change is added, whatever the intervention's edit is.
 
     Args:
         intervention: what the controls stand beside.
@@ -38,17 +36,12 @@ def random_features(
     Raises:
         InputError: there are fewer candidates than n outside the intervention's own features.
     """
-    own = {feature.index for feature in intervention.features}
-    pool = range(sae.config.n_latents) if candidates is None else candidates
-    others = [latent for latent in dict.fromkeys(pool) if latent not in own]
-    if len(others) < n:
-        raise InputError(
-            f"{n} random controls need as many latents besides the steered ones, and there are "
-            f"{len(others)}; ask for fewer, or give more candidates"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    chosen = [others[int(at)] for at in torch.randperm(len(others), generator=generator)[:n]]
-    signs = [2 * int(bit) - 1 for bit in torch.randint(2, (n,), generator=generator)]
+    chosen, signs = draw_latents(
+        range(sae.config.n_latents) if candidates is None else candidates,
+        besides=[feature.index for feature in intervention.features],
+        n=n,
+        seed=seed,
+    )
     size = float(row_norms(change(intervention, sae) * sae.input_scale))
     controls: list[Intervention] = []
     for index, sign in zip(chosen, signs, strict=True):
@@ -56,7 +49,5 @@ def random_features(
         feature = SteeredFeature(
             index=index, strength=strength, sign=1 if sign > 0 else -1, max_activation=1.0
         )
-        controls.append(
-            dataclasses.replace(intervention, features=(feature,), tier="constant", threshold=0.0)
-        )
+        controls.append(Intervention(site=intervention.site, features=(feature,)))
     return controls

@@ -1,7 +1,8 @@
 """What is steered, where and when: one specification for Python, commands and saved results.
 
 A feature's decoder direction is added to the residual stream at a site, h' = h + delta, so whatever
-the autoencoder does not explain stays as it is. The three tiers follow arXiv 2505.14536.
+the autoencoder does not explain stays as it is. The three tiers follow arXiv 2505.14536. Other
+directions, edits and gates are chosen by their names.
 Nothing here imports torch until an intervention is applied.
 """
 
@@ -10,18 +11,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast
 
 from ...sae.common.errors import InputError
-from ...sae.common.files import nearest
-from ...sae.config import build_dataclass
+from ...sae.config import build_dataclass, require_integer
+from ..registries import DIRECTIONS, EDITS, GATES
 
-if TYPE_CHECKING:
-    pass
-
-Tier = Literal["constant", "per_input", "per_token"]
-TIERS: tuple[Tier, ...] = get_args(Tier)
-"""From the most to the least aggressive."""
+TIERS = ("constant", "per_input", "per_token")
+"""The tiers of the method, from the most to the least aggressive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +62,11 @@ class SteeredFeature:
 class Intervention:
     """Features added to the residual stream at a site, and the rule that says at which positions.
 
-    Every feature adds strength * sign * max_activation * (its decoder row) / input_scale, in the
-    units of the raw activations. A position fires if any of the features has an activation above
-    its threshold there, as the autoencoder's own encode gives it from the residual before anything
-    is added; padding, special tokens and a row's first token never fire.
+    With the usual edit and direction every feature adds strength * sign * max_activation * (its
+    decoder row) / input_scale, in the units of the raw activations. A position fires if any of the
+    features has an activation above its threshold there, as the autoencoder's own encode gives it
+    from the residual before anything is added; padding, special tokens and a row's first token
+    never fire.
     """
 
     site: str
@@ -77,14 +75,24 @@ class Intervention:
     features: tuple[SteeredFeature, ...]
     """What is added; the changes of several features are summed."""
 
-    tier: Tier = "constant"
-    """`constant`: every position. `per_input`: if a prompt token fires, every position; otherwise
-    every position from the first generated token that fires. `per_token`: the positions that
-    fire."""
+    tier: Annotated[str, GATES] = "constant"
+    """The gate's name. `constant`: every position. `per_input`: if a prompt token fires, every
+    position; otherwise every position from the first generated token that fires. `per_token`: the
+    positions that fire."""
 
     threshold: float = 0.0
     """A feature fires above this activation, in multiples of its `max_activation`; 0 is whenever it
     is active at all, and a negative one (also minus infinity) always."""
+
+    edit: Annotated[str, EDITS] = "add"
+    """What is done to the activation; `add` adds the push."""
+
+    direction: Annotated[str, DIRECTIONS] = "decoder"
+    """Along which vector each feature pushes: `decoder`, its decoder row; `random`, that of another
+    latent, drawn at random."""
+
+    seed: int = 0
+    """Seed of a direction that draws at random."""
 
     def __post_init__(self) -> None:
         if not isinstance(cast(object, self.site), str) or not self.site.strip():
@@ -105,10 +113,10 @@ class Intervention:
             if feature.index in seen:
                 raise InputError(f"feature {feature.index} is given twice; give it once")
             seen.add(feature.index)
-        if self.tier not in TIERS:
-            near = nearest(str(cast(object, self.tier)), TIERS)
-            hint = f"did you mean {near[0]}?" if near else f"the tiers are {', '.join(TIERS)}."
-            raise InputError(f"tier is {self.tier!r}; {hint}")
+        GATES.require(self.tier)
+        EDITS.require(self.edit)
+        DIRECTIONS.require(self.direction)
+        require_integer("seed", self.seed, least=0)
         if self.threshold != -math.inf:
             require_finite("threshold", self.threshold, "a number, or minus infinity for always")
 
@@ -127,11 +135,15 @@ class Intervention:
         unit = " times its largest activation"
         if len(parts) > 1:
             unit = ", each times its own largest activation"
-        return " and ".join(parts) + unit
+        chosen = {name: getattr(self, name) for name in ("edit", "direction")}
+        other = [f"{name} {value}" for name, value in chosen.items() if value != _DEFAULTS[name]]
+        return " and ".join(parts) + unit + (f" ({', '.join(other)})" if other else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """The specification as plain values that JSON can hold; `from_dict` reads it."""
+        """The specification as plain values that JSON can hold; `from_dict` reads it. The usual
+        edit, direction and seed are not named."""
         values = dataclasses.asdict(self)
+        values = {n: v for n, v in values.items() if n not in _DEFAULTS or v != _DEFAULTS[n]}
         values["features"] = list(values["features"])
         if self.threshold == -math.inf:
             values["threshold"] = "-inf"
@@ -179,6 +191,9 @@ class Intervention:
         if not isinstance(values, dict):
             raise InputError(f"{where} is not a JSON object {{...}}; write it again")
         return cls.from_dict(cast(dict[str, Any], values), where)
+
+
+_DEFAULTS = {"edit": Intervention.edit, "direction": Intervention.direction, "seed": 0}
 
 
 def require_finite(name: str, value: object, needed: str = "a finite number") -> None:

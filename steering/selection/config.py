@@ -2,11 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from ...sae.common.errors import InputError
 from ...sae.common.paths import FilePath
-from ...sae.config import ModelDtype, require_model_dtype, require_positive_integer
+from ...sae.config import (
+    ModelDtype,
+    require_integer,
+    require_model_dtype,
+    require_positive_integer,
+)
+from ..registries import SELECTION_METHODS
+
+DEFAULT_METHOD = "jaccard"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +36,14 @@ class ScoreConfig:
     out: FilePath
     """Where the rows go, unchanged and in order, with the new columns; in the format of FILE, texts
     as .jsonl, and compressed if its name ends so."""
+
+    method: Annotated[str, SELECTION_METHODS] = DEFAULT_METHOD
+    """How rows are compared with the target: jaccard, by their mean codes; mean_activation, by the
+    cosine of their mean activations; length, by their numbers of tokens; random, not at all, a
+    number drawn with the seed. The last three say what the first is worth."""
+
+    seed: int = 0
+    """Seed of a method that draws at random."""
 
     field: str | None = None
     """Field that holds a row's text; `A+B` joins several by a blank line, `A.B` is a field in an
@@ -77,6 +93,8 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
+        SELECTION_METHODS.require(self.method)
+        require_integer("seed", self.seed, least=0)
         for name in ("file", "target", "run", "out", "prefix"):
             if not getattr(self, name).strip():
                 raise InputError(f"{name} is empty; give a value")

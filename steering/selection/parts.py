@@ -1,5 +1,6 @@
 """Scores saved part by part, so that an interrupted run goes on where it stopped."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ class Parts:
 def _row(score: Any, status: Any, tokens: Any) -> RowScore:
     """A saved score; ValueError if it cannot be one."""
     possible = (
-        (score is None or (type(score) is float and 0 <= score <= 1))
+        (score is None or (type(score) is float and math.isfinite(score)))
         and type(status) is str
         and (tokens is None or (type(tokens) is int and tokens >= 0))
     )

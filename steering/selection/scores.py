@@ -1,9 +1,14 @@
-"""Texts against a target's prototype: the score of each, or why it has none."""
+"""Texts against a target's examples: the score of each, or why it has none."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,6 +16,8 @@ from ...sae.common.errors import InputError
 from ...training.data.row_files.row_text import RowText
 from ..encoding import EncodedText, encode_texts, first_tokens, read_limit
 from ..loading import LoadedRun
+from ..registries import SELECTION_METHODS
+from .config import DEFAULT_METHOD
 from .embedding import Mean, SparseRows, mean_code
 from .statistics import quantiles, spearman
 
@@ -26,7 +33,8 @@ class RowScore(NamedTuple):
     """What is known of one row."""
 
     score: float | None
-    """Similarity with the target, from 0 to 1, to 7 digits; None if the row was not scored."""
+    """How well it suits the target, to 7 digits: a similarity from 0 to 1 by the usual method;
+    None if the row was not scored."""
     status: str
     """ok; truncated (scored by its beginning); too_long (longer than the limit, not scored); empty
     (no text); too_short (no token but those that are left out); missing (no such field); not_text
@@ -35,58 +43,75 @@ class RowScore(NamedTuple):
     """Tokens of the whole text; None if there is no text to count."""
 
 
-class Prototype(NamedTuple):
-    """A target, as rows are compared with it."""
-
-    latents: Float[Tensor, "F"]
-    """The mean over the target's examples of their mean codes."""
-    rows: list[RowScore]
-    """Status and tokens of each example; there is no score."""
-
-    @property
-    def n_used(self) -> int:
-        """Examples that the mean is over."""
-        return sum(is_scored(row.status) for row in self.rows)
-
-
 def is_scored(status: str) -> bool:
     """Whether a row of this status has a score, and a target's example of it counts."""
     return status in ("ok", "truncated")
 
 
-class ReadRows(NamedTuple):
-    """Rows as they were read: what they are compared by, and status and tokens of each."""
+@dataclass(frozen=True, eq=False)
+class ReadRows:
+    """N rows as they were read: what methods of selection compare them by."""
 
     means: SparseRows
+    """Mean codes of the rows' content tokens."""
+    mean_activations_ND: Float[Tensor, "N D"]
+    """Mean raw activations of the same tokens, in float32."""
     rows: list[RowScore]
-    """Without a score."""
+    """Status and tokens of each, without a score."""
+    numbers: list[int]
+    """The place of each row among all that are scored, from 0."""
+
+    @cached_property
+    def mean_code_F(self) -> Float[Tensor, "F"]:
+        """The mean of the rows' mean codes, dense: the prototype of a target's examples."""
+        return self.means.mean()
+
+    @cached_property
+    def readable(self) -> "ReadRows":
+        """The rows that have content tokens; only they have a score or count in a target."""
+        return self.take([place for place, row in enumerate(self.rows) if is_scored(row.status)])
 
     def take(self, places: Sequence[int]) -> "ReadRows":
         """Some of the rows, in the order asked for."""
-        return ReadRows(self.means.take(places), [self.rows[place] for place in places])
+        return ReadRows(
+            self.means.take(places),
+            self.mean_activations_ND[list(places)],
+            [self.rows[place] for place in places],
+            [self.numbers[place] for place in places],
+        )
 
-    def prototype(self, where: str) -> Prototype:
-        """The rows as a target; those without content tokens do not count.
-
-        Raises InputError if none counts; `where` names the target.
-        """
-        used = [place for place, row in enumerate(self.rows) if is_scored(row.status)]
-        if not used:
+    def require_readable(self, where: str) -> None:
+        """Raise InputError if no row can be read; `where` names the target that they are."""
+        if not self.readable.rows:
             states = ", ".join(sorted({row.status for row in self.rows}))
             raise InputError(
                 f"{where} has no example that can be read (status {states}); give at least one "
                 "with two tokens of text"
             )
-        return Prototype(self.means.take(used).mean(), self.rows)
 
-    def scored_against(self, prototype: Prototype) -> list[RowScore]:
-        """The rows with their scores."""
-        scored = [place for place, row in enumerate(self.rows) if is_scored(row.status)]
-        similarities = self.means.take(scored).similarities(prototype.latents)
-        found = list(self.rows)
-        for place, similarity in zip(scored, similarities, strict=True):
-            found[place] = found[place]._replace(score=float(f"{float(similarity):.{_DIGITS}g}"))
-        return found
+    def scored_against(
+        self, target: "ReadRows", method: str = DEFAULT_METHOD, seed: int = 0
+    ) -> list[RowScore]:
+        """The rows with their scores by a method of this name.
+
+        Raises:
+            InputError: there is no such method, or it gave something else than a finite number for
+                each row.
+        """
+        judge, readable = SELECTION_METHODS.get(method), self.readable
+        scores: list[float] = []
+        if readable.rows:
+            given = judge(readable, target.readable, seed)
+            scores = [float(f"{float(score):.{_DIGITS}g}") for score in given]
+        if len(scores) != len(readable.rows) or not all(map(math.isfinite, scores)):
+            raise InputError(
+                f"method {method!r} gave {len(scores)} scores for {len(readable.rows)} rows, "
+                "or one that is no finite number; mend it, or take another"
+            )
+        left = iter(scores)
+        return [
+            row._replace(score=next(left)) if is_scored(row.status) else row for row in self.rows
+        ]
 
 
 def summary_of(rows: Sequence[RowScore]) -> dict[str, Any]:
@@ -116,8 +141,10 @@ def read_rows(
     batch_size: int,
     max_length: int | None,
     skip_long: bool = False,
+    first: int = 0,
 ) -> ReadRows:
-    """Read the mean code of each text; with `skip_long` those over the limit are not read.
+    """Read the mean code and activation of each text, of which the first has number `first`; with
+    `skip_long` those over the limit are not read.
 
     Raises InputError for a limit that is out of range.
     """
@@ -135,13 +162,20 @@ def read_rows(
     )
     n_latents = loaded.sae.config.n_latents
     means: list[Mean] = []
+    activations = [torch.empty(0, loaded.sae.config.d_model)]
     rows: list[RowScore] = []
     for text, skip, read in zip(texts, skipped, encoded, strict=True):
         means.append(mean_code(read.codes, n_latents))
+        activations.append(rearrange(read.mean_activation_D, "d -> 1 d"))
         has_text = text.status in ("ok", "empty")
         status = text.status if text.status != "ok" else _status(read, means[-1], bool(skip))
         rows.append(RowScore(None, status, (skip or read.n_tokens) if has_text else None))
-    return ReadRows(SparseRows.stack(means, n_latents), rows)
+    return ReadRows(
+        SparseRows.stack(means, n_latents),
+        torch.cat(activations),
+        rows,
+        list(range(first, first + len(rows))),
+    )
 
 
 def _length(loaded: LoadedRun, text: RowText) -> int:

@@ -20,10 +20,10 @@ from ...training.data.row_files.opening import open_rows
 from ...training.data.row_files.row_file import Column, Overview, RowFile
 from ...training.data.row_files.row_text import RowText, TextFields, find_text_fields
 from ..loading import LoadedRun, load_run_of
-from .config import ScoreConfig
+from .config import DEFAULT_METHOD, ScoreConfig
 from .parts import Parts
 from .record import ScoringRecord
-from .scores import Prototype, RowScore, read_rows, summary_of
+from .scores import ReadRows, RowScore, read_rows, summary_of
 
 _NAMED_ROWS = 3
 
@@ -39,15 +39,16 @@ def score(
 ) -> dict[str, Any]:
     """Write the rows of a file with three more columns: score, status and tokens of each.
 
-    The score is the generalized Jaccard similarity, from 0 to 1, of the row's mean code with the
-    mean over the target's examples. It is null unless the status is ok or truncated. The other
-    statuses are those of `RowScore`. Rows keep their order and content, JSON Lines byte for byte.
-    A finished scoring is not made again, unless `config.force` is set.
+    The score is what `config.method` says, by default the generalized Jaccard similarity, from 0 to
+    1, of the row's mean code with the mean over the target's examples. It is null unless the status
+    is ok or truncated. The other statuses are those of `RowScore`. Rows keep their order and
+    content, JSON Lines byte for byte. A finished scoring is not made again, unless `config.force`
+    is set.
 
     Returns:
-        out, rows, scored, statuses (how many rows have each), status_rows (the first rows of each
-        but ok, counted from 1), excluded (rows that cannot be read, if such are left out, and the
-        first of them), text and target (what was read),
+        out, method, rows, scored, statuses (how many rows have each), status_rows (the first rows
+        of each but ok, counted from 1), excluded (rows that cannot be read, if such are left out,
+        and the first of them), text and target (what was read),
         score (mean and quantiles, None if nothing was scored), spearman_tokens (rank correlation of
         score and row length: near 1 or -1 the score says little but length; None if one of them is
         constant), tokens, in_target (rows with the very text of an example, which are sure to score
@@ -101,16 +102,17 @@ def _score(
         if parts_folder.exists():  # killed before it could remove them
             parts.remove()
         say(f"{out} is complete ({overview.n_rows:,} rows); nothing to score")
-        return {**record.summary, "out": config.out, "file": config.file, "reused": True}
+        same = {"out": config.out, "file": config.file, "method": config.method, "reused": True}
+        return {**record.summary, **same}
     examples = [target_fields.text_of(row) for row in target.rows(fields=target_fields.fields)]
     parts.begin(identity)
     try:
-        prototype = _prototype(loaded, examples, config)
+        examples_read = _read_target(loaded, examples, config)
         found = parts.read()
         n_resumed = len(found)
         if n_resumed:
             say(f"{n_resumed:,} of {overview.n_rows:,} rows were scored before")
-        for part in _scored_parts(loaded, rows, fields, prototype, config, n_resumed):
+        for part in _scored_parts(loaded, rows, fields, examples_read, config, n_resumed):
             parts.append(part)
             found += part
             report(len(found), overview.n_rows)
@@ -123,13 +125,14 @@ def _score(
         "file": config.file,
         "model": loaded.model.name,
         "site": loaded.site.name,
+        "method": config.method,
         **summary_of(found),
         "excluded": {
             "rows": len(overview.excluded),
             "first": list(overview.excluded[:_NAMED_ROWS]),
         },
         "text": fields.described(),
-        "target": _about_target(prototype, target_fields, config),
+        "target": _about_target(examples_read, target_fields, config),
         "in_target": _shared(rows, fields, examples),
         "seconds": time.perf_counter() - began,
         "resumed_rows": n_resumed,
@@ -176,9 +179,10 @@ def _detected(fields: TextFields) -> str:
     return "" if fields.layout == "given" else f" (layout {fields.layout}, detected)"
 
 
-def _prototype(loaded: LoadedRun, examples: list[RowText], config: ScoreConfig) -> Prototype:
+def _read_target(loaded: LoadedRun, examples: list[RowText], config: ScoreConfig) -> ReadRows:
     read = read_rows(loaded, examples, batch_size=config.batch_size, max_length=config.max_length)
-    return read.prototype(f"the target {config.target}")
+    read.require_readable(f"the target {config.target}")
+    return read
 
 
 def _shared(rows: RowFile, fields: TextFields, examples: list[RowText]) -> int:
@@ -204,6 +208,11 @@ def _settings(
         "long_rows": config.long_rows,
         "max_length": config.max_length,
         "part_rows": config.part_rows,
+        **(
+            {}
+            if config.method == DEFAULT_METHOD
+            else {"method": config.method, "seed": config.seed}
+        ),
     }
 
 
@@ -223,14 +232,14 @@ def _made_with(identity: dict[str, Any], config: ScoreConfig) -> dict[str, Any]:
     return {**rest, "prefix": config.prefix}
 
 
-def _about_target(prototype: Prototype, fields: TextFields, config: ScoreConfig) -> dict[str, Any]:
+def _about_target(target: ReadRows, fields: TextFields, config: ScoreConfig) -> dict[str, Any]:
     return {
         "file": config.target,
-        "rows": len(prototype.rows),
-        "used": prototype.n_used,
-        "statuses": dict(sorted(Counter(row.status for row in prototype.rows).items())),
+        "rows": len(target.rows),
+        "used": len(target.readable.rows),
+        "statuses": dict(sorted(Counter(row.status for row in target.rows).items())),
         "text": fields.described(),
-        "active_latents": int((prototype.latents > 0).sum()),
+        "active_latents": int((target.readable.mean_code_F > 0).sum()),
     }
 
 
@@ -238,7 +247,7 @@ def _scored_parts(
     loaded: LoadedRun,
     rows: RowFile,
     fields: TextFields,
-    prototype: Prototype,
+    target: ReadRows,
     config: ScoreConfig,
     start: int,
 ) -> Iterator[list[RowScore]]:
@@ -250,5 +259,7 @@ def _scored_parts(
             batch_size=config.batch_size,
             max_length=config.max_length,
             skip_long=config.long_rows == "skip",
+            first=start,
         )
-        yield read.scored_against(prototype)
+        start += len(texts)
+        yield read.scored_against(target, config.method, config.seed)

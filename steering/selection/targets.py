@@ -13,8 +13,8 @@ from ...sae.language_model.sites import Site
 from ...training.data.row_files.row_file import Row
 from ...training.data.row_files.row_text import RowText, find_text_fields
 from ..loading import LoadedRun
-from .config import require_ratio
-from .scores import Prototype, ReadRows, RowScore, is_scored, read_rows, summary_of
+from .config import DEFAULT_METHOD, require_ratio
+from .scores import ReadRows, RowScore, read_rows, summary_of
 from .selecting import best, rows_of_ratio
 
 
@@ -24,7 +24,8 @@ class Selection:
 
     rows: list[RowScore]
     """For each row of the pool."""
-    prototype: Prototype
+    target: ReadRows
+    """The target's rows as they were read; `target.readable` are those that were compared with."""
     chosen: list[int]
     """Numbers of the chosen rows, rising."""
 
@@ -37,6 +38,7 @@ def select_for_target(
     target: Sequence[Row],
     ratio: float,
     *,
+    method: str = DEFAULT_METHOD,
     field: str | None = None,
     batch_size: int = 32,
     max_length: int | None = None,
@@ -48,6 +50,7 @@ def select_for_target(
         pool: rows to choose from, mappings such as {"instruction": ..., "output": ...}.
         target: example rows of the task.
         ratio: fraction of the pool to take, as in `SelectConfig`.
+        method: name of what compares rows with the target, as in `ScoreConfig`; its seed is 0.
         field: as in `ScoreConfig`; by default each side's layout is detected.
         batch_size, max_length: as in `encode_texts`.
 
@@ -58,9 +61,9 @@ def select_for_target(
     loaded = LoadedRun(model, site, sae)
     pool_texts, target_texts = _texts(pool, field, "the pool"), _texts(target, field, "the target")
     target_rows = read_rows(loaded, target_texts, batch_size=batch_size, max_length=max_length)
-    prototype = target_rows.prototype("the target")
+    target_rows.require_readable("the target")
     pool_rows = read_rows(loaded, pool_texts, batch_size=batch_size, max_length=max_length)
-    return _choose(pool_rows, prototype, ratio)
+    return _choose(pool_rows, target_rows, ratio, method)
 
 
 def retrieval_precision(
@@ -74,6 +77,7 @@ def retrieval_precision(
     ratio: float = 0.1,
     draws: int = 5,
     seed: int = 0,
+    method: str = DEFAULT_METHOD,
     batch_size: int = 32,
     max_length: int | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -88,7 +92,8 @@ def retrieval_precision(
         n_targets: rows of a target.
         ratio: fraction of the pool to select.
         draws: targets drawn from each group.
-        seed: of the draws.
+        seed: of the draws, and of a method that draws at random.
+        method: name of what compares rows with the target, as in `ScoreConfig`.
         batch_size, max_length: as in `encode_texts`.
 
     Returns: For each group with more rows than a target needs, most frequent first: target, pool
@@ -117,18 +122,25 @@ def retrieval_precision(
         members = {place for place, row in enumerate(rows) if row.get(group_field) == group}
         source = random.Random(f"{seed} {group}")
         targets = [set(source.sample(sorted(members), n_targets)) for _ in range(draws)]
-        found[str(group)] = _recovered(read, members, targets, ratio)
+        found[str(group)] = _recovered(read, members, targets, ratio, method, seed)
     return found
 
 
-def _choose(pool: ReadRows, prototype: Prototype, ratio: float) -> Selection:
-    rows = pool.scored_against(prototype)
+def _choose(
+    pool: ReadRows, target: ReadRows, ratio: float, method: str, seed: int = 0
+) -> Selection:
+    rows = pool.scored_against(target, method, seed)
     scores = [row.score for row in rows]
-    return Selection(rows, prototype, best(scores, rows_of_ratio(ratio, len(rows))))
+    return Selection(rows, target, best(scores, rows_of_ratio(ratio, len(rows))))
 
 
 def _recovered(
-    read: ReadRows, members: set[int], targets: Sequence[set[int]], ratio: float
+    read: ReadRows,
+    members: set[int],
+    targets: Sequence[set[int]],
+    ratio: float,
+    method: str,
+    seed: int,
 ) -> dict[str, Any]:
     precisions: list[float] = []
     by_length: list[float] = []
@@ -136,12 +148,14 @@ def _recovered(
     n_selected = 0
     for target in targets:
         places = [place for place in range(len(read.rows)) if place not in target]
-        prototype = read.take(sorted(target)).prototype("the target")
-        selection = _choose(read.take(places), prototype, ratio)
+        examples, pool = read.take(sorted(target)), read.take(places)
+        examples.require_readable("the target")
+        selection = _choose(pool, examples, ratio, method, seed)
         is_member = [place in members for place in places]
         n_selected = len(selection.chosen)
         precisions.append(_fraction(is_member, selection.chosen))
-        by_length.append(_fraction(is_member, _nearest_in_length(selection)))
+        nearest = _choose(pool, examples, ratio, "length")
+        by_length.append(_fraction(is_member, nearest.chosen))
         correlation = summary_of(selection.rows)["spearman_tokens"]
         correlations += [] if correlation is None else [correlation]
     n_targets = len(targets[0])
@@ -172,13 +186,3 @@ def _fraction(is_member: Sequence[bool], places: Sequence[int]) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _nearest_in_length(selection: Selection) -> list[int]:
-    """As many rows as were chosen, those whose length is nearest the target's mean length."""
-    lengths = [row.tokens or 0 for row in selection.prototype.rows if is_scored(row.status)]
-    mean = sum(lengths) / len(lengths)
-    nearness = [
-        None if row.score is None else -abs((row.tokens or 0) - mean) for row in selection.rows
-    ]
-    return best(nearness, len(selection.chosen))

@@ -29,8 +29,8 @@ from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.sae.language_model.sites import read_sites
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import generate
-from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature, Tier
-from sparsteer.steering.interventions.steering import change
+from sparsteer.steering.interventions.edits import change
+from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature
 from sparsteer.steering.texts import prompt_tokens
 
 from .model_shapes import BASE, FAMILIES
@@ -177,7 +177,7 @@ def _tier_right(
     sae: SparseAutoencoder,
     site: str,
     features: tuple[SteeredFeature, ...],
-    tier: Tier,
+    tier: str,
 ) -> bool:
     """Whether a batch is steered as each prompt alone, by the definition of the tiers."""
     spec = Intervention(site=site, features=features, tier=tier)

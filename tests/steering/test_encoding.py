@@ -1,5 +1,6 @@
 """Texts to codes: batching changes nothing, order is kept, what is left out and cut is said."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -104,9 +105,24 @@ def test_truncation_is_reported(site: Site, sae: SparseAutoencoder) -> None:
     assert (whole.truncated, whole.n_tokens) == (False, 8)
     assert (cut.truncated, cut.n_tokens, len(cut.tokens)) == (True, 9, 8)
     assert_same(
-        EncodedText(cut.tokens, cut.kept, cut.codes, n_tokens=8),
+        dataclasses.replace(cut, n_tokens=8),
         encode(site, sae, ["abcdefgh"])[0],
     )
+
+
+def test_the_mean_activation_is_that_of_the_content_tokens(
+    site: Site, sae: SparseAutoencoder
+) -> None:
+    model = site.model
+    assert isinstance(model, LanguageModel)
+    texts = ["abcdefgh", "a", "the cat sat on the mat", ""]
+    for text, read in zip(texts, encode(site, sae, texts), strict=True):
+        tokens = torch.tensor([[1, *model.tokenize(text)]])
+        content = ~model.excluded_tokens(tokens)[0]
+        expected = torch.zeros(site.width)
+        if content.any():
+            expected = site.read(tokens)[0, content].mean(0)
+        assert torch.allclose(read.mean_activation_D, expected, atol=1e-5)
 
 
 def test_by_default_the_context_is_the_limit(site: Site, sae: SparseAutoencoder) -> None:

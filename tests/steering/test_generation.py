@@ -16,12 +16,12 @@ from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Continuation, Generation, generate
-from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature, Tier
-from sparsteer.steering.interventions.steering import change
+from sparsteer.steering.interventions.edits import change
+from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
 from sparsteer.steering.texts import continuation_text, prompt_tokens
 
 SITE = "blocks.1.hook_resid_post"
-TIERS: list[Tier] = ["constant", "per_input", "per_token"]
+TIERS: list[str] = ["constant", "per_input", "per_token"]
 N_TOKENS = 12
 PROMPTS = ["Hi", "The quick brown fox", "x", "a b " * 30, "Where is it? " * 3, "?"]
 
@@ -48,7 +48,7 @@ def make_sae(d_model: int, n_latents: int, dtype: torch.dtype) -> SparseAutoenco
 
 
 def spec_for(
-    latents: Sequence[int], tier: Tier, strength: float = 2.0, site: str = SITE
+    latents: Sequence[int], tier: str, strength: float = 2.0, site: str = SITE
 ) -> Intervention:
     features = tuple(
         SteeredFeature(index=latent, strength=strength, sign=sign, max_activation=3.0)
@@ -97,6 +97,8 @@ def steered_positions(
             if fires[:n_prompt].any():
                 return torch.ones(len(ids), dtype=torch.bool)
             return torch.tensor([bool(fires[n_prompt : t + 1].any()) for t in range(len(ids))])
+        case other:
+            raise ValueError(f"{other} is none of the tiers")
 
 
 def logits_by_definition(
@@ -186,7 +188,7 @@ def latents(model: LanguageModel, sae: SparseAutoencoder) -> list[int]:
 @pytest.mark.parametrize("tier", [None, *TIERS])
 @pytest.mark.slow_except("per_token")
 def test_batched_and_cached_is_one_by_one_and_uncached(
-    model: LanguageModel, sae: SparseAutoencoder, latents: list[int], tier: Tier | None
+    model: LanguageModel, sae: SparseAutoencoder, latents: list[int], tier: str | None
 ) -> None:
     n_tokens = N_TOKENS
     spec = None if tier is None else spec_for(latents, tier)
@@ -214,7 +216,7 @@ def test_batched_and_cached_is_one_by_one_and_uncached(
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.slow_except("gpt2-per_input", "gemma2-per_token")
-def test_other_models_too(other_model: LanguageModel, tier: Tier) -> None:
+def test_other_models_too(other_model: LanguageModel, tier: str) -> None:
     other = LanguageModel.load(other_model.name, dtype="float64")
     sae = make_sae(32, 96, torch.float64)
     prompts = ["Hi", "The quick brown fox jumps", "x", "?"]
@@ -510,7 +512,7 @@ def test_settings_out_of_range_are_input_errors(settings: dict[str, Any], messag
 @pytest.mark.download
 @pytest.mark.parametrize("tier", TIERS)
 def test_the_default_model_in_a_padded_batch_and_alone(
-    default_model: LanguageModel, tier: Tier
+    default_model: LanguageModel, tier: str
 ) -> None:
     """64 tokens; equal up to the first position whose two best logits are within 1e-4."""
     prompts = [

@@ -12,10 +12,10 @@ from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.detox.measure import measure, measure_tiers
-from sparsteer.steering.detox.toxicity import toxicity_scores
+from sparsteer.steering.detox.toxicity import DEFAULT_SCORER, toxicity_scores
 from sparsteer.steering.generation import generate
+from sparsteer.steering.interventions.edits import change
 from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature
-from sparsteer.steering.interventions.steering import change
 
 PROMPTS = ["You are", "The cat", "x", "Why did the", "They said", "a b c d e f g"]
 SAMPLING = Sampling(max_new_tokens=6, temperature=0.9, seed=2)
@@ -41,7 +41,8 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that are spread out, for a random model writes no words: by the text's length."""
     from sparsteer.steering.detox import measure as module
 
-    def by_length(texts: list[str]) -> list[float]:
+    def by_length(texts: list[str], scorer: str) -> list[float]:
+        assert scorer == DEFAULT_SCORER
         return [(len(text) * 37 % 100) / 100 for text in texts]
 
     monkeypatch.setattr(module, "toxicity_scores", by_length)

@@ -3,22 +3,24 @@
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from sparsteer.sae.common.errors import InputError
+from sparsteer.steering.detox import profanity_check as scorer_module
 from sparsteer.steering.detox import prompts as prompts_module
-from sparsteer.steering.detox import toxicity as toxicity_module
 from sparsteer.steering.detox.prompts import Prompt, prompts_of
 from sparsteer.steering.detox.toxicity import (
     NEUTRAL_SENTENCES,
+    Toxicity,
     identity_bias,
     summarize_scores,
     toxicity,
     toxicity_scores,
 )
+from sparsteer.steering.registries import SCORERS
 from sparsteer.training.data.prompt_sides import side_of
 
 INSULT = "You are a stupid idiot and everyone hates you."
@@ -65,6 +67,26 @@ def test_the_bias_on_identity_words_is_measured_and_not_hidden():
     assert bias["gay"] == toxicity_scores([NEUTRAL_SENTENCES["gay"]])[0]
 
 
+def test_another_scorer_is_taken_by_its_name(monkeypatch: pytest.MonkeyPatch):
+    def letters(texts: Sequence[str]) -> list[float]:
+        return [min(1.0, text.count("x") / 4) for text in texts]
+
+    def none(texts: Sequence[str]) -> list[float]:
+        return []
+
+    monkeypatch.setattr(SCORERS, "get", {"letters": letters, "none": none}.__getitem__)
+    assert toxicity_scores(["", "xx", "xxxxxxxx"], "letters") == [0.0, 0.5, 1.0]
+    assert toxicity(["xxx", ""], scorer="letters") == Toxicity(mean=0.375, fraction=0.5, texts=2)
+    assert set(identity_bias("letters").values()) == {0.0}
+    with pytest.raises(InputError, match="'none' gave 0 scores for 1 texts"):
+        toxicity_scores(["x"], "none")
+
+
+def test_a_wrong_scorer_is_named():
+    with pytest.raises(InputError, match="did you mean alt-profanity-check"):
+        toxicity_scores(["x"], "profanity-check")
+
+
 Pretend = Callable[[str, Path], None]
 """Pretends that the scorer's package is installed: its version, and the folder with its files."""
 
@@ -82,7 +104,7 @@ class FakeDistribution:
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretend]:
     """Pretend that alt-profanity-check lies in a folder; nothing must be imported from there."""
-    toxicity_module.load_scorer.cache_clear()
+    scorer_module.load_model.cache_clear()
     package = tmp_path / "profanity_check"
     (package / "data").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('it was imported')\n")
@@ -100,7 +122,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prete
         monkeypatch.setattr(importlib.metadata, "distribution", distribution)
 
     yield pretend
-    toxicity_module.load_scorer.cache_clear()
+    scorer_module.load_model.cache_clear()
 
 
 def test_another_version_is_refused_with_the_remedy(installed: Pretend, tmp_path: Path):

@@ -97,7 +97,9 @@ def encoded(dense_CF: Tensor, *, n_tokens: int) -> EncodedText:
     indices = indices.masked_fill(values == 0, 0)
     n_content = len(dense_CF)
     kept = torch.cat([torch.zeros(1, dtype=torch.bool), torch.ones(n_content, dtype=torch.bool)])
-    return EncodedText(torch.arange(n_content + 1), kept, Codes(indices, values), n_tokens)
+    return EncodedText(
+        torch.arange(n_content + 1), kept, Codes(indices, values), n_tokens, torch.zeros(4)
+    )
 
 
 def test_pooling_equals_dense_pooling() -> None:

@@ -12,16 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import SAEConfig, TopAFAConfig, TopKConfig
 from sparsteer.sae.language_model.bridge_layers import new_cache
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.interventions.controls import random_features
-from sparsteer.steering.interventions.gate import Gate
-from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature, Tier
-from sparsteer.steering.interventions.steering import change, steer
+from sparsteer.steering.interventions.edits import change, push_of
+from sparsteer.steering.interventions.firing import FiringLatents
+from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature
+from sparsteer.steering.interventions.steering import steer
+from sparsteer.steering.registries import DIRECTIONS
 
 SITE = "blocks.1.hook_resid_post"
 LENGTHS = (3, 11, 29, 17)
@@ -72,7 +76,7 @@ def dense_activations(
     return codes.dense(sae.config.n_latents)
 
 
-def intervention(*features: int, tier: Tier = "constant", threshold: float = 0.0) -> Intervention:
+def intervention(*features: int, tier: str = "constant", threshold: float = 0.0) -> Intervention:
     steered = tuple(
         SteeredFeature(index=index, strength=1.5, sign=sign, max_activation=2.0 + number)
         for number, (index, sign) in enumerate(zip(features, (1, -1, 1, -1), strict=False))
@@ -129,6 +133,15 @@ def test_features_may_be_plain_values():
     assert Intervention.from_dict(values).features == (expected,)
 
 
+def test_the_usual_edit_direction_and_seed_are_not_written():
+    usual = intervention(4)
+    assert list(usual.to_dict()) == ["site", "features", "tier", "threshold"]
+    other = dataclasses.replace(usual, direction="random", seed=3)
+    assert Intervention.from_json(other.to_json()) == other
+    assert list(other.to_dict()) == ["site", "features", "tier", "threshold", "direction", "seed"]
+    assert other.pushes == usual.pushes + " (direction random)"
+
+
 FEATURE: dict[str, Any] = {"index": 4, "strength": 2.0, "sign": -1, "max_activation": 3.0}
 
 
@@ -138,6 +151,9 @@ FEATURE: dict[str, Any] = {"index": 4, "strength": 2.0, "sign": -1, "max_activat
         ({"tiers": "constant"}, r"no key 'tiers'; did you mean tier\?"),
         ({"tier": "per_inputs"}, r"tier is 'per_inputs'; did you mean per_input\?"),
         ({"tier": "xyz"}, r"tier is 'xyz'; the tiers are constant, per_input, per_token"),
+        ({"edit": "added"}, r"edit is 'added'; did you mean add\?"),
+        ({"direction": ["decoder"]}, r"direction is \['decoder'\]"),
+        ({"seed": -1}, "seed is -1"),
         ({"features": []}, "features is empty"),
         ({"features": {}}, "give a list"),
         ({"features": [4]}, r"features\[0\]: 4 is not a feature"),
@@ -217,6 +233,35 @@ def test_the_change_is_in_raw_units(sae: SparseAutoencoder):
     # Adding it moves the reconstruction as far as activations of those sizes would.
     x_D = torch.randn(32, dtype=torch.float64)
     assert torch.allclose((x_D + expected) - x_D, change(spec, sae), atol=1e-12)
+
+
+def test_random_directions_are_those_of_other_latents_and_as_long(sae: SparseAutoencoder):
+    spec = dataclasses.replace(intervention(5, 8), direction="random", seed=2)
+    vectors = push_of(spec, sae).vectors_PD
+    W_dec = sae.W_dec.detach()
+    assert torch.allclose(row_norms(vectors), row_norms(W_dec[[5, 8]]))
+    cosines = normalize(vectors, dim=1) @ normalize(W_dec, dim=1).T
+    assert torch.allclose(cosines.abs().amax(dim=1), torch.ones(2, dtype=torch.float64))
+    drawn = {int(latent) for latent in cosines.abs().argmax(dim=1)}
+    assert len({5, 8} | drawn) == 4
+    # The one of a single feature is the control of that seed.
+    alone = dataclasses.replace(spec, features=spec.features[:1])
+    (control,) = random_features(alone, sae, n=1, seed=2)
+    assert torch.allclose(change(alone, sae).abs(), change(control, sae).abs())
+    again, other = (dataclasses.replace(spec, seed=seed) for seed in (2, 3))
+    assert torch.equal(push_of(again, sae).vectors_PD, vectors)
+    assert not torch.equal(push_of(other, sae).vectors_PD, vectors)
+
+
+def test_a_direction_of_another_width_is_refused(
+    sae: SparseAutoencoder, monkeypatch: pytest.MonkeyPatch
+):
+    def narrow(sae: SparseAutoencoder, features: object, seed: int) -> Tensor:
+        return torch.zeros(1, 3)
+
+    monkeypatch.setattr(DIRECTIONS, "get", {"decoder": narrow}.__getitem__)
+    with pytest.raises(ValueError, match=r"decoder gave \[1, 3\]; it must give \[1, 32\]"):
+        push_of(intervention(5), sae)
 
 
 # The tiers
@@ -349,7 +394,7 @@ def test_an_activation_at_a_sink_switches_nothing_on(model: LanguageModel, sae: 
 
 @pytest.mark.parametrize("tier", ["per_input", "per_token"])
 def test_a_text_is_steered_alike_in_one_pass_and_token_by_token(
-    model: LanguageModel, sae: SparseAutoencoder, tier: Tier
+    model: LanguageModel, sae: SparseAutoencoder, tier: str
 ):
     tokens, mask = batch(side="left")
     n_prompt = 20
@@ -413,14 +458,14 @@ def test_a_cache_from_outside_is_refused(model: LanguageModel, sae: SparseAutoen
 
 def test_nested_interventions_equal_their_sum(model: LanguageModel, sae: SparseAutoencoder):
     """Of any two tiers: each steers where it would alone, and the changes add up."""
-    steering: set[Tier] = set()
+    steering: set[str] = set()
 
     @settings(max_examples=20)
     @given(seed=seeds, pushed=st.tuples(pushes, pushes), tiers=st.tuples(any_tier, any_tier))
     def holds(
         seed: int,
         pushed: tuple[tuple[SteeredFeature, ...], tuple[SteeredFeature, ...]],
-        tiers: tuple[Tier, Tier],
+        tiers: tuple[str, str],
     ):
         tokens, mask = batch(seed)
         site = model.site(SITE)
@@ -492,7 +537,7 @@ def hooks_on(model: LanguageModel) -> int:
 
 @pytest.mark.parametrize("tier", ["constant", "per_input", "per_token"])
 def test_strength_0_is_the_unsteered_model_bit_for_bit(
-    tiny_model: LanguageModel, sae: SparseAutoencoder, tier: Tier
+    tiny_model: LanguageModel, sae: SparseAutoencoder, tier: str
 ):
     tokens, mask = batch()
     base = tiny_model.logits(tokens, mask)
@@ -505,7 +550,7 @@ def test_strength_0_is_the_unsteered_model_bit_for_bit(
 
 @pytest.mark.parametrize("tier", ["constant", "per_input", "per_token"])
 def test_leaving_restores_the_model_bit_for_bit_also_after_an_exception(
-    tiny_model: LanguageModel, tier: Tier
+    tiny_model: LanguageModel, tier: str
 ):
     sae = make_sae(TopKConfig(d_model=32, n_latents=70, k=9), torch.float32)
     tokens, mask = batch()
@@ -559,7 +604,7 @@ def test_the_gate_is_what_encode_says(
         acts = sae.encode(rows).dense(70)[:, latents]
     thresholds = [threshold * (1 + number) for number in range(len(latents))]
     expected = (acts > torch.tensor(thresholds, dtype=dtype)).any(1)
-    assert torch.equal(Gate(sae, latents, thresholds).fires(rows), expected)
+    assert torch.equal(FiringLatents(sae, latents, thresholds).fires(rows), expected)
 
 
 def test_a_latent_that_selection_drops_does_not_fire():
@@ -568,7 +613,7 @@ def test_a_latent_that_selection_drops_does_not_fire():
     with torch.no_grad():
         pre = (sae.scaled(rows) - sae.b_dec) @ sae.W_enc.T + sae.b_enc
     latent = int((pre > 0).sum(0).argmax())
-    fires = Gate(sae, [latent], [0.0]).fires(rows)
+    fires = FiringLatents(sae, [latent], [0.0]).fires(rows)
     assert torch.equal(fires, pre.argmax(1) == latent)
     assert fires.sum() < (pre[:, latent] > 0).sum()
 

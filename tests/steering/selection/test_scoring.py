@@ -329,7 +329,7 @@ def test_a_damaged_or_foreign_parts_folder_is_named(config: ScoreConfig) -> None
         ("part-000000.json", '{"rows": [[1]]}'),
         ("part-000000.json", '{"rows": [[0.5, "o'),
         ("part-000000.json", "[]"),
-        ("part-000000.json", '{"rows": [[1.57, "ok", 3]]}'),
+        ("part-000000.json", '{"rows": [[NaN, "ok", 3]]}'),
         ("part-000000.json", '{"rows": [[0.57, "ok", "3"]]}'),
         ("manifest.json", '{"rows": "'),
     ):

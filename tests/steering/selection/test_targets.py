@@ -184,8 +184,9 @@ def test_an_overflowing_row_has_a_status(
     pool, target = [{"text": "fine"}, {"text": "crazy"}], [{"text": "target"}, {"text": "lazy"}]
     found = select_for_target(tiny_model, site, sae, pool, target, 1.0)
     assert [row.status for row in found.rows] == ["ok", "non_finite"]
-    assert [row.status for row in found.prototype.rows] == ["ok", "non_finite"]
-    assert found.prototype.n_used == 1 and found.prototype.latents.isfinite().all()
+    assert [row.status for row in found.target.rows] == ["ok", "non_finite"]
+    assert len(found.target.readable.rows) == 1
+    assert found.target.readable.mean_code_F.isfinite().all()
     assert found.chosen == [0] and found.rows[1].score is None
 
 

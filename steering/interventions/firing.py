@@ -1,8 +1,8 @@
-"""The gate of a steering tier: at which rows an autoencoder's latents are active enough.
+"""At which rows some of an autoencoder's latents are active enough, which gates ask.
 
-A latent that does not survive the autoencoder's selection has activation 0, so the gate asks encode
-itself. It asks only about rows where a picked latent could pass: an activation is relu(pre) or 0,
-and the pre-activations of a few latents cost next to nothing.
+A latent that does not survive the autoencoder's selection has activation 0, so encode itself is
+asked, but only about rows where a picked latent could pass: an activation is relu(pre) or 0, and
+the pre-activations of a few latents cost next to nothing.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from ...kernels.numerics import row_norms
 from ...sae.autoencoder import SparseAutoencoder
 
 
-class Gate:
+class FiringLatents:
     """Fires at a row if any of some latents has an activation above its threshold there."""
 
     def __init__(

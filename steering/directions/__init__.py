@@ -1,0 +1,1 @@
+"""How the vector of a feature is found, along which it is steered."""

@@ -1,0 +1,59 @@
+"""What of steering is chosen by name: from this package, and from installed ones. Imports no torch.
+
+A new one is a file with it and its line here; in a package of its own, an entry point of the group
+(docs/extending.md has an example of each).
+"""
+
+from typing import TYPE_CHECKING
+
+from ..sae.common.registry import Registry
+
+if TYPE_CHECKING:
+    from .detox.toxicity import Scorer
+    from .directions.decoder import Direction
+    from .interventions.edits import Edit
+    from .interventions.gates import Gate
+    from .selection.methods import Method
+
+EDITS: "Registry[Edit]" = Registry(
+    "edit", "sparsteer.edits", {"add": f"{__package__}.interventions.edits:add"}
+)
+"""What an intervention does to an activation."""
+
+GATES: "Registry[type[Gate]]" = Registry(
+    "tier",
+    "sparsteer.gates",
+    {
+        "constant": f"{__package__}.interventions.gates:Constant",
+        "per_input": f"{__package__}.interventions.gates:PerInput",
+        "per_token": f"{__package__}.interventions.gates:PerToken",
+    },
+)
+"""At which positions; the names are those of tiers, from the most to the least aggressive."""
+
+DIRECTIONS: "Registry[Direction]" = Registry(
+    "direction",
+    "sparsteer.directions",
+    {
+        "decoder": f"{__package__}.directions.decoder:decoder",
+        "random": f"{__package__}.directions.random_latents:random",
+    },
+)
+"""Along which vector, for each of the features."""
+
+SCORERS: "Registry[Scorer]" = Registry(
+    "scorer",
+    "sparsteer.scorers",
+    {"alt-profanity-check": f"{__package__}.detox.profanity_check:profanity_check"},
+)
+"""How toxic a text is."""
+
+SELECTION_METHODS: "Registry[Method]" = Registry(
+    "method",
+    "sparsteer.selection_methods",
+    {
+        name: f"{__package__}.selection.methods:{name}"
+        for name in ("jaccard", "random", "length", "mean_activation")
+    },
+)
+"""How well a row suits a target."""
