@@ -1,0 +1,209 @@
+"""What docs/extending.md adds to steering and selection: taken from the page, installed as a
+package, and used by command."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder, TopKConfig
+from sparsteer.steering import Intervention, Sampling, SteeredFeature, generate, steer
+from sparsteer.steering import registries as found_in
+
+PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+MODULES = {
+    "A steering edit": "toy_edit",
+    "A gate": "toy_gate",
+    "A direction": "toy_direction",
+    "A toxicity scorer": "toy_scorer",
+    "A selection method": "toy_method",
+}
+"""Of each section of the page, the module that its code is."""
+GROUPS = {"edits", "gates", "directions", "scorers", "selection_methods"}
+SITE = "blocks.1.hook_resid_post"
+PROMPT = "The man said"
+
+
+def code_of(section: str) -> str:
+    """The Python of a section of the page."""
+    text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return code
+
+
+def entry_points() -> str:
+    """Those that the page declares, as an installed package has them."""
+    declared: dict[str, dict[str, str]] = {}
+    for text in re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+        declared |= tomllib.loads(text)["project"]["entry-points"]
+    assert {f"sparsteer.{group}" for group in GROUPS} <= declared.keys()
+    lines = [
+        f"[{group}]\n" + "\n".join(f"{name} = {place}" for name, place in entries.items())
+        for group, entries in declared.items()
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of installed packages with one that the page describes."""
+    folder = tmp_path_factory.mktemp("installed")
+    for section, module in MODULES.items():
+        (folder / f"{module}.py").write_text(code_of(section))
+    info = folder / "toy-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text(entry_points())
+    return folder
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def python(installed: Path, tmp_path: Path) -> Run:
+    """Runs Python in a process that has the package, and gives what it printed."""
+
+    def run(*words: object, status: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, *map(str, words)],
+            env={**os.environ, "PYTHONPATH": str(installed), "SPARSTEER_THREADS": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == status, done.stderr
+        return done.stderr if status else done.stdout
+
+    return run
+
+
+@pytest.fixture
+def sparsteer(python: Run) -> Run:
+    """Runs the command in such a process."""
+
+    def run(*words: object, status: int = 0) -> str:
+        return python("-m", "sparsteer.cli", *words, status=status)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def sae(tiny_model: LanguageModel, tiny_model_folder: Path) -> SparseAutoencoder:
+    """Untrained, of the tiny model."""
+    origin = Origin(model=str(tiny_model_folder), site=SITE, weights_hash=tiny_model.weights_hash)
+    return SparseAutoencoder(TopKConfig(tiny_model.d_model, 64, 6), seed=5, origin=origin)
+
+
+@pytest.fixture(scope="module")
+def folder(sae: SparseAutoencoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the autoencoder."""
+    path = tmp_path_factory.mktemp("runs") / "untrained"
+    sae.save(path)
+    return path
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The page's edit, gate and direction, known to this process for one test."""
+    names: dict[str, Any] = {"__name__": "the_page"}
+    registries = (found_in.EDITS, found_in.GATES, found_in.DIRECTIONS)
+    for section, registry in zip(MODULES, registries, strict=False):
+        exec(code_of(section), names)
+        monkeypatch.setattr(registry, "_values", {})
+    found_in.EDITS.register("scale", names["scale"])
+    found_in.GATES.register("every_second", names["EverySecond"])
+    found_in.DIRECTIONS.register("axis", names["axis"])
+    return names
+
+
+@pytest.mark.usefixtures("registered")
+def test_edit_gate_and_direction_steer_one_site_together(
+    tiny_model: LanguageModel, sae: SparseAutoencoder
+) -> None:
+    feature = SteeredFeature(index=7, strength=-1.0, max_activation=3.0)
+    spec = Intervention(
+        site=SITE, features=(feature,), edit="scale", tier="every_second", direction="axis"
+    )
+    tokens = torch.tensor([[0, 0, 1, 70, 80, 90, 100], [1, 50, 60, 70, 80, 90, 33]])
+    mask = tokens > 0
+    site = tiny_model.site(SITE)
+    base = site.read(tokens, mask)
+    with steer(tiny_model, sae, spec):
+        steered = site.read(tokens, mask)
+    expected = base.clone()
+    expected[0, 3::2, 0] = expected[1, 1::2, 0] = 0.0
+    assert torch.allclose(steered[mask], expected[mask], atol=1e-6)
+    assert torch.equal(site.read(tokens, mask), base)
+    assert Intervention.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("edit", "scale"), ("tier", "every_second"), ("direction", "axis")]
+)
+def test_each_generates_by_command_as_in_python(
+    sparsteer: Run,
+    folder: Path,
+    tiny_model: LanguageModel,
+    sae: SparseAutoencoder,
+    request: pytest.FixtureRequest,
+    key: str,
+    name: str,
+) -> None:
+    settings = ("--feature", 7, "--strength", 60, "--max-activation", 2, "--max-new-tokens", 6)
+    out = sparsteer("generate", folder, "--prompt", PROMPT, *settings, f"--{key}", name, "--json")
+    values = json.loads(out)
+    assert values["intervention"][key] == name
+
+    request.getfixturevalue("registered")
+    feature = {"index": 7, "strength": 60.0, "sign": 1, "max_activation": 2.0}
+    spec = Intervention.from_dict({"site": SITE, "features": [feature], key: name})
+    assert Intervention.from_dict(values["intervention"]) == spec
+    sampling = Sampling(max_new_tokens=6)
+    (expected,) = generate(tiny_model, [PROMPT], sampling, intervention=spec, sae=sae)
+    (result,) = values["results"]
+    assert result["steered"]["tokens"] == list(expected.tokens) != result["base"]["tokens"]
+
+
+def test_a_method_scores_and_selects_by_command(
+    sparsteer: Run, folder: Path, tmp_path: Path
+) -> None:
+    texts = ["abc", "abcd", "abcdef", "abcdefg", "ab"]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    (tmp_path / "target.jsonl").write_text('{"text": "some words"}\n')
+    words = ["pool.jsonl", "--target", "target.jsonl", "--run", folder, "--out", "scored.jsonl"]
+    values = json.loads(sparsteer("score", *words, "--method", "even", "--json"))
+    assert values["method"] == "even"
+    sparsteer("select", "scored.jsonl", "--count", 3, "--out", "chosen.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    assert {row["sparsteer_tokens"] % 2 for row in rows} == {0, 1}
+    assert all(row["sparsteer_score"] == 1 - row["sparsteer_tokens"] % 2 for row in rows)
+    chosen = [json.loads(line) for line in (tmp_path / "chosen.jsonl").read_text().splitlines()]
+    assert [row for row in rows if row["sparsteer_score"] == 1][:3] == chosen
+    # The very method is part of what the file is known by.
+    assert json.loads(sparsteer("score", *words, "--method", "even", "--json"))["reused"]
+    assert "another --method" in sparsteer("score", *words, status=2)
+    assert "another --seed" in sparsteer("score", *words, "--method", "even", "--seed", 1, status=2)
+
+
+def test_a_scorer_is_taken_by_name(python: Run, sparsteer: Run) -> None:
+    code = (
+        "from sparsteer.steering.detox import toxicity_scores\n"
+        'print(toxicity_scores(["Go!", "Go away."], "exclaims"))'
+    )
+    assert python("-c", code).strip() == "[0.3333333333333333, 0.0]"
+    assert "{alt-profanity-check,exclaims}" in sparsteer("demo", "--help")
+
+
+def test_a_wrong_name_is_answered_with_an_installed_one(sparsteer: Run, folder: Path) -> None:
+    words = ("generate", folder, "--prompt", PROMPT, "--feature", 7)
+    error = sparsteer(*words, "--edit", "scael", status=2)
+    assert "--edit is 'scael'" in error and "scale" in error
