@@ -56,7 +56,7 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
 
 
 def show(config: ShowConfig, terminal: Terminal) -> Report:
-    """Show a feature: statistics, the tokens that it promotes, and places where it fires.
+    """Show a feature: statistics, positive and negative logits, and places where it fires.
 
     RUN is the folder of a run with a feature index, FEATURE the number of a latent. The token on
     which the feature fires stands between double brackets.
@@ -153,8 +153,8 @@ def _statistics(feature: "Feature") -> "list[RenderableType]":
         f"histogram: |{bars}|",
         f"firings by activation, from {low:.3g} to {high:.3g}, four bars for each doubling "
         f"(highest bar {count(max(inside))} firings)",
-        *_tokens("raises the logit of", feature.promoted),
-        *_tokens("lowers the logit of", feature.suppressed),
+        *_tokens("positive logits", feature.positive_logits),
+        *_tokens("negative logits", feature.negative_logits),
         "nearest decoder directions: "
         + ", ".join(f"{n.feature} (cosine {n.cosine:.2f})" for n in feature.neighbors),
     ]

@@ -12,6 +12,7 @@ RENAMED = {
     "licence": "license",
     "neighbours": "neighbors",
     "output_centre": "output_center",
+    "promoted": "logits",
     "share": "fraction",
     "toxicity_share": "toxic_fraction",
     "window_rows": "chunk_rows",

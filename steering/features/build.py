@@ -26,8 +26,19 @@ from ...training.data.cache.manifest import ShardEntry
 from ...training.data.cache.reader import ActivationCache
 from .collect import ROWS_AT_ONCE, Collected, collect
 from .config import BuildConfig
-from .directions import Best, decoder_neighbors, promoted_tokens
-from .layout import FOLDER, FORMAT, MANIFEST, NEIGHBORS, STATISTICS, UNIT, VERSION, VOCABULARY
+from .directions import Best, decoder_neighbors, extreme_logits
+from .layout import (
+    FOLDER,
+    FORMAT,
+    MANIFEST,
+    NEGATIVE_LOGITS,
+    NEIGHBORS,
+    POSITIVE_LOGITS,
+    STATISTICS,
+    UNIT,
+    VERSION,
+    VOCABULARY,
+)
 from .parquet import write_columns
 from .run_folder import run_folder
 from .statistics import LatentStatistics
@@ -105,7 +116,7 @@ def _build(
         "before": config.before,
         "after": config.after,
         "seed": config.seed,
-        "promoted": "promoted" in best,
+        "logits": POSITIVE_LOGITS in best,
         "unit": UNIT,
         "histogram_edges": [float(edge) for edge in edges],
     }
@@ -194,14 +205,14 @@ def _read_language_model(
     model: LanguageModel | None,
     say: Callable[[str], None],
 ) -> tuple[list[bytes], dict[str, Best]]:
-    """The bytes of every token; promoted and suppressed tokens unless they are left out."""
+    """The bytes of every token; positive and negative logits unless they are left out."""
     made = cache.manifest
-    if not config.promoted:
+    if not config.logits:
         if model is not None:
             return token_bytes(model.tokenizer), {}
         source = named_again(made.model, config.model, config.cache)
         return token_bytes(load_tokenizer(source, say)), {}
-    otherwise = ", or --promoted 0 to use its tokenizer alone"
+    otherwise = ", or --logits 0 to use its tokenizer alone"
     if model is None:
         device = str(sae.W_dec.device)
         model = load_again(
@@ -215,9 +226,9 @@ def _read_language_model(
         )
     else:
         require_same_weights(model, made, config.cache, otherwise)
-    say("finding the tokens that each latent promotes")
-    promoted, suppressed = promoted_tokens(model, sae.W_dec, config.promoted)
-    return token_bytes(model.tokenizer), {"promoted": promoted, "suppressed": suppressed}
+    say("finding the positive and negative logits of each latent")
+    positive, negative = extreme_logits(model, sae.W_dec, config.logits)
+    return token_bytes(model.tokenizer), {POSITIVE_LOGITS: positive, NEGATIVE_LOGITS: negative}
 
 
 def _identity(sae: SparseAutoencoder, cache: ActivationCache, site: str) -> dict[str, Any]:

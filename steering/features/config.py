@@ -45,7 +45,7 @@ class BuildConfig:
     """Site of the cache; by default the one that the autoencoder was trained on."""
 
     model: str | None = None
-    """Language model, for the texts of tokens and for promoted tokens; by default the one that the
+    """Language model, for the texts of tokens and for logits; by default the one that the
     cache was made with."""
 
     examples: int = 20
@@ -60,9 +60,9 @@ class BuildConfig:
     neighbors: int = 10
     """Latents with the most similar decoder direction to keep of each latent."""
 
-    promoted: int = 10
-    """Tokens whose logit the latent raises most to keep of each latent, and as many that it lowers;
-    with 0 only the tokenizer of the language model is loaded."""
+    logits: int = 10
+    """Tokens to keep of each latent whose logit it raises most (positive logits), and as many that
+    it lowers most (negative logits); with 0 only the tokenizer of the language model is loaded."""
 
     outlier_norm: float = 5.0
     """Leave out rows whose norm is more than so many times the median: attention sinks beyond the
@@ -84,7 +84,7 @@ class BuildConfig:
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
         require_positive_integer("examples", self.examples)
-        for name in ("before", "after", "neighbors", "promoted", "seed"):
+        for name in ("before", "after", "neighbors", "logits", "seed"):
             require_integer(name, getattr(self, name), least=0)
         require_in_range("outlier_norm", self.outlier_norm, low=0.0, high=1e9)
         if self.rows is not None:

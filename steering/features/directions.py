@@ -1,4 +1,5 @@
-"""What a latent's decoder direction says by itself: promoted tokens and similar latents."""
+"""What a latent's decoder direction says by itself: positive and negative logits, and similar
+latents."""
 
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ class Best(NamedTuple):
 
 
 @torch.no_grad()
-def promoted_tokens(
+def extreme_logits(
     model: LanguageModel, W_dec_FD: Float[Tensor, "F D"], n_tokens: int
 ) -> tuple[Best, Best]:
     """The tokens whose logits each decoder direction raises most, and those it lowers most.
@@ -33,7 +34,8 @@ def promoted_tokens(
     compare tokens of one latent, and are not the change under a given steering.
 
     Returns:
-        Promoted and suppressed tokens, [F, n_tokens] or as many as there are, on the CPU.
+        Tokens of the most positive and of the most negative logits, [F, n_tokens] or as many as
+        there are, on the CPU.
     """
     n_tokens = min(n_tokens, model.bridge.cfg.d_vocab)
     rows_at_once = max(1, _LOGITS_AT_ONCE // model.bridge.cfg.d_vocab)

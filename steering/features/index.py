@@ -11,7 +11,15 @@ import numpy as np
 
 from ...sae.common.checksums import record_of, require_as_written
 from ...sae.common.errors import InputError
-from .layout import FOLDER, MANIFEST, NEIGHBORS, STATISTICS, VOCABULARY
+from .layout import (
+    FOLDER,
+    MANIFEST,
+    NEGATIVE_LOGITS,
+    NEIGHBORS,
+    POSITIVE_LOGITS,
+    STATISTICS,
+    VOCABULARY,
+)
 from .manifest import leading_shape, read_manifest
 from .parquet import read_columns
 from .run_folder import run_folder
@@ -99,9 +107,9 @@ class Feature:
     """Largest activations, best first: one for each context, and no window twice."""
     random: tuple[Example, ...]
     """A uniform sample of the places where it fires, in random order."""
-    promoted: tuple[RankedToken, ...] | None
+    positive_logits: tuple[RankedToken, ...] | None
     """Tokens that the direction raises most, best first; None if left out of the index."""
-    suppressed: tuple[RankedToken, ...] | None
+    negative_logits: tuple[RankedToken, ...] | None
     """Tokens that it lowers most, the lowest first."""
     neighbors: tuple[Neighbor, ...]
 
@@ -168,8 +176,8 @@ class FeatureIndex:
             histogram_edges=tuple(self.manifest["histogram_edges"]),
             top=self._examples("top", number),
             random=self._examples("random", number),
-            promoted=self._ranked_tokens("promoted", number),
-            suppressed=self._ranked_tokens("suppressed", number),
+            positive_logits=self._ranked_tokens(POSITIVE_LOGITS, number),
+            negative_logits=self._ranked_tokens(NEGATIVE_LOGITS, number),
             neighbors=tuple(Neighbor(*pair) for pair in self._ranked(NEIGHBORS, number)),
         )
 
@@ -285,7 +293,7 @@ class FeatureIndex:
         return zip(numbers[number].tolist(), values[number].tolist(), strict=True)
 
     def _ranked_tokens(self, kind: str, number: int) -> tuple[RankedToken, ...] | None:
-        if not self.manifest["promoted"]:
+        if not self.manifest["logits"]:
             return None
         # One by one: neighbors in the ranking are no text together.
         return tuple(

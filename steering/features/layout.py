@@ -6,6 +6,8 @@ STATISTICS = "statistics.parquet"
 VOCABULARY = "vocabulary.parquet"
 NEIGHBORS = "neighbour"
 """What the names of the arrays of similar latents begin with."""
+POSITIVE_LOGITS, NEGATIVE_LOGITS = "promoted", "suppressed"
+"""What the names of the arrays of tokens begin with, by logits that a latent raises and lowers."""
 
 FORMAT = "sparsteer-features"
 VERSION = 2

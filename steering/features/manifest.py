@@ -16,7 +16,7 @@ _KEYS: dict[str, type] = {
     "examples": int,
     "before": int,
     "after": int,
-    "promoted": bool,
+    "logits": bool,
     "histogram_edges": list,
 }
 """What readers take from a manifest."""

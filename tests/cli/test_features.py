@@ -58,7 +58,7 @@ def test_build_and_show(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
         "max",
         "p99",
         "histogram",
-        "raises the logit",
+        "positive logits",
         "nearest",
     ):
         assert word in text
@@ -68,7 +68,7 @@ def test_build_and_show(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
 
 
 def test_list(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
-    built = sparsteer("features", "build", run, "--cache", cache, "--promoted", 0)
+    built = sparsteer("features", "build", run, "--cache", cache, "--logits", 0)
     index = FeatureIndex.of_run(run)
     largest = index.statistics["max_activation"]
     strongest = int(largest.argmax())
@@ -93,7 +93,7 @@ def test_list(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
 
 
 def test_picks_become_an_intervention(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
-    assert sparsteer("features", "build", run, "--cache", cache, "--promoted", 0).status == 0
+    assert sparsteer("features", "build", run, "--cache", cache, "--logits", 0).status == 0
     index = FeatureIndex.of_run(run)
     busy = index.statistics["fired"].argsort()[::-1][:2].tolist()
     sparsteer("pick", run, "add", *busy, "--strength", -1.5)
@@ -126,7 +126,7 @@ def test_a_feature_that_never_fired(sparsteer: Sparsteer, run: Path, cache: Path
     sae.b_enc.data[11] = -1e6
     shutil.rmtree(run / "sae")
     sae.save(run / "sae")
-    assert sparsteer("features", "build", run, "--cache", cache, "--promoted", 0).status == 0
+    assert sparsteer("features", "build", run, "--cache", cache, "--logits", 0).status == 0
     shown = sparsteer("features", "show", run, 11)
     assert shown.status == 0 and "never fired" in shown.out and "⟦" not in shown.out
 
@@ -218,7 +218,7 @@ def test_a_part_of_a_run_is_named_by_its_whole_path(
 def test_an_index_or_picks_of_another_autoencoder(
     sparsteer: Sparsteer, run: Path, cache: Path
 ) -> None:
-    assert sparsteer("features", "build", run, "--cache", cache, "--promoted", 0).status == 0
+    assert sparsteer("features", "build", run, "--cache", cache, "--logits", 0).status == 0
     assert sparsteer("pick", run, "add", 1).status == 0
     shutil.rmtree(run / "sae")
     SparseAutoencoder(TopKConfig(32, 48, 4), seed=9).save(run / "sae")

@@ -41,7 +41,7 @@ def later_commands(folder: Path) -> list[tuple[str, ...]]:
     return [
         ("eval", run, "--cache", cache, "--contexts", "2"),
         ("features", "build", run, "--cache", cache),
-        ("features", "build", run, "--cache", cache, "--promoted", "0"),
+        ("features", "build", run, "--cache", cache, "--logits", "0"),
         ("features", "find", run, "--positive", few, "--negative", few),
         ("generate", run, "--feature", "1", "--max-activation", "2", "--prompt", "abc"),
         ("score", few, "--target", few, "--run", run, "--out", f"{folder}/out.jsonl"),

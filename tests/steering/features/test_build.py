@@ -62,7 +62,7 @@ class Setup:
             "after": AFTER,
             "outlier_norm": OUTLIER_NORM,
             "neighbors": 4,
-            "promoted": 3,
+            "logits": 3,
             "device": "cpu",
         }
         return BuildConfig(**{**settings, **changes})
@@ -306,7 +306,7 @@ def test_random_examples(
 
 
 def random_rows(setup: Setup, model: LanguageModel, seed: int) -> list[list[int]]:
-    build_index(setup.config(seed=seed, promoted=0, rows=600), model=model)
+    build_index(setup.config(seed=seed, logits=0, rows=600), model=model)
     index = FeatureIndex(setup.run)
     return [[e.row for e in index.feature(n).random] for n in range(N_LATENTS)]
 
@@ -430,7 +430,9 @@ def test_neighbors(index: FeatureIndex, setup: Setup) -> None:
         assert [n.cosine for n in neighbors] == pytest.approx(cosine[others], abs=1e-6)
 
 
-def test_promoted_tokens(index: FeatureIndex, setup: Setup, tiny_model: LanguageModel) -> None:
+def test_positive_and_negative_logits(
+    index: FeatureIndex, setup: Setup, tiny_model: LanguageModel
+) -> None:
     """Against the transformers model's own norm and head."""
     model: Any = tiny_model.bridge.original_model
     W_dec = SparseAutoencoder.load(setup.run / "sae").W_dec.detach()
@@ -440,40 +442,44 @@ def test_promoted_tokens(index: FeatureIndex, setup: Setup, tiny_model: Language
     effect -= effect.mean(-1, keepdim=True)
     for number in range(N_LATENTS):
         feature = index.feature(number)
-        assert feature.promoted is not None and feature.suppressed is not None
+        assert feature.positive_logits is not None and feature.negative_logits is not None
         order = effect[number].argsort(descending=True)
-        assert [t.token for t in feature.promoted] == order[:3].tolist()
-        assert [t.token for t in feature.suppressed] == order[-3:].flip(0).tolist()
-        assert feature.promoted[0].logit == pytest.approx(effect[number].max().item(), rel=1e-4)
-        assert feature.suppressed[0].logit == pytest.approx(effect[number].min().item(), rel=1e-4)
-        assert feature.promoted[0].text == index.vocabulary.texts([int(order[0])])[0]
+        assert [t.token for t in feature.positive_logits] == order[:3].tolist()
+        assert [t.token for t in feature.negative_logits] == order[-3:].flip(0).tolist()
+        assert feature.positive_logits[0].logit == pytest.approx(
+            effect[number].max().item(), rel=1e-4
+        )
+        assert feature.negative_logits[0].logit == pytest.approx(
+            effect[number].min().item(), rel=1e-4
+        )
+        assert feature.positive_logits[0].text == index.vocabulary.texts([int(order[0])])[0]
 
 
-def test_promoted_tokens_can_be_left_out(
+def test_logits_can_be_left_out(
     setup: Setup, tiny_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = copied(setup, tmp_path)
-    build_index(setup.config(promoted=0), model=tiny_model)
+    build_index(setup.config(logits=0), model=tiny_model)
     given = contents(setup.run / "features")
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the language model must not be loaded")
 
     monkeypatch.setattr(LanguageModel, "load", refuse)
-    build_index(setup.config(promoted=0))
+    build_index(setup.config(logits=0))
     assert contents(setup.run / "features") == given
     feature = FeatureIndex.of_run(tmp_path).feature(0)
-    assert feature.promoted is None and feature.suppressed is None
+    assert feature.positive_logits is None and feature.negative_logits is None
 
 
 def test_outliers_are_counted(
     setup: Setup, dense: Dense, tmp_path: Path, tiny_model: LanguageModel
 ) -> None:
     setup = copied(setup, tmp_path)
-    values = build_index(setup.config(promoted=0), model=tiny_model)
+    values = build_index(setup.config(logits=0), model=tiny_model)
     assert values["rows"] == dense.counted
     assert values["outliers"] == len(dense.rows) - dense.counted
-    values = build_index(setup.config(promoted=0, outlier_norm=0.0), model=tiny_model)
+    values = build_index(setup.config(logits=0, outlier_norm=0.0), model=tiny_model)
     assert (values["rows"], values["outliers"]) == (len(dense.rows), 0)
 
 

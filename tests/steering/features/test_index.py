@@ -65,7 +65,7 @@ def test_a_run_or_its_index_can_be_opened(run: Path) -> None:
     given = FeatureIndex(run).feature(5)
     assert FeatureIndex(run / "features").feature(5) == given
     assert FeatureIndex.of_run(str(run)).feature(5) == given
-    assert given.top and given.promoted and given.neighbors
+    assert given.top and given.positive_logits and given.neighbors
 
 
 def test_a_cache_of_another_model(tmp_path: Path, cache: Path, tiny_model: LanguageModel) -> None:
@@ -195,6 +195,15 @@ def damaged(run: Path, tmp_path: Path) -> Path:
     manifest.write_text(json.dumps(values | {"version": 1}))
     assert FeatureIndex(run).feature(N_LATENTS - 1).top
     return tmp_path / "run"
+
+
+def test_an_index_of_before_is_read(damaged: Path, run: Path) -> None:
+    manifest = damaged / "features" / "manifest.json"
+    values = json.loads(manifest.read_text())
+    values["promoted"] = values.pop("logits")
+    manifest.write_text(json.dumps(values))
+    before, now = (FeatureIndex(path).feature(3) for path in (damaged, run))
+    assert before == now and now.positive_logits
 
 
 def test_one_changed_bit_in_any_file_is_found(run: Path, tmp_path: Path) -> None:
