@@ -25,7 +25,8 @@ from sparsteer.steering.interventions.edits import change, push_of
 from sparsteer.steering.interventions.firing import FiringLatents
 from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature
 from sparsteer.steering.interventions.steering import steer
-from sparsteer.steering.registries import DIRECTIONS
+from sparsteer.steering.interventions.token_watch import SeenTokens
+from sparsteer.steering.registries import DIRECTIONS, GATES
 
 SITE = "blocks.1.hook_resid_post"
 LENGTHS = (3, 11, 29, 17)
@@ -281,6 +282,15 @@ pushes = st.lists(a_push, min_size=1, max_size=3, unique_by=lambda push: push.in
 @pytest.fixture(scope="module")
 def a_model_to_change(tiny_model_folder: Path) -> LanguageModel:
     return LanguageModel.load(str(tiny_model_folder), dtype="float64")
+
+
+def test_a_gate_that_is_not_asked_is_open_everywhere(sae: SparseAutoencoder):
+    tokens = torch.tensor([[0, 1, 70], [1, 60, 80]])
+    seen = SeenTokens(tokens, tokens - tokens, tokens > 1, n_prompt=3, continues=False)
+    gates = {tier: GATES.get(tier)(intervention(3), sae) for tier in TIERS}
+    (tier,) = (tier for tier, gate in gates.items() if gate.always_open)
+    assert tier == "constant"
+    assert gates[tier].open(torch.zeros(2, 3, 32, dtype=torch.float64), seen).all()
 
 
 @settings(max_examples=12)
