@@ -94,12 +94,12 @@ def parse(prog: str, verb: Verb[C], words: Sequence[str]) -> tuple[C, CommonOpti
     return _built(verb.config, values, options), _built(CommonOptions, values, options)
 
 
-def with_flag(message: str, options: dict[str, Option]) -> str:
-    """The message with the field that it begins with written as the user does: `k is 0` as
-    `--k is 0`."""
-    name, space, rest = message.partition(" ")
-    option = options.get(name.replace("_", "-"))
-    return f"{option.shown}{space}{rest}" if option else message
+def with_flag(error: InputError, options: Mapping[str, Option]) -> str:
+    """What the error says, with the setting that is wrong called by its option where the message
+    begins with it: `k is 0` as `--k is 0`."""
+    name, _, rest = str(error).partition(" ")
+    option = options.get(name.replace("_", "-")) if name == error.field else None
+    return f"{option.shown} {rest}" if option else str(error)
 
 
 def wants_help(words: Sequence[str]) -> bool:
@@ -290,4 +290,4 @@ def _built(config: type[C], values: dict[str, Any], options: dict[str, Option]) 
     try:
         return config(**arguments)
     except InputError as error:
-        raise InputError(with_flag(str(error), options)) from None
+        raise InputError(with_flag(error, options), field=error.field) from None

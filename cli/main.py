@@ -171,9 +171,7 @@ def _ran(verb: Verb[C], config: C, terminal: Terminal) -> Report:
         with threads:
             return verb.run(config, terminal)
     except InputError as error:
-        message = str(error)
-        if message.partition(" ")[2].startswith("is "):
-            error.args = (with_flag(message, verb.options()),)
+        error.args = (with_flag(error, verb.options()),)
         raise
 
 

@@ -7,14 +7,19 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
 from .common.errors import InputError
+from .common.validation import (
+    require_boolean,
+    require_choice,
+    require_in_range,
+    require_positive_integer,
+    wrong,
+)
 
 T = TypeVar("T")
 
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
 """What a language model's weights are loaded as and its activations computed in; auto is what they
 are stored as."""
-
-_LARGEST_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +48,11 @@ class Origin:
             value = getattr(self, name)
             may_lack = name in ("target_site", "dataset")
             if not isinstance(value, str) and (value is not None or not may_lack):
-                raise InputError(f"{name} is {value!r}, but must be text")
+                raise wrong(name, value, "text")
         if self.context_length is not None:
             require_positive_integer("context_length", self.context_length)
-        if not isinstance(cast(object, self.prepends_bos), bool | None):
-            raise InputError(f"prepends_bos is {self.prepends_bos!r}, but must be true or false")
+        if self.prepends_bos is not None:
+            require_boolean("prepends_bos", self.prepends_bos)
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,8 @@ class SAEConfig:
             require_positive_integer(name, getattr(self, name))
         # What a file holds may be of any type.
         if not isinstance(cast(object, self.prefixes), tuple):
-            raise InputError(f"prefixes is {self.prefixes!r}, but must be a list of whole numbers")
-        if not isinstance(cast(object, self.transcoder), bool):
-            raise InputError(f"transcoder is {self.transcoder!r}, but must be true or false")
+            raise wrong("prefixes", self.prefixes, "a list of whole numbers")
+        require_boolean("transcoder", self.transcoder)
         for prefix in self.prefixes:
             require_positive_integer("prefixes", prefix)
         ends = (*self.prefixes, self.n_latents)
@@ -89,7 +93,8 @@ class SAEConfig:
             shown = ", ".join(map(str, self.prefixes))
             raise InputError(
                 f"prefixes are {shown}, which do not rise below the {self.n_latents} latents; "
-                "give rising numbers, the whole dictionary left out"
+                "give rising numbers, the whole dictionary left out",
+                field="prefixes",
             )
 
 
@@ -153,7 +158,8 @@ class TopAFAConfig(SAEConfig):
         if self.transcoder:
             raise InputError(
                 "activation is top_afa, which keeps latents until their norm is that of the row "
-                "read, and a transcoder gives another row; choose topk, batch_topk or jumprelu"
+                "read, and a transcoder gives another row; choose topk, batch_topk or jumprelu",
+                field="activation",
             )
         require_in_range("target_scale", self.target_scale, low=1e-3, high=1e3)
 
@@ -184,19 +190,21 @@ def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:
     activation = values.pop("activation", None)
     if not isinstance(activation, str) or activation not in CONFIGS:
         raise InputError(
-            f"{where}: activation is {activation!r}, which must be one of {', '.join(CONFIGS)}"
+            f"{where}: activation is {activation!r}, which must be one of {', '.join(CONFIGS)}",
+            field="activation",
         )
     if isinstance(values.get("prefixes"), list):
         values["prefixes"] = tuple(values["prefixes"])
-    try:
-        return build_dataclass(CONFIGS[activation], values, where)
-    except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith(where) else f"{where}: {text}") from None
+    return build_dataclass(CONFIGS[activation], values, where)
 
 
 def build_dataclass(cls: type[T], values: object, where: str) -> T:
-    """Build a dataclass from plain values; an unknown or missing key is an InputError."""
+    """Build a dataclass from plain values.
+
+    Raises:
+        InputError: an unknown or missing key, or a value that the dataclass refuses; the message
+            begins with `where`.
+    """
     if not isinstance(values, dict):
         raise InputError(f"{where}: {values!r} stands where an object with keys is needed")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
@@ -210,39 +218,19 @@ def build_dataclass(cls: type[T], values: object, where: str) -> T:
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in given:
             raise InputError(f"{where}: the key {name!r} is missing; add it.")
-    return cls(**given)
+    try:
+        return cls(**given)
+    except InputError as error:
+        raise InputError(f"{where}: {error}", field=error.field) from None
 
 
 def _require_k(k: int, n_latents: int) -> None:
     require_positive_integer("k", k)
     if k > n_latents:
-        raise InputError(f"k is {k}, but there are only {n_latents} latents; lower k")
-
-
-def require_positive_integer(name: str, value: object) -> None:
-    """Raise an InputError that names the value unless it is an integer of at least 1."""
-    require_integer(name, value, least=1)
-
-
-def require_integer(name: str, value: object, *, least: int) -> None:
-    """Raise an InputError that names the value unless it is an integer of at least so much, and one
-    that a tensor of integers can hold."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {value!r}, but must be a whole number of at least {least}")
-    if value > _LARGEST_INTEGER:
-        raise InputError(f"{name} is {value}, but must be at most 2^63 - 1")
-
-
-def require_in_range(name: str, value: object, *, low: float, high: float) -> None:
-    """Raise an InputError that names the value unless it is a number from low to high."""
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
-    if number is None or not low <= number <= high:  # NaN fails both comparisons
-        raise InputError(f"{name} is {value!r}, but must lie between {low:g} and {high:g}")
+        raise InputError(f"k is {k}, but there are only {n_latents} latents; lower k", field="k")
 
 
 def require_model_dtype(value: str | None) -> None:
     """Raise an InputError unless it is a `ModelDtype` or None."""
-    if value is not None and value not in get_args(ModelDtype):
-        raise InputError(
-            f"model_dtype is {value!r}; choose {', '.join(get_args(ModelDtype)[:-1])} or auto"
-        )
+    if value is not None:
+        require_choice("model_dtype", value, get_args(ModelDtype))

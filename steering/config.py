@@ -2,18 +2,19 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import Annotated
 
 from ..sae.common.errors import InputError
 from ..sae.common.paths import AnyText, FilePath
-from ..sae.config import (
-    ModelDtype,
+from ..sae.common.validation import (
+    require_finite,
     require_in_range,
     require_integer,
-    require_model_dtype,
+    require_positive,
     require_positive_integer,
+    require_tuple,
 )
-from .interventions.intervention import require_finite
+from ..sae.config import ModelDtype, require_model_dtype
 from .registries import DIRECTIONS, EDITS, GATES
 
 
@@ -70,12 +71,12 @@ class Sampling:
             if self.temperature == 0 and value != getattr(Sampling, name):
                 raise InputError(
                     f"{name} is {value}, but at temperature 0 the likeliest token is always taken; "
-                    "give a temperature above 0, or leave it out"
+                    "give a temperature above 0, or leave it out",
+                    field=name,
                 )
-        if isinstance(cast(object, self.stop), str):
-            raise InputError(f"stop is the text {self.stop!r}; give a tuple: ({self.stop!r},)")
+        require_tuple("stop", self.stop)
         if not all(self.stop):
-            raise InputError("stop has an empty text; give a string that ends a text")
+            raise InputError("stop has an empty text; give a string that ends a text", field="stop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,22 +158,28 @@ class GenerateConfig:
         EDITS.require(self.edit)
         DIRECTIONS.require(self.direction)
         if not self.prompt and self.prompts is None:
-            raise InputError("prompt is missing; give --prompt TEXT or --prompts FILE")
+            raise InputError(
+                "prompt is missing; give --prompt TEXT or --prompts FILE", field="prompt"
+            )
         if not self.feature and self.picks is None:
-            raise InputError("feature is missing; give --feature N or --picks FILE")
+            raise InputError(
+                "feature is missing; give --feature N or --picks FILE", field="feature"
+            )
         if self.feature and self.picks is not None:
-            raise InputError("picks cannot stand beside --feature; give one of them")
+            raise InputError("picks cannot stand beside --feature; give one of them", field="picks")
         for number in self.feature:
             if self.feature.count(number) > 1:
-                raise InputError(f"feature names {number} more than once; give each number once")
+                raise InputError(
+                    f"feature names {number} more than once; give each number once", field="feature"
+                )
         if self.text_field is not None and self.prompts is None:
             raise InputError(
-                f"text_field is {self.text_field!r}, but there is no --prompts; leave it out"
+                f"text_field is {self.text_field!r}, but there is no --prompts; leave it out",
+                field="text_field",
             )
-        for name in ("strength", "max_activation"):
-            if (value := getattr(self, name)) is not None:
-                require_finite(name, value)
-        if self.max_activation is not None and self.max_activation <= 0:
-            raise InputError(f"max_activation is {self.max_activation}, but must be above 0")
+        if self.strength is not None:
+            require_finite("strength", self.strength)
+        if self.max_activation is not None:
+            require_positive("max_activation", self.max_activation)
         if self.threshold != -math.inf:
             require_finite("threshold", self.threshold, "a number, or -inf to fire everywhere")

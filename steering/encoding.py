@@ -14,6 +14,7 @@ from torch import Tensor
 from ..kernels.codes import Codes
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
+from ..sae.common.validation import require_positive_integer
 from ..sae.language_model.model import LanguageModel
 from ..sae.language_model.sites import Site
 
@@ -79,8 +80,7 @@ def encode_texts(
         InputError: the autoencoder has another width than the site, or a limit is out of range.
     """
     limit = read_limit(model, max_length)
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    require_positive_integer("batch_size", batch_size)
     if sae.config.d_model != site.width:
         raise InputError(
             f"the autoencoder reads activations of width {sae.config.d_model}, but {site.name} of "
@@ -124,7 +124,8 @@ def read_limit(
     if not 1 <= max_length <= room:
         raise InputError(
             f"max_length is {max_length}; it must lie between 1 and the {room} tokens that the "
-            f"context of {model.name} holds"
+            f"context of {model.name} holds",
+            field="max_length",
         )
     return max_length
 

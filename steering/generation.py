@@ -320,7 +320,8 @@ def in_room(
         raise InputError(
             f"max_new_tokens is {sampling.max_new_tokens}, which with a prompt of {longest} tokens "
             f"exceeds the {model.max_context} that {model.name} can hold; lower it or shorten the "
-            "prompt"
+            "prompt",
+            field="max_new_tokens",
         )
     return sampling
 

@@ -2,11 +2,17 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..sae.common.errors import InputError
 from ..sae.common.memory import require_memory
 from ..sae.common.paths import FilePath
+from ..sae.common.validation import (
+    require_choice,
+    require_in_range,
+    require_integer,
+    require_positive_integer,
+)
 from ..sae.config import (
     BatchTopKConfig,
     JumpReLUConfig,
@@ -14,10 +20,7 @@ from ..sae.config import (
     SAEConfig,
     TopAFAConfig,
     TopKConfig,
-    require_in_range,
-    require_integer,
     require_model_dtype,
-    require_positive_integer,
 )
 from .data.stream.config import StreamConfig
 from .tracking import Tracking
@@ -112,27 +115,28 @@ class TrainerConfig:
             require_integer(name, getattr(self, name), least=0)
         require_in_range("clip_norm", self.clip_norm, low=0.0, high=1e30)
         if self.ema_decay is not None:
-            require_in_range("ema_decay", self.ema_decay, low=0.0, high=1 - 1e-9)
+            require_in_range("ema_decay", self.ema_decay, low=0.0, high=1.0, below_high=True)
         if self.lr is not None:
             require_in_range("lr", self.lr, low=1e-30, high=1.0)
         for name in ("warmup_fraction", "decay_fraction", "k_anneal_fraction"):
             require_in_range(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("beta1", "beta2"):
-            require_in_range(name, getattr(self, name), low=0.0, high=1 - 1e-9)
+            require_in_range(name, getattr(self, name), low=0.0, high=1.0, below_high=True)
         for name in ("auxk", "afa", "sparsity", "multi_topk"):
             name = f"{name}_coefficient"
             require_in_range(name, getattr(self, name), low=0.0, high=1e6)
         require_positive_integer("multi_topk", self.multi_topk)
         if self.multi_topk == 1:
-            raise InputError("multi_topk is 1, which adds nothing; give 2 or more")
-        if self.precision not in ("float32", "bfloat16"):
-            raise InputError(f"precision is {self.precision!r}; choose float32 or bfloat16")
-        if self.sparsity not in ("step", "tanh"):
-            raise InputError(f"sparsity is {self.sparsity!r}; choose step or tanh")
+            raise InputError(
+                "multi_topk is 1, which adds nothing; give 2 or more", field="multi_topk"
+            )
+        require_choice("precision", self.precision, get_args(Precision))
+        require_choice("sparsity", self.sparsity, ("step", "tanh"))
         if self.tokens < self.batch_size:
             raise InputError(
                 f"tokens is {self.tokens}, less than one batch of {self.batch_size}; "
-                "raise tokens or lower batch_size"
+                "raise tokens or lower batch_size",
+                field="tokens",
             )
 
     @property
@@ -148,23 +152,28 @@ class TrainerConfig:
         if self.shards > 1 and (refused or not isinstance(sae, TopKConfig)):
             raise InputError(
                 f"shards is {self.shards}, but only topk in float32 without target site, "
-                "prefixes, Multi-TopK loss and averages can be cut; leave it out"
+                "prefixes, Multi-TopK loss and averages can be cut; leave it out",
+                field="shards",
             )
         if self.multi_topk_coefficient and (not isinstance(sae, TopKConfig) or sae.prefixes):
             raise InputError(
                 f"multi_topk_coefficient is {self.multi_topk_coefficient:g}, but only topk without "
-                "prefixes has that loss; leave it out"
+                "prefixes has that loss; leave it out",
+                field="multi_topk_coefficient",
             )
         if self.k_start is None:
             return
         if not isinstance(sae, TopKConfig | BatchTopKConfig):
             raise InputError(
-                f"k_start is {self.k_start}, but {sae.activation} has no k to fall to; leave it out"
+                f"k_start is {self.k_start}, but {sae.activation} has no k to fall to; leave it "
+                "out",
+                field="k_start",
             )
         if not sae.k <= self.k_start <= sae.n_latents:
             raise InputError(
                 f"k_start is {self.k_start}, but must lie between k, {sae.k}, and the "
-                f"{sae.n_latents} latents"
+                f"{sae.n_latents} latents",
+                field="k_start",
             )
 
 
@@ -172,7 +181,8 @@ def _require_variance_of(name: str, rows: int) -> None:
     """Raise an InputError if so few rows have no variance, of which FVU is a fraction."""
     if rows < 2:
         raise InputError(
-            f"{name} is {rows}, but one row has no variance to explain; give 2 or more"
+            f"{name} is {rows}, but one row has no variance to explain; give 2 or more",
+            field=name,
         )
 
 
@@ -239,29 +249,35 @@ class TrainConfig:
             if self.cache is None:
                 raise InputError(
                     f"target_site is {self.target_site}, but a stream is of one site; write a "
-                    "cache of both sites with `sparsteer cache` and give it"
+                    "cache of both sites with `sparsteer cache` and give it",
+                    field="target_site",
                 )
         if self.activation == "top_afa" and self.k is not None:
             raise InputError(
                 f"k is {self.k}, but top_afa chooses the number of latents itself; "
-                "leave k out, or choose activation topk"
+                "leave k out, or choose activation topk",
+                field="k",
             )
         if self.activation == "jumprelu" and self.k is not None:
             raise InputError(
-                f"k is {self.k}, but jumprelu has no k; leave k out and give target_l0"
+                f"k is {self.k}, but jumprelu has no k; leave k out and give target_l0",
+                field="k",
             )
         if self.activation != "jumprelu" and self.bandwidth is not None:
             raise InputError(
-                f"bandwidth is {self.bandwidth}, but only jumprelu has one; leave bandwidth out"
+                f"bandwidth is {self.bandwidth}, but only jumprelu has one; leave bandwidth out",
+                field="bandwidth",
             )
         if self.activation != "top_afa" and self.target_scale is not None:
             raise InputError(
-                f"target_scale is {self.target_scale}, but only top_afa has one; leave it out"
+                f"target_scale is {self.target_scale}, but only top_afa has one; leave it out",
+                field="target_scale",
             )
         for prefix in self.prefixes:
             if not 0 < prefix < math.inf or (prefix > 1 and prefix != int(prefix)):
                 raise InputError(
-                    f"prefixes has {prefix:g}; give whole numbers of latents, or fractions below 1"
+                    f"prefixes has {prefix:g}; give whole numbers of latents, or fractions below 1",
+                    field="prefixes",
                 )
         for name in ("n_latents", "k"):
             if getattr(self, name) is not None:
@@ -278,6 +294,7 @@ class TrainConfig:
             2 * 4 * config.d_model * config.n_latents,  # encoder and decoder in float32
             f"n_latents is {config.n_latents}, whose weights take",
             "lower n_latents",
+            field="n_latents",
         )
         self.trainer.validate_for(config)
         return config
@@ -307,7 +324,8 @@ def require_other_site(site: str | None, target_site: str) -> None:
     if site == target_site:
         raise InputError(
             f"target_site is {target_site}, the site that is read; give another one to predict, or "
-            "leave it out to train an autoencoder"
+            "leave it out to train an autoencoder",
+            field="target_site",
         )
 
 
@@ -342,7 +360,7 @@ class EvalSettings:
         require_model_dtype(self.model_dtype)
         require_positive_integer("rows", self.rows)
         _require_variance_of("rows", self.rows)
-        require_in_range("contexts", self.contexts, low=0.0, high=1e9)
+        require_integer("contexts", self.contexts, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

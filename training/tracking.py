@@ -56,7 +56,8 @@ def require_tracker(kind: Tracking | None) -> None:
     if not library.api.api_key:
         raise InputError(
             "track is wandb, which has no API key here; run `wandb login`, or set "
-            "WANDB_MODE=offline to track without an account"
+            "WANDB_MODE=offline to track without an account",
+            field="track",
         )
 
 

@@ -223,7 +223,8 @@ def _validated_site(config: TrainConfig, data: ActivationSource, dist: Distribut
     if batch_size % n_parts:
         raise InputError(
             f"batch_size is {batch_size}, which {n_parts} processes cannot share evenly; make it a "
-            f"multiple of {n_parts}"
+            f"multiple of {n_parts}",
+            field="batch_size",
         )
     site = data.site_name(config.site)
     if config.target_site is not None:

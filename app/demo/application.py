@@ -263,11 +263,14 @@ def instruction_rows(config: DemoConfig) -> list[dict[str, Any]]:
     if subject not in groups:
         near = nearest(subject, large)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(large)}"
-        raise InputError(f"subject is {subject!r}, a group that no row of {path} has; {hint}")
+        raise InputError(
+            f"subject is {subject!r}, a group that no row of {path} has; {hint}", field="subject"
+        )
     if subject not in large:
         raise InputError(
             f"subject is {subject!r}, but {path} has only {groups[subject]} rows of that group and "
-            f"{_TARGET_ROWS} are the examples; give one of {', '.join(large) or 'a larger file'}"
+            f"{_TARGET_ROWS} are the examples; give one of {', '.join(large) or 'a larger file'}",
+            field="subject",
         )
     return rows
 

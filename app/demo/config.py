@@ -8,11 +8,11 @@ from typing import Annotated
 
 from ...sae.common.errors import InputError
 from ...sae.common.paths import FilePath
-from ...sae.config import ModelDtype, require_positive_integer
+from ...sae.common.validation import require_finite, require_given, require_positive_integer
+from ...sae.config import ModelDtype
 from ...steering.config import Sampling
 from ...steering.detox.toxicity import DEFAULT_SCORER
 from ...steering.features.config import BuildConfig
-from ...steering.interventions.intervention import require_finite
 from ...steering.registries import SCORERS
 from ...training.config import Activation, EvalConfig, TrainConfig, TrainerConfig
 from ...training.data.cache.config import CacheConfig
@@ -104,8 +104,7 @@ class DemoConfig:
     """Where to run: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
-        if not self.out.strip():
-            raise InputError("out is empty; give a folder")
+        require_given("out", self.out)
         for name in ("contexts", "training_tokens", "picks", "prompts", "new_tokens"):
             require_positive_integer(name, getattr(self, name))
         require_finite("strength", self.strength)
@@ -114,13 +113,15 @@ class DemoConfig:
             if getattr(self, name) > most:
                 raise InputError(
                     f"{name} is {getattr(self, name)}, more than the demo takes; give at most "
-                    f"{most}"
+                    f"{most}",
+                    field=name,
                 )
         cache = self.cache_config()
         if self.batch_size > (n_rows := max(0, self.tokens - cache.held_out_rows)):
             raise InputError(
                 f"batch_size is {self.batch_size}, but of {self.tokens} tokens only {n_rows} are "
-                "for training; lower the batch size, or raise tokens"
+                "for training; lower the batch size, or raise tokens",
+                field="batch_size",
             )
         for activation in ACTIVATIONS:
             self.train_config(activation)

@@ -5,7 +5,7 @@ import os
 from .errors import InputError
 
 
-def require_memory(n_bytes: int, needs: str, remedy: str) -> None:
+def require_memory(n_bytes: int, needs: str, remedy: str, *, field: str | None = None) -> None:
     """Raise an InputError if so many bytes are more than the memory of the machine.
 
     Where a system does not tell its memory, no size is refused.
@@ -14,6 +14,7 @@ def require_memory(n_bytes: int, needs: str, remedy: str) -> None:
         n_bytes: what is needed at least.
         needs: the beginning of the sentence, such as "n_latents is 10, whose weights take".
         remedy: its end.
+        field: the setting that it begins with.
     """
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -22,5 +23,6 @@ def require_memory(n_bytes: int, needs: str, remedy: str) -> None:
     if n_bytes > memory > 0:
         raise InputError(
             f"{needs} {n_bytes / 1e9:,.0f} GB, more than the {memory / 1e9:,.0f} GB of this "
-            f"machine's memory; {remedy}"
+            f"machine's memory; {remedy}",
+            field=field,
         )

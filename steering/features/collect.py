@@ -62,6 +62,7 @@ def collect(
         2 * 8 * n_latents * examples * window,  # a token and an activation, of either kind
         f"examples is {examples}, before {before} and after {after}, which take",
         "lower one of these",
+        field="examples",
     )
     shape = (n_latents, examples, window)
     collected = Collected(

@@ -5,14 +5,15 @@ from typing import Literal, get_args
 
 from ...sae.common.errors import InputError
 from ...sae.common.paths import FilePath
-from ...sae.config import (
-    ModelDtype,
+from ...sae.common.validation import (
+    require_choice,
+    require_finite,
     require_in_range,
     require_integer,
-    require_model_dtype,
     require_positive_integer,
+    require_text,
 )
-from ..interventions.intervention import require_finite
+from ...sae.config import ModelDtype, require_model_dtype
 
 Ranking = Literal["auroc_mean", "auroc_max", "difference"]
 
@@ -127,8 +128,7 @@ class ListConfig:
 
     def __post_init__(self) -> None:
         require_positive_integer("top", self.top)
-        if self.by not in get_args(Statistic):
-            raise InputError(f"by is {self.by!r}; choose {', '.join(get_args(Statistic))}")
+        require_choice("by", self.by, get_args(Statistic))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +192,7 @@ class FindConfig:
             require_positive_integer("max_length", self.max_length)
         require_in_range("min_firing", self.min_firing, low=0.0, high=1.0)
         require_integer("seed", self.seed, least=0)
-        if self.rank_by not in get_args(Ranking):
-            raise InputError(
-                f"rank_by is {self.rank_by!r}; choose auroc_mean, auroc_max or difference"
-            )
+        require_choice("rank_by", self.rank_by, get_args(Ranking))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +219,7 @@ class PickConfig:
     suppresses it. Default for a new pick: 1."""
 
     def __post_init__(self) -> None:
-        if self.action not in get_args(PickAction):
-            raise InputError(f"action is {self.action!r}; choose add, remove or list")
+        require_choice("action", self.action, get_args(PickAction))
         if self.action != "list" and not self.feature:
             raise InputError(
                 f"pick {self.action} needs the number of a feature: "
@@ -234,17 +230,9 @@ class PickConfig:
             raise InputError(f"pick list takes no feature, but {given} was given; drop it")
         for name in ("label", "note", "strength"):
             if name not in TAKEN_BY_ACTION[self.action] and getattr(self, name) is not None:
-                raise InputError(f"{name} goes with pick add only; leave it out")
+                raise InputError(f"{name} goes with pick add only; leave it out", field=name)
         for name in ("label", "note"):
             if (text := getattr(self, name)) is not None:
                 require_text(name, text)
         if self.strength is not None:
             require_finite("strength", self.strength)
-
-
-def require_text(name: str, value: object) -> None:
-    """Raise an InputError that names the value unless it is text that a file can hold."""
-    if not isinstance(value, str):
-        raise InputError(f"{name} is {value!r}, but must be text")
-    if any(0xD800 <= ord(character) < 0xE000 for character in value):
-        raise InputError(f"{name} is {value!r}, which is not UTF-8; write it in UTF-8")

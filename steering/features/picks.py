@@ -8,9 +8,9 @@ from typing import Any, cast
 from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
 from ...sae.common.locks import PATIENCE, hold, tidy
+from ...sae.common.validation import require_finite, require_integer, require_text
 from ...sae.config import build_dataclass
-from ..interventions.intervention import require_finite
-from .config import PickConfig, require_text
+from .config import PickConfig
 from .run_folder import run_folder
 
 FILE = "picks.json"
@@ -40,10 +40,7 @@ class Pick:
     suppresses it."""
 
     def __post_init__(self) -> None:
-        if type(cast(object, self.feature)) is not int or self.feature < 0:
-            raise InputError(
-                f"feature is {self.feature!r}, but must be a whole number of at least 0"
-            )
+        require_integer("feature", self.feature, least=0)
         for name in ("label", "note"):
             require_text(name, getattr(self, name))
         require_finite("strength", self.strength)
@@ -175,11 +172,7 @@ def _picks(entries: object, path: Path) -> tuple[Pick, ...]:
         where = f"{path}, pick {number}"
         if not isinstance(entry, dict):
             raise InputError(f"{where} is no object; restore it or pick anew")
-        try:
-            picks.append(build_dataclass(Pick, cast(dict[str, Any], entry), where))
-        except InputError as error:
-            known = str(error).startswith(where)
-            raise InputError(str(error) if known else f"{where}: {error}") from None
+        picks.append(build_dataclass(Pick, cast(dict[str, Any], entry), where))
     if len({pick.feature for pick in picks}) < len(picks):
         raise InputError(f"{path} picks a feature twice; remove one of the two")
     return tuple(picks)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 from ...sae.common.errors import InputError
-from ...sae.config import build_dataclass, require_integer
+from ...sae.common.validation import require_finite, require_integer
+from ...sae.config import build_dataclass
 from ..registries import DIRECTIONS, EDITS, GATES
 
 TIERS = ("constant", "per_input", "per_token")
@@ -39,13 +40,12 @@ class SteeredFeature:
     has it)."""
 
     def __post_init__(self) -> None:
-        if type(cast(object, self.index)) is not int or self.index < 0:
-            raise InputError(f"feature is {self.index!r}, but must be a whole number of at least 0")
+        require_integer("feature", self.index, least=0)
         where = f"feature {self.index}"
-        require_finite(f"{where}: strength", self.strength)
+        require_finite("strength", self.strength)
         if self.sign not in (1, -1):
             raise InputError(f"{where}: sign is {self.sign!r}; give 1 or -1")
-        require_finite(f"{where}: max_activation", self.max_activation)
+        require_finite("max_activation", self.max_activation)
         if self.max_activation <= 0:
             raise InputError(
                 f"{where}: max_activation is {self.max_activation!r}, so it never fired; "
@@ -96,9 +96,11 @@ class Intervention:
 
     def __post_init__(self) -> None:
         if not isinstance(cast(object, self.site), str) or not self.site.strip():
-            raise InputError(f"site is {self.site!r}; give a site's name")
+            raise InputError(f"site is {self.site!r}; give a site's name", field="site")
         if not isinstance(cast(object, self.features), list | tuple):
-            raise InputError(f"features is {self.features!r}; give a tuple of features")
+            raise InputError(
+                f"features is {self.features!r}; give a tuple of features", field="features"
+            )
         features = tuple(
             feature
             if isinstance(cast(object, feature), SteeredFeature)
@@ -107,7 +109,9 @@ class Intervention:
         )
         object.__setattr__(self, "features", features)
         if not features:
-            raise InputError("features is empty; name at least one feature to steer")
+            raise InputError(
+                "features is empty; name at least one feature to steer", field="features"
+            )
         seen: set[int] = set()
         for feature in features:
             if feature.index in seen:
@@ -194,16 +198,6 @@ class Intervention:
 
 
 _DEFAULTS = {"edit": Intervention.edit, "direction": Intervention.direction, "seed": 0}
-
-
-def require_finite(name: str, value: object, needed: str = "a finite number") -> None:
-    """Raise an InputError that names the value unless it is a finite number that a float holds."""
-    try:
-        finite = isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:
-        raise InputError(f"{name} is a number of hundreds of digits; give {needed}") from None
-    if not finite or isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}; give {needed}")
 
 
 def _feature_from_dict(values: object, where: str) -> SteeredFeature:

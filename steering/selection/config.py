@@ -1,17 +1,19 @@
 """Settings of scoring and selection; nothing here imports torch."""
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ...sae.common.errors import InputError
 from ...sae.common.paths import FilePath
-from ...sae.config import (
-    ModelDtype,
+from ...sae.common.validation import (
+    require_choice,
+    require_given,
     require_integer,
-    require_model_dtype,
     require_positive_integer,
+    require_ratio,
+    require_text_field,
 )
+from ...sae.config import ModelDtype, require_model_dtype
 from ..registries import SELECTION_METHODS
 
 DEFAULT_METHOD = "jaccard"
@@ -96,18 +98,14 @@ class ScoreConfig:
         SELECTION_METHODS.require(self.method)
         require_integer("seed", self.seed, least=0)
         for name in ("file", "target", "run", "out", "prefix"):
-            if not getattr(self, name).strip():
-                raise InputError(f"{name} is empty; give a value")
+            require_given(name, getattr(self, name))
         for name in ("field", "target_field"):
-            value = getattr(self, name)
-            if value is not None and not all(value.split("+")):
-                raise InputError(f"{name} is {value!r}; give a field's name, or several as A+B")
+            require_text_field(name, getattr(self, name))
         for name in ("batch_size", "part_rows"):
             require_positive_integer(name, getattr(self, name))
         if self.max_length is not None:
             require_positive_integer("max_length", self.max_length)
-        if self.long_rows not in ("truncate", "skip"):
-            raise InputError(f"long_rows is {self.long_rows!r}; choose truncate or skip")
+        require_choice("long_rows", self.long_rows, ("truncate", "skip"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,19 +132,12 @@ class SelectConfig:
 
     def __post_init__(self) -> None:
         for name in ("file", "out", "column"):
-            if not getattr(self, name).strip():
-                raise InputError(f"{name} is empty; give a value")
+            require_given(name, getattr(self, name))
         if (self.ratio is None) == (self.count is None):
             raise InputError(
                 "give either --ratio or --count, the two ways to say how many rows to take"
             )
         if self.ratio is not None:
-            require_ratio(self.ratio)
+            require_ratio("ratio", self.ratio)
         if self.count is not None:
             require_positive_integer("count", self.count)
-
-
-def require_ratio(ratio: float) -> None:
-    """Raise an InputError that names the ratio unless it lies above 0 and at most at 1."""
-    if math.isnan(ratio) or not 0 < ratio <= 1:
-        raise InputError(f"ratio is {ratio}, but must lie above 0 and at most at 1")

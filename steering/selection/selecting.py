@@ -47,7 +47,9 @@ def select(config: SelectConfig) -> dict[str, Any]:
     if wanted is None:
         wanted = rows_of_ratio(config.ratio or 0, len(scores))
     elif wanted > n_scored:
-        raise InputError(f"count is {wanted}, but only {n_scored} rows have a score; lower it")
+        raise InputError(
+            f"count is {wanted}, but only {n_scored} rows have a score; lower it", field="count"
+        )
     chosen = best(scores, wanted)
     if out.exists() and not config.force:
         _require_same_rows(out, file, chosen)

@@ -8,12 +8,13 @@ from typing import Any
 
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
+from ...sae.common.validation import require_ratio
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site
 from ...training.data.row_files.row_file import Row
 from ...training.data.row_files.row_text import RowText, find_text_fields
 from ..loading import LoadedRun
-from .config import DEFAULT_METHOD, require_ratio
+from .config import DEFAULT_METHOD
 from .scores import ReadRows, RowScore, read_rows, summary_of
 from .selecting import best, rows_of_ratio
 
@@ -57,7 +58,7 @@ def select_for_target(
     Raises:
         InputError: the pool or the target has no readable text, or the ratio is out of range.
     """
-    require_ratio(ratio)
+    require_ratio("ratio", ratio)
     loaded = LoadedRun(model, site, sae)
     pool_texts, target_texts = _texts(pool, field, "the pool"), _texts(target, field, "the target")
     target_rows = read_rows(loaded, target_texts, batch_size=batch_size, max_length=max_length)
@@ -106,7 +107,7 @@ def retrieval_precision(
     Raises:
         InputError: no group is large enough, or a number is out of range.
     """
-    require_ratio(ratio)
+    require_ratio("ratio", ratio)
     groups = Counter(row.get(group_field) for row in rows)
     large = [group for group, n in groups.most_common() if group is not None and n > n_targets]
     if not large or n_targets < 1 or draws < 1:

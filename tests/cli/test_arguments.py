@@ -28,7 +28,10 @@ class Inner:
 
     def __post_init__(self) -> None:
         if self.learning_rate < 0:
-            raise InputError(f"learning_rate is {self.learning_rate}; it must not be negative")
+            raise InputError(
+                f"learning_rate is {self.learning_rate}; it must not be negative",
+                field="learning_rate",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

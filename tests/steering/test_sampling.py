@@ -146,19 +146,20 @@ def test_a_special_token_may_stop_a_text(model: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "field"),
     [
-        ({"top_k": -1}, "top_k is -1"),
-        ({"top_p": 1.2}, r"top_p is 1\.2"),
-        ({"top_p": math.nan}, "top_p is nan"),
-        ({"min_p": -0.1}, r"min_p is -0\.1"),
-        ({"repetition_penalty": 0.0}, r"repetition_penalty is 0\.0"),
-        ({"temperature": 0.0, "top_p": 0.9}, r"top_p is 0\.9, but at temperature 0"),
-        ({"temperature": 0.0, "top_k": 5}, "top_k is 5, but at temperature 0"),
-        ({"stop": ("a", "")}, "stop has an empty text"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_p": 1.2}, "top_p"),
+        ({"top_p": math.nan}, "top_p"),
+        ({"min_p": -0.1}, "min_p"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"temperature": 0.0, "top_p": 0.9}, "top_p"),
+        ({"temperature": 0.0, "top_k": 5}, "top_k"),
+        ({"stop": ("a", "")}, "stop"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
         given: dict[str, Any] = {"temperature": 1.0, **settings}
         Sampling(**given)
+    assert caught.value.field == field

@@ -101,25 +101,30 @@ def test_multi_topk_makes_more_latents_than_k_useful() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sae_config", "changes", "message"),
+    ("sae_config", "changes", "field"),
     [
-        (TopAFAConfig(D, F), {"k_start": 9}, "k_start is 9, but top_afa has no k to fall to"),
-        (JumpReLUConfig(D, F), {"k_start": 9}, "k_start is 9, but jumprelu has no k"),
-        (TopKConfig(D, F, K), {"k_start": 7}, "k_start is 7, but must lie between k, 8, and the"),
-        (BatchTopKConfig(D, F, K), {"multi_topk_coefficient": 0.125}, "only topk without prefixes"),
-        (TopKConfig(D, F, K, prefixes=(9,)), {"multi_topk_coefficient": 0.1}, "is 0.1, but only"),
-        (BatchTopKConfig(D, F, K), {"k_start": 201}, "k_start is 201, .* and the 200 latents"),
+        (TopAFAConfig(D, F), {"k_start": 9}, "k_start"),
+        (JumpReLUConfig(D, F), {"k_start": 9}, "k_start"),
+        (TopKConfig(D, F, K), {"k_start": 7}, "k_start"),
+        (BatchTopKConfig(D, F, K), {"multi_topk_coefficient": 0.125}, "multi_topk_coefficient"),
+        (
+            TopKConfig(D, F, K, prefixes=(9,)),
+            {"multi_topk_coefficient": 0.1},
+            "multi_topk_coefficient",
+        ),
+        (BatchTopKConfig(D, F, K), {"k_start": 201}, "k_start"),
     ],
 )
 def test_options_that_do_not_suit_the_autoencoder_are_refused(
-    sae_config: SAEConfig, changes: dict[str, Any], message: str
+    sae_config: SAEConfig, changes: dict[str, Any], field: str
 ) -> None:
     config = TrainerConfig(**changes)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError) as caught:
         Trainer(SparseAutoencoder(sae_config), config)
+    assert caught.value.field == field
     k = getattr(sae_config, "k", None)
     activation: Any = sae_config.activation
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError) as caught:
         TrainConfig(
             cache="c",
             out="o",
@@ -129,20 +134,22 @@ def test_options_that_do_not_suit_the_autoencoder_are_refused(
             prefixes=tuple(map(float, sae_config.prefixes)),
             trainer=config,
         ).sae_config(D)
+    assert caught.value.field == field
 
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "field"),
     [
-        ({"k_start": 0}, "k_start is 0"),
-        ({"ema_decay": 1.0}, "ema_decay is 1.0, but must lie between 0 and 1"),
-        ({"precision": "fp8"}, "precision is 'fp8'; choose float32 or bfloat16"),
-        ({"multi_topk": 1}, "multi_topk is 1, which adds nothing"),
-        ({"multi_topk_coefficient": -1.0}, "multi_topk_coefficient is -1"),
-        ({"k_anneal_fraction": 1.5}, "k_anneal_fraction is 1.5, but must lie between 0 and 1"),
+        ({"k_start": 0}, "k_start"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"precision": "fp8"}, "precision"),
+        ({"multi_topk": 1}, "multi_topk"),
+        ({"multi_topk_coefficient": -1.0}, "multi_topk_coefficient"),
+        ({"k_anneal_fraction": 1.5}, "k_anneal_fraction"),
     ],
 )
-def test_wrong_options_are_named(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_wrong_options_are_named(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
         TrainerConfig(**changes)
+    assert caught.value.field == field

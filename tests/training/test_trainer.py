@@ -399,21 +399,22 @@ def test_latents_die_after_silence_and_revive_on_firing() -> None:
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "field"),
     [
-        ({"tokens": 100, "batch_size": 200}, "tokens is 100, less than one batch of 200"),
-        ({"tokens": 0}, "tokens is 0"),
-        ({"lr": math.nan}, "lr is nan"),
-        ({"beta2": 1.0}, "beta2 is 1.0"),
-        ({"clip_norm": -0.1}, "clip_norm is -0.1, but must lie between 0"),
-        ({"clip_norm": math.nan}, "clip_norm is nan"),
-        ({"warmup_fraction": -0.5}, "warmup_fraction is -0.5"),
-        ({"k_aux": 0}, "k_aux is 0"),
+        ({"tokens": 100, "batch_size": 200}, "tokens"),
+        ({"tokens": 0}, "tokens"),
+        ({"lr": math.nan}, "lr"),
+        ({"beta2": 1.0}, "beta2"),
+        ({"clip_norm": -0.1}, "clip_norm"),
+        ({"clip_norm": math.nan}, "clip_norm"),
+        ({"warmup_fraction": -0.5}, "warmup_fraction"),
+        ({"k_aux": 0}, "k_aux"),
     ],
 )
-def test_wrong_settings_are_named(values: dict[str, float], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_wrong_settings_are_named(values: dict[str, float], field: str) -> None:
+    with pytest.raises(InputError) as caught:
         TrainerConfig(**values)  # pyright: ignore[reportArgumentType] - wrong on purpose
+    assert caught.value.field == field
 
 
 def test_batch_topk_threshold_follows_the_smallest_kept_activation() -> None:
@@ -485,19 +486,20 @@ def test_the_first_latents_of_a_nested_dictionary_reconstruct_alone() -> None:
 
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "field"),
     [
-        ({"activation": "jumprelu", "k": 8}, "k is 8, but jumprelu has no k; leave k out and give"),
-        ({"activation": "topk", "bandwidth": 0.1}, "bandwidth is 0.1, but only jumprelu has one"),
-        ({"target_scale": 0.5}, "target_scale is 0.5, but only top_afa has one"),
-        ({"prefixes": (2.5,)}, "prefixes has 2.5; give whole numbers"),
-        ({"prefixes": (0.0,)}, "prefixes has 0;"),
-        ({"prefixes": (math.nan,)}, "prefixes has nan;"),
+        ({"activation": "jumprelu", "k": 8}, "k"),
+        ({"activation": "topk", "bandwidth": 0.1}, "bandwidth"),
+        ({"target_scale": 0.5}, "target_scale"),
+        ({"prefixes": (2.5,)}, "prefixes"),
+        ({"prefixes": (0.0,)}, "prefixes"),
+        ({"prefixes": (math.nan,)}, "prefixes"),
     ],
 )
-def test_settings_of_another_activation_are_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_settings_of_another_activation_are_refused(values: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
         TrainConfig(cache="c", out="o", **values)
+    assert caught.value.field == field
 
 
 def test_prefixes_may_be_shares() -> None:

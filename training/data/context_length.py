@@ -16,6 +16,7 @@ def context_length_of(config: CorpusConfig, model: LanguageModel) -> int:
     if config.context_length > model.max_context:
         raise InputError(
             f"context_length is {config.context_length}, but {model.name} reads at most "
-            f"{model.max_context} tokens; lower it"
+            f"{model.max_context} tokens; lower it",
+            field="context_length",
         )
     return config.context_length

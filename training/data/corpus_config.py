@@ -1,10 +1,16 @@
 """How the text of a corpus becomes activation rows, checked when it is made; imports no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from ...sae.common.errors import InputError
-from ...sae.config import ModelDtype, require_integer, require_model_dtype
+from ...sae.common.validation import (
+    require_choice,
+    require_given,
+    require_in_range,
+    require_integer,
+    require_text_field,
+)
+from ...sae.config import ModelDtype, require_model_dtype
 
 CacheDtype = Literal["float16", "bfloat16", "float32", "int8"]
 
@@ -55,19 +61,8 @@ class CorpusConfig:
         if self.context_length is not None:
             require_integer("context_length", self.context_length, least=3)
         require_integer("shuffle_buffer", self.shuffle_buffer, least=1)
-        if self.dtype not in ("float16", "bfloat16", "float32", "int8"):
-            raise InputError(f"dtype is {self.dtype!r}; choose float16, bfloat16, float32 or int8")
-        if not 0 <= self.held_out_fraction < 1:
-            raise InputError(
-                f"held_out_fraction is {self.held_out_fraction}; it must be at least 0 and below 1"
-            )
-        if self.text_field is not None and not all(self.text_field.split("+")):
-            raise InputError(
-                f"text_field is {self.text_field!r}; give a field name, or several as A+B"
-            )
-
-
-def require_given(name: str, value: str) -> None:
-    """Raise an InputError if a text has nothing but spaces."""
-    if not value.strip():
-        raise InputError(f"{name} is empty; give a value")
+        require_choice("dtype", self.dtype, get_args(CacheDtype))
+        require_in_range(
+            "held_out_fraction", self.held_out_fraction, low=0.0, high=1.0, below_high=True
+        )
+        require_text_field("text_field", self.text_field)

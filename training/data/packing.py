@@ -61,7 +61,10 @@ def pack(
     """
     room = context_length - (bos_id is not None)
     if room < 1:
-        raise InputError(f"context_length is {context_length}, which leaves no room for text")
+        raise InputError(
+            f"context_length is {context_length}, which leaves no room for text",
+            field="context_length",
+        )
     streams = {side: _Stream(room, bos_id, eos_id, held_out=side) for side in (False, True)}
     for document in documents:
         if document.ids or (document.start and document.ends):

@@ -196,12 +196,14 @@ def require_shards(
     if n_processes % shards:
         raise InputError(
             f"shards is {shards}, which does not divide the number of processes, {n_processes}; "
-            "start a multiple of it with torchrun --nproc-per-node"
+            "start a multiple of it with torchrun --nproc-per-node",
+            field="shards",
         )
     if config.n_latents % shards:
         raise InputError(
             f"shards is {shards}, which does not divide the {config.n_latents} latents; give "
-            "another number of latents"
+            "another number of latents",
+            field="shards",
         )
     if not isinstance(config, TopKConfig):
         return
@@ -209,7 +211,8 @@ def require_shards(
         if k > config.n_latents // shards:
             raise InputError(
                 f"shards is {shards}, which leaves each fewer latents than {name}, {k}; give fewer "
-                "shards"
+                "shards",
+                field="shards",
             )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
-from ...sae.config import require_positive_integer
+from ...sae.common.validation import require_positive_integer
 
 _ROWS_AT_ONCE = 4096
 

@@ -599,24 +599,23 @@ def test_the_command_gives_the_same_settings_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("wrong", "field"),
     [
-        ({"out": " "}, "out is empty; give a folder"),
-        ({"contexts": 0}, "contexts is 0"),
-        ({"training_tokens": 10}, "less than one batch of 1024"),
-        ({"tokens": 0}, "tokens is 0"),
-        ({"k": 0}, "k is 0"),
-        ({"picks": 33}, "picks is 33, more than the demo takes; give at most 32"),
-        ({"new_tokens": 257}, "give at most 256"),
-        ({"tokens": 2000, "batch_size": 1900}, "only 1800 are for training; lower the batch"),
-        ({"contexts": 10**30}, "contexts is 10"),
+        ({"out": " "}, "out"),
+        ({"contexts": 0}, "contexts"),
+        ({"training_tokens": 10}, "tokens"),
+        ({"tokens": 0}, "tokens"),
+        ({"k": 0}, "k"),
+        ({"picks": 33}, "picks"),
+        ({"new_tokens": 257}, "new_tokens"),
+        ({"tokens": 2000, "batch_size": 1900}, "batch_size"),
+        ({"contexts": 10**30}, "contexts"),
     ],
 )
-def test_wrong_settings_are_refused_before_anything_runs(
-    wrong: dict[str, Any], sentence: str
-) -> None:
-    with pytest.raises(InputError, match=sentence):
+def test_wrong_settings_are_refused_before_anything_runs(wrong: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
         DemoConfig(**wrong)
+    assert caught.value.field == field
 
 
 def test_features_are_chosen_on_the_tuning_and_judged_on_the_reporting_side(

@@ -1,12 +1,16 @@
 """Configuration of an activation cache, checked when it is made; imports no torch."""
 
 from dataclasses import dataclass
-from typing import cast
 
 from ....sae.common.errors import InputError
 from ....sae.common.paths import FilePath
-from ....sae.config import require_integer, require_positive_integer
-from ..corpus_config import CorpusConfig, require_given
+from ....sae.common.validation import (
+    require_given,
+    require_integer,
+    require_positive_integer,
+    require_tuple,
+)
+from ..corpus_config import CorpusConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +65,12 @@ class CacheConfig(CorpusConfig):
         return min(max(least, round(self.tokens * self.held_out_fraction)), self.tokens - 1)
 
     def _check_site(self) -> None:
-        if isinstance(cast(object, self.site), str):
-            raise InputError(f"site is the text {self.site!r}; give a tuple: ({self.site!r},)")
+        require_tuple("site", self.site)
         if not all(self.site):
-            raise InputError("site has an empty name; leave it out for the middle layer")
+            raise InputError(
+                "site has an empty name; leave it out for the middle layer", field="site"
+            )
         if len(set(self.site)) < len(self.site):
-            raise InputError(f"site {', '.join(self.site)} names one twice; give each once")
+            raise InputError(
+                f"site {', '.join(self.site)} names one twice; give each once", field="site"
+            )

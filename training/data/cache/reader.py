@@ -165,7 +165,8 @@ class ActivationCache:
         """
         if batch_size < 1 or start < 0:
             raise InputError(
-                f"batch_size is {batch_size} and start is {start}; they must be at least 1 and 0"
+                f"batch_size is {batch_size} and start is {start}; they must be at least 1 and 0",
+                field="batch_size",
             )
         self.require_batch(batch_size)
         return shuffled_batches(
@@ -184,7 +185,8 @@ class ActivationCache:
         if batch_size > self.n_train:
             raise InputError(
                 f"batch_size is {batch_size:,}, but {self.path} has only {self.n_train:,} training "
-                "rows; lower the batch size, or cache more tokens"
+                "rows; lower the batch size, or cache more tokens",
+                field="batch_size",
             )
 
     def require_held_out(self) -> None:

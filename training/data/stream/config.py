@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from ....sae.common.errors import InputError
-from ....sae.config import require_positive_integer
-from ..corpus_config import CorpusConfig, require_given
+from ....sae.common.validation import require_given, require_positive_integer
+from ..corpus_config import CorpusConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,14 @@ class StreamConfig(CorpusConfig):
             if self.model is None and self.dataset is None:
                 raise InputError(
                     "cache is missing; give the folder of an activation cache, or model and "
-                    "dataset to train without one"
+                    "dataset to train without one",
+                    field="cache",
                 )
             for name, other in (("model", "dataset"), ("dataset", "model")):
                 if getattr(self, name) is None:
                     raise InputError(
-                        f"{name} is missing; a stream of activations needs it beside {other}"
+                        f"{name} is missing; a stream of activations needs it beside {other}",
+                        field=name,
                     )
             return
         for field in dataclasses.fields(self):
@@ -55,5 +57,6 @@ class StreamConfig(CorpusConfig):
             if value != field.default:
                 raise InputError(
                     f"{field.name} is {value!r}, but the activations of {cache} have been read "
-                    f"already; leave it out, or leave the cache out to train without one"
+                    f"already; leave it out, or leave the cache out to train without one",
+                    field=field.name,
                 )

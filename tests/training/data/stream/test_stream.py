@@ -495,30 +495,32 @@ def test_wrong_sites_and_lengths(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cache", "stream", "words"),
+    ("cache", "stream", "field"),
     [
-        (None, {}, "cache is missing; give"),
-        (None, {"model": "m"}, "dataset is missing; a stream"),
-        (None, {"dataset": "d"}, "model is missing; a stream"),
-        ("c", {"model": "m"}, "model is 'm', but the activations of c have been read"),
-        ("c", {"chunk_rows": 7}, "chunk_rows is 7, but the activations of c"),
-        ("c", {"dtype": "int8"}, "dtype is 'int8', but the activations of c"),
+        (None, {}, "cache"),
+        (None, {"model": "m"}, "dataset"),
+        (None, {"dataset": "d"}, "model"),
+        ("c", {"model": "m"}, "model"),
+        ("c", {"chunk_rows": 7}, "chunk_rows"),
+        ("c", {"dtype": "int8"}, "dtype"),
     ],
 )
-def test_a_cache_or_a_stream(cache: str | None, stream: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+def test_a_cache_or_a_stream(cache: str | None, stream: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
         TrainConfig(cache=cache, out="o", stream=StreamConfig(**stream))
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "field"),
     [
-        ({"model": " "}, "model is empty"),
-        ({"chunk_rows": 0}, "chunk_rows is 0, but must be a whole number of at least 1"),
-        ({"forward_contexts": 0}, "forward_contexts is 0"),
-        ({"context_length": 2}, "context_length is 2"),
+        ({"model": " "}, "model"),
+        ({"chunk_rows": 0}, "chunk_rows"),
+        ({"forward_contexts": 0}, "forward_contexts"),
+        ({"context_length": 2}, "context_length"),
     ],
 )
-def test_wrong_stream_settings(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+def test_wrong_stream_settings(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
         StreamConfig(**changes)
+    assert caught.value.field == field
