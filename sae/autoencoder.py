@@ -148,6 +148,28 @@ class SparseAutoencoder(nn.Module):
             needs = "a target" if target is None else "no target, which only a transcoder has"
             raise ValueError(f"the {self.config.kind} needs {needs}")
 
+    def require_width(
+        self,
+        width: int,
+        where: str,
+        *,
+        of: str = "the autoencoder",
+        remedy: str = "give activations of that width",
+    ) -> None:
+        """Raise an InputError unless activations of this width are what it reads.
+
+        Args:
+            width: of the activations.
+            where: what has the width.
+            of: what to call the autoencoder.
+            remedy: the end of the sentence.
+        """
+        if width != self.config.d_model:
+            raise InputError(
+                f"{of} reads activations of width {self.config.d_model}, but {where} has width "
+                f"{width}; {remedy}"
+            )
+
     def encode(self, x: Float[Tensor, "*B D"]) -> Codes:
         """The active latents of raw activations.
 
@@ -158,12 +180,9 @@ class SparseAutoencoder(nn.Module):
             Codes [..., M], values in scaled units; differentiable.
 
         Raises:
-            ValueError: x has another width than the autoencoder.
+            InputError: x has another width than the autoencoder.
         """
-        if x.shape[-1] != self.config.d_model:
-            raise ValueError(
-                f"x has width {x.shape[-1]}, but the autoencoder reads {self.config.d_model}"
-            )
+        self.require_width(x.shape[-1], "x")
         codes, leading = self.encode_scaled(self.scaled(x.reshape(-1, x.shape[-1]))), x.shape[:-1]
         return Codes(
             codes.indices.view(*leading, codes.indices.shape[-1]),

@@ -145,6 +145,10 @@ class GenerateConfig:
     its weights are stored as. By default as when the activations were read
     that the autoencoder was trained on."""
 
+    allow_other_weights: bool = False
+    """Take a language model though the model's weights are not those that the autoencoder
+    was trained on, and say so; by default that is refused."""
+
     device: str = "auto"
     """Where to run: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 

@@ -15,6 +15,7 @@ from ..kernels.codes import Codes
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.common.validation import require_positive_integer
+from ..sae.fits import require_fits
 from ..sae.language_model.model import LanguageModel
 from ..sae.language_model.sites import Site
 
@@ -81,11 +82,7 @@ def encode_texts(
     """
     limit = read_limit(model, max_length)
     require_positive_integer("batch_size", batch_size)
-    if sae.config.d_model != site.width:
-        raise InputError(
-            f"the autoencoder reads activations of width {sae.config.d_model}, but {site.name} of "
-            f"{model.name} has width {site.width}; give the model and site it was trained on"
-        )
+    require_fits(sae, site=site)
     return _encode(model, site, sae, texts, batch_size, limit)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.config import ModelDtype
+from ..sae.fits import require_fits
 from ..sae.language_model.model import LanguageModel
 from ..sae.language_model.reloading import load_again
 from ..sae.language_model.sites import Site
@@ -32,6 +33,8 @@ class RunSettings(Protocol):
     @property
     def model_dtype(self) -> ModelDtype | None: ...
     @property
+    def allow_other_weights(self) -> bool: ...
+    @property
     def device(self) -> str: ...
 
 
@@ -42,6 +45,7 @@ def load_run_of(config: RunSettings, say: Callable[[str], None]) -> LoadedRun:
         model=config.model,
         site=config.site,
         model_dtype=config.model_dtype,
+        allow_other_weights=config.allow_other_weights,
         device=config.device,
         say=say,
     )
@@ -53,6 +57,7 @@ def load_run(
     model: str | None = None,
     site: str | None = None,
     model_dtype: ModelDtype | None = None,
+    allow_other_weights: bool = False,
     device: str = "auto",
     say: Callable[[str], None] = lambda sentence: None,
 ) -> LoadedRun:
@@ -64,6 +69,8 @@ def load_run(
         model_dtype: in which the model runs; by default as when the activations were read that the
             autoencoder was trained on.
         site: site in it; by default the one it was trained on.
+        allow_other_weights: take a language model with other weights than the one the autoencoder
+            was trained on, too, and say it.
         device: auto, cpu, cuda or cuda:N, for both.
         say: told what takes time.
 
@@ -77,20 +84,21 @@ def load_run(
         raise InputError(
             f"{run} does not say which model and site it was trained on; give --model and --site"
         )
+    of = f"the autoencoder of {run}"
     if origin is None:
         language_model = LanguageModel.load(
             model or "", device=device, dtype=model_dtype or "float32", progress=say
         )
     else:
-        of = f"the autoencoder of {run}"
         language_model = load_again(
-            origin, of, given=model, device=device, dtype=model_dtype, say=say
+            origin,
+            of,
+            given=model,
+            device=device,
+            dtype=model_dtype,
+            allow_other_weights=allow_other_weights,
+            say=say,
         )
     place = language_model.site(site or (origin.site if origin else None))
-    if place.width != sae.config.d_model:
-        raise InputError(
-            f"the autoencoder of {run} reads activations of width {sae.config.d_model}, but "
-            f"{place.name} of {language_model.name} has width {place.width}; give --model with the "
-            "right one"
-        )
+    require_fits(sae, of=of, site=place)
     return LoadedRun(language_model, place, sae.to(language_model.device))

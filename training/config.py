@@ -353,6 +353,10 @@ class EvalSettings:
     """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
     its weights are stored as. By default as when the cache was written."""
 
+    allow_other_weights: bool = False
+    """Take a cache or language model though the weights are not those that the autoencoder was
+    trained on, and say so; by default that is refused."""
+
     device: str = "auto"
     """Where to run: auto, cpu, cuda or cuda:N."""
 

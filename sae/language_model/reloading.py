@@ -3,25 +3,15 @@
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from ..common.errors import InputError
 from ..config import ModelDtype
+from ..fits import KnownModel, require_weights
 from .model import LanguageModel
 from .names import named_again
 
 
 @runtime_checkable
-class MadeWith(Protocol):
-    """What an autoencoder's origin and an activation cache say of their language model."""
-
-    @property
-    def model(self) -> str:
-        """Its name, but for a local one its absolute path."""
-        ...
-
-    @property
-    def weights_hash(self) -> str:
-        """SHA-256 of its weights."""
-        ...
+class MadeWith(KnownModel, Protocol):
+    """What an autoencoder's origin and an activation cache say of how they were made."""
 
     @property
     def model_dtype(self) -> str:
@@ -37,6 +27,7 @@ def load_again(
     device: str,
     dtype: ModelDtype | None = None,
     otherwise: str = "",
+    allow_other_weights: bool = False,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> LanguageModel:
     """The language model that `made` names, or the one given in its place, with the same weights.
@@ -48,25 +39,38 @@ def load_again(
         device: auto, cpu, cuda or cuda:N.
         dtype: in which it runs; None takes the recorded one. Another is said.
         otherwise: what else may be done than to give the right model, for an error.
-        say: told what takes time.
+        allow_other_weights: take a model with other weights, too, and say it.
+        say: told what takes time, and what is not as it was.
 
     Raises:
         InputError: the model cannot be loaded, is not there any more, or has other weights.
     """
     source = named_again(made.model, given, of)
     model = LanguageModel.load(source, device=device, dtype=dtype or made.model_dtype, progress=say)
-    require_same_weights(model, made, of, otherwise)
+    require_same_weights(
+        model, made, of, otherwise, allow_other_weights=allow_other_weights, say=say
+    )
     if model.dtype_name != made.model_dtype:
         say(f"{of} was made in {made.model_dtype}, and {model.name} runs in {model.dtype_name} now")
     return model
 
 
 def require_same_weights(
-    model: LanguageModel, made: MadeWith, of: str, otherwise: str = ""
+    model: LanguageModel,
+    made: MadeWith,
+    of: str,
+    otherwise: str = "",
+    *,
+    allow_other_weights: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> None:
-    """Raise an InputError unless the model has the weights that `made` names."""
-    if model.weights_hash != made.weights_hash:
-        raise InputError(
-            f"{model.name} has other weights than {made.model}, with which {of} was made; give "
-            f"--model with the right one{otherwise}"
-        )
+    """Raise an InputError unless the model has the weights that `made` names; see `load_again`."""
+    require_weights(
+        made,
+        model.weights_hash,
+        model.name,
+        of=of,
+        remedy=f"give --model with the right one{otherwise}",
+        allow_other_weights=allow_other_weights,
+        say=say,
+    )

@@ -19,6 +19,7 @@ from ...sae.common.errors import InputError
 from ...sae.common.files import atomic_folder
 from ...sae.common.locks import hold, tidy
 from ...sae.fingerprint import sae_fingerprint
+from ...sae.fits import require_fits
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.names import named_again
 from ...sae.language_model.reloading import load_again, require_same_weights
@@ -92,7 +93,7 @@ def _build(
     report: Report,
 ) -> dict[str, Any]:
     cache = ActivationCache(config.cache)
-    site = _fitting_site(sae, cache, config)
+    site = _fitting_site(sae, cache, config, say)
     # Before the pass, so that a model that is missing or another one is found at once.
     tokens, best = _read_language_model(sae, cache, config, model, say)
     collected = _collect(sae, cache, site, config, report)
@@ -178,23 +179,22 @@ def _first_shards(cache: ActivationCache, rows: int | None) -> list[ShardEntry]:
     return chosen
 
 
-def _fitting_site(sae: SparseAutoencoder, cache: ActivationCache, config: BuildConfig) -> str:
+def _fitting_site(
+    sae: SparseAutoencoder,
+    cache: ActivationCache,
+    config: BuildConfig,
+    say: Callable[[str], None],
+) -> str:
     """The site of the cache to read; an InputError if the cache does not suit the autoencoder."""
-    origin, manifest = sae.origin, cache.manifest
-    if sae.config.d_model != cache.d_model:
-        raise InputError(
-            f"the autoencoder of {config.run} reads activations of width {sae.config.d_model}, but "
-            f"{config.cache} holds width {cache.d_model}; give a cache of the model it was "
-            "trained on"
-        )
-    if origin is not None and origin.weights_hash != manifest.weights_hash:
-        raise InputError(
-            f"{config.cache} is of the language model {manifest.model}, whose weights are not "
-            f"those of {origin.model}, which the autoencoder of {config.run} was trained on; give "
-            "a cache of that model"
-        )
-    if config.site is None and origin is not None:
-        return cache.site_name(origin.site)
+    require_fits(
+        sae,
+        of=f"the autoencoder of {config.run}",
+        cache=cache,
+        allow_other_weights=config.allow_other_weights,
+        say=say,
+    )
+    if config.site is None and sae.origin is not None:
+        return cache.site_name(sae.origin.site)
     return cache.site_name(config.site)
 
 
@@ -222,10 +222,18 @@ def _read_language_model(
             device=device,
             dtype=config.model_dtype,
             otherwise=otherwise,
+            allow_other_weights=config.allow_other_weights,
             say=say,
         )
     else:
-        require_same_weights(model, made, config.cache, otherwise)
+        require_same_weights(
+            model,
+            made,
+            config.cache,
+            otherwise,
+            allow_other_weights=config.allow_other_weights,
+            say=say,
+        )
     say("finding the positive and negative logits of each latent")
     positive, negative = extreme_logits(model, sae.W_dec, config.logits)
     return token_bytes(model.tokenizer), {POSITIVE_LOGITS: positive, NEGATIVE_LOGITS: negative}

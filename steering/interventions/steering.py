@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
+from ...sae.fits import require_fits
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site
 from ..registries import EDITS, GATES
@@ -117,11 +118,7 @@ def _require_fit(intervention: Intervention, sae: SparseAutoencoder, site: Site)
             "a transcoder reads one site and writes another, and steering has one site; give an "
             "autoencoder of the site to be steered"
         )
-    if sae.config.d_model != site.width:
-        raise InputError(
-            f"the autoencoder reads activations of width {sae.config.d_model}, but {site.name} of "
-            f"{site.model.name} has width {site.width}; give the model it was trained on"
-        )
+    require_fits(sae, site=site)
     for feature in intervention.features:
         if feature.index >= sae.config.n_latents:
             raise InputError(

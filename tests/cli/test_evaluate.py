@@ -155,7 +155,7 @@ def test_another_width(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> Non
     done = sparsteer("eval", tmp_path / "narrow", "--cache", cache, "--site", SITES[0])
     assert done.status == 2
     assert "of width 31" in done.error
-    assert "holds width 32" in done.error
+    assert "has width 32" in done.error
 
 
 @pytest.mark.parametrize(

@@ -360,7 +360,7 @@ def test_rows_far_from_zero_are_centered_without_loss() -> None:
 
 def test_another_width_is_named() -> None:
     sae = random_sae(TopKConfig(13, 57, 5))
-    with pytest.raises(ValueError, match="x has width 12, but the autoencoder reads 13"):
+    with pytest.raises(ValueError, match="activations of width 13, but x has width 12"):
         sae.encode(torch.randn(2, 12))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
+from ...sae.fits import require_fits
 from ...sae.language_model.reloading import load_again
 from ...sae.metrics import ReconstructionMetrics
 from ..cautions import cautions, cautions_of_few
@@ -215,17 +216,10 @@ def _subject(
                 f"{path} was trained at {wanted}, which {settings.cache} does not hold; give a "
                 "cache of that site, or --site to measure it at another"
             )
-    if origin is not None and origin.weights_hash != cache.manifest.weights_hash:
-        say(
-            f"{path} was trained on {origin.model}, whose weights are not those of "
-            f"{cache.manifest.model}, with which {settings.cache} was made"
-        )
+    require_fits(
+        sae, of=path, cache=cache, allow_other_weights=settings.allow_other_weights, say=say
+    )
     site = cache.site_name(wanted)
-    if sae.config.d_model != cache.d_model:
-        raise InputError(
-            f"{path} reads activations of width {sae.config.d_model}, but {settings.cache} "
-            f"holds width {cache.d_model}; give the cache of the model it was trained on"
-        )
     return _Subject(path, sae, site, _target_site(path, sae, site, cache))
 
 
@@ -266,6 +260,7 @@ def _spliced(
         given=settings.model,
         device=str(device),
         dtype=settings.model_dtype,
+        allow_other_weights=settings.allow_other_weights,
         say=say,
         otherwise=", or --contexts 0 to leave the model out",
     )

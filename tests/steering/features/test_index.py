@@ -79,7 +79,7 @@ def test_a_cache_of_another_model(tmp_path: Path, cache: Path, tiny_model: Langu
 
 def test_a_cache_of_another_width(tmp_path: Path, cache: Path, tiny_model: LanguageModel) -> None:
     SparseAutoencoder(TopKConfig(8, 20, 2)).save(tmp_path / "sae")
-    with pytest.raises(InputError, match=r"width 8.*holds width 32"):
+    with pytest.raises(InputError, match=r"width 8.*has width 32"):
         build_index(config_of(tmp_path, cache), model=tiny_model)
 
 
@@ -108,6 +108,11 @@ def test_a_language_model_of_other_weights(
     assert sae.origin is not None
     with pytest.raises(InputError, match="other weights"):
         build_index(config_of(tmp_path, cache), model=tiny_model)
+    said: list[str] = []
+    build_index(
+        config_of(tmp_path, cache, allow_other_weights=True), model=tiny_model, say=said.append
+    )
+    assert any("other weights than" in sentence for sentence in said)
 
 
 @pytest.mark.parametrize("name", ["run", "cache"])

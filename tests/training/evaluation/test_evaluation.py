@@ -169,9 +169,12 @@ def test_an_autoencoder_of_another_site_or_model_is_not_measured_unnoticed(
 
     trained.origin = dataclasses.replace(trained.origin, site=site, weights_hash="cd" * 32)
     trained.save(tmp_path / "other")
-    said: list[str] = []
-    evaluate_all([runs[0], str(tmp_path / "other")], settings, say=said.append)
-    assert len(said) == 1 and "other was trained on tiny, whose weights are not" in said[0]
+    both, said = [runs[0], str(tmp_path / "other")], list[str]()
+    with pytest.raises(InputError, match=r"other weights than tiny, .*or --allow-other-weights"):
+        evaluate_all(both, settings)
+    allowed = dataclasses.replace(settings, allow_other_weights=True)
+    evaluate_all(both, allowed, say=said.append)
+    assert len(said) == 1 and f"with which {both[1]} was made; it is used all" in said[0]
 
 
 def test_a_wrong_one_among_several_is_named(
