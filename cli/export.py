@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from ..sae.common.errors import InputError
 from ..sae.common.paths import FilePath
+from ..sae.interop.layouts import LAYOUTS
 from .console import Report, Terminal
 
 
@@ -22,9 +23,9 @@ class ExportOptions:
     force: bool = False
     """Replace another export that is at `out`."""
 
-    format: Literal["saelens", "sparsteer"] = "saelens"
-    """saelens is what SAELens 6 loads from disk; sparsteer is this tool's own, with batch_topk as
-    jumprelu."""
+    layout: Annotated[str, LAYOUTS] = "saelens"
+    """File layout: saelens is what SAELens 6 loads from disk; sparsteer is this tool's own, with
+    batch_topk as jumprelu; installed packages may have others."""
 
 
 def run(options: ExportOptions, terminal: Terminal) -> Report:
@@ -33,11 +34,12 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
     SAE is the folder of an autoencoder, or of the run that trained it. batch_topk becomes jumprelu
     with the threshold that it learned in training.
     """
-    from ..sae.autoencoder import SparseAutoencoder, sae_folder
+    from ..sae.autoencoder import SparseAutoencoder, is_own_folder, sae_folder
     from ..sae.interop.export import export
     from ..training.run import SETTINGS
 
-    source, out = sae_folder(Path(options.sae)), Path(options.out).resolve()
+    source, out = Path(options.sae), Path(options.out).resolve()
+    source = sae_folder(source) if is_own_folder(source) else source
     if source.resolve() in (out, *out.parents):
         raise InputError(
             f"--out is {options.out}, but the autoencoder to export is in {source}; choose another "
@@ -46,17 +48,18 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
     if out.name == "sae" and (out.parent / SETTINGS).exists():
         raise InputError(f"--out is {options.out}, the autoencoder of a run; choose another --out")
     sae = SparseAutoencoder.load(source)
-    export(sae, options.out, options.format, force=options.force)
+    export(sae, options.out, options.layout, force=options.force)
     activation = sae.config.activation
-    became = "jumprelu" if activation == "batch_topk" else activation
+    fixed = options.layout in ("saelens", "sparsteer") and activation == "batch_topk"
+    became = "jumprelu" if fixed else activation
     values = {
         "sae": options.sae,
         "out": options.out,
-        "format": options.format,
+        "layout": options.layout,
         "activation": became,
     }
-    shown = [f"{options.sae} is exported to {options.out} as {became}, for {options.format}"]
-    if options.format == "saelens":
+    shown = [f"{options.sae} is exported to {options.out} as {became}, for {options.layout}"]
+    if options.layout == "saelens":
         shown.append(
             f"read it there with SAE.load_from_disk({options.out!r}); it takes raw activations"
         )

@@ -18,7 +18,7 @@ from ..kernels.optimizer import normalize_rows_
 from ..kernels.process_group import ProcessGroup
 from .common.checksums import read_checked_json, record_of, recorded_files, write_checked_json
 from .common.errors import InputError
-from .common.files import atomic_folder
+from .common.files import atomic_folder, read_json
 from .common.tensor_files import load_tensors, save_tensors
 from .config import (
     BatchTopKConfig,
@@ -31,9 +31,11 @@ from .config import (
     config_from_dict,
     config_to_dict,
 )
+from .interop.layouts import LAYOUTS, layout_of
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "sae.safetensors"
+_FORMAT = "sparsteer-sae"
 FORMAT_VERSION = 2
 _VERSIONS = (1, FORMAT_VERSION)
 """That are read; the first has no checksums."""
@@ -300,7 +302,7 @@ class SparseAutoencoder(nn.Module):
     def description(self) -> dict[str, Any]:
         """What `config.json` says of it: format, configuration and origin."""
         return {
-            "format": "sparsteer-sae",
+            "format": _FORMAT,
             "version": FORMAT_VERSION,
             **config_to_dict(self.config),
             "origin": None if self.origin is None else _origin_to_dict(self.origin),
@@ -310,11 +312,16 @@ class SparseAutoencoder(nn.Module):
     def load(cls, path: str | Path) -> "SparseAutoencoder":
         """Read an autoencoder from its folder, or from the run folder that holds it as `sae/`.
 
+        A folder in another layout that can be read (`sparsteer.sae.interop.layouts`) is read so.
+
         Raises:
             InputError: a file is missing, broken, has changed since it was written, or does not fit
                 the other; the message names it.
         """
-        folder = sae_folder(Path(path))
+        path = Path(path)
+        if not is_own_folder(path) and (layout := layout_of(path)):
+            return layout.read(path)
+        folder = sae_folder(path)
         config, origin, record = _read_description(folder / CONFIG_FILE)
         weights = folder / WEIGHTS_FILE
         tensors = load_tensors(weights, _REMEDY, record=record)
@@ -335,6 +342,15 @@ def _scaled(
 ) -> Float[Tensor, "*B D"]:
     # The center goes first: what is left of rows far from 0 is exact, if they are near to it.
     return (x - center_D).to(scale.dtype) * scale
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether `sae_folder` finds a folder here whose configuration is of this package."""
+    try:
+        folder = sae_folder(path)
+        return read_json(folder / CONFIG_FILE, "configuration").get("format") == _FORMAT
+    except InputError:
+        return False
 
 
 def sae_folder(path: Path) -> Path:
@@ -367,8 +383,12 @@ def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str
     """The configuration, the origin, and what is recorded of the weights' file."""
     values = read_checked_json(path, "autoencoder's configuration", remedy=_REMEDY)
     record = record_of(values, WEIGHTS_FILE)
-    if values.pop("format", None) != "sparsteer-sae":
-        raise InputError(f"{path} is not a sparsteer autoencoder's configuration; import it first")
+    if values.pop("format", None) != _FORMAT:
+        raise InputError(
+            f"{path} is not a sparsteer autoencoder's configuration, and no layout that can be "
+            f"read ({', '.join(LAYOUTS.names())}) recognizes {path.parent}; give the folder of an "
+            "autoencoder that sparsteer trained"
+        )
     if (version := values.pop("version", None)) not in _VERSIONS:
         raise InputError(
             f"{path} has format version {version!r}, but this sparsteer reads {FORMAT_VERSION}; "

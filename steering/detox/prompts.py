@@ -1,13 +1,13 @@
 """The RealToxicityPrompts prompts of the tuning or the reporting side, each once."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...sae.common.errors import InputError
 from ...sae.fetching.fetch import fetch
 from ...training.data.prompt_sides import SIDES, normal_form, side_of
+from ...training.data.row_files.opening import open_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,8 @@ def prompts_of(side: str) -> list[Prompt]:
     """
     if side not in SIDES:
         raise InputError(f"side is {side!r}; give one of {', '.join(SIDES)}")
-    with open(fetch("rtp-prompts"), encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    prompts = _merged((row["prompt"], row["attribute"]) for row in rows)
+    rows = open_files([fetch("rtp-prompts")]).rows()
+    prompts = _merged((str(row["prompt"]), str(row["attribute"])) for row in rows)
     return [prompt for prompt in prompts if side_of(prompt.text) == side]
 
 

@@ -1,7 +1,6 @@
 """Columns to Parquet and back; pyarrow, which has no types, is imported when it is used."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,13 @@ import numpy as np
 
 from ...sae.common.errors import InputError
 from ...sae.common.paths import require_regular_file
+from ...training.data.row_files.formats import library
 
 
 def write_columns(path: Path, columns: Mapping[str, np.ndarray | Sequence[bytes]]) -> None:
     """Write columns of one length; equal content gives equal bytes."""
-    table = _module("pyarrow").table(dict(columns))
-    _module("pyarrow.parquet").write_table(table, path)
+    table = library("pyarrow").table(dict(columns))
+    library("pyarrow.parquet").write_table(table, path)
 
 
 def read_columns(path: Path, remedy: str) -> dict[str, Any]:
@@ -26,12 +26,8 @@ def read_columns(path: Path, remedy: str) -> dict[str, Any]:
     require_regular_file(path, "table", remedy)
     try:
         # A small file gains nothing from threads, and starting them takes longer than reading.
-        table = _module("pyarrow.parquet").read_table(path, use_threads=False)
-    except (OSError, _module("pyarrow").ArrowException) as error:
+        table = library("pyarrow.parquet").read_table(path, use_threads=False)
+    except (OSError, library("pyarrow").ArrowException) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"{path} cannot be read ({reason}); {remedy}") from None
     return {name: table.column(name) for name in table.column_names}
-
-
-def _module(name: str) -> Any:
-    return import_module(name)

@@ -18,17 +18,17 @@ def test_a_run_is_exported_once(sparsteer: Sparsteer, run_folder: Path, tmp_path
     assert {item.name for item in out.iterdir()} == exported
     again = sparsteer("export", run_folder, "--out", out)
     assert again.status == 0
-    other = sparsteer("export", run_folder, "--out", out, "--format", "sparsteer")
+    other = sparsteer("export", run_folder, "--out", out, "--layout", "sparsteer")
     assert other.status == 2 and "exists with other content; give another --out" in other.error
     assert {item.name for item in out.iterdir()} == exported
-    words = ("export", run_folder, "--out", out, "--format", "sparsteer", "--force")
+    words = ("export", run_folder, "--out", out, "--layout", "sparsteer", "--force")
     assert sparsteer(*words).status == 0
     assert {item.name for item in out.iterdir()} == {"config.json", "sae.safetensors"}
     (out / "thesis.tex").touch()
     refused = sparsteer(*words)
     assert refused.status == 2 and "something else than an export" in refused.error
     assert [item.name for item in tmp_path.iterdir()] == ["a folder"]
-    other = sparsteer("export", run_folder, "--out", tmp_path / "x", "--format", "torch")
+    other = sparsteer("export", run_folder, "--out", tmp_path / "x", "--layout", "torch")
     assert other.status == 2 and "saelens" in other.err
     assert not (tmp_path / "x").exists()
 
@@ -42,21 +42,19 @@ def test_saelens_gets_the_text_of_the_run(
     assert (metadata["context_size"], metadata["prepend_bos"]) == (32, True)
 
 
-@pytest.mark.parametrize("format", ["saelens", "sparsteer"])
-def test_another_export_is_refused_before_anything_is_written(
+@pytest.mark.parametrize("layout", ["saelens", "sparsteer"])
+def test_another_export_is_refused_and_stays(
     sparsteer: Sparsteer,
     run_folder: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    format: str,
+    layout: str,
 ) -> None:
     out = tmp_path / "out"
-    words = ("export", run_folder, "--out", out, "--format", format)
+    words = ("export", run_folder, "--out", out, "--layout", layout)
     assert sparsteer(*words).status == 0
     assert sparsteer(*words).status == 0  # the same is there
-    config = out / ("cfg.json" if format == "saelens" else "config.json")
+    config = out / ("cfg.json" if layout == "saelens" else "config.json")
     (weights,) = out.glob("*.safetensors")
-    monkeypatch.setattr("sparsteer.sae.interop.export.atomic_folder", None)
     for file, old, new in ((config, b"topk", b"topj"), (weights, b"W_enc", b"W_enk")):
         whole = file.read_bytes()
         assert old in whole

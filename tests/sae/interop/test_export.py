@@ -17,7 +17,9 @@ from sparsteer.sae import (
 from sparsteer.sae.common.files import read_json
 from sparsteer.sae.common.tensor_files import load_tensors
 from sparsteer.sae.config import SAEConfig
-from sparsteer.sae.interop.export import as_jumprelu, export, to_saelens
+from sparsteer.sae.interop.export import export
+from sparsteer.sae.interop.jumprelu import as_jumprelu
+from sparsteer.sae.interop.saelens import to_saelens
 
 D, F, SCALE = 13, 57, 3.7
 CONFIGS = [
@@ -112,17 +114,17 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("format", ["saelens", "sparsteer"])
-def test_nothing_is_overwritten(format: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["saelens", "sparsteer"])
+def test_nothing_is_overwritten(layout: str, tmp_path: Path) -> None:
     sae = random_sae(BatchTopKConfig(D, F, 5))
     sae.save(tmp_path / "sae")
     before = (tmp_path / "sae" / "config.json").read_bytes()
     with pytest.raises(InputError, match="give another --out, or --force"):
-        export(sae, tmp_path / "sae", format)  # pyright: ignore[reportArgumentType] - one of the two
+        export(sae, tmp_path / "sae", layout)
     assert (tmp_path / "sae" / "config.json").read_bytes() == before
     (tmp_path / "file").write_text("notes")
     with pytest.raises(InputError, match="choose another --out"):
-        export(sae, tmp_path / "file", format)  # pyright: ignore[reportArgumentType] - one of the two
+        export(sae, tmp_path / "file", layout)
 
 
 def test_saelens_gets_the_text_where_it_is_known() -> None:

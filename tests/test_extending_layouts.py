@@ -1,0 +1,87 @@
+"""A file layout of another package, as docs/extending.md shows it: exported to and read back."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsteer.sae import InputError, SparseAutoencoder, TopAFAConfig, TopKConfig
+from sparsteer.sae.interop.layouts import LAYOUTS, writable_layout
+
+PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+
+
+def section() -> dict[str, str]:
+    """The blocks of code of the section, by their language."""
+    text = PAGE.read_text().split("\n## A file layout\n")[1].split("\n## ")[0]
+    return dict(re.findall(r"```(python|toml)\n(.*?)```", text, re.DOTALL))
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process in which the package with the layout is installed."""
+    blocks, site = section(), tmp_path / "site"
+    info = site / "toy-0.1.dist-info"
+    info.mkdir(parents=True)
+    (site / "toy_layout.py").write_text(blocks["python"])
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 0.1\n")
+    group, entry = blocks["toml"].strip().split("\n")
+    assert group == '[project.entry-points."sparsteer.layouts"]'
+    (info / "entry_points.txt").write_text(f"[sparsteer.layouts]\n{entry.replace(chr(34), '')}\n")
+    return os.environ | {"PYTHONPATH": str(site)}
+
+
+def ran(env: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
+    given = [sys.executable, *map(str, words)]
+    return subprocess.run(given, capture_output=True, text=True, env=env)
+
+
+def test_an_autoencoder_goes_there_and_back(installed: dict[str, str], tmp_path: Path) -> None:
+    sae = SparseAutoencoder(TopKConfig(13, 57, 5), seed=4)
+    sae.save(tmp_path / "mine")
+    export = ("-m", "sparsteer", "export", tmp_path / "mine", "--out", tmp_path / "out")
+    for _ in range(2):  # a repeated export is known
+        done = ran(installed, *export, "--layout", "toy")
+        assert done.returncode == 0, done.stderr
+    assert [item.name for item in (tmp_path / "out").iterdir()] == ["toy.safetensors"]
+    done = ran(
+        installed,
+        "-m",
+        "sparsteer",
+        *("export", tmp_path / "out", "--out", tmp_path / "back", "--layout", "sparsteer"),
+    )
+    assert done.returncode == 0, done.stderr
+    back = SparseAutoencoder.load(tmp_path / "back")
+    assert back.config == sae.config
+    x = torch.randn(9, 13)
+    assert torch.equal(back(x), sae(x))
+
+
+def test_a_layout_may_be_refused(installed: dict[str, str], tmp_path: Path) -> None:
+    SparseAutoencoder(TopAFAConfig(13, 57)).save(tmp_path / "mine")
+    words = ("-m", "sparsteer", "export", tmp_path / "mine", "--out", tmp_path / "out", "--layout")
+    done = ran(installed, *words, "toy")
+    assert done.returncode == 2 and "toy holds topk autoencoders only" in done.stderr
+    done = ran(installed, *words, "tpy")
+    assert done.returncode == 2 and "perhaps you meant toy" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_layout_may_only_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Reader:
+        def recognizes(self, path: Path) -> bool:
+            return path.suffix == ".one"
+
+        def read(self, path: Path) -> SparseAutoencoder:
+            return SparseAutoencoder(TopKConfig(3, 5, 1))
+
+    monkeypatch.setattr(LAYOUTS, "_values", dict(LAYOUTS._values))  # pyright: ignore[reportPrivateUsage]
+    LAYOUTS.register("one", Reader())
+    assert SparseAutoencoder.load(tmp_path / "a.one").config == TopKConfig(3, 5, 1)
+    with pytest.raises(InputError, match="layout is one, which only reads") as caught:
+        writable_layout("one")
+    assert caught.value.field == "layout"
