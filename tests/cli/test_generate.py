@@ -225,7 +225,7 @@ def test_a_terminal_shows_every_token_and_is_cleared(
         (["--feature", "48"], "there is no feature 48; this autoencoder has features 0 to 47"),
         (["--feature", "-1"], "there is no feature -1"),
         (["--feature", "1", "--tier", "per_tokens"], "per_token"),
-        (["--feature", "1", "--strength", "nan"], "--strength is nan; give a finite number"),
+        (["--feature", "1", "--strength", "nan"], "--strength is nan, but must be a finite number"),
         (["--feature", "1", "--strength", "inf"], "--strength is inf"),
         (["--feature", "1", "--threshold", "nan"], "--threshold is nan"),
         (["--feature", "1", "--picks", "x"], "--picks cannot stand beside --feature"),
