@@ -49,9 +49,8 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
         raise InputError(f"--out is {options.out}, the autoencoder of a run; choose another --out")
     sae = SparseAutoencoder.load(source)
     export(sae, options.out, options.layout, force=options.force)
-    activation = sae.config.activation
-    fixed = options.layout in ("saelens", "sparsteer") and activation == "batch_topk"
-    became = "jumprelu" if fixed else activation
+    fixed = options.layout in ("saelens", "sparsteer")
+    became = (sae.activation.exported(sae) if fixed else sae).config.activation
     values = {
         "sae": options.sae,
         "out": options.out,

@@ -14,9 +14,9 @@ TOPICS: dict[str, str] = {
     "data": "cache site target-site model model-dtype dataset window-rows forward-contexts "
     "context-length text-field skip-bad-rows split subset shuffle-buffer dtype held-out-fraction "
     "shard-rows field target-field long-rows max-length rows contexts",
-    "sparsity": "activation n-latents k k-start k-anneal-fraction bandwidth target-scale prefixes "
-    "multi-topk multi-topk-coefficient afa-coefficient sparsity sparsity-coefficient target-l0 "
-    "auxk-coefficient k-aux dead-after-tokens",
+    "sparsity": "activation n-latents k k-start k-anneal-fraction bandwidth target-scale setting "
+    "prefixes multi-topk multi-topk-coefficient afa-coefficient sparsity sparsity-coefficient "
+    "target-l0 auxk-coefficient k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
     "clip-norm precision ema-decay",
     "steering": "feature picks strength tier threshold max-activation",

@@ -14,13 +14,18 @@ __path__.extend(entry for entry in sys.path if entry.startswith("__editable__.sp
 from sparsteer.sae.common.lazy import export_lazily  # noqa: E402 - needs the path above
 
 if TYPE_CHECKING:
+    from sparsteer.sae import Activation as Activation
     from sparsteer.sae import BatchTopKConfig as BatchTopKConfig
+    from sparsteer.sae import ForwardPass as ForwardPass
     from sparsteer.sae import InputError as InputError
     from sparsteer.sae import JumpReLUConfig as JumpReLUConfig
     from sparsteer.sae import LanguageModel as LanguageModel
+    from sparsteer.sae import SAEConfig as SAEConfig
     from sparsteer.sae import SparseAutoencoder as SparseAutoencoder
     from sparsteer.sae import TopAFAConfig as TopAFAConfig
     from sparsteer.sae import TopKConfig as TopKConfig
+    from sparsteer.sae import register_activation as register_activation
+    from sparsteer.sae import register_loss_term as register_loss_term
     from sparsteer.steering import Intervention as Intervention
     from sparsteer.steering import Sampling as Sampling
     from sparsteer.steering import SteeredFeature as SteeredFeature

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 from .common.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from .activations.base import Activation as Activation
+    from .activations.base import register_activation as register_activation
     from .autoencoder import SparseAutoencoder as SparseAutoencoder
     from .common.errors import InputError as InputError
     from .config import BatchTopKConfig as BatchTopKConfig
     from .config import JumpReLUConfig as JumpReLUConfig
     from .config import Origin as Origin
+    from .config import SAEConfig as SAEConfig
     from .config import TopAFAConfig as TopAFAConfig
     from .config import TopKConfig as TopKConfig
     from .language_model.model import LanguageModel as LanguageModel
     from .language_model.sites import Site as Site
+    from .losses import ForwardPass as ForwardPass
+    from .losses import register_loss_term as register_loss_term
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

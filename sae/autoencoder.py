@@ -1,9 +1,9 @@
 """The sparse autoencoder: encode, decode, save and load."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -11,27 +11,19 @@ from torch import Tensor, nn
 
 from ..kernels.codes import Codes
 from ..kernels.decode import decode
-from ..kernels.encode import encode_batch_topk, encode_top_afa, encode_topk
-from ..kernels.jumprelu import encode_jumprelu
 from ..kernels.numerics import row_norms
 from ..kernels.optimizer import normalize_rows_
 from ..kernels.process_group import ProcessGroup
+from .activations.registry import ACTIVATIONS
 from .common.checksums import read_checked_json, record_of, recorded_files, write_checked_json
 from .common.errors import InputError
 from .common.files import atomic_folder, read_json
 from .common.tensor_files import load_tensors, save_tensors
-from .config import (
-    BatchTopKConfig,
-    JumpReLUConfig,
-    Origin,
-    SAEConfig,
-    TopAFAConfig,
-    TopKConfig,
-    build_dataclass,
-    config_from_dict,
-    config_to_dict,
-)
+from .config import Origin, SAEConfig, build_dataclass, config_from_dict, config_to_dict
 from .interop.layouts import LAYOUTS, layout_of
+
+if TYPE_CHECKING:
+    from .activations.base import Activation
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "sae.safetensors"
@@ -40,7 +32,6 @@ FORMAT_VERSION = 2
 _VERSIONS = (1, FORMAT_VERSION)
 """That are read; the first has no checksums."""
 _REMEDY = "copy the whole folder again"
-_THRESHOLD_MEMORY = 0.95  # some 20 batches, whose bars are precise quantiles
 
 
 class SparseAutoencoder(nn.Module):
@@ -73,12 +64,8 @@ class SparseAutoencoder(nn.Module):
         input_center: [D] buffer: the center of raw activations times input_scale. It is 0 until
             training estimates it, and then fixed.
         output_scale, output_center: buffers, only of a transcoder: the same of what it predicts.
-        threshold: scalar buffer, only of batch_topk: the moving average of the smallest activation
-            that a batch of training kept; 0 until there was one.
-        threshold_exponent: [F], only of jumprelu: thresholds are exp(sqrt(D) * exponent). The
-            exponential keeps them positive and moves small and large ones at one relative pace;
-            Adam changes every parameter by about the learning rate, which is 1 / sqrt(D) of a
-            weight in a unit row, so without the factor thresholds would lag far behind the weights.
+        activation: what keeps some of the latents; its `state` are further parameters and buffers,
+            such as the `threshold` of batch_topk and the `threshold_exponent` of jumprelu.
         origin: the model and site it was trained on, None if unknown.
     """
 
@@ -86,7 +73,7 @@ class SparseAutoencoder(nn.Module):
     input_center: Tensor
     output_scale: Tensor
     output_center: Tensor
-    threshold: Tensor
+    activation: "Activation[Any]"
 
     def __init__(self, config: SAEConfig, *, seed: int = 0, origin: Origin | None = None) -> None:
         """Random unit decoder rows from `seed`, the encoder their copy, biases zero."""
@@ -104,10 +91,12 @@ class SparseAutoencoder(nn.Module):
         if config.transcoder:
             self.register_buffer("output_scale", torch.ones(()))
             self.register_buffer("output_center", torch.zeros(config.d_model))
-        if isinstance(config, BatchTopKConfig):
-            self.register_buffer("threshold", torch.zeros(()))
-        if isinstance(config, JumpReLUConfig):
-            self.threshold_exponent = nn.Parameter(torch.zeros(config.n_latents))
+        self.activation = ACTIVATIONS.get(config.activation)(config)
+        for name, tensor in self.activation.state().items():
+            if isinstance(tensor, nn.Parameter):
+                self.register_parameter(name, tensor)
+            else:
+                self.register_buffer(name, tensor)
 
     @property
     def center(self) -> Float[Tensor, "D"]:
@@ -202,36 +191,13 @@ class SparseAutoencoder(nn.Module):
 
     def encode_scaled(self, x_BD: Float[Tensor, "B D"]) -> Codes:
         """As `encode`, for rows that were scaled already."""
-        weights = (self.center, self.W_enc, self.b_enc)
-        match self.config:
-            case TopKConfig(k=k):
-                return encode_topk(x_BD, *weights, k)
-            case TopAFAConfig(target_scale=scale):
-                return encode_top_afa(x_BD, *weights, self.decoder_norms(), target_scale=scale)
-            case BatchTopKConfig():
-                return encode_jumprelu(x_BD, *weights, self.thresholds())
-            case JumpReLUConfig():
-                return encode_jumprelu(x_BD, *weights, self.thresholds())
-            case _:
-                raise TypeError(f"no activation is known for {type(self.config).__name__}")
+        return self.activation.encode(self, x_BD)
 
     def encode_train(
         self, x_BD: Float[Tensor, "B D"], k: int | None = None, group: ProcessGroup | None = None
     ) -> Codes:
-        """As `encode_scaled`, but as training does: batch_topk keeps the largest of the batch, of
-        which the other ranks of `group` have the other rows, and jumprelu's codes have `steps` and
-        the slots that move its thresholds. `k` stands in for that of topk and batch_topk, which
-        training may lower step by step."""
-        weights = (self.center, self.W_enc, self.b_enc)
-        match self.config:
-            case TopKConfig():
-                return encode_topk(x_BD, *weights, k or self.config.k)
-            case BatchTopKConfig():
-                return encode_batch_topk(x_BD, *weights, k or self.config.k, group)
-            case JumpReLUConfig(bandwidth=bandwidth):
-                return encode_jumprelu(x_BD, *weights, self.thresholds(), bandwidth)
-            case _:
-                return self.encode_scaled(x_BD)
+        """As `encode_scaled`, but in training: see `Activation.encode_train`."""
+        return self.activation.encode_train(self, x_BD, k, group)
 
     def thresholds(self) -> Float[Tensor, "F"]:
         """Above which activation each latent of batch_topk or jumprelu is active, in scaled units.
@@ -239,31 +205,7 @@ class SparseAutoencoder(nn.Module):
         Raises:
             ValueError: the activation has no thresholds.
         """
-        if isinstance(self.config, BatchTopKConfig):
-            return self.threshold.expand(self.config.n_latents)
-        if isinstance(self.config, JumpReLUConfig):
-            return (self.config.d_model**0.5 * self.threshold_exponent).exp()
-        raise ValueError(f"{self.config.activation} has no thresholds")
-
-    @torch.no_grad()
-    def set_thresholds(self, thresholds: Float[Tensor, "F"]) -> None:
-        """Set jumprelu's thresholds, which must be positive."""
-        self.threshold_exponent.copy_(thresholds.log() / self.config.d_model**0.5)
-
-    @torch.no_grad()
-    def update_threshold(
-        self,
-        codes: Codes,
-        least_of_all: Callable[[Float[Tensor, ""]], Float[Tensor, ""]] = lambda least: least,
-    ) -> None:
-        """Let batch_topk's threshold follow the smallest activation of a batch of training, of
-        which the codes may be but a part."""
-        if isinstance(self.config, BatchTopKConfig):
-            least = torch.where(codes.values > 0, codes.values, torch.inf).amin()
-            least = least_of_all(least.to(self.threshold.dtype))
-            least = torch.where(least.isfinite(), least, self.threshold)
-            old = torch.where(self.threshold > 0, self.threshold, least)
-            self.threshold.copy_(least.lerp(old, _THRESHOLD_MEMORY))
+        return self.activation.thresholds(self)
 
     def decode_scaled(self, codes: Codes) -> Float[Tensor, "*B D"]:
         """As `decode`, in scaled units."""
@@ -414,10 +356,9 @@ def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) 
     }
     if config.transcoder:
         expected |= {"output_scale": [], "output_center": [D]}
-    if isinstance(config, BatchTopKConfig):
-        expected["threshold"] = []
-    if isinstance(config, JumpReLUConfig):
-        expected["threshold_exponent"] = [F]
+    with torch.device("meta"):  # shapes alone: the sizes of a broken config.json fit nowhere
+        state = ACTIVATIONS.get(config.activation)(config).state()
+    expected |= {name: list(tensor.shape) for name, tensor in state.items()}
     for name in centers_that_may_lack(config):
         if name not in found:
             del expected[name]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
+from .activations.registry import ACTIVATIONS
 from .common.errors import InputError
 from .common.validation import (
     require_boolean,
@@ -57,9 +58,22 @@ class Origin:
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """What every autoencoder has, whatever its activation."""
+    """What every autoencoder has, whatever its activation.
+
+    A subclass is the configuration of one activation: its further fields are the settings that only
+    this activation has, each under the name of its flag, and these class attributes say the rest.
+    """
 
     activation: ClassVar[str]
+    """The activation's name."""
+
+    training_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings of `TrainerConfig` that it takes and other activations may not."""
+
+    can_be_sharded: ClassVar[bool] = False
+    """Whether the dictionary can be cut over several processes. Only if in training every row keeps
+    the `k` latents with the largest positive pre-activations, on which the processes agree, and the
+    activation has no state."""
 
     d_model: int
     """D, width of the activations read."""
@@ -78,6 +92,11 @@ class SAEConfig:
     def kind(self) -> str:
         """What to call it: autoencoder or transcoder."""
         return "transcoder" if self.transcoder else "autoencoder"
+
+    @property
+    def latents_of_row(self) -> int | None:
+        """k of an activation that keeps k latents of a row, exactly or on average; else None."""
+        return getattr(self, "k", None)
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_latents"):
@@ -103,6 +122,11 @@ class TopKConfig(SAEConfig):
     """A top-k autoencoder: every row keeps its k largest latents (arXiv 2406.04093)."""
 
     activation: ClassVar[str] = "topk"
+    training_settings: ClassVar[tuple[str, ...]] = (
+        *("multi_topk_coefficient", "multi_topk"),
+        *("k_start", "k_anneal_fraction"),
+    )
+    can_be_sharded: ClassVar[bool] = True
 
     k: int
     """Latents kept of each row."""
@@ -118,6 +142,7 @@ class BatchTopKConfig(SAEConfig):
     later each row those above a threshold that training learned (arXiv 2412.06410)."""
 
     activation: ClassVar[str] = "batch_topk"
+    training_settings: ClassVar[tuple[str, ...]] = ("k_start", "k_anneal_fraction")
 
     k: int
     """Latents kept of a row, on average over the batch."""
@@ -133,6 +158,10 @@ class JumpReLUConfig(SAEConfig):
     gradient (arXiv 2407.14435)."""
 
     activation: ClassVar[str] = "jumprelu"
+    training_settings: ClassVar[tuple[str, ...]] = (
+        *("sparsity", "sparsity_coefficient"),
+        "target_l0",
+    )
 
     bandwidth: float = 0.2
     """Width around a threshold in which pre-activations give it a gradient, in scaled units."""
@@ -148,6 +177,7 @@ class TopAFAConfig(SAEConfig):
     row itself, so it chooses its own number of latents (arXiv 2503.24277)."""
 
     activation: ClassVar[str] = "top_afa"
+    training_settings: ClassVar[tuple[str, ...]] = ("afa_coefficient",)
 
     target_scale: float = dataclasses.field(default=1.0, kw_only=True)
     """Factor of the norm that is aimed at, in the selection and in the norm loss; 1 as published.
@@ -164,11 +194,30 @@ class TopAFAConfig(SAEConfig):
         require_in_range("target_scale", self.target_scale, low=1e-3, high=1e3)
 
 
-CONFIGS: dict[str, type[SAEConfig]] = {
+_CONFIGS: dict[str, type[SAEConfig]] = {
     config.activation: config
     for config in (TopKConfig, BatchTopKConfig, TopAFAConfig, JumpReLUConfig)
 }
-"""The configurations by the name of their activation."""
+
+
+def config_class(activation: str) -> type[SAEConfig]:
+    """The configuration of the activation with this name; only another package's imports torch.
+
+    Raises InputError if there is none.
+    """
+    own = _CONFIGS.get(activation)
+    return own or ACTIVATIONS.get(activation).config_class
+
+
+def settings_of(config: type[SAEConfig]) -> set[str]:
+    """Every setting that the activation has, be it a field of its own or one of the trainer."""
+    return {field.name for field in dataclasses.fields(config)} | set(config.training_settings)
+
+
+def activations_with(setting: str) -> list[str]:
+    """The activations of this package that have a setting which not all have; none if all have."""
+    having = [name for name, config in _CONFIGS.items() if setting in settings_of(config)]
+    return [] if len(having) == len(_CONFIGS) else having
 
 
 def config_to_dict(config: SAEConfig) -> dict[str, Any]:
@@ -188,14 +237,15 @@ def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:
     """
     values = dict(values)
     activation = values.pop("activation", None)
-    if not isinstance(activation, str) or activation not in CONFIGS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS.names():
+        known = ", ".join(ACTIVATIONS.names())
         raise InputError(
-            f"{where}: activation is {activation!r}, which must be one of {', '.join(CONFIGS)}",
+            f"{where}: activation is {activation!r}, which must be one of {known}",
             field="activation",
         )
     if isinstance(values.get("prefixes"), list):
         values["prefixes"] = tuple(values["prefixes"])
-    return build_dataclass(CONFIGS[activation], values, where)
+    return build_dataclass(config_class(activation), values, where)
 
 
 def build_dataclass(cls: type[T], values: object, where: str) -> T:

@@ -18,10 +18,52 @@ from ..kernels.codes import Codes
 from ..kernels.decode import Reconstruction, decode
 from ..kernels.encode import encode_topk
 from ..kernels.nested import nested_mse
-from ..kernels.numerics import at_least_float32, row_norms
+from ..kernels.numerics import at_least_float32
 from .autoencoder import SparseAutoencoder
+from .loss_terms import LOSS_TERMS
 
 Mean = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."]]
+
+
+class ForwardPass(NamedTuple):
+    """What a term of the loss is computed from: a batch, or this process's rows of it."""
+
+    sae: SparseAutoencoder
+    """Its weights are rounded in bfloat16 training."""
+    rows: Float[Tensor, "B D"]
+    """In scaled units, as the autoencoder reads them."""
+    scaled: Float[Tensor, "B D"]
+    """The same rows before any rounding, with the center that bfloat16 training takes off first."""
+    target: Float[Tensor, "B D"]
+    """What `x_hat` is compared with: the rows, or what a transcoder predicts."""
+    x_hat: Float[Tensor, "B D"]
+    """Reconstructions, detached."""
+    codes: Codes
+    """With gradients in their values."""
+    mean: Mean
+    """Turns a mean over these rows into one over the rows of all processes."""
+
+
+LossTerm = Callable[[ForwardPass], Float[Tensor, ""]]
+"""A term of the loss, unweighted: of the rows of all processes, through `ForwardPass.mean`."""
+
+
+class WeightedTerm(NamedTuple):
+    """A term that is added to the reconstruction loss."""
+
+    name: str
+    """Under which its value, unweighted, is logged."""
+    coefficient: float
+    compute: LossTerm
+
+
+def register_loss_term(name: str, term: LossTerm) -> None:
+    """Make a term of the loss known in this process under a name.
+
+    A package that is installed does it with an entry point of the group `sparsteer.loss_terms`,
+    after which the command knows it, too.
+    """
+    LOSS_TERMS.register(name, term)
 
 
 def own_mean(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -33,10 +75,10 @@ def reconstruction_loss(
     target: Float[Tensor, "B D"], x_hat: Float[Tensor, "B D"]
 ) -> Float[Tensor, ""]:
     """Mean over rows and dimensions of (x_hat - target)^2."""
-    return torch.nn.functional.mse_loss(_wide(x_hat), _wide(target))
+    return torch.nn.functional.mse_loss(in_float32(x_hat), in_float32(target))
 
 
-def _wide(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+def in_float32(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """At least in float32, as every sum of a loss is."""
     return x.to(at_least_float32(x.dtype))
 
@@ -45,16 +87,6 @@ def variance(rows: Float[Tensor, "B D"], mean: Mean = own_mean) -> Float[Tensor,
     """Mean over rows and dimensions of (row - mean row)^2."""
     # Row by row first: the bits of a mean over all values at once depend on the number of threads.
     return mean((rows - mean(rows.mean(0))).square().mean(-1).mean())
-
-
-def afa_loss(codes: Codes, x: Float[Tensor, "B D"], target_scale: float = 1.0) -> Float[Tensor, ""]:
-    """Mean over rows of (||codes|| - target_scale * ||x||)^2: codes are pulled to match norms.
-
-    With a scale of 1 as published with top-AFA (arXiv 2503.24277), where selection matches
-    ||x - b_dec|| but this loss ||x||.
-    """
-    gap_B = row_norms(_wide(codes.values)) - target_scale * row_norms(_wide(x))
-    return gap_B.square().mean()
 
 
 def nested_loss(
@@ -111,29 +143,6 @@ def multi_topk_loss(
     return MultiTopK(mse, further, x_hat_BD.detach(), largest)
 
 
-def l0_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:
-    """(L0 / target - 1)^2, with L0 the mean number of active latents of a row.
-
-    Moves only jumprelu's thresholds, through the gates (arXiv 2407.14435, with a target in place of
-    a weight).
-
-    Raises:
-        ValueError: the codes have no l0_gate, which only jumprelu in training gives.
-    """
-    if codes.l0_gate is None:
-        raise ValueError("the codes have no l0_gate; encode with jumprelu and a bandwidth")
-    return (mean(_wide(codes.l0_gate).sum(-1).mean()) / target - 1).square()
-
-
-def tanh_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:
-    """(S / target - 1)^2, with S the mean over rows of the sum of tanh(4 * activation).
-
-    S is a smooth L0, so this moves the weights, too (the tanh penalty of Anthropic's January 2025
-    update, for unit decoder rows, here aimed at a target).
-    """
-    return (mean((4 * _wide(codes.values)).tanh().sum(-1).mean()) / target - 1).square()
-
-
 def auxk_loss(
     sae: SparseAutoencoder,
     x: Float[Tensor, "B D"],
@@ -156,9 +165,9 @@ def auxk_loss(
     """
     if len(dead) == 0:
         return x.new_zeros(())
-    residual_BD = _wide(residual).detach()
+    residual_BD = in_float32(residual).detach()
     codes = encode_topk(x, sae.center, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
     dead_hat_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
-    error = (_wide(dead_hat_BD) - residual_BD).square().mean()
+    error = (in_float32(dead_hat_BD) - residual_BD).square().mean()
     tiny = torch.finfo(error.dtype).tiny
     return mean(error) / variance(residual_BD, mean).clamp(min=tiny)

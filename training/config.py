@@ -1,11 +1,14 @@
 """Configurations of training and evaluation, checked when they are made; imports no torch."""
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from ..sae.activations.registry import ACTIVATIONS
 from ..sae.common.errors import InputError
 from ..sae.common.memory import require_memory
+from ..sae.common.named_values import read_named_values
 from ..sae.common.paths import FilePath
 from ..sae.common.validation import (
     require_choice,
@@ -14,14 +17,13 @@ from ..sae.common.validation import (
     require_positive_integer,
 )
 from ..sae.config import (
-    BatchTopKConfig,
-    JumpReLUConfig,
     ModelDtype,
     SAEConfig,
-    TopAFAConfig,
-    TopKConfig,
+    activations_with,
+    config_class,
     require_model_dtype,
 )
+from ..sae.loss_terms import parse_loss_terms
 from .data.stream.config import StreamConfig
 from .tracking import Tracking
 
@@ -81,6 +83,9 @@ class TrainerConfig:
     """Weight of jumprelu's sparsity loss, (L0 / target_l0 - 1)^2."""
     target_l0: int = 32
     """Active latents of a row, on average, that jumprelu aims at."""
+    loss_term: tuple[str, ...] = ()
+    """Further terms of the loss, each NAME=COEFFICIENT, which an installed package adds; see
+    docs/extending.md."""
     seed: int = 0
     """Seed of the initial directions."""
     data_seed: int = 0
@@ -125,6 +130,7 @@ class TrainerConfig:
         for name in ("auxk", "afa", "sparsity", "multi_topk"):
             name = f"{name}_coefficient"
             require_in_range(name, getattr(self, name), low=0.0, high=1e6)
+        parse_loss_terms(self.loss_term)
         require_positive_integer("multi_topk", self.multi_topk)
         if self.multi_topk == 1:
             raise InputError(
@@ -144,18 +150,25 @@ class TrainerConfig:
         """Updates of the whole run; the rest of a last incomplete batch is left out."""
         return self.tokens // self.batch_size
 
+    def activation_settings(self, sae: SAEConfig) -> dict[str, Any]:
+        """The settings that the autoencoder's activation takes and others may not, by name."""
+        return {name: getattr(self, name) for name in sae.training_settings}
+
     def validate_for(self, sae: SAEConfig) -> None:
         """Raise an InputError if the autoencoder cannot be trained so."""
         refused = self.multi_topk_coefficient or self.ema_decay is not None
         refused = refused or self.precision != "float32"
-        refused = refused or sae.prefixes or sae.transcoder
-        if self.shards > 1 and (refused or not isinstance(sae, TopKConfig)):
+        refused = refused or sae.prefixes or sae.transcoder or self.loss_term
+        if self.shards > 1 and (refused or not sae.can_be_sharded):
             raise InputError(
                 f"shards is {self.shards}, but only topk in float32 without target site, "
-                "prefixes, Multi-TopK loss and averages can be cut; leave it out",
+                "prefixes, Multi-TopK loss, further loss terms and averages can be cut; leave it "
+                "out",
                 field="shards",
             )
-        if self.multi_topk_coefficient and (not isinstance(sae, TopKConfig) or sae.prefixes):
+        if self.multi_topk_coefficient and (
+            "multi_topk_coefficient" not in sae.training_settings or sae.prefixes
+        ):
             raise InputError(
                 f"multi_topk_coefficient is {self.multi_topk_coefficient:g}, but only topk without "
                 "prefixes has that loss; leave it out",
@@ -163,15 +176,15 @@ class TrainerConfig:
             )
         if self.k_start is None:
             return
-        if not isinstance(sae, TopKConfig | BatchTopKConfig):
+        if sae.latents_of_row is None or "k_start" not in sae.training_settings:
             raise InputError(
                 f"k_start is {self.k_start}, but {sae.activation} has no k to fall to; leave it "
                 "out",
                 field="k_start",
             )
-        if not sae.k <= self.k_start <= sae.n_latents:
+        if not sae.latents_of_row <= self.k_start <= sae.n_latents:
             raise InputError(
-                f"k_start is {self.k_start}, but must lie between k, {sae.k}, and the "
+                f"k_start is {self.k_start}, but must lie between k, {sae.latents_of_row}, and the "
                 f"{sae.n_latents} latents",
                 field="k_start",
             )
@@ -186,7 +199,8 @@ def _require_variance_of(name: str, rows: int) -> None:
         )
 
 
-Activation = Literal["topk", "batch_topk", "top_afa", "jumprelu"]
+ActivationName = Annotated[str, ACTIVATIONS]
+"""An activation's name: one of this package's, or one that an installed package adds."""
 
 _DEFAULT_EXPANSION = 8
 _DEFAULT_K = 32
@@ -211,7 +225,7 @@ class TrainConfig:
     blocks.15.hook_resid_mid to blocks.15.hook_mlp_out. None: an autoencoder, which reconstructs
     what it reads."""
 
-    activation: Activation = "topk"
+    activation: ActivationName = "topk"
     """topk keeps k latents of every row, batch_topk k on average over the batch; top_afa lets each
     row choose how many; jumprelu learns a threshold for each latent."""
 
@@ -229,6 +243,10 @@ class TrainConfig:
     target_scale: float | None = None
     """Factor of the norm that top_afa aims at; only it has one, by default 1, as published. Less
     keeps fewer latents."""
+
+    setting: tuple[str, ...] = ()
+    """Settings without a flag of an activation that an installed package adds, each NAME=VALUE; see
+    docs/extending.md."""
 
     prefixes: tuple[float, ...] = ()
     """Nested dictionaries (Matryoshka): rising numbers of latents, or fractions of them below 1,
@@ -252,27 +270,16 @@ class TrainConfig:
                     "cache of both sites with `sparsteer cache` and give it",
                     field="target_site",
                 )
-        if self.activation == "top_afa" and self.k is not None:
-            raise InputError(
-                f"k is {self.k}, but top_afa chooses the number of latents itself; "
-                "leave k out, or choose activation topk",
-                field="k",
-            )
-        if self.activation == "jumprelu" and self.k is not None:
-            raise InputError(
-                f"k is {self.k}, but jumprelu has no k; leave k out and give target_l0",
-                field="k",
-            )
-        if self.activation != "jumprelu" and self.bandwidth is not None:
-            raise InputError(
-                f"bandwidth is {self.bandwidth}, but only jumprelu has one; leave bandwidth out",
-                field="bandwidth",
-            )
-        if self.activation != "top_afa" and self.target_scale is not None:
-            raise InputError(
-                f"target_scale is {self.target_scale}, but only top_afa has one; leave it out",
-                field="target_scale",
-            )
+        own = _fields(config_class(ACTIVATIONS.require(self.activation)))
+        for name in autoencoder_settings():
+            if name not in own and (value := getattr(self, name)) is not None:
+                having = " or ".join(activations_with(name))
+                raise InputError(
+                    f"{name} is {value}, but {self.activation} has none; leave it out, or choose "
+                    f"activation {having}",
+                    field=name,
+                )
+        self._without_flag()
         for prefix in self.prefixes:
             if not 0 < prefix < math.inf or (prefix > 1 and prefix != int(prefix)):
                 raise InputError(
@@ -305,18 +312,38 @@ class TrainConfig:
             max(1, round(prefix * n_latents)) if prefix < 1 else int(prefix)
             for prefix in self.prefixes
         )
+        chosen = config_class(self.activation)
+        own = _fields(chosen) - _fields(SAEConfig)
+        given = {name: getattr(self, name) for name in autoencoder_settings() if name in own}
+        given = {name: value for name, value in given.items() if value is not None}
+        if any(
+            f.name == "k" and f.default is dataclasses.MISSING for f in dataclasses.fields(chosen)
+        ):
+            given.setdefault("k", _DEFAULT_K)
         common: Any = {"prefixes": prefixes, "transcoder": self.target_site is not None}
-        match self.activation:
-            case "topk":
-                return TopKConfig(d_model, n_latents, self.k or _DEFAULT_K, **common)
-            case "batch_topk":
-                return BatchTopKConfig(d_model, n_latents, self.k or _DEFAULT_K, **common)
-            case "top_afa":
-                own = {} if self.target_scale is None else {"target_scale": self.target_scale}
-                return TopAFAConfig(d_model, n_latents, **own, **common)
-            case "jumprelu":
-                own = {} if self.bandwidth is None else {"bandwidth": self.bandwidth}
-                return JumpReLUConfig(d_model, n_latents, **own, **common)
+        return chosen(d_model, n_latents, **given, **self._without_flag(), **common)
+
+    def _without_flag(self) -> dict[str, Any]:
+        """The values of `setting`, for fields of the activation that have no flag."""
+        chosen = config_class(self.activation)
+        free = _fields(chosen) - _fields(SAEConfig) - _fields(TrainConfig)
+        kinds = {
+            name: kind
+            for name, kind in get_type_hints(chosen).items()
+            if name in free and kind in (int, float, bool, str)
+        }
+        return read_named_values("setting", self.setting, kinds, of=self.activation)
+
+
+def autoencoder_settings() -> list[str]:
+    """The flags whose values are part of the autoencoder's own configuration, if perhaps only with
+    some activations."""
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    return [name for name in names if name in _fields(SAEConfig) or activations_with(name)]
+
+
+def _fields(kind: type[Any]) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
 
 
 def require_other_site(site: str | None, target_site: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..sae.common.errors import InputError
 from ..sae.common.files import nearest
-from ..sae.config import CONFIGS
+from ..sae.config import activations_with, config_class, settings_of
 from .config import TrainConfig, TrainerConfig
 from .data.stream.config import StreamConfig
 
@@ -24,17 +24,6 @@ _SHARED = (
     *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "shards"),
     *("stream", *(field.name for field in dataclasses.fields(StreamConfig))),
 )
-_ONLY_OF = {
-    "afa_coefficient": ("top_afa",),
-    "sparsity": ("jumprelu",),
-    "sparsity_coefficient": ("jumprelu",),
-    "target_l0": ("jumprelu",),
-    "multi_topk_coefficient": ("topk",),
-    "multi_topk": ("topk",),
-    "k_start": ("topk", "batch_topk"),
-    "k_anneal_fraction": ("topk", "batch_topk"),
-}
-"""Settings of the trainer that only some activations have."""
 _MOST_CHOICES = 1000
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainerConfig)}
 
@@ -117,14 +106,15 @@ def grid_configs(config: TrainConfig, grid: Grid) -> list[TrainConfig]:
 def _chosen(config: TrainConfig, choice: dict[str, Any], name: str, activation: str) -> TrainConfig:
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     own = {key: value for key, value in choice.items() if key in fields}
-    not_its = {key: None for key in _sae_settings() & fields if not _applies(key, activation)}
-    of_trainer = {key: _DEFAULTS[key] for key in _ONLY_OF if not _applies(key, activation)} | {
+    not_its = {key for key in grid_settings() if not _applies(key, activation)}
+    of_config: dict[str, Any] = dict.fromkeys(not_its & fields)
+    of_trainer = {key: _DEFAULTS[key] for key in not_its - fields} | {
         key: value for key, value in choice.items() if key not in fields
     }
     try:
         return dataclasses.replace(
             config,
-            **(not_its | own),
+            **(of_config | own),
             out=f"{config.out.rstrip('/')}/{name}",
             trainer=dataclasses.replace(config.trainer, **of_trainer),
         )
@@ -132,18 +122,9 @@ def _chosen(config: TrainConfig, choice: dict[str, Any], name: str, activation: 
         raise InputError(f"grid, {name}: {error}") from None
 
 
-def _sae_settings() -> set[str]:
-    """The settings that some autoencoder has."""
-    return {field.name for kind in CONFIGS.values() for field in dataclasses.fields(kind)}
-
-
 def _applies(name: str, activation: str) -> bool:
-    """Whether an autoencoder of the activation has the setting; what is no setting of any has."""
-    if name in _ONLY_OF:
-        return activation in _ONLY_OF[name]
-    own = CONFIGS.get(activation)
-    has = own is None or any(field.name == name for field in dataclasses.fields(own))
-    return has or name not in _sae_settings()
+    """Whether the activation has the setting; what all have, each has."""
+    return not activations_with(name) or name in settings_of(config_class(activation))
 
 
 def _part(name: str, value: object) -> str:

@@ -1,19 +1,18 @@
-"""What training estimates from the data before the first step: scales, centers, thresholds."""
+"""What training estimates from the data before the first step: scales and centers."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..kernels.decode import decode
-from ..kernels.encode import encode_batch_topk, encode_topk
+from ..kernels.encode import encode_topk
 from ..kernels.numerics import row_norms
 from ..kernels.optimizer import normalize_rows_
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
-from ..sae.config import JumpReLUConfig
 
 _USUAL_L0 = 32
-"""Active latents of a row that jumprelu is scaled for before its thresholds are known."""
+"""Active latents of a row that an activation without k is scaled for."""
 _LEAST_FACTOR = 0.01
 """Of a transcoder's encoder, should nothing of the target be found in the sample."""
 _TINY = torch.finfo(torch.float64).tiny
@@ -76,7 +75,7 @@ def _align(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target: Float[Tensor
     in scaled units."""
     varying_ND = target - target.mean(0)
     sae.W_dec.copy_(normalize_rows_(sae.W_enc @ (x.T @ varying_ND)))
-    k = min(getattr(sae.config, "k", _USUAL_L0), sae.config.n_latents)
+    k = min(sae.config.latents_of_row or _USUAL_L0, sae.config.n_latents)
     codes = encode_topk(x, sae.center, sae.W_enc, sae.b_enc, k)
     predicted_ND = decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec))
     predicted_ND -= predicted_ND.mean(0)
@@ -92,23 +91,6 @@ def _require_finite(x: Float[Tensor, "N D"]) -> None:
             f"{bad} of the first {len(x)} rows of activations are not finite; cache them again, "
             "with --dtype bfloat16 or float32 if the model's own are finite"
         )
-
-
-@torch.no_grad()
-def initialize_thresholds(sae: SparseAutoencoder, x: Float[Tensor, "N D"], target_l0: int) -> None:
-    """Set jumprelu's thresholds to the one value at which so many latents of a row are active.
-
-    From far away the straight-through gradient, which sees only what is near a threshold, would be
-    a poor guide. Other activations are left as they are.
-    """
-    if not isinstance(sae.config, JumpReLUConfig):
-        return
-    scaled_ND = sae.scaled(x.to(sae.W_enc.device))
-    k = min(target_l0, sae.config.n_latents)
-    values = encode_batch_topk(scaled_ND, sae.center, sae.W_enc, sae.b_enc, k).values
-    least = torch.where(values > 0, values, torch.inf).amin()
-    if least.isfinite():
-        sae.set_thresholds(least.expand(sae.config.n_latents))
 
 
 def geometric_median(

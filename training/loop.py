@@ -63,7 +63,7 @@ class TrainingRun:
         the device."""
         config, trainer = self.config.trainer, self.trainer
         step = trainer.steps_done
-        figures = {name: float(value) for name, value in metrics._asdict().items()}
+        figures = metrics.figures()
         figures["lr"] = trainer.learning_rate(step - 1)
         if (k := trainer.annealed_k(step - 1)) is not None:
             figures["k"] = k

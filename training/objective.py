@@ -1,4 +1,4 @@
-"""The mathematics of training: every term of the loss as a plain function of a batch."""
+"""The mathematics of training: the reconstruction loss of a batch, and the terms added to it."""
 
 from typing import NamedTuple
 
@@ -10,15 +10,14 @@ from ..kernels.autoencode import Autoencoding, autoencoder_mse
 from ..kernels.codes import Codes
 from ..kernels.decode import decode_mse
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.config import JumpReLUConfig, TopAFAConfig, TopKConfig
+from ..sae.loss_terms import LOSS_TERMS, parse_loss_terms
 from ..sae.losses import (
-    afa_loss,
+    ForwardPass,
+    WeightedTerm,
     auxk_loss,
-    l0_loss,
     multi_topk_loss,
     nested_loss,
     reconstruction_loss,
-    tanh_loss,
 )
 from .config import TrainerConfig
 from .distributed.collectives import Distributed
@@ -27,18 +26,13 @@ from .precision import in_bfloat16
 
 
 class Losses(NamedTuple):
-    """Terms of the loss of one batch, and the forward pass they came from."""
+    """The loss of one batch, its terms, and the forward pass they came from."""
 
     total: Float[Tensor, ""]
     mse: Float[Tensor, ""]
-    auxk: Float[Tensor, ""]
-    """Unweighted; 0 without dead latents."""
-    afa: Float[Tensor, ""]
-    """Unweighted; 0 for activations other than top_afa."""
-    sparsity: Float[Tensor, ""]
-    """Unweighted; 0 for activations other than jumprelu."""
-    multi_topk: Float[Tensor, ""]
-    """Unweighted; 0 where it is off."""
+    """Of the reconstructions."""
+    terms: dict[str, Tensor]
+    """Every further term that the configuration has, a scalar, unweighted, by name."""
     codes: Codes
     x_hat: Float[Tensor, "B D"]
 
@@ -91,33 +85,52 @@ def _terms(
     """The loss of rows that the autoencoder reads, which are the target, too, unless it is a
     transcoder; `scaled_BD` are the rows before any rounding."""
     mean = dist.all_reduce_mean
-    if isinstance(sae.config, TopKConfig) and config.multi_topk_coefficient:
+    k = k or sae.config.latents_of_row
+    values: dict[str, Tensor] = {}
+    if config.multi_topk_coefficient and k:
         own_mse, own_further, x_hat_BD, codes = multi_topk_loss(
-            sae, rows_BD, target_BD, k or sae.config.k, config.multi_topk
+            sae, rows_BD, target_BD, k, config.multi_topk
         )
-        mse, multi_topk = mean(own_mse), mean(own_further)
-        total = mse + config.multi_topk_coefficient * multi_topk
+        mse, values["multi_topk"] = mean(own_mse), mean(own_further)
+        total = mse + config.multi_topk_coefficient * values["multi_topk"]
     else:
         own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, target_BD, k, dist)
         mse = total = mean(own_loss)
         if sae.config.prefixes:
             mse = mean(reconstruction_loss(target_BD, x_hat_BD))
-        multi_topk = torch.zeros_like(mse)
-    auxk = afa = sparsity = torch.zeros_like(mse)
-    if dead_N is not None and config.auxk_coefficient:
-        if isinstance(dist, Sharded):
-            auxk = sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, dist)
-        elif len(dead_N):
-            auxk = auxk_loss(sae, rows_BD, target_BD - x_hat_BD, dead_N, k_aux, mean)
-        total = total + config.auxk_coefficient * auxk
-    if isinstance(sae.config, TopAFAConfig) and config.afa_coefficient:
-        afa = mean(afa_loss(codes, scaled_BD, sae.config.target_scale))
-        total = total + config.afa_coefficient * afa
-    if isinstance(sae.config, JumpReLUConfig):
-        penalty = {"step": l0_loss, "tanh": tanh_loss}[config.sparsity]
-        sparsity = penalty(codes, config.target_l0, mean)
-        total = total + config.sparsity_coefficient * sparsity
-    return Losses(total, mse, auxk, afa, sparsity, multi_topk, codes, x_hat_BD)
+    forward = ForwardPass(sae, rows_BD, scaled_BD, target_BD, x_hat_BD, codes, mean)
+    for term in _further_terms(sae, config, dead_N, k_aux, dist):
+        values[term.name] = term.compute(forward)
+        total = total + term.coefficient * values[term.name]
+    return Losses(total, mse, values, codes, x_hat_BD)
+
+
+def _further_terms(
+    sae: SparseAutoencoder,
+    config: TrainerConfig,
+    dead_N: Int[Tensor, "N"] | None,
+    k_aux: int,
+    dist: Distributed,
+) -> list[WeightedTerm]:
+    """AuxK, the activation's own terms, and those of other packages, in the order of addition."""
+    terms: list[WeightedTerm] = []
+    shards = isinstance(dist, Sharded)  # others of them may have dead latents
+    if dead_N is not None and config.auxk_coefficient and (len(dead_N) or shards):
+
+        def auxk(forward: ForwardPass) -> Float[Tensor, ""]:
+            sae, rows_BD, x_hat_BD = forward.sae, forward.rows, forward.x_hat
+            if isinstance(dist, Sharded):
+                return sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, dist)
+            residual_BD = forward.target - x_hat_BD
+            return auxk_loss(sae, rows_BD, residual_BD, dead_N, k_aux, forward.mean)
+
+        terms.append(WeightedTerm("auxk", config.auxk_coefficient, auxk))
+    terms += sae.activation.loss_terms(config.activation_settings(sae.config))
+    terms += [
+        WeightedTerm(name, coefficient, LOSS_TERMS.get(name))
+        for name, coefficient in parse_loss_terms(config.loss_term).items()
+    ]
+    return terms
 
 
 def _reconstruction(
@@ -128,9 +141,9 @@ def _reconstruction(
     dist: Distributed,
 ) -> Autoencoding:
     """The reconstruction loss, the reconstructions and the codes."""
-    if isinstance(dist, Sharded) and isinstance(sae.config, TopKConfig):
-        return sharded_reconstruction(sae, rows_BD, k or sae.config.k, dist)
-    at_once = not sae.config.prefixes and not isinstance(sae.config, JumpReLUConfig)
+    if isinstance(dist, Sharded) and k:
+        return sharded_reconstruction(sae, rows_BD, k, dist)
+    at_once = not sae.config.prefixes and sae.activation.keeps_pre_activations
     if at_once and not sae.config.transcoder:
         with torch.no_grad():
             codes = sae.encode_train(rows_BD, k, dist.topk_group)

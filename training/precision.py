@@ -11,7 +11,7 @@ from ..sae.autoencoder import SparseAutoencoder
 
 T = TypeVar("T")
 
-_IN_FULL = ("b_dec", "threshold_exponent")
+_ROUNDED = ("W_enc", "b_enc", "W_dec")
 
 Rows = BFloat16[Tensor, "B D"]
 
@@ -27,7 +27,7 @@ def in_bfloat16(
     Its gradients reach the weights in their own dtype. The encoder's center is subtracted from the
     rows and b_dec from the target before they are rounded, and the autoencoder given has zeros in
     their place, which carry the gradient: a row may have entries far from 0 that hardly vary, whose
-    rounding would outweigh what they tell. Thresholds stay as they are, too.
+    rounding would outweigh what they tell. An activation's own parameters stay as they are, too.
 
     Args:
         sae: its parameters are exchanged until `compute` returns.
@@ -38,7 +38,7 @@ def in_bfloat16(
     rounded = {
         f"sae.{name}": weights.to(torch.bfloat16)
         for name, weights in sae.named_parameters()
-        if name not in _IN_FULL
+        if name in _ROUNDED
     }
     rounded["sae.b_dec"] = (sae.b_dec - sae.b_dec.detach()).to(torch.bfloat16)
     rows_BD = rest_BD = (scaled_BD - sae.center.detach()).to(torch.bfloat16)

@@ -31,7 +31,7 @@ from ..sae.common.wording import counted
 from ..sae.common.yaml_files import read_yaml
 from ..sae.language_model.names import lasting_name
 from .checkpoint import has_whole_checkpoint
-from .config import TrainerConfig
+from .config import TrainerConfig, autoencoder_settings
 from .data.stream.chunk_index import CHUNK_INDEX
 from .data.stream.config import StreamConfig
 from .tracking import Tracker, Tracking, open_tracker
@@ -292,8 +292,8 @@ def _is_other(path: Path) -> bool:
 
 
 # Where the files lie does not matter: the fingerprint says which cache it is. What is left open in
-# activation, n_latents and k is decided in `sae`.
-_INDIFFERENT = ("out", "cache", "activation", "n_latents", "k", "bandwidth", "prefixes", "track")
+# the autoencoder's own settings, such as n_latents and k, is decided in `sae`.
+_INDIFFERENT = ("out", "cache", "activation", "setting", "track")
 
 
 def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
     for name, value in resolved.items():
         if isinstance(value, dict):
             flat |= value
-        elif name not in _INDIFFERENT:
+        elif name not in (*_INDIFFERENT, *autoencoder_settings()):
             flat[name] = value
     return flat
 

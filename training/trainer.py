@@ -10,13 +10,13 @@ from ..kernels.codes import Codes
 from ..kernels.dispatch import uses_triton
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.wording import counted
-from ..sae.config import BatchTopKConfig, TopKConfig
+from ..sae.loss_terms import OWN_TERMS
 from ..sae.losses import variance
 from .averages import WeightAverages
 from .config import TrainerConfig
 from .distributed.collectives import Distributed
 from .distributed.torchrun import raised_on_all_ranks
-from .initialize import initialize_from_rows, initialize_thresholds, is_initialized
+from .initialize import initialize_from_rows, is_initialized
 from .objective import Losses, objective
 from .optimizer import Adam
 from .runtime.transfers import PendingHostCopy
@@ -31,10 +31,8 @@ class StepMetrics(NamedTuple):
 
     loss: Float[Tensor, ""]
     mse: Float[Tensor, ""]
-    auxk: Float[Tensor, ""]
-    afa: Float[Tensor, ""]
-    sparsity: Float[Tensor, ""]
-    multi_topk: Float[Tensor, ""]
+    terms: dict[str, Tensor]
+    """Every further term of the loss, unweighted, by name; see `Losses.terms`."""
     fvu: Float[Tensor, ""]
     """Fraction of the batch's variance unexplained, before the update; 1 where it has none."""
     l0: Float[Tensor, ""]
@@ -43,6 +41,14 @@ class StepMetrics(NamedTuple):
     """Share of latents that have not fired for `dead_after_tokens` rows."""
     gradient_norm: Float[Tensor, ""]
     """Of all gradients together, before clipping."""
+
+    def figures(self) -> dict[str, float]:
+        """All of it as numbers, the terms among them: of this package's terms those that the
+        configuration does not have are 0. Waits for the device."""
+        numbers = {name: value for name, value in self._asdict().items() if name != "terms"}
+        first = {name: numbers.pop(name) for name in ("loss", "mse")}
+        terms = dict.fromkeys(OWN_TERMS, 0.0) | self.terms
+        return {name: float(value) for name, value in (first | terms | numbers).items()}
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -124,7 +130,7 @@ class Trainer:
     def initialize(
         self, x: Float[Tensor, "N D"], target: Float[Tensor, "N D"] | None = None
     ) -> None:
-        """Estimate scales, centers and jumprelu's thresholds from a sample, before the first step.
+        """Estimate scales, centers and the activation's state from a sample, before the first step.
 
         A few thousand rows are enough. Where this is left out, the first step does it from its
         batch, unless the autoencoder has been initialized or trained before.
@@ -137,7 +143,8 @@ class Trainer:
             InputError: the rows are not finite, or all alike.
         """
         initialize_from_rows(self.sae, x, target)
-        initialize_thresholds(self.sae, x, self.config.target_l0)
+        settings = self.config.activation_settings(self.sae.config)
+        self.sae.activation.initialize(self.sae, x, settings)
 
     def step(
         self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None = None
@@ -187,11 +194,12 @@ class Trainer:
         rate = self.learning_rate(self.steps_done)
         norm = self.optimizer.step(self.steps_done + 1, rate, applies=finite)
         self.steps_done += 1
-        # The averages are of the weights after the step. batch_topk's threshold comes last because
-        # a step that is not done, which has raised above, must not move it; no step reads it.
+        # The averages are of the weights after the step. What an activation changes, such as
+        # batch_topk's threshold, comes last because a step that is not done, which has raised
+        # above, must not move it.
         if self.averages is not None:
             self.averages.update(self.steps_done)
-        self.sae.update_threshold(losses.codes, self.dist.all_reduce_min)
+        self.sae.activation.after_step(self.sae, losses.codes, self.dist.all_reduce_min)
         return self._metrics(scaled_BD if target_BD is None else target_BD, losses, dead_N, norm)
 
     def synchronize(self) -> None:
@@ -241,10 +249,9 @@ class Trainer:
 
     def annealed_k(self, step: int) -> int | None:
         """Latents of a row at the step (from 0), falling linearly; None: k throughout."""
-        start = self.config.k_start
-        if start is None or not isinstance(self.sae.config, TopKConfig | BatchTopKConfig):
+        start, end = self.config.k_start, self.sae.config.latents_of_row
+        if start is None or end is None:
             return None
-        end = self.sae.config.k
         n_steps = max(1.0, self.config.k_anneal_fraction * self.config.n_steps)
         return end + round((start - end) * max(0.0, 1 - step / n_steps))
 
@@ -338,10 +345,7 @@ class Trainer:
         return StepMetrics(
             loss=losses.total.detach(),
             mse=losses.mse.detach(),
-            auxk=losses.auxk.detach(),
-            afa=losses.afa.detach(),
-            sparsity=losses.sparsity.detach(),
-            multi_topk=losses.multi_topk.detach(),
+            terms={name: value.detach() for name, value in losses.terms.items()},
             fvu=torch.where(spread > 0, losses.mse.detach() / spread, 1.0),
             l0=mean((losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean())
             * self.dist.n_shards,

@@ -14,13 +14,13 @@ from ...steering.config import Sampling
 from ...steering.detox.toxicity import DEFAULT_SCORER
 from ...steering.features.config import BuildConfig
 from ...steering.registries import SCORERS
-from ...training.config import Activation, EvalConfig, TrainConfig, TrainerConfig
+from ...training.config import ActivationName, EvalConfig, TrainConfig, TrainerConfig
 from ...training.data.cache.config import CacheConfig
 
-ACTIVATIONS: tuple[Activation, ...] = ("topk", "top_afa")
+ACTIVATIONS: tuple[ActivationName, ...] = ("topk", "top_afa")
 """The autoencoders that the demo trains, in the order of the report."""
 
-STEERED: Activation = "topk"
+STEERED: ActivationName = "topk"
 """The one whose features are found, steered and selected by."""
 
 MOST_PICKS = 32
@@ -36,7 +36,7 @@ _STRENGTH = -0.5
 # Found by trial on the default model and text with 400,000 rows; the usual values are for runs a
 # thousand times as long. Twice the rate leaves half of top-AFA's latents dead, and the usual weight
 # of its norm loss, 1/32, an FVU of 0.34.
-_LEARNING_RATES: dict[Activation, float] = {"topk": 2e-3, "top_afa": 1e-3}
+_LEARNING_RATES: dict[ActivationName, float] = {"topk": 2e-3, "top_afa": 1e-3}
 _AFA_COEFFICIENT = 3e-4
 
 
@@ -147,7 +147,7 @@ class DemoConfig:
         """The picks that the demo steers with; those of the run folder are the user's own."""
         return self.folder / "picks.json"
 
-    def run(self, activation: Activation) -> Path:
+    def run(self, activation: ActivationName) -> Path:
         """The run folder of an autoencoder."""
         return self.folder / "runs" / activation
 
@@ -163,7 +163,7 @@ class DemoConfig:
             device=self.device,
         )
 
-    def train_config(self, activation: Activation) -> TrainConfig:
+    def train_config(self, activation: ActivationName) -> TrainConfig:
         trainer = TrainerConfig(
             tokens=self.training_tokens,
             batch_size=self.batch_size,
@@ -187,7 +187,7 @@ class DemoConfig:
             trainer=trainer,
         )
 
-    def eval_config(self, activation: Activation) -> EvalConfig:
+    def eval_config(self, activation: ActivationName) -> EvalConfig:
         return EvalConfig(
             sae=str(self.run(activation)),
             cache=str(self.cache),

@@ -13,7 +13,7 @@ from ...sae.common.files import atomic_file, sha256_file
 from ...sae.common.locks import hold_folder
 from ...steering.detox.toxicity import toxicity_scores
 from ...steering.interventions.intervention import TIERS
-from ...training.config import Activation
+from ...training.config import ActivationName
 from ...training.run import RunFolder
 from ...training.runtime.stopping import StopRequest
 from .application import APPLICATIONS, picked_features
@@ -92,7 +92,7 @@ def _run(demo: Demo) -> dict[str, Any]:
     }
 
 
-def _headline(demo: Demo, activation: Activation) -> dict[str, float | None]:
+def _headline(demo: Demo, activation: ActivationName) -> dict[str, float | None]:
     measures = demo.result(f"eval_{activation}")
     names = ("fvu", "l0", "dead_fraction", "loss_recovered")
     speed = demo.result(f"train_{activation}")["tokens_per_second"]
@@ -185,7 +185,7 @@ def _is_cached(demo: Demo) -> bool:
     return True
 
 
-def _train_stage(activation: Activation) -> Stage:
+def _train_stage(activation: ActivationName) -> Stage:
     def run(demo: Demo) -> Result:
         from ...training.train import train
 
@@ -223,7 +223,7 @@ def _figures(figures: dict[str, Any]) -> str:
     return f"FVU {figures['fvu']:.3f}, L0 {figures['l0']:.0f}"
 
 
-def _eval_stage(activation: Activation) -> Stage:
+def _eval_stage(activation: ActivationName) -> Stage:
     def run(demo: Demo) -> Result:
         from ...training.evaluation.evaluation import evaluate
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ...sae.common.wording import percent
-from ...training.config import Activation
+from ...training.config import ActivationName
 from ..report.markup import Child, Html, join, table, tag
 from .config import ACTIVATIONS, STEERED
 from .report_context import NAMES, ReportContext
@@ -250,7 +250,7 @@ def reproduction(context: ReportContext) -> Html:
     )
 
 
-def _settings(context: ReportContext, activation: Activation) -> str:
+def _settings(context: ReportContext, activation: ActivationName) -> str:
     trainer = context.config.train_config(activation).trainer
     run = context.training[activation]
     lambda_ = f", lambda {trainer.afa_coefficient:g}" if activation == "top_afa" else ""

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 from ..autoencoder import SparseAutoencoder, is_own_folder
-from ..config import BatchTopKConfig
-from .jumprelu import as_jumprelu
 
 
 def recognizes(path: Path) -> bool:
@@ -19,4 +17,4 @@ def read(path: Path) -> SparseAutoencoder:
 
 def write(sae: SparseAutoencoder, out: Path) -> None:
     """As `SparseAutoencoder.save`, but batch_topk as the jumprelu that encodes alike."""
-    (as_jumprelu(sae) if isinstance(sae.config, BatchTopKConfig) else sae).save(out)
+    sae.activation.exported(sae).save(out)

@@ -11,7 +11,7 @@ from ..common.checksums import write_sums
 from ..common.errors import InputError
 from ..common.files import write_json
 from ..common.tensor_files import save_tensors
-from ..config import BatchTopKConfig, JumpReLUConfig, Origin, TopKConfig
+from ..config import Origin
 from ..fetching.artifacts import ARTIFACTS
 
 CONFIG_FILE = "cfg.json"
@@ -38,13 +38,13 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
 
     It takes raw activations: its b_dec is this autoencoder's with the center. Its latents are
     these divided by `input_scale`, and its decoder rows keep norm 1, so that a latent times its row
-    is a vector in the model's own units: all three activations scale with their input. topk and
-    jumprelu stay so, batch_topk becomes jumprelu. Prefixes play no part after training and are left
-    out.
+    is a vector in the model's own units: what SAELens has scales with its input. Each activation
+    says what it is there (`Activation.saelens`): topk and jumprelu stay so, batch_topk becomes
+    jumprelu. Prefixes play no part after training and are left out.
 
     Raises:
-        InputError: SAELens has nothing that encodes as top_afa does, or batch_topk has learned no
-            threshold yet, or it is a transcoder.
+        InputError: SAELens has nothing that encodes as the activation does (top_afa), or thresholds
+            were not learned yet, or it is a transcoder.
     """
     if sae.config.transcoder:
         raise InputError(
@@ -57,19 +57,7 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
         "W_dec": sae.W_dec,
         "b_dec": (sae.b_dec.double() + sae.input_center) / scale,
     }
-    match sae.config:
-        case TopKConfig(k=k):
-            own = {"architecture": "topk", "k": k, "rescale_acts_by_decoder_norm": False}
-        case BatchTopKConfig() | JumpReLUConfig():
-            if not sae.thresholds().min() > 0:
-                raise InputError("the autoencoder has learned no threshold; train it first")
-            own = {"architecture": "jumprelu"}
-            weights["threshold"] = sae.thresholds() / scale
-        case _:
-            raise InputError(
-                f"activation is {sae.config.activation}, for which SAELens has no equal; choose "
-                "--layout sparsteer"
-            )
+    own, further = sae.activation.saelens(sae)
     origin = sae.origin
     config = {
         "d_in": sae.config.d_model,
@@ -86,7 +74,7 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
             **({} if origin is None else _origin(origin)),
         },
     }
-    return config, {name: tensor.float().cpu() for name, tensor in weights.items()}
+    return config, {name: tensor.float().cpu() for name, tensor in (weights | further).items()}
 
 
 def _origin(origin: Origin) -> dict[str, Any]:

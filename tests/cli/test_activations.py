@@ -58,8 +58,8 @@ def test_the_whole_chain(sparsteer: Sparsteer, cache: Path, tmp_path: Path, name
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--activation", "jumprelu", "--k", 4], "--k is 4, but jumprelu has no k; leave k out"),
-        (["--bandwidth", 0.1], "--bandwidth is 0.1, but only jumprelu has one"),
+        (["--activation", "jumprelu", "--k", 4], "--k is 4, but jumprelu has none; leave it out"),
+        (["--bandwidth", 0.1], "--bandwidth is 0.1, but topk has none; leave it out"),
         (["--activation", "jumprelu", "--bandwidth", 0], "bandwidth is 0.0"),
         (["--activation", "batch_topk", "--k", 49], "k is 49, but there are only 48 latents"),
         (["--prefixes", 20, 10], "prefixes are 20, 10, which do not rise below the 48 latents"),

@@ -24,6 +24,7 @@ from sparsteer.sae import (
     TopAFAConfig,
     TopKConfig,
 )
+from sparsteer.sae.activations.jumprelu import set_thresholds
 from sparsteer.sae.autoencoder import CONFIG_FILE, WEIGHTS_FILE
 from sparsteer.sae.common.checksums import write_checked_json
 from sparsteer.sae.common.tensor_files import load_tensors, save_tensors
@@ -41,9 +42,9 @@ def random_sae(config: SAEConfig, scale: float = 0.37) -> SparseAutoencoder:
         sae.input_scale.fill_(scale)
         sae.input_center.normal_()
         if isinstance(config, BatchTopKConfig):
-            sae.threshold.fill_(0.6)
+            sae.get_buffer("threshold").fill_(0.6)
         if isinstance(config, JumpReLUConfig):
-            sae.set_thresholds(0.5 + torch.rand(57))
+            set_thresholds(sae, 0.5 + torch.rand(57))
     return sae
 
 
@@ -108,7 +109,7 @@ def test_thresholds_are_what_an_activation_must_exceed(sae: SparseAutoencoder) -
     assert torch.equal(sae.encode(x).dense(57) > 0, pre > thresholds)
     if isinstance(sae.config, JumpReLUConfig):
         wanted = 0.1 + 3 * torch.rand(57)
-        sae.set_thresholds(wanted)
+        set_thresholds(sae, wanted)
         torch.testing.assert_close(sae.thresholds(), wanted)
 
 
@@ -126,7 +127,8 @@ def test_permuting_latents_changes_no_reconstruction(sae: SparseAutoencoder) -> 
     before = sae(x)
     order = torch.randperm(57)
     with torch.no_grad():
-        own = [sae.threshold_exponent] if isinstance(sae.config, JumpReLUConfig) else []
+        jumps = isinstance(sae.config, JumpReLUConfig)
+        own = [sae.get_parameter("threshold_exponent")] if jumps else []
         for tensor in (sae.W_enc, sae.b_enc, sae.W_dec, *own):
             tensor.copy_(tensor[order].clone())
     torch.testing.assert_close(sae(x), before)

@@ -62,7 +62,8 @@ def test_the_trained_autoencoder_has_the_averages_and_unit_rows() -> None:
     )
     for name in ("W_enc", "b_enc", "b_dec"):
         assert torch.equal(trained.get_parameter(name), means[name])
-    assert torch.equal(trained.threshold, trainer.sae.threshold) and trained.threshold > 0
+    threshold = trained.get_buffer("threshold")
+    assert torch.equal(threshold, trainer.sae.get_buffer("threshold")) and threshold > 0
     for name, tensor in trainer.sae.state_dict().items():
         assert torch.equal(tensor, before[name]), "the trained weights themselves changed"
 

@@ -22,7 +22,7 @@ from sparsteer.sae.common.tensor_files import load_tensors, save_tensors
 from sparsteer.sae.config import SAEConfig
 from sparsteer.training import Trainer, TrainerConfig
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint, trainer_state
-from sparsteer.training.initialize import initialize_from_rows, initialize_thresholds
+from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.loop import measure_rows
 
 D, F, K, B, STEPS = 16, 80, 6, 128, 60
@@ -67,7 +67,7 @@ def trained(name: str, shift: str | None, precision: Any = "float32") -> dict[st
     sides = moved if config.transcoder else moved[:1]
     sae = SparseAutoencoder(config, seed=1)
     initialize_from_rows(sae, *sides)
-    initialize_thresholds(sae, sides[0], K)
+    sae.activation.initialize(sae, sides[0], {"target_l0": K})
     settings = TrainerConfig(
         tokens=STEPS * B,
         batch_size=B,

@@ -97,7 +97,7 @@ def test_words_become_values_of_the_settings_type() -> None:
         (["k=3", "k=4"], "grid has k twice"),
         ([f"seed={','.join(map(str, range(20_000)))}"], "grid has 20,000 choices, more than the"),
         (["lr=fast"], "grid has lr=fast, but must have a number"),
-        (["activation=topk,top_afaa"], "perhaps you meant top_afa"),
+        (["activation=topk,top_afaa"], "activation is 'top_afaa'; did you mean top_afa?"),
         (["activation=top_afa", "k=3"], "grid has k, which none of its autoencoders use"),
         (["lr=-1,1"], "grid, lr-1.0: lr is -1.0, but must lie between"),
     ],

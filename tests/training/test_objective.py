@@ -72,7 +72,7 @@ def test_multi_topk_equals_autograd_of_its_formula(k: int, multiple: int, bias: 
     expected = parts[0] + 0.3 * parts[1]
     torch.testing.assert_close(losses.total, expected)
     torch.testing.assert_close(losses.mse, parts[0])
-    torch.testing.assert_close(losses.multi_topk, parts[1])
+    torch.testing.assert_close(losses.terms["multi_topk"], parts[1])
     assert losses.codes.values.shape == (B, k)
     weights = list(sae.parameters())
     wanted = torch.autograd.grad(expected, weights)

@@ -304,7 +304,7 @@ def test_checkpoints_rotate_and_restore_everything(planted_cache: Path, tmp_path
     assert restore_newest(tmp_path / "again", other, print) == 1.0
     batches = cache.batches(128, start=32)
     for _, rows in zip(range(3), batches, strict=False):
-        assert all(map(torch.equal, trainer.step(rows), other.step(rows)))
+        assert trainer.step(rows).figures() == other.step(rows).figures()
     batches.close()
     assert torch.equal(trainer.tokens_since_fired, other.tokens_since_fired)
 

@@ -25,7 +25,6 @@ from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.initialize import (
     geometric_median,
     initialize_from_rows,
-    initialize_thresholds,
 )
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
 
@@ -87,7 +86,9 @@ class DenseTrainer:
         self.b_dec = sae.b_dec.detach().clone().requires_grad_()
         self.exponent: Tensor | None = None
         if isinstance(sae.config, JumpReLUConfig):
-            self.exponent = sae.threshold_exponent.detach().clone().requires_grad_()
+            self.exponent = (
+                sae.get_parameter("threshold_exponent").detach().clone().requires_grad_()
+            )
         self.since_fired = torch.zeros(F)
         self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters()]
         self.steps = 0
@@ -182,7 +183,7 @@ def test_fifty_steps_land_where_a_dense_trainer_does(config: SAEConfig, auxk: fl
     sae = SparseAutoencoder(config, seed=1).double()
     sample = planted_rows(1000).double()
     initialize_from_rows(sae, sample)
-    initialize_thresholds(sae, sample, K)
+    sae.activation.initialize(sae, sample, {"target_l0": K})
     with torch.no_grad():
         sae.b_enc[:30] = -4  # silent from the start, so that AuxK has work
     trainer = Trainer(sae, settings)
@@ -237,7 +238,7 @@ def test_rows_stay_on_the_unit_sphere_and_step_leaves_the_scale() -> None:
     torch.testing.assert_close(sae.decoder_norms(), torch.ones(F))
     assert torch.equal(sae.input_scale, before[0])
     assert torch.equal(sae.input_center, before[1])
-    assert all(value.isfinite() for value in metrics)
+    assert all(map(math.isfinite, metrics.figures().values()))
     assert float(metrics.l0) <= K
 
 
@@ -429,7 +430,7 @@ def test_batch_topk_threshold_follows_the_smallest_kept_activation() -> None:
         least = float(values[values > 0].min())
         expected = 0.95 * expected + 0.05 * least if expected else least
         trainer.step(x)
-    assert float(sae.threshold) == pytest.approx(expected, rel=1e-4)
+    assert float(sae.get_buffer("threshold")) == pytest.approx(expected, rel=1e-4)
     x = planted_rows(4000)
     codes = sae.encode(x)
     assert float((codes.values > 0).sum(-1).float().mean()) == pytest.approx(K, rel=0.25)
@@ -439,11 +440,11 @@ def test_batch_topk_threshold_follows_the_smallest_kept_activation() -> None:
 
 def test_a_batch_without_any_activation_leaves_the_threshold() -> None:
     sae = SparseAutoencoder(BatchTopKConfig(D, F, K))
-    sae.threshold.fill_(0.7)
+    sae.get_buffer("threshold").fill_(0.7)
     with torch.no_grad():
         sae.b_enc.fill_(-1e6)
-    sae.update_threshold(sae.encode_train(torch.randn(5, D)))
-    assert float(sae.threshold) == pytest.approx(0.7)
+    sae.activation.after_step(sae, sae.encode_train(torch.randn(5, D)), lambda least: least)
+    assert float(sae.get_buffer("threshold")) == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(("sparsity", "start"), [("step", 3), ("step", 25), ("tanh", 3)])
@@ -452,7 +453,7 @@ def test_jumprelu_comes_to_its_target_from_either_side(sparsity: Any, start: int
     sae = SparseAutoencoder(JumpReLUConfig(D, F, 0.3))
     sample = planted_rows(1000)
     initialize_from_rows(sae, sample)
-    initialize_thresholds(sae, sample, start)
+    sae.activation.initialize(sae, sample, {"target_l0": start})
     before = sae.thresholds().detach().log()
     l0 = (sae.encode(sample).values > 0).sum(-1).float().mean()
     assert float(l0) == pytest.approx(start, rel=0.02)
@@ -534,7 +535,9 @@ def test_top_afa_keeps_fewer_latents_of_a_smaller_norm() -> None:
 
 
 def test_top_afa_has_no_k() -> None:
-    with pytest.raises(InputError, match="k is 8, but top_afa chooses"):
+    with pytest.raises(
+        InputError, match=r"k is 8, but top_afa has none; .* choose activation topk or batch_topk"
+    ):
         TrainConfig(cache="c", out="o", activation="top_afa", k=8)
     assert TrainConfig(cache="c", out="o").sae_config(16) == TopKConfig(16, 128, 32)
     assert TrainConfig(cache="c", out="o", activation="top_afa").sae_config(16) == TopAFAConfig(
@@ -553,7 +556,7 @@ def test_weights_do_not_depend_on_the_threads_while_latents_are_dead() -> None:
             sae.b_enc.data[:100] = -100
             torch.set_num_threads(threads)
             trainer = Trainer(sae, TrainerConfig(lr=1e-3, dead_after_tokens=n_rows))
-            auxk = [float(trainer.step(batch).auxk) for batch in torch.split(x, n_rows)]
+            auxk = [trainer.step(batch).figures()["auxk"] for batch in torch.split(x, n_rows)]
             assert min(auxk[1:]) > 0
             ends.append({name: tensor.clone() for name, tensor in sae.state_dict().items()})
     finally:

@@ -29,7 +29,6 @@ from sparsteer.training.grid import grid_configs, parse_grid
 from sparsteer.training.initialize import (
     geometric_median,
     initialize_from_rows,
-    initialize_thresholds,
 )
 from sparsteer.training.loop import measure_rows
 from sparsteer.training.train import train, train_grid
@@ -72,7 +71,7 @@ def transcoder(config: SAEConfig, sample: list[Tensor], *, noise: float = 0.0) -
     """One at the start of training, its weights moved by noise."""
     sae = SparseAutoencoder(config, seed=3)
     initialize_from_rows(sae, *sample)
-    initialize_thresholds(sae, sample[0], K)
+    sae.activation.initialize(sae, sample[0], {"target_l0": K})
     with torch.no_grad():
         for name in ("W_enc", "b_enc", "W_dec"):
             weights = sae.get_parameter(name)
@@ -168,7 +167,7 @@ def test_the_loss_is_its_formula_and_auxk_predicts_what_is_left() -> None:
     dead_hat = (pre[:, dead].relu() * aux) @ sae.W_dec[dead]
     auxk = (dead_hat - left).square().mean() / (left - left.mean(0)).square().mean()
     torch.testing.assert_close(losses.mse, mse)
-    torch.testing.assert_close(losses.auxk, auxk)
+    torch.testing.assert_close(losses.terms["auxk"], auxk)
     weights = list(sae.parameters())
     wanted = torch.autograd.grad(mse + auxk / 32, weights)
     for got, want in zip(torch.autograd.grad(losses.total, weights), wanted, strict=True):
@@ -206,7 +205,7 @@ def test_it_learns_a_map_that_no_linear_one_is(activation: str) -> None:
     x, y = pairs(n_rows * 200, d_model, n_features)
     sae = SparseAutoencoder(config[activation])
     initialize_from_rows(sae, x[:4000], y[:4000])
-    initialize_thresholds(sae, x[:4000], 8)
+    sae.activation.initialize(sae, x[:4000], {"target_l0": 8})
     settings: Any = {"tokens": len(x), "batch_size": n_rows, "lr": 2e-2, "target_l0": 8}
     trainer = Trainer(sae, TrainerConfig(dead_after_tokens=8000, **settings))
     fvu = torch.stack(

@@ -18,7 +18,7 @@ from sparsteer.sae.config import SAEConfig
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.distributed.sharded import Sharded, shard_of
-from sparsteer.training.initialize import initialize_from_rows, initialize_thresholds
+from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.trainer import Trainer
 
 D, F, K, B = 24, 120, 6, 128
@@ -60,7 +60,7 @@ def run_case(
     sae = SparseAutoencoder(config, seed=1)
     sample = [of_site[:1000].nan_to_num() for of_site in given]
     initialize_from_rows(sae, *sample)
-    initialize_thresholds(sae, sample[0], K)
+    sae.activation.initialize(sae, sample[0], {"target_l0": K})
     with torch.no_grad():
         sae.b_enc[::3] = -3
     if not averages:
@@ -81,7 +81,7 @@ def run_case(
     curve: list[dict[str, float]] = []
     for batches in zip(*(torch.split(of_site, B) for of_site in given), strict=True):
         metrics = trainer.step(*(batch[dist.local_rows(B)] for batch in batches))
-        curve.append({name: float(value) for name, value in metrics._asdict().items()})
+        curve.append(metrics.figures())
     return curve, trainer
 
 

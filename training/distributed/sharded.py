@@ -24,7 +24,7 @@ from ...kernels.encode import encode_chosen, encode_topk
 from ...kernels.topk import topk_select
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
-from ...sae.config import SAEConfig, TopKConfig
+from ...sae.config import SAEConfig
 from ...sae.losses import variance
 from .collectives import DataParallel
 
@@ -205,9 +205,7 @@ def require_shards(
             "another number of latents",
             field="shards",
         )
-    if not isinstance(config, TopKConfig):
-        return
-    for name, k in (("k", config.k), ("k_start", k_start or 0)):
+    for name, k in (("k", config.latents_of_row or 0), ("k_start", k_start or 0)):
         if k > config.n_latents // shards:
             raise InputError(
                 f"shards is {shards}, which leaves each fewer latents than {name}, {k}; give fewer "

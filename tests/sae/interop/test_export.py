@@ -14,11 +14,11 @@ from sparsteer.sae import (
     TopAFAConfig,
     TopKConfig,
 )
+from sparsteer.sae.activations.jumprelu import set_thresholds
 from sparsteer.sae.common.files import read_json
 from sparsteer.sae.common.tensor_files import load_tensors
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.interop.export import export
-from sparsteer.sae.interop.jumprelu import as_jumprelu
 from sparsteer.sae.interop.saelens import to_saelens
 
 D, F, SCALE = 13, 57, 3.7
@@ -39,9 +39,9 @@ def random_sae(config: SAEConfig) -> SparseAutoencoder:
         sae.input_scale.fill_(SCALE)
         sae.input_center.normal_()
         if isinstance(config, BatchTopKConfig):
-            sae.threshold.fill_(0.6)
+            sae.get_buffer("threshold").fill_(0.6)
         if isinstance(config, JumpReLUConfig):
-            sae.set_thresholds(0.5 + torch.rand(F))
+            set_thresholds(sae, 0.5 + torch.rand(F))
     return sae
 
 
@@ -107,8 +107,6 @@ def test_what_is_refused(tmp_path: Path) -> None:
         export(untrained, tmp_path / "out", "sparsteer")
     with pytest.raises(InputError, match="top_afa, for which SAELens has no equal"):
         export(random_sae(TopAFAConfig(D, F)), tmp_path / "out", "saelens")
-    with pytest.raises(InputError, match="only batch_topk"):
-        as_jumprelu(random_sae(TopKConfig(D, F, 5)))
     with pytest.raises(InputError, match="a transcoder has no place in this layout of SAELens"):
         export(random_sae(TopKConfig(D, F, 5, transcoder=True)), tmp_path / "out", "saelens")
     assert not (tmp_path / "out").exists()

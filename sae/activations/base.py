@@ -1,0 +1,137 @@
+"""What an activation is: one class, which an autoencoder and its trainer ask for all that is not
+the same for every activation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ...kernels.codes import Codes
+from ...kernels.process_group import ProcessGroup
+from ..autoencoder import SparseAutoencoder
+from ..common.errors import InputError
+from ..config import SAEConfig
+from ..losses import WeightedTerm
+from .registry import ACTIVATIONS
+
+C = TypeVar("C", bound=SAEConfig)
+
+
+class Activation(ABC, Generic[C]):
+    """Which latents of a row are kept, in training and after it, and all that follows from it.
+
+    A subclass names its configuration and defines `encode`; every other method has a default that
+    suits an activation without state and without losses of its own. Tensors belong to the
+    autoencoder that is given, so that they are saved, moved and trained with it.
+
+    What only some activations have, such as k, is declared by the configuration: its fields are
+    settings of the activation, its `training_settings` those of the trainer that it takes, and
+    `can_be_sharded` whether the dictionary can be cut over several processes.
+
+    Attributes:
+        config_class: the configuration, whose `activation` is the name.
+        keeps_pre_activations: whether `encode_train` gives max(0, pre) of the latents it keeps, and
+            the choice of latents carries no gradient. Then the gradients of all weights are taken
+            in one pass (`kernels/autoencode.py`); otherwise autograd goes through `encode_train`.
+        config: of the autoencoder.
+    """
+
+    config_class: ClassVar[type[SAEConfig]]
+    keeps_pre_activations: ClassVar[bool] = False
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors beside the autoencoder's weights, as they are at first, by their names.
+
+        An `nn.Parameter`, of one dimension or more, is trained by Adam, in float32 even where the
+        weights are rounded; any other tensor is a buffer. Both are saved.
+        """
+        return {}
+
+    @abstractmethod
+    def encode(self, sae: SparseAutoencoder, x_BD: Float[Tensor, "B D"]) -> Codes:
+        """The latents kept of rows in scaled units, once training is over.
+
+        A row's codes must depend on no other row. The values are differentiable.
+        """
+
+    def encode_train(
+        self,
+        sae: SparseAutoencoder,
+        x_BD: Float[Tensor, "B D"],
+        k: int | None = None,
+        group: ProcessGroup | None = None,
+    ) -> Codes:
+        """As `encode`, but in training, where the choice may depend on the batch.
+
+        Args:
+            k: latents of a row in this step, in place of the configuration's; only given to an
+                activation that takes `k_start`.
+            group: the ranks that have the other rows of the batch.
+        """
+        return self.encode(sae, x_BD)
+
+    def initialize(
+        self, sae: SparseAutoencoder, x_ND: Float[Tensor, "N D"], settings: Mapping[str, Any]
+    ) -> None:
+        """Set the state from a sample of raw activations, after scales and centers, in place.
+
+        Args:
+            settings: the trainer's, of those that the configuration declares.
+        """
+
+    def after_step(
+        self,
+        sae: SparseAutoencoder,
+        codes: Codes,
+        all_reduce_min: Callable[[Float[Tensor, ""]], Float[Tensor, ""]],
+    ) -> None:
+        """Change buffers after an update, in place.
+
+        Args:
+            codes: of the batch before the update, or of this process's part of it.
+            all_reduce_min: gives the smallest of the processes' values.
+        """
+
+    def loss_terms(self, settings: Mapping[str, Any]) -> Sequence[WeightedTerm]:
+        """The activation's own terms of the loss, with the weights that the settings give them.
+
+        Args:
+            settings: the trainer's, of those that the configuration declares.
+        """
+        return ()
+
+    def thresholds(self, sae: SparseAutoencoder) -> Float[Tensor, "F"]:
+        """Above which activation each latent is active after training, in scaled units.
+
+        Raises ValueError if that does not depend on the latent alone, as by default.
+        """
+        raise ValueError(f"{self.config.activation} has no thresholds")
+
+    def exported(self, sae: SparseAutoencoder) -> SparseAutoencoder:
+        """The autoencoder to export in this package's own format; it encodes as this one does."""
+        return sae
+
+    def saelens(self, sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What SAELens 6 needs to encode alike: keys of its `cfg.json`, `architecture` among them,
+        and further tensors of its weights, in raw units: thresholds divided by `input_scale`.
+
+        Raises InputError if SAELens has no such activation, as by default.
+        """
+        raise InputError(
+            f"activation is {self.config.activation}, for which SAELens has no equal; choose "
+            "--layout sparsteer"
+        )
+
+
+def register_activation(activation: type[Activation[Any]]) -> None:
+    """Make an activation known in this process under the name that its configuration has.
+
+    A package that is installed does it with an entry point of the group `sparsteer.activations`,
+    after which the command knows it, too.
+    """
+    ACTIVATIONS.register(activation.config_class.activation, activation)

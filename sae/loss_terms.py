@@ -1,0 +1,44 @@
+"""Loss terms that other packages add, by name, each with a coefficient. Imports no torch.
+
+A term is a function of `sae.losses.ForwardPass`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .common.errors import InputError
+from .common.named_values import read_named_values
+from .common.registry import Registry
+from .config import require_in_range
+
+OWN_TERMS = ("auxk", "afa", "sparsity", "multi_topk")
+"""The terms that this package has, in the order in which every run logs them."""
+_TAKEN = (
+    *OWN_TERMS,
+    *("loss", "mse", "fvu", "l0", "dead_fraction", "gradient_norm"),
+    *("lr", "k", "step", "tokens", "seconds"),
+)
+"""Names under which other figures of a step are logged."""
+
+LOSS_TERMS: Registry[Callable[[Any], Any]] = Registry("loss_term", "sparsteer.loss_terms")
+"""Every one a `sae.losses.LossTerm`."""
+
+
+def parse_loss_terms(words: Sequence[str]) -> dict[str, float]:
+    """The coefficient of each term from words such as `l1=0.001`.
+
+    Raises:
+        InputError: a word is not of this form, a coefficient is no number from 0 to 1e6, no term
+            has the name, or it has that of another figure in metrics.jsonl.
+    """
+    if not words:
+        return {}
+    kinds = dict.fromkeys(LOSS_TERMS.names(), float)
+    coefficients = read_named_values("loss_term", words, kinds, of="this installation")
+    for name, coefficient in coefficients.items():
+        if name in _TAKEN:
+            raise InputError(
+                f"loss_term is {name}, which is another figure's name; rename the term"
+            )
+        require_in_range(f"loss_term {name}", coefficient, low=0.0, high=1e6)
+    return coefficients
