@@ -49,9 +49,9 @@ def require_in_range(
         return
     span = f"between {low:g} and {high:g}"
     if above_low or below_high:
-        span = f"above {low:g}" if above_low else f"at least at {low:g}"
-        span += f" and below {high:g}" if below_high else f" and at most at {high:g}"
-    raise InputError(f"{field} is {value!r}, but must lie {span}", field=field)
+        span = f"above {low:g}" if above_low else f"at least {low:g}"
+        span += f" and below {high:g}" if below_high else f" and at most {high:g}"
+    raise wrong(field, value, span)
 
 
 def require_ratio(field: str, value: object) -> None:

@@ -71,7 +71,7 @@ def test_several_sites_may_be_repeated(cache: Path) -> None:
         ("--context-length", "513", "at most 512 tokens"),
         ("--dtype", "float33", "perhaps you meant float32"),
         ("--tokens", "-3", "--tokens is -3, but must be a whole number of at least 1"),
-        ("--held-out-fraction", "1", "--held-out-fraction is 1.0; it must be"),
+        ("--held-out-fraction", "1", "--held-out-fraction is 1.0, but must be"),
     ],
 )
 def test_wrong_input(

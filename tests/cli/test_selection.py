@@ -70,7 +70,7 @@ def test_a_ratio_of_more_rows_than_are_scored_is_said(
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ("select {scored} --out {best} --ratio 2", "--ratio is 2.0, but must lie above 0"),
+        ("select {scored} --out {best} --ratio 2", "--ratio is 2.0, but must be above 0"),
         ("select {scored} --out {best}", "give either --ratio or --count"),
         ("select {scored} --out {best} --count 1000", "--count is 1000, but only 1 rows have a"),
         ("select {scored} --out {best} --ratio 1 --count 1", "give either --ratio or --count"),

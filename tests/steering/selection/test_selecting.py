@@ -50,7 +50,7 @@ def test_select_keeps_rows_and_order(
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"ratio": 0.0}, "ratio is 0.0, but must lie above 0"),
+        ({"ratio": 0.0}, "ratio is 0.0, but must be above 0"),
         ({"ratio": 1.01}, "ratio is 1.01"),
         ({"ratio": float("nan")}, "ratio is nan"),
         ({"ratio": -0.5}, "ratio is -0.5"),

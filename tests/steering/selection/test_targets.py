@@ -192,7 +192,7 @@ def test_an_overflowing_row_has_a_status(
 
 def test_groups_are_found_again(tiny_model: LanguageModel, sae: SparseAutoencoder) -> None:
     rows = [{"text": f"{a} + {b} = {a + b}", "group": "sum"} for a in (3, 14, 25) for b in (7, 18)]
-    words = ["a quiet morning", "the gray cat sleeps", "rain fell", "we went home", "she sang"]
+    words = ["a quiet morning", "the grey cat sleeps", "rain fell", "we went home", "she sang"]
     rows += [{"text": word, "group": "words"} for word in words * 2]
     rows += [{"text": "alone", "group": "rare"}, {"text": "without"}]
     site = tiny_model.site()
