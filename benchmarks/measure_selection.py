@@ -19,7 +19,7 @@ from results_file import write_table
 
 from sparsteer.sae.fetching.fetch import fetch
 from sparsteer.steering.loading import load_run
-from sparsteer.steering.selection.scores import ReadRows, read_rows
+from sparsteer.steering.selection.read_rows import ReadRows, read_rows
 from sparsteer.steering.selection.selecting import best, rows_of_ratio
 from sparsteer.training.data.row_files.row_text import find_text_fields
 

@@ -21,7 +21,8 @@ from .codes import Codes, COOEntries, pack_entries
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .numerics import ceil_div
 from .process_group import ProcessGroup, distributed_topk_mask
-from .selection import (
+from .tiles import tile
+from .topk_keys import (
     column_at,
     emit_row,
     group_maxima,
@@ -31,7 +32,6 @@ from .selection import (
     require_k,
     row_keys,
 )
-from .tiles import tile
 
 _SAMPLE = 1 << 16
 

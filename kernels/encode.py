@@ -3,8 +3,8 @@
 The product is taken for a block of rows at a time into one buffer that stays in the cache, and the
 selection reads it there; on a GPU, which has no such cache, the buffer holds up to 2^27
 pre-activations, so that the product fills the chip: there [B, F] is whole for a usual batch. In low
-precision on a GPU, top-k is fused with the product instead (`accelerators/fused_topk.py`), and on
-processors that multiply bfloat16 quickly, a product in bfloat16 finds the candidates
+precision on a GPU, top-k is fused with the product instead (`accelerators/fused_encoder.py`), and
+on processors that multiply bfloat16 quickly, a product in bfloat16 finds the candidates
 (`accelerators/screening.py`). Both verify each row; rows that fail fall back to the exact path
 above. `policy.encode_plan` chooses.
 
@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .accelerators.fused_topk import fused_topk
+from .accelerators.fused_encoder import fused_topk
 from .accelerators.onednn import Affine
 from .accelerators.screening import screened_topk
 from .batch_topk import BatchTop
@@ -30,10 +30,10 @@ from .decode import weighted_rows
 from .numerics import row_blocks, row_norms
 from .policy import backend_of, encode_plan, pre_activation_rows
 from .process_group import ProcessGroup
-from .selection import require_k
 from .sparse_products import encoder_gradients, latent_sums
 from .top_afa import top_afa_select
 from .topk import topk_select
+from .topk_keys import require_k
 
 Selection = Callable[[Tensor, Tensor], Codes]
 """From a block's pre-activations [b, F] and centered rows [b, D] to the block's codes."""

@@ -20,7 +20,9 @@ from torch import Tensor
 from .codes import Codes, join_codes
 from .dispatch import Block, Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .numerics import at_least_float32, ceil_div, next_power_of_2
-from .selection import (
+from .tiles import tile
+from .topk import largest, stable_top_indices
+from .topk_keys import (
     blocks_with_few_groups,
     column_at,
     emit_row,
@@ -29,8 +31,6 @@ from .selection import (
     list_groups,
     row_keys,
 )
-from .tiles import tile
-from .topk import largest, stable_top_indices
 
 _FIRST_WIDTH = 64
 _MARGIN = 4

@@ -16,7 +16,8 @@ from .codes import Codes
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .numerics import ceil_div, next_power_of_2
 from .policy import topk_plan
-from .selection import (
+from .tiles import tile
+from .topk_keys import (
     blocks_with_few_groups,
     column_at,
     emit_row,
@@ -28,7 +29,6 @@ from .selection import (
     require_k,
     row_keys,
 )
-from .tiles import tile
 
 
 @jit

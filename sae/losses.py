@@ -20,7 +20,7 @@ from ..kernels.encode import encode_topk
 from ..kernels.nested import nested_mse
 from ..kernels.numerics import at_least_float32
 from .autoencoder import SparseAutoencoder
-from .loss_terms import LOSS_TERMS
+from .loss_registry import LOSS_TERMS
 
 Mean = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."]]
 

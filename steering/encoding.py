@@ -15,7 +15,7 @@ from ..kernels.codes import Codes
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.common.validation import require_positive_integer
-from ..sae.fits import require_fits
+from ..sae.compatibility import require_fits
 from ..sae.language_model.model import LanguageModel
 from ..sae.language_model.sites import Site
 

@@ -5,8 +5,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
+from ..sae.compatibility import require_fits
 from ..sae.config import ModelDtype
-from ..sae.fits import require_fits
 from ..sae.language_model.model import LanguageModel
 from ..sae.language_model.reloading import load_again
 from ..sae.language_model.sites import Site

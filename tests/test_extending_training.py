@@ -25,7 +25,7 @@ from sparsteer.sae import (
     register_loss_term,
 )
 from sparsteer.sae.activations.registry import ACTIVATIONS
-from sparsteer.sae.loss_terms import LOSS_TERMS
+from sparsteer.sae.loss_registry import LOSS_TERMS
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.trainer import Trainer
 
@@ -110,7 +110,7 @@ def test_wrong_activations_are_named(
     [
         (("l2=1",), "loss_term is 'l2=1', but this installation has no 'l2'; did you mean l1?"),
         (("l1",), "loss_term is 'l1'; write l1=VALUE"),
-        (("l1=-1",), "loss_term l1 is -1.0, but must lie between 0 and 1e+06"),
+        (("l1=-1",), "loss_term l1 is -1.0, but must be between 0 and 1e+06"),
         (("l1=nan",), "loss_term l1 is nan"),
     ],
 )

@@ -16,14 +16,8 @@ from ..sae.common.validation import (
     require_integer,
     require_positive_integer,
 )
-from ..sae.config import (
-    ModelDtype,
-    SAEConfig,
-    activations_with,
-    config_class,
-    require_model_dtype,
-)
-from ..sae.loss_terms import parse_loss_terms
+from ..sae.config import ModelDtype, SAEConfig, activations_with, config_class, require_model_dtype
+from ..sae.loss_registry import parse_loss_terms
 from .data.stream.config import StreamConfig
 from .tracking import Tracking
 

@@ -10,7 +10,7 @@ from ..kernels.autoencode import Autoencoding, autoencoder_mse
 from ..kernels.codes import Codes
 from ..kernels.decode import decode_mse
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.loss_terms import LOSS_TERMS, parse_loss_terms
+from ..sae.loss_registry import LOSS_TERMS, parse_loss_terms
 from ..sae.losses import (
     ForwardPass,
     WeightedTerm,

@@ -10,7 +10,7 @@ from ..kernels.codes import Codes
 from ..kernels.dispatch import uses_triton
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.wording import counted
-from ..sae.loss_terms import OWN_TERMS
+from ..sae.loss_registry import OWN_TERMS
 from ..sae.losses import variance
 from .averages import WeightAverages
 from .config import TrainerConfig

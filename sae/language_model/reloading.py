@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from ..compatibility import KnownModel, require_weights
 from ..config import ModelDtype
-from ..fits import KnownModel, require_weights
 from .model import LanguageModel
 from .names import named_again
 

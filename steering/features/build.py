@@ -18,8 +18,8 @@ from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
 from ...sae.common.files import atomic_folder
 from ...sae.common.locks import hold, tidy
+from ...sae.compatibility import require_fits
 from ...sae.fingerprint import sae_fingerprint
-from ...sae.fits import require_fits
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.names import named_again
 from ...sae.language_model.reloading import load_again, require_same_weights

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
-from ...sae.fits import require_fits
+from ...sae.compatibility import require_fits
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site
 from ..registries import EDITS, GATES

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from .config import ScoreConfig as ScoreConfig
     from .config import SelectConfig as SelectConfig
     from .embedding import SparseRows as SparseRows
+    from .jaccard import generalized_jaccard as generalized_jaccard
     from .scoring import score as score
     from .selecting import select as select
-    from .similarity import generalized_jaccard as generalized_jaccard
     from .targets import Selection as Selection
     from .targets import retrieval_precision as retrieval_precision
     from .targets import select_for_target as select_for_target

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from .scores import ReadRows
+from .read_rows import ReadRows
 
 
 class Method(Protocol):

@@ -8,8 +8,8 @@ from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
 from ...sae.common.files import remove_folder
 from ...sae.common.locks import is_leftover, tidy
+from .read_rows import RowScore
 from .record import another
-from .scores import RowScore
 
 _MANIFEST = "manifest.json"
 

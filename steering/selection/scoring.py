@@ -22,8 +22,8 @@ from ...training.data.row_files.row_text import RowText, TextFields, find_text_f
 from ..loading import LoadedRun, load_run_of
 from .config import DEFAULT_METHOD, ScoreConfig
 from .parts import Parts
+from .read_rows import ReadRows, RowScore, read_rows, summary_of
 from .record import ScoringRecord
-from .scores import ReadRows, RowScore, read_rows, summary_of
 
 _NAMED_ROWS = 3
 

@@ -15,7 +15,7 @@ from ...training.data.row_files.row_file import Row
 from ...training.data.row_files.row_text import RowText, find_text_fields
 from ..loading import LoadedRun
 from .config import DEFAULT_METHOD
-from .scores import ReadRows, RowScore, read_rows, summary_of
+from .read_rows import ReadRows, RowScore, read_rows, summary_of
 from .selecting import best, rows_of_ratio
 
 

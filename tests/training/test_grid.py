@@ -99,7 +99,7 @@ def test_words_become_values_of_the_settings_type() -> None:
         (["lr=fast"], "grid has lr=fast, but must have a number"),
         (["activation=topk,top_afaa"], "activation is 'top_afaa'; did you mean top_afa?"),
         (["activation=top_afa", "k=3"], "grid has k, which none of its autoencoders use"),
-        (["lr=-1,1"], "grid, lr-1.0: lr is -1.0, but must lie between"),
+        (["lr=-1,1"], "grid, lr-1.0: lr is -1.0, but must be between"),
     ],
 )
 def test_what_is_refused(words: list[str], sentence: str) -> None:

@@ -12,12 +12,12 @@ from ...sae.language_model.model import LanguageModel
 from ..distributed.collectives import Distributed
 from .cache.config import CacheConfig
 from .cache.manifest import CacheManifest, CorpusEntry
+from .content_tokens import ChosenContext, choose_rows
 from .context_length import context_length_of
 from .corpus import Corpus, Document, open_corpus
 from .documents import BadRow
 from .held_out import is_held_out
 from .packing import TokenizedDocument, pack
-from .row_mask import ChosenContext, choose_rows
 
 _LOOKED_AT = 10_000
 """Documents that are looked through for one with text."""

@@ -10,8 +10,8 @@ from torch import Tensor
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site, read_sites
 from .cache.shards import EncodedRows, ShardContent, encode_rows
+from .content_tokens import ChosenContext, stacked, text_mask
 from .corpus_config import CacheDtype
-from .row_mask import ChosenContext, stacked, text_mask
 
 
 class ContextReader:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
-from ...sae.fits import require_fits
+from ...sae.compatibility import require_fits
 from ...sae.language_model.reloading import load_again
 from ...sae.metrics import ReconstructionMetrics
 from ..cautions import cautions, cautions_of_few

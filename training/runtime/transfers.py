@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..data.batches import one_ahead
+from ..data.shuffling import one_ahead
 
 
 def prefetch_to_device(

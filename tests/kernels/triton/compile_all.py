@@ -36,7 +36,7 @@ from sparsteer.kernels import (
     top_afa,
     topk,
 )
-from sparsteer.kernels.accelerators.fused_topk import fused_topk
+from sparsteer.kernels.accelerators.fused_encoder import fused_topk
 
 # Triton is untyped.
 triton: Any = import_module("triton")

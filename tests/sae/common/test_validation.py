@@ -62,7 +62,7 @@ def test_wrong_values_are_refused(
     [
         (require_positive_integer, True, "k is True, but must be a whole number of at least 1"),
         (require_positive_integer, 2**63, f"k is {2**63}, but must be at most 2^63 - 1"),
-        (from_0_to_1, 1.5, "k is 1.5, but must lie between 0 and 1"),
+        (from_0_to_1, 1.5, "k is 1.5, but must be between 0 and 1"),
         (below_1, 1.0, "k is 1.0, but must be at least 0 and below 1"),
         (require_ratio, 0.0, "k is 0.0, but must be above 0 and at most 1"),
         (

@@ -8,7 +8,7 @@ import torch
 from sparsteer.sae.common.errors import InputError
 from sparsteer.steering.registries import SELECTION_METHODS
 from sparsteer.steering.selection.embedding import Mean, SparseRows
-from sparsteer.steering.selection.scores import ReadRows, RowScore
+from sparsteer.steering.selection.read_rows import ReadRows, RowScore
 
 N_LATENTS = 12
 

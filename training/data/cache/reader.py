@@ -14,7 +14,7 @@ from ....sae.common.errors import InputError
 from ....sae.common.files import nearest, sha256_file
 from ....sae.common.wording import counted
 from ...cautions import why_not_trainable
-from ..batches import shuffled_batches
+from ..shuffling import shuffled_batches
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .shards import Shard

@@ -20,12 +20,12 @@ from ....sae.language_model.model import LanguageModel
 from ....sae.language_model.sites import Site
 from ...distributed.collectives import Distributed, init_distributed
 from ...runtime.threads import use_threads
+from ..content_tokens import ChosenContext
 from ..context_length import context_length_of
 from ..contexts import ContextSource, model_loader, no_activations, open_source_corpus, require_text
 from ..corpus import Corpus
 from ..extraction import ContextReader
 from ..held_out import held_out_bound
-from ..row_mask import ChosenContext
 from .config import CacheConfig
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
 from .resume import (

@@ -12,12 +12,12 @@ from jaxtyping import Int
 
 from ....sae.common.errors import InputError
 from ....sae.language_model.model import LanguageModel
-from ..batches import random_order
+from ..content_tokens import ChosenContext, content_rows
 from ..context_length import context_length_of
 from ..corpus import Corpus, Document
 from ..held_out import held_out_bound, is_held_out
 from ..packing import TokenizedDocument, pack
-from ..row_mask import ChosenContext, content_rows
+from ..shuffling import random_order
 from .chunk_index import ChunkIndex, ChunkStart
 from .config import StreamConfig
 

@@ -29,14 +29,14 @@ from ....sae.language_model.names import lasting_name
 from ....sae.language_model.sites import Site
 from ...run import RunFolder, stream_settings
 from ...runtime.threads import use_threads
-from ..batches import cut_in_batches, one_ahead
 from ..cache.shards import EncodedRows
+from ..content_tokens import ChosenContext
 from ..context_length import context_length_of
 from ..contexts import require_text
 from ..corpus import Corpus, open_corpus
 from ..documents import SKIP, BadRow
 from ..extraction import ContextReader, joined
-from ..row_mask import ChosenContext
+from ..shuffling import cut_in_batches, one_ahead
 from .chunk_index import CHUNK_INDEX, ChunkStart
 from .chunks import ChunkSource, StreamChunk
 from .config import StreamConfig

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparsteer.sae.common.errors import InputError
 from sparsteer.training import ActivationCache
-from sparsteer.training.data import batches
+from sparsteer.training.data import shuffling
 from sparsteer.training.data.cache import reader as cache_module
 from sparsteer.training.data.cache.manifest import (
     EXCLUDED,
@@ -110,7 +110,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> ActivationCache:
 @pytest.fixture(params=[10, 1000, 100_000], ids=["one shard", "some shards", "all shards"])
 def window_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of one shard, of a few (28 rows of 12 bytes each), and of all."""
-    monkeypatch.setattr(batches, "BUFFER_BYTES", request.param)
+    monkeypatch.setattr(shuffling, "BUFFER_BYTES", request.param)
 
 
 def take(
@@ -210,7 +210,7 @@ def test_laws_of_the_order(
             cache.batches(batch_size)
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "BUFFER_BYTES", window)
+        patch.setattr(shuffling, "BUFFER_BYTES", window)
         per_epoch = cache.n_train // batch_size
         first = start - start % per_epoch
         epoch = take(cache, per_epoch, batch_size, seed=seed, start=first)
@@ -462,7 +462,7 @@ def test_loading_is_one_item_ahead_and_no_more() -> None:
         loaded.append(item)
         return item * 10
 
-    ahead = batches.one_ahead(load, iter(range(5)))
+    ahead = shuffling.one_ahead(load, iter(range(5)))
     assert loaded == []
     for item in range(5):
         assert next(ahead) == item * 10
@@ -477,7 +477,7 @@ def test_a_failed_load_is_raised_in_its_turn() -> None:
             raise OSError("gone")
         return item
 
-    ahead = batches.one_ahead(load, iter(range(5)))
+    ahead = shuffling.one_ahead(load, iter(range(5)))
     assert [next(ahead), next(ahead)] == [0, 1]
     with pytest.raises(OSError, match="gone"):
         next(ahead)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsteer.sae.language_model.model import LanguageModel
+from sparsteer.training.data.content_tokens import ChosenContext, choose_rows, stacked, text_mask
 from sparsteer.training.data.packing import Context
-from sparsteer.training.data.row_mask import ChosenContext, choose_rows, stacked, text_mask
 
 LENGTH = 8
 BOS, EOS = 1, 2

@@ -8,8 +8,8 @@ import pytest
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.errors import InputError
+from sparsteer.sae.compatibility import require_fits
 from sparsteer.sae.config import Origin, TopKConfig
-from sparsteer.sae.fits import require_fits
 
 ORIGIN = Origin(model="tiny", site="blocks.1.hook_resid_post", weights_hash="a" * 64)
 

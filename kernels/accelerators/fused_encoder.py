@@ -19,8 +19,8 @@ from torch import Tensor
 from ..codes import Codes
 from ..dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
 from ..numerics import ceil_div, next_power_of_2
-from ..selection import kth_largest, sortable_key
 from ..tiles import tile
+from ..topk_keys import kth_largest, sortable_key
 
 _MOST_KEYS_AT_ONCE = 1 << 26
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sparsteer.kernels import policy, reference
-from sparsteer.kernels.accelerators.fused_topk import fused_topk
+from sparsteer.kernels.accelerators.fused_encoder import fused_topk
 from sparsteer.kernels.encode import encode_topk
 from sparsteer.kernels.policy import backend_of, encode_plan
 
