@@ -7,7 +7,7 @@ import sys
 def main() -> int:
     """Load the command and run it with the process's words; give its exit status."""
     _open_what_is_closed()
-    _wait_without_spinning()
+    _spin_briefly()
     try:
         from .main import main as run
 
@@ -17,13 +17,15 @@ def main() -> int:
         return 1
 
 
-def _wait_without_spinning() -> None:
-    """Let OpenMP's threads sleep while they wait for each other, unless the user says otherwise.
+def _spin_briefly() -> None:
+    """Let OpenMP's threads sleep soon while they wait for each other, unless the user says how.
 
-    By default they spin, and where another process has the core that the slowest of them needs,
-    all spin until it is their turn. This is read when torch is loaded.
+    By default they spin for long, and where another process has the core that the slowest of them
+    needs, all spin until it is their turn. To sleep at once would make idle machines slower
+    (docs/kernels.md). This is read when torch is loaded.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def _open_what_is_closed() -> None:

@@ -139,20 +139,29 @@ def write_texts(folder: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("own", "wanted"), [(None, "passive"), ("active", "active")])
-def test_the_command_lets_threads_sleep_before_torch_is_loaded(
-    own: str | None, wanted: str
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        ({}, "5000 None"),
+        ({"GOMP_SPINCOUNT": "7"}, "7 None"),
+        ({"OMP_WAIT_POLICY": "active"}, "None active"),
+    ],
+)
+def test_the_command_lets_threads_sleep_soon_before_torch_is_loaded(
+    own: dict[str, str], wanted: str
 ) -> None:
     code = """
 import os, sys
 from sparsteer.cli.entry import main
 sys.argv = ["sparsteer", "--version"]
 main()
-print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules)
+print(*map(os.environ.get, ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")), "torch" in sys.modules)
 """
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if own:
-        environment["OMP_WAIT_POLICY"] = own
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
     words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=others | own)
     assert done.stdout.splitlines()[-1] == f"{wanted} False"
