@@ -79,7 +79,7 @@ class Terminal:
             yield lambda shown: live.update(shown, refresh=True)
 
 
-def write_json(values: dict[str, Any]) -> None:
+def print_json(values: dict[str, Any]) -> None:
     """Print one JSON object on standard output; NaN and infinity, which JSON lacks, become null."""
     sys.stdout.write(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
     sys.stdout.flush()

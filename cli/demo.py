@@ -2,7 +2,7 @@
 
 import shlex
 
-from ..app.demo.config import ACTIVATIONS, STEERED, DemoConfig
+from ..app.demo.config import DEMO_ACTIVATIONS, STEERED, DemoConfig
 from ..app.report.measures import READ_FVU
 from ..sae.common.wording import count, counted, duration, percent
 from .console import Report, Terminal, next_command, table
@@ -33,7 +33,7 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
         f"{count(summary['tokens'])} activations of {summary['model']} at {summary['site']}, "
         f"in {duration(sum(summary['seconds'].values()))}"
     ]
-    for activation in ACTIVATIONS:
+    for activation in DEMO_ACTIVATIONS:
         sae = summary["saes"][activation]
         rows = (
             ("FVU", f"{sae['fvu']:.4f}", READ_FVU),

@@ -64,7 +64,7 @@ def _about(
         if spec.changes_nothing:
             why = "every strength is 0"
         elif not n_steered:
-            why = "no feature fired"
+            why = "the gate was open at no token"
         said.append(f"the texts are the same: {why}")
     if steered["likely_incoherent"]:
         said.append(

@@ -48,7 +48,7 @@ from . import (
     verify,
 )
 from .arguments import Verb, parse, wants_help, with_flag
-from .console import Report, Terminal, write_json, write_report
+from .console import Report, Terminal, print_json, write_report
 from .failures import exit_status, sentence
 from .help import show_help
 
@@ -154,7 +154,7 @@ def _run(words: Sequence[str]) -> int:
     if not speaks:
         return report.status
     if common.json:
-        write_json(report.values)
+        print_json(report.values)
     else:
         write_report(report)
     for warning in report.warnings:

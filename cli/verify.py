@@ -33,7 +33,7 @@ def run(options: VerifyOptions, terminal: Terminal) -> Report:
 
     PATH is a folder, such as a cache or a run with all that it holds, or a file. The exit status is
     1 if a file is missing or differs. Files without a checksum, such as pages and plots, and what
-    versions of before there were checksums wrote, are named and not counted.
+    versions without checksums wrote, are named and not counted.
     """
     from ..training.verification import verify
 

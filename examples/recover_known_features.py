@@ -11,10 +11,10 @@ guide there (arXiv 2508.16560), tells of a k too low; here it does not tell of o
 import argparse
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
+from sparsteer.sae.metrics import measure_rows
 from sparsteer.training import Trainer, TrainerConfig
 from sparsteer.training.evaluation.evaluation import mean_absolute_cosine
 from sparsteer.training.evaluation.known_features import KnownFeatures, recovery
-from sparsteer.training.loop import measure_rows
 
 WIDTH, FEATURES, BATCH = 32, 64, 256
 

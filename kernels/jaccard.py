@@ -5,7 +5,7 @@ min + max = z + p, only the minima over a row's own entries are needed:
     sum max = sum z + sum p - sum min.
 An entry that a row holds several times counts as its sum t.
 
-PyTorch: the work is linear in the stored entries; every one of an entry's slots v adds its share
+PyTorch: the work is linear in the stored entries; every one of an entry's slots v adds its part
 min(t, p) * v / t. The sums t come from a small table that serves a block of rows at a time and of
 which only touched cells are cleared again.
 
@@ -129,13 +129,13 @@ def generalized_jaccard_csr(
         lengths = offsets[first : last + 1].diff()
         rows = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
         sums_N[first:last].index_add_(0, rows, values[slots])
-        shares = _shares_of_minima(rows, indices[slots], values[slots], prototype, table)
-        minima_N[first:last].index_add_(0, rows, shares)
+        parts = _parts_of_minima(rows, indices[slots], values[slots], prototype, table)
+        minima_N[first:last].index_add_(0, rows, parts)
     maxima_N = sums_N + prototype.sum() - minima_N
     return torch.where(maxima_N == 0, 0, minima_N / maxima_N).to(dtype)
 
 
-def _shares_of_minima(
+def _parts_of_minima(
     rows: Tensor, indices: Tensor, values: Tensor, prototype_F: Tensor, table: Tensor
 ) -> Tensor:
     """Each slot's part of min(its entry's sum, prototype); leaves the table zero, as it was."""

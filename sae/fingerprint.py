@@ -9,8 +9,8 @@ from .common.old_names import RENAMED
 from .config import config_to_dict
 
 _FIRST = {new: old for old, new in RENAMED.items()}
-"""Tensors keep their first names in a fingerprint, so that an index or picks of before still
-fit."""
+"""Tensors keep their first names in a fingerprint, so that earlier indexes and
+picks still fit."""
 
 
 def sae_fingerprint(sae: SparseAutoencoder) -> str:

@@ -9,16 +9,16 @@ from typing import Any
 from .common.errors import InputError
 from .common.named_values import read_named_values
 from .common.registry import Registry
-from .config import require_in_range
+from .common.validation import require_in_range
 
 OWN_TERMS = ("auxk", "afa", "sparsity", "multi_topk")
 """The terms that this package has, in the order in which every run logs them."""
 _TAKEN = (
     *OWN_TERMS,
     *("loss", "mse", "fvu", "l0", "dead_fraction", "gradient_norm"),
-    *("lr", "k", "step", "tokens", "seconds"),
+    *("lr", "k", "step", "tokens", "seconds", "held_out", "summary", "crc32"),
 )
-"""Names under which other figures of a step are logged."""
+"""Other keys of the lines of metrics.jsonl."""
 
 LOSS_TERMS: Registry[Callable[[Any], Any]] = Registry("loss_term", "sparsteer.loss_terms")
 """Every one a `sae.losses.LossTerm`."""
@@ -38,7 +38,8 @@ def parse_loss_terms(words: Sequence[str]) -> dict[str, float]:
     for name, coefficient in coefficients.items():
         if name in _TAKEN:
             raise InputError(
-                f"loss_term is {name}, which is another figure's name; rename the term"
+                f"loss_term is {name}, which is another figure's name; rename the term",
+                field="loss_term",
             )
         require_in_range(f"loss_term {name}", coefficient, low=0.0, high=1e6)
     return coefficients

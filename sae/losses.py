@@ -67,7 +67,7 @@ def register_loss_term(name: str, term: LossTerm) -> None:
 
 
 def own_mean(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The given rows are all there are."""
+    """The mean of this process's rows as it is: for use where there is one process."""
     return value
 
 
@@ -79,7 +79,7 @@ def reconstruction_loss(
 
 
 def in_float32(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """At least in float32, as every sum of a loss is."""
+    """The values in float32, or in float64 if they are so: losses are summed in no less."""
     return x.to(at_least_float32(x.dtype))
 
 

@@ -4,6 +4,8 @@ What a transcoder gives is measured against its target, an autoencoder's reconst
 the rows; x stands for either.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -98,7 +100,7 @@ class ReconstructionMetrics:
         return torch.cat(self._row_residual_squares)
 
     def firing_rates(self) -> Float[Tensor, "F"]:
-        """Share of rows on which each latent was active, float64."""
+        """Fraction of rows on which each latent was active, float64."""
         return self._fired_F.double() / self._rows
 
     def norms(self, limit: int) -> Float[Tensor, "N 2"]:
@@ -136,3 +138,23 @@ def _median(parts: list[Tensor]) -> float:
     0."""
     values_N = torch.cat(parts)
     return float(np.median(values_N.numpy())) if len(values_N) else 0.0
+
+
+_ROWS_AT_ONCE = 4096
+
+
+def measure_rows(
+    sae: SparseAutoencoder,
+    rows_ND: Float[Tensor, "N D"],
+    target_ND: Float[Tensor, "N D"] | None = None,
+    *,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> ReconstructionMetrics:
+    """The measures over raw rows, and what a transcoder predicts from them; `progress` is told the
+    rows of each part."""
+    measures = ReconstructionMetrics(sae)
+    given = [rows_ND] if target_ND is None else [rows_ND, target_ND]
+    for parts in zip(*(torch.split(rows, _ROWS_AT_ONCE) for rows in given), strict=True):
+        measures.update(*(rows_BD.to(sae.W_dec.device) for rows_BD in parts))
+        progress(len(parts[0]))
+    return measures

@@ -1,7 +1,7 @@
 """Texts through language model, site and autoencoder: the codes of their content tokens.
 
-Content tokens are those whose activation is the model's ordinary one: not BOS, padding or another
-special token, nor the attention sink at the start of a text (`LanguageModel.excluded_tokens`).
+Content tokens are all but BOS, padding and other special tokens, and the attention sink at the
+start of a text (`LanguageModel.excluded_tokens`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence

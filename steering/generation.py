@@ -52,7 +52,7 @@ class Continuation:
 
     @property
     def repetition(self) -> float:
-        """Share of its runs of three tokens that occurred before in it; 0 if it has none."""
+        """Fraction of its runs of three tokens that occurred before in it; 0 if it has none."""
         grams = list(zip(*(self.tokens[start:] for start in range(_NGRAM)), strict=False))
         return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

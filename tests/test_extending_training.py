@@ -26,6 +26,7 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.activations.registry import ACTIVATIONS
 from sparsteer.sae.loss_registry import LOSS_TERMS
+from sparsteer.sae.losses import WeightedTerm
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.trainer import Trainer
 
@@ -121,10 +122,28 @@ def test_wrong_loss_terms_are_named(
         TrainerConfig(loss_term=words)
 
 
-def test_a_term_with_the_name_of_another_figure_is_refused(registered: dict[str, Any]) -> None:
-    register_loss_term("fvu", registered["l1"])
-    with pytest.raises(InputError, match="loss_term is fvu, which is another figure's name"):
-        TrainerConfig(loss_term=("fvu=1",))
+@pytest.mark.parametrize("name", ["fvu", "summary", "held_out", "crc32"])
+def test_a_term_with_the_name_of_another_figure_is_refused(
+    registered: dict[str, Any], name: str
+) -> None:
+    register_loss_term(name, registered["l1"])
+    with pytest.raises(InputError, match=f"loss_term is {name}, which is another figure's name"):
+        TrainerConfig(loss_term=(f"{name}=1",))
+
+
+def test_two_terms_of_one_name_are_refused(
+    registered: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An activation's own term must not hide one that is given by command."""
+
+    def own(activation: object, settings: object) -> list[WeightedTerm]:
+        return [WeightedTerm("l1", 1.0, registered["l1"])]
+
+    monkeypatch.setattr(registered["AboveMean"], "loss_terms", own)
+    sae = SparseAutoencoder(registered["AboveMeanConfig"](8, 40), seed=1)
+    trainer = Trainer(sae, TrainerConfig(loss_term=("l1=1",)))
+    with pytest.raises(InputError, match="two terms of the loss are called l1; rename one"):
+        trainer.step(torch.randn(64, 8))
 
 
 def test_neither_can_be_sharded(registered: dict[str, Any]) -> None:

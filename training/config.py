@@ -35,9 +35,9 @@ class TrainerConfig:
     lr: float | None = None
     """Adam's learning rate at its highest; by default 2e-4 / sqrt(n_latents / 16384)."""
     warmup_fraction: float = 0.05
-    """Share of the steps over which the learning rate rises from 0."""
+    """Fraction of the steps over which the learning rate rises from 0."""
     decay_fraction: float = 0.2
-    """Share of the steps at the end over which the learning rate falls to 0."""
+    """Fraction of the steps at the end over which the learning rate falls to 0."""
     beta1: float = 0.9
     """Adam's decay of the first moment."""
     beta2: float = 0.999
@@ -67,7 +67,7 @@ class TrainerConfig:
     """Latents of a row that topk and batch_topk begin with; their number falls linearly to k. None:
     it is k throughout."""
     k_anneal_fraction: float = 0.1
-    """Share of the steps over which the number of latents falls from `k_start` to k."""
+    """Fraction of the steps over which the number of latents falls from `k_start` to k."""
     afa_coefficient: float = 1 / 32
     """Weight of the top-AFA norm loss (lambda); only top_afa uses it. It steers L0."""
     sparsity: Literal["step", "tanh"] = "step"
@@ -172,8 +172,8 @@ class TrainerConfig:
             return
         if sae.latents_of_row is None or "k_start" not in sae.training_settings:
             raise InputError(
-                f"k_start is {self.k_start}, but {sae.activation} has no k to fall to; leave it "
-                "out",
+                f"k_start is {self.k_start}, but {sae.activation} has no k that it could fall to; "
+                "leave it out",
                 field="k_start",
             )
         if not sae.latents_of_row <= self.k_start <= sae.n_latents:

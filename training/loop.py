@@ -5,13 +5,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
-from ..sae.metrics import ReconstructionMetrics
+from ..sae.metrics import measure_rows
 from .checkpoint import save_checkpoint, trainer_state
 from .config import TrainConfig
 from .data.activation_source import ActivationSource
@@ -20,9 +19,7 @@ from .runtime.stopping import Interrupted
 from .runtime.transfers import prefetch_to_device
 from .trainer import NonFiniteLoss, StepMetrics, Trainer
 
-_ROWS_AT_ONCE = 4096
-
-Report = Callable[[int, int, dict[str, float]], None]
+ProgressCallback = Callable[[int, int, dict[str, float]], None]
 """Told after logged steps: steps done, steps in all, the newest figures."""
 
 Batch = Mapping[str, Float[Tensor, "B D"]]
@@ -58,7 +55,7 @@ class TrainingRun:
         target_site = self.config.target_site
         return (self.site,) if target_site is None else (self.site, target_site)
 
-    def log(self, metrics: StepMetrics, report: Report) -> None:
+    def log(self, metrics: StepMetrics, report: ProgressCallback) -> None:
         """Write the last step's metrics to metrics.jsonl and report them. Reading them waits for
         the device."""
         config, trainer = self.config.trainer, self.trainer
@@ -71,7 +68,7 @@ class TrainingRun:
         self.folder.log({"step": step, **figures})
         report(step, config.n_steps, figures | {"seconds": self.seconds})
 
-    def evaluate(self, report: Report) -> None:
+    def evaluate(self, report: ProgressCallback) -> None:
         """Write measures on held-out rows to metrics.jsonl and report them."""
         step = self.trainer.steps_done
         held_out = self.measure(self.held_out())
@@ -118,7 +115,7 @@ def fit(
     batches: Iterator[Batch],
     *,
     must_stop: Callable[[int], bool],
-    report: Report,
+    report: ProgressCallback,
 ) -> Generator[int]:
     """Train one autoencoder from the step at which it stands to the last.
 
@@ -223,20 +220,3 @@ def read_batches(
             with dist.errors_on_all_ranks():
                 batch = {site: next(rows) for site, rows in by_site.items()}
             yield batch
-
-
-def measure_rows(
-    sae: SparseAutoencoder,
-    rows_ND: Float[Tensor, "N D"],
-    target_ND: Float[Tensor, "N D"] | None = None,
-    *,
-    progress: Callable[[int], None] = lambda rows: None,
-) -> ReconstructionMetrics:
-    """The measures over raw rows, and what a transcoder predicts from them; `progress` is told the
-    rows of each part."""
-    measures = ReconstructionMetrics(sae)
-    given = [rows_ND] if target_ND is None else [rows_ND, target_ND]
-    for parts in zip(*(torch.split(rows, _ROWS_AT_ONCE) for rows in given), strict=True):
-        measures.update(*(rows_BD.to(sae.W_dec.device) for rows_BD in parts))
-        progress(len(parts[0]))
-    return measures

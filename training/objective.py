@@ -10,6 +10,7 @@ from ..kernels.autoencode import Autoencoding, autoencoder_mse
 from ..kernels.codes import Codes
 from ..kernels.decode import decode_mse
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.common.errors import InputError
 from ..sae.loss_registry import LOSS_TERMS, parse_loss_terms
 from ..sae.losses import (
     ForwardPass,
@@ -100,6 +101,8 @@ def _terms(
             mse = mean(reconstruction_loss(target_BD, x_hat_BD))
     forward = ForwardPass(sae, rows_BD, scaled_BD, target_BD, x_hat_BD, codes, mean)
     for term in _further_terms(sae, config, dead_N, k_aux, dist):
+        if term.name in values:
+            raise InputError(f"two terms of the loss are called {term.name}; rename one of them")
         values[term.name] = term.compute(forward)
         total = total + term.coefficient * values[term.name]
     return Losses(total, mse, values, codes, x_hat_BD)

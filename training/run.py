@@ -3,7 +3,6 @@
 RUN/config.yaml  environment.json  metrics.jsonl  checkpoints/step-N/  sae/
 """
 
-import dataclasses
 import json
 import platform
 import sys
@@ -29,9 +28,9 @@ from ..sae.common.old_names import with_new_names
 from ..sae.common.paths import refuse_special_file
 from ..sae.common.wording import counted
 from ..sae.common.yaml_files import read_yaml
-from ..sae.language_model.names import lasting_name
 from .checkpoint import has_whole_checkpoint
 from .config import TrainerConfig, autoencoder_settings
+from .data.settings import lasting_names, stream_settings, to_plain
 from .data.stream.chunk_index import CHUNK_INDEX
 from .data.stream.config import StreamConfig
 from .tracking import Tracker, Tracking, open_tracker
@@ -201,6 +200,10 @@ class RunFolder:
         settings.pop("version", None)
         return settings
 
+    def settings_if_begun(self) -> dict[str, Any]:
+        """`settings`, if there is something to go on from; else none."""
+        return self.settings() if self.has_begun() else {}
+
     def environment(self) -> dict[str, Any]:
         """What its numbers depend on beside the settings, environment.json; empty if missing.
 
@@ -223,7 +226,7 @@ class RunFolder:
         return threads if known and found.get("processes", 1) == processes else None
 
     def _leave_nothing_unless_begun(self) -> None:
-        """Remove what `open` wrote for a run that has nothing to go on from."""
+        """Remove what `begin` wrote for a run that has nothing to go on from."""
         content = [item for item in self.path.iterdir() if not is_leftover(item)]
         if not self.has_begun() and {item.name for item in content} <= _FILES_OF_THE_START:
             for item in content:
@@ -317,33 +320,6 @@ def environment(*, threads: int, device: str, processes: int = 1) -> dict[str, A
         "processes": processes,
         "packages": {name: _version(name) for name in _PACKAGES},
     }
-
-
-def to_plain(config: Any) -> dict[str, Any]:
-    """A configuration dataclass as plain values."""
-    return plain(dataclasses.asdict(config))
-
-
-def stream_settings(config: StreamConfig) -> dict[str, Any]:
-    """The settings that decide the rows of a stream, as plain values: not `skip_bad_rows`, for
-    without it there was nothing to skip."""
-    settings = lasting_names(to_plain(config))
-    del settings["skip_bad_rows"]
-    return settings
-
-
-def lasting_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings whose local model and dataset are given by absolute paths, if they name some."""
-    return values | {
-        name: lasting_name(values[name])
-        for name in ("model", "dataset")
-        if isinstance(values.get(name), str)
-    }
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as JSON and YAML have them, with lists for tuples."""
-    return json.loads(json.dumps(values))
 
 
 def _version(package: str) -> str | None:

@@ -15,13 +15,14 @@ from ..sae.language_model.names import lasting_name
 from .cautions import cautions
 from .checkpoint import remove_older, restore_newest, trainer_state
 from .config import TrainConfig, require_other_site
-from .data.activation_source import ActivationSource, open_activations
+from .data.activation_source import ActivationSource
 from .data.cache.rounding import rounding_caution
+from .data.settings import plain, to_plain
 from .distributed.collectives import Distributed, init_distributed
 from .distributed.sharded import Sharded, require_shards, shard_of, shard_of_state
 from .grid_loop import GridReport, fit_together
-from .loop import Report, TrainingRun, fit, read_batches
-from .run import RunFolder, plain, to_plain
+from .loop import ProgressCallback, TrainingRun, fit, read_batches
+from .run import RunFolder
 from .runtime.stopping import StopRequest
 from .runtime.threads import allowed_cores, use_threads
 from .tracking import require_tracker
@@ -35,7 +36,7 @@ Say = Callable[[str], None]
 def train(
     config: TrainConfig,
     *,
-    report: Report = lambda done, total, figures: None,
+    report: ProgressCallback = lambda done, total, figures: None,
     say: Say = lambda sentence: None,
     stop: StopRequest | None = None,
 ) -> dict[str, Any]:
@@ -182,6 +183,36 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         yield _Ready(dist, runs, complete)
 
 
+def _open_activations(config: TrainConfig, *, device: str, say: Say) -> ActivationSource:
+    """The cache that the configuration names, or the stream that it describes.
+
+    Args:
+        config: whose `out` may hold an interrupted run, which goes on with the corpus as it was.
+        device: where a stream's language model runs.
+        say: sentences for a person.
+
+    Raises:
+        InputError: cache, corpus, model or site cannot be read.
+    """
+    if config.cache is not None:
+        from .data.cache.reader import ActivationCache
+
+        return ActivationCache(config.cache)
+    from .data.stream.stream import open_stream
+
+    trainer, run = config.trainer, RunFolder(config.out)
+    return open_stream(
+        config.stream,
+        site=config.site,
+        rows=trainer.n_steps * trainer.batch_size,
+        held_out_rows=trainer.eval_rows,
+        device=device,
+        folder=run.path,
+        begun=run.settings_if_begun(),
+        say=say,
+    )
+
+
 def _number_of_threads(configs: Sequence[TrainConfig], dist: Distributed, say: Say) -> int:
     """Threads for every rank: as many as the first run that goes on here with as many processes was
     begun with, if this machine has them; else as many as torch has."""
@@ -210,7 +241,7 @@ def _open_data(configs: Sequence[TrainConfig], dist: Distributed, say: Say) -> A
             f"a stream of activations is for one process, and here are {dist.world_size}; write a "
             "cache first with `sparsteer cache`, which they can share"
         )
-    return open_activations(config, device=dist.device(config.trainer.device), say=say)
+    return _open_activations(config, device=dist.device(config.trainer.device), say=say)
 
 
 def _validated_site(config: TrainConfig, data: ActivationSource, dist: Distributed) -> str:

@@ -38,7 +38,7 @@ class StepMetrics(NamedTuple):
     l0: Float[Tensor, ""]
     """Mean active latents of a row."""
     dead_fraction: Float[Tensor, ""]
-    """Share of latents that have not fired for `dead_after_tokens` rows."""
+    """Fraction of latents that have not fired for `dead_after_tokens` rows."""
     gradient_norm: Float[Tensor, ""]
     """Of all gradients together, before clipping."""
 

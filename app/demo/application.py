@@ -8,7 +8,7 @@ from typing import Any
 
 from ...sae.common.errors import InputError
 from ...sae.common.files import nearest, sha256_file
-from ...training.run import to_plain
+from ...training.data.settings import to_plain
 from .config import MOST_PICKS, STEERED, DemoConfig
 from .stage import Demo, Result, Stage, settings_of
 

@@ -5,7 +5,7 @@ from ..report import plots
 from ..report.inline import PAGE, for_page
 from ..report.markup import Html, join, tag
 from ..report.page import figure
-from .config import ACTIVATIONS
+from .config import DEMO_ACTIVATIONS
 from .report_context import NAMES, STYLES, Bar, ReportContext, bars_for_page
 
 _LOSS = ("Next-token loss in nats per token", "next-token loss (nats per token)")
@@ -13,8 +13,8 @@ _LOSS = ("Next-token loss in nats per token", "next-token loss (nats per token)"
 
 def training(context: ReportContext) -> Html:
     """The curves of training."""
-    curves = [(STYLES[name], context.training[name]["curve"]) for name in ACTIVATIONS]
-    ends = [context.measures[name] for name in ACTIVATIONS]
+    curves = [(STYLES[name], context.training[name]["curve"]) for name in DEMO_ACTIVATIONS]
+    ends = [context.measures[name] for name in DEMO_ACTIVATIONS]
     width = context.cache["d_model"]
     shown = (
         figure(
@@ -64,17 +64,17 @@ def density(context: ReportContext) -> Html:
 
 def language_model(context: ReportContext) -> Html:
     """The model's loss with its activation replaced."""
-    losses = {name: context.measures[name]["language_model"] for name in ACTIVATIONS}
+    losses = {name: context.measures[name]["language_model"] for name in DEMO_ACTIVATIONS}
     one = losses["topk"]
     bars: list[Bar] = [
         ("untouched", one["loss"], None),
-        *((NAMES[name], losses[name]["loss_spliced"], name) for name in ACTIVATIONS),
+        *((NAMES[name], losses[name]["loss_spliced"], name) for name in DEMO_ACTIVATIONS),
         ("mean row", one["loss_mean_ablated"], None),
         ("zeros", one["loss_zero_ablated"], None),
     ]
     against_mean = " and ".join(
         f"{percent(losses[name]['loss_recovered_from_mean'])} for {NAMES[name]}"
-        for name in ACTIVATIONS
+        for name in DEMO_ACTIVATIONS
     )
     text = (
         "The activation is replaced at every token (but a context's first two and separators), and "

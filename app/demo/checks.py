@@ -9,7 +9,7 @@ from ...training.data.cache.reader import ActivationCache
 from ...training.data.corpus import open_corpus
 from ..report.files import is_made_here
 from .application import instruction_rows
-from .config import ACTIVATIONS, DemoConfig
+from .config import DEMO_ACTIVATIONS, DemoConfig
 
 
 def fetched_names(config: DemoConfig) -> list[str]:
@@ -37,7 +37,7 @@ def require_possible(config: DemoConfig, say: Callable[[str], None]) -> None:
     open_corpus(config.dataset)
     instruction_rows(config)
     if (width := _width(config)) is not None:
-        for activation in ACTIVATIONS:
+        for activation in DEMO_ACTIVATIONS:
             config.train_config(activation).sae_config(width)
 
 

@@ -17,7 +17,7 @@ from ...steering.registries import SCORERS
 from ...training.config import ActivationName, EvalConfig, TrainConfig, TrainerConfig
 from ...training.data.cache.config import CacheConfig
 
-ACTIVATIONS: tuple[ActivationName, ...] = ("topk", "top_afa")
+DEMO_ACTIVATIONS: tuple[ActivationName, ...] = ("topk", "top_afa")
 """The autoencoders that the demo trains, in the order of the report."""
 
 STEERED: ActivationName = "topk"
@@ -123,7 +123,7 @@ class DemoConfig:
                 "for training; lower the batch size, or raise tokens",
                 field="batch_size",
             )
-        for activation in ACTIVATIONS:
+        for activation in DEMO_ACTIVATIONS:
             self.train_config(activation)
             self.eval_config(activation)
         self.build_config()

@@ -18,7 +18,7 @@ from ...training.run import RunFolder
 from ...training.runtime.stopping import StopRequest
 from .application import APPLICATIONS, picked_features
 from .checks import fetched_names, require_possible
-from .config import ACTIVATIONS, DemoConfig
+from .config import DEMO_ACTIVATIONS, DemoConfig
 from .stage import Demo, Progress, Result, Stage, no_progress, run_stage, settings_of
 
 
@@ -80,7 +80,7 @@ def _run(demo: Demo) -> dict[str, Any]:
         "site": demo.result("cache")["site"],
         "tokens": demo.result("cache")["rows"],
         "seconds": {**seconds, "report": time.perf_counter() - started},
-        "saes": {activation: _headline(demo, activation) for activation in ACTIVATIONS},
+        "saes": {activation: _headline(demo, activation) for activation in DEMO_ACTIVATIONS},
         "features_found": [
             {name: found[name] for name in _OF_A_FEATURE}
             for found in picked_features(config, demo.result("features"))
@@ -264,8 +264,8 @@ STAGES: tuple[Stage, ...] = (
         key=lambda demo: settings_of(demo.config.cache_config()),
         is_there=_is_cached,
     ),
-    *(_train_stage(activation) for activation in ACTIVATIONS),
-    *(_eval_stage(activation) for activation in ACTIVATIONS),
+    *(_train_stage(activation) for activation in DEMO_ACTIVATIONS),
+    *(_eval_stage(activation) for activation in DEMO_ACTIVATIONS),
     *APPLICATIONS,
 )
 """In the order they run; each may read the results of those before it."""

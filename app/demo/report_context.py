@@ -7,7 +7,7 @@ from typing import Any
 from ..report.inline import FIRST, PAGE, SECOND, for_page
 from ..report.markup import Html
 from ..report.plots import PlotStyle, bars
-from .config import ACTIVATIONS, DemoConfig
+from .config import DEMO_ACTIVATIONS, DemoConfig
 from .stage import StageResult
 
 NAMES = {"topk": "top-k", "top_afa": "top-AFA"}
@@ -46,9 +46,9 @@ class ReportContext:
     @property
     def measures(self) -> dict[str, dict[str, Any]]:
         """The evaluation of each autoencoder."""
-        return {name: self.result(f"eval_{name}") for name in ACTIVATIONS}
+        return {name: self.result(f"eval_{name}") for name in DEMO_ACTIVATIONS}
 
     @property
     def training(self) -> dict[str, dict[str, Any]]:
         """The summary and curve of each autoencoder's training."""
-        return {name: self.result(f"train_{name}") for name in ACTIVATIONS}
+        return {name: self.result(f"train_{name}") for name in DEMO_ACTIVATIONS}

@@ -5,7 +5,7 @@ from typing import Any
 from ...sae.common.wording import percent
 from ...steering.detox.measure import BASE
 from ..report.markup import Html, join, table, tag
-from .config import ACTIVATIONS
+from .config import DEMO_ACTIVATIONS
 from .report_context import NAMES, ReportContext
 from .steered import random_means
 
@@ -19,7 +19,7 @@ def headlines(context: ReportContext) -> Html:
     saes = "; ".join(
         f"{NAMES[name]} misses {percent(measures[name]['fvu'])} of the variance with "
         f"{measures[name]['l0']:.0f} latents a row"
-        for name in ACTIVATIONS
+        for name in DEMO_ACTIVATIONS
     )
     best = found["features"][0]
     points = [

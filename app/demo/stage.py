@@ -9,7 +9,7 @@ from typing import Any
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
-from ...training.run import to_plain
+from ...training.data.settings import to_plain
 from ...training.runtime.stopping import StopRequest
 from .config import DemoConfig
 

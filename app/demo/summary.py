@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from ...sae.common.wording import percent
 from ...training.config import ActivationName
 from ..report.markup import Child, Html, join, table, tag
-from .config import ACTIVATIONS, STEERED
+from .config import DEMO_ACTIVATIONS, STEERED
 from .report_context import NAMES, ReportContext
 
 _SUITE_TOKENS = 500_000_000
@@ -74,10 +74,10 @@ def smallness(context: ReportContext) -> Html:
 def numbers(context: ReportContext) -> Html:
     """Every measure of both autoencoders, with one line on how to read it."""
     measures, cache = context.measures, context.cache
-    losses = {name: measures[name]["language_model"] for name in ACTIVATIONS}
+    losses = {name: measures[name]["language_model"] for name in DEMO_ACTIVATIONS}
 
     def row(name: str, shown: Callable[[str], str], how: str) -> list[Html]:
-        values = [join(shown(activation)) for activation in ACTIVATIONS]
+        values = [join(shown(activation)) for activation in DEMO_ACTIVATIONS]
         return [join(name), *values, join(how)]
 
     rows = [
@@ -133,7 +133,7 @@ def numbers(context: ReportContext) -> Html:
             "On this machine, evaluation and checkpoints left out. More active latents cost more.",
         ),
     ]
-    head = ["On held-out text", *(NAMES[name] for name in ACTIVATIONS), "How to read it"]
+    head = ["On held-out text", *(NAMES[name] for name in DEMO_ACTIVATIONS), "How to read it"]
     return tag(
         "section", tag("h2", "The numbers"), table(head, rows, class_="numbers"), id="numbers"
     )
@@ -141,7 +141,7 @@ def numbers(context: ReportContext) -> Html:
 
 def comparison(context: ReportContext) -> Html:
     """What may be concluded from the two side by side."""
-    topk, afa = (context.measures[name] for name in ACTIVATIONS)
+    topk, afa = (context.measures[name] for name in DEMO_ACTIVATIONS)
     width = context.cache["d_model"]
     more = afa["l0"] / topk["l0"]
     afa_weight = context.config.train_config("top_afa").trainer.afa_coefficient
@@ -219,7 +219,7 @@ def reproduction(context: ReportContext) -> Html:
             f"{cache['rows']:,} rows of {cache['documents']:,} documents in contexts of "
             f"{cache['context_length']} tokens, {cache['dtype']}; left out: {excluded}",
         ),
-        *((f"{NAMES[name]} training", _settings(context, name)) for name in ACTIVATIONS),
+        *((f"{NAMES[name]} training", _settings(context, name)) for name in DEMO_ACTIVATIONS),
         (
             "Machine",
             f"{environment['platform']}, {environment['device']}, threads used: "

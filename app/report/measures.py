@@ -25,7 +25,7 @@ def places(results: Sequence[Mapping[str, Any]]) -> list[str] | None:
 
 
 def held_out(result: Mapping[str, Any]) -> str:
-    """What it rests on, of what `evaluate_all` found."""
+    """How many rows and documents the measures of `evaluate_all` are of."""
     rows = counted(result["rows"], "held-out row")
     return f"{rows} of {counted(result['documents'], 'document')}"
 

@@ -3,6 +3,7 @@
 import torch
 
 from .errors import InputError
+from .text import first_line
 
 
 def resolve_device(name: str) -> torch.device:
@@ -20,8 +21,7 @@ def resolve_device(name: str) -> torch.device:
             raise RuntimeError("it holds no values")
     # torch looks for a module of a device that it does not know: ImportError.
     except (RuntimeError, AssertionError, NotImplementedError, ImportError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(
-            f"device {name!r} cannot be used here ({reason}); use cpu, cuda or auto"
+            f"device {name!r} cannot be used here ({first_line(error)}); use cpu, cuda or auto"
         ) from None
     return device

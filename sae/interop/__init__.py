@@ -1,1 +1,1 @@
-"""Autoencoders in the file formats of other libraries."""
+"""File layouts of autoencoders: this package's own and those of other libraries."""

@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
 from ..common.errors import InputError
+from ..common.text import first_line
 from .bridge_layers import cached_positions, new_cache
 from .sites import hooked, site_names
 
@@ -106,7 +107,7 @@ def cache_fault(bridge: TransformerBridge) -> str | None:
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
-                return f"the model has no use for one ({_first_line(error)})"
+                return f"the model has no use for one ({first_line(error)[:200]})"
             real_BL = given_BL.bool()
             far = _distance(cached_BLV[real_BL], whole_BLV[real_BL])
             if far > _rounding(whole_BLV.dtype):
@@ -211,10 +212,5 @@ def _explained(path: str, model: Any, what: str) -> Generator[None]:
         dtype = str(model.dtype).removeprefix("torch.")
         raise InputError(
             f"{path!r} is a model of type {model.config.model_type}, which {what} in {dtype} "
-            f"({_first_line(error)}); use another {'model' if dtype == 'float32' else 'dtype'}"
+            f"({first_line(error)[:200]}); use another {'model' if dtype == 'float32' else 'dtype'}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    line, *_ = str(error).strip().splitlines() or [type(error).__name__]
-    return line.strip().rstrip(".")[:200]

@@ -258,7 +258,7 @@ class LanguageModel:
     def excluded_tokens(
         self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
     ) -> Bool[Tensor, "B L"]:
-        """Where the activation is not the model's ordinary one, and is left out of statistics.
+        """Which tokens are not content: their activations are left out of statistics.
 
         True at padding, at BOS, EOS and PAD tokens, and at the first other token of each row:
         models use the first position as an attention sink, where the residual stream's norm is far

@@ -26,6 +26,7 @@ def measure_tiers(
     *,
     random_candidates: Sequence[int] | None = None,
     n_random: int = 1,
+    tiers: Sequence[str] = TIERS,
     scorer: str = DEFAULT_SCORER,
     report: Callable[[int, int, str], None] = lambda done, total, doing: None,
 ) -> dict[str, Any]:
@@ -35,23 +36,24 @@ def measure_tiers(
 
     Args:
         model, sae, intervention: what is steered and how; the intervention's own tier is replaced
-            by each of the three.
+            by each of `tiers`.
         prompts: beginnings of texts, of one side of the split only (see `prompts.prompts_of`).
         sampling: how tokens are chosen.
         random_candidates: latents that the random features are drawn from; all by default.
         n_random: random features, each a control of its own; they differ much among themselves.
+        tiers: names of gates; by default the three of the method.
         scorer: name of what says how toxic a text is.
         report: told about progress: conditions done, conditions in all, the one that comes next.
 
     Returns:
-        For `base`, `constant`, `per_input`, `per_token` and `random_feature` (further ones are
+        For `base`, each tier and `random_feature` (further ones are
         `random_feature_2`, ...) what `measure` says.
 
     Raises:
         InputError: as `generate` and `toxicity_scores`.
     """
     conditions: dict[str, Intervention | None] = {BASE: None}
-    conditions |= {tier: dataclasses.replace(intervention, tier=tier) for tier in TIERS}
+    conditions |= {tier: dataclasses.replace(intervention, tier=tier) for tier in tiers}
     controls = random_features(
         intervention, sae, n=n_random, seed=sampling.seed, candidates=random_candidates
     )

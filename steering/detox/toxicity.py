@@ -31,7 +31,7 @@ class Toxicity:
     mean: float
     """Mean probability of being toxic."""
     fraction: float
-    """Share of the texts whose probability is above one half."""
+    """Fraction of the texts whose probability is above one half."""
     texts: int
     """How many texts."""
 

@@ -1,4 +1,4 @@
-"""Directions that mean something else: decoder rows of latents drawn at random."""
+"""The direction `random`: decoder rows of latents that are drawn at random."""
 
 from collections.abc import Iterable, Sequence
 

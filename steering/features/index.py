@@ -90,7 +90,7 @@ class Feature:
     fired: int
     """Rows on which it fired."""
     density: float
-    """Share of the rows on which it fired."""
+    """Fraction of the rows on which it fired."""
     mean_activation: float
     """Mean over the rows on which it fired; 0 if it never did, as those below."""
     median_activation: float

@@ -42,7 +42,7 @@ class FoundFeature:
     """Mean over the positive texts of the mean activation of a text."""
     mean_negative: float
     firing_positive: float
-    """Share of the positive texts in which it fires at all."""
+    """Fraction of the positive texts in which it fires at all."""
     firing_negative: float
 
 

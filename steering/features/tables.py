@@ -98,7 +98,7 @@ class ExampleTable:
         windows: TokenWindows,
         activations: SortedCodes,
     ) -> None:
-        """Let the rows in that are better than the worst of their latent's table."""
+        """Offer rows; each replaces the worst example of its latent if its score is higher."""
         worst_F = self.scores[:, -1]
         candidates = candidates.chosen(candidates.scores > worst_F[candidates.latents])
         candidates = _by_latent_and_score(candidates)

@@ -1,4 +1,4 @@
-"""Controls: what a change of the same size does when it means something else."""
+"""Controls: interventions of the same size along latents that are drawn at random."""
 
 from collections.abc import Sequence
 

@@ -123,7 +123,8 @@ class SelectConfig:
     """Where the chosen rows go, unchanged and in their order; in the format of FILE."""
 
     ratio: float | None = None
-    """Share of all rows to take, above 0 and at most 1: the nearest whole number, at least one."""
+    """Fraction of all rows to take, above 0 and at most 1: the nearest whole number, at least
+    one."""
 
     count: int | None = None
     """Rows to take; instead of `ratio`."""

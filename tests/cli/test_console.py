@@ -13,9 +13,9 @@ from sparsteer.cli.console import (
     Report,
     Terminal,
     next_command,
+    print_json,
     size,
     table,
-    write_json,
     write_report,
 )
 from sparsteer.sae.common.wording import duration, percent
@@ -23,7 +23,7 @@ from sparsteer.sae.common.wording import duration, percent
 
 def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"a": math.nan, "b": [1.5, -math.inf], "c": {"d": (Path("x"), True, None)}, "e": "é"}
-    write_json(values)
+    print_json(values)
     found = json.loads(capsys.readouterr().out)
     assert found == {"a": None, "b": [1.5, None], "c": {"d": ["x", True, None]}, "e": "é"}
 

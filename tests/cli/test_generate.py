@@ -177,7 +177,10 @@ SAME = "the texts are the same: "
             ("per_input", "--strength", 50, *EVERYWHERE),
             ["tokens steered: 6, the first is number 0"],
         ),
-        (("per_token", "--strength", 50, "--threshold", 1000), [f"{SAME}no feature fired"]),
+        (
+            ("per_token", "--strength", 50, "--threshold", 1000),
+            [f"{SAME}the gate was open at no token"],
+        ),
         (
             ("per_token", "--strength", 1e-9, *EVERYWHERE),
             ["tokens steered: 4, the first", f"{SAME}the push is too weak to change a token"],

@@ -11,11 +11,11 @@ from torch import Tensor
 from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import BatchTopKConfig, InputError, SparseAutoencoder
 from sparsteer.sae.common.tensor_files import load_tensors, save_tensors
+from sparsteer.sae.metrics import measure_rows
 from sparsteer.training.averages import WeightAverages
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.data.cache.reader import ActivationCache
-from sparsteer.training.loop import measure_rows
 from sparsteer.training.train import train
 from sparsteer.training.trainer import Trainer
 

@@ -20,10 +20,10 @@ from sparsteer.sae import (
 from sparsteer.sae.common.files import write_json
 from sparsteer.sae.common.tensor_files import load_tensors, save_tensors
 from sparsteer.sae.config import SAEConfig
+from sparsteer.sae.metrics import measure_rows
 from sparsteer.training import Trainer, TrainerConfig
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint, trainer_state
 from sparsteer.training.initialize import initialize_from_rows
-from sparsteer.training.loop import measure_rows
 
 D, F, K, B, STEPS = 16, 80, 6, 128, 60
 CONFIGS: dict[str, SAEConfig] = {

@@ -15,13 +15,13 @@ import yaml
 from filelock import FileLock
 
 from sparsteer.sae import InputError, SparseAutoencoder
+from sparsteer.sae.metrics import measure_rows
 from sparsteer.training import checkpoint as checkpoint_module
 from sparsteer.training import train as train_module
 from sparsteer.training import trainer as trainer_module
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
 from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
-from sparsteer.training.loop import measure_rows
 from sparsteer.training.run import RunFolder
 from sparsteer.training.runtime.stopping import Interrupted, StopRequest
 from sparsteer.training.runtime.threads import use_threads

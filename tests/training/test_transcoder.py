@@ -20,7 +20,7 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.config import SAEConfig
-from sparsteer.sae.metrics import ReconstructionMetrics
+from sparsteer.sae.metrics import ReconstructionMetrics, measure_rows
 from sparsteer.training.config import EvalConfig, TrainConfig, TrainerConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.data.stream.config import StreamConfig
@@ -30,7 +30,6 @@ from sparsteer.training.initialize import (
     geometric_median,
     initialize_from_rows,
 )
-from sparsteer.training.loop import measure_rows
 from sparsteer.training.train import train, train_grid
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
 

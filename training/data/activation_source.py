@@ -1,13 +1,10 @@
 """Where training gets its rows from: a cache on disk, or a stream from the language model."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
-
-from ..config import TrainConfig
-from ..run import RunFolder
 
 
 @runtime_checkable
@@ -95,34 +92,3 @@ class ActivationSource(Protocol):
     ) -> Float[Tensor, "N D"]:
         """Held-out rows in float32, at most `limit`; the same every time."""
         ...
-
-
-def open_activations(
-    config: TrainConfig, *, device: str, say: Callable[[str], None]
-) -> ActivationSource:
-    """The cache that the configuration names, or the stream that it describes.
-
-    Args:
-        config: whose `out` may hold an interrupted run, which goes on with the corpus as it was.
-        device: where a stream's language model runs.
-        say: sentences for a person.
-
-    Raises:
-        InputError: cache, corpus, model or site cannot be read.
-    """
-    if config.cache is not None:
-        from .cache.reader import ActivationCache
-
-        return ActivationCache(config.cache)
-    from .stream.stream import open_stream
-
-    trainer = config.trainer
-    return open_stream(
-        config.stream,
-        site=config.site,
-        rows=trainer.n_steps * trainer.batch_size,
-        held_out_rows=trainer.eval_rows,
-        device=device,
-        run=RunFolder(config.out),
-        say=say,
-    )

@@ -33,8 +33,8 @@ class CorpusConfig:
     its weights are stored as."""
 
     held_out_fraction: float = 0.05
-    """Share of the rows kept for evaluation, of documents that training never sees; which ones is
-    decided by a hash of their text."""
+    """Fraction of the rows kept for evaluation, of documents that training never sees; which ones
+    is decided by a hash of their text."""
 
     text_field: str | None = None
     """Field that holds the text; `A+B` joins two by a blank line, `A.B` is a field in an object.

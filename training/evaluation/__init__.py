@@ -1,1 +1,1 @@
-"""Evaluation of a trained autoencoder on held-out text."""
+"""Evaluation of trained autoencoders, on held-out text and on features that are known."""

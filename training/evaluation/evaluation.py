@@ -14,11 +14,10 @@ from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
 from ...sae.compatibility import require_fits
 from ...sae.language_model.reloading import load_again
-from ...sae.metrics import ReconstructionMetrics
+from ...sae.metrics import ReconstructionMetrics, measure_rows
 from ..cautions import cautions, cautions_of_few
 from ..config import EvalConfig, EvalSettings
 from ..data.cache.reader import ActivationCache
-from ..loop import measure_rows
 from .splicing import ContextSums, Splice, spliced_sums
 from .standard_errors import fvu_standard_error, ratio_standard_error
 
@@ -191,7 +190,7 @@ class _Subject:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Of which it needs rows: what it reads, then what it predicts."""
+        """The sites of which it needs rows: the one it reads, then the one it predicts."""
         return (self.site,) if self.target_site is None else (self.site, self.target_site)
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sparsteer.app.demo.application import fragments
-from sparsteer.app.demo.config import ACTIVATIONS, DemoConfig
+from sparsteer.app.demo.config import DEMO_ACTIVATIONS, DemoConfig
 from sparsteer.app.demo.pipeline import STAGES, run_demo
 from sparsteer.app.demo.report import render
 from sparsteer.app.demo.stage import StageResult
@@ -179,8 +179,8 @@ def outcomes(seed: int = 0, **cache: Any) -> dict[str, StageResult]:
             "notices": [],
             **cache,
         },
-        **{f"train_{name}": training(rng, 4608, name) for name in ACTIVATIONS},
-        **{f"eval_{name}": evaluation(rng, 4608) for name in ACTIVATIONS},
+        **{f"train_{name}": training(rng, 4608, name) for name in DEMO_ACTIVATIONS},
+        **{f"eval_{name}": evaluation(rng, 4608) for name in DEMO_ACTIVATIONS},
         "index": {"never_fired": 3},
         "features": found_features(rng),
         "steering": measured_toxicity(rng),
@@ -248,7 +248,7 @@ def require_self_contained(text: str) -> Page:
 def test_the_report_shows_every_measure_of_both_autoencoders() -> None:
     stages = outcomes()
     page = require_self_contained(render(DemoConfig(), stages))
-    for name in ACTIVATIONS:
+    for name in DEMO_ACTIVATIONS:
         measured = stages[f"eval_{name}"].result
         losses = measured["language_model"]
         speed = stages[f"train_{name}"].result["tokens_per_second"]
@@ -293,7 +293,7 @@ def test_the_comparison_says_what_the_numbers_say(seed: int) -> None:
     rng = random.Random(seed)
     fvu = {"topk": rng.uniform(0.1, 0.4), "top_afa": rng.uniform(0.1, 0.4)}
     l0 = {"topk": 32.0, "top_afa": rng.choice([rng.uniform(40, 200), rng.uniform(500, 700)])}
-    for name in ACTIVATIONS:
+    for name in DEMO_ACTIVATIONS:
         stages[f"eval_{name}"].result.update(fvu=fvu[name], l0=l0[name])
     text = Page(render(DemoConfig(), stages)).text
     assert f"{l0['top_afa'] / 32:.1f} times as many latents per row" in text

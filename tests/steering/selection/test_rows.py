@@ -11,7 +11,7 @@ from sparsteer.sae import InputError
 from sparsteer.steering.selection.statistics import quantiles, spearman
 from sparsteer.training.data.row_files.row_file import columns_of
 from sparsteer.training.data.row_files.row_text import (
-    LAYOUTS,
+    ROW_LAYOUTS,
     TextFields,
     fields_of_columns,
     find_text_fields,
@@ -65,11 +65,11 @@ def test_no_row_is_an_error(row: dict[str, Any]) -> None:
     assert bool(text.strip()) == (status == "ok")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ROW_LAYOUTS)
 def test_each_layout_is_detected(layout: str) -> None:
-    columns = {"id": 9, **dict.fromkeys(reversed(LAYOUTS[layout]), 4), layout: 9}
+    columns = {"id": 9, **dict.fromkeys(reversed(ROW_LAYOUTS[layout]), 4), layout: 9}
     found = find_text_fields(columns, None, "rows.jsonl", "--field")
-    assert found == TextFields(layout, LAYOUTS[layout])
+    assert found == TextFields(layout, ROW_LAYOUTS[layout])
     assert find_text_fields({layout: 1}, None, "rows.jsonl", "--field").fields == (layout,)
 
 

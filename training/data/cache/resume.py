@@ -12,10 +12,10 @@ from ....sae.common.errors import InputError
 from ....sae.common.files import sha256_file
 from ....sae.common.locks import hold_folder, is_leftover
 from ....sae.language_model.model import LanguageModel
-from ...run import lasting_names, plain, to_plain
 from ..context_length import context_length_of
 from ..corpus import Corpus
 from ..corpus_config import DEFAULT_CONTEXT_LENGTH
+from ..settings import lasting_names, plain, to_plain
 from .config import CacheConfig
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest

@@ -17,7 +17,7 @@ from .json_files import shown
 from .opening import open_files
 from .row_file import Row
 
-LAYOUTS: dict[str, tuple[str, ...]] = {
+ROW_LAYOUTS: dict[str, tuple[str, ...]] = {
     "messages": ("messages",),
     "conversations": ("conversations",),
     "instruction": ("instruction", "input", "context", "output", "response"),
@@ -60,7 +60,7 @@ class TextFields:
     """Where the text of a file's rows lies."""
 
     layout: str
-    """A name of LAYOUTS, or "given"."""
+    """A name of ROW_LAYOUTS, or "given"."""
     fields: tuple[str, ...]
     """Names of fields; one in an object is `object.field`."""
     numbers: bool = True
@@ -137,16 +137,16 @@ def find_text_fields(
         for field in fields:
             require_column(field, columns, where)
         return TextFields("given", fields, answers=not prompts)
-    n_rows, place = max((columns.get(name, 0), -place) for place, name in enumerate(LAYOUTS))
-    layout = prefer if prefer in columns else list(LAYOUTS)[-place]
+    n_rows, place = max((columns.get(name, 0), -place) for place, name in enumerate(ROW_LAYOUTS))
+    layout = prefer if prefer in columns else list(ROW_LAYOUTS)[-place]
     if n_rows == 0 and prefer not in columns:
         raise InputError(
-            f"{where} has none of the fields {', '.join(LAYOUTS)}; choose among its columns with "
-            f"{flag}: {', '.join(columns)}"
+            f"{where} has none of the fields {', '.join(ROW_LAYOUTS)}; choose among its columns "
+            f"with {flag}: {', '.join(columns)}"
         )
     fields = tuple(
         field
-        for field in LAYOUTS[cast(str, layout)]
+        for field in ROW_LAYOUTS[cast(str, layout)]
         if field in columns and not (prompts and field in _ANSWERS)
     )
     if not fields:

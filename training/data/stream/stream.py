@@ -10,7 +10,7 @@ where in the text each chunk began.
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from functools import cached_property
 from itertools import count
@@ -27,7 +27,6 @@ from ....sae.common.wording import counted
 from ....sae.language_model.model import LanguageModel
 from ....sae.language_model.names import lasting_name
 from ....sae.language_model.sites import Site
-from ...run import RunFolder, stream_settings
 from ...runtime.threads import use_threads
 from ..cache.shards import EncodedRows
 from ..content_tokens import ChosenContext
@@ -36,6 +35,7 @@ from ..contexts import require_text
 from ..corpus import Corpus, open_corpus
 from ..documents import SKIP, BadRow
 from ..extraction import ContextReader, joined
+from ..settings import stream_settings
 from ..shuffling import cut_in_batches, one_ahead
 from .chunk_index import CHUNK_INDEX, ChunkStart
 from .chunks import ChunkSource, StreamChunk
@@ -54,7 +54,8 @@ def open_stream(
     rows: int,
     held_out_rows: int,
     device: str,
-    run: RunFolder,
+    folder: Path,
+    begun: Mapping[str, Any],
     model: LanguageModel | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> "ActivationStream":
@@ -66,8 +67,9 @@ def open_stream(
         rows: how many will be asked for in all.
         held_out_rows: most rows kept for evaluation.
         device: of the language model.
-        run: the folder that training writes. If a run has begun there, a hub data set is read at
-            its commit, and the model runs with as many threads; else with as many as torch has.
+        folder: the run's, which gets the file of chunk starts.
+        begun: the settings of the run, if it has begun: a hub data set is read at its commit, and
+            the model runs with as many threads; of a new run empty, and as many as torch has.
         model: `config.model` if it is loaded already.
         say: sentences for a person.
 
@@ -76,7 +78,6 @@ def open_stream(
             division into training and held-out documents.
     """
     assert config.model is not None and config.dataset is not None  # TrainConfig has seen to it
-    begun = run.settings() if run.has_begun() else {}
     if lasting_name(begun.get("stream", {}).get("dataset") or "") != lasting_name(config.dataset):
         begun = {}  # which the run folder will refuse
     corpus = open_corpus(
@@ -91,7 +92,7 @@ def open_stream(
     )
     if begun.get("corpus_fingerprint", corpus.fingerprint) != corpus.fingerprint:
         raise InputError(
-            f"the content of {config.dataset} has changed since {run.path} was begun; give another "
+            f"the content of {config.dataset} has changed since {folder} was begun; give another "
             "--out, or restore the text as it was; --skip-bad-rows passes over rows that cannot be "
             "read"
         )
@@ -109,7 +110,7 @@ def open_stream(
         rows=rows,
         held_out_rows=held_out_rows,
         threads=begun.get("model_threads") or torch.get_num_threads(),
-        chunk_index=run.path / CHUNK_INDEX,
+        chunk_index=folder / CHUNK_INDEX,
         say=say,
     )
 

@@ -117,7 +117,8 @@ def test_a_stream_passes_over_bad_rows(
             rows=1500,
             held_out_rows=50,
             device="cpu",
-            run=RunFolder(tmp_path / "run"),
+            folder=tmp_path / "run",
+            begun=RunFolder(tmp_path / "run").settings_if_begun(),
             model=tiny_model,
             say=said.append,
         )

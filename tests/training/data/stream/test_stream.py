@@ -76,7 +76,8 @@ def opened(config: StreamConfig, tiny_model: LanguageModel, tmp_path: Path) -> O
             rows=rows,
             held_out_rows=120,
             device="cpu",
-            run=RunFolder(tmp_path),
+            folder=tmp_path,
+            begun=RunFolder(tmp_path).settings_if_begun(),
             model=tiny_model,
             say=say,
         )
