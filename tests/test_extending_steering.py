@@ -174,6 +174,7 @@ def test_each_generates_by_command_as_in_python(
     assert result["steered"]["tokens"] == list(expected.tokens) != result["base"]["tokens"]
 
 
+@pytest.mark.slow
 def test_a_method_scores_and_selects_by_command(
     sparsteer: Run, folder: Path, tmp_path: Path
 ) -> None:
