@@ -98,9 +98,9 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
                 ("", "", "")
                 if losses is None
                 else (
-                    f"{losses['loss_spliced']:.3f}",
+                    f"{losses['loss_with_sae']:.3f}",
                     percent(losses["loss_recovered"]),
-                    f"{losses['kl_spliced']:.3f}",
+                    f"{losses['kl_with_sae']:.3f}",
                 )
             ),
         )

@@ -364,11 +364,11 @@ class EvalSettings:
     """Most held-out rows for the measures of reconstruction and sparsity."""
 
     contexts: int = 32
-    """Held-out contexts for the loss with the autoencoder spliced in; 0 leaves the language model
+    """Held-out contexts for the loss with the autoencoder in place; 0 leaves the language model
     out."""
 
     model: str | None = None
-    """Language model to splice into; by default the one the cache was made with."""
+    """Language model to put it into; by default the one the cache was made with."""
 
     model_dtype: ModelDtype | None = None
     """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what

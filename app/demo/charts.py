@@ -20,7 +20,7 @@ def training(context: ReportContext) -> Html:
         figure(
             for_page(plots.fvu_curves(curves, PAGE)),
             "FVU while training. Lines: the batch before its update; dots: held-out rows. Dots far "
-            "above the line would mean that the rows are learned by heart.",
+            "above the line would mean overfitting.",
         ),
         figure(
             for_page(plots.l0_curves(curves, width, PAGE)),
@@ -68,7 +68,7 @@ def language_model(context: ReportContext) -> Html:
     one = losses["topk"]
     bars: list[Bar] = [
         ("untouched", one["loss"], None),
-        *((NAMES[name], losses[name]["loss_spliced"], name) for name in DEMO_ACTIVATIONS),
+        *((NAMES[name], losses[name]["loss_with_sae"], name) for name in DEMO_ACTIVATIONS),
         ("mean row", one["loss_mean_ablated"], None),
         ("zeros", one["loss_zero_ablated"], None),
     ]

@@ -74,7 +74,7 @@ class DemoConfig:
     """Rows of one training step."""
 
     contexts: int = 16
-    """Held-out contexts for the loss of the model with an autoencoder spliced in."""
+    """Held-out contexts for the loss of the model with an autoencoder at its site."""
 
     picks: int = 4
     """Features of the top-k autoencoder to find and to steer with, at most 32."""

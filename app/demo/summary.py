@@ -112,9 +112,9 @@ def numbers(context: ReportContext) -> Html:
         ),
         row(
             "Loss added (nats)",
-            lambda a: f"{losses[a]['loss_spliced'] - losses[a]['loss']:.3f}",
+            lambda a: f"{losses[a]['loss_with_sae'] - losses[a]['loss']:.3f}",
             "How much worse the model predicts the next token with the reconstruction in place: "
-            "the same splice, on a scale that does not saturate.",
+            "the same measurement, on a scale that does not saturate.",
         ),
         row(
             "ε-LBO (all latents)",

@@ -75,10 +75,10 @@ def _language_model(losses: Mapping[str, Any] | None, target_site: str | None) -
     zero_kl = f"{losses['kl_zero_ablated']:.3f} with zeros"
     return [
         ("loss", of("loss"), f"the language model's own, in {seen}"),
-        ("loss spliced", of("loss_spliced"), f"nats with {inserted}"),
+        ("loss with SAE", of("loss_with_sae"), f"nats with {inserted}"),
         ("loss ablated", of("loss_zero_ablated"), zeroed),
         ("recovered", recovered(losses), how),
-        ("KL", of("kl_spliced"), f"nats from the model's own predictions; {zero_kl}"),
+        ("KL", of("kl_with_sae"), f"nats from the model's own predictions; {zero_kl}"),
     ]
 
 

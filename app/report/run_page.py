@@ -15,7 +15,7 @@ from .plots import Drawing
 
 _CAPTIONS = {
     "fvu": "FVU while training. Line: the batch before its update; dots: held-out rows. Dots far "
-    "above the line would mean that the rows are learned by heart.",
+    "above the line would mean overfitting.",
     "l0": "Active latents per row while training. Dotted: the width of the activations.",
     "density": "Latents by how often they fire. A healthy dictionary is a hump well left of the "
     "gray band, whose latents fire on over a tenth of the rows; far left are those that never did.",
@@ -122,7 +122,7 @@ def _compared(name: str, result: Mapping[str, Any], link: str | None) -> list[Ch
         percent(result["dead_fraction"]),
         f"{result['decoder_overlap']:.4f}",
         "" if losses is None else percent(losses["loss_recovered"]),
-        "" if losses is None else f"{losses['kl_spliced']:.3f}",
+        "" if losses is None else f"{losses['kl_with_sae']:.3f}",
     ]
 
 

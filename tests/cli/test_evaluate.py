@@ -31,7 +31,7 @@ def test_the_measures(sparsteer: Sparsteer, run_folder: Path, cache: Path) -> No
         ablated = losses[f"{measure}_{'mean' if suffix else 'zero'}_ablated"]
         expected = None
         if ablated > clean:
-            expected = pytest.approx((ablated - losses[f"{measure}_spliced"]) / (ablated - clean))
+            expected = pytest.approx((ablated - losses[f"{measure}_with_sae"]) / (ablated - clean))
         assert losses[f"{measure}_recovered{suffix}"] == expected
     assert losses["loss_recovered"] is None  # this model does better without the site
     histogram = values["density_histogram"]
@@ -49,7 +49,7 @@ def test_it_reads_well_and_takes_the_run(
         "dead",
         "dense",
         "overlap",
-        "loss spliced",
+        "loss with SAE",
         "recovered",
         "KL",
         "density:",
@@ -80,7 +80,7 @@ def test_how_sure_the_figures_are(sparsteer: Sparsteer, run_folder: Path, cache:
     expected = math.sqrt(variance) / float(about_mean.sum())
     assert values["fvu_standard_error"] == pytest.approx(expected, rel=1e-3)
     losses = values["language_model"]
-    for name in ("loss", "loss_spliced", "loss_mean_ablated", "kl_spliced", "kl_recovered"):
+    for name in ("loss", "loss_with_sae", "loss_mean_ablated", "kl_with_sae", "kl_recovered"):
         assert 0 < losses[f"{name}_standard_error"] < 1
     assert losses["loss_recovered_standard_error"] is None  # as the fraction itself
     few_rows, few_documents, few_contexts = values["warnings"]
@@ -200,7 +200,7 @@ def test_several_autoencoders_share_one_pass(
     assert first == alone
     for name in ("loss", "loss_zero_ablated", "kl_mean_ablated"):
         assert first["language_model"][name] == second["language_model"][name]
-    assert first["language_model"]["kl_spliced"] != second["language_model"]["kl_spliced"]
+    assert first["language_model"]["kl_with_sae"] != second["language_model"]["kl_with_sae"]
 
 
 def test_plots(sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_it_is_measured_where_it_predicts(
     values = sparsteer(*words, "--json", "--plots").values
     losses = values["language_model"]
     assert (values["site"], values["target_site"]) == SITES
-    assert 0 < losses["kl_spliced"] < losses["kl_zero_ablated"] * 2
+    assert 0 < losses["kl_with_sae"] < losses["kl_zero_ablated"] * 2
     done = sparsteer(*words)
     assert f"that reads {READ} and predicts {PREDICTED}, on" in done.out.replace("\n", " ")
     assert f"nats with the prediction at {PREDICTED}" in " ".join(done.out.split())
@@ -88,9 +88,9 @@ def test_one_that_predicts_backwards_is_measured_without_the_model(
     words = ("--cache", mlp_cache, "--out", tmp_path / "run", "--site", PREDICTED)
     done = sparsteer("train", *words, "--target-site", READ, *TRAIN_WORDS)
     assert done.status == 0
-    spliced = sparsteer("eval", tmp_path / "run", "--cache", mlp_cache, "--contexts", 2)
-    assert spliced.status == 2
-    assert f"{READ} comes before {PREDICTED} in the model" in spliced.error
+    evaluated = sparsteer("eval", tmp_path / "run", "--cache", mlp_cache, "--contexts", 2)
+    assert evaluated.status == 2
+    assert f"{READ} comes before {PREDICTED} in the model" in evaluated.error
     alone = sparsteer("eval", tmp_path / "run", "--cache", mlp_cache, "--contexts", 0)
     assert alone.status == 0
 

@@ -18,7 +18,7 @@ from ...sae.metrics import ReconstructionMetrics, measure_rows
 from ..cautions import cautions, cautions_of_few
 from ..config import EvalConfig, EvalSettings
 from ..data.cache.reader import ActivationCache
-from .splicing import ContextSums, Splice, spliced_sums
+from .replacement import ContextSums, Replacement, replacement_sums
 from .standard_errors import fvu_standard_error, ratio_standard_error
 
 _DENSITY_EDGES = [-6.0 + 0.25 * step for step in range(25)]
@@ -53,7 +53,7 @@ def evaluate_all(
 
     Held-out rows are read once a site, the untouched model and its ablations run once a site. All
     autoencoders are in memory together. A transcoder is measured against the site that it predicts:
-    there its output for what it reads in the same forward pass is spliced in, and there is ablated.
+    there its output for what it reads in the same forward pass is put, and there is ablated.
 
     Args:
         saes: folders of autoencoders, or of runs.
@@ -61,22 +61,19 @@ def evaluate_all(
         say: sentences for a person.
         progress: see `Progress`.
 
-    Returns:
-        For each autoencoder the measures of `ReconstructionMetrics.result`; `fvu_standard_error`,
-        see `fvu_standard_error`, and over how many `documents`; `warnings`, sentences;
-        `decoder_overlap`, see
-        `mean_absolute_cosine`; `density_histogram` with `log10_edges`, `latents` in each bin and
-        `dead`; `norms` of up to 400 of the rows, for the ZF plot, as `row` and `code`, see
-        `ReconstructionMetrics.norms`; and `language_model`, None where `contexts` is 0: for the
-        model untouched, spliced, zero-ablated and mean-ablated its mean next-token loss (`loss`,
-        `loss_spliced`, ...) and the mean KL divergence from the untouched predictions
-        (`kl_spliced`, ...), both in nats;
-        `loss_recovered` = (zero_ablated - spliced) / (zero_ablated - loss), `kl_recovered` =
-        1 - kl_spliced / kl_zero_ablated, both also `_from_mean`, None where ablation costs nothing
+    Returns: For each autoencoder the measures of `ReconstructionMetrics.result`;
+        `fvu_standard_error`, see `fvu_standard_error`, and over how many `documents`; `warnings`,
+        sentences; `decoder_overlap`, see `mean_absolute_cosine`; `density_histogram` with
+        `log10_edges`, `latents` in each bin and `dead`; `norms` of up to 400 of the rows, for the
+        ZF plot, as `row` and `code`, see `ReconstructionMetrics.norms`; and `language_model`, None
+        where `contexts` is 0: for the model untouched, with the autoencoder, zero-ablated and
+        mean-ablated its mean next-token loss (`loss`, `loss_with_sae`, ...) and the mean KL
+        divergence from the untouched predictions (`kl_with_sae`, ...), both in nats;
+        `loss_recovered` = (zero_ablated - with_sae) / (zero_ablated - loss), `kl_recovered` = 1 -
+        kl_with_sae / kl_zero_ablated, both also `_from_mean`, None where ablation costs nothing
         that could be recovered; each also with `_standard_error`, see `ratio_standard_error`, the
         contexts being the clusters; and the contexts and tokens they rest on. `site` is where it
-        reads;
-        a transcoder has `target_site`, too.
+        reads; a transcoder has `target_site`, too.
 
     Raises:
         InputError: autoencoder, cache and language model do not belong together, or all rows are
@@ -92,8 +89,8 @@ def evaluate_all(
     tokens.total = sum(len(rows[subject.site]) for subject in subjects)
     losses: list[dict[str, float | int | None] | None] = [None] * len(subjects)
     if settings.contexts:
-        say(f"splicing into {settings.model or cache.manifest.model}")
-        losses = [*_spliced(subjects, cache, settings, rows, device, tokens, say)]
+        say(f"putting autoencoders into {settings.model or cache.manifest.model}")
+        losses = [*_language_model_figures(subjects, cache, settings, rows, device, tokens, say)]
     results: list[dict[str, Any]] = []
     for subject, language_model in zip(subjects, losses, strict=True):
         given = (rows[site] for site in subject.sites)
@@ -195,7 +192,7 @@ class _Subject:
 
     @property
     def written(self) -> str:
-        """The site into which its output is spliced."""
+        """The site where its output takes the activation's place."""
         return self.sites[-1]
 
 
@@ -242,7 +239,7 @@ def _once(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _spliced(
+def _language_model_figures(
     subjects: Sequence[_Subject],
     cache: ActivationCache,
     settings: EvalSettings,
@@ -263,13 +260,14 @@ def _spliced(
         say=say,
         otherwise=", or --contexts 0 to leave the model out",
     )
-    splices: list[Splice] = []
+    replacements: list[Replacement] = []
     written = _once(subject.written for subject in subjects)
     for name in written:
         mean_D = rows[name].mean(0).to(device)
-        splices += [Splice(model.site(name), edit) for edit in (torch.zeros_like, mean_D.expand_as)]
-    splices += [
-        Splice(
+        ablations = torch.zeros_like, mean_D.expand_as
+        replacements += [Replacement(model.site(name), ablation) for ablation in ablations]
+    replacements += [
+        Replacement(
             model.site(subject.written),
             subject.sae,
             reads=model.site(subject.site) if subject.target_site else None,
@@ -277,36 +275,36 @@ def _spliced(
         for subject in subjects
     ]
     tokens_CL, mask_CL = cache.held_out_contexts(settings.contexts)
-    tokens.total += (len(splices) + 1) * tokens_CL.numel()
-    (clean, *sums), tokens_C = spliced_sums(model, splices, tokens_CL, mask_CL, tokens.add)
+    tokens.total += (len(replacements) + 1) * tokens_CL.numel()
+    (clean, *sums), tokens_C = replacement_sums(model, replacements, tokens_CL, mask_CL, tokens.add)
     references = {name: sums[2 * i : 2 * i + 2] for i, name in enumerate(written)}
     counts = {"contexts": len(tokens_CL), "tokens": int(tokens_C.sum())}
     return [
-        _figures(tokens_C, clean, spliced, *references[subject.written]) | counts
-        for subject, spliced in zip(subjects, sums[2 * len(references) :], strict=True)
+        _figures(tokens_C, clean, with_sae, *references[subject.written]) | counts
+        for subject, with_sae in zip(subjects, sums[2 * len(references) :], strict=True)
     ]
 
 
 def _figures(
     tokens_C: Int[Tensor, "C"],
     clean: ContextSums,
-    spliced: ContextSums,
+    with_sae: ContextSums,
     zero: ContextSums,
     mean: ContextSums,
 ) -> dict[str, float | int | None]:
     """Every figure is a ratio of sums over contexts, which gives its standard error, too."""
     ratios = {
         "loss": (clean.loss_C, tokens_C),
-        "loss_spliced": (spliced.loss_C, tokens_C),
+        "loss_with_sae": (with_sae.loss_C, tokens_C),
         "loss_zero_ablated": (zero.loss_C, tokens_C),
         "loss_mean_ablated": (mean.loss_C, tokens_C),
-        "loss_recovered": _recovered(clean.loss_C, spliced.loss_C, zero.loss_C),
-        "loss_recovered_from_mean": _recovered(clean.loss_C, spliced.loss_C, mean.loss_C),
-        "kl_spliced": (spliced.kl_C, tokens_C),
+        "loss_recovered": _recovered(clean.loss_C, with_sae.loss_C, zero.loss_C),
+        "loss_recovered_from_mean": _recovered(clean.loss_C, with_sae.loss_C, mean.loss_C),
+        "kl_with_sae": (with_sae.kl_C, tokens_C),
         "kl_zero_ablated": (zero.kl_C, tokens_C),
         "kl_mean_ablated": (mean.kl_C, tokens_C),
-        "kl_recovered": _recovered(clean.kl_C, spliced.kl_C, zero.kl_C),
-        "kl_recovered_from_mean": _recovered(clean.kl_C, spliced.kl_C, mean.kl_C),
+        "kl_recovered": _recovered(clean.kl_C, with_sae.kl_C, zero.kl_C),
+        "kl_recovered_from_mean": _recovered(clean.kl_C, with_sae.kl_C, mean.kl_C),
     }
     figures: dict[str, float | None] = {}
     for name, ratio in ratios.items():
@@ -316,9 +314,9 @@ def _figures(
 
 
 def _recovered(
-    clean_C: Float[Tensor, "C"], spliced_C: Float[Tensor, "C"], ablated_C: Float[Tensor, "C"]
+    clean_C: Float[Tensor, "C"], with_sae_C: Float[Tensor, "C"], ablated_C: Float[Tensor, "C"]
 ) -> tuple[Tensor, Tensor] | None:
-    """The fraction of what ablation costs that the splice saves, as numerators and denominators;
-    None if it costs nothing."""
-    saved_C, cost_C = ablated_C - spliced_C, ablated_C - clean_C
+    """The fraction of what ablation costs that the autoencoder saves, as numerators and
+    denominators; None if it costs nothing."""
+    saved_C, cost_C = ablated_C - with_sae_C, ablated_C - clean_C
     return (saved_C, cost_C) if cost_C.sum() > 0 else None

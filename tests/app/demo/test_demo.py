@@ -32,7 +32,7 @@ def evaluation(rng: random.Random, n_latents: int) -> dict[str, Any]:
     """A result of `evaluate`, random but possible."""
     clean = rng.uniform(2, 4)
     zero, mean = clean + rng.uniform(4, 8), clean + rng.uniform(2, 4)
-    spliced = clean + rng.uniform(0.1, 1.5)
+    with_sae = clean + rng.uniform(0.1, 1.5)
     dead = rng.randrange(1, n_latents // 4)
     bins = [rng.randrange(0, 90) for _ in range(24)]
     return {
@@ -52,11 +52,11 @@ def evaluation(rng: random.Random, n_latents: int) -> dict[str, Any]:
         },
         "language_model": {
             "loss": clean,
-            "loss_spliced": spliced,
+            "loss_with_sae": with_sae,
             "loss_zero_ablated": zero,
             "loss_mean_ablated": mean,
-            "loss_recovered": (zero - spliced) / (zero - clean),
-            "loss_recovered_from_mean": (mean - spliced) / (mean - clean),
+            "loss_recovered": (zero - with_sae) / (zero - clean),
+            "loss_recovered_from_mean": (mean - with_sae) / (mean - clean),
             "contexts": 31,
             "tokens": 3901,
         },
@@ -259,8 +259,8 @@ def test_the_report_shows_every_measure_of_both_autoencoders() -> None:
             f"{100 * measured['dense_fraction']:.1f}%",
             f"{100 * losses['loss_recovered']:.1f}%",
             f"{100 * losses['loss_recovered_from_mean']:.1f}%",
-            f"{losses['loss_spliced'] - losses['loss']:.3f}",
-            f"{losses['loss_spliced']:.2f}",
+            f"{losses['loss_with_sae'] - losses['loss']:.3f}",
+            f"{losses['loss_with_sae']:.2f}",
             f"{measured['density_histogram']['dead']:,}",
             f"{speed:,.0f}",
         ):

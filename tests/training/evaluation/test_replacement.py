@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.language_model.model import LanguageModel
-from sparsteer.training.evaluation import splicing
-from sparsteer.training.evaluation.splicing import Edit, Splice, spliced_sums
+from sparsteer.training.evaluation import replacement
+from sparsteer.training.evaluation.replacement import Edit, Replacement, replacement_sums
 
 NAME = "blocks.1.hook_resid_post"
 
@@ -20,9 +20,9 @@ class Means(NamedTuple):
     kl: float
 
 
-def spliced_means(*given: Any) -> tuple[list[Means], int]:
+def replacement_means(*given: Any) -> tuple[list[Means], int]:
     """Means over all tokens."""
-    sums, tokens_C = spliced_sums(*given)
+    sums, tokens_C = replacement_sums(*given)
     n_tokens = int(tokens_C.sum())
     return [Means(*(float(x_C.sum()) / n_tokens for x_C in each)) for each in sums], n_tokens
 
@@ -41,10 +41,10 @@ def by_definition(
     kept = model.excluded_tokens(tokens, mask)[..., None]
     clean = model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
     with model.site(NAME).write(lambda h: torch.where(kept, h, edit(h))):
-        spliced = model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
+        edited = model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
     counted = mask[:, 1:]
-    losses = -spliced.gather(-1, tokens[:, 1:, None])[..., 0][counted]
-    kl = (clean.exp() * (clean - spliced)).sum(-1)[counted]
+    losses = -edited.gather(-1, tokens[:, 1:, None])[..., 0][counted]
+    kl = (clean.exp() * (clean - edited)).sum(-1)[counted]
     return float(losses.mean()), float(kl.mean())
 
 
@@ -52,13 +52,15 @@ def by_definition(
 def test_means_are_those_of_whole_logits(
     tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(splicing, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(replacement, "_LOGITS_AT_ONCE", at_once)
     tokens, mask = contexts()
     edits: list[Edit] = [torch.zeros_like, lambda h: 0.7 * h + 0.1, lambda h: h]
     site = tiny_model.site(NAME)
     seen: list[int] = []
-    splices = [Splice(site, edit) for edit in edits]
-    (clean, *means), n_tokens = spliced_means(tiny_model, splices, tokens, mask, seen.append)
+    replacements = [Replacement(site, edit) for edit in edits]
+    (clean, *means), n_tokens = replacement_means(
+        tiny_model, replacements, tokens, mask, seen.append
+    )
     assert n_tokens == int(mask[:, 1:].sum())
     assert sum(seen) == 4 * tokens.numel()
     assert clean.kl == 0
@@ -73,15 +75,15 @@ def test_every_context_has_its_own_sums(
     tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that it has alone; contexts are cut by the blocks of logits, and one has one token."""
-    monkeypatch.setattr(splicing, "_LOGITS_AT_ONCE", 2000)
+    monkeypatch.setattr(replacement, "_LOGITS_AT_ONCE", 2000)
     tokens, mask = contexts(n=6)
     mask[2, 2:] = False
-    splices = [Splice(tiny_model.site(NAME), torch.zeros_like)]
-    sums, tokens_C = spliced_sums(tiny_model, splices, tokens, mask)
+    replacements = [Replacement(tiny_model.site(NAME), torch.zeros_like)]
+    sums, tokens_C = replacement_sums(tiny_model, replacements, tokens, mask)
     assert [int(number) for number in tokens_C] == [int(row.sum()) - 1 for row in mask]
     for number in range(6):
-        alone, _ = spliced_sums(
-            tiny_model, splices, tokens[number : number + 1], mask[number : number + 1]
+        alone, _ = replacement_sums(
+            tiny_model, replacements, tokens[number : number + 1], mask[number : number + 1]
         )
         for whole, single in zip(sums, alone, strict=True):
             for of_all, own in zip(whole, single, strict=True):
@@ -90,8 +92,8 @@ def test_every_context_has_its_own_sums(
 
 def test_other_models_with_more_than_an_unembedding(other_model: LanguageModel) -> None:
     tokens, mask = contexts()
-    splice = Splice(other_model.site(NAME), torch.zeros_like)
-    (_, zero), _ = spliced_means(other_model, [splice], tokens, mask)
+    zeroed = Replacement(other_model.site(NAME), torch.zeros_like)
+    (_, zero), _ = replacement_means(other_model, [zeroed], tokens, mask)
     loss, kl = by_definition(other_model, torch.zeros_like, tokens, mask)
     assert zero.loss == pytest.approx(loss, rel=1e-5)
     assert zero.kl == pytest.approx(kl, rel=1e-4)
@@ -110,7 +112,7 @@ def test_the_untouched_model_runs_once_for_all(
     monkeypatch.setattr(LanguageModel, "before_head", counted)
     tokens, mask = contexts(n=8)
     site = tiny_model.site(NAME)
-    spliced_means(tiny_model, [Splice(site, torch.zeros_like)] * 3, tokens, mask)
+    replacement_means(tiny_model, [Replacement(site, torch.zeros_like)] * 3, tokens, mask)
     assert len(runs) == 2 * (1 + 3)
 
 
@@ -126,10 +128,10 @@ def test_a_perfect_prediction_from_another_site_changes_nothing(tiny_model: Lang
     def mlp(h_BLD: Tensor) -> Tensor:
         return layer.mlp(layer.post_attention_layernorm(h_BLD))
 
-    own = Splice(written, mlp, reads=read)
-    (clean, spliced), _ = spliced_means(tiny_model, [own], tokens, mask)
-    assert spliced.loss == pytest.approx(clean.loss, rel=1e-5)
-    assert spliced.kl == pytest.approx(0, abs=1e-6)
+    own = Replacement(written, mlp, reads=read)
+    (clean, edited), _ = replacement_means(tiny_model, [own], tokens, mask)
+    assert edited.loss == pytest.approx(clean.loss, rel=1e-5)
+    assert edited.kl == pytest.approx(0, abs=1e-6)
 
 
 def test_the_site_is_replaced_by_what_is_made_of_the_other(tiny_model: LanguageModel) -> None:
@@ -141,9 +143,12 @@ def test_the_site_is_replaced_by_what_is_made_of_the_other(tiny_model: LanguageM
         seen.append(h_BLD)
         return 0.5 * h_BLD.flip(-1)
 
-    splices = [Splice(written, edit, reads=read), Splice(written, torch.zeros_like, reads=read)]
-    splices += [Splice(written, torch.zeros_like)]
-    (_, found, zero, own_zero), _ = spliced_means(tiny_model, splices, tokens, mask)
+    replacements = [
+        Replacement(written, edit, reads=read),
+        Replacement(written, torch.zeros_like, reads=read),
+    ]
+    replacements += [Replacement(written, torch.zeros_like)]
+    (_, found, zero, own_zero), _ = replacement_means(tiny_model, replacements, tokens, mask)
     for h_BLD, tokens_BL, mask_BL in zip(
         seen, torch.split(tokens, 4), torch.split(mask, 4), strict=True
     ):
@@ -154,16 +159,16 @@ def test_the_site_is_replaced_by_what_is_made_of_the_other(tiny_model: LanguageM
     made = 0.5 * read.read(tokens, mask).flip(-1)
     clean = tiny_model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
     with written.write(lambda h: torch.where(kept, h, made)):
-        spliced = tiny_model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
-    kl = (clean.exp() * (clean - spliced)).sum(-1)[mask[:, 1:]]
+        edited = tiny_model.logits(tokens, mask).double().log_softmax(-1)[:, :-1]
+    kl = (clean.exp() * (clean - edited)).sum(-1)[mask[:, 1:]]
     assert found.kl == pytest.approx(float(kl.mean()), rel=1e-4)
 
 
 def test_what_the_model_comes_by_later_cannot_be_read(tiny_model: LanguageModel) -> None:
     tokens, mask = contexts()
-    splice = Splice(tiny_model.site(READ), torch.zeros_like, reads=tiny_model.site(WRITTEN))
+    zeroed = Replacement(tiny_model.site(READ), torch.zeros_like, reads=tiny_model.site(WRITTEN))
     sentence = f"{READ} comes before {WRITTEN} in the model, .*; give --contexts 0"
     before = tiny_model.logits(tokens, mask)
     with pytest.raises(InputError, match=sentence):
-        spliced_means(tiny_model, [splice], tokens, mask)
+        replacement_means(tiny_model, [zeroed], tokens, mask)
     assert torch.equal(tiny_model.logits(tokens, mask), before)

@@ -22,7 +22,7 @@ _LOGITS_AT_ONCE = 1 << 23
 Edit = Callable[[Tensor], Tensor]
 
 
-class Splice(NamedTuple):
+class Replacement(NamedTuple):
     """A site, and what its activations become."""
 
     site: Site
@@ -42,7 +42,7 @@ class ContextSums(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Replacement:
+class _AtPositions:
     """An edit of a site that replaces the activations at chosen positions, [B, L, 1]."""
 
     edit: Edit
@@ -52,21 +52,22 @@ class Replacement:
         return torch.where(self.positions.to(h_BLD.device), self.edit(h_BLD).to(h_BLD), h_BLD)
 
 
-def spliced_sums(
+def replacement_sums(
     model: LanguageModel,
-    splices: Sequence[Splice],
+    replacements: Sequence[Replacement],
     tokens_CL: Int[Tensor, "C L"],
     mask_CL: Bool[Tensor, "C L"],
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> tuple[list[ContextSums], Int[Tensor, "C"]]:
-    """Loss and KL of the untouched model and of each splice, and how many tokens of each context
-    they are sums over.
+    """Loss and KL of the untouched model and with each replacement, and how many tokens of each
+    context they are sums over.
 
-    The untouched model runs once for all splices. Positions that were left out of the cache (BOS
-    and the first token) keep their activation, for no autoencoder ever saw such ones.
+    The untouched model runs once for all replacements. Positions that were left out of the cache
+    (BOS and the first token) keep their activation, for no autoencoder ever saw such ones.
 
     Args:
-        model: the language model.  splices: what to replace; the untouched model comes before them.
+        model: the language model.  replacements: what to replace; the untouched model comes before
+            them.
         tokens_CL, mask_CL: contexts, and where they have text.
         progress: told the tokens of each forward pass, padding included.
 
@@ -79,9 +80,9 @@ def spliced_sums(
         replaced_BL1 = rearrange(~model.excluded_tokens(tokens_BL, mask_BL), "b l -> b l 1")
         counted_BT = mask_BL[:, 1:]
         hidden: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
-        for splice in (None, *splices):
-            spliced = nullcontext() if splice is None else _written(splice, replaced_BL1)
-            with spliced, torch.no_grad():
+        for replacement in (None, *replacements):
+            replaced = nullcontext() if replacement is None else _written(replacement, replaced_BL1)
+            with replaced, torch.no_grad():
                 hidden_BLD, head = model.before_head(tokens_BL, mask_BL)
             hidden.append((hidden_BLD[:, :-1][counted_BT.to(hidden_BLD.device)], head))
             progress(tokens_BL.numel())
@@ -91,11 +92,11 @@ def spliced_sums(
 
 
 @contextmanager
-def _written(splice: Splice, positions: Bool[Tensor, "B L 1"]) -> Generator[None]:
-    """Within the context, one forward pass has the splice at the positions."""
-    site, edit, reads = splice
+def _written(replacement: Replacement, positions: Bool[Tensor, "B L 1"]) -> Generator[None]:
+    """Within the context, one forward pass has the replacement at the positions."""
+    site, edit, reads = replacement
     if reads is None:
-        with site.write(Replacement(edit, positions)):
+        with site.write(_AtPositions(edit, positions)):
             yield
         return
     found: list[Tensor] = []
@@ -107,11 +108,11 @@ def _written(splice: Splice, positions: Bool[Tensor, "B L 1"]) -> Generator[None
         if not found:
             raise InputError(
                 f"{site.name} comes before {reads.name} in the model, so that nothing made of the "
-                "latter can be spliced in there; give --contexts 0 to leave the model out"
+                "latter can be put there; give --contexts 0 to leave the model out"
             )
         return edit(found[0])
 
-    with hooked(reads.point, keep), site.write(Replacement(edited, positions)):
+    with hooked(reads.point, keep), site.write(_AtPositions(edited, positions)):
         yield
 
 
