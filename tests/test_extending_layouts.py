@@ -1,7 +1,5 @@
 """A file layout of another package, as docs/extending.md shows it: exported to and read back."""
 
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,27 +10,14 @@ import torch
 from sparsteer.sae import InputError, SparseAutoencoder, TopAFAConfig, TopKConfig
 from sparsteer.sae.interop.layouts import LAYOUTS, writable_layout
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
-
-
-def section() -> dict[str, str]:
-    """The blocks of code of the section, by their language."""
-    text = PAGE.read_text().split("\n## A file layout\n")[1].split("\n## ")[0]
-    return dict(re.findall(r"```(python|toml)\n(.*?)```", text, re.DOTALL))
+from .toy_package import install
 
 
 @pytest.fixture
 def installed(tmp_path: Path) -> dict[str, str]:
     """The environment of a process in which the package with the layout is installed."""
-    blocks, site = section(), tmp_path / "site"
-    info = site / "toy-0.1.dist-info"
-    info.mkdir(parents=True)
-    (site / "toy_layout.py").write_text(blocks["python"])
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 0.1\n")
-    group, entry = blocks["toml"].strip().split("\n")
-    assert group == '[project.entry-points."sparsteer.layouts"]'
-    (info / "entry_points.txt").write_text(f"[sparsteer.layouts]\n{entry.replace(chr(34), '')}\n")
-    return os.environ | {"PYTHONPATH": str(site)}
+    (tmp_path / "site").mkdir()
+    return install(tmp_path / "site")
 
 
 def ran(env: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:

@@ -2,11 +2,8 @@
 package, and used by command."""
 
 import json
-import os
-import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,64 +15,29 @@ from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder, TopKConfig
 from sparsteer.steering import Intervention, Sampling, SteeredFeature, generate, steer
 from sparsteer.steering import registries as found_in
 
-PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
-MODULES = {
-    "A steering edit": "toy_edit",
-    "A gate": "toy_gate",
-    "A direction": "toy_direction",
-    "A toxicity scorer": "toy_scorer",
-    "A selection method": "toy_method",
-}
-"""Of each section of the page, the module that its code is."""
-GROUPS = {"edits", "gates", "directions", "scorers", "selection_methods"}
+from .toy_package import code_of, install
+
 SITE = "blocks.1.hook_resid_post"
 PROMPT = "The man said"
 
 
-def code_of(section: str) -> str:
-    """The Python of a section of the page."""
-    text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
-    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return code
-
-
-def entry_points() -> str:
-    """Those that the page declares, as an installed package has them."""
-    declared: dict[str, dict[str, str]] = {}
-    for text in re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
-        declared |= tomllib.loads(text)["project"]["entry-points"]
-    assert {f"sparsteer.{group}" for group in GROUPS} <= declared.keys()
-    lines = [
-        f"[{group}]\n" + "\n".join(f"{name} = {place}" for name, place in entries.items())
-        for group, entries in declared.items()
-    ]
-    return "\n\n".join(lines) + "\n"
-
-
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of installed packages with one that the page describes."""
-    folder = tmp_path_factory.mktemp("installed")
-    for section, module in MODULES.items():
-        (folder / f"{module}.py").write_text(code_of(section))
-    info = folder / "toy-0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text(entry_points())
-    return folder
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process that has the page's package."""
+    return install(tmp_path_factory.mktemp("installed"))
 
 
 Run = Callable[..., str]
 
 
 @pytest.fixture
-def python(installed: Path, tmp_path: Path) -> Run:
+def python(installed: dict[str, str], tmp_path: Path) -> Run:
     """Runs Python in a process that has the package, and gives what it printed."""
 
     def run(*words: object, status: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, *map(str, words)],
-            env={**os.environ, "PYTHONPATH": str(installed), "SPARSTEER_THREADS": "1"},
+            env=installed,
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -116,7 +78,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The page's edit, gate and direction, known to this process for one test."""
     names: dict[str, Any] = {"__name__": "the_page"}
     registries = (found_in.EDITS, found_in.GATES, found_in.DIRECTIONS)
-    for section, registry in zip(MODULES, registries, strict=False):
+    sections = ("A steering edit", "A gate", "A direction")
+    for section, registry in zip(sections, registries, strict=True):
         exec(code_of(section), names)
         monkeypatch.setattr(registry, "_values", {})
     found_in.EDITS.register("scale", names["scale"])

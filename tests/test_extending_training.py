@@ -2,7 +2,6 @@
 the package: in Python, and by command through an installed package's entry points."""
 
 import json
-import os
 import random
 import re
 import signal
@@ -30,22 +29,7 @@ from sparsteer.sae.losses import WeightedTerm
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.trainer import Trainer
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
-
-
-def code_of(section: str) -> str:
-    """The Python of a section of the page."""
-    text = PAGE.read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
-    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return code
-
-
-def entry_points() -> str:
-    """Those that the page declares, as an installed package has them."""
-    blocks = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    text = "\n".join(blocks)
-    text = re.sub(r'\[project\.entry-points\."(.*)"\]', r"[\1]", text)
-    return text.replace('"', "")
+from .toy_package import code_of, install
 
 
 @pytest.fixture
@@ -160,14 +144,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Of a process that has the page's code installed as a package."""
-    folder = tmp_path_factory.mktemp("installed")
-    (folder / "above_mean.py").write_text(code_of("An activation"))
-    (folder / "l1.py").write_text(code_of("A loss term"))
-    info = folder / "toy-0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text(entry_points())
-    return {**os.environ, "PYTHONPATH": str(folder), "SPARSTEER_THREADS": "1"}
+    return install(tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,13 @@ from sparsteer.sae import (
     TopAFAConfig,
     TopKConfig,
 )
-from sparsteer.sae.activations.jumprelu import set_thresholds
 from sparsteer.sae.common.files import read_json
 from sparsteer.sae.common.tensor_files import load_tensors
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.interop.export import export
 from sparsteer.sae.interop.saelens import to_saelens
+
+from ..random_sae import ORIGIN, random_sae
 
 D, F, SCALE = 13, 57, 3.7
 CONFIGS = [
@@ -30,30 +31,15 @@ CONFIGS = [
 ]
 
 
-def random_sae(config: SAEConfig) -> SparseAutoencoder:
-    sae = SparseAutoencoder(config, seed=3, origin=Origin(model="m", site="s", weights_hash="0f"))
-    with torch.no_grad():
-        sae.W_enc.add_(0.1 * torch.randn_like(sae.W_enc))
-        sae.b_enc.add_(0.1 * torch.randn_like(sae.b_enc))
-        sae.b_dec.add_(torch.randn_like(sae.b_dec))
-        sae.input_scale.fill_(SCALE)
-        sae.input_center.normal_()
-        if isinstance(config, BatchTopKConfig):
-            sae.get_buffer("threshold").fill_(0.6)
-        if isinstance(config, JumpReLUConfig):
-            set_thresholds(sae, 0.5 + torch.rand(F))
-    return sae
-
-
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_saelens_formula_gives_the_same(config: SAEConfig, tmp_path: Path) -> None:
     """SAELens: pre = (x - b_dec) W_enc + b_enc, the activation, then acts W_dec + b_dec."""
-    sae = random_sae(config)
+    sae = random_sae(config, SCALE)
     export(sae, tmp_path / "out", "saelens")
     w = load_tensors(tmp_path / "out" / "sae_weights.safetensors", "")
     cfg = read_json(tmp_path / "out" / "cfg.json", "configuration")
     assert w["W_enc"].shape == (D, F) and w["W_dec"].shape == (F, D)
-    assert (cfg["d_in"], cfg["d_sae"], cfg["metadata"]["hook_name"]) == (D, F, "s")
+    assert (cfg["d_in"], cfg["d_sae"], cfg["metadata"]["hook_name"]) == (D, F, ORIGIN.site)
     torch.testing.assert_close(w["W_dec"].square().sum(1), torch.ones(F))
 
     x = torch.randn(31, D)
@@ -70,7 +56,7 @@ def test_saelens_formula_gives_the_same(config: SAEConfig, tmp_path: Path) -> No
 
 
 def test_batch_topk_encodes_alike_as_jumprelu(tmp_path: Path) -> None:
-    sae = random_sae(BatchTopKConfig(D, F, 5, prefixes=(8, 20)))
+    sae = random_sae(BatchTopKConfig(D, F, 5, prefixes=(8, 20)), SCALE)
     export(sae, tmp_path / "out", "sparsteer")
     loaded = SparseAutoencoder.load(tmp_path / "out")
     assert isinstance(loaded.config, JumpReLUConfig) and loaded.config.prefixes == (8, 20)
@@ -80,7 +66,7 @@ def test_batch_topk_encodes_alike_as_jumprelu(tmp_path: Path) -> None:
 
 
 def test_a_batch_topk_transcoder_predicts_alike_as_jumprelu(tmp_path: Path) -> None:
-    sae = random_sae(BatchTopKConfig(D, F, 5, transcoder=True))
+    sae = random_sae(BatchTopKConfig(D, F, 5, transcoder=True), SCALE)
     sae.output_center.normal_()
     sae.output_scale.fill_(0.3)
     export(sae, tmp_path / "out", "sparsteer")
@@ -92,7 +78,7 @@ def test_a_batch_topk_transcoder_predicts_alike_as_jumprelu(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("config", [TopAFAConfig(D, F), TopKConfig(D, F, 5)], ids=str)
 def test_another_activation_stays_itself(config: SAEConfig, tmp_path: Path) -> None:
-    sae = random_sae(config)
+    sae = random_sae(config, SCALE)
     export(sae, tmp_path, "sparsteer")  # an empty folder is taken
     loaded = SparseAutoencoder.load(tmp_path)
     assert loaded.config == config
@@ -106,15 +92,15 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no threshold"):
         export(untrained, tmp_path / "out", "sparsteer")
     with pytest.raises(InputError, match="top_afa, for which SAELens has no equal"):
-        export(random_sae(TopAFAConfig(D, F)), tmp_path / "out", "saelens")
+        export(random_sae(TopAFAConfig(D, F), SCALE), tmp_path / "out", "saelens")
     with pytest.raises(InputError, match="a transcoder has no place in this layout of SAELens"):
-        export(random_sae(TopKConfig(D, F, 5, transcoder=True)), tmp_path / "out", "saelens")
+        export(random_sae(TopKConfig(D, F, 5, transcoder=True), SCALE), tmp_path / "out", "saelens")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("layout", ["saelens", "sparsteer"])
 def test_nothing_is_overwritten(layout: str, tmp_path: Path) -> None:
-    sae = random_sae(BatchTopKConfig(D, F, 5))
+    sae = random_sae(BatchTopKConfig(D, F, 5), SCALE)
     sae.save(tmp_path / "sae")
     before = (tmp_path / "sae" / "config.json").read_bytes()
     with pytest.raises(InputError, match="give another --out, or --force"):

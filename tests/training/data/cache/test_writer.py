@@ -52,22 +52,6 @@ def dataset(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture
-def config(tiny_model_folder: Path, dataset: str, tmp_path: Path) -> CacheConfig:
-    """About five shards of eight contexts."""
-    return CacheConfig(
-        model=str(tiny_model_folder),
-        dataset=dataset,
-        out=str(tmp_path / "out"),
-        tokens=TOKENS,
-        context_length=LENGTH,
-        batch_size=BATCH,
-        shard_rows=2 * BATCH * LENGTH,
-        dtype="float32",
-        held_out_fraction=FRACTION,
-    )
-
-
 Write = Callable[..., CacheManifest]
 
 

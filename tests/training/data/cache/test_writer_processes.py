@@ -36,21 +36,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture
-def config(tiny_model_folder: Path, dataset: str, tmp_path: Path) -> CacheConfig:
-    return CacheConfig(
-        model=str(tiny_model_folder),
-        dataset=dataset,
-        out=str(tmp_path / "out"),
-        tokens=TOKENS,
-        context_length=LENGTH,
-        batch_size=BATCH,
-        shard_rows=2 * BATCH * LENGTH,
-        dtype="float32",
-        held_out_fraction=0.3,
-    )
-
-
 def content(folder: str | Path) -> dict[str, bytes]:
     """Every file of a cache but the lock."""
     files = [path for path in Path(folder).iterdir() if path.name != ".lock"]
