@@ -5,10 +5,10 @@ import hashlib
 import torch
 
 from .autoencoder import SparseAutoencoder
-from .common.old_names import RENAMED
+from .common.old_names import RENAMED_TENSORS
 from .config import config_to_dict
 
-_FIRST = {new: old for old, new in RENAMED.items()}
+_FIRST = {new: old for old, new in RENAMED_TENSORS.items()}
 """Tensors keep their first names in a fingerprint, so that earlier indexes and
 picks still fit."""
 

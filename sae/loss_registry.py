@@ -13,12 +13,11 @@ from .common.validation import require_in_range
 
 OWN_TERMS = ("auxk", "afa", "sparsity", "multi_topk")
 """The terms that this package has, in the order in which every run logs them."""
-_TAKEN = (
-    *OWN_TERMS,
+FIGURES = (
     *("loss", "mse", "fvu", "l0", "dead_fraction", "gradient_norm"),
     *("lr", "k", "step", "tokens", "seconds", "held_out", "summary", "crc32"),
 )
-"""Other keys of the lines of metrics.jsonl."""
+"""The other keys of the lines of metrics.jsonl, which no term may be called."""
 
 LOSS_TERMS: Registry[Callable[[Any], Any]] = Registry("loss_term", "sparsteer.loss_terms")
 """Every one a `sae.losses.LossTerm`."""
@@ -36,10 +35,13 @@ def parse_loss_terms(words: Sequence[str]) -> dict[str, float]:
     kinds = dict.fromkeys(LOSS_TERMS.names(), float)
     coefficients = read_named_values("loss_term", words, kinds, of="this installation")
     for name, coefficient in coefficients.items():
-        if name in _TAKEN:
+        if name in (*OWN_TERMS, *FIGURES):
             raise InputError(
                 f"loss_term is {name}, which is another figure's name; rename the term",
                 field="loss_term",
             )
-        require_in_range(f"loss_term {name}", coefficient, low=0.0, high=1e6)
+        try:
+            require_in_range(f"loss_term {name}", coefficient, low=0.0, high=1e6)
+        except InputError as error:
+            raise InputError(str(error), field="loss_term") from None
     return coefficients

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -40,8 +41,9 @@ class EncodedText:
     for one so short that every token is left out."""
     n_tokens: int
     """Tokens of the whole text, those beyond `max_length` included."""
-    mean_activation_D: Float[Tensor, "D"]
-    """The mean of the content tokens' raw activations, in float32; 0 where there are none."""
+    mean_activation_D: Float[Tensor, "D"] | None = None
+    """The mean of the content tokens' raw activations, in float32; 0 where there are none. None
+    unless it was asked for."""
 
     @property
     def truncated(self) -> bool:
@@ -62,6 +64,7 @@ def encode_texts(
     *,
     batch_size: int = 32,
     max_length: int | None = None,
+    mean_activations: bool = False,
 ) -> Iterator[EncodedText]:
     """Read texts and yield the codes of each one's content tokens, in the order of the texts.
 
@@ -76,6 +79,7 @@ def encode_texts(
         batch_size: texts in one forward pass, at most; fewer where texts are long.
         max_length: tokens read of each text, BOS not counted; the rest is dropped, and
             `EncodedText.truncated` says so. By default 1024, or the model's context if shorter.
+        mean_activations: whether to give each text's mean raw activation, too.
 
     Raises:
         InputError: the autoencoder has another width than the site, or a limit is out of range.
@@ -83,7 +87,7 @@ def encode_texts(
     limit = read_limit(model, max_length)
     require_positive_integer("batch_size", batch_size)
     require_fits(sae, site=site)
-    return _encode(model, site, sae, texts, batch_size, limit)
+    return _encode(model, site, sae, texts, batch_size, limit, mean_activations)
 
 
 def first_tokens(model: LanguageModel, text: str, limit: int) -> tuple[list[int], int]:
@@ -138,11 +142,12 @@ def _encode(
     texts: Iterable[str | Sequence[int]],
     batch_size: int,
     limit: int,
+    mean_activations: bool,
 ) -> Iterator[EncodedText]:
     for window in _windows(model, texts, limit):
         found: dict[int, EncodedText] = {}
         for batch in _batches([len(tokens) for tokens, _ in window], batch_size):
-            encoded = _encode_batch(model, site, sae, [window[i] for i in batch])
+            encoded = _encode_batch(model, site, sae, [window[i] for i in batch], mean_activations)
             found.update(zip(batch, encoded, strict=True))
         yield from (found[i] for i in range(len(window)))
 
@@ -182,6 +187,7 @@ def _encode_batch(
     site: Site,
     sae: SparseAutoencoder,
     batch: list[tuple[list[int], int]],
+    mean_activations: bool,
 ) -> list[EncodedText]:
     prefix = _prefix(model)
     longest = len(prefix) + max(len(tokens) for tokens, _ in batch)
@@ -201,23 +207,29 @@ def _encode_batch(
         acts_BLD = site.read(tokens_BL, mask_BL)
         acts_CD = acts_BLD[kept_BL.to(acts_BLD.device)]
         codes = sae.encode(acts_CD.to(sae.W_enc.device))
-    return _split(codes, acts_CD, kept_BL, len(prefix), batch)
+    return _split(codes, acts_CD if mean_activations else None, kept_BL, len(prefix), batch)
 
 
 def _split(
     codes: Codes,
-    acts_CD: Tensor,
+    acts_CD: Tensor | None,
     kept_BL: Tensor,
     n_prefix: int,
     batch: list[tuple[list[int], int]],
 ) -> list[EncodedText]:
     """The batch's codes, without the slots that none of its tokens uses, and mean activations as
     those of each text."""
+    means_BD: Sequence[Tensor | None] = [None] * len(batch)
+    if acts_CD is not None:
+        lengths = [int(kept_L.sum()) for kept_L in kept_BL]
+        sums = [rows_TD.float().sum(0) for rows_TD in torch.split(acts_CD, lengths)]
+        sizes_B = torch.tensor(lengths).clamp(min=1)
+        means_BD = list(torch.stack(sums).cpu() / rearrange(sizes_B, "b -> b 1"))
     indices, values = codes.indices.cpu(), codes.values.cpu()
     counts = None if codes.counts is None else codes.counts.cpu()
     results: list[EncodedText] = []
     end = 0
-    for (tokens, n_tokens), kept_L in zip(batch, kept_BL, strict=True):
+    for (tokens, n_tokens), kept_L, mean_D in zip(batch, kept_BL, means_BD, strict=True):
         kept_T = kept_L[n_prefix : n_prefix + len(tokens)].clone()
         rows = slice(end, end + int(kept_T.sum()))
         end = rows.stop
@@ -227,7 +239,6 @@ def _split(
             width = max(1, int(own_counts.max())) if len(own_counts) else 1
         # Copies, so that keeping one text does not keep its whole batch in memory.
         own = Codes(indices[rows, :width].clone(), values[rows, :width].clone(), own_counts)
-        mean_D = acts_CD[rows].float().sum(0).cpu() / max(1, rows.stop - rows.start)
         read = torch.tensor(tokens, dtype=torch.int64)
         results.append(EncodedText(read, kept_T, own, n_tokens, mean_D))
     return results

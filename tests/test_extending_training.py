@@ -126,7 +126,7 @@ def test_two_terms_of_one_name_are_refused(
     monkeypatch.setattr(registered["AboveMean"], "loss_terms", own)
     sae = SparseAutoencoder(registered["AboveMeanConfig"](8, 40), seed=1)
     trainer = Trainer(sae, TrainerConfig(loss_term=("l1=1",)))
-    with pytest.raises(InputError, match="two terms of the loss are called l1; rename one"):
+    with pytest.raises(InputError, match="two terms of the loss or figures are called l1"):
         trainer.step(torch.randn(64, 8))
 
 

@@ -1,4 +1,4 @@
-"""The package that docs/extending.md describes: its code, from the page, and how it is installed."""
+"""The package that docs/extending.md describes: its code, from the page, and installing it."""
 
 import os
 import re

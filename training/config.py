@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from ..sae.activations.registry import ACTIVATIONS
@@ -15,6 +16,7 @@ from ..sae.common.validation import (
     require_in_range,
     require_integer,
     require_positive_integer,
+    require_tuple,
 )
 from ..sae.config import ModelDtype, SAEConfig, activations_with, config_class, require_model_dtype
 from ..sae.loss_registry import parse_loss_terms
@@ -124,7 +126,8 @@ class TrainerConfig:
         for name in ("auxk", "afa", "sparsity", "multi_topk"):
             name = f"{name}_coefficient"
             require_in_range(name, getattr(self, name), low=0.0, high=1e6)
-        parse_loss_terms(self.loss_term)
+        require_tuple("loss_term", self.loss_term)
+        _ = self.loss_terms  # checked
         require_positive_integer("multi_topk", self.multi_topk)
         if self.multi_topk == 1:
             raise InputError(
@@ -147,6 +150,14 @@ class TrainerConfig:
     def activation_settings(self, sae: SAEConfig) -> dict[str, Any]:
         """The settings that the autoencoder's activation takes and others may not, by name."""
         return {name: getattr(self, name) for name in sae.training_settings}
+
+    @cached_property
+    def loss_terms(self) -> dict[str, float]:
+        """The coefficients of `loss_term`, by the terms' names.
+
+        Raises InputError if one is wrong.
+        """
+        return parse_loss_terms(self.loss_term)
 
     def validate_for(self, sae: SAEConfig) -> None:
         """Raise an InputError if the autoencoder cannot be trained so."""
@@ -273,6 +284,7 @@ class TrainConfig:
                     f"activation {having}",
                     field=name,
                 )
+        require_tuple("setting", self.setting)
         self._without_flag()
         for prefix in self.prefixes:
             if not 0 < prefix < math.inf or (prefix > 1 and prefix != int(prefix)):

@@ -11,7 +11,7 @@ from ..kernels.codes import Codes
 from ..kernels.decode import decode_mse
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
-from ..sae.loss_registry import LOSS_TERMS, parse_loss_terms
+from ..sae.loss_registry import FIGURES, LOSS_TERMS
 from ..sae.losses import (
     ForwardPass,
     WeightedTerm,
@@ -101,8 +101,10 @@ def _terms(
             mse = mean(reconstruction_loss(target_BD, x_hat_BD))
     forward = ForwardPass(sae, rows_BD, scaled_BD, target_BD, x_hat_BD, codes, mean)
     for term in _further_terms(sae, config, dead_N, k_aux, dist):
-        if term.name in values:
-            raise InputError(f"two terms of the loss are called {term.name}; rename one of them")
+        if term.name in values or term.name in FIGURES:
+            raise InputError(
+                f"two terms of the loss or figures are called {term.name}; rename the term"
+            )
         values[term.name] = term.compute(forward)
         total = total + term.coefficient * values[term.name]
     return Losses(total, mse, values, codes, x_hat_BD)
@@ -131,7 +133,7 @@ def _further_terms(
     terms += sae.activation.loss_terms(config.activation_settings(sae.config))
     terms += [
         WeightedTerm(name, coefficient, LOSS_TERMS.get(name))
-        for name, coefficient in parse_loss_terms(config.loss_term).items()
+        for name, coefficient in config.loss_terms.items()
     ]
     return terms
 

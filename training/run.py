@@ -91,9 +91,8 @@ class RunFolder:
         if self.is_complete():
             remove_folder(self.sae)
         elif not self.has_begun():
-            (self.path / CHUNK_INDEX).unlink(
-                missing_ok=True
-            )  # those of another stream, for all we know
+            # Its chunk starts may be those of another stream.
+            (self.path / CHUNK_INDEX).unlink(missing_ok=True)
         with atomic_file(self.path / SETTINGS) as temporary:
             temporary.write_text(checked_yaml(resolved), encoding="utf-8")
         found = environment(threads=threads, device=device, processes=processes)

@@ -41,11 +41,10 @@ def run_demo(
     Returns:
         model, site, tokens (activation rows); seconds {stage: seconds of this run}; saes {topk,
         top_afa: {fvu, l0, dead_fraction, loss_recovered, tokens_per_second}}; features_found, a
-            list of {feature, auroc_mean, firing_positive, firing_negative}; toxicity, the mean
-            probability for {base, constant, per_input, per_token, random_feature}, and
-            toxic_fraction, the fraction of
-        texts above one half (random_feature: the mean over several); selection {pool, selected,
-        precision_of_target_source, precision_of_random}; report, its path.
+        list of {feature, auroc_mean, firing_positive, firing_negative}; toxicity, the mean
+        probability for {base, constant, per_input, per_token, random_feature}, and toxic_fraction,
+        the fraction of texts above one half (random_feature: the mean over several); selection
+        {pool, selected, precision_of_target_source, precision_of_random}; report, its path.
 
     Raises:
         InputError: matplotlib or the scorer's package is missing, or something that the

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
@@ -15,6 +15,9 @@ from .config import DemoConfig
 
 _NOT_IN_KEY = ("out", "run", "cache", "sae", "device")
 """Settings that say where something is or runs, not what comes out."""
+
+_LATER: dict[str, Any] = {"allow_other_weights": False, "loss_term": [], "setting": []}
+"""Settings that came after stages had been kept, and their defaults."""
 
 Update = Callable[[int, int, str], None]
 """Told about the progress of a stage: units done, units in all, and what else to show."""
@@ -79,8 +82,21 @@ class Stage:
 
 
 def settings_of(config: Any) -> Result:
-    """The settings of a configuration that decide a result."""
-    return {name: value for name, value in to_plain(config).items() if name not in _NOT_IN_KEY}
+    """The settings of a configuration that decide a result; one of `_LATER` only where it is not
+    its default, so that what was kept before there was one is still reused."""
+    return {
+        name: value if not isinstance(value, dict) else _decisive(cast(Result, value))
+        for name, value in _decisive(to_plain(config)).items()
+        if name not in _NOT_IN_KEY
+    }
+
+
+def _decisive(settings: Result) -> Result:
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in _LATER or value != _LATER[name]
+    }
 
 
 def run_stage(stage: Stage, demo: Demo) -> StageResult:

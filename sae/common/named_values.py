@@ -31,15 +31,19 @@ def read_named_values(
             near = nearest(name, kinds)
             known = ", ".join(kinds) or "none"
             hint = f"did you mean {near[0]}?" if near else f"there are: {known}."
-            raise InputError(f"{setting} is {word!r}, but {of} has no {name!r}; {hint}")
+            raise InputError(
+                f"{setting} is {word!r}, but {of} has no {name!r}; {hint}", field=setting
+            )
         if not equals or not text:
-            raise InputError(f"{setting} is {word!r}; write {name}=VALUE")
+            raise InputError(f"{setting} is {word!r}; write {name}=VALUE", field=setting)
         if name in values:
-            raise InputError(f"{setting} has {name} twice; give it once")
+            raise InputError(f"{setting} has {name} twice; give it once", field=setting)
         kind = kinds[name]
         try:
             values[name] = _TRUTH[text.lower()] if kind is bool else kind(text)
         except (KeyError, ValueError):
             needed = _SHOWN.get(kind, f"of type {kind.__name__}")
-            raise InputError(f"{setting} is {word!r}, but {name} must be {needed}") from None
+            raise InputError(
+                f"{setting} is {word!r}, but {name} must be {needed}", field=setting
+            ) from None
     return values

@@ -7,7 +7,6 @@ RENAMED = {
     "artefacts": "artifacts",
     "dead_share": "dead_fraction",
     "dense_share": "dense_fraction",
-    "input_centre": "input_center",
     "kl_spliced": "kl_with_sae",
     "kl_spliced_standard_error": "kl_with_sae_standard_error",
     "left_out": "excluded",
@@ -15,15 +14,21 @@ RENAMED = {
     "loss_spliced": "loss_with_sae",
     "loss_spliced_standard_error": "loss_with_sae_standard_error",
     "neighbours": "neighbors",
-    "output_centre": "output_center",
     "promoted": "logits",
     "share": "fraction",
     "toxicity_share": "toxic_fraction",
     "window_rows": "chunk_rows",
 }
-"""Name in files of before -> name now."""
+"""Key of a JSON or YAML file of an earlier version -> key now."""
+
+RENAMED_TENSORS = {"input_centre": "input_center", "output_centre": "output_center"}
+"""Tensor of a safetensors file of an earlier version -> tensor now."""
+
+_OF_THE_USER = ("groups",)
+"""Keys below which a mapping's keys are names that a user gave."""
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 def with_new_names(value: T) -> T:
@@ -31,13 +36,21 @@ def with_new_names(value: T) -> T:
     name; mappings and lists are gone through to their last level."""
     if isinstance(value, Mapping):
         items = cast(Mapping[str, object], value).items()
-        return cast(T, {_new(key): with_new_names(inner) for key, inner in items})
+        renamed = {
+            RENAMED.get(key, key): inner if key in _OF_THE_USER else with_new_names(inner)
+            for key, inner in items
+        }
+        return cast(T, renamed)
     if isinstance(value, list):
         return cast(T, [with_new_names(inner) for inner in cast(list[object], value)])
     return value
 
 
-def _new(key: str) -> str:
-    """A key of which the last part, behind a full stop, may be an old name."""
-    before, dot, name = key.rpartition(".")
-    return f"{before}{dot}{RENAMED.get(name, name)}"
+def tensors_with_new_names(tensors: Mapping[str, V]) -> dict[str, V]:
+    """The tensors of a file, renamed ones under their new names, also behind a prefix (`sae.`)."""
+    return {_new(name): tensor for name, tensor in tensors.items()}
+
+
+def _new(tensor: str) -> str:
+    before, dot, name = tensor.rpartition(".")
+    return f"{before}{dot}{RENAMED_TENSORS.get(name, name)}"

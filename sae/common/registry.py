@@ -67,7 +67,7 @@ class Registry(Generic[T]):
             if near
             else f"the {self.kind}s are {', '.join(self.names())}"
         )
-        raise InputError(f"{self.kind} is {name!r}; {hint}")
+        raise InputError(f"{self.kind} is {name!r}; {hint}", field=self.kind)
 
     def get(self, name: str) -> T:
         """The entry of this name, imported when it is first asked for.
@@ -82,8 +82,9 @@ class Registry(Generic[T]):
             except (ImportError, AttributeError) as error:
                 raise InputError(
                     f"{self.kind} {name!r} is {entry.value}, which cannot be imported "
-                    f"({first_line(error)}); mend or uninstall the package that has it"
-                ) from None
+                    f"({first_line(error)}); mend or uninstall the package that has it",
+                    field=self.kind,
+                ) from error
         return self._values[name]
 
     @cached_property

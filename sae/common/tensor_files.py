@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .checksums import require_as_written
 from .errors import InputError
-from .old_names import with_new_names
+from .old_names import tensors_with_new_names
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -36,6 +36,6 @@ def load_tensors(
     # It opens the file first: safetensors calls a file missing that may not be read.
     require_as_written(path, record, remedy)
     try:
-        return with_new_names(load_file(path))
+        return tensors_with_new_names(load_file(path))
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from None

@@ -59,12 +59,13 @@ def push_of(intervention: Intervention, sae: SparseAutoencoder) -> Push:
             f"{[len(features), sae.config.d_model]}"
         )
     dtype = at_least_float32(vectors_PD.dtype)
+    vectors_PD = vectors_PD.to(sae.W_dec.device, dtype)
 
     def numbers(values: list[float]) -> Float[Tensor, "P"]:
         return torch.tensor(values, dtype=dtype, device=vectors_PD.device)
 
     return Push(
-        vectors_PD=vectors_PD.to(dtype),
+        vectors_PD=vectors_PD,
         strengths_P=numbers([feature.sign * feature.strength for feature in features]),
         amounts_P=numbers([feature.amount for feature in features]),
         input_scale=sae.input_scale.to(dtype),

@@ -69,7 +69,8 @@ class ReadRows:
     @cached_property
     def readable(self) -> "ReadRows":
         """The rows that have content tokens; only they have a score or count in a target."""
-        return self.take([place for place, row in enumerate(self.rows) if is_scored(row.status)])
+        places = [place for place, row in enumerate(self.rows) if is_scored(row.status)]
+        return self if len(places) == len(self.rows) else self.take(places)
 
     def take(self, places: Sequence[int]) -> "ReadRows":
         """Some of the rows, in the order asked for."""
@@ -159,6 +160,7 @@ def read_rows(
         ("" if skip else text.text for text, skip in zip(texts, skipped, strict=True)),
         batch_size=batch_size,
         max_length=max_length,
+        mean_activations=True,
     )
     n_latents = loaded.sae.config.n_latents
     means: list[Mean] = []
@@ -166,6 +168,7 @@ def read_rows(
     rows: list[RowScore] = []
     for text, skip, read in zip(texts, skipped, encoded, strict=True):
         means.append(mean_code(read.codes, n_latents))
+        assert read.mean_activation_D is not None  # it was asked for
         activations.append(rearrange(read.mean_activation_D, "d -> 1 d"))
         has_text = text.status in ("ok", "empty")
         status = text.status if text.status != "ok" else _status(read, means[-1], bool(skip))

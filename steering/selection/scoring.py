@@ -93,9 +93,11 @@ def _score(
     target_fields = _target_fields(target, config)
     say(f"text of {config.file}: {' + '.join(fields.fields)}{_detected(fields)}")
     settings = _settings(config, rows, target, fields, target_fields)
-    record.require_same(_made_with(settings, config), out)  # before the model is loaded
+    # Before the model is loaded. What has no method of its own was scored by the default one.
+    known = {"method": None, "seed": None} | settings
+    record.require_same(_made_with(known, config), out)
     if not record.identity:
-        parts.require_same(settings)
+        parts.require_same(known)
     loaded = load_run_of(config, say)
     identity = {**settings, **_reader(loaded)}
     if record.is_of(made := _made_with(identity, config), out):

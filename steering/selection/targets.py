@@ -155,7 +155,9 @@ def _recovered(
         is_member = [place in members for place in places]
         n_selected = len(selection.chosen)
         precisions.append(_fraction(is_member, selection.chosen))
-        nearest = _choose(pool, examples, ratio, "length")
+        nearest = selection
+        if method != "length":
+            nearest = _choose(pool, examples, ratio, "length")
         by_length.append(_fraction(is_member, nearest.chosen))
         correlation = summary_of(selection.rows)["spearman_tokens"]
         correlations += [] if correlation is None else [correlation]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def language_model(site: Site) -> LanguageModel:
 
 
 def encode(
-    site: Site, sae: SparseAutoencoder, texts: Sequence[str | Sequence[int]], **options: int
+    site: Site, sae: SparseAutoencoder, texts: Sequence[str | Sequence[int]], **options: Any
 ) -> list[EncodedText]:
     return list(encode_texts(language_model(site), site, sae, texts, **options))
 
@@ -116,13 +117,15 @@ def test_the_mean_activation_is_that_of_the_content_tokens(
     model = site.model
     assert isinstance(model, LanguageModel)
     texts = ["abcdefgh", "a", "the cat sat on the mat", ""]
-    for text, read in zip(texts, encode(site, sae, texts), strict=True):
+    for text, read in zip(texts, encode(site, sae, texts, mean_activations=True), strict=True):
         tokens = torch.tensor([[1, *model.tokenize(text)]])
         content = ~model.excluded_tokens(tokens)[0]
         expected = torch.zeros(site.width)
         if content.any():
             expected = site.read(tokens)[0, content].mean(0)
+        assert read.mean_activation_D is not None
         assert torch.allclose(read.mean_activation_D, expected, atol=1e-5)
+    assert all(read.mean_activation_D is None for read in encode(site, sae, texts))
 
 
 def test_by_default_the_context_is_the_limit(site: Site, sae: SparseAutoencoder) -> None:
@@ -174,11 +177,12 @@ def test_long_texts_go_in_smaller_batches(
 
 
 def test_wrong_input_is_an_input_error(site: Site, sae: SparseAutoencoder) -> None:
-    for options, message in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"max_length": 0}, "max_length is 0"),
         ({"max_length": 512}, "between 1 and the 511 tokens"),
         ({"batch_size": 0}, "batch_size is 0"),
-    ):
+    )
+    for options, message in cases:
         with pytest.raises(InputError, match=message):
             encode_texts(language_model(site), site, sae, ["text"], **options)
     other = SparseAutoencoder(TopKConfig(16, 40, 4))

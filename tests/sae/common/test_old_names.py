@@ -13,8 +13,8 @@ from sparsteer.sae.fingerprint import sae_fingerprint
 
 
 def test_every_level_of_a_mapping_gets_its_new_names() -> None:
-    old = {"held_out": [{"dead_share": 0.5, "fvu": 1}], "sae.input_centre": 2, "shares": 3}
-    new = {"held_out": [{"dead_fraction": 0.5, "fvu": 1}], "sae.input_center": 2, "shares": 3}
+    old = {"held_out": [{"dead_share": 0.5, "fvu": 1}], "groups": {"share": 2}, "shares": 3}
+    new = {"held_out": [{"dead_fraction": 0.5, "fvu": 1}], "groups": {"share": 2}, "shares": 3}
     assert with_new_names(old) == new
     assert with_new_names(new) == new
 
@@ -30,8 +30,10 @@ def test_a_checked_file_of_before_is_whole_and_has_new_names(tmp_path: Path) -> 
 
 
 def test_tensors_of_before_get_new_names(tmp_path: Path) -> None:
-    save_tensors(tmp_path / "old.safetensors", {"sae.input_centre": torch.arange(6.0)})
-    assert load_tensors(tmp_path / "old.safetensors", "").keys() == {"sae.input_center"}
+    old = {"sae.input_centre": torch.arange(6.0), "output_centre": torch.ones(2)}
+    save_tensors(tmp_path / "old.safetensors", {**old, "share": torch.ones(1)})
+    found = load_tensors(tmp_path / "old.safetensors", "")
+    assert found.keys() == {"sae.input_center", "output_center", "share"}
 
 
 def test_a_fingerprint_is_that_of_earlier_versions() -> None:
