@@ -102,8 +102,16 @@ def test_wrong_activations_are_named(
 def test_wrong_loss_terms_are_named(
     registered: dict[str, Any], words: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
         TrainerConfig(loss_term=words)
+    assert caught.value.field == "loss_term"
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_a_single_text_is_no_tuple_of_terms() -> None:
+    wrong: Any = "l1=0.1"
+    with pytest.raises(InputError, match=r"loss_term is the text 'l1=0.1'; give a tuple"):
+        TrainerConfig(loss_term=wrong)
 
 
 @pytest.mark.parametrize("name", ["fvu", "summary", "held_out", "crc32"])

@@ -18,11 +18,12 @@ from sparsteer.app.demo.application import fragments
 from sparsteer.app.demo.config import DEMO_ACTIVATIONS, DemoConfig
 from sparsteer.app.demo.pipeline import STAGES, run_demo
 from sparsteer.app.demo.report import render
-from sparsteer.app.demo.stage import StageResult
+from sparsteer.app.demo.stage import StageResult, settings_of
 from sparsteer.app.report.markup import Html, tag
 from sparsteer.sae import InputError
 from sparsteer.sae.common.locks import hold_folder
 from sparsteer.steering.interventions.intervention import TIERS
+from sparsteer.training.config import EvalSettings, TrainConfig
 from sparsteer.training.data.prompt_sides import side_of
 
 HOSTILE = "<script>alert(1)</script>\"'&</style><img src=x onerror=alert(2)>"
@@ -708,3 +709,12 @@ def test_the_real_demo_in_its_bounds_of_time_and_memory(tmp_path: Path) -> None:
     second, cpu_seconds = demo()
     assert second["saes"] == first["saes"]
     assert cpu_seconds < 30
+
+
+def test_settings_that_came_later_leave_the_key_of_a_kept_stage_as_it_was() -> None:
+    config = TrainConfig(cache="c", out="o", k=4)
+    kept = settings_of(config)
+    assert not {"setting", "loss_term"} & (kept.keys() | kept["trainer"].keys())
+    assert "allow_other_weights" not in settings_of(EvalSettings(cache="c"))
+    changed = settings_of(EvalSettings(cache="c", allow_other_weights=True))
+    assert changed["allow_other_weights"] is True
