@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..sae.common.paths import FilePath
-from ..sae.common.wording import count, counted, duration
+from ..sae.common.wording import count, counted, duration, size
 from ..training.data.cache.config import CacheConfig
-from .console import Report, Terminal, next_command, size, table
+from .console import Report, Terminal, next_command, table
 from .verify import damage
 
 if TYPE_CHECKING:

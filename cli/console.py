@@ -131,14 +131,6 @@ def next_command(*words: str) -> str:
     return f"next: {shlex.join(('sparsteer', *words))}"
 
 
-def size(n_bytes: int | float) -> str:
-    """Bytes in decimal units."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= scale:
-            return f"{n_bytes / scale:.1f} {unit}"
-    return f"{n_bytes:.0f} bytes"
-
-
 class _Pace:
     """Units for each second of the last half minute, and the time that is left.
 

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ..sae.common.wording import counted
-from .console import Report, Terminal, size
+from ..sae.common.wording import counted, size
+from .console import Report, Terminal
 from .machine import (
     TYPICAL,
     Problem,

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..sae.common.errors import InputError
-from .console import Report, Terminal, next_command, size
+from ..sae.common.wording import size
+from .console import Report, Terminal, next_command
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from .common.errors import InputError
 from .common.files import atomic_folder, read_json
 from .common.tensor_files import load_tensors, save_tensors
 from .config import Origin, SAEConfig, build_dataclass, config_from_dict, config_to_dict
+from .interop.hub import fetch_from_hub, is_hub_source
 from .interop.layouts import LAYOUTS, layout_of
 
 if TYPE_CHECKING:
@@ -255,12 +256,14 @@ class SparseAutoencoder(nn.Module):
         """Read an autoencoder from its folder, or from the run folder that holds it as `sae/`.
 
         A folder in another layout that can be read (`sparsteer.sae.interop.layouts`) is read so.
+        `hub:OWNER/NAME[/SUBFOLDER][@REVISION]` is downloaded from the Hugging Face hub first, or
+        taken from its client's cache.
 
         Raises:
             InputError: a file is missing, broken, has changed since it was written, or does not fit
                 the other; the message names it.
         """
-        path = Path(path)
+        path = fetch_from_hub(str(path)).path if is_hub_source(path) else Path(path)
         if not is_own_folder(path) and (layout := layout_of(path)):
             return layout.read(path)
         folder = sae_folder(path)

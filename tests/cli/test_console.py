@@ -14,11 +14,10 @@ from sparsteer.cli.console import (
     Terminal,
     next_command,
     print_json,
-    size,
     table,
     write_report,
 )
-from sparsteer.sae.common.wording import duration, percent
+from sparsteer.sae.common.wording import duration, percent, size
 
 
 def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
