@@ -34,8 +34,9 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
     SAE is the folder of an autoencoder, or of the run that trained it. batch_topk becomes jumprelu
     with the threshold that it learned in training.
     """
-    from ..sae.autoencoder import SparseAutoencoder, is_own_folder, sae_folder
+    from ..sae.autoencoder import SparseAutoencoder
     from ..sae.interop.export import export
+    from ..sae.interop.own_folder import is_own_folder, sae_folder
     from ..training.run import SETTINGS
 
     source, out = Path(options.sae), Path(options.out).resolve()

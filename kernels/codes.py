@@ -25,6 +25,11 @@ class Codes(NamedTuple):
     """Only of jumprelu in training: 1 in used slots and 0 elsewhere, so that its sum over a row is
     the row's L0, with a gradient for the thresholds. Then latents just below their threshold have
     slots of value 0 behind the used ones."""
+    row_scale: Float[Tensor, "*B 1"] | None = None
+    """Only of an autoencoder that normalizes each row: what the decoder multiplies the decoded row
+    by, and"""
+    row_shift: Float[Tensor, "*B 1"] | None = None
+    """what it adds to it then."""
 
     def dense(self, n_latents: int) -> Float[Tensor, "*B F"]:
         """The codes as a dense [..., F] tensor, for tests and small things."""

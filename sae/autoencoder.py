@@ -1,6 +1,5 @@
 """The sparse autoencoder: encode, decode, save and load."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,25 +13,22 @@ from ..kernels.decode import decode
 from ..kernels.numerics import row_norms
 from ..kernels.optimizer import normalize_rows_
 from ..kernels.process_group import ProcessGroup
-from .activations.registry import ACTIVATIONS
-from .common.checksums import read_checked_json, record_of, recorded_files, write_checked_json
+from .activations.registry import activation_class
+from .common.checksums import recorded_files, write_checked_json
 from .common.errors import InputError
-from .common.files import atomic_folder, read_json
-from .common.tensor_files import load_tensors, save_tensors
-from .config import Origin, SAEConfig, build_dataclass, config_from_dict, config_to_dict
-from .interop.hub import fetch_from_hub, is_hub_source
-from .interop.layouts import LAYOUTS, layout_of
+from .common.files import atomic_folder
+from .common.tensor_files import save_tensors
+from .config import Origin, SAEConfig, config_to_dict
+from .interop.layouts import read_source
+from .row_normalization import normalize_rows
 
 if TYPE_CHECKING:
     from .activations.base import Activation
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "sae.safetensors"
-_FORMAT = "sparsteer-sae"
+FORMAT = "sparsteer-sae"
 FORMAT_VERSION = 2
-_VERSIONS = (1, FORMAT_VERSION)
-"""That are read; the first has no checksums."""
-_REMEDY = "copy the whole folder again"
 
 
 class SparseAutoencoder(nn.Module):
@@ -56,6 +52,8 @@ class SparseAutoencoder(nn.Module):
     the encoder takes a fixed center off first, which the decoder adds last.
     A transcoder (arXiv 2406.11944) has the same parts, but x_hat predicts another activation than
     x, with a center and a scale of its own, and pre = x @ W_enc^T + b_enc.
+    What other libraries trained may differ: the configuration says whether the encoder subtracts
+    b_dec, whether rows are normalized, and whether a transcoder has a skip connection.
 
     Attributes:
         W_enc: [F, D], a latent a row.  W_dec: [F, D], unit rows.  b_enc: [F].  b_dec: [D].
@@ -65,6 +63,7 @@ class SparseAutoencoder(nn.Module):
         input_center: [D] buffer: the center of raw activations times input_scale. It is 0 until
             training estimates it, and then fixed.
         output_scale, output_center: buffers, only of a transcoder: the same of what it predicts.
+        W_skip: [D, D], only of a transcoder with a skip connection, for raw activations.
         activation: what keeps some of the latents; its `state` are further parameters and buffers,
             such as the `threshold` of batch_topk and the `threshold_exponent` of jumprelu.
         origin: the model and site it was trained on, None if unknown.
@@ -89,10 +88,12 @@ class SparseAutoencoder(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(config.d_model))
         self.register_buffer("input_scale", torch.ones(()))
         self.register_buffer("input_center", torch.zeros(config.d_model))
+        if config.skip:
+            self.W_skip = nn.Parameter(torch.zeros(config.d_model, config.d_model))
         if config.transcoder:
             self.register_buffer("output_scale", torch.ones(()))
             self.register_buffer("output_center", torch.zeros(config.d_model))
-        self.activation = ACTIVATIONS.get(config.activation)(config)
+        self.activation = activation_class(config.activation)(config)
         for name, tensor in self.activation.state().items():
             if isinstance(tensor, nn.Parameter):
                 self.register_parameter(name, tensor)
@@ -103,7 +104,8 @@ class SparseAutoencoder(nn.Module):
     def center(self) -> Float[Tensor, "D"]:
         """What the encoder subtracts from rows in scaled units; of a transcoder 0, as b_enc could
         undo whatever training made of it."""
-        return torch.zeros_like(self.b_dec) if self.config.transcoder else self.b_dec
+        subtracts = self.config.apply_b_dec_to_input and not self.config.transcoder
+        return self.b_dec if subtracts else torch.zeros_like(self.b_dec)
 
     @property
     def decoder_scale(self) -> Float[Tensor, ""]:
@@ -117,8 +119,23 @@ class SparseAutoencoder(nn.Module):
         return center_D / self.decoder_scale
 
     def scaled(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """Raw activations that are read, in scaled units and the dtype of the weights."""
+        """Raw activations that are read, normalized where the configuration says so, in scaled
+        units and the dtype of the weights."""
+        if self.config.normalize_activations != "none":
+            x = self.normalized(x)[0]
         return _scaled(x, self.input_center / self.input_scale, self.input_scale)
+
+    def normalized(
+        self, x: Float[Tensor, "*B D"]
+    ) -> tuple[Float[Tensor, "*B D"], Float[Tensor, "*B 1"], Float[Tensor, "*B 1"]]:
+        """Rows normalized as the configuration says, and what undoes it: normalized * scale +
+        shift.
+
+        Raises ValueError if the configuration does not normalize.
+        """
+        if self.config.normalize_activations == "none":
+            raise ValueError("normalize_activations is none; use the rows as they are")
+        return normalize_rows(x, self.config.normalize_activations)
 
     def scaled_target(self, target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """As `scaled`, of raw activations that are reconstructed or predicted."""
@@ -126,13 +143,11 @@ class SparseAutoencoder(nn.Module):
 
     def extra_repr(self) -> str:
         """Activation and sizes, for `print`."""
-        given = asdict(self.config)
-        if not self.config.transcoder:
-            del given["transcoder"]
-        if not self.config.prefixes:
-            del given["prefixes"]
-        fields = (f"{name}={value}" for name, value in given.items())
-        return ", ".join((self.config.activation, *fields))
+        shown = config_to_dict(self.config)
+        activation = shown.pop("activation")
+        if self.config.prefixes:
+            shown["prefixes"] = self.config.prefixes
+        return ", ".join((activation, *(f"{name}={value}" for name, value in shown.items())))
 
     def require_target(self, target: Tensor | None) -> None:
         """Raise ValueError if a transcoder has no target, or an autoencoder has one."""
@@ -176,19 +191,45 @@ class SparseAutoencoder(nn.Module):
         """
         self.require_width(x.shape[-1], "x")
         codes, leading = self.encode_scaled(self.scaled(x.reshape(-1, x.shape[-1]))), x.shape[:-1]
+        scale = shift = None
+        if self._undoes_normalization:
+            _, scale, shift = self.normalized(x.to(self.W_enc.dtype))
         return Codes(
             codes.indices.view(*leading, codes.indices.shape[-1]),
             codes.values.view(*leading, codes.values.shape[-1]),
             None if codes.counts is None else codes.counts.view(leading),
+            row_scale=scale,
+            row_shift=shift,
         )
 
     def decode(self, codes: Codes) -> Float[Tensor, "*B D"]:
-        """Raw activations [..., D] from codes in scaled units."""
-        return self.decode_scaled(codes) / self.decoder_scale + self.decoder_center
+        """Raw activations [..., D] from codes in scaled units; see `reconstruct` for a transcoder
+        with a skip connection.
+
+        Raises ValueError if the rows were normalized and the codes do not say how to undo it, as
+        those of `encode` do.
+        """
+        decoded = self.decode_scaled(codes) / self.decoder_scale + self.decoder_center
+        if not self._undoes_normalization:
+            return decoded
+        if codes.row_scale is None or codes.row_shift is None:
+            raise ValueError("the codes have no row_scale and row_shift; take them from encode")
+        return decoded * codes.row_scale + codes.row_shift
+
+    def reconstruct(self, x: Float[Tensor, "*B D"], codes: Codes) -> Float[Tensor, "*B D"]:
+        """What calling the autoencoder gives, from x and its codes: `decode`, and of a transcoder
+        with a skip connection x @ W_skip^T more."""
+        decoded = self.decode(codes)
+        return decoded + x.to(decoded) @ self.W_skip.T if self.config.skip else decoded
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """The reconstruction of raw activations, or a transcoder's prediction from them."""
-        return self.decode(self.encode(x))
+        return self.reconstruct(x, self.encode(x))
+
+    @property
+    def _undoes_normalization(self) -> bool:
+        """A transcoder predicts another activation, for which the row's own norm means nothing."""
+        return self.config.normalize_activations != "none" and not self.config.transcoder
 
     def encode_scaled(self, x_BD: Float[Tensor, "B D"]) -> Codes:
         """As `encode`, for rows that were scaled already."""
@@ -245,36 +286,30 @@ class SparseAutoencoder(nn.Module):
     def description(self) -> dict[str, Any]:
         """What `config.json` says of it: format, configuration and origin."""
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "version": FORMAT_VERSION,
             **config_to_dict(self.config),
             "origin": None if self.origin is None else _origin_to_dict(self.origin),
         }
 
     @classmethod
-    def load(cls, path: str | Path) -> "SparseAutoencoder":
-        """Read an autoencoder from its folder, or from the run folder that holds it as `sae/`.
+    def load(cls, source: str | Path, *, layout: str | None = None) -> "SparseAutoencoder":
+        """Read an autoencoder, of this package or of another library.
 
-        A folder in another layout that can be read (`sparsteer.sae.interop.layouts`) is read so.
-        `hub:OWNER/NAME[/SUBFOLDER][@REVISION]` is downloaded from the Hugging Face hub first, or
-        taken from its client's cache.
+        Codes and decoder rows of another library's keep its units: `encode` takes raw activations
+        and gives what that library's `encode` gives.
+
+        Args:
+            source: its folder or file, the run folder that holds it as `sae/`,
+                `hub:OWNER/NAME[/SUBFOLDER][@REVISION]`, or a name of the catalog
+                (`sparsteer import --list`).
+            layout: the file layout, see `sparsteer.sae.interop.layouts`; by default recognized.
 
         Raises:
             InputError: a file is missing, broken, has changed since it was written, or does not fit
                 the other; the message names it.
         """
-        path = fetch_from_hub(str(path)).path if is_hub_source(path) else Path(path)
-        if not is_own_folder(path) and (layout := layout_of(path)):
-            return layout.read(path)
-        folder = sae_folder(path)
-        config, origin, record = _read_description(folder / CONFIG_FILE)
-        weights = folder / WEIGHTS_FILE
-        tensors = load_tensors(weights, _REMEDY, record=record)
-        # Before anything is built: a broken config.json may name a size that no memory holds.
-        _require_shapes_of(config, tensors, weights)
-        sae = cls(config, origin=origin)
-        sae.load_state_dict(sae.state_dict() | tensors)
-        return sae
+        return read_source(source, layout)
 
 
 def centers_that_may_lack(config: SAEConfig) -> tuple[str, ...]:
@@ -289,28 +324,6 @@ def _scaled(
     return (x - center_D).to(scale.dtype) * scale
 
 
-def is_own_folder(path: Path) -> bool:
-    """Whether `sae_folder` finds a folder here whose configuration is of this package."""
-    try:
-        folder = sae_folder(path)
-        return read_json(folder / CONFIG_FILE, "configuration").get("format") == _FORMAT
-    except InputError:
-        return False
-
-
-def sae_folder(path: Path) -> Path:
-    """The folder of an autoencoder, given by itself or by the run that holds it as `sae/`.
-
-    Raises InputError if there is none.
-    """
-    for folder in (path, path / "sae"):
-        if (folder / CONFIG_FILE).is_file():
-            return folder
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give the folder of a trained autoencoder")
-    raise InputError(f"{path} holds no {CONFIG_FILE}; give the folder of a trained autoencoder")
-
-
 def _may_replace(path: Path) -> bool:
     return path.is_dir() and all(f.name in (CONFIG_FILE, WEIGHTS_FILE) for f in path.iterdir())
 
@@ -322,63 +335,3 @@ def _origin_to_dict(origin: Origin) -> dict[str, Any]:
     if values["model_dtype"] == Origin.model_dtype:
         del values["model_dtype"]
     return values
-
-
-def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str, Any] | None]:
-    """The configuration, the origin, and what is recorded of the weights' file."""
-    values = read_checked_json(path, "autoencoder's configuration", remedy=_REMEDY)
-    record = record_of(values, WEIGHTS_FILE)
-    if values.pop("format", None) != _FORMAT:
-        raise InputError(
-            f"{path} is not a sparsteer autoencoder's configuration, and no layout that can be "
-            f"read ({', '.join(LAYOUTS.names())}) recognizes {path.parent}; give the folder of an "
-            "autoencoder that sparsteer trained"
-        )
-    if (version := values.pop("version", None)) not in _VERSIONS:
-        raise InputError(
-            f"{path} has format version {version!r}, but this sparsteer reads {FORMAT_VERSION}; "
-            "use the sparsteer that wrote it or a newer one"
-        )
-    if record is not None:
-        values.pop("files", None)
-    origin = values.pop("origin", None)
-    config = config_from_dict(values, str(path))
-    read = None if origin is None else build_dataclass(Origin, origin, f"{path}, origin")
-    return config, read, record
-
-
-def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) -> None:
-    D, F = config.d_model, config.n_latents
-    expected: dict[str, list[int]] = {
-        "W_dec": [F, D],
-        "W_enc": [F, D],
-        "b_dec": [D],
-        "b_enc": [F],
-        "input_scale": [],
-        "input_center": [D],
-    }
-    if config.transcoder:
-        expected |= {"output_scale": [], "output_center": [D]}
-    with torch.device("meta"):  # shapes alone: the sizes of a broken config.json fit nowhere
-        state = ACTIVATIONS.get(config.activation)(config).state()
-    expected |= {name: list(tensor.shape) for name, tensor in state.items()}
-    for name in centers_that_may_lack(config):
-        if name not in found:
-            del expected[name]
-    for name in sorted(found.keys() | expected.keys()):
-        have, want = found.get(name), expected.get(name)
-        if have is None or want is None:
-            state = "missing" if have is None else "not expected"
-            raise InputError(f"{path}: tensor {name} is {state}; copy the whole folder again")
-        if list(have.shape) != want:
-            raise InputError(
-                f"{path}: {name} has shape {list(have.shape)}, but {CONFIG_FILE} beside it means "
-                f"{want}; the two files belong to different autoencoders"
-            )
-        if not have.is_floating_point():
-            raise InputError(
-                f"{path}: {name} holds {have.dtype} where numbers with a fraction are needed; copy "
-                "the whole folder again"
-            )
-        if not have.isfinite().all():
-            raise InputError(f"{path}: {name} holds NaN or infinity; copy the folder again")

@@ -19,8 +19,8 @@ class KnownModel(Protocol):
         ...
 
     @property
-    def weights_hash(self) -> str:
-        """SHA-256 of its weights."""
+    def weights_hash(self) -> str | None:
+        """SHA-256 of its weights; None if that is not known."""
         ...
 
 
@@ -84,7 +84,7 @@ def require_fits(
 
 def require_weights(
     made: KnownModel,
-    weights_hash: str,
+    weights_hash: str | None,
     name: str,
     *,
     of: str,
@@ -92,7 +92,8 @@ def require_weights(
     allow_other_weights: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Raise an InputError unless a language model has the weights of the one that `made` names.
+    """Raise an InputError unless a language model has the weights of the one that `made` names, if
+    its hash is known.
 
     Args:
         made: what is known of the model that is wanted.
@@ -103,7 +104,7 @@ def require_weights(
         allow_other_weights: only say that the weights are others.
         say: told that.
     """
-    if weights_hash == made.weights_hash:
+    if made.weights_hash is None or weights_hash == made.weights_hash:
         return
     fault = f"{name} has other weights than {made.model}, with which {of} was made"
     if not allow_other_weights:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 
-from .activations.registry import ACTIVATIONS
+from .activations.registry import activation_class, activation_names
 from .common.errors import InputError
 from .common.validation import (
     require_boolean,
@@ -17,6 +17,11 @@ from .common.validation import (
 )
 
 T = TypeVar("T")
+
+NormalizeActivations = Literal["none", "constant_norm_rescale", "layer_norm"]
+"""What an autoencoder does to each row of its input, under SAELens' names. `constant_norm_rescale`
+scales it to the norm sqrt(D); `layer_norm` subtracts the mean of its entries and divides by their
+standard deviation (with D - 1) plus 1e-5. An autoencoder, but no transcoder, undoes it last."""
 
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
 """What a language model's weights are loaded as and its activations computed in; auto is what they
@@ -31,8 +36,8 @@ class Origin:
     """The language model: its name, but for a local one its absolute path."""
     site: str
     """The activation that was read, for example blocks.15.hook_resid_post."""
-    weights_hash: str
-    """sha256 of the language model's weights."""
+    weights_hash: str | None = None
+    """sha256 of the language model's weights; None if unknown."""
     target_site: str | None = None
     """The activation that a transcoder predicts; None for an autoencoder."""
     model_dtype: str = "float32"
@@ -47,7 +52,7 @@ class Origin:
     def __post_init__(self) -> None:
         for name in ("model", "site", "weights_hash", "target_site", "model_dtype", "dataset"):
             value = getattr(self, name)
-            may_lack = name in ("target_site", "dataset")
+            may_lack = name in ("weights_hash", "target_site", "dataset")
             if not isinstance(value, str) and (value is not None or not may_lack):
                 raise wrong(name, value, "text")
         if self.context_length is not None:
@@ -88,6 +93,17 @@ class SAEConfig:
     """Whether it predicts other activations than those it reads, such as an MLP's output from its
     input (arXiv 2406.11944); both have width d_model."""
 
+    apply_b_dec_to_input: bool = dataclasses.field(default=True, kw_only=True)
+    """Whether the encoder subtracts b_dec from its input, as autoencoders that are trained here do;
+    a transcoder never does."""
+
+    normalize_activations: NormalizeActivations = dataclasses.field(default="none", kw_only=True)
+    """How each row is normalized before it is encoded, see `NormalizeActivations`."""
+
+    skip: bool = dataclasses.field(default=False, kw_only=True)
+    """Whether a transcoder has a matrix W_skip [D, D] besides, and predicts x @ W_skip^T more
+    (arXiv 2501.18823)."""
+
     @property
     def kind(self) -> str:
         """What to call it: autoencoder or transcoder."""
@@ -104,7 +120,17 @@ class SAEConfig:
         # What a file holds may be of any type.
         if not isinstance(cast(object, self.prefixes), tuple):
             raise wrong("prefixes", self.prefixes, "a list of whole numbers")
-        require_boolean("transcoder", self.transcoder)
+        for name in ("transcoder", "apply_b_dec_to_input", "skip"):
+            require_boolean(name, getattr(self, name))
+        require_choice(
+            "normalize_activations", self.normalize_activations, get_args(NormalizeActivations)
+        )
+        if self.skip and not self.transcoder:
+            raise InputError(
+                "skip is true, but an autoencoder with a skip connection would copy its input; "
+                "leave it out, or set transcoder",
+                field="skip",
+            )
         for prefix in self.prefixes:
             require_positive_integer("prefixes", prefix)
         ends = (*self.prefixes, self.n_latents)
@@ -166,9 +192,14 @@ class JumpReLUConfig(SAEConfig):
     bandwidth: float = 0.2
     """Width around a threshold in which pre-activations give it a gradient, in scaled units."""
 
+    fixed_thresholds: bool = dataclasses.field(default=False, kw_only=True)
+    """Whether the thresholds are those of another library, kept as they are; they may be 0, where
+    trained ones are positive."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_in_range("bandwidth", self.bandwidth, low=1e-6, high=1e3)
+        require_boolean("fixed_thresholds", self.fixed_thresholds)
 
 
 @dataclass(frozen=True)
@@ -194,10 +225,27 @@ class TopAFAConfig(SAEConfig):
         require_in_range("target_scale", self.target_scale, low=1e-3, high=1e3)
 
 
-_CONFIGS: dict[str, type[SAEConfig]] = {
+@dataclass(frozen=True)
+class ReLUConfig(SAEConfig):
+    """An autoencoder that keeps every positive pre-activation (arXiv 2309.08600); it is read from
+    other libraries' files and not trained here."""
+
+    activation: ClassVar[str] = "relu"
+
+
+@dataclass(frozen=True)
+class GatedConfig(SAEConfig):
+    """A gated autoencoder, in which one bias decides which latents are active and another their
+    values (arXiv 2404.16014); it is read from other libraries' files and not trained here."""
+
+    activation: ClassVar[str] = "gated"
+
+
+_TRAINED: dict[str, type[SAEConfig]] = {
     config.activation: config
     for config in (TopKConfig, BatchTopKConfig, TopAFAConfig, JumpReLUConfig)
 }
+_CONFIGS = _TRAINED | {config.activation: config for config in (ReLUConfig, GatedConfig)}
 
 
 def config_class(activation: str) -> type[SAEConfig]:
@@ -206,7 +254,7 @@ def config_class(activation: str) -> type[SAEConfig]:
     Raises InputError if there is none.
     """
     own = _CONFIGS.get(activation)
-    return own or ACTIVATIONS.get(activation).config_class
+    return own or activation_class(activation).config_class
 
 
 def settings_of(config: type[SAEConfig]) -> set[str]:
@@ -215,17 +263,29 @@ def settings_of(config: type[SAEConfig]) -> set[str]:
 
 
 def activations_with(setting: str) -> list[str]:
-    """The activations of this package that have a setting which not all have; none if all have."""
-    having = [name for name, config in _CONFIGS.items() if setting in settings_of(config)]
-    return [] if len(having) == len(_CONFIGS) else having
+    """The activations trained here that have a setting which not all have; none if all have."""
+    having = [name for name, config in _TRAINED.items() if setting in settings_of(config)]
+    return [] if len(having) == len(_TRAINED) else having
+
+
+_USUAL: dict[str, object] = {
+    field.name: field.default
+    for config in (SAEConfig, JumpReLUConfig)
+    for field in dataclasses.fields(config)
+    if field.name
+    in ("transcoder", "apply_b_dec_to_input", "normalize_activations", "skip", "fixed_thresholds")
+}
 
 
 def config_to_dict(config: SAEConfig) -> dict[str, Any]:
-    """The configuration as plain values, with its activation's name; `prefixes` and `transcoder`
-    only where there are any and it is one."""
+    """The configuration as plain values, with its activation's name; what every autoencoder has
+    besides its sizes, and `fixed_thresholds`, only where it is not as usual."""
     values = {"activation": config.activation, **dataclasses.asdict(config)}
-    optional = {"prefixes": list(values.pop("prefixes")), "transcoder": values.pop("transcoder")}
-    return values | {name: value for name, value in optional.items() if value}
+    values["prefixes"] = list(config.prefixes)
+    usual: dict[str, object] = {**_USUAL, "prefixes": []}
+    return {
+        name: value for name, value in values.items() if name not in usual or value != usual[name]
+    }
 
 
 def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:
@@ -237,8 +297,8 @@ def config_from_dict(values: dict[str, Any], where: str) -> SAEConfig:
     """
     values = dict(values)
     activation = values.pop("activation", None)
-    if not isinstance(activation, str) or activation not in ACTIVATIONS.names():
-        known = ", ".join(ACTIVATIONS.names())
+    if not isinstance(activation, str) or activation not in activation_names():
+        known = ", ".join(activation_names())
         raise InputError(
             f"{where}: activation is {activation!r}, which must be one of {known}",
             field="activation",

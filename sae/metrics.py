@@ -61,7 +61,7 @@ class ReconstructionMetrics:
         differences_BD = rows_BD - self._first_D
         self._sum_D += differences_BD.sum(0).cpu()
         self._squares += float(differences_BD.square().sum())
-        residual_squares_BD = (rows_BD - sae.decode(codes).double()).square()
+        residual_squares_BD = (rows_BD - sae.reconstruct(x_BD, codes).double()).square()
         self._residual_squares += float(residual_squares_BD.sum())
         self._row_residual_squares.append(residual_squares_BD.sum(-1).cpu())
         active_BM = codes.values > 0
@@ -70,7 +70,10 @@ class ReconstructionMetrics:
         )
         l0_B = active_BM.sum(-1).double().cpu()
         self._l0.append(l0_B)
-        scaled_BD = (rows_BD - sae.decoder_center) * sae.decoder_scale.double()
+        coded_rows_BD = rows_BD
+        if codes.row_scale is not None:
+            coded_rows_BD, _, _ = sae.normalized(rows_BD)
+        scaled_BD = (coded_rows_BD - sae.decoder_center) * sae.decoder_scale.double()
         row_squares_B = scaled_BD.square().sum(-1).cpu()
         values_BM = codes.values.double() * sae.decoder_norms().double()[codes.indices]
         code_squares_B = (values_BM.square().sum(-1) + sae.b_dec.double().square().sum()).cpu()

@@ -35,11 +35,15 @@ class Activation(ABC, Generic[C]):
         keeps_pre_activations: whether `encode_train` gives max(0, pre) of the latents it keeps, and
             the choice of latents carries no gradient. Then the gradients of all weights are taken
             in one pass (`kernels/autoencode.py`); otherwise autograd goes through `encode_train`.
+        values_are_pre_activations: whether every value of a code is its latent's pre-activation.
+            Then the gates of steering look at the picked latents' pre-activations first, and encode
+            only rows where one of them is large enough.
         config: of the autoencoder.
     """
 
     config_class: ClassVar[type[SAEConfig]]
     keeps_pre_activations: ClassVar[bool] = False
+    values_are_pre_activations: ClassVar[bool] = False
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -118,7 +122,7 @@ class Activation(ABC, Generic[C]):
 
     def saelens(self, sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What SAELens 6 needs to encode alike: keys of its `cfg.json`, `architecture` among them,
-        and further tensors of its weights, in raw units: thresholds divided by `input_scale`.
+        and further tensors of its weights, in raw units: thresholds divided by `decoder_scale`.
 
         Raises InputError if SAELens has no such activation, as by default.
         """

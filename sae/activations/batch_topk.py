@@ -26,6 +26,7 @@ class BatchTopK(Activation[BatchTopKConfig]):
 
     config_class = BatchTopKConfig
     keeps_pre_activations: ClassVar[bool] = True
+    values_are_pre_activations: ClassVar[bool] = True
 
     def state(self) -> dict[str, Tensor]:
         return {"threshold": torch.zeros(())}

@@ -2,7 +2,7 @@
 (arXiv 2407.14435), and a loss that leads the number of active latents to a target."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,8 @@ from .base import Activation
 
 
 class JumpReLU(Activation[JumpReLUConfig]):
-    """The latents above their thresholds, which are exp(sqrt(D) * `sae.threshold_exponent`).
+    """The latents above their thresholds, which are exp(sqrt(D) * `sae.threshold_exponent`), or
+    `sae.threshold` where they are fixed.
 
     The exponential keeps them positive and moves small and large ones at one relative pace; Adam
     changes every parameter by about the learning rate, which is 1 / sqrt(D) of a weight in a unit
@@ -28,8 +29,11 @@ class JumpReLU(Activation[JumpReLUConfig]):
     """
 
     config_class = JumpReLUConfig
+    values_are_pre_activations: ClassVar[bool] = True
 
     def state(self) -> dict[str, Tensor]:
+        if self.config.fixed_thresholds:
+            return {"threshold": torch.zeros(self.config.n_latents)}
         return {"threshold_exponent": nn.Parameter(torch.zeros(self.config.n_latents))}
 
     def encode(self, sae: SparseAutoencoder, x_BD: Float[Tensor, "B D"]) -> Codes:
@@ -71,6 +75,8 @@ class JumpReLU(Activation[JumpReLUConfig]):
         return [WeightedTerm("sparsity", settings["sparsity_coefficient"], distance_from_target)]
 
     def thresholds(self, sae: SparseAutoencoder) -> Float[Tensor, "F"]:
+        if self.config.fixed_thresholds:
+            return sae.get_buffer("threshold")
         return (self.config.d_model**0.5 * sae.get_parameter("threshold_exponent")).exp()
 
     def saelens(self, sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -79,7 +85,12 @@ class JumpReLU(Activation[JumpReLUConfig]):
 
 @torch.no_grad()
 def set_thresholds(sae: SparseAutoencoder, thresholds: Float[Tensor, "F"]) -> None:
-    """Set the thresholds of a jumprelu autoencoder, which must be positive."""
+    """Set the thresholds of a jumprelu autoencoder, which must be positive unless they are
+    fixed."""
+    config = sae.config
+    if isinstance(config, JumpReLUConfig) and config.fixed_thresholds:
+        sae.get_buffer("threshold").copy_(thresholds)
+        return
     exponent_F = sae.get_parameter("threshold_exponent")
     exponent_F.copy_(thresholds.log() / sae.config.d_model**0.5)
 
@@ -87,11 +98,13 @@ def set_thresholds(sae: SparseAutoencoder, thresholds: Float[Tensor, "F"]) -> No
 def saelens_thresholds(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What SAELens needs of an activation with thresholds, see `Activation.saelens`.
 
-    Raises InputError if one is not positive, as before any training.
+    Raises InputError if one is not positive, as before any training, unless they are fixed.
     """
-    if not sae.thresholds().min() > 0:
+    config = sae.config
+    fixed = isinstance(config, JumpReLUConfig) and config.fixed_thresholds
+    if not fixed and not sae.thresholds().min() > 0:
         raise InputError("the autoencoder has learned no threshold; train it first")
-    thresholds_F = sae.thresholds() / sae.input_scale.double()
+    thresholds_F = sae.thresholds() / sae.decoder_scale.double()
     return {"architecture": "jumprelu"}, {"threshold": thresholds_F}
 
 

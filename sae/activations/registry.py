@@ -16,4 +16,29 @@ ACTIVATIONS: Registry[Any] = Registry(
         "jumprelu": f"{_HERE}.jumprelu:JumpReLU",
     },
 )
-"""Of each activation its subclass of `sae.activations.base.Activation`."""
+"""Those that can be trained; of each its subclass of `sae.activations.base.Activation`."""
+
+INFERENCE_ACTIVATIONS: Registry[Any] = Registry(
+    "activation",
+    "sparsteer.inference_activations",
+    {
+        "relu": f"{_HERE}.relu:ReLU",
+        "gated": f"{_HERE}.gated:Gated",
+    },
+)
+"""Those of autoencoders that other libraries trained; they encode, but are not trained here."""
+
+
+def activation_names() -> tuple[str, ...]:
+    """Every activation that an autoencoder can have."""
+    return (*ACTIVATIONS.names(), *INFERENCE_ACTIVATIONS.names())
+
+
+def activation_class(name: str) -> Any:
+    """The subclass of `sae.activations.base.Activation` of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    registry = INFERENCE_ACTIVATIONS if name in INFERENCE_ACTIVATIONS.names() else ACTIVATIONS
+    return registry.get(name)

@@ -21,6 +21,7 @@ class TopAFA(Activation[TopAFAConfig]):
 
     config_class = TopAFAConfig
     keeps_pre_activations: ClassVar[bool] = True
+    values_are_pre_activations: ClassVar[bool] = True
 
     def encode(self, sae: SparseAutoencoder, x_BD: Float[Tensor, "B D"]) -> Codes:
         weights = sae.center, sae.W_enc, sae.b_enc, sae.decoder_norms()

@@ -18,6 +18,7 @@ class TopK(Activation[TopKConfig]):
 
     config_class = TopKConfig
     keeps_pre_activations: ClassVar[bool] = True
+    values_are_pre_activations: ClassVar[bool] = True
 
     def encode(self, sae: SparseAutoencoder, x_BD: Float[Tensor, "B D"]) -> Codes:
         return encode_topk(x_BD, sae.center, sae.W_enc, sae.b_enc, self.config.k)

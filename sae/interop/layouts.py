@@ -5,13 +5,21 @@ A layout is a module, or any other object, with the functions of `Layout`, `Read
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 from ..common.errors import InputError
 from ..common.registry import Registry
+from .sources import Located, locate
 
 if TYPE_CHECKING:
+    import torch
+
     from ..autoencoder import SparseAutoencoder
+
+OWN = "sparsteer"
+
+ExportDtype = Literal["float32", "bfloat16", "float16"]
+"""What exported weights are stored in."""
 
 
 @runtime_checkable
@@ -36,9 +44,9 @@ class ReadableLayout(Layout, Protocol):
 class WritableLayout(Layout, Protocol):
     """A layout to which autoencoders are exported."""
 
-    def write(self, sae: "SparseAutoencoder", out: Path) -> None:
-        """Write the autoencoder's files into `out`, an empty folder, the same bytes each time; an
-        InputError if the layout cannot hold such an autoencoder."""
+    def write(self, sae: "SparseAutoencoder", out: Path, dtype: "torch.dtype") -> None:
+        """Write the autoencoder's files into `out`, an empty folder, the same bytes each time, with
+        weights in `dtype`; an InputError if the layout cannot hold such an autoencoder."""
         ...
 
 
@@ -47,19 +55,76 @@ LAYOUTS: Registry[Layout] = Registry(
     "sparsteer.layouts",
     {
         "saelens": "sparsteer.sae.interop.saelens",
-        "sparsteer": "sparsteer.sae.interop.own_folder",
+        OWN: "sparsteer.sae.interop.own_folder",
     },
 )
 """The layouts by name."""
 
 
-def layout_of(path: Path) -> ReadableLayout | None:
-    """The first layout that recognizes the path and can read it; None if there is none."""
-    for name in LAYOUTS.names():
-        layout = LAYOUTS.get(name)
-        if isinstance(layout, ReadableLayout) and layout.recognizes(path):
-            return layout
-    return None
+class Found(NamedTuple):
+    """An autoencoder that a source names, before it is read."""
+
+    located: Located
+    """Where its files are."""
+    layout: str
+    """Their layout."""
+
+
+def find(source: str | Path, layout: str | None = None) -> Found:
+    """Find the files that a source names, and their layout.
+
+    Args:
+        source: see `SparseAutoencoder.load`.
+        layout: the layout's name; by default that of the catalog, else it is recognized.
+
+    Raises:
+        InputError: there is nothing of that name, no layout fits, or several do; a folder that has
+            this package's own layout has no other.
+    """
+    located = locate(str(source))
+    name = layout or located.layout
+    if name is not None:
+        if not isinstance(LAYOUTS.get(name), ReadableLayout):
+            raise InputError(f"layout is {name}, which is only written; choose another")
+        return Found(located, name)
+    fitting = _fitting(located.path)
+    if len(fitting) > 1:
+        raise InputError(
+            f"{source} fits the layouts {' and '.join(fitting)}; choose one with --layout"
+        )
+    # What fits none is read as this package's own, whose errors say what is missing.
+    return Found(located, fitting[0] if fitting else OWN)
+
+
+def read_found(found: Found) -> "SparseAutoencoder":
+    """Read the autoencoder that `find` found; what its files do not say of its origin, the catalog
+    says.
+
+    Raises:
+        InputError: a file is missing or broken, or does not fit the others.
+    """
+    layout = LAYOUTS.get(found.layout)
+    assert isinstance(layout, ReadableLayout)  # `find` gives no other
+    sae = layout.read(found.located.path)
+    sae.origin = sae.origin or found.located.origin
+    return sae
+
+
+def read_source(source: str | Path, layout: str | None = None) -> "SparseAutoencoder":
+    """`find` and `read_found`."""
+    return read_found(find(source, layout))
+
+
+def _fitting(path: Path) -> list[str]:
+    own = LAYOUTS.get(OWN)
+    if own.recognizes(path):
+        return [OWN]
+    layouts = ((name, LAYOUTS.get(name)) for name in LAYOUTS.names() if name != OWN)
+    return [
+        name
+        for name, layout in layouts
+        if isinstance(layout, ReadableLayout) and layout.recognizes(path)
+    ]
 
 
 def writable_layout(name: str) -> WritableLayout:

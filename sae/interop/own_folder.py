@@ -1,8 +1,32 @@
 """The layout `sparsteer`: the folder that `SparseAutoencoder.save` writes and `load` reads."""
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ..autoencoder import SparseAutoencoder, is_own_folder
+import torch
+from torch import Tensor
+
+from ..activations.registry import activation_class
+from ..autoencoder import (
+    CONFIG_FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    WEIGHTS_FILE,
+    SparseAutoencoder,
+    centers_that_may_lack,
+)
+from ..common.checksums import read_checked_json, record_of
+from ..common.errors import InputError
+from ..common.files import read_json
+from ..common.tensor_files import load_tensors
+from ..config import Origin, SAEConfig, build_dataclass, config_from_dict
+from .layouts import LAYOUTS
+
+_VERSIONS = (1, FORMAT_VERSION)
+"""That are read; the first has no checksums."""
+_REMEDY = "copy the whole folder again"
 
 
 def recognizes(path: Path) -> bool:
@@ -11,10 +35,110 @@ def recognizes(path: Path) -> bool:
 
 
 def read(path: Path) -> SparseAutoencoder:
-    """As `SparseAutoencoder.load`."""
-    return SparseAutoencoder.load(path)
+    """The autoencoder of a folder, or of the run folder that holds it as `sae/`.
+
+    Raises:
+        InputError: a file is missing, broken, has changed since it was written, or does not fit
+            the other; the message names it.
+    """
+    folder = sae_folder(path)
+    config, origin, record = _read_description(folder / CONFIG_FILE)
+    weights = folder / WEIGHTS_FILE
+    tensors = load_tensors(weights, _REMEDY, record=record)
+    # Before anything is built: a broken config.json may name a size that no memory holds.
+    _require_shapes_of(config, tensors, weights)
+    sae = SparseAutoencoder(config, origin=origin)
+    sae.load_state_dict(sae.state_dict() | tensors)
+    return sae
 
 
-def write(sae: SparseAutoencoder, out: Path) -> None:
+def write(sae: SparseAutoencoder, out: Path, dtype: torch.dtype = torch.float32) -> None:
     """As `SparseAutoencoder.save`, but batch_topk as the jumprelu that encodes alike."""
-    sae.activation.exported(sae).save(out)
+    exported = sae.activation.exported(sae)
+    if dtype != torch.float32:
+        exported = copy.deepcopy(exported).to(dtype)
+    exported.save(out)
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether `sae_folder` finds a folder here whose configuration is of this package."""
+    try:
+        folder = sae_folder(path)
+        return read_json(folder / CONFIG_FILE, "configuration").get("format") == FORMAT
+    except InputError:
+        return False
+
+
+def sae_folder(path: Path) -> Path:
+    """The folder of an autoencoder, given by itself or by the run that holds it as `sae/`.
+
+    Raises InputError if there is none.
+    """
+    for folder in (path, path / "sae"):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give the folder of a trained autoencoder")
+    raise InputError(f"{path} holds no {CONFIG_FILE}; give the folder of a trained autoencoder")
+
+
+def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str, Any] | None]:
+    """The configuration, the origin, and what is recorded of the weights' file."""
+    values = read_checked_json(path, "autoencoder's configuration", remedy=_REMEDY)
+    record = record_of(values, WEIGHTS_FILE)
+    if values.pop("format", None) != FORMAT:
+        raise InputError(
+            f"{path} is not a sparsteer autoencoder's configuration, and no layout that can be "
+            f"read ({', '.join(LAYOUTS.names())}) recognizes {path.parent}; give the folder of an "
+            "autoencoder that sparsteer trained"
+        )
+    if (version := values.pop("version", None)) not in _VERSIONS:
+        raise InputError(
+            f"{path} has format version {version!r}, but this sparsteer reads {FORMAT_VERSION}; "
+            "use the sparsteer that wrote it or a newer one"
+        )
+    if record is not None:
+        values.pop("files", None)
+    origin = values.pop("origin", None)
+    config = config_from_dict(values, str(path))
+    read = None if origin is None else build_dataclass(Origin, origin, f"{path}, origin")
+    return config, read, record
+
+
+def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) -> None:
+    D, F = config.d_model, config.n_latents
+    expected: dict[str, list[int]] = {
+        "W_dec": [F, D],
+        "W_enc": [F, D],
+        "b_dec": [D],
+        "b_enc": [F],
+        "input_scale": [],
+        "input_center": [D],
+    }
+    if config.skip:
+        expected["W_skip"] = [D, D]
+    if config.transcoder:
+        expected |= {"output_scale": [], "output_center": [D]}
+    with torch.device("meta"):  # shapes alone: the sizes of a broken config.json fit nowhere
+        state = activation_class(config.activation)(config).state()
+    expected |= {name: list(tensor.shape) for name, tensor in state.items()}
+    for name in centers_that_may_lack(config):
+        if name not in found:
+            del expected[name]
+    for name in sorted(found.keys() | expected.keys()):
+        have, want = found.get(name), expected.get(name)
+        if have is None or want is None:
+            state = "missing" if have is None else "not expected"
+            raise InputError(f"{path}: tensor {name} is {state}; copy the whole folder again")
+        if list(have.shape) != want:
+            raise InputError(
+                f"{path}: {name} has shape {list(have.shape)}, but {CONFIG_FILE} beside it means "
+                f"{want}; the two files belong to different autoencoders"
+            )
+        if not have.is_floating_point():
+            raise InputError(
+                f"{path}: {name} holds {have.dtype} where numbers with a fraction are needed; copy "
+                "the whole folder again"
+            )
+        if not have.isfinite().all():
+            raise InputError(f"{path}: {name} holds NaN or infinity; copy the folder again")

@@ -1,22 +1,52 @@
-"""The layout `saelens`: what SAELens 6 loads from disk; it is only written."""
+"""The layout `saelens`: what SAELens 6 writes and loads, and the files of its earlier versions."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from ...kernels.numerics import row_norms
 from ..autoencoder import SparseAutoencoder
 from ..common.checksums import write_sums
 from ..common.errors import InputError
-from ..common.files import write_json
+from ..common.files import read_json, write_json
 from ..common.tensor_files import save_tensors
-from ..config import Origin
+from ..common.validation import require_positive_integer
+from ..config import (
+    GatedConfig,
+    JumpReLUConfig,
+    Origin,
+    ReLUConfig,
+    SAEConfig,
+    TopKConfig,
+)
 from ..fetching.artifacts import ARTIFACTS
+from .folding import in_raw_units
+from .model_names import loadable_name
+from .reading import ForeignTensors, as_object, build, origin_from, read_tensors, thresholds
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
+_SCALER_FILE = "activation_scaler.json"
 _VERSION = "6.0.0"  # of SAELens, the first with this layout; a file that names none is older
+
+_KINDS = {
+    "standard": "relu",
+    "topk": "topk",
+    "jumprelu": "jumprelu",
+    "batchtopk": "jumprelu",
+    "matryoshka_batchtopk": "jumprelu",
+    "gated": "gated",
+    "transcoder": "relu",
+    "skip_transcoder": "relu",
+    "jumprelu_transcoder": "jumprelu",
+    "jumprelu_skip_transcoder": "jumprelu",
+}
+"""Architecture there -> activation here."""
+
+_NORMALIZATIONS = ("none", "expected_average_only_in", "constant_norm_rescale", "layer_norm")
 
 
 def recognizes(path: Path) -> bool:
@@ -24,10 +54,180 @@ def recognizes(path: Path) -> bool:
     return (path / CONFIG_FILE).is_file() and (path / WEIGHTS_FILE).is_file()
 
 
-def write(sae: SparseAutoencoder, out: Path) -> None:
+@torch.no_grad()
+def read(path: Path) -> SparseAutoencoder:
+    """The autoencoder in a folder of SAELens, which encodes as it does there.
+
+    What SAELens changes before it encodes is folded into the weights: a scaling factor found in
+    training and kept beside the weights, decoder norms of `rescale_acts_by_decoder_norm`, and the
+    factors of `finetuning_scaling_factor`, which only its decoder uses. A batchtopk autoencoder, of
+    whatever nesting, is the jumprelu that SAELens saves it as.
+
+    Raises:
+        InputError: a file is missing or damaged, the two do not fit each other, or the architecture
+            is none that encodes a row by itself.
+    """
+    where = path / CONFIG_FILE
+    given = _as_version_6(read_json(where, "configuration"))
+    architecture = given.get("architecture", "standard")
+    if architecture not in _KINDS:
+        raise InputError(
+            f"{where}: architecture is {architecture!r}, which is not read; those that are: "
+            f"{', '.join(_KINDS)}"
+        )
+    normalization = given.get("normalize_activations") or "none"
+    if normalization not in _NORMALIZATIONS:
+        raise InputError(
+            f"{where}: normalize_activations is {normalization!r}, which is not read; those that "
+            f"are: {', '.join(_NORMALIZATIONS)}"
+        )
+    if (function := given.get("activation_fn", "relu")) not in ("relu", "topk"):
+        raise InputError(f"{where}: activation_fn is {function!r}, which is neither relu nor topk")
+    file = path / WEIGHTS_FILE
+    found = ForeignTensors(
+        read_tensors(file), file, {"D": given.get("d_in"), "F": given.get("d_sae")}
+    )
+    transcoder = "transcoder" in architecture
+    if transcoder and given.get("d_out", given.get("d_in")) != given.get("d_in"):
+        raise InputError(
+            f"{where}: d_in is {given.get('d_in')}, but d_out is {given.get('d_out')}; only a "
+            "transcoder with both the same can be read"
+        )
+    ours = {
+        "W_enc": found.take("W_enc", "D", "F").T,
+        "W_dec": found.take("W_dec", "F", "D"),
+        "b_dec": found.take("b_dec", "D"),
+    }
+    ours |= _own_tensors(found, _KINDS[architecture], where)
+    if "skip" in architecture:
+        ours["W_skip"] = found.take("W_skip", "D", "D")
+    _fold_finetuning(found, ours, given, where)
+    found.finish()
+    if given.get("rescale_acts_by_decoder_norm"):
+        _fold_decoder_norms(ours)
+    if normalization == "expected_average_only_in":
+        _fold_training_scale(ours, path / _SCALER_FILE)
+        normalization = "none"
+    options: dict[str, Any] = {
+        "transcoder": transcoder,
+        "apply_b_dec_to_input": transcoder or bool(given.get("apply_b_dec_to_input", True)),
+        "normalize_activations": normalization,
+        "skip": "skip" in architecture,
+    }
+    config = _config(_KINDS[architecture], found, given.get("k"), options, where)
+    return build(config, ours, _origin_of(given))
+
+
+def _as_version_6(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration under the keys of SAELens 6, whose earlier versions had one flat file."""
+    values = dict(given)
+    for old, new in (
+        ("hook_point", "hook_name"),
+        ("activation_fn_str", "activation_fn"),
+    ):
+        if old in values:
+            values[new] = values.pop(old)
+    values = as_object(values.pop("metadata", None)) | values
+    if values.get("activation_fn") == "topk":
+        arguments = as_object(values.get("activation_fn_kwargs"))
+        values |= {"architecture": "topk", "k": arguments.get("k", values.get("k"))}
+    if isinstance(values.get("normalize_activations"), bool):
+        trained_so = values["normalize_activations"]
+        values["normalize_activations"] = "expected_average_only_in" if trained_so else "none"
+    return values
+
+
+def _own_tensors(found: ForeignTensors, kind: str, where: Path) -> dict[str, Tensor]:
+    """The tensors of one activation."""
+    if kind == "gated":
+        return {
+            "b_enc": found.take("b_gate", "F"),
+            "magnitude_bias": found.take("b_mag", "F"),
+            "magnitude_exponent": found.take("r_mag", "F"),
+        }
+    own = {"b_enc": found.take("b_enc", "F")}
+    if kind != "jumprelu":
+        return own
+    if "topk_threshold" in found:
+        threshold = found.take("topk_threshold")
+        if not threshold > 0:
+            raise InputError(f"{where.parent} is a batchtopk that has learned no threshold yet")
+        return own | {"threshold": threshold.expand(found.size("F")).clone()}
+    if "log_threshold" in found:
+        return own | {"threshold": found.take("log_threshold", "F").exp()}
+    return own | {"threshold": thresholds(found.take("threshold", "F"))}
+
+
+def _fold_finetuning(
+    found: ForeignTensors, ours: dict[str, Tensor], given: Mapping[str, Any], where: Path
+) -> None:
+    for name in ("scaling_factor", "finetuning_scaling_factor"):
+        if name not in found:
+            continue
+        factors_F = found.take(name, "F")
+        if not given.get("finetuning_scaling_factor") and not (factors_F == 1).all():
+            raise InputError(
+                f"{where}: there are factors in {name}, but finetuning_scaling_factor is not true, "
+                "so that it is open whether they count; set it, or remove the tensor"
+            )
+        ours["W_dec"] = ours["W_dec"] * factors_F[:, None]
+
+
+def _fold_decoder_norms(ours: dict[str, Tensor]) -> None:
+    """Let the encoder rows have the decoder rows' norms, which then are 1."""
+    norms_F = row_norms(ours["W_dec"].double()).clamp(min=1e-8)
+    ours["W_dec"] = (ours["W_dec"] / norms_F[:, None]).float()
+    ours["W_enc"] = (ours["W_enc"] * norms_F[:, None]).float()
+    ours["b_enc"] = (ours["b_enc"] * norms_F).float()
+
+
+def _fold_training_scale(ours: dict[str, Tensor], scaler: Path) -> None:
+    """Let the encoder scale its input by the factor that a training checkpoint keeps beside the
+    weights; without that file the weights are folded already, or SAELens itself would not scale."""
+    if not scaler.is_file():
+        return
+    factor = read_json(scaler, "activation scaler").get("scaling_factor")
+    if not isinstance(factor, int | float) or isinstance(factor, bool) or not factor > 0:
+        raise InputError(
+            f"{scaler}: scaling_factor is {factor!r}, where a number above 0 is needed"
+        )
+    ours["W_enc"] = ours["W_enc"] * factor
+    ours["W_dec"] = ours["W_dec"] / factor
+    ours["b_dec"] = ours["b_dec"] / factor
+
+
+def _config(
+    kind: str, found: ForeignTensors, k: object, options: Mapping[str, Any], where: Path
+) -> SAEConfig:
+    D, F = found.size("D"), found.size("F")
+    try:
+        if kind == "topk":
+            require_positive_integer("k", k)
+            return TopKConfig(D, F, cast(int, k), **options)
+        if kind == "jumprelu":
+            return JumpReLUConfig(D, F, fixed_thresholds=True, **options)
+        return (GatedConfig if kind == "gated" else ReLUConfig)(D, F, **options)
+    except InputError as error:
+        raise InputError(f"{where}: {error}", field=error.field) from None
+
+
+def _origin_of(given: Mapping[str, Any]) -> Origin | None:
+    model = given.get("model_name")
+    return origin_from(
+        loadable_name(model) if isinstance(model, str) else None,
+        given.get("hook_name"),
+        target_site=given.get("hook_name_out"),
+        dataset=given.get("dataset_path"),
+        context_length=given.get("context_size"),
+        prepends_bos=given.get("prepend_bos"),
+    )
+
+
+def write(sae: SparseAutoencoder, out: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write the content that `to_saelens` gives, and checksums."""
     config, weights = to_saelens(sae)
-    save_tensors(out / WEIGHTS_FILE, weights)
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    save_tensors(out / WEIGHTS_FILE, {name: tensor.to(dtype) for name, tensor in weights.items()})
     write_json(out / CONFIG_FILE, config)
     write_sums(out)
 
@@ -36,53 +236,68 @@ def write(sae: SparseAutoencoder, out: Path) -> None:
 def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of `cfg.json` and `sae_weights.safetensors` as SAELens 6 reads them.
 
-    It takes raw activations: its b_dec is this autoencoder's with the center. Its latents are
-    these divided by `input_scale`, and its decoder rows keep norm 1, so that a latent times its row
-    is a vector in the model's own units: what SAELens has scales with its input. Each activation
-    says what it is there (`Activation.saelens`): topk and jumprelu stay so, batch_topk becomes
-    jumprelu. Prefixes play no part after training and are left out.
+    It takes raw activations, and its latents are in raw units, see `in_raw_units`. Each activation
+    says what it is there (`Activation.saelens`): topk, jumprelu, relu and gated stay so, batch_topk
+    becomes jumprelu. Prefixes play no part after training and are left out.
 
     Raises:
-        InputError: SAELens has nothing that encodes as the activation does (top_afa), or thresholds
-            were not learned yet, or it is a transcoder.
+        InputError: SAELens has nothing that encodes as the activation does (top_afa, and topk in a
+            transcoder), or thresholds were not learned yet.
     """
-    if sae.config.transcoder:
-        raise InputError(
-            "a transcoder has no place in this layout of SAELens; choose --layout sparsteer"
-        )
-    scale = sae.input_scale.double()
-    weights = {
-        "W_enc": sae.W_enc.T,
-        "b_enc": sae.b_enc / scale,
-        "W_dec": sae.W_dec,
-        "b_dec": (sae.b_dec.double() + sae.input_center) / scale,
-    }
+    trained_as = sae.config.activation
     own, further = sae.activation.saelens(sae)
+    plain = in_raw_units(sae)
+    config = plain.config
+    weights = {"W_enc": plain.W_enc.T, "W_dec": plain.W_dec, "b_dec": plain.b_dec}
+    if own["architecture"] != "gated":
+        weights["b_enc"] = plain.b_enc
+    if config.transcoder:
+        own, more = _transcoder_keys(plain, own["architecture"])
+        further = further | more
     origin = sae.origin
-    config = {
-        "d_in": sae.config.d_model,
-        "d_sae": sae.config.n_latents,
+    values = {
+        "d_in": config.d_model,
+        "d_sae": config.n_latents,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": "none",
+        "apply_b_dec_to_input": config.apply_b_dec_to_input and not config.transcoder,
+        "normalize_activations": config.normalize_activations,
         "reshape_activations": "none",
         **own,
         "metadata": {
             "sae_lens_version": _VERSION,
-            "training_architecture": sae.config.activation,
-            **({} if origin is None else _origin(origin)),
+            "training_architecture": trained_as,
+            **({} if origin is None else _metadata(origin)),
         },
     }
-    return config, {name: tensor.float().cpu() for name, tensor in (weights | further).items()}
+    return values, {name: tensor.float().cpu() for name, tensor in (weights | further).items()}
 
 
-def _origin(origin: Origin) -> dict[str, Any]:
+def _transcoder_keys(
+    plain: SparseAutoencoder, architecture: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The architecture of a transcoder there, its output's width and its skip connection."""
+    names = {"standard": "transcoder", "jumprelu": "jumprelu_transcoder"}
+    if architecture not in names:
+        raise InputError(
+            f"SAELens has transcoders with ReLU and jumprelu, but none with {architecture}; choose "
+            "--format sparsteer or circuit-tracer"
+        )
+    name = names[architecture]
+    skip = plain.config.skip
+    if skip:
+        name = name.replace("transcoder", "skip_transcoder")
+    own = {"architecture": name, "d_out": plain.config.d_model}
+    return own, {"W_skip": plain.W_skip} if skip else {}
+
+
+def _metadata(origin: Origin) -> dict[str, Any]:
     """Where it came from as far as that is known, by the names that other tools know."""
     artifact = ARTIFACTS.get(origin.model)
     found = {
         "model_name": artifact.hub_name if artifact and artifact.hub_name else origin.model,
         "hook_name": origin.site,
+        "hook_name_out": origin.target_site,
         "dataset_path": origin.dataset,
         "context_size": origin.context_length,
         "prepend_bos": origin.prepends_bos,

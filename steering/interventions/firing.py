@@ -33,6 +33,8 @@ class FiringLatents:
         if min(self._thresholds) < 0:  # An activation is never negative.
             return torch.ones(len(h_ND), dtype=torch.bool, device=h_ND.device)
         asked_ND = h_ND.to(self._sae.W_enc.device)
+        if not self._sae.activation.values_are_pre_activations:
+            return self._fires_by_encode(asked_ND).to(h_ND.device)
         fires_N = self._may_fire(asked_ND)
         if fires_N.any():
             fires_N[fires_N.clone()] = self._fires_by_encode(asked_ND[fires_N])

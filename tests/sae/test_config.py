@@ -84,9 +84,10 @@ def test_a_bandwidth_out_of_range_is_named(bandwidth: float) -> None:
 
 def test_an_unknown_activation_lists_the_known() -> None:
     with pytest.raises(
-        InputError, match="'relu', which must be one of topk, batch_topk, top_afa, jumprelu"
+        InputError,
+        match="'rely', which must be one of topk, batch_topk, top_afa, jumprelu, relu, gated",
     ):
-        config_from_dict({"activation": "relu"}, "config.json")
+        config_from_dict({"activation": "rely"}, "config.json")
 
 
 @pytest.mark.parametrize("name", ["model", "site", "weights_hash", "target_site"])

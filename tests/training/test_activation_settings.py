@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from sparsteer.sae import BatchTopKConfig, JumpReLUConfig, SparseAutoencoder, TopAFAConfig
+from sparsteer.sae import (
+    BatchTopKConfig,
+    JumpReLUConfig,
+    SAEConfig,
+    SparseAutoencoder,
+    TopAFAConfig,
+)
 from sparsteer.sae.activations.registry import ACTIVATIONS
 from sparsteer.sae.config import activations_with, config_class, settings_of
 from sparsteer.training.config import TrainConfig, TrainerConfig, autoencoder_settings
@@ -39,11 +45,14 @@ def test_settings_of_the_autoencoder_are_compared_as_its_own_configuration() -> 
         ("topk", {"k", "k_start", "k_anneal_fraction", "multi_topk", "multi_topk_coefficient"}),
         ("batch_topk", {"k", "k_start", "k_anneal_fraction"}),
         ("top_afa", {"target_scale", "afa_coefficient"}),
-        ("jumprelu", {"bandwidth", "target_l0", "sparsity", "sparsity_coefficient"}),
+        (
+            "jumprelu",
+            {"bandwidth", "target_l0", "sparsity", "sparsity_coefficient"},
+        ),
     ],
 )
 def test_a_grid_varies_a_setting_of_those_that_have_it(name: str, own: set[str]) -> None:
-    of_all = {"d_model", "n_latents", "prefixes", "transcoder"}
+    of_all = {field.name for field in dataclasses.fields(SAEConfig)} | {"fixed_thresholds"}
     assert settings_of(config_class(name)) - of_all == own
     values = {"sparsity": "step,tanh", "k_anneal_fraction": "0.2,0.5"}
     config = TrainConfig(cache="c", out="o", n_latents=64)

@@ -93,7 +93,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         export(untrained, tmp_path / "out", "sparsteer")
     with pytest.raises(InputError, match="top_afa, for which SAELens has no equal"):
         export(random_sae(TopAFAConfig(D, F), SCALE), tmp_path / "out", "saelens")
-    with pytest.raises(InputError, match="a transcoder has no place in this layout of SAELens"):
+    with pytest.raises(InputError, match="but none with topk; choose"):
         export(random_sae(TopKConfig(D, F, 5, transcoder=True), SCALE), tmp_path / "out", "saelens")
     assert not (tmp_path / "out").exists()
 

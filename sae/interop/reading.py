@@ -1,0 +1,215 @@
+"""Read the files of other libraries: configurations, and tensors under the names they have there.
+
+Every fault is one sentence in the words of the file that has it.
+"""
+
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..autoencoder import SparseAutoencoder
+from ..common.errors import InputError
+from ..common.paths import require_regular_file
+from ..common.tensor_files import load_tensors
+from ..common.text import first_line
+from ..config import Origin, SAEConfig
+
+COPY_AGAIN = "get the file again"
+
+
+class ForeignTensors:
+    """The tensors of a file, taken one after another, each checked when it is taken.
+
+    Sizes are known by letters, F for the latents and D for the width read: a letter's first tensor
+    sets its size, unless the configuration beside the file gave it.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], where: str | Path, sizes: Mapping[str, object] = {}
+    ) -> None:
+        """Take the tensors by their names, the file for messages, and sizes that are known.
+
+        Raises:
+            InputError: a size is no positive whole number.
+        """
+        self._tensors = dict(tensors)
+        self._where = where
+        self._sizes: dict[str, int] = {}
+        self._from_config = {name for name, size in sizes.items() if size is not None}
+        for name in sorted(self._from_config):
+            size = sizes[name]
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise InputError(
+                    f"{where}: the configuration gives a size of {size!r} where a whole number of "
+                    f"at least 1 is needed; {COPY_AGAIN}"
+                )
+            self._sizes[name] = size
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    @property
+    def names(self) -> list[str]:
+        """The names that were not taken yet."""
+        return sorted(self._tensors)
+
+    def size(self, letter: str) -> int:
+        """The size that a letter stands for."""
+        return self._sizes[letter]
+
+    def take(self, name: str, *letters: str) -> Tensor:
+        """The tensor of a name, with a dimension for each letter, in float32.
+
+        Raises:
+            InputError: it is missing, has another shape, no floating dtype, NaN or infinity.
+        """
+        tensor = self._tensors.pop(name, None)
+        if tensor is None:
+            there = ", ".join(self.names) or "no further tensor"
+            raise InputError(f"{self._where}: tensor {name} is missing (there is {there})")
+        if tensor.ndim != len(letters):
+            raise self._wrong_shape(name, tensor, letters)
+        for letter, size in zip(letters, tensor.shape, strict=True):
+            if self._sizes.setdefault(letter, size) != size:
+                raise self._wrong_shape(name, tensor, letters)
+        if not tensor.is_floating_point():
+            raise InputError(
+                f"{self._where}: {name} holds {tensor.dtype} where numbers with a fraction are "
+                f"needed; {COPY_AGAIN}"
+            )
+        if not tensor.isfinite().all():
+            raise InputError(f"{self._where}: {name} holds NaN or infinity; {COPY_AGAIN}")
+        return tensor.float()
+
+    def drop(self, *names: str) -> None:
+        """Leave out tensors that say nothing of how it encodes, if they are there."""
+        for name in names:
+            self._tensors.pop(name, None)
+
+    def finish(self) -> None:
+        """Raise an InputError if a tensor was not taken: then the file means something else."""
+        if self._tensors:
+            raise InputError(
+                f"{self._where}: there is no place for {', '.join(self.names)} in an autoencoder "
+                "of this kind; check that its configuration belongs to it"
+            )
+
+    def _wrong_shape(self, name: str, tensor: Tensor, letters: Iterable[str]) -> InputError:
+        wanted = [str(self._sizes.get(letter, letter)) for letter in letters]
+        return InputError(
+            f"{self._where}: {name} has shape {list(tensor.shape)}, but [{', '.join(wanted)}] is "
+            "needed; its file and the configuration belong to different autoencoders"
+        )
+
+
+def build(
+    config: SAEConfig, tensors: Mapping[str, Tensor], origin: Origin | None
+) -> SparseAutoencoder:
+    """An autoencoder with these tensors, by their names in `SparseAutoencoder`; what is not given
+    is as in a new one, so that inputs are not scaled: codes are in the units of the file.
+
+    Args:
+        config: its configuration.
+        tensors: `W_enc` [F, D], `W_dec` [F, D], `b_enc` [F] and others, of the right shapes.
+        origin: what is known of the model and site.
+    """
+    sae = SparseAutoencoder(config, origin=origin)
+    sae.load_state_dict(sae.state_dict() | dict(tensors))
+    return sae
+
+
+def as_object(value: object) -> dict[str, Any]:
+    """A value of a JSON file as an object with keys; empty if it is none."""
+    return dict(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else {}
+
+
+def thresholds(tensor: Tensor) -> Tensor:
+    """Thresholds as jumprelu takes them: below 0 they let through what ReLU does, as 0 does."""
+    return tensor.clamp(min=0)
+
+
+def origin_from(
+    model: object,
+    site: object,
+    *,
+    target_site: object = None,
+    dataset: object = None,
+    context_length: object = None,
+    prepends_bos: object = None,
+) -> Origin | None:
+    """Where an autoencoder came from as far as a configuration says; None if it names no model and
+    site, or names them in no usable way."""
+    if not (isinstance(model, str) and isinstance(site, str) and model and site):
+        return None
+    length = context_length if isinstance(context_length, int) and context_length > 0 else None
+    return Origin(
+        model=model,
+        site=site,
+        target_site=target_site if isinstance(target_site, str) else None,
+        dataset=dataset if isinstance(dataset, str) else None,
+        context_length=length,
+        prepends_bos=prepends_bos if isinstance(prepends_bos, bool) else None,
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors, npz or torch file, by its ending, on the CPU.
+
+    A torch file is a pickle, and is read with `weights_only=True`, which runs no code.
+
+    Raises:
+        InputError: it is missing, cut short, holds anything but tensors, or something that only
+            unpickling could read.
+    """
+    if path.suffix == ".safetensors":
+        return load_tensors(path, COPY_AGAIN)
+    require_regular_file(path, "file")
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    return _flat_tensors(read_pickled(path), path)
+
+
+def read_pickled(path: Path) -> Any:
+    """What a torch file holds, read with `weights_only=True`: tensors and plain values.
+
+    Raises:
+        InputError: it is damaged, or holds what would need unpickling.
+    """
+    require_regular_file(path, "file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        reason = first_line(error).removeprefix("Weights only load failed. ")
+        raise InputError(
+            f"{path} holds more than tensors and plain values, which only unpickling could read "
+            f"and so could run code ({reason}); save its state_dict() with safetensors instead"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+        raise InputError(
+            f"{path} cannot be read as a torch file ({first_line(error)}); {COPY_AGAIN}"
+        ) from None
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.as_tensor(arrays[name]) for name in arrays.files}
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(
+            f"{path} cannot be read as an npz file ({first_line(error)}); {COPY_AGAIN}"
+        ) from None
+
+
+def _flat_tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
+    tensors = as_object(loaded)
+    if not tensors:
+        raise InputError(
+            f"{path} holds a {type(loaded).__name__}, not tensors by name; {COPY_AGAIN}"
+        )
+    return {str(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
