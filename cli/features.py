@@ -2,7 +2,6 @@
 
 import math
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..sae.common.text import visible
@@ -108,12 +107,11 @@ def find(config: FindConfig, terminal: Terminal) -> Report:
     RUN is the folder of a run. If it has a feature index, the tokens on which each feature fires
     most are shown beside it.
     """
-    from ..steering.features.index import FeatureIndex
-    from ..steering.features.layout import FOLDER
+    from ..steering.features.index import FeatureIndex, has_index
     from ..steering.features.search import find as find_in_files
 
     # Before the work, so that an index of another autoencoder is found at once.
-    index = FeatureIndex.of_run(config.run) if (Path(config.run) / FOLDER).exists() else None
+    index = FeatureIndex.of_run(config.run) if has_index(config.run) else None
     values = find_in_files(config, say=terminal.say)
     best = values["features"][0]["feature"] if values["features"] else "N"
     shown = (

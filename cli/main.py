@@ -42,6 +42,7 @@ from . import (
     features,
     fetch,
     generate,
+    importing,
     pick,
     selection,
     train,
@@ -66,6 +67,9 @@ VERBS: dict[str, Verb[Any]] = {
         config=train.TrainOptions, run=train.run, computes=True, resumes="from the last checkpoint"
     ),
     "eval": Verb(config=evaluate.EvalOptions, run=evaluate.run, computes=True, positional=("sae",)),
+    "import": Verb(
+        config=importing.ImportOptions, run=importing.run, computes=True, positional=("source",)
+    ),
     "export": Verb(config=export.ExportOptions, run=export.run, positional=("sae",)),
     "demo": Verb(config=DemoConfig, run=demo.run, computes=True, resumes="from where it was"),
     "features build": Verb(

@@ -33,10 +33,11 @@ def run(config: PickConfig, terminal: Terminal) -> Report:
     it; --label, --note and --strength are of all the features of the command.
     """
     from ..steering.features.picks import FILE, change_picks
+    from ..steering.features.run_folder import run_folder
 
     picks = change_picks(config)
     shown: tuple[RenderableType, ...] = (
-        (f"{counted(len(picks.picks), 'pick')} in {config.run}/{FILE}:", _table(picks))
+        (f"{counted(len(picks.picks), 'pick')} in {run_folder(config.run) / FILE}:", _table(picks))
         if picks.picks
         else (f"nothing is picked; add a feature with `sparsteer pick {config.run} add N`",)
     )

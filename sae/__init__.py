@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from .autoencoder import SparseAutoencoder as SparseAutoencoder
     from .common.errors import InputError as InputError
     from .config import BatchTopKConfig as BatchTopKConfig
+    from .config import GatedConfig as GatedConfig
     from .config import JumpReLUConfig as JumpReLUConfig
     from .config import Origin as Origin
+    from .config import ReLUConfig as ReLUConfig
     from .config import SAEConfig as SAEConfig
     from .config import TopAFAConfig as TopAFAConfig
     from .config import TopKConfig as TopKConfig

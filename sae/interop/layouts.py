@@ -4,6 +4,7 @@ A layout is a module, or any other object, with the functions of `Layout`, `Read
 `WritableLayout` that it can offer.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..autoencoder import SparseAutoencoder
 
 OWN = "sparsteer"
+
+_L0_IN_NAME = re.compile(r"l0[_-](\d+(?:\.\d+)?)(?![\dk])", re.IGNORECASE)
 
 ExportDtype = Literal["float32", "bfloat16", "float16"]
 """What exported weights are stored in."""
@@ -47,6 +50,16 @@ class WritableLayout(Layout, Protocol):
     def write(self, sae: "SparseAutoencoder", out: Path, dtype: "torch.dtype") -> None:
         """Write the autoencoder's files into `out`, an empty folder, the same bytes each time, with
         weights in `dtype`; an InputError if the layout cannot hold such an autoencoder."""
+        ...
+
+
+@runtime_checkable
+class StatingLayout(Layout, Protocol):
+    """A layout whose files say how the autoencoder did where it was trained."""
+
+    def stated(self, path: Path) -> dict[str, float]:
+        """Figures of the files, as far as they have any: l0, fvu, explained_variance,
+        dead_fraction."""
         ...
 
 
@@ -108,6 +121,19 @@ def read_found(found: Found) -> "SparseAutoencoder":
     sae = layout.read(found.located.path)
     sae.origin = sae.origin or found.located.origin
     return sae
+
+
+def stated_figures(found: Found, sae: "SparseAutoencoder") -> dict[str, float]:
+    """What an autoencoder's files, its k or the name of its place say of how it does; l0 above all.
+
+    Releases often have L0 in their names, as `average_l0_82` or `L0_50`.
+    """
+    layout, place = LAYOUTS.get(found.layout), found.located.pinned or str(found.located.path)
+    in_files = layout.stated(found.located.path) if isinstance(layout, StatingLayout) else {}
+    if (k := sae.config.latents_of_row) is not None:
+        return {**in_files, "l0": float(k)}
+    in_name = _L0_IN_NAME.findall(place)
+    return {**({"l0": float(in_name[-1])} if in_name else {}), **in_files}
 
 
 def read_source(source: str | Path, layout: str | None = None) -> "SparseAutoencoder":

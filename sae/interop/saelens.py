@@ -118,6 +118,18 @@ def read(path: Path) -> SparseAutoencoder:
     return build(config, ours, _origin_of(given))
 
 
+def stated(path: Path) -> dict[str, float]:
+    """L0 and the fraction of dead latents that SAELens measured at the end of training."""
+    values = _as_version_6(read_json(path / CONFIG_FILE, "configuration"))
+    found: dict[str, float] = {}
+    if isinstance(l0 := values.get("l0"), int | float):
+        found["l0"] = float(l0)
+    dead, n_latents = values.get("num_dead_features"), values.get("d_sae")
+    if isinstance(dead, int) and isinstance(n_latents, int) and n_latents > 0:
+        found["dead_fraction"] = dead / n_latents
+    return found
+
+
 def _as_version_6(given: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration under the keys of SAELens 6, whose earlier versions had one flat file."""
     values = dict(given)

@@ -77,7 +77,7 @@ def build_index(
     run = run_folder(config.run)
     sae = SparseAutoencoder.load(run / "sae").to(device)
     folder = run / FOLDER
-    tidy(config.run)
+    tidy(run)
     with hold(folder, remedy="wait for it"):
         if folder.exists() and not (folder / MANIFEST).exists():
             raise InputError(f"{folder} exists and is no feature index; move it elsewhere")

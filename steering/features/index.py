@@ -139,7 +139,7 @@ class FeatureIndex:
             InputError: there is no index, its manifest is broken or not as it was written, or it is
                 of another autoencoder.
         """
-        self.path = _index_folder(Path(path))
+        self.path = _index_folder(str(path))
         self.manifest = read_manifest(self.path, self._remedy)
         if sae is not None and self.manifest["sae"] != sae:
             raise InputError(
@@ -158,7 +158,7 @@ class FeatureIndex:
         from ...sae.autoencoder import SparseAutoencoder
         from ...sae.fingerprint import sae_fingerprint
 
-        folder = _index_folder(Path(run))
+        folder = _index_folder(str(run))
         sae = SparseAutoencoder.load(folder.parent / "sae")
         return cls(folder, sae=sae_fingerprint(sae))
 
@@ -302,11 +302,18 @@ class FeatureIndex:
         )
 
 
-def _index_folder(path: Path) -> Path:
-    for folder in (path, path / FOLDER):
+def has_index(source: str) -> bool:
+    """Whether a run, or an autoencoder that is kept as one, has a feature index."""
+    return (run_folder(source) / FOLDER).exists()
+
+
+def _index_folder(source: str) -> Path:
+    for folder in (Path(source), Path(source) / FOLDER):
         if (folder / MANIFEST).is_file():
             return folder
-    run = run_folder(path)
+    run = run_folder(source)
+    if (run / FOLDER / MANIFEST).is_file():
+        return run / FOLDER
     raise InputError(f"{run} holds no feature index; build it with `{_build_command(run)}`")
 
 

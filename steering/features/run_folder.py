@@ -1,4 +1,5 @@
-"""The run folder that a feature index and picks belong to; nothing here imports torch."""
+"""The run folder that a feature index and picks belong to; torch is imported only for a source that
+is no run yet."""
 
 import os
 from pathlib import Path
@@ -9,19 +10,22 @@ from ...sae.common.errors import InputError
 def run_folder(path: str | Path) -> Path:
     """The folder of a run, which holds its autoencoder as `sae/`.
 
+    An autoencoder that is in no run, such as one of another library or on the hub, is kept as one
+    in this user's cache (`imported_run`), so that the same source finds its index again.
+
     Raises:
-        InputError: it holds none; where it is a part of a run, the message names the run.
+        InputError: there is no autoencoder; where it is a part of a run, the message names the run.
     """
-    path = Path(path)
+    source, path = str(path), Path(path)
     if _is_run(path):
         return path
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give the folder of a run")
     run = Path(os.path.normpath(path / ".."))
-    if _is_run(run):
+    if path.exists() and _is_run(run):
         path, run = Path(os.path.abspath(path)), Path(os.path.abspath(run))
         raise InputError(f"{path} is a part of the run {run}, not a run; give {run}")
-    raise InputError(f"{path} holds no autoencoder in sae/; give the folder of a trained run")
+    from ...sae.interop.importing import imported_run
+
+    return imported_run(source)
 
 
 def _is_run(path: Path) -> bool:

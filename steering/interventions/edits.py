@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ...kernels.numerics import at_least_float32
 from ...sae.autoencoder import SparseAutoencoder
+from ...sae.config import NormalizeActivations
+from ...sae.row_normalization import normalize_rows
 from ..registries import DIRECTIONS
 from .intervention import Intervention
 
@@ -26,11 +28,21 @@ class Push:
     """strength * sign * max_activation: how far along the vectors, in scaled units."""
     input_scale: Float[Tensor, ""]
     """Scaled units are raw ones times this."""
+    normalize_activations: NormalizeActivations = "none"
+    """What the autoencoder does to each row; then scaled units are those of the normalized row."""
 
     @cached_property
     def raw_D(self) -> Float[Tensor, "D"]:
-        """The sum of amount * vector, in the units of the raw activations."""
+        """The sum of amount * vector, in units of raw activations, or of normalized rows."""
         return self.amounts_P @ self.vectors_PD / self.input_scale
+
+    def raw_at(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "..."]:
+        """The sum of amount * vector in the units of raw activations h: [D], or [B, L, D] where
+        each row has units of its own, as its normalization gives it."""
+        if self.normalize_activations == "none":
+            return self.raw_D
+        _, scale_BL1, _ = normalize_rows(h_BLD.to(self.raw_D.dtype), self.normalize_activations)
+        return scale_BL1 * self.raw_D
 
 
 Edit = Callable[[Float[Tensor, "B L D"], Push], Float[Tensor, "..."]]
@@ -38,10 +50,9 @@ Edit = Callable[[Float[Tensor, "B L D"], Push], Float[Tensor, "..."]]
 them: [B, L, D], or [D] if it is the same everywhere. Several interventions' changes add up."""
 
 
-def add(h_BLD: Float[Tensor, "B L D"], push: Push) -> Float[Tensor, "D"]:
+def add(h_BLD: Float[Tensor, "B L D"], push: Push) -> Float[Tensor, "..."]:
     """Add the push, whatever the activation is, as in arXiv 2505.14536."""
-    del h_BLD
-    return push.raw_D
+    return push.raw_at(h_BLD)
 
 
 def push_of(intervention: Intervention, sae: SparseAutoencoder) -> Push:
@@ -69,6 +80,7 @@ def push_of(intervention: Intervention, sae: SparseAutoencoder) -> Push:
         strengths_P=numbers([feature.sign * feature.strength for feature in features]),
         amounts_P=numbers([feature.amount for feature in features]),
         input_scale=sae.input_scale.to(dtype),
+        normalize_activations=sae.config.normalize_activations,
     )
 
 

@@ -182,10 +182,13 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
         (("features", "build", "RUN/sae", "--cache", "C"), "RUN/sae is a part of the run RUN"),
         (("generate", "RUN/sae", "--feature", 1, "--prompt", "a"), "RUN/sae is a part of the run"),
         (("pick", "RUN/sae", "add", 1), "RUN/sae is a part of the run RUN, not a run; give RUN"),
-        (("pick", "NOWHERE", "list"), "NOWHERE does not exist; give the folder of a run"),
+        (
+            ("pick", "NOWHERE", "list"),
+            "NOWHERE does not exist; give the folder of a trained autoencoder",
+        ),
         (
             ("features", "list", "."),
-            "holds no autoencoder in sae/; give the folder of a trained run",
+            ". holds no config.json; give the folder of a trained autoencoder",
         ),
         (("pick", "RUN", "add"), "needs the number of a feature"),
         (("pick", "RUN", "add", 48), "no feature 48; this autoencoder has features 0 to 47"),

@@ -1,6 +1,6 @@
 """Evaluation on held-out text: reconstruction, sparsity, overlap, and the model with the SAE in."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ...sae.metrics import ReconstructionMetrics, measure_rows
 from ..cautions import cautions, cautions_of_few
 from ..config import EvalConfig, EvalSettings
 from ..data.cache.reader import ActivationCache
+from .conversion_faults import Rows, likely_causes
 from .replacement import ContextSums, Replacement, replacement_sums
 from .standard_errors import fvu_standard_error, ratio_standard_error
 
@@ -96,6 +97,10 @@ def evaluate_all(
         given = (rows[site] for site in subject.sites)
         measures = measure_rows(subject.sae, *given, progress=tokens.add)
         found = measures.result()
+        elsewhere = {}
+        if found["fvu"] > 1:
+            others = [site for site in cache.sites if site not in subject.sites]
+            elsewhere = {s: cache.held_out(site=s, limit=settings.rows) for s in others}
         result: dict[str, Any] = {
             "sae": subject.path,
             "cache": settings.cache,
@@ -109,6 +114,7 @@ def evaluate_all(
             "documents": (n_documents := len(np.unique(documents_N.numpy()))),
             "warnings": [
                 *cautions_of_few(len(documents_N), n_documents, language_model),
+                *_conversion_hints(subject, found, rows, elsewhere),
                 *cautions(found),  # last, where it cannot be missed
             ],
             "decoder_overlap": mean_absolute_cosine(subject.sae.W_dec.detach()),
@@ -159,6 +165,26 @@ def mean_absolute_cosine(W_dec: Float[Tensor, "F D"]) -> float:
         total += float((block_BD @ unit_FD.T).abs().double().sum())
     own = float(unit_FD.square().sum(-1).double().sum())
     return (total - own) / max(len(unit_FD) * (len(unit_FD) - 1), 1)
+
+
+def _conversion_hints(
+    subject: "_Subject",
+    found: Mapping[str, float | int],
+    rows: Mapping[str, Tensor],
+    elsewhere: Mapping[str, Tensor],
+) -> list[str]:
+    """What explains an FVU above 1, if it is a mistake of conversion or the site."""
+    if found["fvu"] <= 1:
+        return []
+    target = None if subject.target_site is None else rows[subject.target_site]
+    others = {f"its site is {site}: give --site {site}": Rows(x) for site, x in elsewhere.items()}
+    causes = likely_causes(
+        subject.sae,
+        Rows(rows[subject.site], target),
+        stated_l0=subject.sae.config.latents_of_row,
+        elsewhere=others if target is None else {},
+    )
+    return [f"likely {cause.cause} (its FVU is {cause.fvu:.4g} then)" for cause in causes]
 
 
 class _Tokens:

@@ -223,7 +223,7 @@ def test_an_unknown_feature_names_the_range(run: Path) -> None:
 
 
 def test_a_folder_without_an_autoencoder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="sae"):
+    with pytest.raises(InputError, match=r"holds no config\.json; give the folder of a trained"):
         change(tmp_path, "list")
 
 

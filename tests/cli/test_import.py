@@ -1,0 +1,246 @@
+"""The verb import: what is written, what the check finds, and what is refused."""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparsteer.sae import JumpReLUConfig, Origin, ReLUConfig, SparseAutoencoder
+from sparsteer.sae.common.tensor_files import load_tensors, save_tensors
+from sparsteer.sae.interop.export import export
+from sparsteer.training.data.cache.reader import ActivationCache
+
+from ..sae.random_sae import random_sae
+from .conftest import SITES, Sparsteer
+
+KEPT = 24
+"""Of the 32 directions of the tiny model's activations; the rest have little variance."""
+
+
+@pytest.fixture(scope="module")
+def principal(cache: Path, tiny_model_folder: Path) -> SparseAutoencoder:
+    """A relu autoencoder of the main directions of SITES[1], both ways, which fits no other site
+    as well."""
+    rows_ND = ActivationCache(cache).held_out(site=SITES[1], limit=2000)
+    mean_D = rows_ND.mean(0)
+    _, _, V_DD = torch.linalg.svd(rows_ND - mean_D, full_matrices=False)
+    W_FD = torch.cat([V_DD[:KEPT], -V_DD[:KEPT]])
+    origin = Origin(model=str(tiny_model_folder), site=SITES[1])
+    sae = SparseAutoencoder(ReLUConfig(32, 2 * KEPT), origin=origin)
+    sae.load_state_dict(sae.state_dict() | {"W_enc": W_FD, "W_dec": W_FD, "b_dec": mean_D})
+    return sae
+
+
+Edit = Callable[[dict[str, Any], dict[str, Tensor]], object]
+
+
+@pytest.fixture
+def foreign(principal: SparseAutoencoder, tmp_path: Path) -> Callable[[Edit], Path]:
+    """A folder of SAELens with its configuration and tensors edited."""
+
+    def make(edit: Edit) -> Path:
+        folder = tmp_path / "foreign"
+        export(principal, folder, "saelens", force=True)
+        config = json.loads((folder / "cfg.json").read_text())
+        tensors = load_tensors(folder / "sae_weights.safetensors", "")
+        edit(config, tensors)
+        (folder / "cfg.json").write_text(json.dumps(config))
+        save_tensors(folder / "sae_weights.safetensors", tensors)
+        return folder
+
+    return make
+
+
+def unchanged(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    pass
+
+
+def test_an_import_is_a_run(
+    sparsteer: Sparsteer,
+    foreign: Callable[[Edit], Path],
+    corpus: Path,
+    cache: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "in"
+    words = ("import", foreign(unchanged), "--out", out, "--text", corpus, "--json")
+    done = sparsteer(*words)
+    assert done.status == 0, done.err
+    values = done.values
+    assert (values["layout"], values["activation"]) == ("saelens", "relu")
+    assert (values["d_model"], values["n_latents"]) == (32, 2 * KEPT)
+    check = values["check"]
+    assert check["text"] == str(corpus) and check["rows"] > 3000
+    assert 0 < check["fvu"] < 0.2 and check["explained_variance"] == 1 - check["fvu"]
+    assert 20 < check["l0"] <= KEPT and not check["off"] and check["likely_causes"] == []
+    assert json.loads((out / "import.json").read_text())["check"] == check
+    sae = SparseAutoencoder.load(out)
+    assert sae.origin is not None and sae.origin.weights_hash == check["weights_hash"]
+    measured = sparsteer("eval", out, "--cache", cache, "--json").values
+    assert measured["fvu"] == pytest.approx(check["fvu"], abs=0.05)
+    assert sparsteer("features", "build", out, "--cache", cache).status == 0
+    generated = sparsteer(
+        *("generate", out, "--feature", 3, "--prompt", "abc", "--max-new-tokens", 4, "--json")
+    )
+    assert generated.status == 0, generated.err
+    assert sparsteer(*words).status == 2  # an index lies in it now
+
+
+def test_an_autoencoder_elsewhere_is_taken_as_it_is(
+    sparsteer: Sparsteer, foreign: Callable[[Edit], Path], cache: Path
+) -> None:
+    """eval, features and pick take the foreign folder itself; its index is kept for it."""
+    source = foreign(unchanged)
+    assert sparsteer("eval", source, "--cache", cache, "--json").values["fvu"] < 0.2
+    assert sparsteer("features", "build", source, "--cache", cache).status == 0
+    shown = sparsteer("features", "show", source, 2, "--json")
+    assert shown.status == 0 and shown.values["feature"] == 2
+    assert sparsteer("pick", source, "add", 2, "--label", "two").status == 0
+    assert sparsteer("pick", source, "list", "--json").values["picks"][0]["label"] == "two"
+    assert sorted(item.name for item in source.iterdir()) == [
+        *("SHA256SUMS", "cfg.json", "sae_weights.safetensors")
+    ]
+
+
+def normalized(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    config["normalize_activations"] = "layer_norm"
+
+
+def b_dec(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    config["apply_b_dec_to_input"] = False
+
+
+def norms(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """As topk of SAELens trains them, with the factor of the codes forgotten."""
+    factors = 10 ** (2 * torch.rand(2 * KEPT) - 1)
+    tensors["W_dec"] *= factors[:, None]
+    tensors["W_enc"] /= factors
+    config.update(architecture="topk", k=6)
+
+
+def site(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    config["metadata"]["hook_name"] = SITES[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (normalized, "its rows were not normalized in training: import it with --normalize-activa"),
+        (b_dec, "apply_b_dec_to_input is true in truth"),
+        (norms, "its decoder's norms are not folded"),
+        (site, f"its site is {SITES[1]}: import it with --site {SITES[1]}"),
+    ],
+)
+def test_the_check_names_the_likely_cause(
+    sparsteer: Sparsteer,
+    foreign: Callable[[Edit], Path],
+    corpus: Path,
+    tmp_path: Path,
+    fault: Edit,
+    cause: str,
+) -> None:
+    words = ("import", foreign(fault), "--out", tmp_path / "in", "--text", corpus)
+    done = sparsteer(*words, "--json")
+    assert done.status == 0, done.err
+    check = done.values["check"]
+    assert check["off"] and check["likely_causes"][0]["cause"].startswith(cause)
+    assert check["likely_causes"][0]["fvu"] < check["fvu"]
+    assert "warning: the figures are off; likely its" in done.err or "truth" in done.err
+    sae = SparseAutoencoder.load(tmp_path / "in")
+    assert sae.origin is not None and sae.origin.weights_hash is None
+
+
+def test_what_the_check_names_can_be_given(
+    sparsteer: Sparsteer, foreign: Callable[[Edit], Path], corpus: Path, tmp_path: Path
+) -> None:
+    words = ("--out", tmp_path / "in", "--text", corpus, "--json")
+    done = sparsteer("import", foreign(site), *words, "--site", SITES[1])
+    assert done.values["site"] == SITES[1] and not done.values["check"]["off"]
+    words = (*words, "--force")
+    done = sparsteer("import", foreign(normalized), *words, "--normalize-activations", "none")
+    assert not done.values["check"]["off"]
+
+    def shrunk(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        tensors["b_dec"] *= 0.2
+
+    done = sparsteer("import", foreign(shrunk), *words, "--input-scale", 0.2)
+    assert not done.values["check"]["off"] and done.values["check"]["fvu"] < 0.2
+
+
+def test_keeping_k_latents_is_tried_where_l0_is_far_off(
+    sparsteer: Sparsteer, principal: SparseAutoencoder, corpus: Path, tmp_path: Path
+) -> None:
+    """With relu in the configuration where top-k is meant, a dictionary much too dense."""
+    folder = tmp_path / "average_l0_8"
+    export(principal, folder, "saelens")
+    done = sparsteer("import", folder, "--out", tmp_path / "in", "--text", corpus, "--json")
+    assert done.values["check"]["stated"] == {"l0": 8.0}
+    assert done.values["check"]["off"]
+
+
+def test_without_a_model_rows_are_random_and_it_is_said(
+    sparsteer: Sparsteer, tmp_path: Path
+) -> None:
+    sae = random_sae(JumpReLUConfig(13, 57), 3.7)
+    sae.origin = None
+    export(sae, tmp_path / "foreign", "saelens")
+    words = ("import", tmp_path / "foreign", "--out", tmp_path / "in")
+    done = sparsteer(*words, "--json")
+    assert done.status == 0 and "checked on random rows; give --model and --site" in done.err
+    assert done.values["check"]["text"] is None and done.values["check"]["l0"] > 0
+    done = sparsteer(*words, "--no-check", "--force", "--json")
+    assert done.status == 0 and done.values["check"] is None and done.err == ""
+    done = sparsteer(*words, "--site", "blocks.1.hook_resid_post")
+    assert done.status == 2 and "does not say its model; give --model, too" in done.error
+
+
+def test_the_catalog_is_listed(sparsteer: Sparsteer) -> None:
+    done = sparsteer("import", "--list", "gpt2", "--json")
+    assert {one["model"] for one in done.values["releases"]} == {"gpt2-small"}
+    assert "gemma-scope-2b-pt-res/layer_12/" in sparsteer("import", "--list", "all").out
+    assert "is in no release" in sparsteer("import", "--list", "gqt2").error
+
+
+class Marker:
+    """What unpickling would run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.path),))
+
+
+def test_a_pickle_with_code_in_it_runs_nothing(sparsteer: Sparsteer, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "cfg.json").write_text("{}")
+    with (tmp_path / "foreign" / "sae_weights.safetensors").open("wb") as file:
+        pickle.dump(Marker(marker), file)
+    done = sparsteer("import", tmp_path / "foreign", "--out", tmp_path / "in")
+    assert done.status == 2 and "cannot be read" in done.error
+    assert not marker.exists() and not (tmp_path / "in").exists()
+
+
+def test_nothing_is_overwritten(
+    sparsteer: Sparsteer, foreign: Callable[[Edit], Path], tmp_path: Path
+) -> None:
+    source = foreign(unchanged)
+    out = tmp_path / "in"
+    out.mkdir()
+    (out / "thesis.tex").touch()
+    words = ("import", source, "--out", out, "--no-check")
+    for force in ((), ("--force",)):
+        assert sparsteer(*words, *force).status == 2
+    assert [item.name for item in out.iterdir()] == ["thesis.tex"]
+    shutil.rmtree(out)
+    assert sparsteer(*words).status == 0
+    assert sparsteer(*words).status == 0  # the very same
+    assert "--force" in sparsteer(*words, "--site", SITES[0]).error
