@@ -244,3 +244,13 @@ def test_nothing_is_overwritten(
     assert sparsteer(*words).status == 0
     assert sparsteer(*words).status == 0  # the very same
     assert "--force" in sparsteer(*words, "--site", SITES[0]).error
+
+
+def test_eval_names_what_explains_an_fvu_above_1(
+    sparsteer: Sparsteer, foreign: Callable[[Edit], Path], cache: Path
+) -> None:
+    done = sparsteer("eval", foreign(normalized), "--cache", cache, "--json")
+    assert done.status == 0 and done.values["fvu"] > 1
+    hint = "likely its rows were not normalized in training: import it with --normalize-activations"
+    assert any(text.startswith(hint) for text in done.values["warnings"]), done.values["warnings"]
+    assert done.values["warnings"][-1].startswith("the held-out FVU is")

@@ -14,10 +14,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.errors import InputError
-from sparsteer.sae.config import SAEConfig, TopAFAConfig, TopKConfig
+from sparsteer.sae.config import (
+    GatedConfig,
+    NormalizeActivations,
+    SAEConfig,
+    TopAFAConfig,
+    TopKConfig,
+)
 from sparsteer.sae.language_model.bridge_layers import new_cache
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.interventions.controls import random_features
@@ -234,6 +241,44 @@ def test_the_change_is_in_raw_units(sae: SparseAutoencoder):
     # Adding it moves the reconstruction as far as activations of those sizes would.
     x_D = torch.randn(32, dtype=torch.float64)
     assert torch.allclose((x_D + expected) - x_D, change(spec, sae), atol=1e-12)
+
+
+@pytest.mark.parametrize("how", ["layer_norm", "constant_norm_rescale"])
+def test_where_rows_are_normalized_the_change_is_in_units_of_each_row(
+    model: LanguageModel, how: NormalizeActivations
+):
+    """As far as activations of those sizes would move the reconstruction of that row."""
+    config = TopKConfig(d_model=32, n_latents=70, k=9, normalize_activations=how)
+    sae = make_sae(config, torch.float64)
+    tokens, mask = batch()
+    h_BLD = model.site(SITE).read(tokens, mask)
+    with torch.no_grad():
+        codes = sae.encode(h_BLD)
+        pushed = Codes(
+            torch.tensor([5, 8]).expand(*h_BLD.shape[:2], 2),
+            torch.tensor([3.0, -4.5], dtype=torch.float64).expand(*h_BLD.shape[:2], 2),
+            row_scale=codes.row_scale,
+            row_shift=codes.row_shift,
+        )
+        nothing = pushed._replace(values=torch.zeros_like(pushed.values))
+        expected_BLD = h_BLD + sae.decode(pushed) - sae.decode(nothing)
+        with steer(model, sae, intervention(5, 8)):
+            steered_BLD = model.site(SITE).read(tokens, mask)
+    assert torch.allclose(steered_BLD[mask], expected_BLD[mask], rtol=1e-10, atol=1e-12)
+
+
+def test_the_gate_of_a_gated_autoencoder_is_what_encode_says():
+    """Whose values are not its pre-activations."""
+    sae = make_sae(GatedConfig(d_model=32, n_latents=70), torch.float64)
+    sae.get_buffer("magnitude_bias").normal_()
+    sae.get_buffer("magnitude_exponent").normal_()
+    rows = 3 * torch.randn(200, 32, dtype=torch.float64)
+    with torch.no_grad():
+        acts_BF = sae.encode(rows).dense(70)
+    for latent in range(0, 70, 7):
+        threshold = float(acts_BF[:, latent].median())
+        fires = FiringLatents(sae, [latent], [threshold]).fires(rows)
+        assert torch.equal(fires, acts_BF[:, latent] > threshold)
 
 
 def test_random_directions_are_those_of_other_latents_and_as_long(sae: SparseAutoencoder):
