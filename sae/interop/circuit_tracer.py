@@ -37,7 +37,10 @@ _CALLED = r"layer_(?P<layer>\d+)\.safetensors"
 _CROSS_LAYER = "W_enc_*.safetensors"
 _THRESHOLD, _SKIP = "activation_function.threshold", "W_skip"
 _ALWAYS = frozenset(("W_enc", "W_dec", "b_enc", "b_dec"))
-_NAMES = [_ALWAYS | more for more in (set(), {_THRESHOLD}, {_SKIP}, {_THRESHOLD, _SKIP})]
+_NAMES = [
+    *(_ALWAYS, _ALWAYS | {_THRESHOLD}),
+    *(_ALWAYS | {_SKIP}, _ALWAYS | {_SKIP, _THRESHOLD}),
+]
 
 
 def recognizes(path: Path) -> bool:

@@ -89,7 +89,7 @@ def read(path: Path) -> SparseAutoencoder:
     first = (path / FIRST_CONFIG_FILE).is_file()
     where = path / (FIRST_CONFIG_FILE if first else CONFIG_FILE)
     # The library fills in what a file lacks, each version with its own values.
-    given = {
+    given: dict[str, Any] = {
         "norm_activation": "token-wise" if first else "dataset-wise",
         "apply_decoder_bias_to_pre_encoder": first,
         **_DEFAULTS,

@@ -63,7 +63,8 @@ def gemma_scope(path: Path, w: Tensors, release: str = "gemma-scope-2b-pt-res") 
     folder = path / release / "layer_12" / "width_16k" / "average_l0_82"
     folder.mkdir(parents=True)
     names = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
-    np.savez(folder / "params.npz", **{name: w[name].numpy() for name in names})
+    arrays: dict[str, Any] = {name: w[name].numpy() for name in names}
+    np.savez(folder / "params.npz", **arrays)
     return folder
 
 
