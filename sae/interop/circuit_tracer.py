@@ -27,7 +27,6 @@ from .reading import (
     only_file,
     origin_from,
     read_tensors,
-    thresholds,
 )
 
 CONFIG_FILE = "config.yaml"
@@ -76,10 +75,10 @@ def read(path: Path) -> SparseAutoencoder:
             f"{path} is of the kind {kind}, but only a transcoder_set, each of which predicts one "
             "layer, can be read"
         )
-    if path.is_dir() and given.get("transcoders") and not any(path.glob(_FILES)):
+    if path.is_dir() and "transcoders" in given and not any(path.glob(_FILES)):
         raise InputError(
-            f"{path / CONFIG_FILE} only lists files that lie elsewhere, such as "
-            f"{given['transcoders'][0]}; load one of them"
+            f"{path / CONFIG_FILE} only lists files that lie elsewhere: "
+            f"{given['transcoders']!s:.200}; load one of them"
         )
     file = only_file(path, _FILES)
     found = ForeignTensors(read_tensors(file), file)
@@ -94,7 +93,12 @@ def read(path: Path) -> SparseAutoencoder:
         ours[_SKIP] = found.take(_SKIP, "D", "D")
         options["skip"] = True
     if jumps := _THRESHOLD in found:
-        ours["threshold"] = thresholds(found.take(_THRESHOLD, "F"))
+        ours["threshold"] = found.take(_THRESHOLD, "F")
+        if (below := int((ours["threshold"] < 0).sum())) > 0:
+            raise InputError(
+                f"{file}: {below} thresholds are below 0, so that latents may be negative, which "
+                "no activation here holds; set them to 0 if that is not meant"
+            )
         options["fixed_thresholds"] = True
     found.finish()
     config = config_of(JumpReLUConfig if jumps else ReLUConfig, found, file, **options)

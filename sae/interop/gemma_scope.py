@@ -114,6 +114,12 @@ def read(path: Path) -> SparseAutoencoder:
     return build(config, ours, origin)
 
 
+def stated(path: Path) -> dict[str, float]:
+    """The L0 in `config.json`, which Gemma Scope 2 has no number of in its names."""
+    l0 = _configuration(_weights_of(path)).get("l0")
+    return {"l0": float(l0)} if isinstance(l0, int | float) else {}
+
+
 def _weights_of(path: Path) -> Path:
     files = [path / name for name in WEIGHTS_FILES] if path.is_dir() else [path]
     return next((file for file in files if file.is_file()), files[0])

@@ -60,7 +60,7 @@ def recognizes(path: Path) -> bool:
     """Whether it is a folder with a configuration of the library beside weights."""
     if not any((path / name).is_file() for name in WEIGHTS_FILES):
         return False
-    if (path / FIRST_CONFIG_FILE).is_file():
+    if _is_first(path):
         return True
     try:
         given = read_json(path / CONFIG_FILE, "configuration")
@@ -86,7 +86,7 @@ def read(path: Path) -> SparseAutoencoder:
         InputError: a file is missing or damaged, the two do not fit each other, or it encodes in a
             way that is not read, such as batchtopk, which depends on the batch.
     """
-    first = (path / FIRST_CONFIG_FILE).is_file()
+    first = _is_first(path)
     where = path / (FIRST_CONFIG_FILE if first else CONFIG_FILE)
     # The library fills in what a file lacks, each version with its own values.
     given: dict[str, Any] = {
@@ -127,6 +127,18 @@ def read(path: Path) -> SparseAutoencoder:
     return build(config, ours, _origin_of(path, given))
 
 
+def stated(path: Path) -> dict[str, float]:
+    """L0 of a jumprelu that was a top-k in training, as all of Llama Scope."""
+    given = read_json(path / FIRST_CONFIG_FILE, "configuration") if _is_first(path) else {}
+    top_k = given.get("top_k")
+    is_converted = given.get("act_fn") == "jumprelu" and isinstance(top_k, int)
+    return {"l0": float(top_k)} if is_converted and top_k else {}
+
+
+def _is_first(path: Path) -> bool:
+    return (path / FIRST_CONFIG_FILE).is_file()
+
+
 def _is_transcoder(given: Mapping[str, Any]) -> bool:
     return given["hook_point_out"] != given.get("hook_point_in")
 
@@ -141,7 +153,7 @@ def _require_readable(given: Mapping[str, Any], where: Path) -> None:
     if given.get("use_glu_encoder"):
         raise InputError(f"{where}: use_glu_encoder is true, which no activation here can hold")
     normalization = given["norm_activation"]
-    if normalization not in _NORMALIZATIONS:
+    if not isinstance(normalization, str) or normalization not in _NORMALIZATIONS:
         raise InputError(
             f"{where}: norm_activation is {normalization!r}, which is not read; those that are: "
             f"{', '.join(_NORMALIZATIONS)}"
@@ -189,8 +201,7 @@ def _activation(
         )
     if stored is not None and name == "jumprelu":
         return JumpReLUConfig, {"fixed_thresholds": True}, found.take(stored, "F").exp()
-    # The loader of 2024 takes a topk that has a threshold for jumprelu, too.
-    if where.name == FIRST_CONFIG_FILE and (name == "jumprelu" or (name == "topk" and single > 0)):
+    if where.name == FIRST_CONFIG_FILE and name == "jumprelu":
         thresholds_F = torch.full((found.size("F"),), float(single))
         return JumpReLUConfig, {"fixed_thresholds": True}, thresholds_F
     if name == "topk":

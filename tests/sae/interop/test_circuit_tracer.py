@@ -35,6 +35,8 @@ ORIGIN = Origin(
 @pytest.mark.parametrize("jumps", [False, True])
 def test_transcoders(tmp_path: Path, jumps: bool, skip: bool) -> None:
     w = weights("b_enc", *["threshold"] * jumps, *["W_skip"] * skip)
+    if jumps:
+        w["threshold"] = w["threshold"].abs()
     file = circuit_tracer(tmp_path / "set", w)
     pre = X @ w["W_enc"] + w["b_enc"]
     codes = pre.relu() * (pre > w["threshold"]) if jumps else pre.relu()
@@ -123,8 +125,14 @@ def test_a_list_of_files_elsewhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "model_kind: transcoder_set\ntranscoders:\n- hf://google/gemma/layer_0/params.npz\n"
     )
-    with pytest.raises(InputError, match="lie elsewhere, such as hf://google/gemma/layer_0"):
+    with pytest.raises(InputError, match=r"lie elsewhere: .*hf://google/gemma/layer_0"):
         SparseAutoencoder.load(tmp_path)
+
+
+def test_negative_thresholds_are_refused(tmp_path: Path) -> None:
+    """circuit-tracer would give negative latents between such a threshold and 0."""
+    with pytest.raises(InputError, match="thresholds are below 0"):
+        SparseAutoencoder.load(circuit_tracer(tmp_path, weights("b_enc", "threshold")))
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

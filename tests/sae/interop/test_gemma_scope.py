@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.common.tensor_files import save_tensors
+from sparsteer.sae.interop.gemma_scope import stated
 from sparsteer.sae.interop.layouts import find
 
 from .foreign_files import F, Tensors, X, check, gemma_scope, gemma_scope_2, weights
@@ -69,7 +70,9 @@ def test_params_safetensors(tmp_path: Path) -> None:
     w = weights(*OURS)
     module = "model.layers.13.output"
     hooks = {"hf_hook_point_in": module, "hf_hook_point_out": module, "type": "sae"}
-    sae = SparseAutoencoder.load(gemma_scope_2(tmp_path, w, **hooks))
+    folder = gemma_scope_2(tmp_path, w, **hooks)
+    assert stated(folder) == {"l0": 20}
+    sae = SparseAutoencoder.load(folder)
     codes = codes_of(w)
     check(sae, X, codes, codes @ w["W_dec"] + w["b_dec"])
     assert sae.origin is not None and not sae.config.transcoder

@@ -27,7 +27,7 @@ from .foreign_files import (
 W = weights("b_enc")
 JUMPS = weights("b_enc", "threshold")
 JUMPS["threshold"] = JUMPS["threshold"].abs()
-SKIP = weights("b_enc", "threshold", "W_skip")
+SKIP = JUMPS | weights("W_skip")
 
 
 def saelens(path: Path) -> Path:
