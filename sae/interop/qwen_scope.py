@@ -29,6 +29,8 @@ def recognizes(path: Path) -> bool:
 def read(path: Path) -> SparseAutoencoder:
     """The top-k autoencoder in a file: the k largest of x @ W_enc^T + b_enc, without b_dec.
 
+    Latents are not negative, as in SAELens; the example on the model cards has no ReLU, which
+    differs in a row with fewer than k positive ones.
     The file does not say k. The release has it in the name of the repository, `...-L0_50`, so k is
     the last such number in the path; the same name says the language model.
 
