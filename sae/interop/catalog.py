@@ -14,9 +14,10 @@ from .model_names import loadable_name
 
 _RESID = "blocks.{layer}.hook_resid_post"
 _RESID_PRE = "blocks.{layer}.hook_resid_pre"
-_RESID_MID = "blocks.{layer}.hook_resid_mid"
 _ATTN = "blocks.{layer}.hook_attn_out"
 _MLP = "blocks.{layer}.hook_mlp_out"
+_MLP_IN = "blocks.{layer}.mlp.hook_in"
+_NORMALIZED = "blocks.{layer}.ln2.hook_normalized"
 _NAMED_SITE = "{site}"
 """The ID itself ends with the site."""
 
@@ -96,43 +97,40 @@ def matching(word: str) -> list[Release]:
     ]
 
 
-def _gemma_scope(name: str, model: str, kind: str, site: str, example: str) -> Release:
+def _gemma_scope(name: str, model: str, kind: str, example: str) -> Release:
     return Release(
         f"gemma-scope-{name}-{kind}",
         f"google/gemma-scope-{name}-{kind}",
-        "gemma_scope",
-        f"google/{model}",
-        site,
-        example=example,
+        *("gemma_scope", f"google/{model}", _GEMMA_KINDS[kind][1] or _NORMALIZED),
+        example=f"layer_{example}",
         file="/params.npz",
+        target_site=_MLP if kind == "transcoders" else None,
     )
 
 
-def _gemma_scope_2(size: str, kind: str, folder: str, site: str, suffix: str) -> Release:
-    name, tuned = size.rsplit("-", 1)
-    plain = name == "270m" and tuned == "pt"
+def _gemma_scope_2(size: str, layer: int, tuned: str, kind: str, suffix: str) -> Release:
+    folder, site = _GEMMA_KINDS[kind]
+    model = "270m" if (size, tuned) == ("270m", "pt") else f"{size}-{tuned}"
+    affine = "_affine" if kind == "transcoders" else ""
     return Release(
-        f"gemma-scope-2-{size}-{kind}{suffix and '-all'}",
-        f"google/gemma-scope-2-{size}",
-        "gemma_scope",
-        f"google/gemma-3-{'270m' if plain else size}",
-        site,
-        example=f"layer_{0 if suffix else 12}_width_16k_l0_small",
+        f"gemma-scope-2-{size}-{tuned}-{kind}{suffix and '-all'}",
+        f"google/gemma-scope-2-{size}-{tuned}",
+        *("gemma_scope", f"google/gemma-3-{model}", site or _MLP_IN),
+        example=f"layer_{layer}_width_16k_l0_small{affine}",
         folder=f"{folder}{suffix}/",
         target_site=_MLP if kind == "transcoders" else None,
     )
 
 
 def _llama_scope(kind: str, width: str, site: str) -> Release:
-    letter = kind[-1].upper()
+    letters = kind.upper()
     return Release(
         f"llama_scope_lx{kind}_{width}",
-        f"fnlp/Llama3_1-8B-Base-LX{letter}-{width}",
-        "llama_scope",
-        "meta-llama/Llama-3.1-8B",
-        site,
-        path=rf"Llama3_1-8B-Base-L(?P<layer>\d+){letter}-{width}",
-        example=f"Llama3_1-8B-Base-L15{letter}-{width}",
+        f"fnlp/Llama3_1-8B-Base-LX{letters}-{width}",
+        *("llama_scope", "meta-llama/Llama-3.1-8B", site),
+        path=rf"Llama3_1-8B-Base-L(?P<layer>\d+){letters}-{width}",
+        example=f"Llama3_1-8B-Base-L15{letters}-{width}",
+        target_site=_MLP if kind == "tc" else None,
     )
 
 
@@ -140,120 +138,125 @@ def _qwen_scope(model: str, width: str, l0: int) -> Release:
     return Release(
         f"qwen-scope-{model.removeprefix('Qwen').lower()}-w{width.lower()}-l{l0}",
         f"Qwen/SAE-Res-{model}-W{width}-L0_{l0}",
-        "qwen_scope",
-        f"Qwen/{model}",
-        _RESID,
-        path=r"layer(?P<layer>\d+)",
-        example="layer12",
+        *("qwen_scope", f"Qwen/{model}", _RESID, r"layer(?P<layer>\d+)", "layer12"),
         file=".sae.pt",
         prepends_bos=False,
     )
 
 
-def _saelens(name: str, repository: str, model: str, site: str, path: str, example: str) -> Release:
-    return Release(name, repository, "saelens", model, site, path=path, example=example)
+def _linears(publisher: str, hub_name: str, layer: int, file: str) -> Release:
+    model, goodfire = hub_name.split("/")[1], publisher == "Goodfire"
+    return Release(
+        f"goodfire-{model.lower()}" if goodfire else f"{model.lower()}-{publisher}",
+        f"{publisher}/{model}-SAE-l{layer}",
+        *("goodfire", hub_name, _RESID if goodfire else _RESID_PRE),
+        path=rf"{re.escape(model)}-SAE-l(?P<layer>{layer})",
+        example=f"{model}-SAE-l{layer}",
+        file=file,
+    )
 
 
 _ANY_SITE = r"(?:.*/)?(?P<site>blocks\.\d+\.hook_\w+?)(?:_\d+)?"
-_GEMMA_2 = {"2b": "gemma-2-2b", "9b": "gemma-2-9b"}
-_GEMMA_3_SIZES = [
-    f"{n}-{tuned}" for n in ("270m", "1b", "4b", "12b", "27b") for tuned in ("pt", "it")
-]
-_GEMMA_3_KINDS = {
+_GEMMA_KINDS = {
     "res": ("resid_post", _RESID),
-    "att": ("attn_out", _ATTN),
+    "att": ("attn_out", "blocks.{layer}.attn.hook_z"),
     "mlp": ("mlp_out", _MLP),
-    "transcoders": ("transcoder", "blocks.{layer}.ln2.hook_normalized"),
+    "transcoders": ("transcoder", None),
 }
-_QWENS = [
-    *(("Qwen3-1.7B-Base", "32K", l0) for l0 in (50, 100)),
-    *(("Qwen3-8B-Base", "64K", l0) for l0 in (50, 100)),
-    ("Qwen3-30B-A3B-Base", "32K", 50),
-    ("Qwen3-30B-A3B-Base", "128K", 100),
-    *(("Qwen3.5-2B-Base", "32K", l0) for l0 in (50, 100)),
-    *(("Qwen3.5-9B-Base", "64K", l0) for l0 in (50, 100)),
-    *(("Qwen3.5-27B", "80K", l0) for l0 in (50, 100)),
-    ("Qwen3.5-35B-A3B-Base", "32K", 50),
-    ("Qwen3.5-35B-A3B-Base", "128K", 100),
+"""Folders of Gemma Scope 2, and sites; its transcoders read another site than those before it."""
+_GEMMA_2 = [
+    ("2b-pt", "gemma-2-2b", "res", "12/width_16k/average_l0_82"),
+    ("2b-pt", "gemma-2-2b", "att", "12/width_16k/average_l0_85"),
+    ("2b-pt", "gemma-2-2b", "mlp", "12/width_16k/average_l0_108"),
+    ("2b-pt", "gemma-2-2b", "transcoders", "12/width_16k/average_l0_6"),
+    ("9b-pt", "gemma-2-9b", "res", "20/width_16k/average_l0_68"),
+    ("9b-pt", "gemma-2-9b", "att", "20/width_16k/average_l0_76"),
+    ("9b-pt", "gemma-2-9b", "mlp", "20/width_16k/average_l0_108"),
+    ("9b-it", "gemma-2-9b-it", "res", "20/width_16k/average_l0_91"),
+    ("27b-pt", "gemma-2-27b", "res", "22/width_131k/average_l0_82"),
 ]
-_OAI = r"v5_(?:32|128)k_layer_(?P<layer>\d+)(?:\.pt)?"
-_OAI_SITES = {
-    "attn-out": _ATTN,
-    "mlp-out": _MLP,
-    "resid-mid": _RESID_MID,
-    "resid-post": _RESID,
+_GEMMA_3_LAYERS = {"270m": 9, "1b": 13, "4b": 17, "12b": 24, "27b": 31}
+_NO_RELEASE = re.compile("gemma-scope-2-27b-pt-(att|att-all|mlp|mlp-all|transcoders)")
+_QWENS = {
+    "Qwen3-1.7B-Base": ("32K", "32K"),
+    "Qwen3-8B-Base": ("64K", "64K"),
+    "Qwen3-30B-A3B-Base": ("32K", "128K"),
+    "Qwen3.5-2B-Base": ("32K", "32K"),
+    "Qwen3.5-9B-Base": ("64K", "64K"),
+    "Qwen3.5-27B": ("80K", "80K"),
+    "Qwen3.5-35B-A3B-Base": ("32K", "128K"),
 }
+"""The widths with L0 50 and 100."""
+_GPT2_OAI = [
+    *((kind, "32k", "") for kind in ("attn-out", "mlp-out", "resid-mid")),
+    ("resid-post", "32k", ".pt"),  # its folders end so
+    *((kind, "128k", "") for kind in ("attn-out", "mlp-out", "resid-mid", "resid-post")),
+]
 _MWHANNA = [
     *(f"{size}-transcoders-lowl0" for size in ("0.6b", "1.7b", "14b")),
     *(f"{size}-transcoders" for size in ("4b", "8b", "14b")),
 ]
 _ANDYRDT = {
-    "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
-    "qwen2.5-7b-instruct": "Qwen/Qwen2.5-7B-Instruct",
-    "gpt-oss-20b": "openai/gpt-oss-20b",
+    "llama-3.1-8b-instruct": ("meta-llama/Llama-3.1-8B-Instruct", 1),
+    "qwen2.5-7b-instruct": ("Qwen/Qwen2.5-7B-Instruct", 1),
+    "gpt-oss-20b": ("openai/gpt-oss-20b", 0),
 }
 
-RELEASES: tuple[Release, ...] = (
+_ALL = (
+    *(_gemma_scope(*one) for one in _GEMMA_2),
     *(
-        _gemma_scope(f"{size}-pt", model, kind, site, f"layer_12/width_16k/average_l0_{l0}")
-        for size, model in _GEMMA_2.items()
-        for kind, site, l0 in (("res", _RESID, 82), ("att", _ATTN, 85), ("mlp", _MLP, 69))
-    ),
-    _gemma_scope("9b-it", "gemma-2-9b-it", "res", _RESID, "layer_20/width_16k/average_l0_91"),
-    _gemma_scope("27b-pt", "gemma-2-27b", "res", _RESID, "layer_22/width_131k/average_l0_82"),
-    Release(
-        "gemma-scope-2b-pt-transcoders",
-        "google/gemma-scope-2b-pt-transcoders",
-        "gemma_scope",
-        "google/gemma-2-2b",
-        "blocks.{layer}.ln2.hook_normalized",
-        example="layer_0/width_16k/average_l0_76",
-        file="/params.npz",
-        target_site=_MLP,
-    ),
-    *(
-        _gemma_scope_2(size, kind, folder, site, suffix)
-        for size in _GEMMA_3_SIZES
-        for kind, (folder, site) in _GEMMA_3_KINDS.items()
+        _gemma_scope_2(size, layer, tuned, kind, suffix)
+        for size, layer in _GEMMA_3_LAYERS.items()
+        for tuned in ("pt", "it")
+        for kind in _GEMMA_KINDS
         for suffix in ("", "_all")
     ),
     *(
         _llama_scope(kind, width, site)
-        for kind, site in (("r", _RESID), ("a", _ATTN), ("m", _MLP))
+        for kind, site in (("r", _RESID), ("a", _ATTN), ("m", _MLP), ("tc", _NORMALIZED))
         for width in ("8x", "32x")
     ),
-    *(_qwen_scope(*one) for one in _QWENS),
-    _saelens(
-        *("gpt2-small-res-jb", "jbloom/GPT2-Small-SAEs-Reformatted", "gpt2-small", _NAMED_SITE),
-        *(_ANY_SITE, "blocks.8.hook_resid_pre"),
-    ),
-    _saelens(
-        "gpt2-small-res-jb-feature-splitting",
-        "jbloom/GPT2-Small-Feature-Splitting-Experiment-Layer-8",
-        *("gpt2-small", _NAMED_SITE, _ANY_SITE, "blocks.8.hook_resid_pre_768"),
+    Release(
+        *("llama_scope_r1_distill", "fnlp/Llama-Scope-R1-Distill", "llama_scope"),
+        *("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", _RESID, r".+/L(?P<layer>\d+)R"),
+        example="400M-Slimpajama-400M-OpenR1-Math-220k/L15R",
     ),
     *(
-        _saelens(
+        _qwen_scope(model, width, l0)
+        for model, widths in _QWENS.items()
+        for width, l0 in zip(widths, (50, 100), strict=True)
+    ),
+    _linears("Goodfire", "meta-llama/Llama-3.1-8B-Instruct", 19, ".pth"),
+    _linears("Goodfire", "meta-llama/Llama-3.3-70B-Instruct", 50, ".pt"),
+    _linears("qresearch", "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", 19, ".pt"),
+    Release(
+        *("gpt2-small-res-jb", "jbloom/GPT2-Small-SAEs-Reformatted", "saelens", "gpt2-small"),
+        *(_NAMED_SITE, _ANY_SITE, "blocks.8.hook_resid_pre"),
+    ),
+    *(
+        Release(
             f"gpt2-small-{kind}-v5-{width}",
             f"jbloom/GPT2-Small-OAI-v5-{width}-{kind}-SAEs",
-            *("gpt2-small", site, _OAI, f"v5_{width}_layer_8"),
+            *("saelens", "gpt2-small", f"blocks.{{layer}}.hook_{kind.replace('-', '_')}"),
+            path=rf"v5_{width}_layer_(?P<layer>\d+){ending}",
+            example=f"v5_{width}_layer_8{ending}",
         )
-        for kind, site in _OAI_SITES.items()
-        for width in ("32k", "128k")
+        for kind, width, ending in _GPT2_OAI
     ),
     *(
-        _saelens(
+        Release(
             f"pythia-70m-deduped-{kind}-sm",
             f"ctigges/pythia-70m-deduped__{kind}-sm_processed",
-            *("pythia-70m-deduped", site, rf"(?P<layer>\d+)-{kind}-sm", f"3-{kind}-sm"),
+            *("saelens", "pythia-70m-deduped", site),
+            *(rf"(?P<layer>\d+)-{kind}-sm", f"3-{kind}-sm"),
         )
         for kind, site in (("res", _RESID), ("att", _ATTN), ("mlp", _MLP))
     ),
     *(
-        _saelens(
+        Release(
             f"gemma-{name}-res-matryoshka-dc",
             f"chanind/gemma-{name}-batch-topk-matryoshka-saes-w-32k-l0-{l0}",
-            *(f"gemma-{model}", _NAMED_SITE, _ANY_SITE, example),
+            *("saelens", f"gemma-{model}", _NAMED_SITE, _ANY_SITE, example),
         )
         for name, model, l0, example in (
             ("2-2b", "2-2b", 40, "standard/blocks.12.hook_resid_post"),
@@ -261,17 +264,10 @@ RELEASES: tuple[Release, ...] = (
             ("3-1b", "3-1b-pt", 40, "blocks.12.hook_resid_post"),
         )
     ),
-    _saelens(
-        *("mistral-7b-res-wg", "JoshEngels/Mistral-7B-Residual-Stream-SAEs", "mistral-7b"),
-        *(_RESID_PRE, r"mistral_7b_layer_(?P<layer>\d+)", "mistral_7b_layer_8"),
-    ),
     *(
         Release(
-            name,
-            f"EleutherAI/{name}",
-            *("sparsify", model, _RESID),
-            path=r"layers\.(?P<layer>\d+)",
-            example="layers.3",
+            *(name, f"EleutherAI/{name}", "sparsify", model, _RESID),
+            *(r"layers\.(?P<layer>\d+)", "layers.3"),
             prepends_bos=False,
         )
         for name, model in (
@@ -281,13 +277,8 @@ RELEASES: tuple[Release, ...] = (
     ),
     *(
         Release(
-            f"mwhanna-qwen3-{name}",
-            f"mwhanna/qwen3-{name}",
-            "circuit_tracer",
-            f"qwen3-{name.split('-')[0]}",
-            "blocks.{layer}.mlp.hook_in",
-            path=r"layer_(?P<layer>\d+)",
-            example="layer_12",
+            *(f"mwhanna-qwen3-{name}", f"mwhanna/qwen3-{name}", "circuit-tracer"),
+            *(f"qwen3-{name.split('-')[0]}", _MLP_IN, r"layer_(?P<layer>\d+)", "layer_12"),
             file=".safetensors",
             target_site=_MLP,
             prepends_bos=False,
@@ -296,30 +287,13 @@ RELEASES: tuple[Release, ...] = (
     ),
     *(
         Release(
-            f"{name}-andyrdt",
-            f"andyrdt/saes-{name}",
-            "dictionary_learning",
-            model,
-            _RESID,
+            *(f"{name}-andyrdt", f"andyrdt/saes-{name}", "dictionary_learning", model, _RESID),
             path=r"resid_post_layer_(?P<layer>\d+)/trainer_\d+",
-            example="resid_post_layer_7/trainer_1",
+            example=f"resid_post_layer_7/trainer_{trainer}",
             prepends_bos=False,
         )
-        for name, model in _ANDYRDT.items()
-    ),
-    *(
-        Release(
-            f"goodfire-{model.lower()}",
-            f"Goodfire/{model}-SAE-l{layer}",
-            *("goodfire", f"meta-llama/{model}", _RESID),
-            path=rf"{re.escape(model)}-SAE-l(?P<layer>{layer})",
-            example=f"{model}-SAE-l{layer}",
-            file=ending,
-        )
-        for model, layer, ending in (
-            ("Llama-3.1-8B-Instruct", 19, ".pth"),
-            ("Llama-3.3-70B-Instruct", 50, ".pt"),
-        )
+        for name, (model, trainer) in _ANDYRDT.items()
     ),
 )
+RELEASES = tuple(release for release in _ALL if not _NO_RELEASE.fullmatch(release.name))
 """Every release."""

@@ -12,11 +12,14 @@ from ..fetching.hub import download, listed
 PREFIX = "hub:"
 """What a source on the hub begins with."""
 
-PATTERNS = ("*.json", "*.safetensors", "*.npz", "*.pt", "*.yaml")
+PATTERNS = (
+    *("*.json", "*.safetensors", "*.npz", "*.pt", "*.pth", "*.yaml"),
+    "checkpoints/final.safetensors",  # of Llama Scope
+)
 """Names of the files that an autoencoder may lie in, and of those that describe it."""
 
 _SAFE = (".safetensors", ".npz")
-_PICKLED = (".pt",)
+_PICKLED = (".pt", ".pth")
 _NEVER = ("*optimizer*", "*scheduler*", "training_state*", "rng_state*")
 """States of a training that nobody goes on with here; they are larger than the autoencoder."""
 

@@ -67,6 +67,11 @@ LAYOUTS: Registry[Layout] = Registry(
     "layout",
     "sparsteer.layouts",
     {
+        "circuit-tracer": "sparsteer.sae.interop.circuit_tracer",
+        "gemma_scope": "sparsteer.sae.interop.gemma_scope",
+        "goodfire": "sparsteer.sae.interop.goodfire",
+        "llama_scope": "sparsteer.sae.interop.llama_scope",
+        "qwen_scope": "sparsteer.sae.interop.qwen_scope",
         "saelens": "sparsteer.sae.interop.saelens",
         OWN: "sparsteer.sae.interop.own_folder",
     },

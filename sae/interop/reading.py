@@ -3,21 +3,25 @@
 Every fault is one sentence in the words of the file that has it.
 """
 
+import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import safe_open  # pyright: ignore[reportUnknownVariableType] - its types are partly open
 from torch import Tensor
 
+from ...kernels.numerics import row_norms
 from ..autoencoder import SparseAutoencoder
 from ..common.errors import InputError
 from ..common.paths import require_regular_file
 from ..common.tensor_files import load_tensors
 from ..common.text import first_line
+from ..common.validation import require_positive_integer
 from ..config import Origin, SAEConfig
 
 COPY_AGAIN = "get the file again"
@@ -124,6 +128,31 @@ def build(
     return sae
 
 
+def config_of(
+    kind: type[SAEConfig], found: ForeignTensors, where: str | Path, **options: Any
+) -> SAEConfig:
+    """A configuration with the sizes that the tensors have, and further options.
+
+    Raises:
+        InputError: an option is out of range; the message begins with `where`.
+    """
+    try:
+        if "k" in options:  # a file may hold anything
+            require_positive_integer("k", options["k"])
+        return kind(d_model=found.size("D"), n_latents=found.size("F"), **options)
+    except InputError as error:
+        raise InputError(f"{where}: {error}", field=error.field) from None
+
+
+def fold_decoder_norms(tensors: dict[str, Tensor]) -> None:
+    """Let the encoder rows have the decoder rows' norms, which then are 1, in place; for W_enc
+    [F, D], b_enc [F] and W_dec [F, D]."""
+    norms_F = row_norms(tensors["W_dec"].double()).clamp(min=1e-8)
+    tensors["W_dec"] = (tensors["W_dec"] / norms_F[:, None]).float()
+    tensors["W_enc"] = (tensors["W_enc"] * norms_F[:, None]).float()
+    tensors["b_enc"] = (tensors["b_enc"] * norms_F).float()
+
+
 def as_object(value: object) -> dict[str, Any]:
     """A value of a JSON file as an object with keys; empty if it is none."""
     return dict(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else {}
@@ -155,6 +184,60 @@ def origin_from(
         dataset=dataset if isinstance(dataset, str) else None,
         context_length=length,
         prepends_bos=prepends_bos if isinstance(prepends_bos, bool) else None,
+    )
+
+
+def fits(path: Path, names: Collection[frozenset[str]], called: str) -> bool:
+    """Whether a file holds just the tensors of one of these sets of names; one that is damaged is
+    judged by its own name, so that reading it can say what is wrong.
+
+    Args:
+        path: a safetensors, npz or torch file.
+        names: the sets.
+        called: a regular expression for the whole name of such a file.
+    """
+    if not path.is_file():
+        return False
+    try:
+        return _stored_names(path) in names
+    except Exception:  # whatever a damaged file makes of its reader
+        return re.fullmatch(called, path.name) is not None
+
+
+def _stored_names(path: Path) -> frozenset[str]:
+    """The names of a file's tensors, of which no more is read than that needs."""
+    if path.suffix == ".safetensors":
+        opened: Any = safe_open(path, framework="pt")
+        with opened as tensors:
+            return frozenset(tensors.keys())
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as arrays:
+            return frozenset(name.removesuffix(".npy") for name in arrays.namelist())
+    # Before torch 1.6 its files were no archives, of which parts could be read.
+    loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    return frozenset(map(str, as_object(loaded)))
+
+
+def only_file(path: Path, pattern: str) -> Path:
+    """The file that is meant by a file or by the folder that holds it.
+
+    Args:
+        path: the file or folder.
+        pattern: of files in the folder that could be meant, `*` for any part of a name.
+
+    Raises:
+        InputError: the folder has none or several.
+    """
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob(pattern), key=lambda file: (len(file.name), file.name))
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        raise InputError(f"{path} holds no {pattern}; {COPY_AGAIN}")
+    raise InputError(
+        f"{path} holds {len(files)} autoencoders, {files[0].name} to {files[-1].name}; name one of "
+        f"them, such as {files[0]}"
     )
 
 
@@ -190,7 +273,7 @@ def read_pickled(path: Path) -> Any:
             f"{path} holds more than tensors and plain values, which only unpickling could read "
             f"and so could run code ({reason}); save its state_dict() with safetensors instead"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+    except Exception as error:  # whatever a damaged file makes of the unpickler
         raise InputError(
             f"{path} cannot be read as a torch file ({first_line(error)}); {COPY_AGAIN}"
         ) from None
@@ -198,7 +281,7 @@ def read_pickled(path: Path) -> Any:
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: torch.as_tensor(arrays[name]) for name in arrays.files}
     except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(

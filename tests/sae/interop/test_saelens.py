@@ -14,7 +14,8 @@ from sparsteer.sae.common.tensor_files import save_tensors
 from sparsteer.sae.interop.export import export
 from sparsteer.sae.interop.saelens import to_saelens
 
-D, F, K = 13, 57, 5
+from .foreign_files import D, F, K, X, check, topk, weights
+
 METADATA = {
     "sae_lens_version": "6.54.12",
     "model_name": "gpt2-small",
@@ -23,29 +24,6 @@ METADATA = {
     "prepend_bos": True,
     "dataset_path": "some/text",
 }
-
-
-def weights(*further: str) -> dict[str, Tensor]:
-    """Random weights with decoder rows of many norms."""
-    random = torch.Generator().manual_seed(11)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=random)
-
-    made = {
-        "W_enc": normal(D, F) / D**0.5,
-        "W_dec": normal(F, D) * (0.2 + 2 * torch.rand(F, 1, generator=random)),
-        "b_dec": normal(D),
-        "b_enc": 0.3 * normal(F),
-        "threshold": (normal(F) * 0.5).abs() - 0.1,
-        "b_gate": 0.3 * normal(F),
-        "b_mag": 0.3 * normal(F),
-        "r_mag": 0.3 * normal(F),
-        "W_skip": 0.1 * normal(D, D),
-        "scaling_factor": 0.5 + torch.rand(F, generator=random),
-        "topk_threshold": torch.tensor(0.4, dtype=torch.float64),
-    }
-    return {name: made[name] for name in ("W_enc", "W_dec", "b_dec", *further)}
 
 
 def folder(path: Path, kind: str, tensors: dict[str, Tensor], **keys: Any) -> Path:
@@ -61,15 +39,6 @@ def loaded(path: Path, architecture: str, tensors: dict[str, Tensor], **keys: An
     return SparseAutoencoder.load(folder(path, architecture, tensors, **keys))
 
 
-def check(sae: SparseAutoencoder, x: Tensor, codes: Tensor, output: Tensor) -> None:
-    assert 0 < (codes > 0).float().mean() < 1
-    torch.testing.assert_close(sae.encode(x).dense(F), codes, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(sae(x), output, rtol=1e-5, atol=1e-5)
-
-
-X = 3 * torch.randn(29, D, generator=torch.Generator().manual_seed(5)) + 0.5
-
-
 @pytest.mark.parametrize("subtracts", [True, False])
 def test_standard(tmp_path: Path, subtracts: bool) -> None:
     w = weights("b_enc")
@@ -80,11 +49,6 @@ def test_standard(tmp_path: Path, subtracts: bool) -> None:
     assert sae.origin.model == "openai-community/gpt2"
     assert (sae.origin.site, sae.origin.weights_hash) == ("blocks.3.hook_resid_pre", None)
     assert (sae.origin.context_length, sae.origin.prepends_bos) == (77, True)
-
-
-def topk(pre: Tensor) -> Tensor:
-    top = pre.topk(K)
-    return torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
 
 
 @pytest.mark.parametrize("rescaled", [True, False])
