@@ -110,7 +110,15 @@ def find(source: str | Path, layout: str | None = None) -> Found:
         raise InputError(
             f"{source} fits the layouts {' and '.join(fitting)}; choose one with --layout"
         )
-    # What fits none is read as this package's own, whose errors say what is missing.
+    if not fitting and located.path.is_file():
+        readable = [
+            name for name in LAYOUTS.names() if isinstance(LAYOUTS.get(name), ReadableLayout)
+        ]
+        raise InputError(
+            f"no layout that can be read ({', '.join(readable)}) recognizes {source}; check the "
+            "file, or name its layout with --layout"
+        )
+    # A folder that fits none is read as this package's own, whose errors say what is missing.
     return Found(located, fitting[0] if fitting else OWN)
 
 

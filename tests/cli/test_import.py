@@ -1,8 +1,7 @@
 """The verb import: what is written, what the check finds, and what is refused."""
 
+import dataclasses
 import json
-import os
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,8 @@ def principal(cache: Path, tiny_model_folder: Path) -> SparseAutoencoder:
     as well."""
     rows_ND = ActivationCache(cache).held_out(site=SITES[1], limit=2000)
     mean_D = rows_ND.mean(0)
-    _, _, V_DD = torch.linalg.svd(rows_ND - mean_D, full_matrices=False)
+    linalg: Any = torch.linalg  # untyped
+    V_DD: Tensor = linalg.svd(rows_ND - mean_D, full_matrices=False)[2]
     W_FD = torch.cat([V_DD[:KEPT], -V_DD[:KEPT]])
     origin = Origin(model=str(tiny_model_folder), site=SITES[1])
     sae = SparseAutoencoder(ReLUConfig(32, 2 * KEPT), origin=origin)
@@ -208,27 +208,6 @@ def test_the_catalog_is_listed(sparsteer: Sparsteer) -> None:
     assert "is in no release" in sparsteer("import", "--list", "gqt2").error
 
 
-class Marker:
-    """What unpickling would run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (os.mkdir, (str(self.path),))
-
-
-def test_a_pickle_with_code_in_it_runs_nothing(sparsteer: Sparsteer, tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "cfg.json").write_text("{}")
-    with (tmp_path / "foreign" / "sae_weights.safetensors").open("wb") as file:
-        pickle.dump(Marker(marker), file)
-    done = sparsteer("import", tmp_path / "foreign", "--out", tmp_path / "in")
-    assert done.status == 2 and "cannot be read" in done.error
-    assert not marker.exists() and not (tmp_path / "in").exists()
-
-
 def test_nothing_is_overwritten(
     sparsteer: Sparsteer, foreign: Callable[[Edit], Path], tmp_path: Path
 ) -> None:
@@ -254,3 +233,18 @@ def test_eval_names_what_explains_an_fvu_above_1(
     hint = "likely its rows were not normalized in training: import it with --normalize-activations"
     assert any(text.startswith(hint) for text in done.values["warnings"]), done.values["warnings"]
     assert done.values["warnings"][-1].startswith("the held-out FVU is")
+
+
+def test_another_language_model_is_refused(
+    sparsteer: Sparsteer, principal: SparseAutoencoder, corpus: Path, tmp_path: Path
+) -> None:
+    """By the weights that the autoencoder remembers, or by its width."""
+    words = ("--out", tmp_path / "in", "--text", corpus)
+    assert principal.origin is not None
+    origin = dataclasses.replace(principal.origin, weights_hash="0f" * 32)
+    SparseAutoencoder(principal.config, origin=origin).save(tmp_path / "other")
+    assert "has other weights than" in sparsteer("import", tmp_path / "other", *words).error
+    SparseAutoencoder(ReLUConfig(31, 8), origin=principal.origin).save(tmp_path / "wide")
+    refused = sparsteer("import", tmp_path / "wide", *words).error
+    assert "reads activations of width 31, but blocks.1.hook_resid_post of" in refused
+    assert not (tmp_path / "in").exists()
