@@ -58,10 +58,11 @@ def download(
         OSError: the cache cannot be written, as on a full disk.
     """
     import huggingface_hub as hub
+    from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError
 
     client: Any = hub  # leaves the types of its arguments open
-    seconds = hub.constants.HF_HUB_ETAG_TIMEOUT
+    seconds = constants.HF_HUB_ETAG_TIMEOUT
     try:
         info = client.HfApi().model_info(
             repository, revision=revision, files_metadata=True, timeout=seconds
@@ -81,9 +82,7 @@ def download(
     new = {name: sizes[name] for name in names if not _is_cached(repository, name, info.sha)}
     if new:
         _require_space(repository, sum(new.values()))
-        progress(
-            f"downloading {size(sum(new.values()))} from {hub.constants.ENDPOINT}/{repository}"
-        )
+        progress(f"downloading {size(sum(new.values()))} from {constants.ENDPOINT}/{repository}")
     try:
         folder = client.snapshot_download(
             repository,
@@ -93,11 +92,11 @@ def download(
         )
     except (http_error(), OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            error.filename = error.filename or hub.constants.HF_HUB_CACHE
+            error.filename = error.filename or constants.HF_HUB_CACHE
             raise  # of the file system, such as a full disk
         if _is_unreachable(error):
             raise InputError(
-                f"the download from {hub.constants.ENDPOINT}/{repository} broke off "
+                f"the download from {constants.ENDPOINT}/{repository} broke off "
                 f"({first_line(error)}); give the same command again, which keeps the files that "
                 "are whole"
             ) from error
@@ -152,13 +151,15 @@ def http_error() -> type[Exception]:
     return errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
 
-def not_reached(error: BaseException | None) -> str:
+def not_reached(error: Exception) -> str:
     """The beginning of a sentence: why the hub was not reached."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    if error is None or isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE forbids to ask the hub"
+    if isinstance(error, HfHubHTTPError):
+        return f"{constants.ENDPOINT} is out of order (status {error.response.status_code})"
     return f"{constants.ENDPOINT} cannot be reached ({first_line(error)})"
 
 
