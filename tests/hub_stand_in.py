@@ -215,9 +215,11 @@ class _Handler(BaseHTTPRequestHandler):
             files = repository.commits[sha]
             siblings = [
                 {"rfilename": path, "size": len(content), "blobId": git_oid(content)}
+                | _lfs("sha256", path, content)
                 for path, content in files.items()
             ]
-            return self._json({"id": name, "sha": sha, "siblings": siblings})
+            private = repository.private
+            return self._json({"id": name, "sha": sha, "siblings": siblings, "private": private})
         if what == "tree":
             return self._tree(repository.commits[sha])
         if what == "preupload":
@@ -231,11 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(
             [
                 {"type": "file", "path": path, "size": len(content), "oid": git_oid(content)}
-                | (
-                    {"lfs": {"oid": sha256(content), "size": len(content), "pointerSize": 130}}
-                    if path.endswith(LARGE)
-                    else {}
-                )
+                | _lfs("oid", path, content)
                 for path, content in files.items()
             ]
         )
@@ -348,6 +346,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _lfs(key: str, path: str, content: bytes) -> dict[str, Any]:
+    """What the hub says of a file that it stores by LFS; `key` is what it calls the hash."""
+    if not path.endswith(LARGE):
+        return {}
+    return {"lfs": {key: sha256(content), "size": len(content), "pointerSize": 130}}
 
 
 def git_oid(content: bytes) -> str:
