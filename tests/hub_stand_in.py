@@ -85,9 +85,11 @@ class HubStandIn(ThreadingHTTPServer):
         self.stalls_at: dict[str, int] = {}
         """By the name of a file, at which byte a download of it stops until the end."""
         self.stalled = threading.Event()
-        """A download has stopped."""
+        """A download has stopped, or a request is not answered."""
         self.refuses: dict[str, int] = {}
         """By the beginning of `METHOD /path`, the status with which it is refused."""
+        self.holds: str = ""
+        """The beginning of `METHOD /path` of requests that are not answered until the end."""
         self.ended = threading.Event()
 
 
@@ -125,6 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
         for start, status in self.server.refuses.items():
             if f"{self.command} /{path}".startswith(start):
                 return self._error(status, "", "refused for a test")
+        if self.server.holds and f"{self.command} /{path}".startswith(self.server.holds):
+            return self._stall()
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         self.user = self.server.users.get(token) if scheme == "Bearer" else None
         if scheme and self.user is None:
@@ -270,9 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (stalls := self.server.stalls_at.get(file)) is not None:
             self.wfile.write(content[:stalls])
             self.wfile.flush()
-            self.server.stalled.set()
-            self.server.ended.wait()
-            self.close_connection = True
+            self._stall()
             return
         breaks = self.server.breaks_at.get(file, len(content))
         self.wfile.write(content[start:breaks])
@@ -327,6 +329,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json({"commitOid": sha, "commitUrl": url, "success": True})
 
     # Answers
+
+    def _stall(self) -> None:
+        self.server.stalled.set()
+        self.server.ended.wait()
+        self.close_connection = True
 
     def _json(self, value: object, status: int = 200) -> None:
         self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})

@@ -64,7 +64,7 @@ def test_sources(source: str, repository: str, subfolder: str | None, revision: 
 
 
 @pytest.mark.parametrize(
-    "source", ["hub:", "hub:a", "hub:a/", "hub:a/b/../c", "hub:a/b//c", "hub:a/b@"]
+    "source", ["hub:", "hub:a", "hub:a/", "hub:a/b/../c", "hub:a/b//c", "hub:a/b@", "hub:./a"]
 )
 def test_other_forms_are_refused(source: str) -> None:
     assert "write hub:OWNER/NAME[/SUBFOLDER][@REVISION]" in refused(source)
