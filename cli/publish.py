@@ -10,7 +10,7 @@ _LINES_OF_THE_CARD = 24
 
 
 def run(config: PublishConfig, terminal: Terminal) -> Report:
-    """Write a run as a folder for the Hugging Face hub, with a model card, and upload it.
+    """Write a run as a folder for the Hugging Face hub, with a model card; --push uploads it.
 
     RUN is the folder of a complete run. The folder has the autoencoder in this tool's layout and in
     that of SAELens, a card written from what was measured, plots, and the feature index. Without

@@ -8,19 +8,20 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from .page import GENERATOR
 
 
-class Drawing(NamedTuple):
+@dataclass(frozen=True)
+class Drawing:
     """A finished plot."""
 
     label: str
     """What it shows, in words."""
     svg: str
-    figure: Any
+    figure: Any = field(compare=False, repr=False)
     """matplotlib's own, from which `png` draws."""
 
     def png(self) -> bytes:
