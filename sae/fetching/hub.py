@@ -62,10 +62,9 @@ def download(
     from huggingface_hub.errors import HFValidationError
 
     client: Any = hub  # leaves the types of its arguments open
-    seconds = constants.HF_HUB_ETAG_TIMEOUT
     try:
         info = client.HfApi().model_info(
-            repository, revision=revision, files_metadata=True, timeout=seconds
+            repository, revision=revision, files_metadata=True, timeout=patience()
         )
     except HFValidationError as error:
         raise InputError(
@@ -88,7 +87,7 @@ def download(
             repository,
             revision=revision,
             allow_patterns=[glob.escape(name) for name in names],
-            etag_timeout=seconds,
+            etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
         )
     except (http_error(), OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -97,11 +96,20 @@ def download(
         if _is_unreachable(error):
             raise InputError(
                 f"the download from {constants.ENDPOINT}/{repository} broke off "
-                f"({first_line(error)}); give the same command again, which keeps the files that "
-                "are whole"
+                f"({first_line(error.__cause__ or error)}); give the same command again, "
+                "which keeps the files that are whole"
             ) from error
         raise refusal(error, repository, revision) from error
     return Snapshot(Path(folder), Path(folder).name)
+
+
+def patience() -> tuple[float, float, float, float]:
+    """Seconds to wait for a connection, for an answer (long lists take the hub a while), for
+    sending and for a free connection, as the client's HTTP library takes them."""
+    from huggingface_hub import constants
+
+    seconds = float(constants.HF_HUB_ETAG_TIMEOUT)
+    return seconds, 3.0 * seconds, 3.0 * seconds, seconds
 
 
 def refusal(error: Exception, repository: str, revision: str | None = None) -> InputError:
@@ -139,6 +147,11 @@ def refusal(error: Exception, repository: str, revision: str | None = None) -> I
         return InputError(
             f"the hub has no repository {repository!r} that the token in use may read; check the "
             "name and the rights of the token"
+        )
+    if status == 429:
+        return InputError(
+            f"the hub answers {page} with too many requests in too short a time; wait some "
+            f"minutes, or {LOG_IN}, which allows more"
         )
     said = getattr(error, "server_message", None) or str(error)
     return InputError(f"the hub refused {page} ({first_line(ValueError(said))}); look at that page")

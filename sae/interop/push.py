@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..common.errors import InputError
 from ..common.files import sha256_file
 from ..common.wording import counted, size
-from ..fetching.hub import LOG_IN, http_error, not_reached, refusal
+from ..fetching.hub import LOG_IN, http_error, not_reached, patience, refusal
 from ..language_model.names import public_name
 from .hub import PREFIX, parse_hub_source
 from .layouts import writable_layout
@@ -196,14 +196,13 @@ def _state(api: Any, repository: str, revision: str | None, *, private: bool) ->
     from huggingface_hub import constants
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    seconds = constants.HF_HUB_ETAG_TIMEOUT
     try:
-        found = api.model_info(repository, timeout=seconds)
+        found = api.model_info(repository, timeout=patience())
     except RepositoryNotFoundError as error:
         if error.response.status_code != 404:
             raise
         api.create_repo(repository, private=private)
-        found = api.model_info(repository, timeout=seconds)
+        found = api.model_info(repository, timeout=patience())
     if private and found.private is False:
         raise InputError(
             f"{constants.ENDPOINT}/{repository} is public; make it private in its settings there, "
@@ -211,7 +210,7 @@ def _state(api: Any, repository: str, revision: str | None, *, private: bool) ->
         )
     if revision is not None:
         api.create_branch(repository, branch=revision, exist_ok=True)
-    return api.model_info(repository, revision=revision, files_metadata=True, timeout=seconds)
+    return api.model_info(repository, revision=revision, files_metadata=True, timeout=patience())
 
 
 def _changes(folder: Path, there: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
+from huggingface_hub import ModelCard
 
 from sparsteer.sae import SparseAutoencoder
 from sparsteer.sae.fingerprint import sae_fingerprint
@@ -52,8 +52,8 @@ def owner(hub: HubStandIn, monkeypatch: pytest.MonkeyPatch) -> HubStandIn:
 
 def parts_of(folder: Path) -> tuple[dict[str, Any], str]:
     """The metadata and the text of the card in a folder."""
-    _, metadata, text = (folder / "README.md").read_text().split("---\n", 2)
-    return yaml.safe_load(metadata), text
+    found = ModelCard.load(folder / "README.md")
+    return found.data.to_dict(), found.text
 
 
 def test_a_dry_run_writes_a_folder_and_sends_nothing(
@@ -126,7 +126,11 @@ def test_no_path_of_this_machine_gets_out(
 
 @pytest.mark.slow
 def test_published_loaded_again_and_published_again(
-    sparsteer: Sparsteer, measured: tuple[Path, Path], owner: HubStandIn, tmp_path: Path
+    sparsteer: Sparsteer,
+    measured: tuple[Path, Path],
+    cache: Path,
+    owner: HubStandIn,
+    tmp_path: Path,
 ) -> None:
     run, evaluation = measured
     words = ["publish", run, "--repo", NAME, "--out", tmp_path / "out", "--push", "--json"]
@@ -140,6 +144,11 @@ def test_published_loaded_again_and_published_again(
         loaded = SparseAutoencoder.load(source)
         assert torch.equal(loaded.encode(x).dense(48), sae.encode(x).dense(48))
         assert torch.equal(loaded(x), sae(x))
+    evaluated = [
+        sparsteer("eval", source, "--cache", cache, "--contexts", "0", "--json").values
+        for source in (f"hub:{NAME}", run)
+    ]
+    assert evaluated[0]["fvu"] == evaluated[1]["fvu"]
     index = FeatureIndex(tmp_path / "out" / "features", sae=sae_fingerprint(sae))
     assert index.feature(3) == FeatureIndex.of_run(run).feature(3)
 

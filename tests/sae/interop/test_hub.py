@@ -143,6 +143,11 @@ def test_a_missing_repository(hub: HubStandIn, monkeypatch: pytest.MonkeyPatch) 
     assert "hub has no repository 'a/b--c'" in refused("hub:a/b--c")
 
 
+def test_a_hub_that_limits_requests(hub: HubStandIn) -> None:
+    hub.refuses["GET /api"] = 429
+    assert "too many requests in too short a time; wait" in refused("hub:owner/saes")
+
+
 def test_a_missing_revision_names_those_there_are(repository: Repository) -> None:
     repository.tags["v1.0"] = repository.branches["main"]
     assert refused(f"hub:{NAME}@v1").endswith("has no revision 'v1'; it has v1.0, main")
