@@ -46,9 +46,6 @@ class PublishConfig:
     revision: str | None = None
     """Branch to upload to, made if it is not there; by default main."""
 
-    force: bool = False
-    """Replace what is at --out though it is not an earlier one of these folders."""
-
     def __post_init__(self) -> None:
         require_repository(self.repo, "repo")
         if self.license is not None and not _LICENSE.fullmatch(self.license):

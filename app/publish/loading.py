@@ -10,6 +10,7 @@ _KEPT = {
         "top = pre.topk({k})\n"
         "latents = torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())"
     ),
+    "standard": "latents = pre.relu()",
     "jumprelu": 'latents = pre * (pre > weights["threshold"])',
 }
 """How an architecture of SAELens keeps latents, in torch."""
@@ -51,9 +52,11 @@ def loading(published: Published, no_saelens: str | None) -> Iterator[str]:
         f'folder = snapshot_download("{repository}", allow_patterns=["{SAELENS}/*"])\n'
         f'sae = SAE.load_from_disk(f"{{folder}}/{SAELENS}")'
     )
-    config, _ = published.sae.activation.saelens(published.sae)
-    kept = _KEPT.get(str(config["architecture"]))
-    if kept is None or published.sae.config.transcoder:
+    config = published.sae.config
+    keys, _ = published.sae.activation.saelens(published.sae)
+    kept = _KEPT.get(str(keys["architecture"]))
+    usual = config.apply_b_dec_to_input and config.normalize_activations == "none"
+    if kept is None or config.transcoder or not usual:
         return
     yield "### PyTorch alone"
     yield _python(
@@ -63,7 +66,7 @@ def loading(published: Published, no_saelens: str | None) -> Iterator[str]:
         "weights = load_file(file)\n"
         f"x = torch.randn(4, {width})  # activations as the language model computes them\n"
         'pre = (x - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]\n'
-        f"{kept.format(k=config.get('k'))}\n"
+        f"{kept.format(k=keys.get('k'))}\n"
         'x_hat = latents @ weights["W_dec"] + weights["b_dec"]'
     )
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ...sae.autoencoder import CONFIG_FILE, WEIGHTS_FILE
 from ...sae.common.checksums import (
     record_of,
     recorded_files,
@@ -17,7 +18,7 @@ from ...sae.common.errors import InputError
 from ...sae.common.files import atomic_folder
 from ...sae.common.locks import hold
 from ...sae.fingerprint import sae_fingerprint
-from ...sae.interop.push import HubUpload, not_pushed, push_folder, write_layouts
+from ...sae.interop.push import SAELENS, HubUpload, not_pushed, push_folder, write_layouts
 from ...sae.language_model.names import public_name
 from ...steering.features.layout import FOLDER, MANIFEST, VERSION
 from ...steering.features.manifest import read_manifest
@@ -27,6 +28,10 @@ from .config import PublishConfig
 from .source import EVALUATION, Published, read_run
 
 CARD = "README.md"
+_PLOTS = "plots"
+_WRITTEN = {CARD, CONFIG_FILE, WEIGHTS_FILE, SAELENS, _PLOTS, FOLDER}
+"""What may lie in the folder."""
+
 _AGAIN = "build the index again with sparsteer features build"
 
 
@@ -55,7 +60,7 @@ def publish(
     """
     published = read_run(config)
     out = Path(config.out or Path(config.run) / "publish")
-    _require_ours(out, force=config.force)
+    _require_ours(out)
     with hold(out), atomic_folder(out) as folder:
         warnings = _write(published, folder)
     upload = not_pushed(out, config.repo)
@@ -72,18 +77,18 @@ def publish(
     return Publication(folder=out, upload=upload, warnings=tuple(warnings))
 
 
-def _require_ours(out: Path, *, force: bool) -> None:
+def _require_ours(out: Path) -> None:
     """Raise InputError if something else than an earlier such folder would be replaced."""
     if file := next((path for path in (out, *out.parents) if path.is_file()), None):
         raise InputError(f"{file} is a file, not a folder; choose another --out")
-    if force or not out.exists() or not any(out.iterdir()):
-        return
-    readme = out / CARD
-    if not readme.is_file() or f"library_name: {LIBRARY}" not in readme.read_text(errors="replace"):
-        raise InputError(
-            f"{out} holds something else than a published run; choose another --out, or give "
-            "--force to replace it"
-        )
+    there = {item.name for item in out.iterdir()} if out.exists() else set[str]()
+    marked = CARD in there and f"library_name: {LIBRARY}" in _text(out / CARD)
+    if there and not (marked and there <= _WRITTEN):
+        raise InputError(f"{out} holds something else than a published run; choose another --out")
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _write(published: Published, folder: Path) -> list[str]:
@@ -128,10 +133,10 @@ def _draw(published: Published, folder: Path) -> dict[str, str]:
         drawings["density"] = plots.density(style, found["density_histogram"], found["rows"])
         drawings["zf"] = plots.zf(style, found["norms"])
     if drawings:
-        (folder / "plots").mkdir()
+        (folder / _PLOTS).mkdir()
     for name, drawing in drawings.items():
-        (folder / "plots" / f"{name}.png").write_bytes(drawing.png())
-    return {f"plots/{name}.png": drawing.label for name, drawing in drawings.items()}
+        (folder / _PLOTS / f"{name}.png").write_bytes(drawing.png())
+    return {f"{_PLOTS}/{name}.png": drawing.label for name, drawing in drawings.items()}
 
 
 def _copy_index(

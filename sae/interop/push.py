@@ -92,7 +92,7 @@ def write_layouts(sae: "SparseAutoencoder", folder: Path) -> str | None:
     public.save(folder)
     (folder / SAELENS).mkdir()
     try:
-        writable_layout(SAELENS).write(public, folder / SAELENS)
+        writable_layout(SAELENS).write(public, folder / SAELENS, public.W_dec.dtype)
     except InputError as error:
         shutil.rmtree(folder / SAELENS)
         return str(error).partition(";")[0]

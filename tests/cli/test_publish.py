@@ -201,6 +201,7 @@ def test_wrong_options_are_a_sentence(
     (tmp_path / "here").write_text("text")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
+    (tmp_path / "other" / "README.md").write_text("library_name: sparsteer")
     places = {name: str(tmp_path / name) for name in ("here", "other")}
     given = ["--repo", NAME, "--out", str(tmp_path / "out")] if "--repo" not in words else []
     given = given[:2] if "--out" in words else given

@@ -67,6 +67,8 @@ def test_pushed_and_loaded_again(owner: HubStandIn) -> None:
         loaded = SparseAutoencoder.from_pretrained(NAME, revision=revision)
         assert loaded.config == sae.config
         assert torch.equal(loaded.encode(x).dense(57), sae.encode(x).dense(57))
+    saelens = SparseAutoencoder.from_pretrained(NAME, subfolder=SAELENS)
+    torch.testing.assert_close(saelens(x), sae(x))
 
 
 def test_what_saelens_cannot_hold_is_left_out(owner: HubStandIn, tmp_path: Path) -> None:
