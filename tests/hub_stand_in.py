@@ -7,53 +7,16 @@ HF_HUB_DISABLE_XET=1, or it would look for a Xet server.
 """
 
 import base64
-import hashlib
 import json
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-LARGE = (".safetensors", ".npz", ".npy", ".pt", ".parquet", ".bin")
-"""Endings of the files that the hub stores by LFS."""
-
-Files = dict[str, bytes]
-
-
-@dataclass
-class Repository:
-    """One repository: its commits by their hash, and which of them its branches and tags are."""
-
-    private: bool = False
-    gated: bool = False
-    readers: set[str] = field(default_factory=set[str])
-    commits: dict[str, Files] = field(default_factory=dict[str, Files])
-    messages: list[str] = field(default_factory=list[str])
-    branches: dict[str, str] = field(default_factory=dict[str, str])
-    tags: dict[str, str] = field(default_factory=dict[str, str])
-
-    def commit(self, files: Files, branch: str = "main", message: str = "") -> str:
-        """Let the branch have exactly these files; gives the hash of the commit."""
-        self.messages.append(message)
-        sha = hashlib.sha1(f"{len(self.messages)} {sorted(files)}".encode()).hexdigest()
-        self.commits[sha] = dict(files)
-        self.branches[branch] = sha
-        return sha
-
-    def resolve(self, revision: str) -> str | None:
-        """The hash of the commit that a branch, a tag or a hash names."""
-        known = self.branches | self.tags | {sha: sha for sha in self.commits}
-        return known.get(revision)
-
-    def files(self, revision: str = "main") -> Files:
-        """The files of a branch, tag or commit."""
-        sha = self.resolve(revision)
-        assert sha is not None
-        return self.commits[sha]
+from .hub_repository import LARGE, Files, Repository, git_oid, sha256
 
 
 class HubStandIn(ThreadingHTTPServer):
@@ -360,13 +323,3 @@ def _lfs(key: str, path: str, content: bytes) -> dict[str, Any]:
     if not path.endswith(LARGE):
         return {}
     return {"lfs": {key: sha256(content), "size": len(content), "pointerSize": 130}}
-
-
-def git_oid(content: bytes) -> str:
-    """The hash by which git, and the hub's tree, know a small file."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def sha256(content: bytes) -> str:
-    """The hash by which LFS knows a large file."""
-    return hashlib.sha256(content).hexdigest()

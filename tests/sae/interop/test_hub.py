@@ -15,7 +15,8 @@ import torch
 from sparsteer.sae import InputError, SparseAutoencoder, TopKConfig
 from sparsteer.sae.interop.hub import HubSource, fetch_from_hub, is_hub_source, parse_hub_source
 
-from ...hub_stand_in import Files, HubStandIn, Repository
+from ...hub_repository import Files, Repository
+from ...hub_stand_in import HubStandIn
 from ..random_sae import random_sae
 
 NAME = "owner/saes"

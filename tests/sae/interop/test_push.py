@@ -15,7 +15,8 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.interop.push import SAELENS, push_folder, write_layouts
 
-from ...hub_stand_in import HubStandIn, Repository
+from ...hub_repository import Repository
+from ...hub_stand_in import HubStandIn
 from ..random_sae import random_sae
 
 NAME = "owner/saes"

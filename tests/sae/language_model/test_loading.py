@@ -26,7 +26,8 @@ from sparsteer.sae.language_model import loading, locating
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.sae.language_model.model_sizes import require_sizes
 
-from ...hub_stand_in import HubStandIn, Repository
+from ...hub_repository import Repository
+from ...hub_stand_in import HubStandIn
 
 
 def silent(line: str) -> None:
