@@ -1,6 +1,5 @@
 """What is known of a run that is published: read once, without paths of this machine."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,22 +9,18 @@ from typing import Any
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.common.files import read_json
-from ...sae.config import config_to_dict
 from ...sae.fetching.artifacts import ARTIFACTS
+from ...sae.fingerprint import sae_fingerprint
 from ...sae.language_model.names import public_name
-from ...training.evaluation.evaluation import mean_absolute_cosine
 from ...training.run import RunFolder
 from .config import PublishConfig
 
 EVALUATION = "evaluation.json"
 _MEASURED = (
-    *("rows", "documents", "fvu", "l0", "decoder_overlap", "density_histogram", "norms"),
-    "language_model",
+    *("fingerprint", "rows", "documents", "fvu", "l0", "decoder_overlap"),
+    *("density_histogram", "norms", "language_model"),
 )
 """What the card and its plots take from an evaluation."""
-
-_SAME_OVERLAP = 1e-4
-"""Relative difference of the same mean of cosines, computed on different devices, at most."""
 
 _OF_THIS_MACHINE = ("out", "cache", "track")
 """Settings of a run that say nothing to other people."""
@@ -113,11 +108,7 @@ def _evaluation(config: PublishConfig, sae: SparseAutoencoder) -> Mapping[str, A
     found = read_json(path, "evaluation", remedy=remedy)
     if missing := [name for name in _MEASURED if name not in found]:
         raise InputError(f"the evaluation {path} lacks {missing[0]!r}; {remedy}")
-    wanted = config_to_dict(sae.config)
-    # Only the decoder that was measured has its overlap.
-    overlap = mean_absolute_cosine(sae.W_dec.detach())
-    same = math.isclose(found["decoder_overlap"], overlap, rel_tol=_SAME_OVERLAP)
-    if not same or any(found.get(name) != value for name, value in wanted.items()):
+    if found["fingerprint"] != sae_fingerprint(sae):
         raise InputError(
             f"the evaluation {path} is of another autoencoder than {config.run} holds; {remedy}"
         )

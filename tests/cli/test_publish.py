@@ -215,11 +215,13 @@ def test_an_evaluation_of_other_weights_is_refused(
 ) -> None:
     run, evaluation = measured
     found = json.loads(evaluation.read_text())
-    for changed in ({"decoder_overlap": 1.01 * found["decoder_overlap"]}, {"k": 5}):
-        (tmp_path / "eval.json").write_text(json.dumps(found | changed))
+    other = {"is of another autoencoder than": found | {"fingerprint": "0" * 64}}
+    del found["norms"]
+    for said, content in {**other, "lacks 'norms'": found}.items():
+        (tmp_path / "eval.json").write_text(json.dumps(content))
         words = ["--repo", NAME, "--out", tmp_path / "out", "--evaluation", tmp_path / "eval.json"]
         done = sparsteer("publish", run, *words)
-        assert done.status == 2 and "is of another autoencoder than" in done.error
+        assert done.status == 2 and said in done.error
     done = sparsteer("publish", tmp_path, "--repo", NAME)
     assert done.status == 2 and "holds no trained autoencoder" in done.error
 
