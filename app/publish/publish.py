@@ -160,7 +160,7 @@ def _copy_index(
             shutil.copyfile(path, target / path.name)
     manifest |= {
         "version": VERSION,
-        "model": public_name(manifest["model"]),
+        "model": published.config.base_model or public_name(manifest["model"]),
         "files": recorded_files(target, (path.name for path in target.iterdir())),
     }
     write_checked_json(target / MANIFEST, manifest)
