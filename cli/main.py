@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from ..app.demo.config import DemoConfig
+from ..app.publish.config import PublishConfig
 from ..sae.common.errors import InputError
 from ..sae.common.files import nearest
 from ..sae.common.text import error_sentence
@@ -44,6 +45,7 @@ from . import (
     generate,
     importing,
     pick,
+    publish,
     selection,
     train,
     verify,
@@ -71,6 +73,7 @@ VERBS: dict[str, Verb[Any]] = {
         config=importing.ImportOptions, run=importing.run, computes=True, positional=("source",)
     ),
     "export": Verb(config=export.ExportOptions, run=export.run, positional=("sae",)),
+    "publish": Verb(config=PublishConfig, run=publish.run, positional=("run",)),
     "demo": Verb(config=DemoConfig, run=demo.run, computes=True, resumes="from where it was"),
     "features build": Verb(
         config=BuildConfig, run=features.build, computes=True, positional=("run",)

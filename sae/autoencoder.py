@@ -19,7 +19,9 @@ from .common.errors import InputError
 from .common.files import atomic_folder
 from .common.tensor_files import save_tensors
 from .config import Origin, SAEConfig, config_to_dict
+from .interop.hub import HubSource
 from .interop.layouts import read_source
+from .interop.push import HubUpload, push_to_hub
 from .row_normalization import normalize_rows
 
 if TYPE_CHECKING:
@@ -310,6 +312,57 @@ class SparseAutoencoder(nn.Module):
                 the other; the message names it.
         """
         return read_source(source, layout)
+
+    @classmethod
+    def from_pretrained(
+        cls, repo_id: str, *, subfolder: str | None = None, revision: str | None = None
+    ) -> "SparseAutoencoder":
+        """Read an autoencoder from the Hugging Face hub, in any layout that can be read.
+
+        Args:
+            repo_id: OWNER/NAME.
+            subfolder: a folder or a file of the repository; by default its top.
+            revision: a branch, a tag or a commit; by default the branch `main`.
+
+        Raises:
+            InputError: as `load` does.
+        """
+        source = HubSource(repository=repo_id, subfolder=subfolder, revision=revision)
+        return cls.load(str(source))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        dry_run: bool = False,
+    ) -> HubUpload:
+        """Write the autoencoder into a repository of the Hugging Face hub, in one commit.
+
+        It lies there in this package's layout, and in `saelens/` in that of SAELens where that can
+        hold it; `from_pretrained` reads it. A model card is what `sparsteer publish` writes.
+
+        Args:
+            repo_id: OWNER/NAME; it is made if it is not there.
+            private: whether a repository that is made now is private.
+            revision: the branch, made if it is not there; by default `main`.
+            commit_message: by default a sentence that says what it is.
+            dry_run: only say what would be pushed; nothing is asked over the network.
+
+        Raises:
+            InputError: nobody is logged in, the user may not write there, or the hub cannot be
+                reached.
+        """
+        return push_to_hub(
+            self,
+            repo_id,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+            dry_run=dry_run,
+        )
 
 
 def centers_that_may_lack(config: SAEConfig) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ import torch
 
 from sparsteer.sae.fetching.fetch import ARTIFACTS
 
+from .hub_stand_in import HubStandIn, hub_stand_in
+
 if TYPE_CHECKING:
     from sparsteer.sae.language_model.model import LanguageModel
 
@@ -57,6 +59,29 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARSTEER_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
+    """A stand-in for the Hugging Face hub, which its client in this process asks; an empty cache,
+    and nobody logged in.
+
+    What the client read from the environment when it was imported is changed where it is kept. For
+    a program of its own, `HubStandIn.environment` has the variables.
+    """
+    from huggingface_hub import constants
+
+    with hub_stand_in(tmp_path / "hub-cache") as server:
+        template = f"{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", server.environment["HF_HUB_CACHE"])
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", server.environment["HF_TOKEN_PATH"])
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server
 
 
 @pytest.fixture(scope="session")

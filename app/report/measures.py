@@ -31,12 +31,26 @@ def held_out(result: Mapping[str, Any]) -> str:
 
 
 def fvu(result: Mapping[str, Any]) -> str:
-    """The FVU with its standard error, of what `evaluate_all` found."""
-    return with_error(result["fvu"], result["fvu_standard_error"], 4)
+    """The FVU, with its standard error where that was found."""
+    return with_error(result["fvu"], result.get("fvu_standard_error"), 4)
 
 
 def measures(result: Mapping[str, Any]) -> list[Measure]:
     """What `evaluate_all` found about one autoencoder."""
+    return [
+        *of_rows(result),
+        ("overlap", f"{result['decoder_overlap']:.4f}", "mean |cosine| of two decoder rows"),
+        (
+            "epsilon-LBO",
+            f"{result['epsilon_lbo']:.2e}",
+            "lower bound on overlap; near 0 says little",
+        ),
+        *_language_model(result["language_model"], result.get("target_site")),
+    ]
+
+
+def of_rows(result: Mapping[str, Any]) -> list[Measure]:
+    """Reconstruction and sparsity, from what `evaluate_all` or the end of a training found."""
     return [
         ("FVU", fvu(result), READ_FVU),
         ("explained", percent(result["explained_variance"]), "the rest of the variance, 1 - FVU"),
@@ -47,13 +61,6 @@ def measures(result: Mapping[str, Any]) -> list[Measure]:
             percent(result["dense_fraction"]),
             "latents that fired on over a tenth of the rows",
         ),
-        ("overlap", f"{result['decoder_overlap']:.4f}", "mean |cosine| of two decoder rows"),
-        (
-            "epsilon-LBO",
-            f"{result['epsilon_lbo']:.2e}",
-            "lower bound on overlap; near 0 says little",
-        ),
-        *_language_model(result["language_model"], result.get("target_site")),
     ]
 
 

@@ -8,18 +8,27 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from .page import GENERATOR
 
 
-class Drawing(NamedTuple):
+@dataclass(frozen=True)
+class Drawing:
     """A finished plot."""
 
     label: str
     """What it shows, in words."""
     svg: str
+    figure: Any = field(compare=False, repr=False)
+    """matplotlib's own, from which `png` draws."""
+
+    def png(self) -> bytes:
+        """The same as a picture of dots, for a page that shows no SVG; the same bytes each time."""
+        target = io.BytesIO()
+        self.figure.savefig(target, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+        return target.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,8 @@ class Palette:
 
 PAPER = Palette(text="#222222", faint="#dddddd", neutral="#888888", background="#ffffff")
 """For a file that is looked at by itself."""
+
+_DOTS_PER_INCH = 130
 
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 _MARKERS = ("o", "D", "s", "^", "v", "P", "X")
@@ -271,7 +282,7 @@ class Plot:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         with self._style:
             if error is None:
-                self.drawing = Drawing(self._label, self._drawn())
+                self.drawing = Drawing(self._label, self._drawn(), self._figure)
 
     def line(self, style: PlotStyle, x: Sequence[float | int], y: Sequence[float | int]) -> None:
         """The line of an autoencoder, in its color and dashes."""

@@ -58,13 +58,13 @@ def download(
         OSError: the cache cannot be written, as on a full disk.
     """
     import huggingface_hub as hub
+    from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError
 
     client: Any = hub  # leaves the types of its arguments open
-    seconds = hub.constants.HF_HUB_ETAG_TIMEOUT
     try:
         info = client.HfApi().model_info(
-            repository, revision=revision, files_metadata=True, timeout=seconds
+            repository, revision=revision, files_metadata=True, timeout=patience()
         )
     except HFValidationError as error:
         raise InputError(
@@ -81,28 +81,35 @@ def download(
     new = {name: sizes[name] for name in names if not _is_cached(repository, name, info.sha)}
     if new:
         _require_space(repository, sum(new.values()))
-        progress(
-            f"downloading {size(sum(new.values()))} from {hub.constants.ENDPOINT}/{repository}"
-        )
+        progress(f"downloading {size(sum(new.values()))} from {constants.ENDPOINT}/{repository}")
     try:
         folder = client.snapshot_download(
             repository,
             revision=revision,
             allow_patterns=[glob.escape(name) for name in names],
-            etag_timeout=seconds,
+            etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
         )
     except (http_error(), OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            error.filename = error.filename or hub.constants.HF_HUB_CACHE
+            error.filename = error.filename or constants.HF_HUB_CACHE
             raise  # of the file system, such as a full disk
         if _is_unreachable(error):
             raise InputError(
-                f"the download from {hub.constants.ENDPOINT}/{repository} broke off "
-                f"({first_line(error)}); give the same command again, which keeps the files that "
-                "are whole"
+                f"the download from {constants.ENDPOINT}/{repository} broke off "
+                f"({first_line(error.__cause__ or error)}); give the same command again, "
+                "which keeps the files that are whole"
             ) from error
         raise refusal(error, repository, revision) from error
     return Snapshot(Path(folder), Path(folder).name)
+
+
+def patience() -> tuple[float, float, float, float]:
+    """Seconds to wait for a connection, for an answer (long lists take the hub a while), for
+    sending and for a free connection, as the client's HTTP library takes them."""
+    from huggingface_hub import constants
+
+    seconds = float(constants.HF_HUB_ETAG_TIMEOUT)
+    return seconds, 3.0 * seconds, 3.0 * seconds, seconds
 
 
 def refusal(error: Exception, repository: str, revision: str | None = None) -> InputError:
@@ -141,6 +148,11 @@ def refusal(error: Exception, repository: str, revision: str | None = None) -> I
             f"the hub has no repository {repository!r} that the token in use may read; check the "
             "name and the rights of the token"
         )
+    if status == 429:
+        return InputError(
+            f"the hub answers {page} with too many requests in too short a time; wait some "
+            f"minutes, or {LOG_IN}, which allows more"
+        )
     said = getattr(error, "server_message", None) or str(error)
     return InputError(f"the hub refused {page} ({first_line(ValueError(said))}); look at that page")
 
@@ -152,13 +164,15 @@ def http_error() -> type[Exception]:
     return errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
 
-def not_reached(error: BaseException | None) -> str:
+def not_reached(error: Exception) -> str:
     """The beginning of a sentence: why the hub was not reached."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    if error is None or isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE forbids to ask the hub"
+    if isinstance(error, HfHubHTTPError):
+        return f"{constants.ENDPOINT} is out of order (status {error.response.status_code})"
     return f"{constants.ENDPOINT} cannot be reached ({first_line(error)})"
 
 

@@ -28,7 +28,7 @@ _BESIDE = ("config.json", "cfg.json", "config.yaml")
 
 _FORM = f"{PREFIX}OWNER/NAME[/SUBFOLDER][@REVISION]"
 _SOURCE = re.compile(
-    rf"{PREFIX}(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<subfolder>[^@]+?))?/?(?:@(?P<revision>.+))?"
+    rf"{PREFIX}(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:/(?P<subfolder>[^@]+?))?/?(?:@(?P<revision>.+))?"
 )
 
 

@@ -1,22 +1,17 @@
 """Find the language model that a user named: fetched, on disk, or on the Hugging Face hub."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from ..common.errors import InputError
 from ..common.files import nearest
-from ..common.text import first_line
-from ..fetching import fetch
+from ..fetching import fetch, hub
 from .model_files import require_model_folder
 
-_hub: Any = huggingface_hub  # leaves the types of its arguments open
-
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+_ENDINGS = (".json", ".safetensors", ".model", ".txt", ".jinja")
 
 
 def locate(source: str, progress: Callable[[str], None]) -> Path:
@@ -38,7 +33,7 @@ def locate(source: str, progress: Callable[[str], None]) -> Path:
         return _checked_gguf(path)
     if _looks_like_path(source) or not _HUB_NAME.fullmatch(source):
         raise InputError(f"there is no model folder or file at {source!r}; check the path")
-    folder = _from_hub(source)
+    folder = _from_hub(source, progress)
     require_model_folder(folder, source)
     return folder
 
@@ -62,20 +57,25 @@ def _checked_gguf(file: Path) -> Path:
     return file
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, progress: Callable[[str], None]) -> Path:
     try:
-        return Path(
-            _hub.snapshot_download(
-                name,
-                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
-                # Subfolders and `consolidated` files hold the same weights in other formats.
-                ignore_patterns=["*/*", "consolidated*"],
-            )
-        )
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        return hub.download(name, _model_files, progress=progress).folder
+    except InputError as error:
         near = nearest(name, fetch.ARTIFACTS)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise InputError(
-            f"{name!r} is no folder, .gguf file or named model, and the Hugging Face hub gave no "
-            f"such model ({first_line(error)}); check the name and the network{hint}"
+            f"{name!r} is no folder, .gguf file or named model, and {error}{hint}"
         ) from error
+
+
+def _model_files(names: Sequence[str]) -> list[str]:
+    """Configuration, tokenizer and weights; subfolders and files called `consolidated` hold the
+    same weights in other formats."""
+    found = [
+        name
+        for name in names
+        if "/" not in name and not name.startswith("consolidated") and name.endswith(_ENDINGS)
+    ]
+    if not found:
+        raise InputError("the repository of that name on the hub holds no model; check the name")
+    return found

@@ -34,3 +34,9 @@ def named_again(recorded: str, given: str | None, of: str) -> str:
             "folder or file"
         )
     return recorded
+
+
+def public_name(recorded: str) -> str:
+    """The name of a model or a corpus for other people: of an absolute path only what the file or
+    folder is called, with `./` before it, so that it is never taken for a name on the hub."""
+    return f"./{Path(recorded).name}" if os.path.isabs(recorded) else recorded

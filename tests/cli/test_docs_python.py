@@ -13,6 +13,7 @@ from sparsteer.sae import SparseAutoencoder
 from sparsteer.steering.features import FeatureIndex
 from sparsteer.training import ActivationCache
 
+from ..hub_stand_in import HubStandIn
 from .conftest import Sparsteer
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +41,20 @@ def runs_topk(run_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(
-    page: Path, runs_topk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    runs_topk: Path,
+    hub: HubStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    hub.users["token-of-reader"] = "you"
+    monkeypatch.setenv("HF_TOKEN", "token-of-reader")
     monkeypatch.chdir(runs_topk)
     names = run_python(page)
     capsys.readouterr()
+    if page.name == "publishing.md":
+        assert torch.equal(names["again"].W_dec, names["sae"].W_dec)
+        assert names["done"].commit == hub.repositories["you/topk"].branches["main"]
     if page.name == "steering.md":
         assert not torch.equal(names["logits"], names["steered_logits"])
         assert names["picked"].features[0].strength == -2
@@ -98,7 +108,9 @@ def fvu(sae: SparseAutoencoder, x: torch.Tensor) -> float:
 
 
 def test_the_pages_that_show_python() -> None:
-    assert {"README.md", "features.md", "selection.md", "steering.md"} <= {p.name for p in PAGES}
+    assert {"README.md", "features.md", "publishing.md", "selection.md", "steering.md"} <= {
+        p.name for p in PAGES
+    }
 
 
 def run_python(page: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "train": ("--cache", "cache", "--site", _SITE, "--out", "new", *_SMALL),
     "eval": ("run", "--cache", "cache", "--contexts", "0"),
     "export": ("run", "--out", "new"),
+    "publish": ("run", "--repo", "owner/name", "--out", "new"),
     "demo": ("--model", "no-such-folder/model", "--dataset", "text.jsonl", "--out", "new"),
     "features build": ("run", "--cache", "cache"),
     "features list": ("run",),

@@ -13,6 +13,7 @@ from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
 from ...sae.compatibility import require_fits
+from ...sae.fingerprint import sae_fingerprint
 from ...sae.language_model.reloading import load_again
 from ...sae.metrics import ReconstructionMetrics, measure_rows
 from ..cautions import cautions, cautions_of_few
@@ -62,19 +63,20 @@ def evaluate_all(
         say: sentences for a person.
         progress: see `Progress`.
 
-    Returns: For each autoencoder the measures of `ReconstructionMetrics.result`;
-        `fvu_standard_error`, see `fvu_standard_error`, and over how many `documents`; `warnings`,
-        sentences; `decoder_overlap`, see `mean_absolute_cosine`; `density_histogram` with
-        `log10_edges`, `latents` in each bin and `dead`; `norms` of up to 400 of the rows, for the
-        ZF plot, as `row` and `code`, see `ReconstructionMetrics.norms`; and `language_model`, None
-        where `contexts` is 0: for the model untouched, with the autoencoder, zero-ablated and
-        mean-ablated its mean next-token loss (`loss`, `loss_with_sae`, ...) and the mean KL
-        divergence from the untouched predictions (`kl_with_sae`, ...), both in nats;
-        `loss_recovered` = (zero_ablated - with_sae) / (zero_ablated - loss), `kl_recovered` = 1 -
-        kl_with_sae / kl_zero_ablated, both also `_from_mean`, None where ablation costs nothing
-        that could be recovered; each also with `_standard_error`, see `ratio_standard_error`, the
-        contexts being the clusters; and the contexts and tokens they rest on. `site` is where it
-        reads; a transcoder has `target_site`, too.
+    Returns: For each autoencoder its `fingerprint`, see `sae_fingerprint`; the measures of
+        `ReconstructionMetrics.result`; `fvu_standard_error`, see `fvu_standard_error`, and over how
+        many `documents`; `warnings`, sentences; `decoder_overlap`, see `mean_absolute_cosine`;
+        `density_histogram` with `log10_edges`, `latents` in each bin and `dead`; `norms` of up to
+        400 of the rows, for the ZF plot, as `row` and `code`, see `ReconstructionMetrics.norms`;
+        and `language_model`, None where `contexts` is 0: for the model untouched, with the
+        autoencoder, zero-ablated and mean-ablated its mean next-token loss (`loss`,
+        `loss_with_sae`, ...) and the mean KL divergence from the untouched predictions
+        (`kl_with_sae`, ...), both in nats; `loss_recovered` = (zero_ablated - with_sae) /
+        (zero_ablated - loss), `kl_recovered` = 1 - kl_with_sae / kl_zero_ablated, both also
+        `_from_mean`, None where ablation costs nothing that could be recovered; each also with
+        `_standard_error`, see `ratio_standard_error`, the contexts being the clusters; and the
+        contexts and tokens they rest on. `site` is where it reads; a transcoder has `target_site`,
+        too.
 
     Raises:
         InputError: autoencoder, cache and language model do not belong together, or all rows are
@@ -107,6 +109,7 @@ def evaluate_all(
             "site": subject.site,
             **({"target_site": subject.target_site} if subject.target_site else {}),
             **subject.sae.description(),
+            "fingerprint": sae_fingerprint(subject.sae),
             **found,
             "fvu_standard_error": fvu_standard_error(
                 measures.residual_squares(), rows[subject.written], documents_N

@@ -26,6 +26,9 @@ from sparsteer.sae.language_model import loading, locating
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.sae.language_model.model_sizes import require_sizes
 
+from ...hub_repository import Repository
+from ...hub_stand_in import HubStandIn
+
 
 def silent(line: str) -> None:
     """No progress."""
@@ -96,7 +99,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 def test_a_missing_path_is_refused_without_asking_the_hub(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_hub(name: str) -> NoReturn:
+    def no_hub(name: str, progress: object) -> NoReturn:
         raise AssertionError("the hub was asked")
 
     monkeypatch.setattr(locating, "_from_hub", no_hub)
@@ -309,3 +312,18 @@ def test_the_default_model_is_its_gguf_file_rounded_to_float16(
     ours, theirs = default_model.logits(tokens), quantized.logits(tokens)
     assert torch.equal(ours.argmax(-1), theirs.argmax(-1))
     assert float((ours - theirs).abs().max()) < 0.1  # of logits of up to 30
+
+
+def test_a_model_comes_from_the_hub_without_what_it_does_not_need(
+    hub: HubStandIn, tiny_model_folder: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in tiny_model_folder.iterdir()}
+    other = {"pytorch_model.bin": b"1", "onnx/model.safetensors": b"2", "consolidated.json": b"3"}
+    hub.repositories["some/model"] = Repository()
+    hub.repositories["some/model"].commit({**files, **other})
+    said: list[str] = []
+    folder = locating.locate("some/model", said.append)
+    assert {path.name for path in folder.iterdir()} == set(files)
+    assert len(said) == 1 and said[0].endswith("some/model")
+    assert LanguageModel.load("some/model").n_layers == 3
+    assert "shows nobody a repository 'some/models'; check the name" in refused("some/models")
