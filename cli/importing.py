@@ -89,10 +89,12 @@ def run(options: ImportOptions, terminal: Terminal) -> Report:
     """
     if options.source is None:
         return _listed(options.list or "")
+    from ..sae.common.devices import resolve_device
     from ..sae.interop.importing import describe, write_import
     from ..sae.interop.layouts import find, read_found, stated_figures
 
     assert options.out is not None  # the options require it
+    resolve_device(options.device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         found = find(options.source, options.layout)

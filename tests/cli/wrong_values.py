@@ -24,6 +24,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "cache verify": ("cache",),
     "train": ("--cache", "cache", "--site", _SITE, "--out", "new", *_SMALL),
     "eval": ("run", "--cache", "cache", "--contexts", "0"),
+    "import": ("run", "--out", "new", "--no-check"),
     "export": ("run", "--out", "new"),
     "publish": ("run", "--repo", "owner/name", "--out", "new"),
     "demo": ("--model", "no-such-folder/model", "--dataset", "text.jsonl", "--out", "new"),
