@@ -31,7 +31,7 @@ def batches(rows: Tensor, size: int) -> Iterator[Tensor]:
 
 def train(rows: dict[str, Tensor], settings: dict[str, Any]) -> None:
     """Train as SAELens does, with its scaling of activations, and save what it loads."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     config = _saes.TopKTrainingSAEConfig(
         d_in=rows["train"].shape[1],
         d_sae=settings["n_latents"],

@@ -18,7 +18,7 @@ from sparsteer.sae.common.files import read_json
 from sparsteer.sae.common.tensor_files import load_tensors
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.interop.export import export
-from sparsteer.sae.interop.saelens import to_saelens
+from sparsteer.sae.interop.saelens_keys import to_saelens
 
 from ..random_sae import ORIGIN, random_sae
 

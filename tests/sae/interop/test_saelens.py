@@ -12,7 +12,7 @@ from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.common.tensor_files import save_tensors
 from sparsteer.sae.interop.export import export
-from sparsteer.sae.interop.saelens import to_saelens
+from sparsteer.sae.interop.saelens_keys import to_saelens
 
 from .foreign_files import D, F, K, X, check, topk, weights
 
