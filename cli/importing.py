@@ -277,7 +277,9 @@ def _listed(word: str) -> Report:
 
     releases = catalog.RELEASES if word == "all" else catalog.matching(word)
     if not releases:
-        raise InputError(f"list is {word!r}, which is in no release of the catalog; --list all")
+        raise InputError(
+            f"list is {word!r}, which is in no release of the catalog; try --list all", field="list"
+        )
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("an autoencoder of the release", "language model"):
         grid.add_column(heading, no_wrap=True)
