@@ -70,7 +70,12 @@ VERBS: dict[str, Verb[Any]] = {
     "import": Verb(
         config=importing.ImportOptions, run=importing.run, computes=True, positional=("source",)
     ),
-    "export": Verb(config=export.ExportOptions, run=export.run, positional=("sae",)),
+    "export": Verb(
+        config=export.ExportOptions,
+        run=export.run,
+        positional=("sae",),
+        old_names={"layout": "format"},
+    ),
     "demo": Verb(config=DemoConfig, run=demo.run, computes=True, resumes="from where it was"),
     "features build": Verb(
         config=BuildConfig, run=features.build, computes=True, positional=("run",)

@@ -18,18 +18,19 @@ def test_a_run_is_exported_once(sparsteer: Sparsteer, run_folder: Path, tmp_path
     assert {item.name for item in out.iterdir()} == exported
     again = sparsteer("export", run_folder, "--out", out)
     assert again.status == 0
-    other = sparsteer("export", run_folder, "--out", out, "--layout", "sparsteer")
+    other = sparsteer("export", run_folder, "--out", out, "--format", "sparsteer")
     assert other.status == 2 and "exists with other content; give another --out" in other.error
     assert {item.name for item in out.iterdir()} == exported
-    words = ("export", run_folder, "--out", out, "--layout", "sparsteer", "--force")
+    words = ("export", run_folder, "--out", out, "--format", "sparsteer", "--force")
     assert sparsteer(*words).status == 0
     assert {item.name for item in out.iterdir()} == {"config.json", "sae.safetensors"}
     (out / "thesis.tex").touch()
     refused = sparsteer(*words)
     assert refused.status == 2 and "something else than an export" in refused.error
     assert [item.name for item in tmp_path.iterdir()] == ["a folder"]
-    other = sparsteer("export", run_folder, "--out", tmp_path / "x", "--layout", "torch")
-    assert other.status == 2 and "saelens" in other.err
+    for flag in ("--format", "--layout"):  # as it was called before
+        other = sparsteer("export", run_folder, "--out", tmp_path / "x", flag, "torch")
+        assert other.status == 2 and "--format is 'torch', but must be one of" in other.err
     assert not (tmp_path / "x").exists()
 
 
@@ -50,7 +51,7 @@ def test_another_export_is_refused_and_stays(
     layout: str,
 ) -> None:
     out = tmp_path / "out"
-    words = ("export", run_folder, "--out", out, "--layout", layout)
+    words = ("export", run_folder, "--out", out, "--format", layout)
     assert sparsteer(*words).status == 0
     assert sparsteer(*words).status == 0  # the same is there
     config = out / ("cfg.json" if layout == "saelens" else "config.json")

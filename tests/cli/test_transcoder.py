@@ -129,6 +129,6 @@ def test_its_features_are_found_but_do_not_steer(
     assert "a transcoder has no place in this layout of SAELens" in exported.error
     assert not (tmp_path / "out").exists()
     assert (
-        sparsteer("export", transcoder, "--out", tmp_path / "o", "--layout", "sparsteer").status
+        sparsteer("export", transcoder, "--out", tmp_path / "o", "--format", "sparsteer").status
         == 0
     )
