@@ -107,9 +107,9 @@ def _steering(options: ExportOptions, terminal: Terminal) -> Report:
     record = exported.record
     pushes = Intervention.from_dict(record["intervention"]).pushes
     shown = [
-        f"{pushes} is exported to {options.out} for {options.format}: a vector of norm "
-        f"{record['norm']:.4g} in the model's own units, added after block {record['after_block']} "
-        f"of {count(record['blocks'])} (the first is 0)",
+        f"exported to {options.out} for {options.format}: {pushes}",
+        f"a vector of norm {record['norm']:.4g} in the model's own units, added after block "
+        f"{record['after_block']} of {count(record['blocks'])} (the first is 0)",
         *exported.usage,
     ]
     values = {"sae": options.sae, "out": options.out, **record, "usage": exported.usage}

@@ -15,7 +15,7 @@ from ..interventions.steering import steer
 from ..loading import load_run
 from ..registries import STEERING_FORMATS
 from ..side_by_side import steered_features
-from .formats import ConstantSteering
+from .formats import ConstantSteering, require_constant
 
 RECORD = "steering.json"
 """What every export has: the intervention, and what it was made with."""
@@ -54,6 +54,7 @@ def export_steering(
             intervention, or the folder has other content.
     """
     STEERING_FORMATS.require(format)
+    require_constant(choice.tier)
     require_features(choice.feature, choice.picks)
     features = steered_features(run, choice, SparseAutoencoder.load(run))
     model, site, sae = load_run(

@@ -46,19 +46,7 @@ class ConstantSteering:
 
     def __post_init__(self) -> None:
         """Raise an InputError unless the intervention is of that kind."""
-        spec = self.intervention
-        if spec.tier != "constant":
-            raise InputError(
-                f"tier is {spec.tier}, which asks the autoencoder at every token whether a feature "
-                "fires, and an exported vector is added to every token; choose --tier constant",
-                field="tier",
-            )
-        if spec.edit != "add":
-            raise InputError(
-                f"edit is {spec.edit}, which depends on the activation, and an exported vector is "
-                "the same everywhere; only the edit add can be exported",
-                field="edit",
-            )
+        require_constant(self.intervention.tier, self.intervention.edit)
         _ = self.layer
 
     @property
@@ -99,3 +87,19 @@ class ConstantSteering:
         """The configuration of the transformers model."""
         original: Any = self.model.bridge.original_model
         return original.config
+
+
+def require_constant(tier: str, edit: str = "add") -> None:
+    """Raise an InputError unless an intervention adds the same at every token."""
+    if tier != "constant":
+        raise InputError(
+            f"tier is {tier}, which asks the autoencoder at every token whether a feature fires, "
+            "and an exported vector is added to every token; choose --tier constant",
+            field="tier",
+        )
+    if edit != "add":
+        raise InputError(
+            f"edit is {edit}, which depends on the activation, and an exported vector is the same "
+            "everywhere; only the edit add can be exported",
+            field="edit",
+        )

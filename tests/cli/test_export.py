@@ -5,6 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+
+from sparsteer.cli.main import main
+from sparsteer.sae import SparseAutoencoder
+from sparsteer.steering import Intervention
+from sparsteer.steering.features import FeatureIndex
 
 from .conftest import Sparsteer
 
@@ -82,3 +88,73 @@ def test_an_autoencoder_of_a_run_is_not_replaced(
     done = sparsteer(*words)
     assert done.status == 2 and f"--out is {tmp_path / out}, " in done.error
     assert before == {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def run_with_index(
+    run_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, int]:
+    """A run with a feature index and a pick, and the number of its busiest feature."""
+    run = tmp_path_factory.mktemp("steered") / "run"
+    shutil.copytree(run_folder, run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSTEER_THREADS", "1")
+        assert main(["features", "build", str(run), "--cache", str(cache)]) == 0
+        busiest = int(FeatureIndex.of_run(run).statistics["fired"].argmax())
+        assert main(["pick", str(run), "add", str(busiest), "--strength", "-2"]) == 0
+    return run, busiest
+
+
+def test_steering_is_exported_with_the_options_of_generate(
+    sparsteer: Sparsteer, run_with_index: tuple[Path, int], tmp_path: Path
+) -> None:
+    run, busiest = run_with_index
+    out = tmp_path / "out"
+    words = ("export", run, "--out", out, "--format", "lm-eval")
+    done = sparsteer(*words, "--picks", run, "--strength", 0.5, "--json")
+    assert done.status == 0
+    spec = Intervention.from_dict(done.values["intervention"])
+    index = FeatureIndex.of_run(run)
+    (feature,) = spec.features
+    assert (feature.index, feature.strength) == (busiest, -1.0)
+    assert feature.max_activation == index.max_activation(busiest)
+    (entry,) = torch.load(out / "steering.pt", weights_only=True).values()
+    sae = SparseAutoencoder.load(run)
+    expected = -index.max_activation(busiest) * sae.W_dec[busiest] / sae.input_scale
+    torch.testing.assert_close(entry["steering_vector"], expected.detach())
+    assert done.values["norm"] == pytest.approx(float(expected.norm()))
+    shown = sparsteer(*words, "--feature", busiest, "--strength", -1)
+    assert shown.status == 0  # the same intervention, the same bytes
+    assert f"feature {busiest} at -1 times its largest activation" in shown.out
+    assert "added after block 1 of 3 (the first is 0)" in shown.out
+    assert f"steer_path={out / 'steering.pt'}" in shown.out
+    assert sparsteer("verify", out).status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--format", "gguf"), "--feature is missing; give --feature N or --picks FILE"),
+        (("--feature", 1), "--feature belongs to steering, and saelens holds the whole"),
+        (("--layout", "sparsteer", "--strength", 2), "--strength belongs to steering"),
+        (("--format", "gguf", "--feature", 99), "there is no feature 99"),
+        (
+            ("--format", "gguf", "--feature", 1, "--tier", "per_token"),
+            "--tier is per_token, which asks the autoencoder at every token",
+        ),
+        (
+            ("--format", "hotwire", "--feature", 1, "--site", "blocks.1.hook_attn_out"),
+            "--site is blocks.1.hook_attn_out, and other tools steer the residual stream",
+        ),
+    ],
+)
+def test_steering_that_cannot_be_exported(
+    sparsteer: Sparsteer,
+    run_with_index: tuple[Path, int],
+    tmp_path: Path,
+    words: tuple[str | int, ...],
+    sentence: str,
+) -> None:
+    done = sparsteer("export", run_with_index[0], "--out", tmp_path / "out", *words)
+    assert done.status == 2 and sentence in done.error
+    assert not (tmp_path / "out").exists()
