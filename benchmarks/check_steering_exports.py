@@ -147,10 +147,10 @@ def lm_eval_row(world: World, python: str) -> list[str]:
     effect = np.abs(np.array(theirs[True]) - np.array(theirs[False])).max()
     compared = (
         f"{difference.size} answers to {len(texts)} texts, half of them one token "
-        f"({one_token:.0e}); accuracy {accuracy[False]:.2f}, steered {accuracy[True]:.2f}, as here"
+        f"({one_token:.1e}); accuracy {accuracy[False]:.2f}, steered {accuracy[True]:.2f}, as here"
     )
     reader = "lm-eval 0.4.13, `--model steered`"
-    return ["lm-eval", reader, compared, f"{difference.max():.0e}", f"{effect:.2f}"]
+    return ["lm-eval", reader, compared, f"{difference.max():.1e}", f"{effect:.2f}"]
 
 
 def run_lm_eval(world: World, python: str, *, steered: bool) -> tuple[float, list[list[float]]]:
@@ -179,7 +179,7 @@ def reader_row(world: World, format: str, name: str, title: str, python: str) ->
     if found["difference"] > MOST:
         raise SystemExit(f"{format}, read by {name}, differs by {found['difference']}")
     effect = f"{found['effect']:.2f}" if "effect" in found else ""
-    return [format, title, found["compared"], f"{found['difference']:.0e}", effect]
+    return [format, title, found["compared"], f"{found['difference']:.1e}", effect]
 
 
 def run(words: list[str], folder: Path) -> str:
@@ -203,11 +203,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         world = World(Path(name))
         tokens_BL = torch.randint(3, 259, (4, 24), generator=torch.Generator().manual_seed(2))
-        steered = {
-            ("steered" if on else "base"): world.log_probabilities(tokens_BL, steered=on).numpy()
-            for on in (False, True)
-        }
-        np.savez(world.folder / "reference.npz", tokens=tokens_BL.numpy(), **steered)
+        base, steered = (
+            world.log_probabilities(tokens_BL, steered=on).numpy() for on in (False, True)
+        )
+        reference = world.folder / "reference.npz"
+        np.savez(reference, tokens=tokens_BL.numpy(), base=base, steered=steered)
         lines = [lm_eval_row(world, pythons["lm-eval"])]
         for format, readers in READERS.items():
             for environment, worker, title in readers:

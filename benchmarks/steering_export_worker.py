@@ -7,6 +7,8 @@ model gives them with and without steering. Prints one JSON object: what was com
 difference, and the change that steering makes.
 """
 
+import ctypes
+import importlib
 import importlib.util
 import json
 import os
@@ -34,8 +36,7 @@ def compared_logits(folder: Path, found: Any) -> dict[str, Any]:
 
 def compared_vector(folder: Path, layer: int, vector: Any) -> dict[str, Any]:
     """How far a vector is from the one of lm-eval's file, which another row runs."""
-    import torch
-
+    torch = importlib.import_module("torch")
     ((name, entry),) = torch.load(folder / "lm-eval" / "steering.pt", weights_only=True).items()
     if name != f"layers.{layer}":
         raise SystemExit(f"the file is read for block {layer}, not for {name}")
@@ -45,13 +46,11 @@ def compared_vector(folder: Path, layer: int, vector: Any) -> dict[str, Any]:
 
 def repeng(folder: Path, file: Path) -> dict[str, Any]:
     """repeng's own reader, and a model that it steers."""
-    import torch
-    from repeng import ControlModel, ControlVector
-    from transformers import AutoModelForCausalLM
-
-    vector = ControlVector.import_gguf(file)
-    plain = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
-    model = ControlModel(plain, list(vector.directions))
+    torch, repeng = map(importlib.import_module, ("torch", "repeng"))
+    vector = repeng.ControlVector.import_gguf(file)
+    models = importlib.import_module("transformers").AutoModelForCausalLM
+    plain = models.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    model = repeng.ControlModel(plain, list(vector.directions))
     model.set_control(vector)
     tokens_BL = torch.tensor(np.load(folder / "reference.npz")["tokens"])
     with torch.no_grad():  # its mask of padding takes the positions of one text alone
@@ -61,11 +60,9 @@ def repeng(folder: Path, file: Path) -> dict[str, Any]:
 
 def hotwire(folder: Path, file: Path) -> dict[str, Any]:
     """hotwire's store of vectors, and the row that a request gets."""
-    import torch
-    from hotwire._state import SteerState
-
+    torch = importlib.import_module("torch")
     config = json.loads((folder / "model" / "config.json").read_text())
-    state = SteerState(
+    state = importlib.import_module("hotwire._state").SteerState(
         config["num_hidden_layers"],
         config["hidden_size"],
         max_tokens=8,
@@ -94,10 +91,8 @@ def easysteer(folder: Path, file: Path) -> dict[str, Any]:
 
 def transformers(folder: Path, file: Path) -> dict[str, Any]:
     """The model folder as anybody loads it."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(file).eval()
+    torch, library = map(importlib.import_module, ("torch", "transformers"))
+    model = library.AutoModelForCausalLM.from_pretrained(file).eval()
     with torch.no_grad():
         logits = model(torch.tensor(np.load(folder / "reference.npz")["tokens"])).logits
     return compared_logits(folder, logits)
@@ -109,11 +104,10 @@ def llama_cpp(folder: Path, file: Path) -> dict[str, Any]:
     xllamacpp has the library, with llama.cpp's own reader of control vectors in it, and
     llama-cpp-py-sync the declarations of a build before; its own library needs a newer libc.
     """
-    import xllamacpp
-    from llama_cpp_py_sync._cffi_bindings import get_ffi
-
     write_llama(folder / "model", folder / "model.gguf")
-    ffi, path = get_ffi(), str(next(Path(xllamacpp.__file__).parent.glob("*.so")))
+    ffi = importlib.import_module("llama_cpp_py_sync._cffi_bindings").get_ffi()
+    package = Path(str(importlib.import_module("xllamacpp").__file__)).parent
+    path = str(next(package.glob("*.so")))
     lib = ffi.dlopen(path)
     lib.llama_backend_init()
     model = lib.llama_model_load_from_file(
@@ -154,7 +148,6 @@ def llama_cpp(folder: Path, file: Path) -> dict[str, Any]:
 def read_control_vector(library: str, file: Path) -> Any:
     """What `common_control_vector_load` of llama.cpp, a function of C++, makes of a file: the
     vectors of blocks 1, 2, ... behind each other."""
-    import ctypes
 
     class Source(ctypes.Structure):  # in this wheel a std::string is a pointer to its characters
         _fields_ = (("strength", ctypes.c_float), ("file", ctypes.c_char_p))
@@ -185,9 +178,7 @@ def write_llama(model: Path, out: Path) -> None:
     Rows of queries and keys are in the order of llama.cpp's rotary embedding, pairs beside each
     other, as its own converter orders them.
     """
-    import gguf
-    from safetensors.numpy import load_file
-
+    gguf, arrays = map(importlib.import_module, ("gguf", "safetensors.numpy"))
     config = json.loads((model / "config.json").read_text())
     heads = {"q": config["num_attention_heads"], "k": config["num_key_value_heads"]}
     writer = gguf.GGUFWriter(out, "llama")
@@ -212,7 +203,7 @@ def write_llama(model: Path, out: Path) -> None:
     for layer in range(config["num_hidden_layers"]):
         for theirs, ours in parts.items():
             names[f"model.layers.{layer}.{theirs}"] = f"blk.{layer}.{ours}"
-    for name, weight in load_file(model / "model.safetensors").items():
+    for name, weight in arrays.load_file(model / "model.safetensors").items():
         module = name.removesuffix(".weight")
         for each, n_heads in heads.items():
             if module.endswith(f"self_attn.{each}_proj"):

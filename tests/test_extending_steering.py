@@ -180,7 +180,7 @@ def test_a_format_of_steering_is_exported_to(
     words = ("export", folder, "--format", "numbers", "--feature", 7, "--strength", 2)
     for _ in range(2):  # a repeated export is known
         said = sparsteer(*words, "--max-activation", 3, "--out", tmp_path / "out")
-    assert f"the numbers are in {tmp_path / 'out' / 'numbers.txt'}" in said
+        assert f"the numbers are in {tmp_path / 'out' / 'numbers.txt'}" in said
     layer, *numbers = (tmp_path / "out" / "numbers.txt").read_text().split()
     assert layer == "1"
     expected = (2 * 3.0 * sae.W_dec[7] / sae.input_scale).detach()

@@ -110,7 +110,7 @@ def export_intervention(
         "site": intervention.site,
         "after_block": steering.layer,
         "blocks": model.n_layers,
-        "norm": float(steering.vector_D.norm()),
+        "norm": float(steering.vector_D.square().sum().sqrt()),
         "intervention": intervention.to_dict(),
         "autoencoder": sae_fingerprint(sae),
     }

@@ -95,8 +95,8 @@ def test_the_block_gives_what_a_steered_one_gives(
 def transformers_model(model: LanguageModel) -> Any:
     from transformers import LlamaForCausalLM
 
-    loaded: Any = LlamaForCausalLM.from_pretrained(model.source)
-    return loaded.eval()
+    models: Any = LlamaForCausalLM  # transformers leaves its types open
+    return models.from_pretrained(model.source).eval()
 
 
 @pytest.mark.parametrize("format", STEERING_FORMATS.names())
