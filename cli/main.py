@@ -73,6 +73,7 @@ VERBS: dict[str, Verb[Any]] = {
     "export": Verb(
         config=export.ExportOptions,
         run=export.run,
+        computes=True,
         positional=("sae",),
         old_names={"layout": "format"},
     ),

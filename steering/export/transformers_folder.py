@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Linear, Parameter
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from ...sae.common.errors import InputError
 from ...sae.language_model.loading import load, save_folder
 from ...sae.language_model.locating import locate
+from ...sae.language_model.model import LanguageModel
 from ..interventions.steering import steer
 from .formats import ConstantSteering
 
@@ -46,7 +47,7 @@ LAST_LAYERS = {
 }
 """By the model type that config.json names."""
 
-_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5}
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
 _COARSE = 0.1
 """Of bfloat16 and float16, which round the vector's sum with other parts of the residual stream."""
 
@@ -112,7 +113,7 @@ def _difference(steering: ConstantSteering, folder: Path) -> float:
     tokens_BL = torch.randint(model.n_embedded, (2, length), generator=draw)
     with steer(model, steering.sae, steering.intervention):
         expected_BLV = model.logits(tokens_BL).float().cpu()
-    found_BLV = _logits(folder, tokens_BL, model.dtype)
+    found_BLV = _logits(folder, tokens_BL, model)
     error, size = (found_BLV - expected_BLV).square().mean(), expected_BLV.square().mean()
     difference = float((error / size).sqrt())
     if not difference <= _TOLERANCE.get(model.dtype, _COARSE):
@@ -124,7 +125,10 @@ def _difference(steering: ConstantSteering, folder: Path) -> float:
     return difference
 
 
-def _logits(folder: Path, tokens_BL: Tensor, dtype: torch.dtype) -> Float[Tensor, "B L V"]:
-    """The logits of the model in the folder, loaded as anybody would."""
-    loaded = _models.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    return loaded(tokens_BL).logits.float()
+def _logits(
+    folder: Path, tokens_BL: Int[Tensor, "B L"], like: LanguageModel
+) -> Float[Tensor, "B L V"]:
+    """The logits of the model in the folder, loaded as anybody would, on the device and in the
+    dtype of another."""
+    loaded = _models.from_pretrained(folder, dtype=like.dtype, local_files_only=True)
+    return loaded.eval().to(like.device)(tokens_BL.to(like.device)).logits.float().cpu()
