@@ -6,6 +6,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.checksums import read_checked_json
@@ -76,27 +77,36 @@ def test_the_block_gives_what_a_steered_one_gives(
     """The numbering of blocks, by a hook on transformers' own list of them."""
     export_intervention(tiny_model, sae, two_features(), tmp_path / "out", format)
     layer, vector_D = read_back(format, tmp_path / "out")
+    require_steered(tiny_model, sae, f"layers.{layer}", vector_D)
+
+
+def test_lm_eval_finds_the_block_in_other_architectures(
+    other_model: LanguageModel, sae: SparseAutoencoder, tmp_path: Path
+) -> None:
+    """It looks for the name below `base_model` of the transformers model."""
+    export_intervention(other_model, sae, two_features(), tmp_path / "out", "lm-eval")
+    ((name, entry),) = torch.load(tmp_path / "out" / "steering.pt", weights_only=True).items()
+    require_steered(other_model, sae, name, entry["steering_vector"])
+
+
+def require_steered(
+    model: LanguageModel, sae: SparseAutoencoder, name: str, vector_D: torch.Tensor
+) -> None:
+    """A plain model to whose module the vector is added must have the steered model's logits."""
     tokens = torch.randint(3, 259, (2, 9))
-    plain: Any = transformers_model(tiny_model)
+    models: Any = AutoModelForCausalLM  # transformers leaves its types open
+    plain = models.from_pretrained(model.source, attn_implementation="eager").eval()
 
     def add(module: object, given: object, output: Any) -> Any:
         return output + vector_D if torch.is_tensor(output) else (output[0] + vector_D, *output[1:])
 
-    handle = plain.model.layers[layer].register_forward_hook(add)
+    plain.base_model.get_submodule(name).register_forward_hook(add)
     with torch.no_grad():
         found = plain(tokens).logits
-    handle.remove()
-    with steer(tiny_model, sae, two_features()):
-        expected = tiny_model.logits(tokens)
+    with steer(model, sae, two_features()):
+        expected = model.logits(tokens)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    assert (tiny_model.logits(tokens) - expected).abs().max() > 0.1
-
-
-def transformers_model(model: LanguageModel) -> Any:
-    from transformers import LlamaForCausalLM
-
-    models: Any = LlamaForCausalLM  # transformers leaves its types open
-    return models.from_pretrained(model.source).eval()
+    assert (model.logits(tokens) - expected).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("format", STEERING_FORMATS.names())
