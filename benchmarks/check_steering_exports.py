@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ PACKAGES = {
 }
 """Of each environment."""
 
+SAME = {"lm-eval": ("torch", "transformers"), "repeng": ("torch", "transformers"), "llama-cpp": ()}
+"""What each environment has in the version that runs here, installed first."""
+
 READERS = {
     "gguf": (
         ("repeng", "repeng", "repeng 0.4.0, `ControlModel`"),
@@ -63,10 +67,10 @@ def python_of(environment: str, folder: Path) -> str:
         print(f"installing {environment}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", str(folder / environment)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet"]
-        torch_version = torch.__version__.partition("+")[0]
-        if environment != "llama-cpp":
-            subprocess.run([*pip, f"torch=={torch_version}"], check=True)
-        subprocess.run([*pip, *PACKAGES[environment]], check=True)
+        same = [f"{name}=={version(name).partition('+')[0]}" for name in SAME[environment]]
+        if same:
+            subprocess.run([*pip, *same], check=True)
+        subprocess.run([*pip, *PACKAGES[environment], *same], check=True)
         python.with_name("installed").touch()
     return str(python)
 

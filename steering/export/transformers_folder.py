@@ -12,16 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Linear, Parameter
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ...sae.common.errors import InputError
-from ...sae.language_model.loading import load, save_folder
+from ...sae.language_model.loading import load, load_folder, save_folder
 from ...sae.language_model.locating import locate
 from ...sae.language_model.model import LanguageModel
 from ..interventions.steering import steer
 from .formats import ConstantSteering
-
-_models: Any = AutoModelForCausalLM  # leaves the types of its arguments open
 
 
 class LastLayer(NamedTuple):
@@ -54,9 +52,9 @@ _COARSE = 0.1
 
 def write(steering: ConstantSteering, folder: Path, out: Path) -> list[str]:
     """Write the model and its tokenizer, and compare its logits with those of the steered model."""
-    model, tokenizer = load(
-        locate(steering.model.source, lambda sentence: None), steering.model.dtype
-    )
+    _last_layer(steering)  # refuses other architectures before anything is loaded
+    path = locate(steering.model.source, lambda sentence: None)
+    model, tokenizer = load(path, steering.model.dtype)
     add_to_bias(model, steering)
     save_folder(model, tokenizer, folder)
     del model
@@ -75,17 +73,27 @@ def add_to_bias(model: PreTrainedModel, steering: ConstantSteering) -> None:
         InputError: the architecture has no bias there and no setting that gives it one.
     """
     config: Any = model.config
-    last = LAST_LAYERS.get(config.model_type)
-    if last is not None and last.setting and not getattr(config, last.setting):
+    last = _last_layer(steering)
+    if last.setting and not getattr(config, last.setting):
         _give_biases(model, last)
-    layer: Any = model.get_submodule(last.name.format(steering.layer)) if last else None
-    if layer is None or layer.bias is None:
-        raise InputError(
-            f"{steering.model.name} is of the architecture {config.model_type}, whose blocks end "
-            "without a bias that could hold the vector; choose another --format, or a model of "
-            f"{', '.join(LAST_LAYERS)}"
-        )
+    layer: Any = model.get_submodule(last.name.format(steering.layer))
+    if layer.bias is None:
+        raise _no_bias(steering)
     layer.bias += steering.vector_D.to(layer.bias)
+
+
+def _last_layer(steering: ConstantSteering) -> LastLayer:
+    if steering.config.model_type not in LAST_LAYERS:
+        raise _no_bias(steering)
+    return LAST_LAYERS[steering.config.model_type]
+
+
+def _no_bias(steering: ConstantSteering) -> InputError:
+    return InputError(
+        f"{steering.model.name} is of the architecture {steering.config.model_type}, whose blocks "
+        "end without a bias that could hold the vector; choose another --format, or a model of "
+        f"{', '.join(LAST_LAYERS)}"
+    )
 
 
 def _give_biases(model: PreTrainedModel, last: LastLayer) -> None:
@@ -128,7 +136,6 @@ def _difference(steering: ConstantSteering, folder: Path) -> float:
 def _logits(
     folder: Path, tokens_BL: Int[Tensor, "B L"], like: LanguageModel
 ) -> Float[Tensor, "B L V"]:
-    """The logits of the model in the folder, loaded as anybody would, on the device and in the
-    dtype of another."""
-    loaded = _models.from_pretrained(folder, dtype=like.dtype, local_files_only=True)
-    return loaded.eval().to(like.device)(tokens_BL.to(like.device)).logits.float().cpu()
+    """The logits of the model in the folder, on the device and in the dtype of another."""
+    loaded: Any = load_folder(folder, like.dtype)[0]
+    return loaded.to(like.device)(tokens_BL.to(like.device)).logits.float().cpu()
