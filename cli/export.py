@@ -27,8 +27,8 @@ class ExportOptions:
     """Replace another export that is at `out`."""
 
     format: Annotated[str, LAYOUTS, STEERING_FORMATS] = "saelens"
-    """Of an autoencoder: saelens is what SAELens 6 loads from disk; sparsteer is this tool's own,
-    with batch_topk as jumprelu. Of steering with --feature or --picks: lm-eval, a file for its
+    """Of an autoencoder: saelens is what SAELens 6 loads from disk; circuit-tracer has transcoders;
+    sparsteer is this tool's own, with batch_topk as jumprelu. Of steering with --feature or --picks: lm-eval, a file for its
     model type steered; gguf, a control vector for llama.cpp and repeng; easysteer and hotwire,
     vectors for vLLM; transformers, the language model with the vector in a bias. Installed packages
     may have others."""

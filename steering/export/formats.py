@@ -47,6 +47,13 @@ class ConstantSteering:
     def __post_init__(self) -> None:
         """Raise an InputError unless the intervention is of that kind."""
         require_constant(self.intervention.tier, self.intervention.edit)
+        normalization = self.sae.config.normalize_activations
+        if normalization != "none":
+            raise InputError(
+                f"the autoencoder normalizes each token's activation ({normalization}), so that its "
+                "features push each by another vector, and an exported vector is the same "
+                "everywhere; steer with generate"
+            )
         _ = self.layer
 
     @property

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.checksums import read_checked_json
 from sparsteer.sae.common.errors import InputError
+from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.sae.language_model.sites import read_sites
 from sparsteer.steering.export.exporting import RECORD, export_intervention
@@ -125,6 +126,16 @@ def test_what_a_vector_cannot_hold_is_refused(
     assert "site is blocks.1.hook_mlp_out" in refused(two_features("blocks.1.hook_mlp_out"))
     assert "before the first block" in refused(two_features("blocks.0.hook_resid_pre"))
     assert "no site 'blocks.9.hook_resid_post'" in refused(two_features("blocks.9.hook_resid_post"))
+
+
+def test_a_push_that_depends_on_the_row_is_refused(
+    tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    config = TopKConfig(d_model=32, n_latents=70, k=9, normalize_activations="layer_norm")
+    with pytest.raises(InputError, match=r"normalizes each token's activation \(layer_norm\)"):
+        export_intervention(
+            tiny_model, SparseAutoencoder(config), two_features(), tmp_path / "out", "hotwire"
+        )
 
 
 def test_llama_cpp_cannot_steer_the_first_block(
