@@ -28,10 +28,10 @@ class ExportOptions:
 
     format: Annotated[str, LAYOUTS, STEERING_FORMATS] = "saelens"
     """Of an autoencoder: saelens is what SAELens 6 loads from disk; circuit-tracer has transcoders;
-    sparsteer is this tool's own, with batch_topk as jumprelu. Of steering with --feature or --picks: lm-eval, a file for its
-    model type steered; gguf, a control vector for llama.cpp and repeng; easysteer and hotwire,
-    vectors for vLLM; transformers, the language model with the vector in a bias. Installed packages
-    may have others."""
+    sparsteer is this tool's own, with batch_topk as jumprelu. Of steering with --feature or
+    --picks: lm-eval, a file for its model type steered; gguf, a control vector for llama.cpp and
+    repeng; easysteer and hotwire, vectors for vLLM; transformers, the language model with the
+    vector in a bias. Installed packages may have others."""
 
     steering: SteeringChoice = field(default_factory=SteeringChoice)
     """What is steered, for a format of steering."""

@@ -50,8 +50,8 @@ class ConstantSteering:
         normalization = self.sae.config.normalize_activations
         if normalization != "none":
             raise InputError(
-                f"the autoencoder normalizes each token's activation ({normalization}), so that its "
-                "features push each by another vector, and an exported vector is the same "
+                f"the autoencoder normalizes each token's activation ({normalization}), so that "
+                "its features push each by another vector, and an exported vector is the same "
                 "everywhere; steer with generate"
             )
         _ = self.layer
