@@ -53,6 +53,9 @@ class Verb(Generic[C]):
     resumes: str = ""
     """What a person reads after an interruption, if the same command goes on."""
 
+    old_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names that options had before, still read but not shown, and their names of today."""
+
     @property
     def summary(self) -> str:
         """The first line of the docstring of `run`."""
@@ -79,7 +82,7 @@ def parse(prog: str, verb: Verb[C], words: Sequence[str]) -> tuple[C, CommonOpti
         InputError: one sentence about the first thing that is wrong.
     """
     options = verb.options()
-    given = _split(prog, options, words)
+    given = _split(prog, options, [_renamed(word, verb.old_names) for word in words])
     if "config" in given:
         (path,) = _checked(options["config"], given["config"]).words
         of_recipe = {name: o for name, o in options.items() if name not in ("config", "json")}
@@ -144,6 +147,13 @@ def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[
             values = given[name].words + values
         given[name] = ParsedFlag(values)
     return given
+
+
+def _renamed(word: str, old_names: Mapping[str, str]) -> str:
+    """The word, with the option of today where it is one by its old name."""
+    flag, equals, value = word.partition("=")
+    new = old_names.get(flag.removeprefix("--")) if flag.startswith("--") else None
+    return f"--{new}{equals}{value}" if new else word
 
 
 def _place(prog: str, places: list[Option], given: dict[str, ParsedFlag], value: str) -> None:

@@ -19,7 +19,7 @@ TOPICS: dict[str, str] = {
     "target-l0 auxk-coefficient k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
     "clip-norm precision ema-decay",
-    "steering": "feature picks strength tier threshold max-activation",
+    "steering": "feature picks strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
     "run": "grid seed data-seed device shards log-every eval-every eval-rows checkpoint-every "
     "keep-checkpoints track dry-run force part-rows prefix",

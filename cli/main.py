@@ -72,7 +72,13 @@ VERBS: dict[str, Verb[Any]] = {
     "import": Verb(
         config=importing.ImportOptions, run=importing.run, computes=True, positional=("source",)
     ),
-    "export": Verb(config=export.ExportOptions, run=export.run, positional=("sae",)),
+    "export": Verb(
+        config=export.ExportOptions,
+        run=export.run,
+        computes=True,
+        positional=("sae",),
+        old_names={"layout": "format"},
+    ),
     "publish": Verb(config=PublishConfig, run=publish.run, positional=("run",)),
     "demo": Verb(config=DemoConfig, run=demo.run, computes=True, resumes="from where it was"),
     "features build": Verb(

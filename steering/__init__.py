@@ -10,6 +10,9 @@ from ..sae.common.lazy import export_lazily
 if TYPE_CHECKING:
     from .config import GenerateConfig as GenerateConfig
     from .config import Sampling as Sampling
+    from .config import SteeringChoice as SteeringChoice
+    from .export.exporting import export_intervention as export_intervention
+    from .export.exporting import export_steering as export_steering
     from .generation import Continuation as Continuation
     from .generation import Generation as Generation
     from .generation import generate as generate

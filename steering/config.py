@@ -1,7 +1,7 @@
 """Configurations of this package, checked when they are made; nothing here imports torch."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated
 
 from ..sae.common.errors import InputError
@@ -165,17 +165,7 @@ class GenerateConfig:
             raise InputError(
                 "prompt is missing; give --prompt TEXT or --prompts FILE", field="prompt"
             )
-        if not self.feature and self.picks is None:
-            raise InputError(
-                "feature is missing; give --feature N or --picks FILE", field="feature"
-            )
-        if self.feature and self.picks is not None:
-            raise InputError("picks cannot stand beside --feature; give one of them", field="picks")
-        for number in self.feature:
-            if self.feature.count(number) > 1:
-                raise InputError(
-                    f"feature names {number} more than once; give each number once", field="feature"
-                )
+        require_features(self.feature, self.picks)
         if self.text_field is not None and self.prompts is None:
             raise InputError(
                 f"text_field is {self.text_field!r}, but there is no --prompts; leave it out",
@@ -187,3 +177,78 @@ class GenerateConfig:
             require_positive("max_activation", self.max_activation)
         if self.threshold != -math.inf:
             require_finite("threshold", self.threshold, "a number, or -inf to fire everywhere")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringChoice:
+    """What an exported intervention steers, and how far; as the settings of `generate`."""
+
+    feature: tuple[int, ...] = ()
+    """Number of a feature to steer; may be given several times."""
+
+    picks: FilePath | None = None
+    """File of picks, or the run folder that has them; all are steered, each with its strength."""
+
+    strength: float | None = None
+    """Size of the change, in multiples of a feature's largest activation; negative suppresses.
+    Default: 1, or the strength of each pick; with picks it is a factor of theirs."""
+
+    tier: Annotated[str, GATES] = "constant"
+    """At which tokens; constant, all of them, is what a file for other tools can hold."""
+
+    direction: Annotated[str, DIRECTIONS] = "decoder"
+    """Along which vector a feature pushes: decoder, its row of the decoder; random, as a control,
+    that of another latent, drawn with the seed."""
+
+    max_activation: float | None = None
+    """Largest activation of the features, in the autoencoder's units; by default the feature
+    index's."""
+
+    seed: int = 0
+    """Seed of a direction that draws at random."""
+
+    model: str | None = None
+    """Language model; by default the one that the autoencoder was trained on."""
+
+    site: str | None = None
+    """Site in it, a residual stream between blocks; by default the one that the autoencoder was
+    trained on."""
+
+    model_dtype: ModelDtype | None = None
+    """Dtype in which the language model runs, and is written where it is: float32, bfloat16,
+    float16, float64, or auto for what its weights are stored as. By default as when the activations
+    were read that the autoencoder was trained on."""
+
+    allow_other_weights: bool = False
+    """Take a language model though the model's weights are not those that the autoencoder
+    was trained on, and say so; by default that is refused."""
+
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        require_model_dtype(self.model_dtype)
+        GATES.require(self.tier)
+        DIRECTIONS.require(self.direction)
+        require_integer("seed", self.seed, least=0)
+        if self.strength is not None:
+            require_finite("strength", self.strength)
+        if self.max_activation is not None:
+            require_positive("max_activation", self.max_activation)
+
+    def given(self) -> list[str]:
+        """The settings that are not as they are by default."""
+        return [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+
+
+def require_features(feature: tuple[int, ...], picks: str | None) -> None:
+    """Raise an InputError unless features are named in one way, each once."""
+    if not feature and picks is None:
+        raise InputError("feature is missing; give --feature N or --picks FILE", field="feature")
+    if feature and picks is not None:
+        raise InputError("picks cannot stand beside --feature; give one of them", field="picks")
+    for number in feature:
+        if feature.count(number) > 1:
+            raise InputError(
+                f"feature names {number} more than once; give each number once", field="feature"
+            )

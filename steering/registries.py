@@ -11,6 +11,7 @@ from ..sae.common.registry import Registry
 if TYPE_CHECKING:
     from .detox.toxicity import Scorer
     from .directions.decoder import Direction
+    from .export.formats import SteeringFormat
     from .interventions.edits import Edit
     from .interventions.gates import Gate
     from .selection.methods import Method
@@ -57,3 +58,16 @@ SELECTION_METHODS: "Registry[Method]" = Registry(
     },
 )
 """How well a row suits a target."""
+
+STEERING_FORMATS: "Registry[SteeringFormat]" = Registry(
+    "format",
+    "sparsteer.steering_formats",
+    {
+        "lm-eval": f"{__package__}.export.lm_eval",
+        "gguf": f"{__package__}.export.control_vector:llama_cpp",
+        "easysteer": f"{__package__}.export.control_vector:easysteer",
+        "hotwire": f"{__package__}.export.hotwire",
+        "transformers": f"{__package__}.export.transformers_folder",
+    },
+)
+"""As what an intervention is exported for other tools."""

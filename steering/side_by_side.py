@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
@@ -48,7 +48,7 @@ def side_by_side(
     prompts = [*config.prompt]
     if config.prompts is not None:
         prompts += read_text_list(config.prompts, config.text_field, what="--prompts", prompts=True)
-    features = steered_features(config, SparseAutoencoder.load(config.run))
+    features = steered_features(config.run, config, SparseAutoencoder.load(config.run))
     model, site, sae = load_run_of(config, say)
     interventions = {
         tier: Intervention(
@@ -134,12 +134,33 @@ def intervention_of_picks(
     """
     config = GenerateConfig(run=run, picks=picks or run, prompt=("",), tier=tier)
     return Intervention(
-        site=site, features=steered_features(config, sae), tier=tier, threshold=threshold
+        site=site, features=steered_features(run, config, sae), tier=tier, threshold=threshold
     )
 
 
-def steered_features(config: GenerateConfig, sae: SparseAutoencoder) -> tuple[SteeredFeature, ...]:
-    """The features that the configuration names, each with its strength and its own unit.
+@runtime_checkable
+class FeatureSettings(Protocol):
+    """The settings that say which features are steered, and how far."""
+
+    @property
+    def feature(self) -> tuple[int, ...]: ...
+    @property
+    def picks(self) -> str | None: ...
+    @property
+    def strength(self) -> float | None: ...
+    @property
+    def max_activation(self) -> float | None: ...
+
+
+def steered_features(
+    run: str, config: FeatureSettings, sae: SparseAutoencoder
+) -> tuple[SteeredFeature, ...]:
+    """The features that the settings name, each with its strength and its own unit.
+
+    Args:
+        run: folder with the feature index, which knows the largest activations.
+        config: numbers of features or picks, and strengths.
+        sae: the autoencoder of the features.
 
     Raises:
         InputError: a feature does not exist or never fires, the picks are of another autoencoder,
@@ -161,7 +182,7 @@ def steered_features(config: GenerateConfig, sae: SparseAutoencoder) -> tuple[St
             )
     units = dict.fromkeys(strengths, config.max_activation)
     if config.max_activation is None:
-        index = FeatureIndex(config.run, sae=fingerprint)
+        index = FeatureIndex(run, sae=fingerprint)
         units = {number: index.max_activation(number) for number in strengths}
     return tuple(
         SteeredFeature(index=number, strength=strengths[number], max_activation=unit)

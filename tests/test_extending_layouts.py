@@ -30,14 +30,14 @@ def test_an_autoencoder_goes_there_and_back(installed: dict[str, str], tmp_path:
     sae.save(tmp_path / "mine")
     export = ("-m", "sparsteer", "export", tmp_path / "mine", "--out", tmp_path / "out")
     for _ in range(2):  # a repeated export is known
-        done = ran(installed, *export, "--layout", "toy")
+        done = ran(installed, *export, "--format", "toy")
         assert done.returncode == 0, done.stderr
     assert [item.name for item in (tmp_path / "out").iterdir()] == ["toy.safetensors"]
     done = ran(
         installed,
         "-m",
         "sparsteer",
-        *("export", tmp_path / "out", "--out", tmp_path / "back", "--layout", "sparsteer"),
+        *("export", tmp_path / "out", "--out", tmp_path / "back", "--format", "sparsteer"),
     )
     assert done.returncode == 0, done.stderr
     back = SparseAutoencoder.load(tmp_path / "back")
@@ -48,7 +48,7 @@ def test_an_autoencoder_goes_there_and_back(installed: dict[str, str], tmp_path:
 
 def test_a_layout_may_be_refused(installed: dict[str, str], tmp_path: Path) -> None:
     SparseAutoencoder(TopAFAConfig(13, 57)).save(tmp_path / "mine")
-    words = ("-m", "sparsteer", "export", tmp_path / "mine", "--out", tmp_path / "out", "--layout")
+    words = ("-m", "sparsteer", "export", tmp_path / "mine", "--out", tmp_path / "out", "--format")
     done = ran(installed, *words, "toy")
     assert done.returncode == 2 and "toy holds topk autoencoders only" in done.stderr
     done = ran(installed, *words, "tpy")

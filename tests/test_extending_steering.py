@@ -172,3 +172,16 @@ def test_a_wrong_name_is_answered_with_an_installed_one(sparsteer: Run, folder: 
     words = ("generate", folder, "--prompt", PROMPT, "--feature", 7)
     error = sparsteer(*words, "--edit", "scael", status=2)
     assert "--edit is 'scael'" in error and "scale" in error
+
+
+def test_a_format_of_steering_is_exported_to(
+    sparsteer: Run, sae: SparseAutoencoder, folder: Path, tmp_path: Path
+) -> None:
+    words = ("export", folder, "--format", "numbers", "--feature", 7, "--strength", 2)
+    for _ in range(2):  # a repeated export is known
+        said = sparsteer(*words, "--max-activation", 3, "--out", tmp_path / "out")
+        assert f"the numbers are in {tmp_path / 'out' / 'numbers.txt'}" in said
+    layer, *numbers = (tmp_path / "out" / "numbers.txt").read_text().split()
+    assert layer == "1"
+    expected = (2 * 3.0 * sae.W_dec[7] / sae.input_scale).detach()
+    torch.testing.assert_close(torch.tensor([float(each) for each in numbers]), expected)

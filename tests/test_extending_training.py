@@ -233,11 +233,11 @@ def test_each_goes_through_the_whole_chain(
         sparsteer("eval", "whole", "--cache", cache, "--contexts", 2, "--json").stdout
     )
     assert 0 < measured["fvu"] < 1 and measured["l0"] > 0
-    sparsteer("export", "whole", "--out", "own", "--layout", "sparsteer")
+    sparsteer("export", "whole", "--out", "own", "--format", "sparsteer")
     assert (tmp_path / "own" / "sae.safetensors").exists()
     if "above_mean" in choice:
         error = sparsteer("export", "whole", "--out", "foreign", status=2).stderr
-        assert "activation is above_mean, for which SAELens has no equal; choose --layout" in error
+        assert "activation is above_mean, for which SAELens has no equal; choose --format" in error
         assert json.loads((tmp_path / "own" / "config.json").read_text())["factor"] == 3
         other = train_words(cache, "--activation", "above_mean", "--out", "whole")
         error = sparsteer(*other, status=2).stderr

@@ -1,4 +1,4 @@
-"""The tables in docs/kernels.md are those of the newest result files."""
+"""The tables in the documentation are those of the newest result files."""
 
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +15,13 @@ def fill_docs(monkeypatch: pytest.MonkeyPatch) -> Any:
     return import_module("fill_docs")
 
 
-def test_the_page_holds_the_newest_tables(fill_docs: Any) -> None:
-    page = (ROOT / "docs" / "kernels.md").read_text()
-    assert "| encode_topk |" in page
-    assert fill_docs.filled(page) == page, "run: python benchmarks/fill_docs.py docs/kernels.md"
+@pytest.mark.parametrize(
+    ("name", "row"), [("kernels", "| encode_topk |"), ("steering", "| lm-eval | lm-eval 0.4.13")]
+)
+def test_the_page_holds_the_newest_tables(name: str, row: str, fill_docs: Any) -> None:
+    page = (ROOT / "docs" / f"{name}.md").read_text()
+    assert row in page
+    assert fill_docs.filled(page) == page, f"run: python benchmarks/fill_docs.py docs/{name}.md"
 
 
 def test_the_newest_file_of_each_name_is_taken_and_nothing_else_changes(

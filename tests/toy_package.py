@@ -12,6 +12,7 @@ MODULES = {
     "A steering edit": "toy_edit",
     "A gate": "toy_gate",
     "A direction": "toy_direction",
+    "A format of steering": "toy_format",
     "A toxicity scorer": "toy_scorer",
     "A selection method": "toy_method",
     "A file layout": "toy_layout",
@@ -19,6 +20,7 @@ MODULES = {
 """Of each section of the page, the module that its code is."""
 GROUPS = {"activations", "loss_terms", "edits", "gates", "directions", "scorers"} | {
     "selection_methods",
+    "steering_formats",
     "layouts",
 }
 

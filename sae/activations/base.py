@@ -128,7 +128,7 @@ class Activation(ABC, Generic[C]):
         """
         raise InputError(
             f"activation is {self.config.activation}, for which SAELens has no equal; choose "
-            "--layout sparsteer"
+            "--format sparsteer"
         )
 
 

@@ -123,8 +123,9 @@ def record_of(values: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
 
 def write_sums(folder: Path) -> None:
-    """Write SHA256SUMS for all files of a folder."""
-    lines = [f"{sha256_file(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    """Write SHA256SUMS for all files of a folder, those of its subfolders aside."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    lines = [f"{sha256_file(path)}  {path.name}\n" for path in files]
     (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
 
 

@@ -45,6 +45,11 @@ class Registry(Generic[T]):
             for name, place in (builtin or {}).items()
         }
 
+    @property
+    def builtin(self) -> tuple[str, ...]:
+        """The names of this package's own."""
+        return tuple(self._builtin)
+
     def register(self, name: str, value: T) -> None:
         """Add an entry in this process, in place of any that has the name."""
         self._values[name] = value

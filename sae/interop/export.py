@@ -1,11 +1,13 @@
 """Autoencoders for elsewhere, in any layout that can be written."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from ..autoencoder import CONFIG_FILE, WEIGHTS_FILE, SparseAutoencoder
-from ..common.checksums import SUMS_FILE
+from ..common.checksums import SUMS_FILE, read_sums
 from ..common.errors import InputError
 from ..common.files import atomic_folder
 from ..common.locks import hold
@@ -44,11 +46,31 @@ def export(
         InputError: the folder has other content, there is no such layout, the layout cannot hold
             the autoencoder, or another process is writing there.
     """
-    writer, out = writable_layout(layout), Path(out)
+    writer = writable_layout(layout)
+    with export_folder(Path(out), force=force) as folder:
+        writer.write(sae, folder, getattr(torch, dtype))
+
+
+@contextmanager
+def export_folder(out: Path, *, force: bool, marker: str = "") -> Generator[Path]:
+    """Give a new folder to fill, which becomes `out` whole or not at all, by one writer at a time.
+
+    Args:
+        out: not there yet or empty, or with the very files that are written again.
+        force: whether another export is replaced.
+        marker: a file that every export of this kind has, if its other files may have any name;
+            what SHA256SUMS names beside it is replaced, too.
+
+    Raises:
+        InputError: the folder has other content, or another process is writing there.
+    """
     if file := next((path for path in (out, *out.parents) if path.is_file()), None):
         raise InputError(f"{file} is a file, not a folder; choose another --out")
     with hold(out), atomic_folder(out, replace=force) as folder:
-        writer.write(sae, folder, getattr(torch, dtype))
+        yield folder
+        there = {item.name for item in out.iterdir()} if out.exists() else set[str]()
         ours = _EXPORTED | {item.name for item in folder.iterdir()}
-        if out.exists() and not {item.name for item in out.iterdir()} <= ours:
+        if marker in there and SUMS_FILE in there:
+            ours |= read_sums(out / SUMS_FILE).keys()
+        if not there <= ours or (there and marker and marker not in there):
             raise InputError(f"{out} holds something else than an export; choose another --out")

@@ -126,9 +126,9 @@ def test_its_features_are_found_but_do_not_steer(
     assert "a transcoder reads one site and writes another" in steered.error
     exported = sparsteer("export", transcoder, "--out", tmp_path / "out")
     assert exported.status == 2
-    assert "a transcoder has no place in this layout of SAELens" in exported.error
+    assert "SAELens has transcoders with ReLU and jumprelu, but none with topk" in exported.error
     assert not (tmp_path / "out").exists()
     assert (
-        sparsteer("export", transcoder, "--out", tmp_path / "o", "--layout", "sparsteer").status
+        sparsteer("export", transcoder, "--out", tmp_path / "o", "--format", "sparsteer").status
         == 0
     )

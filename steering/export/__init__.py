@@ -1,0 +1,1 @@
+"""Interventions for other tools: a file for each format, chosen by name in `STEERING_FORMATS`."""
