@@ -13,9 +13,7 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from benchmarks.environments import FOLDER, python_of
 from benchmarks.results_file import write_table
 from sparsteer.sae import LanguageModel, SparseAutoencoder, TopKConfig
 from sparsteer.steering import Intervention, SteeredFeature, export_intervention, steer
@@ -35,15 +34,7 @@ SITE = "blocks.1.hook_resid_post"
 MOST = 1e-4
 """Nats by which a log-probability may differ, of changes that are over 1."""
 
-PACKAGES = {
-    "lm-eval": ("lm-eval[hf]==0.4.13", "gguf", "hotwire-vllm==0.1.2"),
-    "repeng": ("repeng==0.4.0",),
-    "llama-cpp": ("xllamacpp==2026.10.11549", "llama-cpp-py-sync==0.11548", "gguf", "safetensors"),
-}
-"""Of each environment."""
-
-SAME = {"lm-eval": ("torch", "transformers"), "repeng": ("torch", "transformers"), "llama-cpp": ()}
-"""What each environment has in the version that runs here, installed first."""
+ENVIRONMENT_NAMES = ("lm-eval", "repeng", "llama-cpp")
 
 READERS = {
     "gguf": (
@@ -58,21 +49,6 @@ READERS = {
 
 ANSWERS = ("a", "q", "7", ".", " to the sea", "b c", "yes, it is", "\n")
 """The first four are one token each."""
-
-
-def python_of(environment: str, folder: Path) -> str:
-    """The interpreter of an environment, which is made if it is missing."""
-    python = folder / environment / "bin" / "python"
-    if not python.with_name("installed").exists():
-        print(f"installing {environment}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", str(folder / environment)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet"]
-        same = [f"{name}=={version(name).partition('+')[0]}" for name in SAME[environment]]
-        if same:
-            subprocess.run([*pip, *same], check=True)
-        subprocess.run([*pip, *PACKAGES[environment], *same], check=True)
-        python.with_name("installed").touch()
-    return str(python)
 
 
 class World:
@@ -198,10 +174,12 @@ def run(words: list[str], folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--environments", type=Path, default=Path(".peers"))
+    parser.add_argument("--environments", type=Path, default=FOLDER)
     parser.add_argument("--easysteer", type=Path, help="a copy of github.com/ZJU-REAL/EasySteer")
     arguments = parser.parse_args()
-    pythons = {name: python_of(name, arguments.environments.resolve()) for name in PACKAGES}
+    pythons = {
+        name: python_of(name, arguments.environments.resolve()) for name in ENVIRONMENT_NAMES
+    }
     if arguments.easysteer:
         os.environ["EASYSTEER"] = str(arguments.easysteer.resolve())
     with tempfile.TemporaryDirectory() as name:

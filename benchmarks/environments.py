@@ -43,6 +43,9 @@ ENVIRONMENTS = {
         alone=("llamascopium==2.0.0b34",),
     ),
     "circuit-tracer": Environment(("circuit-tracer==0.5",)),
+    "lm-eval": Environment(("lm-eval[hf]==0.4.13", "hotwire-vllm==0.1.2")),
+    "repeng": Environment(("repeng==0.4.0",)),
+    "llama-cpp": Environment(("xllamacpp==2026.10.11549", "llama-cpp-py-sync==0.11548")),
 }
 
 
