@@ -22,16 +22,17 @@ from typing import Any
 import numpy as np
 import torch
 from bench_training_step import planted_rows
+from environments import ENVIRONMENTS, FOLDER, python_of
 from results_file import write_table
 from torch import Tensor
 
 from sparsteer.training import ActivationCache
 
-PACKAGES = {
-    "sparsify": "eai-sparsify==1.3.3",
-    "sae-lens": "sae-lens==6.54.12",
-    "sae-lens sparse": "sae-lens==6.54.12",
-    "dictionary_learning": "dictionary-learning==0.1.0",
+IN_ENVIRONMENT = {
+    "sparsify": "eai-sparsify",
+    "sae-lens": "sae-lens",
+    "sae-lens sparse": "sae-lens",
+    "dictionary_learning": "dictionary-learning",
 }
 FREE_ROWS = "sparsteer, free rows"
 WARM_UP = 2
@@ -81,24 +82,6 @@ class Competitor:
         return json.loads(line)
 
 
-def python_of(name: str, environments: Path) -> str:
-    """The interpreter of the library's environment, which is made if it is missing."""
-    if name not in PACKAGES:
-        return sys.executable
-    package = PACKAGES[name]
-    folder = environments / package.partition("==")[0]
-    python = folder / "bin" / "python"
-    if not (folder / "installed").exists():
-        print(f"installing {package} into {folder}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet"]
-        torch_version = torch.__version__.partition("+")[0]
-        subprocess.run([*pip, f"torch=={torch_version}", "numpy"], check=True)
-        subprocess.run([*pip, package], check=True)
-        (folder / "installed").touch()
-    return str(python)
-
-
 def rows_of(arguments: argparse.Namespace) -> Tensor:
     """Float32 rows with a mean squared norm of their width, the last HELD_OUT never trained on."""
     n_rows = (WARM_UP + arguments.steps) * arguments.batch
@@ -125,10 +108,15 @@ def race(arguments: argparse.Namespace, file: str, dead: bool) -> list[list[str]
     }
     words = [str(word) for name, value in sizes.items() for word in (f"--{name}", value)]
     words += ["--dead"] if dead else []
-    names = ["sparsteer", FREE_ROWS, *PACKAGES]
+    names = ["sparsteer", FREE_ROWS, *IN_ENVIRONMENT]
     # The sparse activations of sae-lens meet an operator that is missing on a CPU in its AuxK.
     names = [name for name in names if not (dead and name in (FREE_ROWS, "sae-lens sparse"))]
-    pythons = {name: python_of(name, arguments.environments) for name in names}
+    pythons = {
+        name: python_of(IN_ENVIRONMENT[name], arguments.environments)
+        if name in IN_ENVIRONMENT
+        else sys.executable
+        for name in names
+    }
     competitors = [Competitor(name, pythons[name], words) for name in names]
     for number in range(WARM_UP + arguments.steps):
         for competitor in competitors:
@@ -160,7 +148,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--environments", type=Path, default=Path(".peers"))
+    parser.add_argument("--environments", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows_ND = rows_of(arguments)
@@ -170,12 +158,14 @@ def main() -> None:
         lines = [line for dead in (False, True) for line in race(arguments, file, dead)]
     header = ["dead", "library", "median ms", "rows/s", "x sparsteer's time", "FVU", "MB"]
     source = "made-up sparse rows" if arguments.cache is None else f"rows of {arguments.cache}"
+    used = [ENVIRONMENTS[name] for name in dict.fromkeys(IN_ENVIRONMENT.values())]
+    versions = [(environment.alone or environment.packages)[0] for environment in used]
     notes = [
         f"D={rows_ND.shape[1]} F={arguments.latents} K={arguments.k} B={arguments.batch}, float32, "
         f"{source}; {arguments.steps} timed steps after {WARM_UP}, interleaved. The ratio is the "
         "median of ratios within a turn. FVU after all steps, on rows that were not trained on. "
         "MB: growth of the peak resident memory from before the autoencoder was built.",
-        "Versions: " + ", ".join(dict.fromkeys(PACKAGES.values())) + ". sae-lens sparse: sparse "
+        f"Versions: {', '.join(versions)}. sae-lens sparse: sparse "
         "activations without rescaling, its fastest way on a CPU; it cannot run AuxK there. "
         "sparsify is run with Adam in place of its default optimizer, as the others. sae-lens "
         f"does not keep decoder rows at norm 1, which lowers FVU in the first steps; {FREE_ROWS}: "
