@@ -2,8 +2,11 @@
 latents in raw units, as other libraries have them."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..autoencoder import SparseAutoencoder
 from ..common.errors import InputError
@@ -50,3 +53,39 @@ def in_raw_units(sae: SparseAutoencoder) -> SparseAutoencoder:
         folded.state_dict() | {name: tensor.float().cpu() for name, tensor in tensors.items()}
     )
     return folded
+
+
+def require_plain_rows(sae: SparseAutoencoder, library: str) -> None:
+    """Raise an InputError if it normalizes its rows, for a library that does not."""
+    if (how := sae.config.normalize_activations) != "none":
+        raise InputError(
+            f"normalize_activations is {how}, which {library} does not do; choose --layout saelens "
+            "or sparsteer"
+        )
+
+
+@torch.no_grad()
+def encoder_biases(plain: SparseAutoencoder, *, subtracts_b_dec: bool) -> dict[str, Tensor]:
+    """b_enc, and magnitude_bias of a gated one, for an encoder that subtracts b_dec, or does not,
+    whatever this one does; the pre-activations are the same."""
+    tensors = {"b_enc": plain.b_enc, "W_enc": plain.W_enc, **dict(plain.named_buffers())}
+    subtracts = plain.config.apply_b_dec_to_input and not plain.config.transcoder
+    sign = int(subtracts_b_dec) - int(subtracts)
+    return shifted_biases(tensors, sign * plain.b_dec)
+
+
+@torch.no_grad()
+def shifted_biases(tensors: Mapping[str, Tensor], by_D: Float[Tensor, "D"]) -> dict[str, Tensor]:
+    """The biases for rows from which a vector is subtracted, in place of those for plain rows.
+
+    Args:
+        tensors: W_enc [F, D] and b_enc [F]; of a gated one also magnitude_bias [F] and
+            magnitude_exponent [F].
+        by_D: the vector.
+    """
+    shift_F = tensors["W_enc"].double() @ by_D.double()
+    shifted = {"b_enc": (tensors["b_enc"] + shift_F).float()}
+    if "magnitude_bias" in tensors:
+        scales_F = tensors["magnitude_exponent"].double().exp()
+        shifted["magnitude_bias"] = (tensors["magnitude_bias"] + scales_F * shift_F).float()
+    return shifted

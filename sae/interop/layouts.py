@@ -68,11 +68,14 @@ LAYOUTS: Registry[Layout] = Registry(
     "sparsteer.layouts",
     {
         "circuit-tracer": "sparsteer.sae.interop.circuit_tracer",
+        "dictionary_learning": "sparsteer.sae.interop.dictionary_learning",
         "gemma_scope": "sparsteer.sae.interop.gemma_scope",
         "goodfire": "sparsteer.sae.interop.goodfire",
         "llama_scope": "sparsteer.sae.interop.llama_scope",
+        "openai": "sparsteer.sae.interop.openai",
         "qwen_scope": "sparsteer.sae.interop.qwen_scope",
         "saelens": "sparsteer.sae.interop.saelens",
+        "sparsify": "sparsteer.sae.interop.sparsify",
         OWN: "sparsteer.sae.interop.own_folder",
     },
 )

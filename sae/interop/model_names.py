@@ -39,3 +39,9 @@ def loadable_name(name: str) -> str:
         name = f"{owner}/{name}" if owner else name
     named = (key for key, artifact in ARTIFACTS.items() if artifact.hub_name == name)
     return next(named, name)
+
+
+def name_elsewhere(model: str) -> str:
+    """The name that other tools know of a model: an artifact's is that on the hub."""
+    artifact = ARTIFACTS.get(model)
+    return artifact.hub_name if artifact and artifact.hub_name else model

@@ -2,28 +2,28 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...kernels.numerics import row_norms
 from ..autoencoder import SparseAutoencoder
 from ..common.checksums import write_sums
 from ..common.errors import InputError
 from ..common.files import read_json, write_json
 from ..common.tensor_files import save_tensors
-from ..common.validation import require_positive_integer
-from ..config import (
-    GatedConfig,
-    JumpReLUConfig,
-    Origin,
-    ReLUConfig,
-    SAEConfig,
-    TopKConfig,
-)
+from ..config import Origin, config_class
 from .model_names import loadable_name
-from .reading import ForeignTensors, as_object, build, origin_from, read_tensors, thresholds
+from .reading import (
+    ForeignTensors,
+    as_object,
+    build,
+    config_of,
+    fold_decoder_norms,
+    origin_from,
+    read_tensors,
+    thresholds,
+)
 from .saelens_keys import to_saelens
 
 CONFIG_FILE = "cfg.json"
@@ -102,7 +102,7 @@ def read(path: Path) -> SparseAutoencoder:
     _fold_finetuning(found, ours, given, where)
     found.finish()
     if given.get("rescale_acts_by_decoder_norm"):
-        _fold_decoder_norms(ours)
+        fold_decoder_norms(ours)
     if normalization == "expected_average_only_in":
         _fold_training_scale(ours, path / _SCALER_FILE)
         normalization = "none"
@@ -112,7 +112,12 @@ def read(path: Path) -> SparseAutoencoder:
         "normalize_activations": normalization,
         "skip": "skip" in architecture,
     }
-    config = _config(_KINDS[architecture], found, given.get("k"), options, where)
+    kind = _KINDS[architecture]
+    if kind == "topk":
+        options["k"] = given.get("k")
+    if kind == "jumprelu":
+        options["fixed_thresholds"] = True
+    config = config_of(config_class(kind), found, where, **options)
     return build(config, ours, _origin_of(given))
 
 
@@ -183,14 +188,6 @@ def _fold_finetuning(
         ours["W_dec"] = ours["W_dec"] * factors_F[:, None]
 
 
-def _fold_decoder_norms(ours: dict[str, Tensor]) -> None:
-    """Let the encoder rows have the decoder rows' norms, which then are 1."""
-    norms_F = row_norms(ours["W_dec"].double()).clamp(min=1e-8)
-    ours["W_dec"] = (ours["W_dec"] / norms_F[:, None]).float()
-    ours["W_enc"] = (ours["W_enc"] * norms_F[:, None]).float()
-    ours["b_enc"] = (ours["b_enc"] * norms_F).float()
-
-
 def _fold_training_scale(ours: dict[str, Tensor], scaler: Path) -> None:
     """Let the encoder scale its input by the factor that a training checkpoint keeps beside the
     weights; without that file the weights are folded already, or SAELens itself would not scale."""
@@ -204,21 +201,6 @@ def _fold_training_scale(ours: dict[str, Tensor], scaler: Path) -> None:
     ours["W_enc"] = ours["W_enc"] * factor
     ours["W_dec"] = ours["W_dec"] / factor
     ours["b_dec"] = ours["b_dec"] / factor
-
-
-def _config(
-    kind: str, found: ForeignTensors, k: object, options: Mapping[str, Any], where: Path
-) -> SAEConfig:
-    D, F = found.size("D"), found.size("F")
-    try:
-        if kind == "topk":
-            require_positive_integer("k", k)
-            return TopKConfig(D, F, cast(int, k), **options)
-        if kind == "jumprelu":
-            return JumpReLUConfig(D, F, fixed_thresholds=True, **options)
-        return (GatedConfig if kind == "gated" else ReLUConfig)(D, F, **options)
-    except InputError as error:
-        raise InputError(f"{where}: {error}", field=error.field) from None
 
 
 def _origin_of(given: Mapping[str, Any]) -> Origin | None:

@@ -8,8 +8,8 @@ from torch import Tensor
 from ..autoencoder import SparseAutoencoder
 from ..common.errors import InputError
 from ..config import Origin
-from ..fetching.artifacts import ARTIFACTS
 from .folding import in_raw_units
+from .model_names import name_elsewhere
 
 _VERSION = "6.0.0"  # of SAELens, the first with this layout; a file that names none is older
 
@@ -75,9 +75,8 @@ def _transcoder_keys(
 
 def _metadata(origin: Origin) -> dict[str, Any]:
     """Where it came from as far as that is known, by the names that other tools know."""
-    artifact = ARTIFACTS.get(origin.model)
     found = {
-        "model_name": artifact.hub_name if artifact and artifact.hub_name else origin.model,
+        "model_name": name_elsewhere(origin.model),
         "hook_name": origin.site,
         "hook_name_out": origin.target_site,
         "dataset_path": origin.dataset,
