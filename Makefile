@@ -12,7 +12,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help .venv lock docs demo test test-slow test-download check audit fix bench bench-kernels \
-	bench-training check-steering-exports clean
+	bench-training check-interop check-steering-exports clean
 
 help: ## this list
 	@awk -F ':.* ## ' '/^[a-z.-]+:.* ## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,11 @@ bench-training: .venv ## a step against three other toolkits, which it installs 
 check-steering-exports: .venv ## exported steering in the tools that read it, in environments in .peers/
 	$(BIN)/python -m benchmarks.check_steering_exports $(if $(EASYSTEER),--easysteer $(EASYSTEER))
 	$(BIN)/python benchmarks/fill_docs.py docs/steering.md
+
+# OPENAI is a checkout of github.com/openai/sparse_autoencoder, which is in no registry.
+check-interop: .venv ## other libraries' autoencoders here and ours there, in .peers/; OPENAI=CHECKOUT
+	$(BIN)/python benchmarks/check_interop.py $(if $(OPENAI),--openai $(OPENAI))
+	$(BIN)/python benchmarks/fill_docs.py docs/interop.md
 
 clean: ## remove .venv and .peers
 	rm -rf .venv .peers

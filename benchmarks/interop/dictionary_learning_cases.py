@@ -138,7 +138,7 @@ CASES = [
     Case(
         "topk-few-positive",
         "rows with fewer than k positive pre-activations",
-        _trained("TopKTrainer", k=True, bias=-4.0),
+        _trained("TopKTrainer", k=True, bias=-2.0),
     ),
     Case(
         "topk-threshold",

@@ -34,7 +34,7 @@ class Sizes:
     @property
     def k(self) -> int:
         """Latents of a row in top-k cases."""
-        return max(2, self.latents // 6)
+        return max(4, self.latents // 6)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def run(cases: list[Case], load: Callable[[Path], Coder]) -> None:
 def _write(case: Case, sizes: Sizes, folder: Path) -> None:
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir(parents=True)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     coder, rows_ND = case.write(sizes, checkpoint), rows_for(sizes)
     save_file({"rows": rows_ND, **_computed(coder, rows_ND)}, folder / "expected.safetensors")
     says = {"about": case.about, "load": case.load}

@@ -74,7 +74,7 @@ CASES = [
     Case(
         "topk-few-positive",
         "rows with fewer than k positive pre-activations",
-        _saved(_top_k, bias=-4.0),
+        _saved(_top_k, bias=-1.2),
         _FILE,
     ),
 ]

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def _trained(
     """
 
     def write(sizes: Sizes, path: Path) -> Coder:
-        own = {"k": sizes.k} if k else {}
+        own: dict[str, Any] = {"k": sizes.k} if k else {}
         if kind.startswith("Matryoshka"):
             own["matryoshka_widths"] = [sizes.latents // 4, sizes.latents]
         sae = _build(kind, names, sizes, 0.0, own | settings)
@@ -79,8 +80,9 @@ def _trained(
             sae.save_inference_model(path)
             return _loaded(path)
         sae.save_model(path)
-        sae.save_inference_model(path.parent / "inference")
-        return _loaded(path.parent / "inference")
+        with tempfile.TemporaryDirectory() as folder:
+            sae.save_inference_model(folder)
+            return _loaded(Path(folder))
 
     return write
 
@@ -190,7 +192,7 @@ CASES = [
     Case(
         "topk-few-positive",
         "rows with fewer than k positive pre-activations",
-        _inference("TopKSAE", _STANDARD, k=True, bias=-4.0),
+        _inference("TopKSAE", _STANDARD, k=True, bias=-2.0),
     ),
     Case(
         "topk-raw-input",
@@ -301,4 +303,4 @@ CASES = [
 ]
 
 if __name__ == "__main__":
-    run(CASES, _loaded)
+    run(CASES, lambda path: _loaded(path, dtype="float32"))

@@ -66,7 +66,7 @@ def _saved(
 CASES = [
     Case("sae", "norms not one", _saved()),
     Case("sae-unit-rows", "normalize_decoder true", _saved(normalize_decoder=True)),
-    Case("sae-few-positive", "rows with fewer than k positive pre-activations", _saved(bias=-4.0)),
+    Case("sae-few-positive", "rows with fewer than k positive pre-activations", _saved(bias=-2.0)),
     Case("sae-num-latents-zero", "num_latents 0, so expansion_factor counts", _saved(factor=True)),
     Case("sae-skip", "an autoencoder with W_skip", _saved(skip_connection=True)),
     Case("transcoder", "b_dec not subtracted", _saved(transcode=True)),
