@@ -241,11 +241,34 @@ class GatedConfig(SAEConfig):
     activation: ClassVar[str] = "gated"
 
 
+@dataclass(frozen=True)
+class GroupMaxConfig(SAEConfig):
+    """An autoencoder of which each of k groups of neighboring latents keeps its largest; it is read
+    from sparsify's files (`groupmax`) and not trained here."""
+
+    activation: ClassVar[str] = "group_max"
+
+    k: int
+    """The number of groups, which divides n_latents."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_k(self.k, self.n_latents)
+        if self.n_latents % self.k:
+            raise InputError(
+                f"k is {self.k}, which does not divide the {self.n_latents} latents into groups of "
+                "one size; give a k that does",
+                field="k",
+            )
+
+
 _TRAINED: dict[str, type[SAEConfig]] = {
     config.activation: config
     for config in (TopKConfig, BatchTopKConfig, TopAFAConfig, JumpReLUConfig)
 }
-_CONFIGS = _TRAINED | {config.activation: config for config in (ReLUConfig, GatedConfig)}
+_CONFIGS = _TRAINED | {
+    config.activation: config for config in (ReLUConfig, GatedConfig, GroupMaxConfig)
+}
 
 
 def config_class(activation: str) -> type[SAEConfig]:

@@ -15,7 +15,7 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.activations.jumprelu import set_thresholds
-from sparsteer.sae.config import GatedConfig, ReLUConfig, SAEConfig
+from sparsteer.sae.config import GatedConfig, GroupMaxConfig, ReLUConfig, SAEConfig
 from sparsteer.sae.interop.layouts import ExportDtype
 
 from .exchange import Sizes, Weights
@@ -48,7 +48,7 @@ class Ours:
     def build(self, sizes: Sizes) -> SparseAutoencoder:
         """The autoencoder with random weights."""
         settings = dict(self.settings)
-        if self.config in (TopKConfig, BatchTopKConfig):
+        if self.config in (TopKConfig, BatchTopKConfig, GroupMaxConfig):
             settings["k"] = sizes.k
         if settings.pop("nested", False):
             settings["prefixes"] = (sizes.latents // 4, sizes.latents // 2)
@@ -93,6 +93,7 @@ OURS = [
         dtype="bfloat16",
     ),
     Ours("topk-nested", "Matryoshka", TopKConfig, _THREE, {"nested": True}),
+    Ours("group-max", "the largest latent of each of k groups", GroupMaxConfig, ("sparsify",)),
     Ours("batch-topk", "one threshold", BatchTopKConfig, _TWO),
     Ours("batch-topk-nested", "Matryoshka", BatchTopKConfig, _TWO, {"nested": True}),
     Ours("jumprelu", "thresholds divided by the scale", JumpReLUConfig, _TWO),

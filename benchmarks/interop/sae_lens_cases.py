@@ -12,6 +12,7 @@ from exchange import Case, Coder, Sizes, Weights, run
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its path type is an open generic
 
 _saes: Any = importlib.import_module("sae_lens.saes")
+_saes_base: Any = importlib.import_module("sae_lens.saes.sae")
 _STANDARD = ("W_enc", "b_enc", "W_dec", "b_dec")
 _GATED = ("W_enc", "b_gate", "b_mag", "r_mag", "W_dec", "b_dec")
 _JUMP = (*_STANDARD, "threshold")
@@ -32,7 +33,8 @@ def _build(kind: str, names: tuple[str, ...], sizes: Sizes, bias: float, setting
         settings = {"d_out": sizes.width, "apply_b_dec_to_input": False, **settings}
     config = getattr(_saes, f"{kind}Config")(d_in=sizes.width, d_sae=sizes.latents, **settings)
     sae = getattr(_saes, kind)(config)
-    weights = Weights(sizes, f"{kind} {settings}", bias).take(*names)
+    named = {name: value for name, value in settings.items() if name != "metadata"}
+    weights = Weights(sizes, f"{kind} {named}", bias).take(*names)
     missing = sae.load_state_dict(weights, strict=False)
     assert not missing.unexpected_keys and set(missing.missing_keys) <= {"topk_threshold"}
     if hasattr(sae, "topk_threshold"):
@@ -101,6 +103,26 @@ def _folded(sizes: Sizes, path: Path) -> Coder:
     sae.fold_W_dec_norm()
     sae.save_model(path)
     return _coder(sae)
+
+
+def _of_heads(sizes: Sizes, path: Path) -> Coder:
+    """Reads an attention layer's z, [N, heads, D / heads]; here its rows are those, joined."""
+    metadata = _saes_base.SAEMetadata(model_name="gpt2", hook_name="blocks.3.attn.hook_z")
+    settings = {"reshape_activations": "hook_z", "metadata": metadata}
+    sae = _build("StandardSAE", _STANDARD, sizes, 0.0, settings)
+    sae.save_model(path)
+    return Coder(
+        lambda rows_ND: sae.encode(rows_ND.unflatten(1, (2, -1))),
+        lambda rows_ND: sae(rows_ND.unflatten(1, (2, -1))).flatten(1),
+    )
+
+
+def _rounded_checkpoint(sizes: Sizes, path: Path) -> Coder:
+    sae = _build("JumpReLUTrainingSAE", _JUMP, sizes, 0.0, {"dtype": "bfloat16"})
+    sae.save_model(path)
+    with tempfile.TemporaryDirectory() as folder:
+        sae.save_inference_model(folder)
+        return _loaded(Path(folder), dtype="float32")
 
 
 def _rounded(dtype: str) -> Callable[[Sizes, Path], Coder]:
@@ -256,6 +278,11 @@ CASES = [
         "a training checkpoint",
         _trained("JumpReLUTrainingSAE", _JUMP, checkpoint=True),
     ),
+    Case(
+        "jumprelu-checkpoint-bfloat16",
+        "a training checkpoint in bfloat16, whose thresholds stay float32",
+        _rounded_checkpoint,
+    ),
     Case("gated", "a gate and a magnitude from one product", _inference("GatedSAE", _GATED)),
     Case(
         "gated-raw-input",
@@ -272,6 +299,7 @@ CASES = [
             normalize_activations="expected_average_only_in",
         ),
     ),
+    Case("standard-hook-z", "reshape_activations hook_z: heads joined to rows", _of_heads),
     Case("standard-bfloat16", "weights in bfloat16", _rounded("bfloat16")),
     Case("standard-float16", "weights in float16", _rounded("float16")),
     Case("flat-standard", "a flat configuration of SAELens 5, ReLU", _flat()),

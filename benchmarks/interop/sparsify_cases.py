@@ -78,6 +78,11 @@ CASES = [
     Case("sae-bfloat16", "weights in bfloat16", _saved(dtype=torch.bfloat16)),
     Case("sae-old-keys", "keys that newer versions drop", _saved(further={"signed": False})),
     Case("sae-groupmax", "the largest latent of each of k groups", _saved(activation="groupmax")),
+    Case(
+        "sae-groupmax-few-positive",
+        "groups without a positive pre-activation",
+        _saved(activation="groupmax", bias=-2.0),
+    ),
 ]
 
 if __name__ == "__main__":

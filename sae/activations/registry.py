@@ -24,6 +24,7 @@ INFERENCE_ACTIVATIONS: Registry[Any] = Registry(
     {
         "relu": f"{_HERE}.relu:ReLU",
         "gated": f"{_HERE}.gated:Gated",
+        "group_max": f"{_HERE}.group_max:GroupMax",
     },
 )
 """Those of autoencoders that other libraries trained; they encode, but are not trained here."""

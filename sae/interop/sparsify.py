@@ -12,12 +12,13 @@ from ..common.checksums import write_sums
 from ..common.errors import InputError
 from ..common.files import read_json, write_json
 from ..common.tensor_files import save_tensors
-from ..config import Origin, TopKConfig
+from ..config import GroupMaxConfig, Origin, SAEConfig, TopKConfig
 from .folding import encoder_biases, in_raw_units, require_plain_rows, shifted_biases
 from .reading import ForeignTensors, build, config_of, origin_from, read_tensors
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
+_NAMES: dict[type[SAEConfig], str] = {TopKConfig: "topk", GroupMaxConfig: "groupmax"}
 _RUN_FILE = "config.json"  # in the folder above, of the run
 
 
@@ -28,19 +29,23 @@ def recognizes(path: Path) -> bool:
 
 @torch.no_grad()
 def read(path: Path) -> SparseAutoencoder:
-    """The top-k autoencoder or transcoder in a folder of sparsify.
+    """The autoencoder or transcoder in a folder of sparsify: topk, or groupmax.
 
     It keeps the k largest latents after the ReLU, which are those before it. An autoencoder with a
     skip connection, which sparsify allows, is a transcoder from its site to the same site here.
 
     Raises:
-        InputError: a file is missing or damaged, the two do not fit each other, or the activation
-            is `groupmax`, which keeps the largest latent of each of k groups.
+        InputError: a file is missing or damaged, the two do not fit each other, or there is another
+            activation.
     """
     where = path / CONFIG_FILE
     given = read_json(where, "configuration")
-    if (activation := given.get("activation", "topk")) != "topk":
-        raise InputError(f"{where}: activation is {activation!r}, but only topk can be read")
+    kinds = {name: kind for kind, name in _NAMES.items()}
+    if (activation := given.get("activation", "topk")) not in kinds:
+        raise InputError(
+            f"{where}: activation is {activation!r}, which is not read; those that are: "
+            f"{', '.join(kinds)}"
+        )
     file = path / WEIGHTS_FILE
     found = ForeignTensors(read_tensors(file), file, {"D": given.get("d_in"), "F": _width(given)})
     ours = {
@@ -56,7 +61,7 @@ def read(path: Path) -> SparseAutoencoder:
             ours |= shifted_biases(ours, -ours["b_dec"])
     found.finish()
     config = config_of(
-        TopKConfig,
+        kinds[activation],
         found,
         where,
         k=given.get("k"),
@@ -94,16 +99,17 @@ def _origin_of(path: Path, *, itself: bool) -> Origin | None:
 
 @torch.no_grad()
 def write(sae: SparseAutoencoder, out: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a top-k autoencoder or transcoder, in raw units (`in_raw_units`), and checksums.
+    """Write a topk or group_max autoencoder or transcoder in raw units (`in_raw_units`), and
+    checksums.
 
     Raises:
         InputError: it has another activation, or normalizes rows, neither of which sparsify does.
     """
     config = sae.config
-    if not isinstance(config, TopKConfig):
+    if type(config) not in _NAMES:
         raise InputError(
-            f"activation is {config.activation}, but sparsify has top-k alone; choose --layout "
-            "saelens or sparsteer"
+            f"activation is {config.activation}, but sparsify has top-k and group-max alone; "
+            "choose --layout saelens or sparsteer"
         )
     require_plain_rows(sae, "sparsify")
     plain = in_raw_units(sae)
@@ -117,11 +123,11 @@ def write(sae: SparseAutoencoder, out: Path, dtype: torch.dtype = torch.float32)
     save_tensors(out / WEIGHTS_FILE, {name: tensor.to(dtype) for name, tensor in tensors.items()})
     norms_F = plain.decoder_norms()
     values = {
-        "activation": "topk",
+        "activation": _NAMES[type(config)],
         "expansion_factor": max(1, config.n_latents // config.d_model),
         "normalize_decoder": bool(torch.allclose(norms_F, torch.ones_like(norms_F), atol=1e-3)),
         "num_latents": config.n_latents,
-        "k": config.k,
+        "k": config.latents_of_row,
         "multi_topk": False,
         "skip_connection": config.skip,
         "transcode": config.transcoder,

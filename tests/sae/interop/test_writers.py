@@ -17,7 +17,7 @@ from sparsteer.sae import (
     TopAFAConfig,
     TopKConfig,
 )
-from sparsteer.sae.config import GatedConfig, ReLUConfig, SAEConfig
+from sparsteer.sae.config import GatedConfig, GroupMaxConfig, ReLUConfig, SAEConfig
 from sparsteer.sae.interop.export import export
 
 from ..random_sae import random_sae
@@ -54,6 +54,7 @@ HELD: list[tuple[str, SAEConfig]] = [
     ("sparsify", TopKConfig(D, F, 5, prefixes=(8, 20))),
     ("sparsify", TopKConfig(D, F, 5, **RAW)),
     ("sparsify", TopKConfig(D, F, 5, **TRANSCODER)),
+    ("sparsify", GroupMaxConfig(D, F, 3)),
     ("sparsify", TopKConfig(D, F, 5, **TRANSCODER, skip=True)),
     ("dictionary_learning", TopKConfig(D, F, 5)),
     ("dictionary_learning", TopKConfig(D, F, 5, **RAW)),
@@ -134,7 +135,11 @@ def test_the_files_that_a_library_looks_for(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[str, SAEConfig, str]] = [
-    ("sparsify", TopAFAConfig(D, F), "activation is top_afa, but sparsify has top-k alone"),
+    (
+        "sparsify",
+        TopAFAConfig(D, F),
+        "activation is top_afa, but sparsify has top-k and group-max alone",
+    ),
     ("sparsify", JumpReLUConfig(D, F), "activation is jumprelu"),
     ("sparsify", ReLUConfig(D, F), "activation is relu"),
     (
@@ -143,6 +148,7 @@ REFUSED: list[tuple[str, SAEConfig, str]] = [
         "normalize_activations is layer_norm, which sparsify does not do",
     ),
     ("dictionary_learning", TopAFAConfig(D, F), "activation is top_afa, for which"),
+    ("dictionary_learning", GroupMaxConfig(D, F, 3), "activation is group_max, for which"),
     (
         "dictionary_learning",
         ReLUConfig(D, F, normalize_activations="constant_norm_rescale"),
