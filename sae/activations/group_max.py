@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class GroupMax(Activation[GroupMaxConfig]):
 
     def _largest(self, pre_BF: Float[Tensor, "B F"]) -> Codes:
         k = self.config.k
-        values_BK, places_BK = pre_BF.unflatten(1, (k, -1)).max(dim=2)
+        values_BK, places_BK = rearrange(pre_BF, "b (k g) -> b k g", k=k).max(dim=2)
         starts_K = torch.arange(k, device=pre_BF.device) * (self.config.n_latents // k)
         latents_BK = starts_K + places_BK
         rows_N, groups_N = (values_BK > 0).nonzero(as_tuple=True)

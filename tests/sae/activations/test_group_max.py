@@ -17,7 +17,7 @@ def test_the_largest_of_each_group(rows: int) -> None:
     sae = random_sae(GroupMaxConfig(D, F, K))
     x = torch.randn(rows, D)
     pre_BF = (sae.scaled(x) - sae.b_dec) @ sae.W_enc.T + sae.b_enc
-    groups_BKG = pre_BF.unflatten(1, (K, F // K))
+    groups_BKG = pre_BF.view(rows, K, F // K)
     largest_BKG = groups_BKG == groups_BKG.amax(2, keepdim=True)
     expected_BF = (groups_BKG * largest_BKG).relu().flatten(1)
     codes = sae.encode(x)
@@ -31,7 +31,7 @@ def test_the_largest_of_each_group(rows: int) -> None:
 def test_gradients_reach_the_kept_latents_alone() -> None:
     sae = random_sae(GroupMaxConfig(D, F, K))
     codes = sae.encode(torch.randn(4, D))
-    codes.values.sum().backward()
+    torch.autograd.backward(codes.values.sum())
     used = codes.dense(F).detach().sum(0) > 0
     assert sae.b_enc.grad is not None
     assert torch.equal(sae.b_enc.grad > 0, used)
