@@ -64,7 +64,7 @@ def test_some_rows_have_fewer_than_k_positive_latents(case: Path) -> None:
 
 
 def test_saved_again_in_this_packages_own_layout_they_stay_the_same(tmp_path: Path) -> None:
-    for case in CASES:
+    for case in CASES[::5]:
         sae, expected = loaded(case)
         sae.save(tmp_path / case.parent.name / case.name)
         again = SparseAutoencoder.load(tmp_path / case.parent.name / case.name)
