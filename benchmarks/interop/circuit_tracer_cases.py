@@ -78,4 +78,4 @@ CASES = [
 ]
 
 if __name__ == "__main__":
-    run(CASES, _loaded)
+    run({"circuit-tracer": CASES}, _loaded)

@@ -174,4 +174,4 @@ CASES = [
 ]
 
 if __name__ == "__main__":
-    run(CASES, _loaded)
+    run({"dictionary_learning": CASES}, _loaded)

@@ -14,7 +14,7 @@ the codes and the reconstruction that the library computes.
 import argparse
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,10 +105,16 @@ def rows_for(sizes: Sizes) -> Tensor:
 
 
 @torch.no_grad()
-def run(cases: list[Case], load: Callable[[Path], Coder]) -> None:
-    """The command of a library's process: `write FOLDER` or `read FOLDER`."""
+def run(cases: Mapping[str, list[Case]], load: Callable[[Path], Coder] | None = None) -> None:
+    """The command of a library's process: `write LAYOUT FOLDER` or `read LAYOUT FOLDER`.
+
+    Args:
+        cases: by the layout that sparsteer calls their files.
+        load: the library's loader; None where nothing of sparsteer's is read.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("do", choices=["write", "read"])
+    parser.add_argument("layout", choices=cases)
     parser.add_argument("folder", type=Path)
     for name in ("width", "latents", "rows"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -116,9 +122,9 @@ def run(cases: list[Case], load: Callable[[Path], Coder]) -> None:
     torch.set_num_threads(1)
     if given.do == "write":
         sizes = Sizes(given.width, given.latents, given.rows)
-        for case in cases:
+        for case in cases[given.layout]:
             _write(case, sizes, given.folder / case.name)
-    else:
+    elif load is not None:
         for folder in sorted(given.folder.iterdir()):
             rows_ND = load_file(folder / "expected.safetensors")["rows"]
             says = json.loads((folder / "case.json").read_text(encoding="utf-8"))

@@ -48,6 +48,9 @@ LIBRARIES = [
     Library("dictionary_learning", "dictionary_learning_cases", "dictionary-learning"),
     Library("circuit-tracer", "circuit_tracer_cases", "circuit-tracer", may_lack=True),
     Library("openai", "openai_cases", None),
+    Library("gemma_scope", "release_cases", "sae-lens"),
+    Library("goodfire", "release_cases", "sae-lens"),
+    Library("qwen_scope", "release_cases", "sae-lens"),
 ]
 
 
@@ -178,7 +181,8 @@ class Exchange:
         """Let the library's process write or read the folder."""
         words = ["--width", sizes.width, "--latents", sizes.latents, "--rows", sizes.rows]
         script = Path(__file__).with_name(f"{self.library.script}.py")
-        command = [self._python, "-W", "ignore", str(script), do, str(folder), *map(str, words)]
+        given = [str(script), do, self.library.layout, str(folder), *map(str, words)]
+        command = [self._python, "-W", "ignore", *given]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{done.stdout}{done.stderr}\n{self.library.layout} could not {do}")

@@ -80,4 +80,4 @@ CASES = [
 ]
 
 if __name__ == "__main__":
-    run(CASES, _loaded)
+    run({"openai": CASES}, _loaded)

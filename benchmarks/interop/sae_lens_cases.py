@@ -331,4 +331,4 @@ CASES = [
 ]
 
 if __name__ == "__main__":
-    run(CASES, lambda path: _loaded(path, dtype="float32"))
+    run({"saelens": CASES}, lambda path: _loaded(path, dtype="float32"))

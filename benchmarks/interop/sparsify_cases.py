@@ -86,4 +86,4 @@ CASES = [
 ]
 
 if __name__ == "__main__":
-    run(CASES, _loaded)
+    run({"sparsify": CASES}, _loaded)
