@@ -34,6 +34,14 @@ ENVIRONMENTS = {
         ("python-socketio[client]", "zstandard"),
         alone=("dictionary-learning==0.1.0", "nnsight==0.3.7"),
     ),
+    # It also asks for a client of a service, which nothing here imports.
+    "llamascopium": Environment(
+        (
+            *("transformer-lens<4", "cattrs", "json-repair", "more-itertools"),
+            *("pydantic-settings", "pymongo", "tomlkit"),
+        ),
+        alone=("llamascopium==2.0.0b34",),
+    ),
     "circuit-tracer": Environment(("circuit-tracer==0.5",)),
 }
 

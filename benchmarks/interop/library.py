@@ -48,6 +48,7 @@ LIBRARIES = [
     Library("dictionary_learning", "dictionary_learning_cases", "dictionary-learning"),
     Library("circuit-tracer", "circuit_tracer_cases", "circuit-tracer", may_lack=True),
     Library("openai", "openai_cases", None),
+    Library("llama_scope", "llamascopium_cases", "llamascopium"),
     Library("gemma_scope", "release_cases", "sae-lens"),
     Library("goodfire", "release_cases", "sae-lens"),
     Library("qwen_scope", "release_cases", "sae-lens"),
