@@ -14,7 +14,10 @@ _IN, _OUT = "blocks.3.hook_resid_post", "blocks.3.hook_mlp_out"
 
 
 def _coder(sae: Any, *, times_norms: bool) -> Coder:
-    """Its codes of normalized rows, and its reconstruction of the rows as they were."""
+    """Its codes of normalized rows, and its reconstruction of the rows as they were.
+
+    `times_norms`: codes are multiplied by the norms of decoder rows for raw activations.
+    """
     target = sae.cfg.hook_point_out
 
     def normalized(rows_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,8 +27,9 @@ def _coder(sae: Any, *, times_norms: bool) -> Coder:
         return batch[sae.cfg.hook_point_in], scales[target]
 
     def encode(rows_ND: Tensor) -> Tensor:
-        codes_NF = sae.encode(normalized(rows_ND)[0])
-        return codes_NF * sae.decoder_norm() if times_norms else codes_NF
+        inputs_ND, scale = normalized(rows_ND)
+        codes_NF = sae.encode(inputs_ND)
+        return codes_NF * sae.decoder_norm() / scale if times_norms else codes_NF
 
     def reconstruct(rows_ND: Tensor) -> Tensor:
         inputs_ND, scale = normalized(rows_ND)
@@ -91,7 +95,7 @@ CASES = [
     Case("llamascopium-topk", "norms not one and not in the choice", _saved(act_fn="topk")),
     Case(
         "llamascopium-topk-norms",
-        "chosen by pre-activations times norms; codes are compared times the norms, too",
+        "chosen by pre-activations times norms, by which codes are multiplied to compare",
         _saved(act_fn="topk", sparsity_include_decoder_norm=True, times_norms=True),
     ),
     Case(
