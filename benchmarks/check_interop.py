@@ -68,6 +68,14 @@ def across(rows: list[Row]) -> list[str]:
     return lines
 
 
+def grouped(refused: list[list[str]]) -> list[str]:
+    """A line for each layout and reason."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for layout, name, reason in refused:
+        names.setdefault((layout, reason), []).append(name)
+    return [cells(layout, ", ".join(found), reason) for (layout, reason), found in names.items()]
+
+
 def report(rows: list[Row], refused: list[list[str]]) -> None:
     """Write and print the tables."""
     versions = [(each.alone or each.packages)[0] for each in ENVIRONMENTS.values()]
@@ -83,9 +91,9 @@ def report(rows: list[Row], refused: list[list[str]]) -> None:
         "",
         "Refused, with the reason:",
         "",
-        cells("layout", "autoencoder", "reason"),
+        cells("layout", "autoencoders", "reason"),
         "|" + " --- |" * 3,
-        *(cells(*line) for line in refused),
+        *grouped(refused),
     ]
     header = ["layout", "direction", "autoencoder", "what is at stake", "codes", "reconstruction"]
     shown = [

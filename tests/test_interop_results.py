@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparsteer.sae.interop.layouts import LAYOUTS, WritableLayout
+from sparsteer.sae.interop.layouts import LAYOUTS, OWN, WritableLayout
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "interop.md"
@@ -30,7 +30,9 @@ def test_no_difference_exceeds_the_goal() -> None:
 
 def test_every_layout_of_another_library_is_in_the_table() -> None:
     found = {(layout, direction) for layout, direction, _, _ in ROW.findall(PAGE.read_text())}
-    for name in ("saelens", "sparsify", "dictionary_learning", "openai"):
+    for name in LAYOUTS.names():
+        if name == OWN:
+            continue
         assert (name, "read") in found
         if isinstance(LAYOUTS.get(name), WritableLayout):
             assert {(name, "write"), (name, "there and back")} <= found

@@ -15,9 +15,8 @@ from ..common.errors import InputError
 from ..common.tensor_files import save_tensors
 from ..common.yaml_files import read_yaml
 from ..config import JumpReLUConfig, Origin, ReLUConfig
-from ..fetching.artifacts import ARTIFACTS
 from .folding import in_raw_units
-from .model_names import loadable_name
+from .model_names import loadable_name, name_elsewhere
 from .reading import (
     COPY_AGAIN,
     ForeignTensors,
@@ -180,9 +179,8 @@ def _description(origin: Origin | None) -> tuple[int, str]:
             f"the transcoder predicts {origin.target_site} from {origin.site}, but circuit-tracer "
             "needs both in the same block; choose --format saelens"
         )
-    artifact = ARTIFACTS.get(origin.model)
     values = {
-        "model_name": artifact.hub_name if artifact and artifact.hub_name else origin.model,
+        "model_name": name_elsewhere(origin.model),
         "model_kind": "transcoder_set",
         "feature_input_hook": site[2],
         "feature_output_hook": target_site[2],

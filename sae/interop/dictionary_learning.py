@@ -59,19 +59,32 @@ _TRANSCODER = "in_and_out"  # what the buffer of a transcoder gives
 
 
 def recognizes(path: Path) -> bool:
-    """Whether the folder has both files, and the configuration names a class of the library."""
-    if not any((path / name).is_file() for name in (WEIGHTS_FILE, SAFE_WEIGHTS_FILE)):
+    """Whether it is a trainer's folder or a file of its weights, and the configuration names a
+    class of the library."""
+    config, weights = _files(path)
+    if not weights.is_file():
         return False
     try:
-        given = read_json(path / CONFIG_FILE, "configuration")
+        given = read_json(config, "configuration")
     except InputError:
         return False
     return "dict_class" in as_object(given.get("trainer"))
 
 
+def _files(path: Path) -> tuple[Path, Path]:
+    """Configuration and weights, of which one or both may be missing."""
+    if path.is_dir() or not re.fullmatch(r"ae(_\d+)?\.(pt|safetensors)", path.name):
+        safe = path / SAFE_WEIGHTS_FILE
+        return path / CONFIG_FILE, safe if safe.is_file() else path / WEIGHTS_FILE
+    # Those of training lie in a folder `checkpoints` beside the configuration.
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    return folder / CONFIG_FILE, path
+
+
 @torch.no_grad()
 def read(path: Path) -> SparseAutoencoder:
-    """The dictionary in a folder of dictionary_learning, which encodes as its class does there.
+    """The dictionary in a folder of dictionary_learning, or in a file of its weights such as
+    `checkpoints/ae_1000.pt`, which encodes as its class does there.
 
     BatchTopKSAE and MatryoshkaBatchTopKSAE keep what exceeds one threshold, and so are jumprelu; a
     threshold of -1, which was never learned, leaves the ReLU. Decoder norms of an AutoEncoder are
@@ -81,7 +94,7 @@ def read(path: Path) -> SparseAutoencoder:
         InputError: a file is missing or damaged, the two do not fit each other, or the class is
             unknown.
     """
-    where = path / CONFIG_FILE
+    where, file = _files(path)
     given = read_json(where, "configuration")
     trainer = as_object(given.get("trainer"))
     kind = trainer.get("dict_class")
@@ -90,8 +103,6 @@ def read(path: Path) -> SparseAutoencoder:
             f"{where}: dict_class is {kind!r}, which is not read; those that are: "
             f"{', '.join(_CLASSES)}"
         )
-    safe = path / SAFE_WEIGHTS_FILE
-    file = safe if safe.is_file() else path / WEIGHTS_FILE
     tensors = read_tensors(file)
     options = _integers(kind, tensors, trainer, file)
     found = ForeignTensors(

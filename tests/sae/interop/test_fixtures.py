@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] - its path type is an open generic
 
 from sparsteer.sae import SparseAutoencoder
-from sparsteer.sae.interop.layouts import find
+from sparsteer.sae.interop.layouts import LAYOUTS, OWN, find
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CASES = sorted(FIXTURES.glob("*/*"))
@@ -30,9 +30,7 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def test_every_layout_has_cases() -> None:
-    assert {case.parent.name for case in CASES} >= {
-        *("saelens", "sparsify", "dictionary_learning", "openai")
-    }
+    assert {case.parent.name for case in CASES} == set(LAYOUTS.names()) - {OWN}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.name}")

@@ -168,6 +168,20 @@ def test_what_a_library_cannot_hold_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_checkpoint_of_dictionary_learning_is_named_by_its_file(tmp_path: Path) -> None:
+    sae = random_sae(TopKConfig(D, F, 5), SCALE)
+    export(sae, tmp_path / "trainer_0", "dictionary_learning")
+    other = random_sae(TopKConfig(D, F, 5), 2 * SCALE)
+    export(other, tmp_path / "other", "dictionary_learning")
+    (tmp_path / "trainer_0" / "checkpoints").mkdir()
+    checkpoint = tmp_path / "trainer_0" / "checkpoints" / "ae_1000.pt"
+    (tmp_path / "other" / "ae.pt").rename(checkpoint)
+    x = torch.randn(5, D)
+    torch.testing.assert_close(SparseAutoencoder.load(checkpoint)(x), other(x))
+    torch.testing.assert_close(SparseAutoencoder.load(tmp_path / "trainer_0")(x), sae(x))
+    torch.testing.assert_close(SparseAutoencoder.load(tmp_path / "trainer_0" / "ae.pt")(x), sae(x))
+
+
 def test_the_site_of_a_sparsify_folder_is_that_of_its_run(tmp_path: Path) -> None:
     run: dict[str, Any] = {"model": "some/model", "dataset": "some/text", "ctx_len": 64}
     (tmp_path / "config.json").write_text(json.dumps(run), encoding="utf-8")
