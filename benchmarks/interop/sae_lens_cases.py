@@ -13,6 +13,7 @@ from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariable
 
 _saes: Any = importlib.import_module("sae_lens.saes")
 _saes_base: Any = importlib.import_module("sae_lens.saes.sae")
+_scaler: Any = importlib.import_module("sae_lens.training.activation_scaler")
 _STANDARD = ("W_enc", "b_enc", "W_dec", "b_dec")
 _GATED = ("W_enc", "b_gate", "b_mag", "r_mag", "W_dec", "b_dec")
 _JUMP = (*_STANDARD, "threshold")
@@ -67,7 +68,7 @@ def _trained(
 ) -> Callable[[Sizes, Path], Coder]:
     """Saved by `save_inference_model` of a class for training, or as a checkpoint by `save_model`.
 
-    `scale` is folded as training does at its end. A batch-top-k in training depends on the batch,
+    `scale` is folded as training does at its end; a checkpoint has it in a file beside. A batch-top-k in training depends on the batch,
     so the codes are always those of the model for inference.
     """
 
@@ -76,12 +77,14 @@ def _trained(
         if kind.startswith("Matryoshka"):
             own["matryoshka_widths"] = [sizes.latents // 4, sizes.latents]
         sae = _build(kind, names, sizes, 0.0, own | settings)
+        if checkpoint:
+            sae.save_model(path)
+            _scaler.ActivationScaler(scale).save(str(path / "activation_scaler.json"))
         if scale is not None:
             sae.fold_activation_norm_scaling_factor(scale)
         if not checkpoint:
             sae.save_inference_model(path)
             return _loaded(path)
-        sae.save_model(path)
         with tempfile.TemporaryDirectory() as folder:
             sae.save_inference_model(folder)
             return _loaded(Path(folder))
@@ -230,6 +233,38 @@ CASES = [
         "topk-checkpoint",
         "a training checkpoint: norms unfolded, flag set",
         _trained("TopKTrainingSAE", _STANDARD, k=True, checkpoint=True),
+    ),
+    Case(
+        "topk-checkpoint-scaled",
+        "a training checkpoint: norms unfolded, the scaling factor in a file of its own",
+        _trained(
+            *("TopKTrainingSAE", _STANDARD),
+            k=True,
+            checkpoint=True,
+            scale=0.37,
+            normalize_activations="expected_average_only_in",
+        ),
+    ),
+    Case(
+        "batchtopk-checkpoint-scaled",
+        "the same with a threshold",
+        _trained(
+            *("BatchTopKTrainingSAE", _STANDARD),
+            k=True,
+            checkpoint=True,
+            scale=0.37,
+            normalize_activations="expected_average_only_in",
+        ),
+    ),
+    Case(
+        "jumprelu-checkpoint-scaled",
+        "the same with a threshold of each latent",
+        _trained(
+            *("JumpReLUTrainingSAE", _JUMP),
+            checkpoint=True,
+            scale=2.3,
+            normalize_activations="expected_average_only_in",
+        ),
     ),
     Case(
         "batchtopk",

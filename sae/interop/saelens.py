@@ -101,11 +101,12 @@ def read(path: Path) -> SparseAutoencoder:
         ours["W_skip"] = found.take("W_skip", "D", "D")
     _fold_finetuning(found, ours, given, where)
     found.finish()
-    if given.get("rescale_acts_by_decoder_norm"):
-        fold_decoder_norms(ours)
+    rescaled = bool(given.get("rescale_acts_by_decoder_norm"))
     if normalization == "expected_average_only_in":
-        _fold_training_scale(ours, path / _SCALER_FILE)
+        _fold_training_scale(ours, path / _SCALER_FILE, rescaled=rescaled)
         normalization = "none"
+    if rescaled:
+        fold_decoder_norms(ours)
     options: dict[str, Any] = {
         "transcoder": transcoder,
         "apply_b_dec_to_input": transcoder or bool(given.get("apply_b_dec_to_input", True)),
@@ -188,9 +189,12 @@ def _fold_finetuning(
         ours["W_dec"] = ours["W_dec"] * factors_F[:, None]
 
 
-def _fold_training_scale(ours: dict[str, Tensor], scaler: Path) -> None:
+def _fold_training_scale(ours: dict[str, Tensor], scaler: Path, *, rescaled: bool) -> None:
     """Let the encoder scale its input by the factor that a training checkpoint keeps beside the
-    weights; without that file the weights are folded already, or SAELens itself would not scale."""
+    weights; without that file the weights are folded already, or SAELens itself would not scale.
+
+    It comes before decoder norms are folded (`rescaled`), as at the end of SAELens' training, so
+    that latents of decoder rows of norm 1 are in raw units, and their threshold, too."""
     if not scaler.is_file():
         return
     factor = read_json(scaler, "activation scaler").get("scaling_factor")
@@ -201,6 +205,8 @@ def _fold_training_scale(ours: dict[str, Tensor], scaler: Path) -> None:
     ours["W_enc"] = ours["W_enc"] * factor
     ours["W_dec"] = ours["W_dec"] / factor
     ours["b_dec"] = ours["b_dec"] / factor
+    if rescaled and "threshold" in ours:
+        ours["threshold"] = ours["threshold"] / factor
 
 
 def _origin_of(given: Mapping[str, Any]) -> Origin | None:
