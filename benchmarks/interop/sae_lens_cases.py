@@ -68,8 +68,9 @@ def _trained(
 ) -> Callable[[Sizes, Path], Coder]:
     """Saved by `save_inference_model` of a class for training, or as a checkpoint by `save_model`.
 
-    `scale` is folded as training does at its end; a checkpoint has it in a file beside. A batch-top-k in training depends on the batch,
-    so the codes are always those of the model for inference.
+    `scale` is folded as training does at its end; a checkpoint has it in a file beside. A
+    batch-top-k in training depends on the batch, so the codes are always those of the model for
+    inference.
     """
 
     def write(sizes: Sizes, path: Path) -> Coder:
