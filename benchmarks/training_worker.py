@@ -123,6 +123,8 @@ class Sparsify:
     """The body of its training loop with Adam; it has no public function for one step."""
 
     def __init__(self, sizes: Sizes, W_FD: Tensor) -> None:
+        if not torch.cuda.is_available():
+            os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # it would launch its kernel all the same
         coder = importlib.import_module("sparsify.sparse_coder")
         config = importlib.import_module("sparsify.config")
         self.sae = coder.SparseCoder(
