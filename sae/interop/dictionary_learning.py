@@ -212,7 +212,7 @@ def write(sae: SparseAutoencoder, out: Path, dtype: torch.dtype = torch.float32)
     if sae.config.skip:
         raise InputError(
             "the transcoder has a skip connection, which dictionary_learning has not; choose "
-            "--layout sparsteer"
+            "--format sparsteer"
         )
     kind = _kind_of(sae.config)
     plain = in_raw_units(sae)
@@ -244,7 +244,7 @@ def _kind_of(config: SAEConfig) -> str:
         case _:
             raise InputError(
                 f"activation is {config.activation}, for which dictionary_learning has no class; "
-                "choose --layout sparsteer"
+                "choose --format sparsteer"
             )
 
 

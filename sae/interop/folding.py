@@ -59,7 +59,7 @@ def require_plain_rows(sae: SparseAutoencoder, library: str) -> None:
     """Raise an InputError if it normalizes its rows, for a library that does not."""
     if (how := sae.config.normalize_activations) != "none":
         raise InputError(
-            f"normalize_activations is {how}, which {library} does not do; choose --layout saelens "
+            f"normalize_activations is {how}, which {library} does not do; choose --format saelens "
             "or sparsteer"
         )
 

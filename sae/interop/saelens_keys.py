@@ -63,7 +63,7 @@ def _transcoder_keys(
     if architecture not in names:
         raise InputError(
             f"SAELens has transcoders with ReLU and jumprelu, but none with {architecture}; choose "
-            "--layout sparsify or sparsteer"
+            "--format sparsify or sparsteer"
         )
     name = names[architecture]
     skip = plain.config.skip

@@ -109,7 +109,7 @@ def write(sae: SparseAutoencoder, out: Path, dtype: torch.dtype = torch.float32)
     if type(config) not in _NAMES:
         raise InputError(
             f"activation is {config.activation}, but sparsify has top-k and group-max alone; "
-            "choose --layout sparsteer, or saelens, which has more of them"
+            "choose --format sparsteer, or saelens, which has more of them"
         )
     require_plain_rows(sae, "sparsify")
     plain = in_raw_units(sae)
