@@ -82,5 +82,10 @@ check-steering-exports: .venv ## exported steering in the tools that read it, in
 	$(BIN)/python -m benchmarks.check_steering_exports $(if $(EASYSTEER),--easysteer $(EASYSTEER))
 	$(BIN)/python benchmarks/fill_docs.py docs/steering.md
 
+# OPENAI is a checkout of github.com/openai/sparse_autoencoder, which is in no registry.
+check-interop: .venv ## other libraries' autoencoders here and ours there, in .peers/; OPENAI=CHECKOUT
+	$(BIN)/python benchmarks/check_interop.py $(if $(OPENAI),--openai $(OPENAI))
+	$(BIN)/python benchmarks/fill_docs.py docs/interop.md
+
 clean: ## remove .venv and .peers
 	rm -rf .venv .peers
