@@ -1,7 +1,7 @@
 """Run the notebooks of docs/notebooks and keep what they print: `make notebooks`.
 
-Each runs from its first cell to its last in an empty folder of its own, so that nothing of an
-earlier run helps it. Names after the command choose notebooks: `python docs/run_notebooks.py pick`.
+They run in one folder, by default an empty one that is removed, where each goes on with what is
+there already. `python docs/run_notebooks.py pick --folder there` runs one, in a folder that stays.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent / "notebooks"
+JOBS = ["train", "pick", "steer", "select"]
+"""In the order of the chain."""
 
 
 def run_notebook(path: Path, folder: Path, parameters: Mapping[str, object] | None = None) -> Any:
@@ -39,8 +41,6 @@ def run_notebook(path: Path, folder: Path, parameters: Mapping[str, object] | No
         raise KeyError(f"{path.name} has no parameter {', '.join(sorted(unknown))}")
     changed = [f"{name} = {value!r}" for name, value in (parameters or {}).items()]
     settings.source = "\n".join([asked, *changed])
-    # Cells of shell commands find `sparsteer` beside the interpreter.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     client = NotebookClient(
         notebook,
         timeout=1200,
@@ -48,24 +48,32 @@ def run_notebook(path: Path, folder: Path, parameters: Mapping[str, object] | No
         record_timing=False,
         coalesce_streams=True,
     )
-    client.execute()  # pyright: ignore[reportUnknownMemberType] - untyped
+    environment = {
+        **os.environ,
+        # Cells of shell commands find `sparsteer` beside the interpreter.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm wants widgets for its bars
+    }
+    client.execute(env=environment)  # pyright: ignore[reportUnknownMemberType] - untyped
     settings.source = asked
     return notebook
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="notebooks to run; all if none is named")
-    names: list[str] = parser.parse_args().names
-    for path in sorted(FOLDER.glob("*.ipynb")):
-        if names and path.stem not in names:
-            continue
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            notebook = run_notebook(path, Path(folder))
-        notebook.metadata.pop("language_info", None)
-        nbformat.write(notebook, path)  # pyright: ignore[reportUnknownMemberType]
-        print(f"{path.stem}: {time.monotonic() - started:.0f} s, {path.stat().st_size:,} bytes")
+    parser.add_argument("names", nargs="*", default=JOBS, help="notebooks to run; all by default")
+    parser.add_argument("--folder", help="where they run; by default an empty one")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as empty:
+        folder = Path(arguments.folder or empty)
+        for name in arguments.names:
+            started = time.monotonic()
+            path = FOLDER / f"{name}.ipynb"
+            notebook = run_notebook(path, folder)
+            notebook.metadata.pop("language_info", None)
+            nbformat.write(notebook, path)  # pyright: ignore[reportUnknownMemberType]
+            seconds = time.monotonic() - started
+            print(f"{name}: {seconds:.0f} s, {path.stat().st_size:,} bytes", flush=True)
 
 
 if __name__ == "__main__":

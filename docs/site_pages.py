@@ -109,7 +109,7 @@ def _pages_elsewhere() -> dict[str, str]:
 
 
 def notebook_page(path: Path) -> str:
-    """The notebook as Markdown: its texts, its code, and below each cell what it printed or drew."""
+    """The notebook as Markdown: its texts, and its cells, each above what it printed or drew."""
     notebook: Any = nbformat.read(path, as_version=4)  # pyright: ignore[reportUnknownMemberType]
     parts: list[str] = []
     for cell in notebook.cells:
@@ -138,7 +138,7 @@ def _output(output: Any) -> str:
 
 
 def _importable_package() -> str:
-    """A folder with the package as it is imported, for mkdocstrings, which reads and imports nothing.
+    """A folder with the package as it is imported, for mkdocstrings, which reads it as files.
 
     kernels/ has no __init__.py, and a folder without one within a package is passed over there.
     """
@@ -181,7 +181,7 @@ def _front_page() -> str:
     parts = [
         "# sparsteer\n",
         "The names that most programs need; each is loaded when it is first used, so that "
-        "`import sparsteer` imports no torch. The pages below have everything else, package by package.\n",
+        "`import sparsteer` imports no torch. The pages below have everything else.\n",
     ]
     for home in dict.fromkeys(names.values()):
         parts.append(f"## From {home}\n")
