@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
+_nbformat: Any = nbformat  # it has no types
 FOLDER = Path(__file__).parent / "notebooks"
 JOBS = ["train", "pick", "steer", "select"]
 """In the order of the chain."""
@@ -33,7 +34,7 @@ def run_notebook(path: Path, folder: Path, parameters: Mapping[str, object] | No
         KeyError: the first cell of code does not assign such a name.
         nbclient.exceptions.CellExecutionError: a cell fails.
     """
-    notebook: Any = nbformat.read(path, as_version=4)  # pyright: ignore[reportUnknownMemberType]
+    notebook = _nbformat.read(path, as_version=4)
     settings = next(cell for cell in notebook.cells if cell.cell_type == "code")
     asked, own = settings.source, dict[str, object]()
     exec(asked, own)
@@ -54,7 +55,7 @@ def run_notebook(path: Path, folder: Path, parameters: Mapping[str, object] | No
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm wants widgets for its bars
     }
-    client.execute(env=environment)  # pyright: ignore[reportUnknownMemberType] - untyped
+    client.execute(env=environment)
     settings.source = asked
     return notebook
 
@@ -71,7 +72,7 @@ def main() -> None:
             path = FOLDER / f"{name}.ipynb"
             notebook = run_notebook(path, folder)
             notebook.metadata.pop("language_info", None)
-            nbformat.write(notebook, path)  # pyright: ignore[reportUnknownMemberType]
+            _nbformat.write(notebook, path)
             seconds = time.monotonic() - started
             print(f"{name}: {seconds:.0f} s, {path.stat().st_size:,} bytes", flush=True)
 

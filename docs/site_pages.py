@@ -6,6 +6,7 @@ links between them are those of the repository, and are turned into those of the
 
 import ast
 import atexit
+import json
 import posixpath
 import re
 import shutil
@@ -14,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
@@ -31,24 +31,20 @@ _LINK = re.compile(
 @event_priority(100)  # before mkdocstrings reads where the package is
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put the pages that are made here into the navigation, in place of API and MEASUREMENTS."""
-    python: Any = config.plugins["mkdocstrings"].config["handlers"]["python"]
+    settings: Any = config
+    python = settings.plugins["mkdocstrings"].config["handlers"]["python"]
     python["paths"] = [_importable_package()]
-    api = ["api/index.md", *(f"api/{package}.md" for package in _packages())]
-    measured = sorted(
-        path.relative_to(ROOT).as_posix() for path in (ROOT / MEASUREMENTS).glob("*.md")
-    )
-    assert config.nav is not None
-    for section in config.nav:
-        for pages in section.values():
-            for page in pages:
-                if isinstance(page, dict):
-                    page.update(
-                        {
-                            title: {"API": api, "MEASUREMENTS": measured}[path]
-                            for title, path in page.items()
-                            if path in ("API", "MEASUREMENTS")
-                        }
-                    )
+    made = {
+        "API": ["api/index.md", *(f"api/{package}.md" for package in _packages())],
+        "MEASUREMENTS": [
+            page for page in _pages_elsewhere() if re.match(rf"{MEASUREMENTS}/.+\.md$", page)
+        ],
+    }
+    pages = [page for section in settings.nav for pages in section.values() for page in pages]
+    for page in pages:
+        if not isinstance(page, str):
+            ((title, path),) = page.items()
+            page[title] = made.get(path, path)
     return config
 
 
@@ -110,28 +106,26 @@ def _pages_elsewhere() -> dict[str, str]:
 
 def notebook_page(path: Path) -> str:
     """The notebook as Markdown: its texts, and its cells, each above what it printed or drew."""
-    notebook: Any = nbformat.read(path, as_version=4)  # pyright: ignore[reportUnknownMemberType]
+    notebook: Any = json.loads(path.read_text(encoding="utf-8"))
     parts: list[str] = []
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            parts.append(cell.source)
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
             continue
-        parts.append(f"```python\n{cell.source}\n```")
-        shown = "".join(_output(output) for output in cell.outputs)
+        parts.append(f"```python\n{source}\n```")
+        shown = "".join(_output(output) for output in cell["outputs"])
         if shown:
             parts.append(f'<div class="cell-output" markdown>\n\n{shown}\n</div>')
     return "\n\n".join(parts) + "\n"
 
 
 def _output(output: Any) -> str:
-    if output.output_type == "stream":
-        return f"```text\n{output.text.rstrip()}\n```\n"
-    data = output.get("data", {})
-    if "image/svg+xml" in data:
-        return f"{data['image/svg+xml']}\n"
-    if "text/markdown" in data:
-        return f"{data['text/markdown']}\n"
-    return f"```text\n{data.get('text/plain', '').rstrip()}\n```\n"
+    data = output.get("data", {"text/plain": output.get("text", [])})
+    if "image/png" in data:
+        picture = "".join(data["image/png"]).replace("\n", "")
+        return f"![What the cell draws](data:image/png;base64,{picture})\n"
+    return f"```text\n{''.join(data['text/plain']).rstrip()}\n```\n"
 
 
 # The Python API, from the docstrings.

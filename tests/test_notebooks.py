@@ -6,7 +6,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +15,7 @@ JOBS = ("pick", "select", "steer", "train")
 
 @pytest.fixture
 def run_notebook(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`docs/run_notebooks.py`, with what jupyter warns of kept out of the way."""
+    """Of `docs/run_notebooks.py`."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))  # pyright: ignore[reportUnknownMemberType] - untyped
     module: Any = import_module("run_notebooks")
     return module.run_notebook
@@ -62,11 +61,15 @@ def small(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> 
     }
 
 
+def code_cells(path: Path) -> list[Any]:
+    notebook: Any = json.loads(path.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
 def parameters(path: Path) -> set[str]:
     """The names that the first cell of code assigns."""
-    notebook: Any = nbformat.read(path, as_version=4)  # pyright: ignore[reportUnknownMemberType]
     found: dict[str, object] = {}
-    exec(next(cell.source for cell in notebook.cells if cell.cell_type == "code"), found)
+    exec("".join(code_cells(path)[0]["source"]), found)
     return {name for name in found if name.isupper()}
 
 
@@ -82,9 +85,8 @@ def test_there_is_one_for_each_job() -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_what_is_stored_was_run_and_is_small(path: Path) -> None:
-    notebook: Any = nbformat.read(path, as_version=4)  # pyright: ignore[reportUnknownMemberType]
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    counts = [cell["execution_count"] for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
     assert path.stat().st_size < 200_000
     assert str(Path.home()) not in path.read_text(encoding="utf-8"), "a path of this machine"
 
@@ -98,6 +100,14 @@ def test_it_runs_with_a_small_model(
     notebook = run_notebook(path, tmp_path, settings)
     assert "held out" in printed(notebook) if path.stem == "train" else printed(notebook)
     assert (tmp_path / "work/k32/sae/sae.safetensors").exists()
+
+
+@pytest.mark.download
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.usefixtures("user_cache")
+def test_it_runs_as_it_is(path: Path, run_notebook: Any, tmp_path: Path) -> None:
+    """As a reader runs it, from nothing, with the default model."""
+    assert printed(run_notebook(path, tmp_path))
 
 
 def test_other_parameters_are_refused(run_notebook: Any, tmp_path: Path) -> None:
