@@ -35,7 +35,7 @@ lock: .venv ## lock files and constraints.txt anew; UPGRADE=--upgrade for newer 
 
 docs: .venv ## docs/options.md from the --help of every verb, then the site, into site/
 	$(BIN)/python docs/write_options.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 notebooks: .venv ## run the notebooks of docs/notebooks and keep what they print; minutes
 	$(BIN)/python docs/run_notebooks.py

@@ -23,6 +23,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("sae", "training", "steering", "app", "kernels")
 MEASUREMENTS = "benchmarks/results"
+WIDE = ("comparison.md",)
+"""Pages whose tables need the whole width."""
 _LINK = re.compile(
     r"(?P<fence>^```.*?^```$)|(?<=\]\()(?P<target>[^)\s#]+)", re.MULTILINE | re.DOTALL
 )
@@ -69,6 +71,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     }
     homes = {new: old for old, new in moved.items()}
     here = page.file.src_uri
+    if here in WIDE:
+        page.meta["hide"] = ["navigation", "toc"]
     source = posixpath.dirname(homes.get(here, f"docs/{here}"))
 
     def link(match: re.Match[str]) -> str:
@@ -125,7 +129,8 @@ def _output(output: Any) -> str:
     if "image/png" in data:
         picture = "".join(data["image/png"]).replace("\n", "")
         return f"![What the cell draws](data:image/png;base64,{picture})\n"
-    return f"```text\n{''.join(data['text/plain']).rstrip()}\n```\n"
+    text = re.sub(r"\x1b\[[0-9;]*m", "", "".join(data["text/plain"]))
+    return f"```text\n{text.rstrip()}\n```\n"
 
 
 # The Python API, from the docstrings.
