@@ -102,12 +102,17 @@ def test_it_runs_with_a_small_model(
     assert (tmp_path / "work/k32/sae/sae.safetensors").exists()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where each goes on with the activations and the autoencoder of the one before."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
 @pytest.mark.download
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.usefixtures("user_cache")
-def test_it_runs_as_it_is(path: Path, run_notebook: Any, tmp_path: Path) -> None:
-    """As a reader runs it, from nothing, with the default model."""
-    assert printed(run_notebook(path, tmp_path))
+def test_it_runs_with_the_default_model(path: Path, run_notebook: Any, shared: Path) -> None:
+    assert printed(run_notebook(path, shared))
 
 
 def test_other_parameters_are_refused(run_notebook: Any, tmp_path: Path) -> None:
