@@ -44,7 +44,7 @@ def run_notebook(path: Path, folder: Path, parameters: Mapping[str, object] | No
     settings.source = "\n".join([asked, *changed])
     client = NotebookClient(
         notebook,
-        timeout=1200,
+        timeout=3600,
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         coalesce_streams=True,
