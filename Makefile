@@ -11,7 +11,7 @@ TORCH ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help .venv lock docs demo test test-slow test-download check audit fix bench bench-kernels \
+.PHONY: help .venv lock docs notebooks demo test test-slow test-download check audit fix bench bench-kernels \
 	bench-training check-interop check-steering-exports clean
 
 help: ## this list
@@ -33,8 +33,12 @@ help: ## this list
 lock: .venv ## lock files and constraints.txt anew; UPGRADE=--upgrade for newer versions
 	$(BIN)/python requirements/lock.py $(UPGRADE)
 
-docs: .venv ## docs/options.md from the --help of every verb
+docs: .venv ## docs/options.md from the --help of every verb, then the site, into site/
 	$(BIN)/python docs/write_options.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: .venv ## run the notebooks of docs/notebooks and keep what they print; minutes
+	$(BIN)/python docs/run_notebooks.py
 
 demo: .venv ## a real language model: SAEs, features, steering, selection, a report; minutes
 	$(BIN)/sparsteer demo
@@ -82,10 +86,5 @@ check-steering-exports: .venv ## exported steering in the tools that read it, in
 	$(BIN)/python -m benchmarks.check_steering_exports $(if $(EASYSTEER),--easysteer $(EASYSTEER))
 	$(BIN)/python benchmarks/fill_docs.py docs/steering.md
 
-# OPENAI is a checkout of github.com/openai/sparse_autoencoder, which is in no registry.
-check-interop: .venv ## other libraries' autoencoders here and ours there, in .peers/; OPENAI=CHECKOUT
-	$(BIN)/python benchmarks/check_interop.py $(if $(OPENAI),--openai $(OPENAI))
-	$(BIN)/python benchmarks/fill_docs.py docs/interop.md
-
-clean: ## remove .venv and .peers
-	rm -rf .venv .peers
+clean: ## remove .venv, .peers and site
+	rm -rf .venv .peers site

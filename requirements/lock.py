@@ -45,7 +45,8 @@ def _resolve(upgrade: bool) -> list[str]:
     """One entry, `name==version ; marker` and its hashes, for each package and tool."""
     words = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header"]
     words += ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate"]
-    words += ["--all-extras", "--group", "dev", "pyproject.toml"]
+    words += ["--all-extras", "--group", "dev", "--group", "docs"]
+    words += ["pyproject.toml"]
     words += [word for name in LEFT_OUT for word in ("--no-emit-package", name)]
     if not upgrade:
         words += ["--constraint", str(CONSTRAINTS)]

@@ -1,5 +1,7 @@
 """The documentation's commands are ones that the command accepts, and no verb goes unexplained."""
 
+import ast
+import inspect
 import re
 import shlex
 from importlib import import_module
@@ -7,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import sparsteer
 from sparsteer.cli.arguments import parse, wants_help
 from sparsteer.cli.main import VERBS, find_verb
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+AGENTS = [ROOT / "docs/llms.txt", ROOT / "docs/skills/sparsteer/SKILL.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *AGENTS]
 FENCED = re.compile(r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -91,6 +96,47 @@ def test_the_page_of_options_is_what_help_prints(monkeypatch: pytest.MonkeyPatch
     write_options: Any = import_module("write_options")
     page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     assert page == write_options.page(), "run: make docs, or python docs/write_options.py"
+
+
+@pytest.mark.parametrize("page", AGENTS, ids=lambda page: page.name)
+def test_what_programs_read_names_nothing_that_is_not_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    options = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    verbs = re.findall(r"`sparsteer ([a-z]+(?: [a-z]+)?)", text)
+    assert verbs or "`sparsteer" not in text
+    for verb in verbs:
+        assert find_verb(verb.split(), VERBS)[0], verb
+    for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help", "--config"}:
+        assert re.search(rf"{flag}(?![\w-])", options), flag
+    for name in re.findall(r"(?<![\w/.])sparsteer\.([A-Za-z_]+)", text):
+        assert name in sparsteer.__all__, name
+
+
+def test_the_skill_begins_with_what_an_agent_chooses_it_by() -> None:
+    _, front, body = AGENTS[1].read_text(encoding="utf-8").split("---\n", 2)
+    said = yaml.safe_load(front)
+    assert set(said) == {"name", "description"} and said["name"] == AGENTS[1].parent.name
+    assert len(said["description"]) < 1024 and body.lstrip().startswith("# ")
+
+
+def test_the_skill_calls_python_as_it_can_be_called() -> None:
+    (code,) = (text for kind, text in fenced(AGENTS[1]) if kind == "python")
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    checked: set[str] = set()
+    for call in calls:
+        name = ast.unparse(call.func).removeprefix("sparsteer.")
+        if name in sparsteer.__all__:
+            keywords = {word.arg: None for word in call.keywords if word.arg}
+            inspect.signature(getattr(sparsteer, name)).bind(*call.args, **keywords)
+            checked.add(name)
+    assert {"train", "TrainConfig", "generate", "find_features"} <= checked
+
+
+def test_llms_txt_has_the_form_of_llmstxt_org() -> None:
+    lines = AGENTS[0].read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ") and lines[2].startswith("> ")
+    start = lines.index("## Train")
+    assert all(re.match(r"(## |- \[.+\]\(.+\)|$)", line) for line in lines[start:])
 
 
 def test_what_counts_as_a_command() -> None:

@@ -82,7 +82,8 @@ def measure(
         sampling: how tokens are chosen.
         scorer, report: as for `measure_tiers`.
 
-    Returns: For each condition: `mean` (mean score, of the usual scorer a probability) and
+    Returns:
+        For each condition: `mean` (mean score, of the usual scorer a probability) and
         `fraction` (of texts above one half); `change` and `change_standard_error`, the mean and its
         standard error of the paired differences from the first condition; `repetition` and
         `likely_incoherent` (mean fraction of repeated runs of three tokens, and fraction of texts

@@ -41,7 +41,8 @@ class Gate(ABC):
             h_BLD: raw activations at the site before any intervention.
             seen: the tokens of the pass, on any device.
 
-        Returns: True where the activation is changed, on any device.
+        Returns:
+            True where the activation is changed, on any device.
         """
 
     def fires(self, h_BLD: Float[Tensor, "B L D"], seen: SeenTokens) -> Bool[Tensor, "B L"]:

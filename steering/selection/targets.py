@@ -97,7 +97,8 @@ def retrieval_precision(
         method: name of what compares rows with the target, as in `ScoreConfig`.
         batch_size, max_length: as in `encode_texts`.
 
-    Returns: For each group with more rows than a target needs, most frequent first: target, pool
+    Returns:
+        For each group with more rows than a target needs, most frequent first: target, pool
         and selected (rows), precisions (the group's fraction of the selected rows, for each draw),
         precision_of_target_source (their mean), and what would be reached without reading:
         precision_of_random (the group's fraction of the pool) and precision_of_length (choosing

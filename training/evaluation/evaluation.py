@@ -63,7 +63,8 @@ def evaluate_all(
         say: sentences for a person.
         progress: see `Progress`.
 
-    Returns: For each autoencoder its `fingerprint`, see `sae_fingerprint`; the measures of
+    Returns:
+        For each autoencoder its `fingerprint`, see `sae_fingerprint`; the measures of
         `ReconstructionMetrics.result`; `fvu_standard_error`, see `fvu_standard_error`, and over how
         many `documents`; `warnings`, sentences; `decoder_overlap`, see `mean_absolute_cosine`;
         `density_histogram` with `log10_edges`, `latents` in each bin and `dead`; `norms` of up to
