@@ -87,7 +87,7 @@ def replacement_sums(
             hidden.append((hidden_BLD[:, :-1][counted_BT.to(hidden_BLD.device)], head))
             progress(tokens_BL.numel())
         targets_N = tokens_BL[:, 1:][counted_BT].long()
-        sums.append(_sums(hidden, targets_N, counted_BT, model.bridge.cfg.d_vocab))
+        sums.append(_sums(hidden, targets_N, counted_BT, model.network.n_vocab))
     return [ContextSums(*sums_2C) for sums_2C in torch.cat(sums, dim=-1)], mask_CL[:, 1:].sum(-1)
 
 
