@@ -47,6 +47,11 @@ class BridgeNetwork(Network):
         with _hooked(self.bridge.hook_dict[site], function):
             yield
 
+    @property
+    def is_hooked(self) -> bool:
+        """Whether anything is hooked into the bridge now."""
+        return any(point.has_hooks() for point in self.bridge.hook_dict.values())
+
     @contextmanager
     def head_hooked(self, function: Callable[[Tensor], Tensor]) -> Generator[None]:
         """By the hook point of the unembedding's input."""

@@ -6,7 +6,7 @@ padding that is read as text. Every kind of model is therefore asked once, when 
 """
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -74,6 +74,33 @@ def require_sound(bridge: BridgeNetwork, plain_V: Float[Tensor, "V"], *, path: s
             f"{path!r} is a model of type {model.config.model_type}, in which TransformerLens "
             "finds no residual stream to read; use another model"
         )
+
+
+@torch.no_grad()
+def differing_site(one: Network, other: Network, sites: Sequence[str]) -> str | None:
+    """The first of some sites of `one` that `other` has not, or where it has other activations."""
+    row_BL = _rows(one.n_vocab, one.max_context)[0][None].to(one.device)
+    found: list[dict[str, Tensor]] = [{}, {}]
+    for network, acts in zip((one, other), found, strict=True):
+        with ExitStack() as stack:
+            for site in filter(network.has, sites):
+                stack.enter_context(network.hooked(site, _keep(acts, site)))
+            network(row_BL, use_cache=False)
+    expected, given = found
+    for site in sites:
+        if site not in given or given[site].shape != expected[site].shape:
+            return site
+        far = (given[site].double() - expected[site].double()).norm()
+        if not far <= _rounding(expected[site].dtype) * expected[site].double().norm():
+            return site
+    return None
+
+
+def _keep(acts: dict[str, Tensor], site: str) -> Callable[[Tensor], None]:
+    def keep(acts_BLD: Tensor) -> None:
+        acts[site] = acts_BLD.clone()
+
+    return keep
 
 
 @torch.no_grad()

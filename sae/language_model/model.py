@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from typing import Any
 
@@ -199,6 +199,18 @@ class LanguageModel:
                 say=self._say,
             )
         return self._plain
+
+    def fastest(self, sites: Sequence[str]) -> "LanguageModel":
+        """The model as it reads these sites fastest: `without_bridge`, if it has them there and a
+        few tokens have the activations that the bridge gives, in which nothing may be hooked; else
+        as it is, which is said."""
+        plain = self.without_bridge()
+        if not isinstance(self.network, BridgeNetwork) or self.network.is_hooked:
+            return self
+        if site := checks.differing_site(self.network, plain.network, sites):
+            self._say(f"{self.name} is read in TransformerLens' bridge, which alone has {site}")
+            return self
+        return plain
 
     @cached_property
     def bridge(self) -> TransformerBridge:

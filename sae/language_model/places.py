@@ -163,7 +163,7 @@ def _inside(seen: _Seen) -> dict[str, Place]:
                     for place, input_BLD, n_outputs in seen.inputs
                     if n_outputs > n_before and torch.equal(input_BLD, middle_BLD)
                 ]
-                return found | {"resid_mid": reader for reader in readers[:1]}
+                return found | ({"resid_mid": readers[0]} if readers else {})
             if torch.equal(pre_BLD + (attention_BLD + mlp_BLD), post_BLD):
                 return found
     return {}

@@ -52,7 +52,7 @@ def test_a_cache_says_and_keeps_its_dtype(
     assert not torch.equal(rows["float32"], rows["bfloat16"])
     difference = (rows["float32"] - rows["bfloat16"]).square().sum()
     assert difference < 0.05**2 * rows["float32"].square().sum()
-    refused = sparsteer(*words, "--out", tmp_path / "bfloat16")
+    refused = sparsteer(*words, "--out", tmp_path / "bfloat16", "--model-dtype", "float32")
     assert refused.status == 2
     assert "a cache with model_dtype='bfloat16', not 'float32'" in refused.error
 
@@ -81,8 +81,9 @@ def test_every_verb_runs_in_it_and_later_ones_take_it_over(
 ) -> None:
     cache, run, few = tmp_path / "cache", tmp_path / "run", tmp_path / "few.jsonl"
     few.write_text("".join(corpus.read_text().splitlines(keepends=True)[:6]))
-    source = ("--model", tiny_model_folder, "--dataset", corpus, "--model-dtype", dtype)
-    done = sparsteer("cache", *source, "--out", cache, *CACHE_WORDS, "--tokens", "2000")
+    source = (*CACHE_WORDS, "--model", tiny_model_folder, "--dataset", corpus)
+    source = (*source, "--model-dtype", dtype, "--tokens", "2000")
+    done = sparsteer("cache", *source, "--out", cache)
     assert done.status == 0
     assert sparsteer("train", "--cache", cache, "--out", run, *TRAIN_WORDS).status == 0
     origin = json.loads((run / "sae" / "config.json").read_text())["origin"]
