@@ -5,6 +5,8 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from ..common.errors import InputError
 from ..common.files import nearest
 from . import checks
 from .bridge_network import BridgeNetwork
-from .loading import bridged, load_plain
+from .loading import bridged, load_plain, load_tokenizer
 from .locating import locate
 from .long_texts import text_pieces
 from .names import lasting_name
@@ -108,6 +110,7 @@ class LanguageModel:
         self._say = say
         self._original: PreTrainedModel | None = None
         self._plain: LanguageModel | None = None
+        self._read_alike: set[str] = set()
 
     @classmethod
     def load(
@@ -207,9 +210,11 @@ class LanguageModel:
         plain = self.without_bridge()
         if not isinstance(self.network, BridgeNetwork) or self.network.is_hooked:
             return self
-        if site := checks.differing_site(self.network, plain.network, sites):
+        unknown = [site for site in sites if site not in self._read_alike]
+        if unknown and (site := checks.differing_site(self.network, plain.network, unknown)):
             self._say(f"{self.name} is read in TransformerLens' bridge, which alone has {site}")
             return self
+        self._read_alike.update(unknown)
         return plain
 
     @cached_property
@@ -221,7 +226,11 @@ class LanguageModel:
         """
         if isinstance(self.network, BridgeNetwork):
             return self.network.bridge
-        return bridged(self.network.model, self.tokenizer, path=self.name).bridge
+        with TemporaryDirectory() as name:
+            # The bridge looks for files of the tokenizer, which need not be where it came from.
+            folder = Path(name)
+            self.tokenizer.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]
+            return bridged(self.network.model, load_tokenizer(folder), path=self.name).bridge
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
