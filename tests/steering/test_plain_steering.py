@@ -14,6 +14,7 @@ from sparsteer.steering.interventions.intervention import TIERS, Intervention
 from sparsteer.steering.interventions.steering import steer
 from sparsteer.steering.texts import prompt_tokens
 
+from .model_families import N_TOKENS, PROMPTS
 from .plain_families import SIX, Twins, firing_spec, hooks, twins
 
 GREEDY = {"max_new_tokens": N_TOKENS, "do_sample": False, "pad_token_id": 0}
