@@ -56,6 +56,7 @@ def site_of(family: str) -> str:
 @families
 @tiers
 @quick
+@torch.no_grad()
 def test_generate_of_transformers_gives_our_own_text(family: str, tier: str) -> None:
     both = double(family)
     sae, spec = firing_spec(both, tier, site_of(family))
@@ -77,7 +78,10 @@ def test_generate_of_transformers_gives_our_own_text(family: str, tier: str) -> 
         with steer(both.plain, sae, spec):
             alone += new_tokens(both.hf.generate(torch.tensor([row]), **GREEDY), len(row))
     assert alone == found
-    assert found != new_tokens(unsteered, n_prompt)
+    before = both.hf(**batch).logits
+    with steer(both.hf, sae, spec):
+        assert float((both.hf(**batch).logits - before)[:, -1].abs().max()) > 1e-2
+    assert torch.equal(both.hf(**batch).logits, before)
     assert torch.equal(both.hf.generate(**batch, **GREEDY), unsteered)
     assert hooks(both.hf) == 0
     assert [
