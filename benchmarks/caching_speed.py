@@ -18,8 +18,16 @@ from sparsteer.training import ActivationCache, CacheConfig, cache_activations
 
 BATCH = 16
 DTYPES = ("float32", "bfloat16")
-HEADER = ["model runs in", "forward pass", "`cache`", "of it, by clock", "of it, by processor time"]
-HEADER += ["in the bridge", "memory: forward pass", "`cache`"]
+HEADER = [
+    "model runs in",
+    "forward pass",
+    "`cache`",
+    "of it, by clock",
+    "of it, by processor time",
+    "in the bridge",
+    "memory: forward pass",
+    "`cache`",
+]
 
 
 class Stopped(Exception):
@@ -61,7 +69,7 @@ class Measured:
 
         handle = layer.register_forward_hook(stop)
         try:
-            for batch in tokens.split(BATCH):
+            for batch in torch.split(tokens, BATCH):
                 try:
                     with torch.no_grad():
                         original(batch, use_cache=False)
@@ -72,7 +80,7 @@ class Measured:
 
     def in_the_bridge(self, tokens: Int[Tensor, "C L"]) -> None:
         """The site read in TransformerLens' bridge."""
-        for batch in tokens.split(BATCH):
+        for batch in torch.split(tokens, BATCH):
             self.model.site(self.site).read(batch)
 
     def cache(self, folder: Path, n_tokens: int) -> Int[Tensor, "C L"]:
@@ -140,7 +148,7 @@ def measure_dtype(
     models = [LanguageModel.load(name, dtype=dtype).without_bridge() for dtype in DTYPES]
     rows: list[list[str]] = []
     parts: dict[str, list[Float[Tensor, "2 N D"]]] = {site: [] for site in sites}
-    for batch in tokens.split(BATCH):
+    for batch in torch.split(tokens, BATCH):
         kept = ~models[0].excluded_tokens(batch)
         found = [read_sites(model, [*map(model.site, sites)], batch) for model in models]
         for site in sites:

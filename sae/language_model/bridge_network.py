@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,7 +31,11 @@ class BridgeNetwork(Network):
         self.device = torch.device(bridge.cfg.device or "cpu")
         self.head = wrapped.unembed
 
-    @cached_property
+    def has(self, site: str) -> bool:
+        """By the bridge's hook points."""
+        return _SITE.fullmatch(site) is not None and site in self.bridge.hook_dict
+
+    @property
     def site_names(self) -> list[str]:
         """The sites among the bridge's hook points."""
         found: dict[int, set[str]] = {}

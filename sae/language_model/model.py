@@ -473,4 +473,5 @@ def _nothing(message: str) -> None:
 
 def _first(value: Any) -> int | None:
     """An id, or the first of several."""
-    return value[0] if isinstance(value, list) and value else value
+    several: Any = value if isinstance(value, list) else [value]
+    return next(iter(several), None)

@@ -42,13 +42,15 @@ def decoder_layers(model: PreTrainedModel) -> Sequence[nn.Module]:
     network: Any = model
     n_layers: object = getattr(network.config.get_text_config(), "num_hidden_layers", None)
     for root in (network.get_decoder(), network.base_model, network):
-        lists = [
-            (name.count("."), module)
-            for name, module in cast(nn.Module, root).named_modules()
+        named: Any = root
+        modules: Any = named.named_modules()
+        lists: list[tuple[int, int, list[nn.Module]]] = [
+            (name.count("."), number, list(module))
+            for number, (name, module) in enumerate(modules)
             if isinstance(module, nn.ModuleList) and len(module) == n_layers
         ]
         if lists:
-            return list(min(lists, key=lambda found: found[0])[1])
+            return min(lists)[2]
     raise InputError(
         f"{type(model).__name__} has no list of {n_layers} decoder layers, so its residual stream "
         "cannot be found; load it by name with LanguageModel.load, which runs it in "

@@ -33,7 +33,7 @@ def loaded_weights_hash(model: PreTrainedModel) -> str:
 
 
 def _digest(name: str, tensor: Tensor) -> str:
-    values = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
+    values: Any = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
     return f"{name} {tensor.dtype} {list(tensor.shape)} {hashlib.sha256(values).hexdigest()}\n"
 
 

@@ -40,14 +40,23 @@ def runs_topk(run_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(
-    page: Path, runs_topk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    runs_topk: Path,
+    tiny_model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(runs_topk)
-    names = run_python(page)
+    names = run_python(page, folder=str(tiny_model_folder))
     capsys.readouterr()
     if page.name == "steering.md":
         assert not torch.equal(names["logits"], names["steered_logits"])
         assert names["picked"].features[0].strength == -2
+        assert len(names["texts"]) == 2
+    if page.name == "models.md":
+        assert names["activations"].shape == (1, 13, 32)
+        unchanged = names["hf_model"].generate(names["tokens"], max_new_tokens=5)
+        assert not torch.equal(names["changed"], unchanged)
 
 
 def test_the_readme_trains_as_well_as_the_command(
@@ -98,12 +107,14 @@ def fvu(sae: SparseAutoencoder, x: torch.Tensor) -> float:
 
 
 def test_the_pages_that_show_python() -> None:
-    assert {"README.md", "features.md", "selection.md", "steering.md"} <= {p.name for p in PAGES}
+    assert {"README.md", "features.md", "models.md", "selection.md", "steering.md"} <= {
+        p.name for p in PAGES
+    }
 
 
-def run_python(page: Path) -> dict[str, Any]:
+def run_python(page: Path, **given: Any) -> dict[str, Any]:
     """Run every block of the page in one namespace, and give what it holds at the end."""
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "__main__", **given}
     text = page.read_text()
     for match in PYTHON.finditer(text):
         # Behind as many lines as stand before it, so that a traceback names the page's line.

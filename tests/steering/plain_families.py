@@ -48,19 +48,21 @@ def twins(family: str, dtype: torch.dtype = torch.float32) -> Twins:
 
 def hooks(model: nn.Module) -> int:
     """How many hooks there are on the modules of a model."""
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+    modules: Any = model.modules()
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
 
 
 def firing_spec(both: Twins, tier: str, site: str) -> tuple[SparseAutoencoder, Intervention]:
     """An autoencoder of the site, and two features that fire at some tokens and not at others."""
     tokens = torch.tensor([prompt_tokens(both.bridge, "".join(PROMPTS))])
-    acts_BLD = both.bridge.site(site).read(tokens)[:, 2:]
+    acts_BLD: Any = both.bridge.site(site).read(tokens)[:, 2:]
     sae = SparseAutoencoder(TopKConfig(both.bridge.d_model, 96, 4), seed=5).to(acts_BLD.dtype)
     sae.input_scale.fill_(both.bridge.d_model**0.5 / float(acts_BLD.norm(dim=-1).mean()))
     with torch.no_grad():
         dense_NF = sae.encode(acts_BLD.flatten(0, 1)).dense(96)
     often = (dense_NF > 0).double().mean(dim=0)
-    latents: list[int] = (often - 0.2).abs().argsort()[:2].tolist()
+    nearest: Any = (often - 0.2).abs().argsort()[:2]
+    latents: list[int] = nearest.tolist()
     features = tuple(
         SteeredFeature(index=latent, strength=8.0, max_activation=2.0) for latent in latents
     )

@@ -50,8 +50,15 @@ def test_several_sites_are_read_in_one_pass_that_ends_at_the_last(family: str) -
     names = both.plain.site_names[:7]
     runs: list[int] = []
     layers: Any = both.plain.network
+
+    def counter(number: int) -> Any:
+        def count(module: object, inputs: object) -> None:
+            runs.append(number)
+
+        return count
+
     handles = [
-        layer.register_forward_pre_hook(lambda module, inputs, number=number: runs.append(number))
+        layer.register_forward_pre_hook(counter(number))
         for number, layer in enumerate(layers._layers)
     ]
     acts = read_sites(both.plain, [both.plain.site(name) for name in names], tokens)
@@ -122,7 +129,7 @@ def test_the_bridge_is_built_when_it_is_asked_for_around_the_same_weights() -> N
     model = LanguageModel.from_transformers(hf, both.bridge.tokenizer)
     tokens = batch()[0]
     before = hf(tokens).logits
-    kinds = [type(module) for module in hf.modules()]
+    kinds: list[type] = [type(module) for module in hf.modules()]
     wrapped: Any = model.bridge
     torch.testing.assert_close(wrapped(tokens), before, rtol=1e-3, atol=1e-3 * float(before.std()))
     assert model.bridge is wrapped
@@ -156,7 +163,7 @@ def test_without_a_tokenizer_special_tokens_are_the_configurations() -> None:
 
 def test_a_layer_may_flatten_what_it_adds() -> None:
     """As OPT's does before its MLP."""
-    shape = {**BASE, "ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3}
+    shape: dict[str, Any] = {**BASE, "ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.3}
     hf = auto_model.from_config(OPTConfig(**shape)).eval()
     model = LanguageModel.from_transformers(hf)
     sites = [model.site(name) for name in model.site_names[5:10]]
@@ -213,7 +220,7 @@ def test_sites_are_read_in_the_bridge_where_it_alone_has_them(
     original = plain.network.model
     with monkeypatch.context() as patch:
         # As if transformers' layer added something else than the bridge's.
-        patch.setattr(original.model.layers[1].mlp, "forward", lambda hidden: hidden)
+        patch.setattr(original.model.layers[1].mlp, "forward", torch.nn.Identity())
         assert both.bridge.fastest(["blocks.0.hook_mlp_out"]) is plain
         assert both.bridge.fastest(["blocks.0.hook_mlp_out", "blocks.1.hook_resid_post"]) is (
             both.bridge

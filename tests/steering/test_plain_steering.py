@@ -45,7 +45,8 @@ def prompts(both: Twins) -> list[list[int]]:
 
 def new_tokens(out: Tensor, n_prompt: int) -> list[list[int]]:
     """What was generated behind the prompts, as far as the end of each text."""
-    rows: list[list[int]] = out[:, n_prompt:].tolist()
+    behind: Any = out[:, n_prompt:]
+    rows: list[list[int]] = behind.tolist()
     return [row[: row.index(2)] if 2 in row else row for row in rows]
 
 
