@@ -74,7 +74,7 @@ bench-kernels: .venv ## operators and steps against floors of the same run, into
 
 bench-training: .venv ## a step against three other toolkits, which it installs into .peers/ once
 	$(BIN)/python benchmarks/bench_training.py
-	$(BIN)/python benchmarks/bench_activation_cache.py --write-tokens 16000
+	$(BIN)/python benchmarks/bench_activation_cache.py --write-tokens 8000
 
 # OPENAI is a checkout of github.com/openai/sparse_autoencoder, which is in no registry.
 check-interop: .venv ## other libraries' autoencoders here and ours there, in .peers/; OPENAI=CHECKOUT

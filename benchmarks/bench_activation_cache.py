@@ -1,10 +1,13 @@
 """Reading and writing an activation cache: rows a second of the shuffled reader, and the speed of
-caching as a fraction of that of the language model's forward pass alone.
+caching as a fraction of that of the language model's forward pass alone, in float32 and bfloat16.
 
     python benchmarks/bench_activation_cache.py [--rows 200000] [--width 576] [--write-tokens 0]
+        [--rounds 6] [--model smollm2-135m] [--sites blocks.15.hook_resid_post ...] [--threads 2]
 
-The reader is measured on random rows, cold (the page cache is asked to drop the files) and warm.
-With --write-tokens, that many tokens of `news` are cached with `smollm2-135m`, both fetched.
+The reader is measured on random rows, cold (the page cache is asked to drop the files) and warm;
+--rows 0 leaves it out. With --write-tokens, about that many tokens of `news` are cached in each
+round at the first of the sites, and what bfloat16 changes is measured at all of them; text and
+`smollm2-135m` are fetched.
 """
 
 import argparse
@@ -14,14 +17,11 @@ import time
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from caching_speed import HEADER, measure_caching, measure_dtype
 from results_file import write_table
 
-from sparsteer.sae.language_model.model import LanguageModel
-from sparsteer.training import ActivationCache, CacheConfig, cache_activations
-from sparsteer.training.data import extraction
+from sparsteer.training import ActivationCache
 from sparsteer.training.data.cache.manifest import (
     EXCLUDED,
     CacheManifest,
@@ -35,6 +35,7 @@ from sparsteer.training.data.corpus_config import CacheDtype
 DTYPES: tuple[CacheDtype, ...] = ("float32", "float16", "int8")
 BATCH, PER_CONTEXT, LENGTH = 4096, 126, 128
 SITE = "blocks.0.hook_resid_post"
+CACHED_SITES = tuple(f"blocks.{layer}.hook_resid_post" for layer in (15, 7, 23))
 
 
 def write_random_cache(folder: Path, n_rows: int, width: int, dtype: CacheDtype) -> None:
@@ -105,68 +106,48 @@ def measure_reading(folder: Path, n_rows: int, width: int, dtype: CacheDtype) ->
     return [dtype, f"{size:.0f} MB", *(f"{rate:,.0f}" for rate in rates)]
 
 
-def measure_writing(folder: Path, n_tokens: int) -> str:
-    """The fraction of caching that is the model's own forward pass.
-
-    By the clock it is the speed of caching over that of the forward pass. By the processor time of
-    all threads it is higher with more than one, because the rest of caching has only one.
-    """
-    model = LanguageModel.load("smollm2-135m")
-    config = CacheConfig(model=model.name, dataset="news", out=str(folder), tokens=n_tokens)
-    in_model = np.zeros(2)
-    read_sites = extraction.read_sites
-
-    def timed(*arguments: object) -> object:
-        nonlocal in_model
-        started = clocks()
-        found = read_sites(*arguments)  # pyright: ignore[reportArgumentType] - passed on as it came
-        in_model += clocks() - started
-        return found
-
-    started = time.process_time()
-    assert model.weights_hash  # read once for a model, apart from caching
-    hashing = time.process_time() - started
-    extraction.read_sites = timed  # pyright: ignore[reportAttributeAccessIssue]
-    started = clocks()
-    try:
-        manifest = cache_activations(config, model=model)
-    finally:
-        extraction.read_sites = read_sites
-    seconds = clocks() - started
-    by_clock, by_processor = in_model / seconds
-    return (
-        f"Caching {manifest.rows:,} rows of news, {manifest.threads} threads: {by_clock:.1%} of "
-        f"the time is the model's forward pass, {by_processor:.1%} of the processor time of all "
-        f"threads ({seconds[0]:.0f} s in all; hashing the weights once: {hashing:.1f} s)."
-    )
-
-
-def clocks() -> Float[np.ndarray, "2"]:
-    """Seconds by the clock, and of processor time of all threads."""
-    return np.array([time.perf_counter(), time.process_time()])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--width", type=int, default=576)
     parser.add_argument("--write-tokens", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--sites", nargs="+", default=CACHED_SITES)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    header = ["stored as", "size", "cold", "slowest", "median", "fastest epoch", "per core"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        rows = [
-            measure_reading(folder / dtype, options.rows, options.width, dtype) for dtype in DTYPES
-        ]
-        notes = [
-            f"Rows a second in batches of {BATCH} float32 rows of width {options.width}, checksums "
-            "verified in the cold epoch; then five warm epochs by the clock, and the median by "
-            "the processor time of all threads.",
-        ]
+        if options.rows:
+            torch.set_num_threads(1)
+            table_of_reading(folder, options.rows, options.width)
         if options.write_tokens:
-            notes += ["", measure_writing(folder / "written", options.write_tokens)]
+            torch.set_num_threads(options.threads)
+            table_of_writing(folder, options)
+
+
+def table_of_reading(folder: Path, n_rows: int, width: int) -> None:
+    header = ["stored as", "size", "cold", "slowest", "median", "fastest epoch", "per core"]
+    rows = [measure_reading(folder / dtype, n_rows, width, dtype) for dtype in DTYPES]
+    notes = [
+        f"Rows a second in batches of {BATCH} float32 rows of width {width}, checksums "
+        "verified in the cold epoch; then five warm epochs by the clock, and the median by "
+        "the processor time of all threads.",
+    ]
     write_table("activation-cache", header, rows, notes)
+
+
+def table_of_writing(folder: Path, options: argparse.Namespace) -> None:
+    sites = tuple(options.sites)
+    rows, notes = measure_caching(
+        folder / "written", options.model, sites[0], options.write_tokens, options.rounds
+    )
+    cache = ActivationCache(folder / "written" / "first")
+    tokens = cache.shard(cache.manifest.shards[0]).tensor("contexts").long()
+    header, changed = measure_dtype(options.model, sites, tokens)
+    table = [header, ["---"] * len(header), *changed]
+    notes += ["", *("| " + " | ".join(row) + " |" for row in table)]
+    write_table("caching", HEADER, rows, notes)
 
 
 if __name__ == "__main__":

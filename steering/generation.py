@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.common.wording import counted
-from ..sae.language_model.bridge_layers import new_cache
+from ..sae.language_model.kv_cache import new_cache
 from ..sae.language_model.model import LanguageModel
 from .config import Sampling
 from .interventions.intervention import Intervention
@@ -114,7 +114,7 @@ class Generation:
         self._cache: dict[str, Any] = {}
         self._n_seen = 0
         if use_cache and model.kv_cache_works:
-            name, cache = new_cache(model.bridge)
+            name, cache = new_cache(model.network.model)
             self._cache[name] = cache
         self.generated: list[list[int]] = [[] for _ in prompts]
         """Token ids generated so far, a list for each row."""
@@ -180,9 +180,9 @@ class Generation:
         n_seen = self._n_seen
         device = self._model.device
         with self._steering or nullcontext():
-            logits_BLV: Tensor = cast(Any, self._model.bridge)(
+            logits_BLV = self._model.network(
                 self._tokens_BT[:, n_seen:].to(device),
-                attention_mask=self._mask_BT.long().to(device),
+                self._mask_BT.long().to(device),
                 use_cache=bool(self._cache),
                 logits_to_keep=1,
                 **self._cache,
@@ -334,7 +334,7 @@ def _noise_of(seed: int, prompt: Sequence[int]) -> torch.Generator:
 
 def _stop_ids(model: LanguageModel) -> set[int]:
     """Tokens that end a text: the tokenizer's, and those that the model's own settings add."""
-    settings = getattr(cast(Any, model.bridge).original_model, "generation_config", None)
+    settings = getattr(model.network.model, "generation_config", None)
     more = getattr(settings, "eos_token_id", None)
     ids: list[int | None] = [model.eos_id, *(more if isinstance(more, list) else [more])]
     return {token for token in ids if token is not None}

@@ -11,7 +11,6 @@ Softmax is taken in float32 whatever the dtype. The smallest float64, which mask
 minus infinity there, so that a padded query, which sees nothing, gives NaN to all layers.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,6 @@ from transformer_lens.model_bridge.generalized_components.gated_delta_net import
 from transformer_lens.model_bridge.generalized_components.mla_attention import MLAAttentionBridge
 from transformer_lens.model_bridge.generalized_components.ssm2_mixer import SSM2MixerBridge
 from transformer_lens.model_bridge.generalized_components.ssm_mixer import SSMMixerBridge
-from transformers import DynamicCache
 
 _SMALLEST = torch.finfo(torch.float32).min
 
@@ -55,26 +53,6 @@ def repair_layers(bridge: TransformerBridge) -> None:
     blocks: Any = getattr(bridge, "blocks", ())
     for block in blocks:
         block.register_forward_pre_hook(_mask_in_float32, with_kwargs=True)
-
-
-def new_cache(bridge: TransformerBridge) -> tuple[str, Any]:
-    """An empty cache of keys, values and states, and the model's argument that takes it."""
-    model: Any = bridge.original_model
-    parameters = inspect.signature(model.forward).parameters
-    name = "cache" if "cache" in parameters else "past_key_values"
-    return name, DynamicCache(config=model.config)
-
-
-def cached_positions(cache: Any, given: int) -> int:
-    """How many positions a cache holds; 0 for None.
-
-    A cache of states alone has no length: it holds all that were `given`, or none yet.
-    """
-    if cache is None:
-        return 0
-    if any(hasattr(layer, "get_seq_length") for layer in cache.layers) or not cache.layers:
-        return int(cache.get_seq_length())
-    return given if cache.has_previous_state() else 0
 
 
 def _with_cache(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,20 +6,20 @@ padding that is read as text. Every kind of model is therefore asked once, when 
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel
 
 from ..common.errors import InputError
 from ..common.text import first_line
-from .bridge_layers import cached_positions, new_cache
-from .sites import hooked, site_names
+from .bridge_network import BridgeNetwork
+from .kv_cache import cached_positions, new_cache
+from .network import Network
 
 Side = Literal["left", "right"]
 """Where a row is filled up."""
@@ -44,26 +44,25 @@ def plain_logits(model: PreTrainedModel, *, path: str, device: torch.device) -> 
 
 
 @torch.no_grad()
-def require_sound(bridge: TransformerBridge, plain_V: Float[Tensor, "V"], *, path: str) -> None:
+def require_sound(bridge: BridgeNetwork, plain_V: Float[Tensor, "V"], *, path: str) -> None:
     """Raise InputError unless the bridge has sites and gives the logits of `plain_logits`.
 
     With and without a mask, which says nothing here: every layer has to take it.
     """
-    model: Any = bridge.original_model
-    middle = f"blocks.{bridge.cfg.n_layers // 2}.hook_resid_post"
+    model: Any = bridge.model
+    middle = f"blocks.{bridge.n_layers // 2}.hook_resid_post"
     passed: list[str] = []
 
-    def see(acts: Tensor, hook: object) -> None:
+    def see(acts: Tensor) -> None:
         passed.append(middle)
 
-    row_BL = _rows(bridge.cfg.d_vocab, bridge.cfg.n_ctx)[0][None].to(plain_V.device)
-    run: Any = bridge
+    row_BL = _rows(bridge.n_vocab, bridge.max_context)[0][None].to(plain_V.device)
     for mask_BL in (None, torch.ones_like(row_BL)):
         with ExitStack() as stack:
             stack.enter_context(_explained(path, model, "TransformerLens cannot run"))
-            if middle in site_names(bridge):
-                stack.enter_context(hooked(bridge.hook_dict[middle], see))
-            logits_V = run(row_BL, attention_mask=mask_BL, use_cache=False)[0, -1]
+            if bridge.has(middle):
+                stack.enter_context(bridge.hooked(middle, see))
+            logits_V = bridge(row_BL, mask_BL, use_cache=False)[0, -1]
         if (far := _distance(logits_V, plain_V)) > _rounding(plain_V.dtype):
             raise InputError(
                 f"{path!r} is a model of type {model.config.model_type}, for which TransformerLens "
@@ -78,14 +77,43 @@ def require_sound(bridge: TransformerBridge, plain_V: Float[Tensor, "V"], *, pat
 
 
 @torch.no_grad()
-def wrong_padding(bridge: TransformerBridge) -> frozenset[Side]:
+def differing_site(one: Network, other: Network, sites: Sequence[str]) -> str | None:
+    """The first of some sites of `one` that `other` has not, or where it has other activations."""
+    row_BL = _rows(one.n_vocab, one.max_context)[0][None].to(one.device)
+    found: list[dict[str, Tensor]] = [{}, {}]
+    for network, acts in zip((one, other), found, strict=True):
+        with ExitStack() as stack:
+            for site in filter(network.has, sites):
+                stack.enter_context(network.hooked(site, _keep(acts, site)))
+            network(row_BL, use_cache=False)
+    expected, given = found
+    for site in sites:
+        if site not in given or given[site].shape != expected[site].shape:
+            return site
+        wanted, got = expected[site].double(), given[site].double()
+        if (
+            not (got - wanted).square().sum()
+            <= _rounding(expected[site].dtype) ** 2 * wanted.square().sum()
+        ):
+            return site
+    return None
+
+
+def _keep(acts: dict[str, Tensor], site: str) -> Callable[[Tensor], None]:
+    def keep(acts_BLD: Tensor) -> None:
+        acts[site] = acts_BLD.clone()
+
+    return keep
+
+
+@torch.no_grad()
+def wrong_padding(network: Network) -> frozenset[Side]:
     """The sides on which padding changes what a row's own tokens give."""
-    short_L, (left_BL, left_mask_BL), (right_BL, right_mask_BL) = _padded(bridge)
-    run: Any = bridge
-    with _without_hooks(bridge):
-        alone_LV = run(short_L[None], use_cache=False)[0]
-        left_LV = run(left_BL, attention_mask=left_mask_BL, use_cache=False)[1, -len(short_L) :]
-        right_LV = run(right_BL, attention_mask=right_mask_BL, use_cache=False)[1, : len(short_L)]
+    short_L, (left_BL, left_mask_BL), (right_BL, right_mask_BL) = _padded(network)
+    with network.asked():
+        alone_LV = network(short_L[None], use_cache=False)[0]
+        left_LV = network(left_BL, left_mask_BL, use_cache=False)[1, -len(short_L) :]
+        right_LV = network(right_BL, right_mask_BL, use_cache=False)[1, : len(short_L)]
     limit = _rounding(alone_LV.dtype)
     found: dict[Side, float] = {
         "left": _distance(left_LV, alone_LV),
@@ -95,15 +123,15 @@ def wrong_padding(bridge: TransformerBridge) -> frozenset[Side]:
 
 
 @torch.no_grad()
-def cache_fault(bridge: TransformerBridge) -> str | None:
+def cache_fault(network: Network) -> str | None:
     """Why steps with a key-value cache cannot be trusted; None if they give what a pass without
     one gives, for a row alone and in a batch padded on the left."""
-    _, (batch_BL, mask_BL), _ = _padded(bridge)
-    with _without_hooks(bridge):
+    _, (batch_BL, mask_BL), _ = _padded(network)
+    with network.asked():
         for tokens_BL, given_BL in ((batch_BL[:1], mask_BL[:1]), (batch_BL, mask_BL)):
-            whole_BLV = _run(bridge, tokens_BL, given_BL)
+            whole_BLV = network(tokens_BL, given_BL, use_cache=False)
             try:
-                cached_BLV = _in_steps(bridge, tokens_BL, given_BL)
+                cached_BLV = _in_steps(network, tokens_BL, given_BL)
             except (MemoryError, torch.OutOfMemoryError):
                 raise
             except Exception as error:
@@ -116,34 +144,28 @@ def cache_fault(bridge: TransformerBridge) -> str | None:
     return None
 
 
-def _run(
-    bridge: Any, tokens_BL: Int[Tensor, "B L"], mask_BL: Int[Tensor, "B T"], **given: Any
-) -> Float[Tensor, "B L V"]:
-    return bridge(tokens_BL, attention_mask=mask_BL, **({"use_cache": False} | given))
-
-
 def _in_steps(
-    bridge: TransformerBridge, tokens_BL: Int[Tensor, "B L"], mask_BL: Int[Tensor, "B L"]
+    network: Network, tokens_BL: Int[Tensor, "B L"], mask_BL: Int[Tensor, "B L"]
 ) -> Float[Tensor, "B L V"]:
     """The logits of a pass over all but the last tokens, and of those one at a time."""
-    name, cache = new_cache(bridge)
+    name, cache = new_cache(network.model)
     width = tokens_BL.shape[1]
     ends = [*range(max(1, width - _STEPS), width + 1)]
     parts: list[Tensor] = []
     for start, end in zip([0, *ends], ends, strict=False):
         given = {name: cache, "use_cache": True}
-        parts.append(_run(bridge, tokens_BL[:, start:end], mask_BL[:, :end], **given))
+        parts.append(network(tokens_BL[:, start:end], mask_BL[:, :end], **given))
         if cached_positions(cache, end) != end:
             raise ValueError(f"it keeps {cached_positions(cache, end)} of {end} positions")
     return torch.cat(parts, dim=1)
 
 
 def _padded(
-    bridge: TransformerBridge,
+    network: Network,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """A short row, and it below a longer one, padded on the left and on the right, with masks."""
-    device = bridge.cfg.device
-    long_L, short_L = (row.to(device) for row in _rows(bridge.cfg.d_vocab, bridge.cfg.n_ctx))
+    rows = _rows(network.n_vocab, network.max_context)
+    long_L, short_L = (row.to(network.device) for row in rows)
     batches: list[tuple[Tensor, Tensor]] = []
     for first in (len(long_L) - len(short_L), 0):
         place = slice(first, first + len(short_L))
@@ -185,20 +207,6 @@ def _rounding(dtype: torch.dtype) -> float:
     Many models compute parts in float32 whatever their dtype.
     """
     return 2 * math.sqrt(max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps))
-
-
-@contextmanager
-def _without_hooks(bridge: TransformerBridge) -> Generator[None]:
-    """Within the context, what users hooked into the bridge does not run."""
-    points: Sequence[Any] = list(bridge.hook_dict.values())
-    before = [point._forward_hooks for point in points]
-    for point in points:
-        point._forward_hooks = type(point._forward_hooks)()
-    try:
-        yield
-    finally:
-        for point, hooks in zip(points, before, strict=True):
-            point._forward_hooks = hooks
 
 
 @contextmanager

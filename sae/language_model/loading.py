@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformer_lens.model_bridge import TransformerBridge
+from torch import nn
 from transformer_lens.model_bridge.sources import transformers as bridge_sources
 from transformers import (
     AutoModelForCausalLM,
@@ -23,6 +23,7 @@ from transformers import (
 from ..common.errors import InputError
 from ..common.text import first_line
 from .bridge_layers import repair_layers
+from .bridge_network import BridgeNetwork
 from .checks import plain_logits, require_sound
 from .model_sizes import require_sizes
 
@@ -35,33 +36,73 @@ Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A model in evaluation mode on the CPU, and its tokenizer."""
 
 
-def load_bridge(
-    path: Path, device: torch.device, dtype: torch.dtype | None
-) -> tuple[TransformerBridge, PreTrainedTokenizerBase]:
-    """The model at a path from `locate` in the bridge, its weights frozen, and its tokenizer.
+def load_plain(path: Path, device: torch.device, dtype: torch.dtype | None) -> Loaded:
+    """The model at a path from `locate` on a device, its weights frozen, and its tokenizer.
 
-    Without a dtype the weights keep the one that they are stored in. The bridge changes its
-    tokenizer (it makes it prepend BOS), so it is given a copy.
+    Without a dtype the weights keep the one that they are stored in. Attention is the kind that
+    transformers takes of itself, which is the fastest that the model has.
 
-    Raises InputError as `load` does, and for a model that the bridge does not know or gets wrong.
+    Raises InputError as `load` does.
     """
     model, tokenizer = load(path, dtype)
     moved: Any = model.requires_grad_(False)
     moved.to(device)
+    with _explained(path), _quiet():
+        moved.set_attn_implementation(moved.get_correct_attn_implementation(None))
+    return model, tokenizer
+
+
+def bridged(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, path: str
+) -> BridgeNetwork:
+    """The model in the bridge, with the same weights and eager attention.
+
+    The bridge puts its own layers into the model, and makes its tokenizer prepend BOS, so it is
+    given copies. The model's copy has the very tensors of the model, and none of its hooks.
+
+    Args:
+        model: on its device, its weights frozen.
+        tokenizer: the model's.
+        path: what to call the model in an error; the bridge reads nothing from it.
+
+    Raises:
+        InputError: the bridge does not know the model or gets it wrong.
+    """
+    own: Any = _with_same_weights(model)
+    device = own.device
+    with _explained(path), _quiet():
+        own.set_attn_implementation("eager")
     with _quiet():
-        plain_V = plain_logits(model, path=str(path), device=device)
+        plain_V = plain_logits(own, path=path, device=device)
     with _explained(path), _quiet():
         bridge = _bridges.boot(
-            str(path),
-            hf_model=model,
+            path,
+            hf_model=own,
             tokenizer=copy.deepcopy(tokenizer),
             device=device,
-            dtype=model.dtype,
+            dtype=own.dtype,
         )
     repair_layers(bridge)
+    network = BridgeNetwork(bridge)
     with _quiet():
-        require_sound(bridge, plain_V, path=str(path))
-    return bridge, tokenizer
+        require_sound(network, plain_V, path=path)
+    return network
+
+
+def _with_same_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the modules without their hooks, whose weights and buffers share the memory of the
+    model's. Where one is replaced, by another or in another dtype, the other model keeps its own.
+    """
+    own: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach(), requires_grad=False)
+        for weight in model.parameters()
+    }
+    own |= {id(buffer): buffer.detach() for buffer in model.buffers()}
+    modules: Any = model.modules()
+    for module in modules:
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            own[id(hooks)] = type(hooks)()
+    return copy.deepcopy(model, own)
 
 
 def load(path: Path, dtype: torch.dtype | None) -> Loaded:
@@ -147,7 +188,7 @@ def _load_model(folder: Path, dtype: torch.dtype | None, **options: Any) -> PreT
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Generator[None]:
+def _explained(path: Path | str) -> Generator[None]:
     """Turn what the loaders raise for wrong files, which may be anything, into one sentence."""
     try:
         yield

@@ -1,32 +1,35 @@
-"""A causal language model in TransformerLens' bridge, with its tokenizer."""
+"""A causal language model with its tokenizer, hooked at its sites."""
 
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...kernels.numerics import at_least_float32
 from ..common.devices import resolve_device
 from ..common.errors import InputError
-from ..common.files import nearest, sha256_file
+from ..common.files import nearest
 from . import checks
-from .loading import load_bridge
+from .bridge_network import BridgeNetwork
+from .loading import bridged, load_plain, load_tokenizer
 from .locating import locate
 from .long_texts import text_pieces
-from .model_files import weight_files
 from .names import lasting_name
-from .sites import Site, hooked, site_names
+from .network import Network
+from .plain_network import PlainNetwork
+from .sites import Site
+from .weights_hash import loaded_weights_hash, stored_weights_hash
 
 _DTYPES = {str(d)[6:]: d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
 
@@ -35,9 +38,11 @@ _LOGITS_AT_ONCE = 1 << 24
 
 
 class LanguageModel:
-    """A causal language model in TransformerLens' bridge, with its tokenizer.
+    """A causal language model with its tokenizer.
 
-    Its activations and logits are those of the transformers model: no weight is folded or centered.
+    It runs in TransformerLens' bridge, or in transformers alone (`from_transformers`,
+    `without_bridge`). Its activations and logits are those of the transformers model either way: no
+    weight is folded or centered.
     """
 
     name: str
@@ -45,10 +50,8 @@ class LanguageModel:
     source: str
     """By what it is loaded again from any folder: the name, but for a folder or file its absolute
     path."""
-    bridge: TransformerBridge
-    """The hooked model, in evaluation mode. `bridge.original_model` is the transformers model."""
-    tokenizer: PreTrainedTokenizerBase
-    """The tokenizer as it was loaded; the bridge has a copy of its own, which prepends BOS."""
+    network: Network
+    """What runs, and is hooked at its sites."""
     n_layers: int
     """Number of blocks."""
     d_model: int
@@ -70,41 +73,44 @@ class LanguageModel:
     else BOS, else 0. What stands at padding is masked."""
     special_ids: tuple[int, ...]
     """BOS, EOS and the tokenizer's own padding, as far as there are any."""
-    steered_sites: dict[str, Any]
-    """What steers each site now, by its name; `sparsteer.steering` keeps it."""
 
     def __init__(
         self,
         name: str,
-        path: Path,
-        bridge: TransformerBridge,
-        tokenizer: PreTrainedTokenizerBase,
-        device: torch.device,
+        network: Network,
+        tokenizer: PreTrainedTokenizerBase | None,
+        *,
+        hash_weights: Callable[[], str],
         say: Callable[[str], None] = warnings.warn,
     ) -> None:
+        """Take what runs the model; `load` and `from_transformers` do."""
         self.name = name
         self.source = lasting_name(name)
-        self.bridge = bridge
-        self.tokenizer = tokenizer
-        self.device = device
-        self.dtype = next(iter(bridge.parameters())).dtype
-        self.n_layers = bridge.cfg.n_layers
-        self.d_model = bridge.cfg.d_model
-        self.max_context = bridge.cfg.n_ctx
-        ids: Any = tokenizer
-        self.bos_id = ids.bos_token_id
-        self.eos_id = ids.eos_token_id
-        original: Any = bridge.original_model
+        self.network = network
+        self._tokenizer = tokenizer
+        self.device = network.device
+        original: Any = network.model
+        self.dtype = next(iter(original.parameters())).dtype
+        self.n_layers = network.n_layers
+        self.d_model = network.d_model
+        self.max_context = network.max_context
+        ids: Any = tokenizer or original.config.get_text_config()
+        self.bos_id, self.eos_id, pad_id = (
+            _first(getattr(ids, f"{what}_token_id", None)) for what in ("bos", "eos", "pad")
+        )
         self.n_embedded = len(original.get_input_embeddings().weight)
         ends = [i for i in (self.bos_id, self.eos_id) if i is not None]
-        self.require_embedded(ends, "the tokenizer of " + name)
-        self._fill_ids = [i for i in (ids.pad_token_id, *ends[::-1]) if i is not None]
+        if tokenizer is not None:
+            self.require_embedded(ends, "the tokenizer of " + name)
+        self._fill_ids = [i for i in (pad_id, *ends[::-1]) if i is not None]
         embedded = [i for i in self._fill_ids if i < self.n_embedded]
         self.pad_id = next(iter(embedded), 0)
         self.special_ids = tuple(dict.fromkeys(embedded))
-        self.steered_sites: dict[str, Any] = {}
-        self._path = path
+        self._hash_weights = hash_weights
         self._say = say
+        self._original: PreTrainedModel | None = None
+        self._plain: LanguageModel | None = None
+        self._read_alike: set[str] = set()
 
     @classmethod
     def load(
@@ -133,14 +139,110 @@ class LanguageModel:
         where = resolve_device(device)
         path = locate(source, progress or _nothing)
         (progress or _nothing)(f"loading {source}")
-        bridge, tokenizer = load_bridge(path, where, _DTYPES.get(dtype))
-        model = cls(source, path, bridge, tokenizer, where, progress or warnings.warn)
-        if model.dtype not in _DTYPES.values():
+        original, tokenizer = load_plain(path, where, _DTYPES.get(dtype))
+        if original.dtype not in _DTYPES.values():
             raise InputError(
-                f"{source} is stored in {model.dtype_name}, in which it cannot run; give a dtype "
-                f"such as {', '.join(_DTYPES)}"
+                f"{source} is stored in {str(original.dtype)[6:]}, in which it cannot run; give a "
+                f"dtype such as {', '.join(_DTYPES)}"
             )
+        network = bridged(original, tokenizer, path=str(path))
+        hash_weights = cache(lambda: stored_weights_hash(path))
+        say = progress or warnings.warn
+        model = cls(source, network, tokenizer, hash_weights=hash_weights, say=say)
+        model._original = original
         return model
+
+    @classmethod
+    def from_transformers(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        name: str | None = None,
+    ) -> "LanguageModel":
+        """A model of transformers that is in memory, as it is: with its own attention, dtype and
+        device, and without TransformerLens' bridge.
+
+        Nothing of the model is changed. While one of its sites is written, and within
+        `sparsteer.steering.steer`, every forward pass of it is, `model.generate` included; its own
+        hooks stay, and are called first.
+
+        Args:
+            model: any decoder of transformers.
+            tokenizer: its own. Without it no text can be tokenized, and BOS, EOS and padding are
+                those of the configuration.
+            name: what to call the model; by default what it was loaded from, or its class.
+
+        Raises:
+            InputError: the model's decoder layers cannot be found, or the tokenizer has tokens that
+                the model has no embedding for.
+        """
+        called: Any = model
+        return cls(
+            name or called.name_or_path or type(model).__name__,
+            PlainNetwork(model),
+            tokenizer,
+            hash_weights=cache(lambda: loaded_weights_hash(model)),
+        )
+
+    def without_bridge(self) -> "LanguageModel":
+        """The same model run by transformers alone, which is faster; the weights are shared.
+
+        Attention is the kind that transformers takes of itself. Sites that are written here are not
+        written there.
+        """
+        if self._original is None:
+            return self
+        if self._plain is None:
+            self._plain = LanguageModel(
+                self.name,
+                PlainNetwork(self._original, max_context=self.max_context),
+                self._tokenizer,
+                hash_weights=self._hash_weights,
+                say=self._say,
+            )
+        return self._plain
+
+    def fastest(self, sites: Sequence[str]) -> "LanguageModel":
+        """The model as it reads these sites fastest: `without_bridge`, if it has them there and a
+        few tokens have the activations that the bridge gives, in which nothing may be hooked; else
+        as it is, which is said."""
+        plain = self.without_bridge()
+        if not isinstance(self.network, BridgeNetwork) or self.network.is_hooked:
+            return self
+        unknown = [site for site in sites if site not in self._read_alike]
+        if unknown and (site := checks.differing_site(self.network, plain.network, unknown)):
+            self._say(f"{self.name} is read in TransformerLens' bridge, which alone has {site}")
+            return self
+        self._read_alike.update(unknown)
+        return plain
+
+    @cached_property
+    def bridge(self) -> TransformerBridge:
+        """The model in TransformerLens' bridge, which `load` builds.
+
+        Otherwise it is built when it is asked for first, around the same weights; sites that are
+        written here are then not written there.
+        """
+        if isinstance(self.network, BridgeNetwork):
+            return self.network.bridge
+        with TemporaryDirectory() as name:
+            # The bridge looks for files of the tokenizer, which need not be where it came from.
+            folder = Path(name)
+            self.tokenizer.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]
+            return bridged(self.network.model, load_tokenizer(folder), path=self.name).bridge
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer as it was loaded; the bridge has a copy of its own, which prepends BOS.
+
+        Raises InputError where none was given to `from_transformers`.
+        """
+        if self._tokenizer is None:
+            raise InputError(
+                f"{self.name} has no tokenizer; give LanguageModel.from_transformers one"
+            )
+        return self._tokenizer
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {self.n_layers} layers, d_model {self.d_model})"
@@ -150,17 +252,15 @@ class LanguageModel:
         """The dtype as it is written in files and options, such as float32."""
         return str(self.dtype).removeprefix("torch.")
 
-    @cached_property
+    @property
     def weights_hash(self) -> str:
         """SHA-256 over the weights as they are stored: names, dtypes, shapes and bytes.
 
         It does not depend on how the weights are split into files, nor on the dtype loaded, nor on
         other files in the folder. The weights are read for it, once. For a .gguf file it is that of
-        the file.
+        the file, and for a model that was given in memory that of the weights there.
         """
-        if self._path.is_file():
-            return sha256_file(self._path)
-        return _hash_tensors(weight_files(self._path))
+        return self._hash_weights()
 
     @cached_property
     def tokenizer_hash(self) -> str:
@@ -176,7 +276,7 @@ class LanguageModel:
     @cached_property
     def site_names(self) -> list[str]:
         """The sites of this model, in the order of its layers."""
-        return site_names(self.bridge)
+        return self.network.site_names
 
     @cached_property
     def kv_cache_works(self) -> bool:
@@ -185,7 +285,7 @@ class LanguageModel:
         Found once, with a few tokens, alone and in a padded batch. Where it does not, text is
         generated without one, which is said in a sentence.
         """
-        fault = checks.cache_fault(self.bridge)
+        fault = checks.cache_fault(self.network)
         if fault is not None:
             self._say(f"{self.name} generates without a key-value cache, which is slower: {fault}")
         return fault is None
@@ -193,7 +293,7 @@ class LanguageModel:
     @cached_property
     def wrong_padding(self) -> frozenset[str]:
         """The sides, left and right, on which padding changes what the rest of a row gives."""
-        return checks.wrong_padding(self.bridge)
+        return checks.wrong_padding(self.network)
 
     def require_padding(self, attention_mask: Bool[Tensor, "B L"]) -> None:
         """Raise InputError if the rows are padded on a side where this model takes padding for
@@ -213,7 +313,7 @@ class LanguageModel:
         """
         if name is None:
             name = f"blocks.{self.n_layers // 2}.hook_resid_post"
-        if name not in self.site_names:
+        if not self.network.has(name):
             near = nearest(name, self.site_names) or [self.site().name]
             raise InputError(
                 f"{self.name} has no site {name!r}; its layers are 0 to {self.n_layers - 1}, so "
@@ -248,9 +348,11 @@ class LanguageModel:
         if not ids or max(ids) < self.n_embedded:
             return ids
         beyond = max(ids)
-        token: object = self.tokenizer.convert_ids_to_tokens([beyond])[0]
+        token = ""
+        if self._tokenizer is not None:
+            token = f" {self._tokenizer.convert_ids_to_tokens([beyond])[0]!r}"
         raise InputError(
-            f"{where} has the token {token!r} with id {beyond}, but the embedding of {self.name} "
+            f"{where} has the token{token} with id {beyond}, but the embedding of {self.name} "
             f"has {self.n_embedded} rows; resize the model with transformers' "
             "resize_token_embeddings and save it, or give the tokenizer that it was saved with"
         )
@@ -304,7 +406,7 @@ class LanguageModel:
         hidden_ND = hidden_BLD[:, :-1][counted_BT]
         targets_N = tokens[:, 1:][counted_BT]
         losses_N = torch.empty(len(targets_N), dtype=self._wide, device=self.device)
-        at_once = max(1, _LOGITS_AT_ONCE // self.bridge.cfg.d_vocab)
+        at_once = max(1, _LOGITS_AT_ONCE // self.network.n_vocab)
         for start in range(0, len(targets_N), at_once):
             part = slice(start, start + at_once)
             logits_NV = head(hidden_ND[part]).to(losses_N.dtype)
@@ -330,9 +432,7 @@ class LanguageModel:
         if attention_mask is not None:
             self.require_padding(attention_mask)
             mask = attention_mask.to(self.device, torch.int64)
-        bridge: Any = self.bridge
-        tokens = tokens.to(self.device, torch.int64)
-        return bridge(tokens, attention_mask=mask, use_cache=False)
+        return self.network(tokens.to(self.device, torch.int64), mask, use_cache=False)
 
     @property
     def _wide(self) -> torch.dtype:
@@ -352,18 +452,18 @@ class LanguageModel:
 
         Raises InputError if the rows are longer than the model's context.
         """
-        unembed: Any = self.bridge.unembed
+        head = self.network.head
         taken: list[Tensor] = []
 
-        def take(hidden_BLD: Tensor, hook: object) -> Tensor:
+        def take(hidden_BLD: Tensor) -> Tensor:
             taken.append(hidden_BLD)
             return hidden_BLD[:1, :1]
 
-        with hooked(unembed.hook_in, take):
+        with self.network.head_hooked(take):
             first = self.run(tokens, attention_mask)
         (hidden_BLD,) = taken
-        if torch.equal(unembed(hidden_BLD[:1, :1]), first):
-            return hidden_BLD, unembed
+        if torch.equal(head(hidden_BLD[:1, :1]), first):
+            return hidden_BLD, head
         return self.run(tokens, attention_mask), torch.nn.Identity()
 
 
@@ -371,14 +471,7 @@ def _nothing(message: str) -> None:
     pass
 
 
-def _hash_tensors(files: list[Path]) -> str:
-    """SHA-256 over the tensors of safetensors files, in the order of their names."""
-    digests: list[str] = []
-    for file in files:
-        opened: Any = safe_open(file, framework="pt")
-        with opened as tensors:
-            for name in tensors.keys():
-                tensor: Any = tensors.get_tensor(name)
-                content = hashlib.sha256(tensor.flatten().view(torch.uint8).numpy()).hexdigest()
-                digests.append(f"{name} {tensor.dtype} {list(tensor.shape)} {content}\n")
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+def _first(value: Any) -> int | None:
+    """An id, or the first of several."""
+    several: Any = value if isinstance(value, list) else [value]
+    return next(iter(several), None)

@@ -1,18 +1,15 @@
 """A place in a language model where activations are read and written."""
 
-import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
-from transformer_lens.model_bridge import TransformerBridge
 
-_SITE = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|attn_out|resid_mid|mlp_out|resid_post)")
+from .network import Network
 
 Edit = Callable[[Float[Tensor, "B L D"]], Float[Tensor, "B L D"]]
 """From the activation at a site to the one that the model goes on with."""
@@ -26,8 +23,8 @@ class HookedModel(Protocol):
     """What the user calls the model."""
     d_model: int
     """Width of the residual stream."""
-    bridge: TransformerBridge
-    """The model with its hook points."""
+    network: Network
+    """What runs and is hooked."""
 
     def run(
         self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
@@ -80,23 +77,21 @@ class Site:
         Leaving the context, by whatever way, restores the model exactly. `edit` must keep shape and
         dtype, else the forward pass raises ValueError.
         """
+        # What a layer goes on with behind attention is not given from module to module: it stays
+        # in a variable of the layer, and only a copy in place reaches that, too.
+        in_place = self.name.endswith("resid_mid")
 
-        def apply(acts_BLD: Tensor, hook: object) -> Tensor:
+        def apply(acts_BLD: Tensor) -> Tensor:
             edited_BLD = edit(acts_BLD)
             if edited_BLD.shape != acts_BLD.shape or edited_BLD.dtype != acts_BLD.dtype:
                 raise ValueError(
                     f"the edit at {self.name} made {edited_BLD.dtype} {list(edited_BLD.shape)} of "
                     f"{acts_BLD.dtype} {list(acts_BLD.shape)}; shape and dtype must stay"
                 )
-            return edited_BLD
+            return acts_BLD.copy_(edited_BLD) if in_place else edited_BLD
 
-        with hooked(self.point, apply):
+        with self.model.network.hooked(self.name, apply):
             yield
-
-    @property
-    def point(self) -> HookPoint:
-        """The bridge's hook point."""
-        return self.model.bridge.hook_dict[self.name]
 
 
 @torch.no_grad()
@@ -114,44 +109,22 @@ def read_sites(
     wanted = {site.name: site for site in sites}
 
     def capture(name: str) -> Callable[..., None]:
-        def hook(acts_BLD: Tensor, hook: object) -> None:
-            found[name] = acts_BLD
-            if len(found) == len(wanted):
+        def hook(acts_BLD: Tensor) -> None:
+            if len(found.keys() | {name}) == len(wanted):
+                found[name] = acts_BLD
                 raise _Stop
+            found[name] = acts_BLD.clone()  # to which the layer might add in place
 
         return hook
 
     with ExitStack() as stack:
-        for name, site in wanted.items():
-            stack.enter_context(hooked(site.point, capture(name)))
+        for name in wanted:
+            stack.enter_context(model.network.hooked(name, capture(name)))
         try:
             model.run(tokens, attention_mask)
         except _Stop:
             return found
     raise RuntimeError(f"the model passed by {sorted(wanted.keys() - found.keys())}")
-
-
-def site_names(bridge: TransformerBridge) -> list[str]:
-    """The names of the sites that a model has, layer by layer and in the order of computation."""
-    order = ["resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"]
-    found = [match for name in bridge.hook_dict if (match := _SITE.fullmatch(name))]
-    found.sort(key=lambda match: (int(match[1]), order.index(match[2])))
-    return [match[0] for match in found]
-
-
-@contextmanager
-def hooked(point: HookPoint, function: Callable[..., Tensor | None]) -> Generator[None]:
-    """Within the context, `function(activation, hook=point)` is called at a hook point.
-
-    What it returns replaces the activation; None leaves it.
-    """
-    add: Any = point.add_hook
-    handle = add(function)
-    try:
-        yield
-    finally:
-        handle.hook.remove()
-        point.fwd_hooks = [other for other in point.fwd_hooks if other is not handle]
 
 
 class _Stop(Exception):

@@ -37,8 +37,8 @@ def extreme_logits(
         Tokens of the most positive and of the most negative logits, [F, n_tokens] or as many as
         there are, on the CPU.
     """
-    n_tokens = min(n_tokens, model.bridge.cfg.d_vocab)
-    rows_at_once = max(1, _LOGITS_AT_ONCE // model.bridge.cfg.d_vocab)
+    n_tokens = min(n_tokens, model.network.n_vocab)
+    rows_at_once = max(1, _LOGITS_AT_ONCE // model.network.n_vocab)
     bias_V = _logits(model, W_dec_FD.new_zeros(1, W_dec_FD.shape[1]))
     highest: list[Best] = []
     lowest: list[Best] = []

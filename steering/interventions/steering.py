@@ -2,11 +2,13 @@
 
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
@@ -20,7 +22,7 @@ from .token_watch import TokenWatch
 
 
 def steer(
-    model: LanguageModel,
+    model: LanguageModel | PreTrainedModel,
     sae: SparseAutoencoder,
     intervention: Intervention,
     *,
@@ -28,12 +30,17 @@ def steer(
 ) -> "SteeringRun":
     """Steer the model inside a `with` block; leaving it restores the model bit for bit.
 
+    A model of transformers is steered as it is, and so is its `generate`, with or without a cache,
+    for one prompt or a batch padded on the left, greedy or sampled. Beam search, which exchanges
+    rows between passes, works with the `constant` tier only.
+
     Inside, every forward pass without a cache starts new texts, and a pass that goes on from the
     cache of the last one continues them, each row on its own. Interventions nest: at one site their
     changes add up, and every gate reads the residual before any of them.
 
     Args:
-        model: the language model.
+        model: the language model; one of transformers is taken as by
+            `LanguageModel.from_transformers` without a tokenizer.
         sae: the autoencoder whose latents the features are.
         intervention: what is steered, where and when.
         prompt_columns: columns of a text that count as prompt, padding included; None means all
@@ -47,6 +54,8 @@ def steer(
         InputError: the model has no such site, the autoencoder has another width, or it has no
             such feature.
     """
+    if isinstance(model, PreTrainedModel):
+        model = LanguageModel.from_transformers(model)
     return SteeringRun(intervention, model, sae, prompt_columns=prompt_columns)
 
 
@@ -127,6 +136,10 @@ def _require_fit(intervention: Intervention, sae: SparseAutoencoder, site: Site)
             )
 
 
+_STEERED: WeakKeyDictionary[nn.Module, dict[str, "_SteeredSite"]] = WeakKeyDictionary()
+"""What steers each site of a model of transformers now, by the site's name."""
+
+
 class _SteeredSite:
     """The runs that steer one site of one model now; they share one hook, so their changes add up
     while every gate still sees the residual without them."""
@@ -137,7 +150,7 @@ class _SteeredSite:
 
     @classmethod
     def add(cls, run: SteeringRun) -> None:
-        sites = run.model.steered_sites
+        sites = _STEERED.setdefault(run.model.network.model, {})
         if run.site.name not in sites:
             sites[run.site.name] = steered = cls(run.site)
             steered._writing.__enter__()
@@ -145,8 +158,8 @@ class _SteeredSite:
 
     @classmethod
     def remove(cls, run: SteeringRun) -> None:
-        sites = run.model.steered_sites
-        steered: _SteeredSite = sites[run.site.name]
+        sites = _STEERED[run.model.network.model]
+        steered = sites[run.site.name]
         steered._runs.remove(run)
         if not steered._runs:
             del sites[run.site.name]

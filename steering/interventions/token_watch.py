@@ -10,8 +10,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ...sae.language_model.bridge_layers import cached_positions
+from ...sae.language_model.kv_cache import cached_positions
 from ...sae.language_model.model import LanguageModel
+from ...sae.language_model.network import is_being_asked
 
 
 class SeenTokens(NamedTuple):
@@ -46,7 +47,7 @@ class TokenWatch:
     @contextmanager
     def watching(self) -> Generator[None]:
         """Within the context, forward passes are seen."""
-        whole: Any = self._model.bridge.original_model
+        whole: Any = self._model.network.model
         body: Any = whole.base_model
         handles: list[RemovableHandle] = [
             whole.register_forward_pre_hook(self._begin, with_kwargs=True),
@@ -74,7 +75,7 @@ class TokenWatch:
         return now
 
     def _see(self, body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._inside:
+        if self._inside or is_being_asked():
             return
         given = inspect.signature(body.forward).bind_partial(*args, **kwargs).arguments
         given |= given.get("kwargs", {})
@@ -83,8 +84,16 @@ class TokenWatch:
             raise ValueError("a gated tier needs the tokens; call the model with input_ids")
         n_given = 0 if self._tokens_BT is None else self._tokens_BT.shape[1]
         if mask is not None:
+            if not isinstance(mask, Tensor) or mask.ndim != 2:
+                raise ValueError(
+                    "a gated tier needs an attention_mask of two dimensions; generate without "
+                    "cache_implementation"
+                )
             n_given = mask.shape[1] - tokens_BL.shape[1]
-        n_past = cached_positions(given.get("cache", given.get("past_key_values")), n_given)
+        cache = given.get("cache", given.get("past_key_values"))
+        n_past = cached_positions(cache, n_given)
+        if cache is not None:
+            cache.reorder_cache = _refuse_reordering
         tokens_BT = self._continued(tokens_BL, n_past)
         if mask is None:
             mask = torch.ones_like(tokens_BT)
@@ -116,3 +125,10 @@ class TokenWatch:
                 "the texts inside its with block"
             )
         return torch.cat([before, tokens_BL], dim=1)
+
+
+def _refuse_reordering(beam_indices: object) -> None:
+    raise ValueError(
+        "beam search exchanges the rows of a batch between passes, and a gated tier follows each "
+        "row; generate with num_beams=1, or steer with the constant tier"
+    )

@@ -11,7 +11,10 @@ import pytest
 
 from sparsteer.cli.main import main
 
-CACHE_WORDS = ("--context-length", "32", "--shard-rows", "512", "--held-out-fraction", "0.2")
+CACHE_WORDS = (
+    *("--context-length", "32", "--shard-rows", "512", "--held-out-fraction", "0.2"),
+    *("--model-dtype", "float32"),  # the default depends on the machine
+)
 TRAIN_WORDS = ("--n-latents", "48", "--k", "4", "--tokens", "2000", "--batch-size", "50")
 SITES = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
 

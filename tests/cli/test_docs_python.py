@@ -44,13 +44,14 @@ def test_the_python_of_a_page_runs(
     page: Path,
     runs_topk: Path,
     hub: HubStandIn,
+    tiny_model_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     hub.users["token-of-reader"] = "you"
     monkeypatch.setenv("HF_TOKEN", "token-of-reader")
     monkeypatch.chdir(runs_topk)
-    names = run_python(page)
+    names = run_python(page, folder=str(tiny_model_folder))
     capsys.readouterr()
     if page.name == "publishing.md":
         assert torch.equal(names["again"].W_dec, names["sae"].W_dec)
@@ -58,6 +59,11 @@ def test_the_python_of_a_page_runs(
     if page.name == "steering.md":
         assert not torch.equal(names["logits"], names["steered_logits"])
         assert names["picked"].features[0].strength == -2
+        assert len(names["texts"]) == 2
+    if page.name == "models.md":
+        assert names["activations"].shape == (1, 13, 32)
+        unchanged = names["hf_model"].generate(names["tokens"], max_new_tokens=5)
+        assert not torch.equal(names["changed"], unchanged)
 
 
 def test_the_readme_trains_as_well_as_the_command(
@@ -108,14 +114,13 @@ def fvu(sae: SparseAutoencoder, x: torch.Tensor) -> float:
 
 
 def test_the_pages_that_show_python() -> None:
-    assert {"README.md", "features.md", "publishing.md", "selection.md", "steering.md"} <= {
-        p.name for p in PAGES
-    }
+    named = {"features", "importing", "models", "publishing", "selection", "steering", "README"}
+    assert named <= {page.stem for page in PAGES}
 
 
-def run_python(page: Path) -> dict[str, Any]:
+def run_python(page: Path, **given: Any) -> dict[str, Any]:
     """Run every block of the page in one namespace, and give what it holds at the end."""
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "__main__", **given}
     text = page.read_text()
     for match in PYTHON.finditer(text):
         # Behind as many lines as stand before it, so that a traceback names the page's line.

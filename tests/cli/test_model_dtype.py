@@ -11,6 +11,7 @@ from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariable
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from sparsteer.sae.language_model.model import LanguageModel
+from sparsteer.training.data.cache import model_dtype
 
 from .conftest import CACHE_WORDS, TRAIN_WORDS, Sparsteer
 
@@ -52,7 +53,7 @@ def test_a_cache_says_and_keeps_its_dtype(
     assert not torch.equal(rows["float32"], rows["bfloat16"])
     difference = (rows["float32"] - rows["bfloat16"]).square().sum()
     assert difference < 0.05**2 * rows["float32"].square().sum()
-    refused = sparsteer(*words, "--out", tmp_path / "bfloat16")
+    refused = sparsteer(*words, "--out", tmp_path / "bfloat16", "--model-dtype", "float32")
     assert refused.status == 2
     assert "a cache with model_dtype='bfloat16', not 'float32'" in refused.error
 
@@ -72,6 +73,8 @@ def test_a_cache_that_does_not_say_ran_in_float32(
     manifest["version"] = 1
     (out / "manifest.json").write_text(json.dumps(manifest))
     assert "complete" in sparsteer(*words).err
+    unsaid = [word for word in words if word not in ("--model-dtype", "float32")]
+    assert "complete" in sparsteer(*unsaid).err
     assert sparsteer(*words, "--model-dtype", "float16").status == 2
 
 
@@ -81,8 +84,9 @@ def test_every_verb_runs_in_it_and_later_ones_take_it_over(
 ) -> None:
     cache, run, few = tmp_path / "cache", tmp_path / "run", tmp_path / "few.jsonl"
     few.write_text("".join(corpus.read_text().splitlines(keepends=True)[:6]))
-    source = ("--model", tiny_model_folder, "--dataset", corpus, "--model-dtype", dtype)
-    done = sparsteer("cache", *source, "--out", cache, *CACHE_WORDS, "--tokens", "2000")
+    source = (*CACHE_WORDS, "--model", tiny_model_folder, "--dataset", corpus)
+    source = (*source, "--model-dtype", dtype, "--tokens", "2000")
+    done = sparsteer("cache", *source, "--out", cache)
     assert done.status == 0
     assert sparsteer("train", "--cache", cache, "--out", run, *TRAIN_WORDS).status == 0
     origin = json.loads((run / "sae" / "config.json").read_text())["origin"]
@@ -112,3 +116,41 @@ def test_every_verb_runs_in_it_and_later_ones_take_it_over(
         done = sparsteer(*command)
         assert done.status == 0, done.err
         assert "was made in" not in done.err
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_by_default_a_cache_runs_in_bfloat16_where_that_is_native(
+    sparsteer: Sparsteer,
+    tiny_model_folder: Path,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    native: bool,
+) -> None:
+    monkeypatch.setattr(model_dtype, "multiplies_bfloat16", lambda device: native)
+    out, dtype = tmp_path / "cache", "bfloat16" if native else "float32"
+    words = ("cache", "--model", tiny_model_folder, "--dataset", corpus, "--out", out)
+    words = (*words, *CACHE_WORDS[:-2], "--device", "cpu")
+    done = sparsteer(*words, "--tokens", "600")
+    does = "multiplies natively" if native else "does not multiply natively"
+    assert f"runs in {dtype}, " in done.err and f"this processor {does}; --model-dtype" in done.err
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["model_dtype"] == manifest["config"]["model_dtype"] == dtype
+    # Wherever it goes on, it keeps to what it was begun with.
+    monkeypatch.setattr(model_dtype, "multiplies_bfloat16", lambda device: not native)
+    whole = (out / "shard-00000.safetensors").read_bytes()
+    (out / "shard-00000.safetensors").unlink()
+    again = sparsteer(*words, "--tokens", "600")
+    assert again.status == 0 and "natively" not in again.err
+    assert (out / "shard-00000.safetensors").read_bytes() == whole
+    assert sparsteer(*words, "--tokens", "600", "--dry-run").status == 0
+    other = "float32" if native else "bfloat16"
+    refused = sparsteer(*words, "--tokens", "600", "--model-dtype", other)
+    assert f"a cache with model_dtype='{dtype}', not '{other}'" in refused.error
+
+
+def test_what_multiplies_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for fast in (True, False):
+        monkeypatch.setattr(model_dtype, "bfloat16_is_faster", lambda fast=fast: fast)
+        assert model_dtype.multiplies_bfloat16(torch.device("cpu")) == fast
+    assert not model_dtype.multiplies_bfloat16(torch.device("meta"))

@@ -49,12 +49,15 @@ def model_loader(
 ) -> Callable[[], LanguageModel]:
     """What gives the model of the configuration, loaded the first time unless it is given."""
 
+    dtype = config.model_dtype
+    assert dtype is not None  # `with_model_dtype` has seen to it
+
     @cache
     def load() -> LanguageModel:
         return model or LanguageModel.load(
             config.model,
             device=dist.device(config.device),
-            dtype=config.model_dtype,
+            dtype=dtype,
             progress=say,
         )
 

@@ -28,9 +28,10 @@ class CorpusConfig:
     dtype: CacheDtype = "float16"
     """How activations are stored; int8 has a float32 scale for each row."""
 
-    model_dtype: ModelDtype = "float32"
+    model_dtype: ModelDtype | None = None
     """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
-    its weights are stored as."""
+    its weights are stored as. Default: bfloat16 where the processor or GPU multiplies it natively,
+    else float32; a cache that was begun goes on in its own."""
 
     held_out_fraction: float = 0.05
     """Fraction of the rows kept for evaluation, of documents that training never sees; which ones

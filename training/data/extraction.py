@@ -15,7 +15,7 @@ from .corpus_config import CacheDtype
 
 
 class ContextReader:
-    """Reads the activations of contexts at some sites of a language model.
+    """Reads the activations of contexts at some sites of a language model, run as is fastest.
 
     Args:
         model: the language model.  sites: where to read.  context_length: L.
@@ -31,8 +31,8 @@ class ContextReader:
         batch_size: int,
         dtype: CacheDtype,
     ) -> None:
-        self.model = model
-        self.sites = sites
+        self.model = model.fastest([site.name for site in sites])
+        self.sites = [self.model.site(site.name) for site in sites]
         self.context_length = context_length
         self.batch_size = batch_size
         self.dtype: CacheDtype = dtype

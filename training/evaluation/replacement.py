@@ -13,7 +13,7 @@ from torch import Tensor
 from ...kernels.numerics import at_least_float32
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
-from ...sae.language_model.sites import Site, hooked
+from ...sae.language_model.sites import Site
 
 _CONTEXTS_AT_ONCE = 4
 _LOGITS_AT_ONCE = 1 << 23
@@ -87,7 +87,7 @@ def replacement_sums(
             hidden.append((hidden_BLD[:, :-1][counted_BT.to(hidden_BLD.device)], head))
             progress(tokens_BL.numel())
         targets_N = tokens_BL[:, 1:][counted_BT].long()
-        sums.append(_sums(hidden, targets_N, counted_BT, model.bridge.cfg.d_vocab))
+        sums.append(_sums(hidden, targets_N, counted_BT, model.network.n_vocab))
     return [ContextSums(*sums_2C) for sums_2C in torch.cat(sums, dim=-1)], mask_CL[:, 1:].sum(-1)
 
 
@@ -101,7 +101,7 @@ def _written(replacement: Replacement, positions: Bool[Tensor, "B L 1"]) -> Gene
         return
     found: list[Tensor] = []
 
-    def keep(acts_BLD: Tensor, hook: object) -> None:
+    def keep(acts_BLD: Tensor) -> None:
         found.append(acts_BLD)
 
     def edited(_: Tensor) -> Tensor:
@@ -112,7 +112,8 @@ def _written(replacement: Replacement, positions: Bool[Tensor, "B L 1"]) -> Gene
             )
         return edit(found[0])
 
-    with hooked(reads.point, keep), site.write(_AtPositions(edited, positions)):
+    reading = reads.model.network.hooked(reads.name, keep)
+    with reading, site.write(_AtPositions(edited, positions)):
         yield
 
 

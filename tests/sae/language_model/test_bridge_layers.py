@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsteer.sae.language_model.bridge_layers import cached_positions, new_cache
+from sparsteer.sae.language_model.kv_cache import cached_positions, new_cache
 from sparsteer.sae.language_model.model import LanguageModel
 
 
@@ -20,7 +20,7 @@ def check_cached_pass(model: LanguageModel, tolerance: float) -> None:
     """A prompt, one token and a few more, each pass going on from the cache of the last."""
     tokens, mask = left_padded()
     bridge: Any = model.bridge
-    name, cache = new_cache(model.bridge)
+    name, cache = new_cache(model.network.model)
     assert cached_positions(cache, 19) == cached_positions(None, 19) == 0
     parts: list[Tensor] = []
     with torch.no_grad():

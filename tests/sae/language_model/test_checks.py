@@ -42,13 +42,13 @@ def test_nothing_is_found_in_a_model_that_is_right(
     tiny_model: LanguageModel, other_model: LanguageModel
 ) -> None:
     for each in (tiny_model, other_model):
-        assert cache_fault(each.bridge) is None
-        assert wrong_padding(each.bridge) == frozenset()
+        assert cache_fault(each.network) is None
+        assert wrong_padding(each.network) == frozenset()
 
 
 def test_a_cache_that_is_wrong_in_padded_rows_only_is_found(model: LanguageModel) -> None:
     change_calls(model, lambda given: given.pop("position_ids", None))
-    fault = cache_fault(model.bridge)
+    fault = cache_fault(model.network)
     assert fault is not None and "in padded rows" in fault
 
 
@@ -58,13 +58,13 @@ def test_a_cache_that_is_wrong_in_a_row_alone_is_found(model: LanguageModel) -> 
             given["position_ids"] = torch.tensor([[9]])
 
     change_calls(model, move)
-    fault = cache_fault(model.bridge)
+    fault = cache_fault(model.network)
     assert fault is not None and "in a row alone" in fault
 
 
 def test_a_cache_that_is_left_empty_is_found(model: LanguageModel) -> None:
     change_calls(model, lambda given: given.update(cache=None))
-    fault = cache_fault(model.bridge)
+    fault = cache_fault(model.network)
     assert fault is not None and "keeps 5 of 6 positions" in fault
 
 
@@ -73,16 +73,16 @@ def test_a_model_that_raises_with_a_cache_is_found(model: LanguageModel) -> None
         raise TypeError("no steps here\nat all")
 
     change_calls(model, refuse)
-    fault = cache_fault(model.bridge)
+    fault = cache_fault(model.network)
     assert fault is not None and "(no steps here)" in fault
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_what_a_dtype_rounds_is_no_fault(tiny_model_folder: Path, dtype: str) -> None:
     model = LanguageModel.load(str(tiny_model_folder), dtype=dtype)
-    assert model.kv_cache_works and wrong_padding(model.bridge) == frozenset()
+    assert model.kv_cache_works and wrong_padding(model.network) == frozenset()
     change_calls(model, lambda given: given.pop("position_ids", None))
-    assert cache_fault(model.bridge) is not None
+    assert cache_fault(model.network) is not None
 
 
 def test_hooks_of_others_are_not_called_and_stay(model: LanguageModel) -> None:

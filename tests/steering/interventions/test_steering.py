@@ -25,7 +25,7 @@ from sparsteer.sae.config import (
     TopAFAConfig,
     TopKConfig,
 )
-from sparsteer.sae.language_model.bridge_layers import new_cache
+from sparsteer.sae.language_model.kv_cache import new_cache
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.interventions.controls import random_features
 from sparsteer.steering.interventions.edits import change, push_of
@@ -464,7 +464,7 @@ def test_a_text_is_steered_alike_in_one_pass_and_token_by_token(
         whole = model.logits(tokens, mask)
     bridge: Any = model.bridge
     parts: list[Tensor] = []
-    name, cache = new_cache(model.bridge)
+    name, cache = new_cache(model.network.model)
     run = steer(model, sae, spec)
     for start, end in ((0, n_prompt), *((t, t + 1) for t in range(n_prompt, tokens.shape[1]))):
         unsteered = bridge(tokens[:, start:end], attention_mask=mask.long()[:, :end])
@@ -498,7 +498,7 @@ def test_new_texts_start_switched_off(model: LanguageModel, sae: SparseAutoencod
 def test_a_cache_from_outside_is_refused(model: LanguageModel, sae: SparseAutoencoder):
     tokens, _ = batch()
     bridge: Any = model.bridge
-    name, cache = new_cache(model.bridge)
+    name, cache = new_cache(model.network.model)
     with torch.no_grad():
         bridge(tokens, use_cache=True, **{name: cache})
     with (

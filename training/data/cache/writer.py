@@ -28,6 +28,7 @@ from ..extraction import ContextReader
 from ..held_out import held_out_bound
 from .config import CacheConfig
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
+from .model_dtype import with_model_dtype
 from .resume import (
     about_other_rounding,
     as_begun,
@@ -90,6 +91,7 @@ def _write_cache(
     say: Callable[[str], None],
 ) -> CacheManifest:
     folder = Path(config.out)
+    config = with_model_dtype(config, model, dist, say)
     load = model_loader(config, model, dist, say)
     with dist.errors_on_all_ranks():
         config = as_begun(config, load)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ....sae.common.errors import InputError
 from ....sae.common.validation import require_given, require_positive_integer
+from ....sae.config import ModelDtype
 from ..corpus_config import CorpusConfig
 
 
@@ -20,6 +21,10 @@ class StreamConfig(CorpusConfig):
     """Without a cache: the corpus it reads, named as for `sparsteer cache`, in an order that
     --data-seed decides; should it end, it begins again, in another order unless --shuffle-buffer
     is 1."""
+
+    model_dtype: ModelDtype = "float32"
+    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
+    its weights are stored as."""
 
     chunk_rows: int = 65_536
     """Tokens whose rows are shuffled together; up to twice as many are in memory."""

@@ -19,5 +19,6 @@ def config(tiny_model_folder: Path, dataset: str, tmp_path: Path) -> CacheConfig
         batch_size=4,
         shard_rows=2 * 4 * 32,
         dtype="float32",
+        model_dtype="float32",
         held_out_fraction=0.3,
     )

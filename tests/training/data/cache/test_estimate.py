@@ -34,6 +34,7 @@ def config(tiny_model_folder: Path, tmp_path: Path) -> CacheConfig:
         context_length=32,
         batch_size=8,
         shard_rows=1000,
+        model_dtype="float32",
     )
 
 

@@ -109,7 +109,8 @@ def test_rows_are_what_the_model_gives_for_their_contexts(
         for context in range(len(contexts)):
             alone = site.read(contexts[context : context + 1, : lengths[context]])[0]
             here = places[:, 0] == context
-            torch.testing.assert_close(rows[here], alone[places[here, 1].long()])
+            expected = alone[places[here, 1].long()]
+            torch.testing.assert_close(rows[here], expected, rtol=1e-5, atol=1e-4)
         for number in range(len(rows)):
             doc, position = int(shard.tensor("doc")[number]), int(shard.tensor("position")[number])
             token = int(shard.tensor("tokens")[number])

@@ -99,6 +99,7 @@ def cache(
         context_length=LENGTH,
         batch_size=PASS,
         dtype="float32",
+        model_dtype="float32",
         held_out_fraction=FRACTION,
     )
     cache_activations(config)
