@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -473,5 +473,6 @@ def _nothing(message: str) -> None:
 
 def _first(value: Any) -> int | None:
     """An id, or the first of several."""
-    several: Any = value if isinstance(value, list) else [value]
-    return next(iter(several), None)
+    if not isinstance(value, list):
+        return value
+    return next(iter(cast(list[int], value)), None)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,10 @@ def test_every_verb_runs_in_it_and_later_ones_take_it_over(
         assert "was made in" not in done.err
 
 
+def _always(answer: bool) -> Callable[[object], bool]:
+    return lambda device: answer
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_by_default_a_cache_runs_in_bfloat16_where_that_is_native(
     sparsteer: Sparsteer,
@@ -127,7 +132,7 @@ def test_by_default_a_cache_runs_in_bfloat16_where_that_is_native(
     monkeypatch: pytest.MonkeyPatch,
     native: bool,
 ) -> None:
-    monkeypatch.setattr(model_dtype, "multiplies_bfloat16", lambda device: native)
+    monkeypatch.setattr(model_dtype, "multiplies_bfloat16", _always(native))
     out, dtype = tmp_path / "cache", "bfloat16" if native else "float32"
     words = ("cache", "--model", tiny_model_folder, "--dataset", corpus, "--out", out)
     words = (*words, *CACHE_WORDS[:-2], "--device", "cpu")
@@ -137,7 +142,7 @@ def test_by_default_a_cache_runs_in_bfloat16_where_that_is_native(
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["model_dtype"] == manifest["config"]["model_dtype"] == dtype
     # Wherever it goes on, it keeps to what it was begun with.
-    monkeypatch.setattr(model_dtype, "multiplies_bfloat16", lambda device: not native)
+    monkeypatch.setattr(model_dtype, "multiplies_bfloat16", _always(not native))
     whole = (out / "shard-00000.safetensors").read_bytes()
     (out / "shard-00000.safetensors").unlink()
     again = sparsteer(*words, "--tokens", "600")
