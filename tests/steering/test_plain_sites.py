@@ -218,9 +218,13 @@ def test_sites_are_read_in_the_bridge_where_it_alone_has_them(
     monkeypatch.setattr(both.bridge, "_say", said.append)
     plain: Any = both.bridge.without_bridge()
     original = plain.network.model
+
+    def unchanged(hidden: Tensor) -> Tensor:
+        return hidden
+
     with monkeypatch.context() as patch:
         # As if transformers' layer added something else than the bridge's.
-        patch.setattr(original.model.layers[1].mlp, "forward", torch.nn.Identity())
+        patch.setattr(original.model.layers[1].mlp, "forward", unchanged)
         assert both.bridge.fastest(["blocks.0.hook_mlp_out"]) is plain
         assert both.bridge.fastest(["blocks.0.hook_mlp_out", "blocks.1.hook_resid_post"]) is (
             both.bridge
