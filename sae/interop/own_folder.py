@@ -22,7 +22,7 @@ from ..common.errors import InputError
 from ..common.files import read_json
 from ..common.tensor_files import load_tensors
 from ..config import Origin, SAEConfig, build_dataclass, config_from_dict
-from .layouts import LAYOUTS
+from .layouts import LAYOUTS, OWN
 
 _VERSIONS = (1, FORMAT_VERSION)
 """That are read; the first has no checksums."""
@@ -88,9 +88,9 @@ def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str
     record = record_of(values, WEIGHTS_FILE)
     if values.pop("format", None) != FORMAT:
         raise InputError(
-            f"{path} is not a sparsteer autoencoder's configuration, and no layout that can be "
-            f"read ({', '.join(LAYOUTS.names())}) recognizes {path.parent}; give the folder of an "
-            "autoencoder that sparsteer trained"
+            f"{path} is not a sparsteer autoencoder's configuration, and no other library's layout "
+            f"({', '.join(name for name in LAYOUTS.names() if name != OWN)}) fits its folder; give "
+            "the folder of an autoencoder"
         )
     if (version := values.pop("version", None)) not in _VERSIONS:
         raise InputError(

@@ -185,7 +185,7 @@ def _conversion_hints(
     causes = likely_causes(
         subject.sae,
         Rows(rows[subject.site], target),
-        stated_l0=subject.sae.config.latents_of_row,
+        stated_l0=None if (k := subject.sae.config.latents_of_row) is None else float(k),
         elsewhere=others if target is None else {},
     )
     return [f"likely {cause.cause} (its FVU is {cause.fvu:.4g} then)" for cause in causes]

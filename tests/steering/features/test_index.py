@@ -103,7 +103,7 @@ def test_a_language_model_of_other_weights(
     tmp_path: Path, cache: Path, tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sae_of(tiny_model).save(tmp_path / "sae")
-    monkeypatch.setitem(vars(tiny_model), "weights_hash", "0" * 64)
+    monkeypatch.setattr(tiny_model, "_hash_weights", lambda: "0" * 64)
     sae = SparseAutoencoder.load(tmp_path)
     assert sae.origin is not None
     with pytest.raises(InputError, match="other weights"):
