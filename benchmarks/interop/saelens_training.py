@@ -46,6 +46,7 @@ def train(rows: dict[str, Tensor], settings: dict[str, Any]) -> None:
             total_training_samples=settings["steps"] * settings["batch_size"],
             train_batch_size_samples=settings["batch_size"],
             lr=settings["lr"],
+            lr_end=settings["lr"] / 10,
             n_batches_for_norm_estimate=20,
         ),
         sae=sae,

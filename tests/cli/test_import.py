@@ -157,6 +157,7 @@ def test_the_check_names_the_likely_cause(
     assert sae.origin is not None and sae.origin.weights_hash is None
 
 
+@pytest.mark.slow
 def test_what_the_check_names_can_be_given(
     sparsteer: Sparsteer, foreign: Callable[[Edit], Path], corpus: Path, tmp_path: Path
 ) -> None:
