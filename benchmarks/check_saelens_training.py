@@ -1,6 +1,6 @@
 """From SAELens to steered text: what SAELens trains on the default model, used here by commands.
 
-    python benchmarks/check_saelens_training.py [--tokens 60000] [--steps 300]
+    python benchmarks/check_saelens_training.py [--tokens 60000] [--steps 300] [--folder FOLDER]
 
 It caches activations, lets SAELens (in `.peers/`) train a top-k autoencoder on them and measure it,
 then imports it, evaluates it, builds its feature index, steers with a feature and scores rows with
@@ -55,9 +55,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tokens", type=int, default=60_000)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--folder", type=Path, help="keep the files here, and go on with them")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = given.folder or Path(name)
+        folder.mkdir(exist_ok=True)
         cache, foreign, run = folder / "cache", folder / "saelens", folder / "run"
         sparsteer(
             *("cache", "--model", "smollm2-135m", "--dataset", "news", "--site", SITE),
@@ -68,7 +70,7 @@ def main() -> None:
         imported = sparsteer("import", foreign, "--out", run)
         ours = sparsteer("eval", run, "--cache", cache, "--rows", 1_000_000)
         index = sparsteer("features", "build", run, "--cache", cache)
-        feature = sparsteer("features", "list", run, "--limit", 1)["features"][0]["feature"]
+        feature = sparsteer("features", "list", run, "--top", 1)["features"][0]["feature"]
         sparsteer(
             *("generate", run, "--feature", feature, "--prompt", "The weather today"),
             *("--max-new-tokens", 20),

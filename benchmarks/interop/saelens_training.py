@@ -68,7 +68,8 @@ def main() -> None:
     """Train, save and measure."""
     settings = json.loads(Path(sys.argv[1]).read_text())
     rows = load_file(settings["rows"])
-    train(rows, settings)
+    if not (Path(settings["out"]) / "cfg.json").exists():
+        train(rows, settings)
     print(json.dumps({"fvu": fvu(settings["out"], rows["held_out"])}))
 
 
