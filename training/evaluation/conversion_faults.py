@@ -143,8 +143,10 @@ def _converted_otherwise(
         )
     if not config.transcoder:
         flipped = not config.apply_b_dec_to_input
+        does = "subtracts" if flipped else "does not subtract"
         yield Attempt(
-            f"apply_b_dec_to_input is {str(flipped).lower()} in truth: set it in its configuration",
+            f"its encoder {does} b_dec: its configuration needs apply_b_dec_to_input "
+            f"{str(flipped).lower()}",
             changed(sae, apply_b_dec_to_input=flipped),
             rows,
         )
