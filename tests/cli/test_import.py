@@ -102,6 +102,7 @@ def test_an_autoencoder_elsewhere_is_taken_as_it_is(
     assert sparsteer("features", "build", source, "--cache", cache).status == 0
     shown = sparsteer("features", "show", source, 2, "--json")
     assert shown.status == 0 and shown.values["feature"] == 2
+    assert shown.values["unit"].startswith("the units of the library that trained the autoencoder")
     assert sparsteer("pick", source, "add", 2, "--label", "two").status == 0
     assert sparsteer("pick", source, "list", "--json").values["picks"][0]["label"] == "two"
     assert sorted(item.name for item in source.iterdir()) == [
