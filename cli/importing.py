@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..sae.common.errors import InputError
@@ -41,19 +42,19 @@ class ImportOptions:
     """Language model that it was trained on, where its files do not say it, or say another."""
 
     site: str | None = None
-    """Site where it reads, likewise."""
+    """Site where it reads, where its files do not say it, or say another."""
 
     target_site: str | None = None
-    """Site that a transcoder predicts, likewise."""
+    """Site that a transcoder predicts, where its files do not say it, or say another."""
 
     normalize_activations: NormalizeActivations | None = None
-    """How each row is normalized first, likewise."""
+    """How each row is normalized before it is encoded, where its files say it wrongly."""
 
     input_scale: float | None = None
     """Factor by which activations were scaled in training, if the weights have it not folded in."""
 
     check: bool = True
-    """Measure it on real text through its language model; --no-check leaves that out."""
+    """Measure it on real text through its language model, and say what looks wrong."""
 
     text: str = "news"
     """Corpus for the check: a name that fetch knows, a file, a folder or a name on the hub."""
@@ -90,10 +91,11 @@ def run(options: ImportOptions, terminal: Terminal) -> Report:
     if options.source is None:
         return _listed(options.list or "")
     from ..sae.common.devices import resolve_device
-    from ..sae.interop.importing import describe, write_import
+    from ..sae.interop.importing import describe, require_place, write_import
     from ..sae.interop.layouts import find, read_found, stated_figures
 
     assert options.out is not None  # the options require it
+    require_place(Path(options.out))  # before the check, which takes a while
     resolve_device(options.device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -68,6 +68,6 @@ def test_a_layout_may_only_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     LAYOUTS.register("one", Reader())
     (tmp_path / "a.one").write_bytes(b"one")
     assert SparseAutoencoder.load(tmp_path / "a.one").config == TopKConfig(3, 5, 1)
-    with pytest.raises(InputError, match="layout is one, which only reads") as caught:
+    with pytest.raises(InputError, match="layout is one, which is read but not written") as caught:
         writable_layout("one")
     assert caught.value.field == "layout"

@@ -42,7 +42,7 @@ def loading(published: Published, no_saelens: str | None) -> Iterator[str]:
             'print(weights["W_dec"].shape)'
         )
         return
-    scale = float(published.sae.input_scale)
+    scale = float(published.sae.decoder_scale)
     yield (
         f"In `{SAELENS}/` lies the same autoencoder as SAELens 6 reads it. What a latent is there "
         f"is that of sparsteer divided by {scale:.6g}, the scale of the activations."

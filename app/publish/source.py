@@ -12,7 +12,7 @@ from ...sae.common.files import read_json
 from ...sae.fetching.artifacts import ARTIFACTS
 from ...sae.fingerprint import sae_fingerprint
 from ...sae.language_model.names import public_name
-from ...training.run import RunFolder
+from ...training.run import SETTINGS, RunFolder
 from .config import PublishConfig
 
 EVALUATION = "evaluation.json"
@@ -75,6 +75,12 @@ def read_run(config: PublishConfig) -> Published:
         raise InputError(
             f"run is {config.run}, which holds no trained autoencoder; give the folder of a run "
             "that is complete",
+            field="run",
+        )
+    if not (run.path / SETTINGS).exists():
+        raise InputError(
+            f"run is {config.run}, which was not trained here, so that there is nothing to write a "
+            "card from; push the autoencoder alone with SparseAutoencoder.push_to_hub in Python",
             field="run",
         )
     sae = SparseAutoencoder.load(run.sae)

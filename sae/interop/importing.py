@@ -34,13 +34,20 @@ def write_import(
         InputError: the folder has other content, or another process is writing there.
     """
     out = Path(out)
-    if file := next((path for path in (out, *out.parents) if path.is_file()), None):
-        raise InputError(f"{file} is a file, not a folder; choose another --out")
+    require_place(out)
     with hold(out), atomic_folder(out, replace=force) as folder:
         sae.save(folder / SAE_FOLDER)
         write_json(folder / RECORD, dict(record))
-        if out.exists() and not {item.name for item in out.iterdir()} <= {SAE_FOLDER, RECORD}:
-            raise InputError(f"{out} holds more than an import; choose another --out")
+        require_place(out)
+
+
+def require_place(out: Path) -> None:
+    """Raise an InputError where no import may be written: at a file, below one, or at a folder with
+    more than an import."""
+    if file := next((path for path in (out, *out.parents) if path.is_file()), None):
+        raise InputError(f"{file} is a file, not a folder; choose another --out")
+    if out.exists() and not {item.name for item in out.iterdir()} <= {SAE_FOLDER, RECORD}:
+        raise InputError(f"{out} holds more than an import; choose another --out")
 
 
 def describe(found: Found, source: str) -> dict[str, Any]:

@@ -177,5 +177,9 @@ def writable_layout(name: str) -> WritableLayout:
     """
     layout = LAYOUTS.get(name)
     if not isinstance(layout, WritableLayout):
-        raise InputError(f"layout is {name}, which only reads; choose another", field="layout")
+        written = [one for one in LAYOUTS.names() if isinstance(LAYOUTS.get(one), WritableLayout)]
+        raise InputError(
+            f"layout is {name}, which is read but not written; choose one of {', '.join(written)}",
+            field="layout",
+        )
     return layout

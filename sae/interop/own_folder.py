@@ -79,7 +79,14 @@ def sae_folder(path: Path) -> Path:
             return folder
     if not path.exists():
         raise InputError(f"{path} does not exist; give the folder of a trained autoencoder")
-    raise InputError(f"{path} holds no {CONFIG_FILE}; give the folder of a trained autoencoder")
+    raise InputError(
+        f"{path} holds no {CONFIG_FILE}; give the folder of a trained autoencoder, of another "
+        f"library with all files of its layout ({_other_layouts()})"
+    )
+
+
+def _other_layouts() -> str:
+    return ", ".join(name for name in LAYOUTS.names() if name != OWN)
 
 
 def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str, Any] | None]:
@@ -89,8 +96,7 @@ def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str
     if values.pop("format", None) != FORMAT:
         raise InputError(
             f"{path} is not a sparsteer autoencoder's configuration, and no other library's layout "
-            f"({', '.join(name for name in LAYOUTS.names() if name != OWN)}) fits its folder; give "
-            "the folder of an autoencoder"
+            f"({_other_layouts()}) fits its folder; give the folder of an autoencoder"
         )
     if (version := values.pop("version", None)) not in _VERSIONS:
         raise InputError(

@@ -284,9 +284,10 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: torch.as_tensor(arrays[name]) for name in arrays.files}
     except (OSError, ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(
-            f"{path} cannot be read as an npz file ({first_line(error)}); {COPY_AGAIN}"
-        ) from None
+        reason = first_line(error)
+        if "pickle" in reason:  # numpy takes whatever is no zip file for a pickle
+            reason = "it is cut short, or holds more than numbers"
+        raise InputError(f"{path} cannot be read as an npz file ({reason}); {COPY_AGAIN}") from None
 
 
 def _flat_tensors(loaded: Any, path: Path) -> dict[str, Tensor]:

@@ -43,7 +43,14 @@ def locate(source: str) -> Located:
         snapshot = fetch_from_hub(entry.source)
         return Located(snapshot.path, entry.layout, entry.origin, snapshot.pinned)
     if not path.exists():
-        near = nearest(source.split("/")[0], [release.name for release in catalog.RELEASES])
+        first = source.split("/")[0]
+        release = next((one for one in catalog.RELEASES if one.name == first), None)
+        if release is not None:
+            raise InputError(
+                f"{source} names no autoencoder of the release {first}; name one as "
+                f"{first}/{release.example}"
+            )
+        near = nearest(first, [release.name for release in catalog.RELEASES])
         hint = f"; did you mean {near[0]}/...?" if near else ""
         raise InputError(f"{source} does not exist; give the folder of a trained autoencoder{hint}")
     return Located(path)

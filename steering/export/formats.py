@@ -92,8 +92,8 @@ class ConstantSteering:
     @property
     def config(self) -> Any:
         """The configuration of the transformers model."""
-        original: Any = self.model.bridge.original_model
-        return original.config
+        network: Any = self.model.network.model
+        return network.config
 
 
 def require_constant(tier: str, edit: str = "add") -> None:

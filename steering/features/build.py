@@ -36,9 +36,9 @@ from .layout import (
     NEIGHBORS,
     POSITIVE_LOGITS,
     STATISTICS,
-    UNIT,
     VERSION,
     VOCABULARY,
+    unit_of,
 )
 from .parquet import write_columns
 from .run_folder import run_folder
@@ -118,7 +118,7 @@ def _build(
         "after": config.after,
         "seed": config.seed,
         "logits": POSITIVE_LOGITS in best,
-        "unit": UNIT,
+        "unit": unit_of(sae),
         "histogram_edges": [float(edge) for edge in edges],
     }
     with atomic_folder(folder) as temporary:

@@ -1,5 +1,10 @@
 """Names and units in a feature index's folder; nothing here imports torch."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ...sae.autoencoder import SparseAutoencoder
+
 FOLDER = "features"
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"
@@ -14,8 +19,15 @@ VERSION = 2
 VERSIONS = (1, VERSION)
 """That are read; the first has no checksums."""
 
-UNIT = (
+_SCALED_UNIT = (
     "scaled units of the autoencoder: raw activations less their center, times input_scale, so "
     "that their mean squared norm is d_model"
 )
-"""What an activation is measured in."""
+_OWN_UNIT = "the units of the library that trained the autoencoder, whose codes are not rescaled"
+
+
+def unit_of(sae: "SparseAutoencoder") -> str:
+    """What an activation is measured in. An autoencoder that another library trained has a scale
+    of 1 and no center."""
+    unscaled = sae.input_scale == 1 and not sae.input_center.any()
+    return _OWN_UNIT if unscaled else _SCALED_UNIT

@@ -129,3 +129,12 @@ def test_a_file_of_no_layout(sparsteer: Sparsteer, tmp_path: Path) -> None:
     assert "missing does not exist; give the folder of a trained autoencoder" in done.error
     done = sparsteer("import", "gemma-scope-2b-pt-rez/layer_1", "--out", tmp_path / "in")
     assert "did you mean gemma-scope-2b-pt-res/...?" in done.error
+    done = sparsteer("import", "gemma-scope-2b-pt-res", "--out", tmp_path / "in")
+    assert "name one as gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82" in done.error
+    (tmp_path / "params.npz").write_bytes(b"PK")
+    done = sparsteer("import", tmp_path / "params.npz", "--out", tmp_path / "in")
+    assert "it is cut short, or holds more than numbers" in done.error
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "cfg.json").write_text("{}")
+    done = sparsteer("import", tmp_path / "part", "--out", tmp_path / "in")
+    assert "of another library with all files of its layout (circuit-tracer, " in done.error

@@ -50,6 +50,7 @@ def test_build_and_show(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     shown = sparsteer("features", "show", run, number, "--json")
     expected = json.loads(json.dumps(index.feature(number).to_dict()))
     assert shown.status == 0 and shown.values.pop("unit") == index.manifest["unit"]
+    assert index.manifest["unit"].startswith("scaled units of the autoencoder")
     assert {name: shown.values[name] for name in expected} == expected
     text = sparsteer("features", "show", run, number, "--examples", 3).out
     for word in (

@@ -102,6 +102,7 @@ def test_an_autoencoder_elsewhere_is_taken_as_it_is(
     assert sparsteer("features", "build", source, "--cache", cache).status == 0
     shown = sparsteer("features", "show", source, 2, "--json")
     assert shown.status == 0 and shown.values["feature"] == 2
+    assert shown.values["unit"].startswith("the units of the library that trained the autoencoder")
     assert sparsteer("pick", source, "add", 2, "--label", "two").status == 0
     assert sparsteer("pick", source, "list", "--json").values["picks"][0]["label"] == "two"
     assert sorted(item.name for item in source.iterdir()) == [
@@ -133,7 +134,7 @@ def site(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     ("fault", "cause"),
     [
         (normalized, "its rows were not normalized in training: import it with --normalize-activa"),
-        (b_dec, "apply_b_dec_to_input is true in truth"),
+        (b_dec, "its encoder subtracts b_dec: its configuration needs apply_b_dec_to_input true"),
         (norms, "its decoder's norms are not folded"),
         (site, f"its site is {SITES[1]}: import it with --site {SITES[1]}"),
     ],
@@ -152,7 +153,7 @@ def test_the_check_names_the_likely_cause(
     check = done.values["check"]
     assert check["off"] and check["likely_causes"][0]["cause"].startswith(cause)
     assert check["likely_causes"][0]["fvu"] < check["fvu"]
-    assert "warning: the figures are off; likely its" in done.err or "truth" in done.err
+    assert "warning: the figures are off; likely its" in done.err
     sae = SparseAutoencoder.load(tmp_path / "in")
     assert sae.origin is not None and sae.origin.weights_hash is None
 
@@ -219,6 +220,7 @@ def test_nothing_is_overwritten(
     words = ("import", source, "--out", out, "--no-check")
     for force in ((), ("--force",)):
         assert sparsteer(*words, *force).status == 2
+    assert "loading" not in sparsteer("import", source, "--out", out).err  # refused at once
     assert [item.name for item in out.iterdir()] == ["thesis.tex"]
     shutil.rmtree(out)
     assert sparsteer(*words).status == 0
@@ -248,4 +250,5 @@ def test_another_language_model_is_refused(
     SparseAutoencoder(ReLUConfig(31, 8), origin=principal.origin).save(tmp_path / "wide")
     refused = sparsteer("import", tmp_path / "wide", *words).error
     assert "reads activations of width 31, but blocks.1.hook_resid_post of" in refused
+    assert "give the language model that it was trained on as --model" in refused
     assert not (tmp_path / "in").exists()

@@ -210,6 +210,16 @@ def test_wrong_options_are_a_sentence(
     assert not (tmp_path / "out").exists() and (tmp_path / "other" / "file").exists()
 
 
+def test_what_was_not_trained_here_is_refused(
+    sparsteer: Sparsteer, run_folder: Path, tmp_path: Path
+) -> None:
+    words = ("--out", tmp_path / "in", "--no-check")
+    assert sparsteer("import", run_folder / "sae", *words).status == 0
+    done = sparsteer("publish", tmp_path / "in", "--repo", NAME)
+    assert done.status == 2 and "in, which was not trained here" in done.error
+    assert not (tmp_path / "in" / "publish").exists()
+
+
 def test_an_evaluation_of_other_weights_is_refused(
     sparsteer: Sparsteer, measured: tuple[Path, Path], tmp_path: Path
 ) -> None:

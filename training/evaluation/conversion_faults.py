@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...kernels.numerics import row_norms
 from ...sae.autoencoder import SparseAutoencoder
-from ...sae.config import SAEConfig, TopKConfig
+from ...sae.config import ReLUConfig, SAEConfig, TopKConfig
 from ...sae.metrics import measure_rows
 
 _ROWS_TRIED = 1024
@@ -22,6 +22,7 @@ _BAD_FVU = 0.6
 """Published autoencoders leave .05 to .5 of the variance; above this something is likely wrong."""
 _OFF_L0 = 2.0
 """How many times larger or smaller than stated an L0 may be."""
+_USUAL_K = (16, 32, 64, 128, 256)
 _BETTER = 0.85
 _BETTER_BY = 0.02
 """An attempt counts if it leaves no more than this much of the FVU, and is so much below it."""
@@ -143,8 +144,10 @@ def _converted_otherwise(
         )
     if not config.transcoder:
         flipped = not config.apply_b_dec_to_input
+        does = "subtracts" if flipped else "does not subtract"
         yield Attempt(
-            f"apply_b_dec_to_input is {str(flipped).lower()} in truth: set it in its configuration",
+            f"its encoder {does} b_dec: its configuration needs apply_b_dec_to_input "
+            f"{str(flipped).lower()}",
             changed(sae, apply_b_dec_to_input=flipped),
             rows,
         )
@@ -156,18 +159,27 @@ def _converted_otherwise(
             _with_decoder_norms_folded(sae),
             rows,
         )
-    if (
-        config.latents_of_row is None
-        and stated_l0 is not None
-        and 1 <= stated_l0 < config.n_latents
-    ):
-        k = round(stated_l0)
+    if config.latents_of_row is None and (k := _likely_k(sae, rows, stated_l0)) is not None:
         yield Attempt(
             f"it keeps the {k} largest latents of a row: its activation is topk with k {k}, not "
             f"{config.activation}, in its configuration",
             _as_topk(sae, k),
             rows,
         )
+
+
+def _likely_k(sae: SparseAutoencoder, rows: Rows, stated_l0: float | None) -> int | None:
+    """How many latents of a row are kept if it is topk; None if it cannot be.
+
+    Where no L0 is stated it is the usual k with the lowest FVU, and only of a relu: the latents of
+    jumprelu that do not exceed their thresholds would lower its FVU, too.
+    """
+    if stated_l0 is not None:
+        return round(stated_l0) if 1 <= stated_l0 < sae.config.n_latents else None
+    if not isinstance(sae.config, ReLUConfig):
+        return None
+    usual = [k for k in _USUAL_K if k < sae.config.n_latents]
+    return min(usual, key=lambda k: _measured(_as_topk(sae, k), rows)[0], default=None)
 
 
 @torch.no_grad()

@@ -88,7 +88,11 @@ def check_on_text(
         InputError: the model has no such site, the widths differ, or there is no text.
     """
     site = model.site(origin.site)
-    sae.require_width(site.width, f"{site.name} of {model.name}")
+    sae.require_width(
+        site.width,
+        f"{site.name} of {model.name}",
+        remedy="give the language model that it was trained on as --model",
+    )
     if sae.config.transcoder and origin.target_site is None:
         raise InputError("the transcoder does not say which site it predicts; give --target-site")
     documents = _documents(text, say)

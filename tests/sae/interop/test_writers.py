@@ -155,7 +155,11 @@ REFUSED: list[tuple[str, SAEConfig, str]] = [
         "normalize_activations is constant_norm_rescale",
     ),
     ("dictionary_learning", TopKConfig(D, F, 5, **TRANSCODER, skip=True), "skip connection"),
-    ("openai", TopKConfig(D, F, 5), "layout is openai, which only reads"),
+    (
+        "openai",
+        TopKConfig(D, F, 5),
+        "layout is openai, which is read but not written; choose one of circuit-tracer, ",
+    ),
 ]
 
 

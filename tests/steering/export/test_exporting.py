@@ -71,6 +71,16 @@ def test_a_file_holds_the_vector_that_steering_adds(
     assert (record["format"], record["site"], record["after_block"]) == (format, site, 1)
 
 
+def test_a_model_of_transformers_needs_no_tokenizer(
+    tiny_model: LanguageModel, sae: SparseAutoencoder, tmp_path: Path
+) -> None:
+    """Nor TransformerLens' bridge, which would need one."""
+    plain = LanguageModel.from_transformers(tiny_model.network.model)
+    for format in FILE_FORMATS:
+        export_intervention(plain, sae, two_features(), tmp_path / format, format)
+        torch.testing.assert_close(read_back(format, tmp_path / format)[1], by_definition(sae))
+
+
 @pytest.mark.parametrize("format", FILE_FORMATS)
 def test_the_block_gives_what_a_steered_one_gives(
     format: str, tiny_model: LanguageModel, sae: SparseAutoencoder, tmp_path: Path
