@@ -158,6 +158,18 @@ def as_object(value: object) -> dict[str, Any]:
     return dict(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else {}
 
 
+def flag(given: Mapping[str, Any], name: str, where: str | Path, *, default: bool = False) -> bool:
+    """A key of a configuration that is true or false; the default where it is missing or null.
+
+    Raises:
+        InputError: it is anything else.
+    """
+    value = given.get(name)
+    if value is None or isinstance(value, bool):
+        return default if value is None else value
+    raise InputError(f"{where}: {name} is {value!r}, where true or false is needed")
+
+
 def thresholds(tensor: Tensor) -> Tensor:
     """Thresholds as jumprelu takes them: below 0 they let through what ReLU does, as 0 does."""
     return tensor.clamp(min=0)
