@@ -105,9 +105,15 @@ def test_an_autoencoder_elsewhere_is_taken_as_it_is(
     assert shown.values["unit"].startswith("the units of the library that trained the autoencoder")
     assert sparsteer("pick", source, "add", 2, "--label", "two").status == 0
     assert sparsteer("pick", source, "list", "--json").values["picks"][0]["label"] == "two"
+    words = ("--prompt", "abc", "--max-new-tokens", 4, "--json")
+    assert sparsteer("generate", source, "--picks", source, *words).status == 0
     assert sorted(item.name for item in source.iterdir()) == [
         *("SHA256SUMS", "cfg.json", "sae_weights.safetensors")
     ]
+    # Neither a file that is no part of it nor another spelling of the path makes it another one.
+    (source / "notes.txt").write_text("mine")
+    again = sparsteer("pick", f"{source}/../{source.name}", "list", "--json")
+    assert [pick["label"] for pick in again.values["picks"]] == ["two"]
 
 
 def normalized(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
