@@ -3,6 +3,7 @@
 Every fault is one sentence in the words of the file that has it.
 """
 
+import dataclasses
 import re
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
@@ -121,8 +122,10 @@ def build(
     Args:
         config: its configuration.
         tensors: `W_enc` [F, D], `W_dec` [F, D], `b_enc` [F] and others, of the right shapes.
-        origin: what is known of the model and site.
+        origin: what is known of the model and site; only a transcoder keeps a target site.
     """
+    if origin is not None and not config.transcoder:
+        origin = dataclasses.replace(origin, target_site=None)
     sae = SparseAutoencoder(config, origin=origin)
     sae.load_state_dict(sae.state_dict() | dict(tensors))
     return sae

@@ -215,6 +215,20 @@ def test_the_catalog_is_listed(sparsteer: Sparsteer) -> None:
     assert "is in no release" in sparsteer("import", "--list", "gqt2").error
 
 
+def test_a_target_site_is_for_transcoders(
+    sparsteer: Sparsteer, foreign: Callable[[Edit], Path], corpus: Path, tmp_path: Path
+) -> None:
+    def say_one(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        config["metadata"]["hook_name_out"] = SITES[0]
+
+    words = ("--out", tmp_path / "in", "--text", corpus)
+    refused = sparsteer("import", foreign(say_one), *words, "--target-site", SITES[0])
+    assert refused.status == 2 and "is an autoencoder, which predicts what it reads" in refused.err
+    done = sparsteer("import", foreign(say_one), *words, "--json")
+    assert done.status == 0 and not done.values["check"]["off"]
+    assert "the source is empty" in sparsteer("import", "", *words).error
+
+
 def test_nothing_is_overwritten(
     sparsteer: Sparsteer, foreign: Callable[[Edit], Path], tmp_path: Path
 ) -> None:
