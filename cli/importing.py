@@ -135,6 +135,12 @@ def _as_asked(sae: "SparseAutoencoder", options: ImportOptions) -> "SparseAutoen
         sae = changed(sae, normalize_activations=options.normalize_activations)
     if options.input_scale is not None:
         sae = with_input_scale(sae, options.input_scale)
+    if options.target_site is not None and not sae.config.transcoder:
+        raise InputError(
+            f"target_site is {options.target_site}, but {options.source} is an autoencoder, which "
+            "predicts what it reads; leave it out",
+            field="target_site",
+        )
     asked = {"model": options.model, "site": options.site, "target_site": options.target_site}
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if given and sae.origin is not None:

@@ -10,6 +10,7 @@ from ..sae.fingerprint import sae_fingerprint
 from .config import GenerateConfig
 from .features.index import FeatureIndex
 from .features.picks import Picks
+from .features.run_folder import run_folder
 from .features.text_lists import read_text_list
 from .generation import Continuation, Generation, in_room
 from .interventions.intervention import Intervention, SteeredFeature
@@ -170,7 +171,9 @@ def steered_features(
     factor = 1.0 if config.strength is None else config.strength
     strengths = dict.fromkeys(config.feature, factor)
     if config.picks is not None:
-        picks = Picks.load(config.picks, sae=fingerprint).picks
+        # Those of an autoencoder that is in no run lie where `pick` keeps them.
+        place = run_folder(run) if config.picks == run else config.picks
+        picks = Picks.load(place, sae=fingerprint).picks
         if not picks:
             raise InputError(f"{config.picks} has no picks; add one with `sparsteer pick`")
         strengths = {pick.feature: factor * pick.strength for pick in picks}

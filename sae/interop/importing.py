@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..common.errors import InputError
 from ..common.files import atomic_folder, write_json
 from ..common.locks import hold
 from ..fetching.fetch import cache_folder
+from .hub import PATTERNS
 from .layouts import Found, find, read_found
 from .sources import resolved
 
@@ -67,7 +69,7 @@ def imported_run(source: str) -> Path:
         InputError: there is no such source, or its files are damaged.
     """
     found = find(source)
-    folder = cache_folder() / "imports" / _name_of(found, source)
+    folder = cache_folder() / "imports" / _name_of(found)
     if not (folder / RECORD).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_import(
@@ -76,13 +78,22 @@ def imported_run(source: str) -> Path:
     return folder
 
 
-def _name_of(found: Found, source: str) -> str:
-    """A name that says which source it is, and is another one when its files are others."""
-    path = found.located.path
-    files = [path] if path.is_file() else sorted(item for item in path.iterdir() if item.is_file())
-    identity = found.located.pinned or [
-        (str(file.resolve()), (state := file.stat()).st_size, state.st_mtime_ns) for file in files
-    ]
+def _name_of(found: Found) -> str:
+    """A name that says which source it is, however that is written, and is another one when its
+    files are others."""
+    path = found.located.path.resolve()
+    if pinned := found.located.pinned:
+        identity, called = pinned, pinned.partition("@")[0]
+    else:
+        files = [path] if path.is_file() else sorted(filter(_is_part, path.iterdir()))
+        states = [(str(file.resolve()), file.stat()) for file in files]
+        identity = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+        called = str(path)
     digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
-    readable = re.sub(r"[^\w.-]+", "-", source).strip("-.")[-60:]
+    readable = re.sub(r"[^\w.-]+", "-", called).strip("-.")[-60:]
     return f"{readable}-{digest}"
+
+
+def _is_part(file: Path) -> bool:
+    """Whether a file may be one of an autoencoder's, by its name."""
+    return file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in PATTERNS)

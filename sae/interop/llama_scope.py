@@ -21,6 +21,7 @@ from .reading import (
     as_object,
     build,
     config_of,
+    flag,
     fold_decoder_norms,
     origin_from,
     read_tensors,
@@ -41,6 +42,10 @@ _DEFAULTS = {
     "sparsity_include_decoder_norm": True,
     "top_k": 50,
 }
+_FLAGS = (
+    *("use_decoder_bias", "sparsity_include_decoder_norm"),
+    *("apply_decoder_bias_to_pre_encoder", "use_glu_encoder"),
+)
 _NORMALIZATIONS: dict[str, NormalizeActivations] = {
     "dataset-wise": "none",
     "inference": "none",
@@ -150,6 +155,8 @@ def _require_readable(given: Mapping[str, Any], where: Path) -> None:
             f"{where}: sae_type is {kind!r}, but only sae, which reads one site and predicts one, "
             "can be read"
         )
+    for name in _FLAGS:
+        flag(given, name, where)
     if given.get("use_glu_encoder"):
         raise InputError(f"{where}: use_glu_encoder is true, which no activation here can hold")
     normalization = given["norm_activation"]

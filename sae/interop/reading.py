@@ -3,6 +3,7 @@
 Every fault is one sentence in the words of the file that has it.
 """
 
+import dataclasses
 import re
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
@@ -121,8 +122,10 @@ def build(
     Args:
         config: its configuration.
         tensors: `W_enc` [F, D], `W_dec` [F, D], `b_enc` [F] and others, of the right shapes.
-        origin: what is known of the model and site.
+        origin: what is known of the model and site; only a transcoder keeps a target site.
     """
+    if origin is not None and not config.transcoder:
+        origin = dataclasses.replace(origin, target_site=None)
     sae = SparseAutoencoder(config, origin=origin)
     sae.load_state_dict(sae.state_dict() | dict(tensors))
     return sae
@@ -156,6 +159,18 @@ def fold_decoder_norms(tensors: dict[str, Tensor]) -> None:
 def as_object(value: object) -> dict[str, Any]:
     """A value of a JSON file as an object with keys; empty if it is none."""
     return dict(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else {}
+
+
+def flag(given: Mapping[str, Any], name: str, where: str | Path, *, default: bool = False) -> bool:
+    """A key of a configuration that is true or false; the default where it is missing or null.
+
+    Raises:
+        InputError: it is anything else.
+    """
+    value = given.get(name)
+    if value is None or isinstance(value, bool):
+        return default if value is None else value
+    raise InputError(f"{where}: {name} is {value!r}, where true or false is needed")
 
 
 def thresholds(tensor: Tensor) -> Tensor:

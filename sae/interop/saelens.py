@@ -19,6 +19,7 @@ from .reading import (
     as_object,
     build,
     config_of,
+    flag,
     fold_decoder_norms,
     origin_from,
     read_tensors,
@@ -101,7 +102,7 @@ def read(path: Path) -> SparseAutoencoder:
         ours["W_skip"] = found.take("W_skip", "D", "D")
     _fold_finetuning(found, ours, given, where)
     found.finish()
-    rescaled = bool(given.get("rescale_acts_by_decoder_norm"))
+    rescaled = flag(given, "rescale_acts_by_decoder_norm", where)
     if normalization == "expected_average_only_in":
         _fold_training_scale(ours, path / _SCALER_FILE, rescaled=rescaled)
         normalization = "none"
@@ -109,7 +110,8 @@ def read(path: Path) -> SparseAutoencoder:
         fold_decoder_norms(ours)
     options: dict[str, Any] = {
         "transcoder": transcoder,
-        "apply_b_dec_to_input": transcoder or bool(given.get("apply_b_dec_to_input", True)),
+        "apply_b_dec_to_input": transcoder
+        or flag(given, "apply_b_dec_to_input", where, default=True),
         "normalize_activations": normalization,
         "skip": "skip" in architecture,
     }

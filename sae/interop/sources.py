@@ -38,6 +38,8 @@ def locate(source: str) -> Located:
     if is_hub_source(source):
         snapshot = fetch_from_hub(source)
         return Located(snapshot.path, pinned=snapshot.pinned)
+    if not source:
+        raise InputError("the source is empty; give the folder of a trained autoencoder")
     path = Path(source)
     if not path.exists() and (entry := catalog.entry(source)):
         snapshot = fetch_from_hub(entry.source)

@@ -14,7 +14,7 @@ from ..common.files import read_json, write_json
 from ..common.tensor_files import save_tensors
 from ..config import GroupMaxConfig, Origin, SAEConfig, TopKConfig
 from .folding import encoder_biases, in_raw_units, require_plain_rows, shifted_biases
-from .reading import ForeignTensors, build, config_of, origin_from, read_tensors
+from .reading import ForeignTensors, build, config_of, flag, origin_from, read_tensors
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
@@ -54,7 +54,7 @@ def read(path: Path) -> SparseAutoencoder:
         "W_dec": found.take("W_dec", "F", "D"),
         "b_dec": found.take("b_dec", "D"),
     }
-    skip, transcode = bool(given.get("skip_connection")), bool(given.get("transcode"))
+    skip, transcode = (flag(given, name, where) for name in ("skip_connection", "transcode"))
     if skip:
         ours["W_skip"] = found.take("W_skip", "D", "D")
         if not transcode:

@@ -105,9 +105,15 @@ def test_an_autoencoder_elsewhere_is_taken_as_it_is(
     assert shown.values["unit"].startswith("the units of the library that trained the autoencoder")
     assert sparsteer("pick", source, "add", 2, "--label", "two").status == 0
     assert sparsteer("pick", source, "list", "--json").values["picks"][0]["label"] == "two"
+    words = ("--prompt", "abc", "--max-new-tokens", 4, "--json")
+    assert sparsteer("generate", source, "--picks", source, *words).status == 0
     assert sorted(item.name for item in source.iterdir()) == [
         *("SHA256SUMS", "cfg.json", "sae_weights.safetensors")
     ]
+    # Neither a file that is no part of it nor another spelling of the path makes it another one.
+    (source / "notes.txt").write_text("mine")
+    again = sparsteer("pick", f"{source}/../{source.name}", "list", "--json")
+    assert [pick["label"] for pick in again.values["picks"]] == ["two"]
 
 
 def normalized(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -208,6 +214,20 @@ def test_the_catalog_is_listed(sparsteer: Sparsteer) -> None:
     assert {one["model"] for one in done.values["releases"]} == {"gpt2-small"}
     assert "gemma-scope-2b-pt-res/layer_12/" in sparsteer("import", "--list", "all").out
     assert "is in no release" in sparsteer("import", "--list", "gqt2").error
+
+
+def test_a_target_site_is_for_transcoders(
+    sparsteer: Sparsteer, foreign: Callable[[Edit], Path], corpus: Path, tmp_path: Path
+) -> None:
+    def say_one(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        config["metadata"]["hook_name_out"] = SITES[0]
+
+    words = ("--out", tmp_path / "in", "--text", corpus)
+    refused = sparsteer("import", foreign(say_one), *words, "--target-site", SITES[0])
+    assert refused.status == 2 and "is an autoencoder, which predicts what it reads" in refused.err
+    done = sparsteer("import", foreign(say_one), *words, "--json")
+    assert done.status == 0 and not done.values["check"]["off"]
+    assert "the source is empty" in sparsteer("import", "", *words).error
 
 
 def test_nothing_is_overwritten(

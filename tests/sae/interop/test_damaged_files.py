@@ -97,6 +97,7 @@ SPARSIFY: list[tuple[str, Damage, str]] = [
     ("sae", setting("cfg.json", activation="jumprelu"), "activation is 'jumprelu'"),
     ("sae-groupmax", setting("cfg.json", k=5), "k is 5, which does not divide the 16 latents"),
     ("sae", setting("cfg.json", skip_connection=True), "tensor W_skip is missing"),
+    ("sae", setting("cfg.json", transcode="no"), "transcode is 'no', where true or false is"),
     ("sae-skip", setting("cfg.json", skip_connection=False), "there is no place for W_skip"),
     ("sae", tensors("sae.safetensors", without("encoder.bias")), "encoder.bias is missing"),
     ("sae", tensors("sae.safetensors", spoiled("W_dec")), "W_dec holds NaN or infinity"),

@@ -159,6 +159,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"act_fn": "batchtopk"}, "act_fn is 'batchtopk', which is not read"),
     ({"sae_type": "clt"}, "sae_type is 'clt', but only sae"),
     ({"use_glu_encoder": True}, "use_glu_encoder is true"),
+    ({"use_decoder_bias": "no"}, "use_decoder_bias is 'no', where true or false is needed"),
     ({"norm_activation": "batch-wise"}, "norm_activation is 'batch-wise'"),
     ({"norm_activation": ["in"]}, r"norm_activation is \['in'\]"),
     ({"norm_activation": "token-wise", **TRANSCODER}, "token-wise in a transcoder"),

@@ -204,6 +204,8 @@ REFUSED = [
     ({"architecture": "topk", "k": 58}, "k is 58, but there are only 57 latents"),
     ({"normalize_activations": "covariance_whitening"}, "normalize_activations is 'cov"),
     ({"activation_fn": "tanh-relu"}, "activation_fn is 'tanh-relu'"),
+    ({"apply_b_dec_to_input": "no"}, "apply_b_dec_to_input is 'no', where true or false is"),
+    ({"rescale_acts_by_decoder_norm": 1}, "rescale_acts_by_decoder_norm is 1, where true or"),
 ]
 
 
