@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..autoencoder import SparseAutoencoder
 from ..common.errors import InputError
-from ..config import JumpReLUConfig
+from ..config import JumpReLUConfig, SAEConfig
 
 
 @torch.no_grad()
@@ -18,9 +18,10 @@ def in_raw_units(sae: SparseAutoencoder) -> SparseAutoencoder:
     """An autoencoder that reconstructs alike, with input_scale 1 and input_center 0.
 
     Its latents are those of `sae` divided by `decoder_scale`, and its decoder rows are the same, so
-    that a latent times its row is a vector in the model's own units. b_dec takes the center in; of
-    a transcoder b_enc takes that of its input. batch_topk becomes the jumprelu that encodes alike.
-    It has no prefixes, which play no part after training. float32, on the CPU.
+    that a latent times its row is a vector in the model's own units. b_dec takes the center in;
+    where the encoder does not subtract b_dec, its biases take in that of its input. batch_topk
+    becomes the jumprelu that encodes alike. It has no prefixes, which play no part after training.
+    float32, on the CPU.
 
     Raises:
         InputError: thresholds were not learned yet.
@@ -28,13 +29,15 @@ def in_raw_units(sae: SparseAutoencoder) -> SparseAutoencoder:
     sae = sae.activation.exported(sae)
     config = dataclasses.replace(sae.config, prefixes=())
     into, out_of = sae.input_scale.double(), sae.decoder_scale.double()
-    W_enc, b_enc = sae.W_enc.double(), sae.b_enc.double()
+    own = {name: sae.state_dict()[name] for name in sae.activation.state()}
+    biases = _biases({"W_enc": sae.W_enc, "b_enc": sae.b_enc, **own})
+    if not _subtracts_b_dec(config):
+        biases = shifted_biases({"W_enc": sae.W_enc, **own, **biases}, -sae.input_center)
     b_dec = sae.b_dec.double() + sae.decoder_center.double() * out_of
-    if config.transcoder:
-        b_enc = b_enc - W_enc @ sae.input_center.double()
     tensors = {
-        "W_enc": W_enc * (into / out_of),
-        "b_enc": b_enc / out_of,
+        **own,
+        "W_enc": sae.W_enc.double() * (into / out_of),
+        **{name: bias.double() / out_of for name, bias in biases.items()},
         "W_dec": sae.W_dec,
         "b_dec": b_dec / out_of,
     }
@@ -44,10 +47,8 @@ def in_raw_units(sae: SparseAutoencoder) -> SparseAutoencoder:
         if not config.fixed_thresholds and not sae.thresholds().min() > 0:
             raise InputError("the autoencoder has learned no threshold; train it first")
         config = dataclasses.replace(config, fixed_thresholds=True)
+        tensors = {name: tensors[name] for name in tensors if name not in own}
         tensors["threshold"] = sae.thresholds().double() / out_of
-    else:
-        own = sae.activation.state()
-        tensors |= {name: sae.state_dict()[name] for name in own}
     folded = SparseAutoencoder(config, origin=sae.origin)
     folded.load_state_dict(
         folded.state_dict() | {name: tensor.float().cpu() for name, tensor in tensors.items()}
@@ -69,8 +70,7 @@ def encoder_biases(plain: SparseAutoencoder, *, subtracts_b_dec: bool) -> dict[s
     """b_enc, and magnitude_bias of a gated one, for an encoder that subtracts b_dec, or does not,
     whatever this one does; the pre-activations are the same."""
     tensors = {"b_enc": plain.b_enc, "W_enc": plain.W_enc, **dict(plain.named_buffers())}
-    subtracts = plain.config.apply_b_dec_to_input and not plain.config.transcoder
-    sign = int(subtracts_b_dec) - int(subtracts)
+    sign = int(subtracts_b_dec) - int(_subtracts_b_dec(plain.config))
     return shifted_biases(tensors, sign * plain.b_dec)
 
 
@@ -84,8 +84,16 @@ def shifted_biases(tensors: Mapping[str, Tensor], by_D: Float[Tensor, "D"]) -> d
         by_D: the vector.
     """
     shift_F = tensors["W_enc"].double() @ by_D.double()
-    shifted = {"b_enc": (tensors["b_enc"] + shift_F).float()}
-    if "magnitude_bias" in tensors:
+    shifted = {name: bias + shift_F for name, bias in _biases(tensors).items()}
+    if "magnitude_bias" in shifted:
         scales_F = tensors["magnitude_exponent"].double().exp()
-        shifted["magnitude_bias"] = (tensors["magnitude_bias"] + scales_F * shift_F).float()
+        shifted["magnitude_bias"] = tensors["magnitude_bias"] + scales_F * shift_F
     return shifted
+
+
+def _biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensors[name] for name in ("b_enc", "magnitude_bias") if name in tensors}
+
+
+def _subtracts_b_dec(config: SAEConfig) -> bool:
+    return config.apply_b_dec_to_input and not config.transcoder

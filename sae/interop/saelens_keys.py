@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..autoencoder import SparseAutoencoder
 from ..common.errors import InputError
-from ..config import Origin
+from ..config import GatedConfig, Origin
 from .folding import in_raw_units
 from .model_names import name_elsewhere
 
@@ -29,6 +29,8 @@ def to_saelens(sae: SparseAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor
     trained_as = sae.config.activation
     own, further = sae.activation.saelens(sae)
     plain = in_raw_units(sae)
+    if isinstance(plain.config, GatedConfig):
+        _, further = plain.activation.saelens(plain)
     config = plain.config
     weights = {"W_enc": plain.W_enc.T, "W_dec": plain.W_dec, "b_dec": plain.b_dec}
     if own["architecture"] != "gated":
