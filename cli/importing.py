@@ -54,7 +54,7 @@ class ImportOptions:
     """Factor by which activations were scaled in training, if the weights have it not folded in."""
 
     check: bool = True
-    """Measure it on real text through its language model, and say what looks wrong."""
+    """Measure it on real text through its language model; --no-check leaves that out."""
 
     text: str = "news"
     """Corpus for the check: a name that fetch knows, a file, a folder or a name on the hub."""

@@ -1,6 +1,7 @@
 """Scale and centers in the weights: the same reconstruction, latents in raw units."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from sparsteer.sae.interop.folding import in_raw_units
 
 D, F = 13, 54
 X = 3 * torch.randn(29, D, generator=torch.Generator().manual_seed(1)) + 1
-PLACES = {
+PLACES: dict[str, dict[str, Any]] = {
     "subtracts": {},
     "raw-input": {"apply_b_dec_to_input": False},
     "normalized": {"apply_b_dec_to_input": False, "normalize_activations": "layer_norm"},
