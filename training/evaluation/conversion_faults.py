@@ -160,9 +160,10 @@ def _converted_otherwise(
             rows,
         )
     if config.latents_of_row is None and (k := _likely_k(sae, rows, stated_l0)) is not None:
+        known = f"k {k}" if stated_l0 is not None else f"a k that it does not state, {k} or near it"
         yield Attempt(
-            f"it keeps the {k} largest latents of a row: its activation is topk with k {k}, not "
-            f"{config.activation}, in its configuration",
+            f"it keeps the largest latents of a row: its configuration needs the activation topk "
+            f"with {known}, not {config.activation}",
             _as_topk(sae, k),
             rows,
         )
