@@ -96,9 +96,13 @@ def not_finite(file: Path, marker: Path) -> None:
     edited(file, spoil)
 
 
+QUICK = ("0-saelens", "2-gemma_scope", "7-llama_scope", "10-qwen_scope")
+"""Kinds of files that the quick tests damage; `make test-slow` damages all."""
+
 DAMAGES = [cut_short, emptied, a_pickle_with_code, a_tensor_missing, another_width, not_finite]
 
 
+@pytest.mark.slow_except(*(f"{kind}-{damage.__name__}" for kind in QUICK for damage in DAMAGES))
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize(
     ("layout", "write"), INSTANCES, ids=[f"{i}-{layout}" for i, (layout, _) in enumerate(INSTANCES)]

@@ -182,6 +182,7 @@ def test_what_the_check_names_can_be_given(
     assert not done.values["check"]["off"] and done.values["check"]["fvu"] < 0.2
 
 
+@pytest.mark.slow
 def test_keeping_k_latents_is_tried_where_l0_is_far_off(
     sparsteer: Sparsteer, principal: SparseAutoencoder, corpus: Path, tmp_path: Path
 ) -> None:

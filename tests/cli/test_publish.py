@@ -106,6 +106,7 @@ def test_the_card_has_what_was_measured(
     assert origin is not None and origin.model == "some/model"
 
 
+@pytest.mark.slow
 def test_no_path_of_this_machine_gets_out(
     sparsteer: Sparsteer,
     measured: tuple[Path, Path],

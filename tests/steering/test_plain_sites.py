@@ -29,6 +29,7 @@ def batch() -> tuple[Tensor, Tensor]:
     return tokens.where(mask, torch.tensor(0)), mask
 
 
+@pytest.mark.slow_except("gpt2", "gemma3_text")
 @families
 def test_names_and_values_are_those_of_the_bridge(family: str) -> None:
     both = twins(family)
