@@ -124,20 +124,24 @@ class SparseAutoencoder(nn.Module):
         """Raw activations that are read, normalized where the configuration says so, in scaled
         units and the dtype of the weights."""
         if self.config.normalize_activations != "none":
-            x = self.normalized(x)[0]
+            x, _, _ = self.normalized(x)
+        return self._scaled_input(x)
+
+    def _scaled_input(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         return _scaled(x, self.input_center / self.input_scale, self.input_scale)
 
     def normalized(
         self, x: Float[Tensor, "*B D"]
     ) -> tuple[Float[Tensor, "*B D"], Float[Tensor, "*B 1"], Float[Tensor, "*B 1"]]:
-        """Rows normalized as the configuration says, and what undoes it: normalized * scale +
-        shift.
+        """Rows normalized as the configuration says, in the dtype of the weights or a wider one of
+        theirs, and what undoes it: normalized * scale + shift.
 
         Raises ValueError if the configuration does not normalize.
         """
         if self.config.normalize_activations == "none":
             raise ValueError("normalize_activations is none; use the rows as they are")
-        return normalize_rows(x, self.config.normalize_activations)
+        wide = x.to(torch.promote_types(x.dtype, self.W_enc.dtype))
+        return normalize_rows(wide, self.config.normalize_activations)
 
     def scaled_target(self, target: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """As `scaled`, of raw activations that are reconstructed or predicted."""
@@ -192,10 +196,12 @@ class SparseAutoencoder(nn.Module):
             InputError: x has another width than the autoencoder.
         """
         self.require_width(x.shape[-1], "x")
-        codes, leading = self.encode_scaled(self.scaled(x.reshape(-1, x.shape[-1]))), x.shape[:-1]
-        scale = shift = None
-        if self._undoes_normalization:
-            _, scale, shift = self.normalized(x.to(self.W_enc.dtype))
+        leading, scale, shift = x.shape[:-1], None, None
+        if self.config.normalize_activations != "none":
+            x, scale, shift = self.normalized(x)
+        if not self._undoes_normalization:
+            scale = shift = None
+        codes = self.encode_scaled(self._scaled_input(x.reshape(-1, x.shape[-1])))
         return Codes(
             codes.indices.view(*leading, codes.indices.shape[-1]),
             codes.values.view(*leading, codes.values.shape[-1]),

@@ -113,6 +113,8 @@ def test_normalized_rows(tmp_path: Path, normalization: str) -> None:
         rows = X / scale
     codes = ((rows - w["b_dec"]) @ w["W_enc"] + w["b_enc"]).relu()
     check(sae, X, codes, (codes @ w["W_dec"] + w["b_dec"]) * scale + shift)
+    rounded = sae.encode(X.bfloat16())  # normalized in the weights' dtype, as SAELens does
+    assert torch.equal(rounded.dense(F), sae.encode(X.bfloat16().float()).dense(F))
     again = sae.encode(X.view(1, 29, D))
     torch.testing.assert_close(sae.decode(again)[0], sae(X))
     with pytest.raises(ValueError, match="take them from encode"):
