@@ -98,6 +98,14 @@ OURS = [
     Ours("batch-topk-nested", "Matryoshka", BatchTopKConfig, _TWO, {"nested": True}),
     Ours("jumprelu", "thresholds divided by the scale", JumpReLUConfig, _TWO),
     Ours("jumprelu-float16", "--dtype float16", JumpReLUConfig, _TWO, dtype="float16"),
+    Ours("gated", "both biases divided by the scale", GatedConfig, _TWO),
+    Ours(
+        "relu-raw-input-scaled",
+        "b_dec not subtracted, scale and center folded",
+        ReLUConfig,
+        _TWO,
+        {"apply_b_dec_to_input": False},
+    ),
     Ours("top-afa", "nobody else has it", TopAFAConfig, ()),
     Ours(
         "relu-raw-input",
