@@ -17,6 +17,7 @@ from ...sae.common.checksums import (
 from ...sae.common.errors import InputError
 from ...sae.common.files import atomic_folder
 from ...sae.common.locks import hold
+from ...sae.common.paths import require_no_file_at
 from ...sae.fingerprint import sae_fingerprint
 from ...sae.interop.push import SAELENS, HubUpload, not_pushed, push_folder, write_layouts
 from ...sae.language_model.names import public_name
@@ -79,8 +80,7 @@ def publish(
 
 def _require_ours(out: Path) -> None:
     """Raise InputError if something else than an earlier such folder would be replaced."""
-    if file := next((path for path in (out, *out.parents) if path.is_file()), None):
-        raise InputError(f"{file} is a file, not a folder; choose another --out")
+    require_no_file_at(out)
     there = {item.name for item in out.iterdir()} if out.exists() else set[str]()
     marked = CARD in there and f"library_name: {LIBRARY}" in _text(out / CARD)
     if there and not (marked and there <= _WRITTEN):

@@ -124,6 +124,12 @@ def require_regular_file(path: str | Path, what: str, remedy: str = "check the p
         )
 
 
+def require_no_file_at(out: Path) -> None:
+    """Raise an InputError if a folder to write is a file, or lies below one."""
+    if file := next((path for path in (out, *out.parents) if path.is_file()), None):
+        raise InputError(f"{file} is a file, not a folder; choose another --out")
+
+
 def refuse_special_file(
     path: str | Path, what: str, remedy: str = "remove it, or give another path"
 ) -> None:

@@ -11,6 +11,7 @@ from ..common.checksums import SUMS_FILE, read_sums
 from ..common.errors import InputError
 from ..common.files import atomic_folder
 from ..common.locks import hold
+from ..common.paths import require_no_file_at
 from . import saelens
 from .layouts import ExportDtype, writable_layout
 
@@ -64,8 +65,7 @@ def export_folder(out: Path, *, force: bool, marker: str = "") -> Generator[Path
     Raises:
         InputError: the folder has other content, or another process is writing there.
     """
-    if file := next((path for path in (out, *out.parents) if path.is_file()), None):
-        raise InputError(f"{file} is a file, not a folder; choose another --out")
+    require_no_file_at(out)
     with hold(out), atomic_folder(out, replace=force) as folder:
         yield folder
         there = {item.name for item in out.iterdir()} if out.exists() else set[str]()

@@ -11,6 +11,7 @@ from ..autoencoder import SparseAutoencoder
 from ..common.errors import InputError
 from ..common.files import atomic_folder, write_json
 from ..common.locks import hold
+from ..common.paths import require_no_file_at
 from ..fetching.fetch import cache_folder
 from .hub import PATTERNS
 from .layouts import Found, find, read_found
@@ -46,8 +47,7 @@ def write_import(
 def require_place(out: Path) -> None:
     """Raise an InputError where no import may be written: at a file, below one, or at a folder with
     more than an import."""
-    if file := next((path for path in (out, *out.parents) if path.is_file()), None):
-        raise InputError(f"{file} is a file, not a folder; choose another --out")
+    require_no_file_at(out)
     if out.exists() and not {item.name for item in out.iterdir()} <= {SAE_FOLDER, RECORD}:
         raise InputError(f"{out} holds more than an import; choose another --out")
 
