@@ -254,7 +254,7 @@ def test_eval_names_what_explains_an_fvu_above_1(
 ) -> None:
     done = sparsteer("eval", foreign(normalized), "--cache", cache, "--json")
     assert done.status == 0 and done.values["fvu"] > 1
-    hint = "likely its rows were not normalized in training: import it with --normalize-activations"
+    hint = "if another library trained it, likely its rows were not normalized in training: "
     assert any(text.startswith(hint) for text in done.values["warnings"]), done.values["warnings"]
     assert done.values["warnings"][-1].startswith("the held-out FVU is")
 

@@ -188,7 +188,10 @@ def _conversion_hints(
         stated_l0=None if (k := subject.sae.config.latents_of_row) is None else float(k),
         elsewhere=others if target is None else {},
     )
-    return [f"likely {cause.cause} (its FVU is {cause.fvu:.4g} then)" for cause in causes]
+    return [
+        f"if another library trained it, likely {cause.cause} (its FVU is {cause.fvu:.4g} then)"
+        for cause in causes
+    ]
 
 
 class _Tokens:
