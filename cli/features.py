@@ -46,7 +46,7 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
         ("time", duration(seconds), "of this command"),
     )
     shown = (
-        f"the feature index lies in {values['index']}",
+        f"the feature index is in {values['index']}",
         table(*rows),
         next_command("features", "list", config.run),
         *(next_command("features", "show", config.run, str(number)) for number in strongest),

@@ -71,7 +71,7 @@ def select(config: SelectConfig, terminal: Terminal) -> Report:
     if tokens := values["mean_tokens"]:
         longer = f"tokens of a selected row, on average; {tokens['scored']:.1f} of a scored one"
         rows.append(("length", f"{tokens['selected']:.1f}", longer))
-    return Report(values=values, shown=(f"the selection lies in {config.out}", table(*rows)))
+    return Report(values=values, shown=(f"the selection is in {config.out}", table(*rows)))
 
 
 def _others(values: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
         f"trained a {summary['activation']} {kind} of {counted(summary['n_latents'], 'latent')}; "
         "on held-out rows:",
         table(*rows),
-        f"it lies in {sae}",
+        f"it is in {sae}",
         *_what_next(config, shlex.quote(str(sae))),
     )
     return Report(

@@ -54,7 +54,7 @@ class LatentStatistics:
     def percentile(self, fraction: float) -> Float[Tensor, "F"]:
         """The activation that a fraction of the firings does not exceed, at most 1/32 off.
 
-        It lies in the bin of the ceil(fraction * fired)-th smallest activation, placed by the rank
+        It is in the bin of the ceil(fraction * fired)-th smallest activation, placed by the rank
         within that bin. float32 [F]; 0 for a latent that never fires.
         """
         cumulative_FB = self._fine_FB.cumsum(1, dtype=torch.int32)

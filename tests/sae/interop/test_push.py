@@ -82,7 +82,8 @@ def test_what_saelens_cannot_hold_is_left_out(owner: HubStandIn, tmp_path: Path)
 
 def test_no_path_of_this_machine_gets_out(tmp_path: Path) -> None:
     sae = random_sae(TopKConfig(13, 57, 5))
-    model, corpus = "/home/someone/models/tiny.gguf", "/home/someone/texts/*.jsonl"
+    home = tmp_path / "someone"
+    model, corpus = str(home / "models" / "tiny.gguf"), str(home / "texts" / "*.jsonl")
     sae.origin = Origin(
         model=model, site="blocks.1.hook_resid_post", weights_hash="0", dataset=corpus
     )
