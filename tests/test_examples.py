@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from sparsteer.sae import SparseAutoencoder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -26,6 +28,7 @@ def test_every_example_has_a_test() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
+@pytest.mark.slow
 def test_training_on_tensors_finds_the_planted_directions(tmp_path: Path) -> None:
     printed = run("train_on_tensors.py", "--out", "sae", "--steps", "300", cwd=tmp_path)
     fraction = int(printed.rsplit("found ", 1)[1].split("%")[0])
@@ -33,6 +36,7 @@ def test_training_on_tensors_finds_the_planted_directions(tmp_path: Path) -> Non
     assert SparseAutoencoder.load(tmp_path / "sae").config.d_model == 32
 
 
+@pytest.mark.slow
 def test_known_features_are_recovered_best_near_the_right_k(tmp_path: Path) -> None:
     printed = run(
         "recover_known_features.py", "--k", "2", "6", "30", "--steps", "250", cwd=tmp_path

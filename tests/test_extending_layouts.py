@@ -25,6 +25,7 @@ def ran(env: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]
     return subprocess.run(given, capture_output=True, text=True, env=env)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_goes_there_and_back(installed: dict[str, str], tmp_path: Path) -> None:
     sae = SparseAutoencoder(TopKConfig(13, 57, 5), seed=4)
     sae.save(tmp_path / "mine")

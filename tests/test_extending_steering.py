@@ -174,6 +174,7 @@ def test_a_wrong_name_is_answered_with_an_installed_one(sparsteer: Run, folder: 
     assert "--edit is 'scael'" in error and "scale" in error
 
 
+@pytest.mark.slow
 def test_a_format_of_steering_is_exported_to(
     sparsteer: Run, sae: SparseAutoencoder, folder: Path, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_train(sparsteer: Sparsteer, cache: Path, run_folder: Path, tmp_path: Pa
     assert content(tmp_path / "r" / "sae") == content(run_folder / "sae")
 
 
+@pytest.mark.slow
 def test_one_object_on_standard_output_of_a_process(
     tiny_model_folder: Path, corpus: Path, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def test_two_processes_speak_with_one_voice(cache: Path, run_folder: Path, tmp_p
     assert summary["held_out"]["fvu"] == pytest.approx(alone["fvu"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_wrong_input_is_one_sentence(cache: Path, tmp_path: Path) -> None:
     with torchrun("train", "--cache", tmp_path / "none", "--out", tmp_path / "two") as process:
         out, err = process.communicate(timeout=300)

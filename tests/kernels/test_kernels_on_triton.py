@@ -68,6 +68,7 @@ def test_every_kernel_equals_its_oracle_in_the_interpreter(
     require_passed(processes["interpreter"])
 
 
+@pytest.mark.slow
 def test_every_kernel_compiles_without_spills(
     processes: dict[str, subprocess.Popen[str]],
 ) -> None:

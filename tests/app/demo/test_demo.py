@@ -581,6 +581,7 @@ def test_two_demos_in_one_folder(tiny_demo: DemoConfig, tmp_path: Path) -> None:
         run_demo(config)
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_made_again(tiny_demo: DemoConfig) -> None:
     before = run_demo(tiny_demo)
     shard = next(tiny_demo.cache.glob("shard-*.safetensors"))

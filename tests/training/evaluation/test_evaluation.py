@@ -104,6 +104,7 @@ def test_the_page_of_a_run_says_its_measures_and_settings_and_loads_nothing(
     assert 'href="k5/report.html"' in comparison
 
 
+@pytest.mark.slow
 def test_the_comparison_goes_where_the_runs_are_and_overwrites_none(
     planted_cache: Path, runs: list[str], tmp_path: Path
 ) -> None:
