@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-ALWAYS = 90
-"""Architecture of every run of the tests; each of the others takes as long again."""
+FIRST = 90
+"""The architecture that is compiled for first; each of the others takes as long again."""
 
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 ENVIRONMENT.pop("TRITON_INTERPRET", None)
@@ -52,27 +51,13 @@ def interpreting(marked: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*tests, "-m", marked], env=environment, **PIPES)
 
 
-@pytest.fixture(scope="module")
-def processes() -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """Interpreter and compiler side by side, since each takes most of a minute when it is cold."""
-    started = {"compiler": compiling(ALWAYS), "interpreter": interpreting("not slow")}
-    yield started
-    for process in started.values():
-        process.kill()
-        process.wait()
-
-
-def test_every_kernel_equals_its_oracle_in_the_interpreter(
-    processes: dict[str, subprocess.Popen[str]],
-) -> None:
-    require_passed(processes["interpreter"])
+def test_every_kernel_equals_its_oracle_in_the_interpreter() -> None:
+    require_passed(interpreting("not slow"))
 
 
 @pytest.mark.slow
-def test_every_kernel_compiles_without_spills(
-    processes: dict[str, subprocess.Popen[str]],
-) -> None:
-    require_compiled(processes["compiler"], ALWAYS)
+def test_every_kernel_compiles_without_spills() -> None:
+    require_compiled(compiling(FIRST), FIRST)
 
 
 @pytest.mark.slow
@@ -82,7 +67,7 @@ def test_whole_steps_equal_their_oracle_in_the_interpreter() -> None:
 
 @pytest.mark.slow
 def test_every_kernel_compiles_for_other_architectures() -> None:
-    others = SHARED_LIMIT.keys() - {ALWAYS}
+    others = SHARED_LIMIT.keys() - {FIRST}
     require_compiled(compiling(*others), *others)
 
 
