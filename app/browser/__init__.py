@@ -1,0 +1,1 @@
+"""The feature browser, the playground and the endpoint, served to this machine alone."""

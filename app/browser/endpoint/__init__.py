@@ -1,0 +1,1 @@
+"""The interface of OpenAI for programs: models, completions, chat completions, metrics."""

@@ -1,0 +1,1 @@
+"""Many requests generated together, each steered in its own way."""
