@@ -16,6 +16,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from ..app.browser.config import ServeConfig
 from ..app.demo.config import DemoConfig
 from ..app.publish.config import PublishConfig
 from ..sae.common.errors import InputError
@@ -47,6 +48,7 @@ from . import (
     pick,
     publish,
     selection,
+    serve,
     train,
     verify,
 )
@@ -103,6 +105,7 @@ VERBS: dict[str, Verb[Any]] = {
         resumes="from the last saved rows",
     ),
     "select": Verb(config=SelectConfig, run=selection.select, positional=("file",)),
+    "serve": Verb(config=ServeConfig, run=serve.run, computes=True, positional=("run",)),
     "verify": Verb(config=verify.VerifyOptions, run=verify.run, positional=("path",)),
 }
 """Every verb; one of two words, such as "features build", is written so."""
@@ -160,29 +163,40 @@ def _run(words: Sequence[str]) -> int:
         return 0
     config, common = parse(prog, verb, rest)
     speaks = is_main_process()
-    # A library that prints must not get into what a program reads from standard output.
-    with contextlib.redirect_stdout(sys.stderr):
-        terminal = Terminal(quiet=not speaks)
-        report = _ran(verb, config, terminal)
-    if not speaks:
-        return report.status
-    if common.json:
-        print_json(report.values)
+    threads = use_threads(default_threads()) if verb.computes else contextlib.nullcontext()
+    # What goes on after the report computes, too.
+    with threads:
+        # A library that prints must not get into what a program reads from standard output.
+        with contextlib.redirect_stdout(sys.stderr):
+            terminal = Terminal(quiet=not speaks)
+            report = _ran(verb, config, terminal)
+        try:
+            if speaks:
+                _print(report, terminal, as_json=common.json)
+            if report.then is not None:
+                with contextlib.redirect_stdout(sys.stderr):
+                    report.then()
+        except KeyboardInterrupt:
+            if report.then is None:
+                raise
+    return report.status
+
+
+def _print(report: Report, terminal: Terminal, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.values, one_line=report.then is not None)
     else:
         write_report(report)
     for warning in report.warnings:
         terminal.say(f"warning: {warning}")
     if report.status:
         _say_error(report.error)
-    return report.status
 
 
 def _ran(verb: Verb[C], config: C, terminal: Terminal) -> Report:
     """Run the verb; a value that only the files show to be wrong is called by its flag too."""
-    threads = use_threads(default_threads()) if verb.computes else contextlib.nullcontext()
     try:
-        with threads:
-            return verb.run(config, terminal)
+        return verb.run(config, terminal)
     except InputError as error:
         error.args = (with_flag(error, verb.options()),)
         raise
