@@ -21,12 +21,12 @@ from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
 from .hosts import Hosts
-from .pages import status
+from .pages import picks, status
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
 
-ROUTERS = (status.router,)
+ROUTERS = (status.router, picks.router)
 
 _SMALLEST_ZIPPED = 1000
 _SECONDS_TO_END = 1
