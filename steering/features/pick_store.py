@@ -8,6 +8,7 @@ write; killed in between, the file is ahead, and is taken in as an edit.
 
 import dataclasses
 import errno
+import functools
 import hashlib
 import sqlite3
 import threading
@@ -154,8 +155,13 @@ class PickStore:
 
         return self._change(changed, author)
 
-    def replace(self, picks: Picks, *, author: str = COMMAND) -> Step | None:
+    def replace(self, picks: Picks, *, author: str = COMMAND, merge: bool = False) -> Step | None:
         """Put others in the place of all picks, in one step that can be undone.
+
+        Args:
+            picks: the others.
+            author: who does it.
+            merge: keep those that the others do not have.
 
         Raises:
             InputError: they are of another autoencoder, or name a feature that it does not have.
@@ -164,7 +170,11 @@ class PickStore:
             raise InputError("these picks are of another autoencoder, whose features differ")
         for pick in picks.picks:
             self.require_feature(pick.feature)
-        return self._change(lambda old: picks, author)
+
+        def changed(old: Picks) -> Picks:
+            return functools.reduce(Picks.add, picks.picks, old) if merge else picks
+
+        return self._change(changed, author)
 
     def undo(self, *, author: str | None = None, by: str = COMMAND) -> Step:
         """Undo the last change that is not undone; what others have changed since is kept.
