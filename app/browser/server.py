@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
 from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
@@ -96,6 +97,7 @@ def start(config: ServeConfig, *, say: Callable[[str], None] = lambda sentence: 
     Raises:
         InputError: there is nothing to open, or the port cannot be listened on.
     """
+    resolve_device(config.device)  # else it would be found out long after
     session = Session(config, say)
     listening = _socket(config)
     port = listening.getsockname()[1]
