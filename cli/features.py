@@ -37,7 +37,7 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
             config, say=terminal.say, report=lambda done, total, _: update(done, total, "")
         )
     seconds = time.perf_counter() - started
-    strongest = ranked(FeatureIndex(values["index"]), "max_activation")[:1]
+    first = ranked(FeatureIndex(values["index"]), "interest")[:1]
     rows = (
         ("rows", count(values["rows"]), f"activations of {values['model']} at {values['site']}"),
         ("outliers", count(values["outliers"]), "rows more, left out for their outlying norm"),
@@ -49,7 +49,7 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
         f"the feature index is in {values['index']}",
         table(*rows),
         next_command("features", "list", config.run),
-        *(next_command("features", "show", config.run, str(number)) for number in strongest),
+        *(next_command("features", "show", config.run, str(number)) for number in first),
     )
     return Report(values={**values, "seconds": seconds}, shown=shown)
 
@@ -80,7 +80,7 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
 
 
 def list_all(config: ListConfig, terminal: Terminal) -> Report:
-    """List the features of a run by activation or density, with the labels of its picks.
+    """List the features of a run by interest, activation or density, with the labels of its picks.
 
     RUN is the folder of a run with a feature index. Features that never fired are left out.
     """
@@ -188,7 +188,7 @@ def _listed_table(features: list[dict[str, Any]]) -> "RenderableType":
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("feature", "density", "max", "p99", "median", "mean"):
+    for name in ("feature", "interest", "density", "max", "p99", "median", "mean"):
         grid.add_column(name, justify="right", no_wrap=True)
     grid.add_column("fires most on")
     grid.add_column("label")
@@ -196,6 +196,7 @@ def _listed_table(features: list[dict[str, Any]]) -> "RenderableType":
         activations = (feature[f"{name}_activation"] for name in ("max", "p99", "median", "mean"))
         grid.add_row(
             str(feature["feature"]),
+            f"{feature['interest']:.2f}",
             f"{100 * feature['density']:.4g}%",
             *(f"{activation:.4g}" for activation in activations),
             " ".join(f"'{visible(peak)}'" for peak in feature["peaks"]),

@@ -18,7 +18,12 @@ from ...sae.config import ModelDtype, require_model_dtype
 Ranking = Literal["auroc_mean", "auroc_max", "difference"]
 
 Statistic = Literal[
-    "max_activation", "p99_activation", "median_activation", "mean_activation", "density"
+    "interest",
+    "max_activation",
+    "p99_activation",
+    "median_activation",
+    "mean_activation",
+    "density",
 ]
 
 PickAction = Literal["add", "remove", "list"]
@@ -115,14 +120,15 @@ class ShowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ListConfig:
-    """List the features of a run's index in order of a statistic."""
+    """List the features of a run's index in order of interest or of a statistic."""
 
     run: FilePath
     """Folder of the run, or of its feature index."""
 
-    by: Statistic = "max_activation"
-    """What they are sorted by: the largest, 99th-percentile, median or mean activation where the
-    feature fires, or the fraction of rows on which it fires."""
+    by: Statistic = "interest"
+    """What they are sorted by: interest (rare, and usually strong by the feature's own measure),
+    the largest, 99th-percentile, median or mean activation where the feature fires, or the fraction
+    of rows on which it fires."""
 
     lowest: bool = False
     """Show the lowest values first instead of the largest."""

@@ -9,7 +9,7 @@ import pytest
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.steering import intervention_of_picks
-from sparsteer.steering.features import FeatureIndex
+from sparsteer.steering.features import FeatureIndex, interest
 
 from .conftest import SITES, Sparsteer
 
@@ -73,9 +73,14 @@ def test_list(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     index = FeatureIndex.of_run(run)
     largest = index.statistics["max_activation"]
     strongest = int(largest.argmax())
-    assert f"next: sparsteer features show {run} {strongest}\n" in built.out
+    interesting = int(interest(index).argmax())
+    assert f"next: sparsteer features show {run} {interesting}\n" in built.out
     sparsteer("pick", run, "add", strongest, "--label", "the strongest")
     values = sparsteer("features", "list", run, "--top", 48, "--json").values
+    shown = [feature["interest"] for feature in values["features"]]
+    assert shown == sorted(shown, reverse=True) and shown[0] == interest(index).max() > 0
+    words = ("features", "list", run, "--by", "max_activation")
+    values = sparsteer(*words, "--top", 48, "--json").values
     fired = [number for number in range(48) if index.statistics["fired"][number]]
     assert values["never_fired"] == 48 - len(fired)
     assert sorted(feature["feature"] for feature in values["features"]) == fired
@@ -87,7 +92,7 @@ def test_list(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     rare = sparsteer("features", "list", run, "--by", "density", "--lowest", "--top", 5, "--json")
     densities = sorted(index.statistics["density"][number].item() for number in fired)
     assert [feature["density"] for feature in rare.values["features"]] == densities[:5]
-    text = sparsteer("features", "list", run, "--top", 3).out
+    text = sparsteer(*words, "--top", 3).out
     assert len(text.splitlines()[0].replace(str(run), "")) < 110
     assert "the strongest" in text and f"{largest.max():.4g}" in text
     assert f"next: sparsteer features show {run} {strongest}" in text
