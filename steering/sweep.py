@@ -18,7 +18,7 @@ from .texts import prompt_tokens
 STRENGTHS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """What is tried unless the caller says otherwise."""
 
-INCOHERENT_PERPLEXITY = 8.0
+INCOHERENT_PERPLEXITY = 4.0
 """A text so many times less likely, token for token, than the unsteered one is likely broken."""
 
 
@@ -96,6 +96,8 @@ def strength_sweep(
         raise InputError("a sweep needs at least one prompt and one strength; give them")
     for strength in strengths:
         require_finite("strengths", strength)
+    with turn():
+        loaded = _fastest(loaded)
     model = loaded.model
     rows = [prompt_tokens(model, each) if isinstance(each, str) else list(each) for each in prompts]
     sampling = in_room(sampling or Sampling(max_new_tokens=40), model, rows)
@@ -198,6 +200,12 @@ def _write(
         with turn():
             read.append(read_back(loaded, row, text.tokens, features))
     return _Written(texts, read)
+
+
+def _fastest(loaded: LoadedRun) -> LoadedRun:
+    """The same, with the language model as it runs fastest."""
+    model = loaded.model.fastest([loaded.site.name])
+    return LoadedRun(model, model.site(loaded.site.name), loaded.sae)
 
 
 def _scaled(intervention: Intervention, factor: float) -> Intervention:

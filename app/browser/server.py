@@ -21,12 +21,12 @@ from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
 from .hosts import Hosts
-from .pages import status
+from .pages import playground, results, status, sweep
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
 
-ROUTERS = (status.router,)
+ROUTERS = (status.router, playground.router, sweep.router, results.router)
 
 _SMALLEST_ZIPPED = 1000
 _SECONDS_TO_END = 1
