@@ -31,6 +31,7 @@ from ..steering.features.config import (
     PickConfig,
     ShowConfig,
 )
+from ..steering.labels.config import LabelConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.runtime.threads import default_threads, use_threads
@@ -45,6 +46,7 @@ from . import (
     fetch,
     generate,
     importing,
+    label,
     pick,
     publish,
     selection,
@@ -89,6 +91,13 @@ VERBS: dict[str, Verb[Any]] = {
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features list": Verb(config=ListConfig, run=features.list_all, positional=("run",)),
     "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
+    "features label": Verb(
+        config=LabelConfig,
+        run=label.run,
+        computes=True,
+        positional=("run",),
+        resumes="with the next feature",
+    ),
     "pick": Verb(
         config=PickConfig,
         run=pick.run,
