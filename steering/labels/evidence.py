@@ -119,11 +119,29 @@ def other_examples(index: FeatureIndex, seed: int) -> Callable[[random.Random], 
 
 def marked_text(example: Example) -> str:
     """The text on one line, the token on which the feature fires most between << and >>."""
+    return "".join(_marked(example)).strip()
+
+
+def short_text(example: Example) -> str:
+    """As `marked_text`, but of the few tokens around the peak."""
+    marked = _peak(example)
+    return "".join(_marked(example)[max(0, marked - 6) : marked + 4]).strip()
+
+
+def peak_text(example: Example) -> str:
+    """The token on which the feature fires most, on one line."""
+    return visible(example.texts[_peak(example)]).strip()
+
+
+def _peak(example: Example) -> int:
     # Of a character made of several tokens, the first has the text.
-    marked = max(n for n in range(example.peak + 1) if example.texts[n] or n == 0)
+    return max(n for n in range(example.peak + 1) if example.texts[n] or n == 0)
+
+
+def _marked(example: Example) -> list[str]:
     parts = [visible(text) for text in example.texts]
-    parts[marked] = f"<<{parts[marked]}>>"
-    return "".join(parts).strip()
+    parts[_peak(example)] = f"<<{parts[_peak(example)]}>>"
+    return parts
 
 
 def plain_text(example: Example) -> str:

@@ -51,8 +51,8 @@ class Detection:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 percent interval of the balanced accuracy: the Wilson intervals of the two rates,
-        joined by the distances to their ends (Newcombe's method for a sum)."""
+        """95 percent interval of the balanced accuracy, about: the Wilson intervals of the two
+        rates, joined by the distances to their ends (Newcombe's method for a sum)."""
         lower, upper = 0.0, 0.0
         for rate, trials in zip(self._rates, self._trials, strict=True):
             low, high = wilson(rate, trials)
