@@ -172,13 +172,27 @@ def _run(words: Sequence[str]) -> int:
         return 0
     config, common = parse(prog, verb, rest)
     speaks = is_main_process()
-    # A library that prints must not get into what a program reads from standard output.
-    with contextlib.redirect_stdout(sys.stderr):
-        terminal = Terminal(quiet=not speaks)
-        report = _ran(verb, config, terminal)
-    if not speaks:
-        return report.status
-    if common.json:
+    threads = use_threads(default_threads()) if verb.computes else contextlib.nullcontext()
+    # What goes on after the report computes, too.
+    with threads:
+        # A library that prints must not get into what a program reads from standard output.
+        with contextlib.redirect_stdout(sys.stderr):
+            terminal = Terminal(quiet=not speaks)
+            report = _ran(verb, config, terminal)
+        try:
+            if speaks:
+                _print(report, terminal, as_json=common.json)
+            if report.then is not None:
+                with contextlib.redirect_stdout(sys.stderr):
+                    report.then()
+        except KeyboardInterrupt:
+            if report.then is None:
+                raise
+    return report.status
+
+
+def _print(report: Report, terminal: Terminal, *, as_json: bool) -> None:
+    if as_json:
         print_json(report.values, one_line=report.then is not None)
     else:
         write_report(report)
@@ -186,18 +200,12 @@ def _run(words: Sequence[str]) -> int:
         terminal.say(f"warning: {warning}")
     if report.status:
         _say_error(report.error)
-    if report.then is not None:
-        with contextlib.redirect_stdout(sys.stderr):
-            report.then()
-    return report.status
 
 
 def _ran(verb: Verb[C], config: C, terminal: Terminal) -> Report:
     """Run the verb; a value that only the files show to be wrong is called by its flag too."""
-    threads = use_threads(default_threads()) if verb.computes else contextlib.nullcontext()
     try:
-        with threads:
-            return verb.run(config, terminal)
+        return verb.run(config, terminal)
     except InputError as error:
         error.args = (with_flag(error, verb.options()),)
         raise
