@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from ..app.browser.config import ServeConfig
 from ..app.demo.config import DemoConfig
 from ..app.publish.config import PublishConfig
+from ..app.sharing.config import ShareConfig
 from ..sae.common.errors import InputError
 from ..sae.common.files import nearest
 from ..sae.common.text import error_sentence
@@ -51,6 +52,7 @@ from . import (
     publish,
     selection,
     serve,
+    share,
     train,
     verify,
 )
@@ -98,6 +100,7 @@ VERBS: dict[str, Verb[Any]] = {
         positional=("run",),
         resumes="with the next feature",
     ),
+    "features export": Verb(config=ShareConfig, run=share.run, positional=("run",)),
     "pick": Verb(
         config=PickConfig,
         run=pick.run,
