@@ -30,14 +30,12 @@ function show(pick) {
 async function change(address, values, done) {
   state.textContent = "saving\u2026";
   try {
-    const answer = await api(address, values);
+    const { pick } = await api(address, values);
     state.textContent = done;
-    show(answer.pick);
-    return answer;
+    show(pick);
   } catch (error) {
     state.textContent = `not saved: ${error.message}`;
     tell(error.message, { error: true });
-    return null;
   }
 }
 
@@ -74,10 +72,18 @@ panel.addEventListener("click", (event) => {
 unpick.addEventListener("click", () => change(`/api/picks/${feature}/remove`, {}, "removed; undo brings it back"));
 document.getElementById("undo").addEventListener("click", async () => {
   await saveTyped();
-  const answer = await change("/api/picks/undo", {}, "undone");
-  if (answer) reload();
+  try {
+    const { features, picks } = await api("/api/picks/undo", {});
+    const others = features.filter((number) => number !== feature);
+    state.textContent = others.length ? `undone: the pick of feature ${others.join(", ")}` : "undone";
+    if (features.includes(feature)) show(picks[feature]);
+  } catch (error) {
+    state.textContent = error.message;
+  }
 });
 
-async function reload() {
-  show((await api(`/api/picks/${feature}`)).pick);
-}
+document.addEventListener("picked", ({ detail: pick }) => {
+  if (pick?.feature !== feature) return;
+  state.textContent = "saved";
+  show(pick);
+});

@@ -17,6 +17,7 @@ document.addEventListener("click", async (event) => {
   showStar(star, starred);
   try {
     const { pick } = await api(`/api/picks/${star}`, { starred });
+    document.dispatchEvent(new CustomEvent("picked", { detail: pick }));
     showStar(star, Boolean(pick?.starred));
   } catch (error) {
     showStar(star, !starred);
