@@ -22,12 +22,21 @@ from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
 from .hosts import Hosts
-from .pages import status
+from .pages import feature, overview, picks, playground, results, status, sweep, try_text
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
 
-ROUTERS = (status.router,)
+ROUTERS = (
+    status.router,
+    overview.router,
+    feature.router,
+    try_text.router,
+    picks.router,
+    playground.router,
+    sweep.router,
+    results.router,
+)
 
 _SMALLEST_ZIPPED = 1000
 _SECONDS_TO_END = 1
