@@ -151,7 +151,7 @@ def test_two_tabs_lose_nothing(visit: Visit, server: Served) -> None:
 
 
 def test_a_text_is_tried_as_it_is_typed(visit: Visit) -> None:
-    page, number = firing(visit)
+    page, _ = firing(visit)
     region = page.get_by_role("region", name="Try a text")
     region.get_by_role("textbox").fill("cats\tand dogs, rain\nand wind over the hills <b>")
     expect(region.get_by_role("status")).to_contain_text(re.compile("fires on"), timeout=60_000)
