@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from ..app.browser.config import ServeConfig
 from ..app.demo.config import DemoConfig
 from ..app.publish.config import PublishConfig
+from ..app.sharing.config import ShareConfig
 from ..sae.common.errors import InputError
 from ..sae.common.files import nearest
 from ..sae.common.text import error_sentence
@@ -31,6 +32,7 @@ from ..steering.features.config import (
     PickConfig,
     ShowConfig,
 )
+from ..steering.labels.config import LabelConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.runtime.threads import default_threads, use_threads
@@ -45,10 +47,12 @@ from . import (
     fetch,
     generate,
     importing,
+    label,
     pick,
     publish,
     selection,
     serve,
+    share,
     train,
     verify,
 )
@@ -89,6 +93,14 @@ VERBS: dict[str, Verb[Any]] = {
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features list": Verb(config=ListConfig, run=features.list_all, positional=("run",)),
     "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
+    "features label": Verb(
+        config=LabelConfig,
+        run=label.run,
+        computes=True,
+        positional=("run",),
+        resumes="with the next feature",
+    ),
+    "features export": Verb(config=ShareConfig, run=share.run, positional=("run",)),
     "pick": Verb(
         config=PickConfig,
         run=pick.run,
