@@ -22,7 +22,7 @@ from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
 from .hosts import Hosts
-from .pages import feature, overview, picks, playground, results, status, sweep, try_text
+from .pages import feature, overview, picks, playground, results, selection, status, sweep, try_text
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
@@ -36,6 +36,7 @@ ROUTERS = (
     playground.router,
     sweep.router,
     results.router,
+    selection.router,
 )
 
 _SMALLEST_ZIPPED = 1000

@@ -95,6 +95,9 @@ class Explanation:
     """The text of each token that was read."""
     content: tuple[bool, ...]
     """Which of them count."""
+    token_shares: tuple[float, ...]
+    """What each token adds to the score: of each feature's share the part that the token has of
+    its activation. They add up to the score, too."""
     features: tuple[FeatureShare, ...]
     """The largest shares of the score, the largest first."""
     missing: tuple[FeatureShare, ...]
@@ -174,6 +177,7 @@ class Explainer:
             only_target=float(shares.only_target_F.sum()),
             tokens=tuple(self._vocabulary.texts(ids)),
             content=tuple(bool(kept) for kept in read.kept),
+            token_shares=_token_shares(read, mean, shares),
             features=largest(shares.shares_F),
             missing=largest(shares.only_target_F),
             extra=largest(shares.only_row_F),
@@ -210,6 +214,15 @@ def explain(
     explainer = Explainer(scored, load_run_of(config, say), target=config.target)
     found = explainer.explain(config.row, features=config.features)
     return {"file": config.file, "run": config.run, "text": text.text, **found.to_dict()}
+
+
+def _token_shares(read: EncodedText, mean: Mean, shares: Shares) -> tuple[float, ...]:
+    """Each latent's share given to the tokens by their activations."""
+    z_F = torch.zeros_like(shares.shares_F).index_add_(0, mean.indices, mean.values.double())
+    of_unit_F = torch.where(z_F > 0, shares.shares_F / z_F / max(1, int(read.kept.sum())), 0)
+    found = torch.zeros(len(read.tokens), dtype=torch.float64)
+    found[read.kept] = (of_unit_F[read.codes.indices] * read.codes.values.double()).sum(dim=1)
+    return tuple(float(each) for each in found)
 
 
 def _value_of(mean: Mean, latent: int) -> float:

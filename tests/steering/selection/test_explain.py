@@ -104,6 +104,7 @@ def test_a_row_has_the_score_of_its_file(folder: Path, loaded: LoadedRun) -> Non
             ]
             assert not any(silent)
             assert each.row > 0 and each.target > 0
+        assert sum(found.token_shares) == pytest.approx(found.score, rel=1e-6)
         shares = [each.share for each in found.features]
         assert shares == sorted(shares, reverse=True)
 
