@@ -39,6 +39,9 @@ class Report:
     """What must not be missed, said last and on standard error."""
     error: str = "not all is well; what is wrong stands in the result"
     """The sentence on standard error where the status is not 0."""
+    then: Callable[[], None] | None = None
+    """What goes on once the result is printed, such as a server; its JSON is on one line, so that a
+    program that reads it need not know where it ends."""
 
 
 class Terminal:
@@ -79,9 +82,10 @@ class Terminal:
             yield lambda shown: live.update(shown, refresh=True)
 
 
-def print_json(values: dict[str, Any]) -> None:
+def print_json(values: dict[str, Any], *, one_line: bool = False) -> None:
     """Print one JSON object on standard output; NaN and infinity, which JSON lacks, become null."""
-    sys.stdout.write(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+    indent = None if one_line else 2
+    sys.stdout.write(json.dumps(_plain(values), indent=indent, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

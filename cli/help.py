@@ -21,8 +21,9 @@ TOPICS: dict[str, str] = {
     "clip-norm precision ema-decay",
     "steering": "feature picks strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
-    "run": "grid seed data-seed device shards log-every eval-every eval-rows checkpoint-every "
-    "keep-checkpoints track dry-run force part-rows prefix",
+    "server": "port host expose allowed-host token-limit",
+    "run": "slots queue grid seed data-seed device shards log-every eval-every eval-rows "
+    "checkpoint-every keep-checkpoints track dry-run force part-rows prefix",
 }
 """The options of each topic, in the order in which help shows them."""
 

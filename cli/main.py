@@ -16,6 +16,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
+from ..app.browser.config import ServeConfig
 from ..app.demo.config import DemoConfig
 from ..app.publish.config import PublishConfig
 from ..sae.common.errors import InputError
@@ -47,6 +48,7 @@ from . import (
     pick,
     publish,
     selection,
+    serve,
     train,
     verify,
 )
@@ -103,6 +105,7 @@ VERBS: dict[str, Verb[Any]] = {
         resumes="from the last saved rows",
     ),
     "select": Verb(config=SelectConfig, run=selection.select, positional=("file",)),
+    "serve": Verb(config=ServeConfig, run=serve.run, computes=True, positional=("run",)),
     "verify": Verb(config=verify.VerifyOptions, run=verify.run, positional=("path",)),
 }
 """Every verb; one of two words, such as "features build", is written so."""
@@ -167,13 +170,16 @@ def _run(words: Sequence[str]) -> int:
     if not speaks:
         return report.status
     if common.json:
-        print_json(report.values)
+        print_json(report.values, one_line=report.then is not None)
     else:
         write_report(report)
     for warning in report.warnings:
         terminal.say(f"warning: {warning}")
     if report.status:
         _say_error(report.error)
+    if report.then is not None:
+        with contextlib.redirect_stdout(sys.stderr):
+            report.then()
     return report.status
 
 

@@ -1,0 +1,80 @@
+"""Settings of the browser, checked when they are made; nothing here imports torch."""
+
+from dataclasses import dataclass
+
+from ...sae.common.errors import InputError
+from ...sae.common.paths import FilePath
+from ...sae.common.validation import require_integer, require_positive_integer, require_text
+from ...sae.config import ModelDtype, require_model_dtype
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only this machine can reach."""
+
+DEFAULT_PORT = 8322
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Open the feature browser, the playground and the OpenAI-compatible endpoint of a run."""
+
+    run: FilePath | None = None
+    """Folder of the run, or any autoencoder that the other verbs take; by default the newest run
+    here that has a feature index."""
+
+    port: int | None = None
+    """Port to listen on; 0 takes any that is free. By default 8322, or any where that is taken."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Another than this machine's own needs --expose, too."""
+
+    expose: bool = False
+    """Let other machines connect: everyone who has the token can read the run's texts and keep this
+    machine busy, and nothing encrypts what is sent. `ssh -L` is the safer way."""
+
+    allowed_host: tuple[str, ...] = ()
+    """Another name by which this server may be called, such as that of a proxy; may be given
+    several times."""
+
+    slots: int = 16
+    """Texts generated at once, in one forward pass."""
+
+    queue: int = 64
+    """Requests that may wait for a slot; more are answered with status 429."""
+
+    token_limit: int = 1024
+    """Tokens that one request may ask for."""
+
+    model: str | None = None
+    """Language model; by default the one that the autoencoder was trained on."""
+
+    site: str | None = None
+    """Site in it; by default the one that the autoencoder was trained on."""
+
+    model_dtype: ModelDtype | None = None
+    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
+    its weights are stored as. By default as when the activations were read
+    that the autoencoder was trained on."""
+
+    allow_other_weights: bool = False
+    """Take a language model though the model's weights are not those that the autoencoder
+    was trained on, and say so; by default that is refused."""
+
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        require_model_dtype(self.model_dtype)
+        if self.port is not None:
+            require_integer("port", self.port, least=0)
+            if self.port > 65535:
+                raise InputError(f"port is {self.port}; give one from 0 to 65535", field="port")
+        for name in ("slots", "queue", "token_limit"):
+            require_positive_integer(name, getattr(self, name))
+        for name in (self.host, *self.allowed_host):
+            require_text("host", name)
+        if self.host not in LOOPBACK and not self.expose:
+            raise InputError(
+                f"host is {self.host}, which other machines can reach; add --expose to allow that, "
+                "or leave --host out and connect with `ssh -L`",
+                field="host",
+            )

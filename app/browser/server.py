@@ -1,0 +1,166 @@
+"""The server: an app of all pages behind the guard, on a port of this machine."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from ...sae.common.errors import InputError
+from ...sae.common.text import error_sentence
+from .config import DEFAULT_PORT, LOOPBACK, ServeConfig
+from .pages import status
+from .rendering import STATIC, page
+from .security import Guard
+from .session import Session
+
+ROUTERS = (status.router,)
+
+_SMALLEST_ZIPPED = 1000
+_SECONDS_TO_END = 5
+
+
+def create_app(session: Session, *, port: int) -> Guard:
+    """The app that answers with what the session has open, behind its guard.
+
+    Args:
+        session: the opened run.
+        port: where it will listen.
+    """
+    hosts = {*LOOPBACK, session.config.host, *session.config.allowed_host}
+    app = FastAPI(
+        title="sparsteer",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        middleware=[Middleware(GZipMiddleware, minimum_size=_SMALLEST_ZIPPED)],
+    )
+    app.state.session = session
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_exception_handler(InputError, _wrong_input)
+    app.add_exception_handler(RequestValidationError, _wrong_input)
+    app.add_exception_handler(HTTPException, _wrong_input)
+    app.add_exception_handler(Exception, _failed)
+    return Guard(app, token=session.token, hosts=hosts, port=port)
+
+
+@dataclass
+class Running:
+    """A server that answers, in a thread of this process."""
+
+    url: str
+    token: str
+    _server: uvicorn.Server
+    _thread: threading.Thread
+
+    def wait(self) -> None:
+        """Until the server ends, or Ctrl-C or a signal asks for it."""
+        with contextlib.suppress(KeyboardInterrupt):
+            while self._thread.is_alive():
+                self._thread.join(timeout=1)
+        self.stop()
+
+    def stop(self) -> None:
+        """End it; what is being sent has a few seconds to finish."""
+        self._server.should_exit = True
+        self._thread.join(timeout=_SECONDS_TO_END)
+        self._server.force_exit = True
+        self._thread.join(timeout=_SECONDS_TO_END)
+
+
+def start(config: ServeConfig, *, say: Callable[[str], None] = lambda sentence: None) -> Running:
+    """Open the run and serve it; returns once the server answers.
+
+    The language model is read meanwhile, and pages that need it wait.
+
+    Raises:
+        InputError: there is nothing to open, or the port cannot be listened on.
+    """
+    session = Session(config, say)
+    listening = _socket(config)
+    port = listening.getsockname()[1]
+    app = create_app(session, port=port)
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=_SECONDS_TO_END,
+    )
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listening]}, name="serve", daemon=True
+    )
+    thread.start()
+    while not server.started:
+        thread.join(timeout=0.02)
+        if not thread.is_alive():
+            raise RuntimeError("the server ended while it started")
+    session.start_loading()
+    shown = f"[{config.host}]" if ":" in config.host else config.host
+    return Running(f"http://{shown}:{port}", session.token, server, thread)
+
+
+def _socket(config: ServeConfig) -> socket.socket:
+    """A socket that listens; of the default port's, or any if that is taken and none was named."""
+    wanted = [DEFAULT_PORT, 0] if config.port is None else [config.port]
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    for port in wanted:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((config.host, port))
+            listening.listen(128)
+        except OSError as error:
+            listening.close()
+            if port == wanted[-1]:
+                raise InputError(
+                    f"port {port} of {config.host} cannot be listened on "
+                    f"({error.strerror or error}); give another --port, or 0 for any that is free",
+                    field="port",
+                ) from None
+        else:
+            return listening
+    raise AssertionError("no port was tried")
+
+
+def _wrong_input(request: Request, error: Exception) -> Response:
+    """A page or JSON that says what is wrong."""
+    code, sentence = 400, error_sentence(str(error))
+    if isinstance(error, HTTPException):
+        code = error.status_code
+        sentence = f"there is no page {request.url.path}" if code == 404 else str(error.detail)
+    elif isinstance(error, RequestValidationError):
+        sentence = _validation_sentence(error)
+    return _answer(request, code, sentence)
+
+
+def _validation_sentence(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    return error_sentence(f"{where or 'the request'}: {first['msg']}")
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """Something that should not happen; the server goes on."""
+    sentence = error_sentence(f"this failed unexpectedly ({type(error).__name__}: {error})")
+    return _answer(request, 500, sentence)
+
+
+def _answer(request: Request, code: int, sentence: str) -> Response:
+    if "text/html" in request.headers.get("accept", ""):
+        return page(request, "error.html", status=code, sentence=sentence)
+    body = {"error": {"message": sentence, "type": "invalid_request_error", "code": None}}
+    return JSONResponse(body, status_code=code)

@@ -1,0 +1,95 @@
+"""What one server has open: a run, its index and picks, and the language model once it is read."""
+
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...sae.common.errors import InputError
+from ...steering.features.index import FeatureIndex
+from ...steering.features.run_folder import run_folder
+from .config import ServeConfig
+from .newest_run import newest_run
+
+if TYPE_CHECKING:
+    from ...steering.loading import LoadedRun
+
+
+class Session:
+    """A run opened for reading, steering and picking.
+
+    Attributes:
+        config: the settings.  run: the folder of the run.  index: its feature index.
+        token: what a browser or program must know to be answered.
+    """
+
+    def __init__(self, config: ServeConfig, say: Callable[[str], None]) -> None:
+        """Open the run; its language model is not read yet.
+
+        Args:
+            config: the settings.
+            say: sentences for a person.
+
+        Raises:
+            InputError: there is no run, or it has no feature index.
+        """
+        self.config = config
+        self.run: Path = newest_run() if config.run is None else run_folder(config.run)
+        self.index = FeatureIndex.of_run(self.run)
+        self.token = secrets.token_urlsafe(32)
+        self._say = say
+        self._loaded: Future[LoadedRun] = Future()
+        self._loading = threading.Lock()
+
+    def start_loading(self) -> None:
+        """Read the language model in the background, unless that has begun."""
+        if self._loading.acquire(blocking=False):
+            threading.Thread(target=self._load, name="load", daemon=True).start()
+
+    @property
+    def loaded(self) -> "LoadedRun":
+        """The language model, its site and the autoencoder; waits until they are read.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        self.start_loading()
+        return self._loaded.result()
+
+    @property
+    def model_status(self) -> str:
+        """`waiting`, `loading`, `ready`, or why the language model cannot be read."""
+        if self._loaded.done():
+            error = self._loaded.exception()
+            return "ready" if error is None else str(error)
+        return "loading" if self._loading.locked() else "waiting"
+
+    @cached_property
+    def model_name(self) -> str:
+        """The language model's name, as the index has it."""
+        return str(self.index.manifest["model"])
+
+    def _load(self) -> None:
+        from ...steering.loading import load_run
+
+        config = self.config
+        try:
+            loaded = load_run(
+                str(self.run),
+                model=config.model,
+                site=config.site,
+                model_dtype=config.model_dtype,
+                allow_other_weights=config.allow_other_weights,
+                device=config.device,
+                say=self._say,
+            )
+        except BaseException as error:
+            self._loaded.set_exception(error)
+            self._say(f"the language model cannot be read: {error}")
+            if not isinstance(error, InputError):
+                raise
+        else:
+            self._loaded.set_result(loaded)

@@ -1,0 +1,36 @@
+"""The verb `serve`."""
+
+from importlib.util import find_spec
+
+from ..app.browser.config import ServeConfig
+from ..sae.common.errors import InputError
+from .console import Report, Terminal
+
+_NEEDED = ("fastapi", "uvicorn", "jinja2", "prometheus_client")
+
+
+def run(config: ServeConfig, terminal: Terminal) -> Report:
+    """Open the feature browser, the playground and the OpenAI-compatible endpoint of a run.
+
+    RUN is the folder of a run with a feature index; by default the newest one here. The address is
+    printed with its token, which is also the endpoint's api_key. Ctrl-C ends the server.
+    """
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"serve needs {', '.join(missing)}; install with `pip install 'sparsteer[browser]'`"
+        )
+    from ..app.browser.server import start
+
+    running = start(config, say=terminal.say)
+    port = running.url.rsplit(":", 1)[1]
+    return Report(
+        values={"url": running.url, "token": running.token},
+        shown=(
+            f"{running.url}/?token={running.token}",
+            f"from another machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then that address",
+            f"OpenAI clients: base_url {running.url}/v1, api_key {running.token}",
+            "Ctrl-C ends it",
+        ),
+        then=running.wait,
+    )
