@@ -1,5 +1,6 @@
 """Steering of a batch in which each row has an intervention of its own, or none."""
 
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -101,6 +102,8 @@ class RowSteering:
         self._watched_site, self._sae = watched_site, sae
         self._sites: list[_RowsAtSite] | None = None
         self.seen: list[SeenTokens] = []
+        self.thread: int | None = None
+        """Whose passes are steered."""
         self.open_BL: Bool[Tensor, "B L"] | None = None
         """Where the rows were steered in the last pass, padding aside; None is nowhere."""
         self.activations: dict[int, Tensor] = {}
@@ -120,8 +123,10 @@ class RowSteering:
 
     @contextmanager
     def steering(self, now: PassTokens) -> Generator[None]:
-        """Within the context, one forward pass over these tokens is steered."""
+        """Within the context, one forward pass over these tokens is steered, of this thread
+        alone."""
         self.open_BL, self.activations, self.errors, self.seen = None, {}, {}, []
+        self.thread = threading.get_ident()
         sites = self._at_sites()
         if any(site.looks_at_tokens for site in sites):
             self.seen = self._seen_tokens(now)
@@ -193,8 +198,10 @@ class _RowsAtSite:
 
     def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B #L D"]:
         """What is added to the residual, from the residual before any addition."""
-        change_BLD = self._constant(h_BLD)
         batch = self._batch
+        if threading.get_ident() != batch.thread:
+            return torch.zeros_like(h_BLD[:, :1])
+        change_BLD = self._constant(h_BLD)
         if batch.open_BL is None:
             batch.open_BL = torch.zeros(h_BLD.shape[:2], dtype=torch.bool, device=h_BLD.device)
         if self._adding:
@@ -277,6 +284,9 @@ class _RowsAtSite:
         )
         rows = list(asked)
         asked_RL = torch.cat([self._batch.seen[row].content_BL for row in rows])
+        for place, row in enumerate(rows):
+            if row not in gated:  # It is only watched, at the last position.
+                asked_RL[place, :-1] = False
         acts_RLP = table.activations(h_BLD[rows], asked_RL)
         above_RLP = acts_RLP > table.thresholds_RP[:, None].to(acts_RLP)
         for place, row in enumerate(rows):
