@@ -37,7 +37,7 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
             config, say=terminal.say, report=lambda done, total, _: update(done, total, "")
         )
     seconds = time.perf_counter() - started
-    strongest = ranked(FeatureIndex(values["index"]), "max_activation")[:1]
+    first = ranked(FeatureIndex(values["index"]), "interest")[:1]
     rows = (
         ("rows", count(values["rows"]), f"activations of {values['model']} at {values['site']}"),
         ("outliers", count(values["outliers"]), "rows more, left out for their outlying norm"),
@@ -49,7 +49,7 @@ def build(config: BuildConfig, terminal: Terminal) -> Report:
         f"the feature index is in {values['index']}",
         table(*rows),
         next_command("features", "list", config.run),
-        *(next_command("features", "show", config.run, str(number)) for number in strongest),
+        *(next_command("features", "show", config.run, str(number)) for number in first),
     )
     return Report(values={**values, "seconds": seconds}, shown=shown)
 
@@ -61,11 +61,14 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
     which the feature fires stands between double brackets.
     """
     from ..steering.features.index import FeatureIndex
+    from ..steering.labels.store import machine_labels
 
     index = FeatureIndex.of_run(config.run)
+    machine = machine_labels(index.path.parent, sae=index.manifest["sae"]).get(config.feature)
     feature, rows = index.feature(config.feature), counted(index.manifest["rows"], "row")
     shown: list[RenderableType] = [
         f"feature {feature.feature} of {config.run}, on {rows} at {index.manifest['site']}",
+        *([f"machine label: {machine.shown}"] if machine else []),
         f"activations are in {index.manifest['unit']}",
         *_statistics(feature),
     ]
@@ -76,11 +79,16 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
             ("random ones of all its activations:", feature.random),
         ):
             shown += ["", title, *(_example(e, most) for e in examples[: config.examples])]
-    return Report(values={**feature.to_dict(), "unit": index.manifest["unit"]}, shown=shown)
+    values = {
+        **feature.to_dict(),
+        "unit": index.manifest["unit"],
+        "machine_label": machine.to_dict() if machine else None,
+    }
+    return Report(values=values, shown=shown)
 
 
 def list_all(config: ListConfig, terminal: Terminal) -> Report:
-    """List the features of a run by activation or density, with the labels of its picks.
+    """List the features of a run by interest, activation or density, with the labels of its picks.
 
     RUN is the folder of a run with a feature index. Features that never fired are left out.
     """
@@ -188,7 +196,7 @@ def _listed_table(features: list[dict[str, Any]]) -> "RenderableType":
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("feature", "density", "max", "p99", "median", "mean"):
+    for name in ("feature", "interest", "density", "max", "p99", "median", "mean"):
         grid.add_column(name, justify="right", no_wrap=True)
     grid.add_column("fires most on")
     grid.add_column("label")
@@ -196,12 +204,25 @@ def _listed_table(features: list[dict[str, Any]]) -> "RenderableType":
         activations = (feature[f"{name}_activation"] for name in ("max", "p99", "median", "mean"))
         grid.add_row(
             str(feature["feature"]),
+            f"{feature['interest']:.2f}",
             f"{100 * feature['density']:.4g}%",
             *(f"{activation:.4g}" for activation in activations),
             " ".join(f"'{visible(peak)}'" for peak in feature["peaks"]),
-            visible(feature["pick"]["label"]) if feature["pick"] else "",
+            _label(feature),
         )
     return grid
+
+
+def _label(feature: dict[str, Any]) -> str:
+    """The label that a person gave, else the machine's, marked as such, with its score."""
+    if feature["pick"] and feature["pick"]["label"]:
+        return visible(feature["pick"]["label"])
+    machine = feature["machine_label"]
+    if not machine:
+        return ""
+    score = machine["detection"]
+    shown = f"{score['balanced_accuracy']:.2f}" if score else "not scored"
+    return f"(machine, {shown}) {visible(machine['label'])}"
 
 
 def _found_table(values: dict[str, Any], index: "FeatureIndex | None") -> "RenderableType":

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from ..app.browser.config import ServeConfig
 from ..app.demo.config import DemoConfig
 from ..app.publish.config import PublishConfig
+from ..app.sharing.config import ShareConfig
 from ..sae.common.errors import InputError
 from ..sae.common.files import nearest
 from ..sae.common.text import error_sentence
@@ -31,6 +32,7 @@ from ..steering.features.config import (
     PickConfig,
     ShowConfig,
 )
+from ..steering.labels.config import LabelConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.runtime.threads import default_threads, use_threads
@@ -45,10 +47,12 @@ from . import (
     fetch,
     generate,
     importing,
+    label,
     pick,
     publish,
     selection,
     serve,
+    share,
     train,
     verify,
 )
@@ -89,6 +93,14 @@ VERBS: dict[str, Verb[Any]] = {
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features list": Verb(config=ListConfig, run=features.list_all, positional=("run",)),
     "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
+    "features label": Verb(
+        config=LabelConfig,
+        run=label.run,
+        computes=True,
+        positional=("run",),
+        resumes="with the next feature",
+    ),
+    "features export": Verb(config=ShareConfig, run=share.run, positional=("run",)),
     "pick": Verb(
         config=PickConfig,
         run=pick.run,
@@ -163,13 +175,27 @@ def _run(words: Sequence[str]) -> int:
         return 0
     config, common = parse(prog, verb, rest)
     speaks = is_main_process()
-    # A library that prints must not get into what a program reads from standard output.
-    with contextlib.redirect_stdout(sys.stderr):
-        terminal = Terminal(quiet=not speaks)
-        report = _ran(verb, config, terminal)
-    if not speaks:
-        return report.status
-    if common.json:
+    threads = use_threads(default_threads()) if verb.computes else contextlib.nullcontext()
+    # What goes on after the report computes, too.
+    with threads:
+        # A library that prints must not get into what a program reads from standard output.
+        with contextlib.redirect_stdout(sys.stderr):
+            terminal = Terminal(quiet=not speaks)
+            report = _ran(verb, config, terminal)
+        try:
+            if speaks:
+                _print(report, terminal, as_json=common.json)
+            if report.then is not None:
+                with contextlib.redirect_stdout(sys.stderr):
+                    report.then()
+        except KeyboardInterrupt:
+            if report.then is None:
+                raise
+    return report.status
+
+
+def _print(report: Report, terminal: Terminal, *, as_json: bool) -> None:
+    if as_json:
         print_json(report.values, one_line=report.then is not None)
     else:
         write_report(report)
@@ -177,18 +203,12 @@ def _run(words: Sequence[str]) -> int:
         terminal.say(f"warning: {warning}")
     if report.status:
         _say_error(report.error)
-    if report.then is not None:
-        with contextlib.redirect_stdout(sys.stderr):
-            report.then()
-    return report.status
 
 
 def _ran(verb: Verb[C], config: C, terminal: Terminal) -> Report:
     """Run the verb; a value that only the files show to be wrong is called by its flag too."""
-    threads = use_threads(default_threads()) if verb.computes else contextlib.nullcontext()
     try:
-        with threads:
-            return verb.run(config, terminal)
+        return verb.run(config, terminal)
     except InputError as error:
         error.args = (with_flag(error, verb.options()),)
         raise

@@ -1,8 +1,9 @@
 """The verb `serve`."""
 
 from importlib.util import find_spec
+from socket import gethostname
 
-from ..app.browser.config import ServeConfig
+from ..app.browser.config import ServeConfig, is_loopback
 from ..sae.common.errors import InputError
 from .console import Report, Terminal
 
@@ -23,14 +24,24 @@ def run(config: ServeConfig, terminal: Terminal) -> Report:
     from ..app.browser.server import start
 
     running = start(config, say=terminal.say)
-    port = running.url.rsplit(":", 1)[1]
     return Report(
         values={"url": running.url, "token": running.token},
         shown=(
             f"{running.url}/?token={running.token}",
-            f"from another machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then that address",
+            _from_elsewhere(config, running.url, running.token),
             f"OpenAI clients: base_url {running.url}/v1, api_key {running.token}",
             "Ctrl-C ends it",
         ),
         then=running.wait,
     )
+
+
+def _from_elsewhere(config: ServeConfig, url: str, token: str) -> str:
+    """How another machine gets here: by its own address, or through ssh."""
+    port = url.rsplit(":", 1)[1]
+    if is_loopback(config.host):
+        return (
+            f"from another machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then that address"
+        )
+    name = gethostname()
+    return f"from another machine, unencrypted: http://{name}:{port}/?token={token}"

@@ -1,16 +1,30 @@
 """Settings of the browser, checked when they are made; nothing here imports torch."""
 
+import ipaddress
+import re
 from dataclasses import dataclass
 
 from ...sae.common.errors import InputError
 from ...sae.common.paths import FilePath
-from ...sae.common.validation import require_integer, require_positive_integer, require_text
+from ...sae.common.validation import (
+    require_integer,
+    require_positive_integer,
+    require_text,
+    require_tuple,
+)
 from ...sae.config import ModelDtype, require_model_dtype
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine can reach."""
 
 DEFAULT_PORT = 8322
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host in LOOPBACK or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +84,33 @@ class ServeConfig:
                 raise InputError(f"port is {self.port}; give one from 0 to 65535", field="port")
         for name in ("slots", "queue", "token_limit"):
             require_positive_integer(name, getattr(self, name))
-        for name in (self.host, *self.allowed_host):
-            require_text("host", name)
-        if self.host not in LOOPBACK and not self.expose:
+        require_tuple("allowed_host", self.allowed_host)
+        _require_host("host", self.host)
+        for name in self.allowed_host:
+            _require_host("allowed_host", name)
+        if not is_loopback(self.host) and not self.expose:
             raise InputError(
                 f"host is {self.host}, which other machines can reach; add --expose to allow that, "
                 "or leave --host out and connect with `ssh -L`",
                 field="host",
             )
+
+
+def _require_host(field: str, name: object) -> None:
+    require_text(field, name)
+    assert isinstance(name, str)
+    if not (_NAME.fullmatch(name) or is_address(name)):
+        raise InputError(
+            f"{field} is {name!r}; give a name or an address alone, such as lab.example or "
+            "127.0.0.1, without http:// and port",
+            field=field,
+        )
+
+
+def is_address(name: str) -> bool:
+    """Whether it is an IP address in numbers, not a name."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

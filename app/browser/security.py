@@ -6,238 +6,175 @@ changes something must also come from this origin, as JSON; and no page can load
 that is not a file of this package.
 """
 
-import hmac
-import http.cookies
-import json
+import asyncio
 import logging
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...sae.common.text import first_line
+from ...sae.common.text import first_line, visible
+from .credentials import Credentials, Way
+from .hosts import Hosts
+from .limits import MOST_BYTES, SECONDS_TO_SEND, Allowance, Gone, TooLong, TooSlow, with_body
+from .refusals import PROTECTION, Refused, answer
 
 _LOG = logging.getLogger("sparsteer.browser")
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
-"""The pages' content-security-policy: no inline script or style, nothing from elsewhere."""
-
-_HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-_OPEN = ("/static/", "/favicon.ico")
-"""What needs no token: files that are the same for everyone."""
+_OPEN = "/static/"
+"""Where no token is needed: files that are the same for everyone."""
 
 _READING = ("GET", "HEAD")
-_MOST_BYTES = 1_000_000
-_PER_SECOND, _AT_ONCE = 400.0, 1000.0
-
-
-class Refused(Exception):
-    """A request that is not answered, with the status and a sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
-@dataclass
-class _Allowance:
-    """How many requests may still come; it fills up with time."""
-
-    left: float = _AT_ONCE
-    at: float = field(default_factory=time.monotonic)
-
-    def take(self) -> bool:
-        """Whether one more may come now."""
-        now = time.monotonic()
-        self.left = min(_AT_ONCE, self.left + (now - self.at) * _PER_SECOND)
-        self.at = now
-        if self.left < 1:
-            return False
-        self.left -= 1
-        return True
 
 
 class Guard:
     """ASGI middleware that answers what it refuses, and adds the headers that protect a page."""
 
-    def __init__(self, app: ASGIApp, *, token: str, hosts: Iterable[str], port: int) -> None:
+    def __init__(self, app: ASGIApp, *, token: str, hosts: Hosts, port: int) -> None:
         """Take the app behind it.
 
         Args:
             app: what answers the requests that pass.
             token: what a request must carry, as `Authorization: Bearer`, cookie or `?token=`.
-            hosts: names and addresses by which the server may be called, without port.
-            port: part of the cookie's name, since cookies do not tell ports apart.
+            hosts: names and addresses by which the server may be called.
+            port: part of the cookie's name.
         """
-        self._app = app
-        self._token = token
-        self._hosts = {host.strip("[]").lower() for host in hosts}
-        self._cookie = f"sparsteer-token-{port}"
-        self._allowance = _Allowance()
+        self._app, self._hosts = app, hosts
+        self._credentials = Credentials(token, port=port)
+        # Two, so that whoever lacks the token cannot use up what the others have.
+        self._known = Allowance(per_second=400.0, at_once=1000.0)
+        self._unknown = Allowance(per_second=20.0, at_once=100.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or refuse a request."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        try:
-            self._require_host(headers)
-            if not self._allowance.take():
-                raise Refused(429, "too many requests at once; wait a second")
-            by_cookie = self._require_token(scope, headers)
-            _require_small(headers)
-            if scope["method"] not in _READING:
-                _require_own_page(headers, must_say=by_cookie)
-        except Refused as refused:
-            await _answer(scope, refused, send)
-            return
-        try:
-            await self._app(scope, _limited(receive), self._protected(scope, send))
-        except Exception as error:  # has been answered; the others are not to suffer from it
-            _LOG.error("%s %s: %s", scope["method"], scope["path"], first_line(error))
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
 
-    def _require_host(self, headers: Headers) -> None:
-        host = headers.get("host", "")
-        if _without_port(host).lower() not in self._hosts or len(headers.getlist("host")) != 1:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            way = self._way_in(scope)
+            if scope["method"] not in _READING:
+                receive = await _with_body(receive)
+        except Refused as refused:
+            await answer(scope, refused, send)
+            return
+        except Gone:
+            return
+        protected = self._protected(scope, send, gives_cookie=way == "query")
+        try:
+            await self._app(scope, receive, protected)
+        except asyncio.CancelledError:  # the server ends, and has nobody else to tell
+            return
+        except Exception as error:  # has been answered; the others are not to suffer from it
+            shown = f"{scope['method']} {scope['path']}: {first_line(error)}"
+            _LOG.error("%s", visible(shown))
+
+    def _way_in(self, scope: Scope) -> Way | None:
+        """How the request gave the token; None if it needs none.
+
+        Raises:
+            Refused: it is not to be answered.
+        """
+        headers = Headers(scope=scope)
+        self._require_host(scope, headers)
+        way = self._credentials.way(scope, headers)
+        if not (self._known if way else self._unknown).take():
+            raise Refused(429, "too many requests at once; wait a second")
+        if way is None and not scope["path"].startswith(_OPEN):
+            raise Refused(
+                401,
+                "the token is missing or wrong; open the address that `sparsteer serve` printed, "
+                "or send its token as Authorization: Bearer",
+            )
+        is_browser = way in ("query", "cookie")
+        if is_browser:
+            _require_own_site(scope, headers)
+        if scope["method"] not in _READING:
+            _require_small(headers)
+            _require_json(headers)
+            _require_own_origin(headers, must_say=is_browser)
+        return way
+
+    def _require_host(self, scope: Scope, headers: Headers) -> None:
+        given = headers.getlist("host")
+        if len(given) != 1 or not self._hosts.allow(given[0]):
             raise Refused(
                 400,
                 "this server does not go by the name that the request gives; call it by the "
                 "address that it printed, or start it with --allowed-host",
             )
+        if not scope["path"].startswith("/"):  # as a proxy is asked, with another host in it
+            raise Refused(400, "the request does not name a page; ask for a path such as /")
 
-    def _require_token(self, scope: Scope, headers: Headers) -> bool:
-        """Whether it was the cookie that had the token."""
-        if scope["path"].startswith(_OPEN):
-            return False
-        kind, _, bearer = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._is_token(bearer.strip()):
-            return False
-        if self._is_token(_query_token(scope)):
-            return True
-        cookies = http.cookies.SimpleCookie()
-        try:
-            cookies.load(headers.get("cookie", ""))
-        except http.cookies.CookieError:
-            cookies.clear()
-        if self._cookie in cookies and self._is_token(cookies[self._cookie].value):
-            return True
-        raise Refused(
-            401,
-            "the token is missing or wrong; open the address that `sparsteer serve` printed, or "
-            "send its token as Authorization: Bearer",
-        )
-
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(errors="replace"), self._token.encode())
-
-    def _protected(self, scope: Scope, send: Send) -> Send:
-        """Adds headers to the answer; the cookie, where the address had the token."""
-        sets_cookie = bool(_query_token(scope))
+    def _protected(self, scope: Scope, send: Send, *, gives_cookie: bool) -> Send:
+        """Adds headers to the answer; the cookie, where the address had the right token."""
 
         async def add_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in PROTECTION.items():
                     headers[name] = value
-                static = scope["path"].startswith("/static/")
-                headers["Cache-Control"] = "no-cache" if static else "no-store"
-                if sets_cookie:
-                    cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-                    headers.append("Set-Cookie", cookie)
+                is_open = scope["path"].startswith(_OPEN)
+                headers["Cache-Control"] = "no-cache" if is_open else "no-store"
+                if gives_cookie:
+                    headers.append("Set-Cookie", self._credentials.cookie)
             await send(message)
 
         return add_headers
 
 
-def _query_token(scope: Scope) -> str:
-    values = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])
-    return values[0]
+def _require_own_site(scope: Scope, headers: Headers) -> None:
+    """What a browser asks for with the cookie is for a page of this server, or opens one.
 
-
-def _without_port(host: str) -> str:
-    """The name in a Host header; of an IPv6 address what is in the brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    name, _, port = host.partition(":")
-    return name if not port or port.isdigit() else ""
+    To another port of this machine the cookie goes, too, and its pages could make it work here.
+    """
+    opens = headers.get("sec-fetch-mode") == "navigate"
+    opens &= headers.get("sec-fetch-dest") == "document" and scope["method"] == "GET"
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not opens:
+        raise Refused(403, "the request comes from a page of another site; open this server's own")
 
 
 def _require_small(headers: Headers) -> None:
     length = headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > _MOST_BYTES:
-        raise Refused(413, f"the request is longer than {_MOST_BYTES:,} bytes; send less")
+    if not (length.isascii() and length.isdecimal() and len(length) < 20):
+        raise Refused(400, "the request has no sensible content-length; send the number of bytes")
+    if int(length) > MOST_BYTES:
+        raise _too_long()
 
 
-def _require_own_page(headers: Headers, *, must_say: bool) -> None:
-    """What changes something must be JSON, and come from a page of this server or a program.
-
-    A browser that sends the cookie also says from where it comes (`must_say`).
-    """
+def _require_json(headers: Headers) -> None:
+    """A form or a plain text could come from any page, without the browser asking first."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refused(415, "a request that changes something must be JSON; send application/json")
-    origin = headers.get("origin")
-    if origin is None and not must_say:
+
+
+def _require_own_origin(headers: Headers, *, must_say: bool) -> None:
+    """What changes something comes from a page of this server or from a program.
+
+    A browser that sends the cookie also says from where it comes (`must_say`).
+    """
+    given = headers.getlist("origin")
+    if not given and not must_say:
         return
     own = headers.get("host", "").lower()
-    if origin is None or origin.lower() not in (f"http://{own}", f"https://{own}"):
+    if len(given) != 1 or given[0].lower() not in (f"http://{own}", f"https://{own}"):
         raise Refused(403, "the request comes from a page of another site; open this server's own")
 
 
-def _limited(receive: Receive) -> Receive:
-    """Ends a body that turns out longer than what may be sent."""
-    n_bytes = 0
-
-    async def receive_little() -> Message:
-        nonlocal n_bytes
-        message = await receive()
-        n_bytes += len(message.get("body", b""))
-        if n_bytes > _MOST_BYTES:
-            return {"type": "http.disconnect"}
-        return message
-
-    return receive_little
+async def _with_body(receive: Receive) -> Receive:
+    try:
+        return await with_body(receive)
+    except TooLong:
+        raise _too_long() from None
+    except TooSlow:
+        raise Refused(
+            408, f"the request took longer than {SECONDS_TO_SEND:.0f} s to come; send it again"
+        ) from None
 
 
-async def _answer(scope: Scope, refused: Refused, send: Send) -> None:
-    """The refusal as a small page for a person and as JSON for a program."""
-    sentence, accept = str(refused), Headers(scope=scope).get("accept", "")
-    if "text/html" in accept and refused.status == 401:
-        kind, body = "text/html; charset=utf-8", _ASKING.replace("SENTENCE", sentence)
-    else:
-        kind = "application/json"
-        body = json.dumps({"error": {"message": sentence, "type": "refused", "code": None}})
-    headers = {**_HEADERS, "Content-Type": kind, "Cache-Control": "no-store"}
-    headers["Content-Length"] = str(len(body.encode()))
-    if refused.status == 429:
-        headers["Retry-After"] = "1"
-    if refused.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refused.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body.encode()})
-
-
-_ASKING = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>sparsteer: token needed</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="/static/browser.css"></head>
-<body><main><h1>This page needs its token</h1><p>SENTENCE.</p>
-<form method="get" action="/"><label>Token <input name="token" type="password" required></label>
-<button>Open</button></form></main></body></html>
-"""
+def _too_long() -> Refused:
+    return Refused(413, f"the request is longer than {MOST_BYTES:,} bytes; send less")

@@ -16,18 +16,31 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
 from ...sae.common.text import error_sentence
-from .config import DEFAULT_PORT, LOOPBACK, ServeConfig
-from .pages import status
+from .config import DEFAULT_PORT, ServeConfig
+from .connections import PatientProtocol
+from .hosts import Hosts
+from .pages import feature, overview, picks, playground, results, status, sweep, try_text
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
 
-ROUTERS = (status.router,)
+ROUTERS = (
+    status.router,
+    overview.router,
+    feature.router,
+    try_text.router,
+    picks.router,
+    playground.router,
+    sweep.router,
+    results.router,
+)
 
 _SMALLEST_ZIPPED = 1000
-_SECONDS_TO_END = 5
+_SECONDS_TO_END = 1
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def create_app(session: Session, *, port: int) -> Guard:
@@ -37,7 +50,6 @@ def create_app(session: Session, *, port: int) -> Guard:
         session: the opened run.
         port: where it will listen.
     """
-    hosts = {*LOOPBACK, session.config.host, *session.config.allowed_host}
     app = FastAPI(
         title="sparsteer",
         docs_url=None,
@@ -53,7 +65,7 @@ def create_app(session: Session, *, port: int) -> Guard:
     app.add_exception_handler(RequestValidationError, _wrong_input)
     app.add_exception_handler(HTTPException, _wrong_input)
     app.add_exception_handler(Exception, _failed)
-    return Guard(app, token=session.token, hosts=hosts, port=port)
+    return Guard(app, token=session.token, hosts=Hosts.of(session.config), port=port)
 
 
 @dataclass
@@ -73,9 +85,9 @@ class Running:
         self.stop()
 
     def stop(self) -> None:
-        """End it; what is being sent has a few seconds to finish."""
+        """End it; what is being sent has a second to finish."""
         self._server.should_exit = True
-        self._thread.join(timeout=_SECONDS_TO_END)
+        self._thread.join(timeout=_SECONDS_TO_END + 1)
         self._server.force_exit = True
         self._thread.join(timeout=_SECONDS_TO_END)
 
@@ -88,14 +100,20 @@ def start(config: ServeConfig, *, say: Callable[[str], None] = lambda sentence: 
     Raises:
         InputError: there is nothing to open, or the port cannot be listened on.
     """
+    resolve_device(config.device)  # else it would be found out long after
     session = Session(config, say)
     listening = _socket(config)
     port = listening.getsockname()[1]
     app = create_app(session, port=port)
     settings = uvicorn.Config(
         app,
-        log_level="warning",
+        http=PatientProtocol,
+        ws="none",
         lifespan="off",
+        log_config=None,  # the process's own stays; what matters is logged by the guard
+        log_level="critical",
+        access_log=False,  # addresses have the token
+        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=_SECONDS_TO_END,
     )
@@ -109,7 +127,8 @@ def start(config: ServeConfig, *, say: Callable[[str], None] = lambda sentence: 
         if not thread.is_alive():
             raise RuntimeError("the server ended while it started")
     session.start_loading()
-    shown = f"[{config.host}]" if ":" in config.host else config.host
+    host = _ANY_ADDRESS.get(config.host, config.host)
+    shown = f"[{host}]" if ":" in host else host
     return Running(f"http://{shown}:{port}", session.token, server, thread)
 
 

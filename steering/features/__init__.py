@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from .config import BuildConfig as BuildConfig
     from .config import FindConfig as FindConfig
     from .config import ListConfig as ListConfig
-    from .index import Example as Example
-    from .index import Feature as Feature
+    from .feature import CoActivation as CoActivation
+    from .feature import Example as Example
+    from .feature import Feature as Feature
+    from .feature import QuantileExamples as QuantileExamples
     from .index import FeatureIndex as FeatureIndex
+    from .listing import interest as interest
     from .listing import list_features as list_features
     from .picks import Pick as Pick
     from .picks import Picks as Picks

@@ -1,22 +1,31 @@
 """Read a feature index: one feature in milliseconds, without the language model's files."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from ...sae.common.checksums import record_of, require_as_written
 from ...sae.common.errors import InputError
+from .feature import CoActivation as CoActivation
+from .feature import Example as Example
+from .feature import Feature as Feature
+from .feature import Neighbor as Neighbor
+from .feature import QuantileExamples as QuantileExamples
+from .feature import RankedToken as RankedToken
 from .layout import (
+    COACTIVATING,
     FOLDER,
+    LENS,
     MANIFEST,
+    NEAR_MISSES,
     NEGATIVE_LOGITS,
     NEIGHBORS,
     POSITIVE_LOGITS,
+    QUANTILES,
     STATISTICS,
     VOCABULARY,
 )
@@ -36,86 +45,8 @@ _STATISTICS = (
 )
 """Columns of statistics.parquet, by the names of `Feature`'s fields."""
 
-
-@dataclass(frozen=True)
-class Example:
-    """A place in the corpus where a feature fires, with the tokens around it."""
-
-    activation: float
-    """At the peak, in the autoencoder's scaled units."""
-    document: int
-    """Number of the document in the corpus, from 0."""
-    position: int
-    """The peak token's position in its document, from 0."""
-    row: int
-    """Number of the row in the activation cache."""
-    peak: int
-    """Which of the tokens below it is, from 0."""
-    tokens: tuple[int, ...]
-    """Ids, as the model read them."""
-    texts: tuple[str, ...]
-    """A text for each token; a character made of several tokens stands at the first of them."""
-    activations: tuple[float, ...]
-    """The feature's activation at each token; 0 where it does not fire, and at special tokens."""
-
-    @property
-    def starts_document(self) -> bool:
-        """Whether the tokens begin where their document begins."""
-        return self.peak == self.position
-
-
-@dataclass(frozen=True)
-class RankedToken:
-    """A token that a feature's decoder direction raises or lowers."""
-
-    token: int
-    text: str
-    logit: float
-    """Relative to the mean over the vocabulary; compares tokens of one feature."""
-
-
-@dataclass(frozen=True)
-class Neighbor:
-    """Another feature with a similar decoder direction."""
-
-    feature: int
-    cosine: float
-
-
-@dataclass(frozen=True)
-class Feature:
-    """What the index says of one latent. Activations are in the autoencoder's scaled units."""
-
-    feature: int
-    fired: int
-    """Rows on which it fired."""
-    density: float
-    """Fraction of the rows on which it fired."""
-    mean_activation: float
-    """Mean over the rows on which it fired; 0 if it never did, as those below."""
-    median_activation: float
-    """Activation that half of the firings do not exceed; at most 1/32 off."""
-    p99_activation: float
-    """Activation that 99 in 100 firings do not exceed; at most 1/32 off."""
-    max_activation: float
-    histogram: tuple[int, ...]
-    """Firings in each bin between `histogram_edges`."""
-    histogram_edges: tuple[float, ...]
-    """One more than bins; four bins for each doubling. Activations below 2^-12 or from 2^16 on
-    count in the bin at that end."""
-    top: tuple[Example, ...]
-    """Largest activations, best first: one for each context, and no window twice."""
-    random: tuple[Example, ...]
-    """A uniform sample of the places where it fires, in random order."""
-    positive_logits: tuple[RankedToken, ...] | None
-    """Tokens that the direction raises most, best first; None if left out of the index."""
-    negative_logits: tuple[RankedToken, ...] | None
-    """Tokens that it lowers most, the lowest first."""
-    neighbors: tuple[Neighbor, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        return asdict(self)
+_LATER_STATISTICS = ("special_fraction", "token_explained")
+"""Columns that it has since version 3."""
 
 
 class FeatureIndex:
@@ -179,6 +110,10 @@ class FeatureIndex:
             positive_logits=self._ranked_tokens(POSITIVE_LOGITS, number),
             negative_logits=self._ranked_tokens(NEGATIVE_LOGITS, number),
             neighbors=tuple(Neighbor(*pair) for pair in self._ranked(NEIGHBORS, number)),
+            quantiles=self._quantiles(number),
+            near_misses=self._examples(NEAR_MISSES, number) if self._has("near_misses") else (),
+            coactivating=self._coactivating(number),
+            lens=self._ranked_tokens(LENS, number) if self._has("lens") else None,
         )
 
     def max_activation(self, number: int) -> float:
@@ -204,12 +139,18 @@ class FeatureIndex:
 
     @cached_property
     def statistics(self) -> dict[str, np.ndarray]:
-        """The columns of statistics.parquet, [F] each."""
+        """The columns of statistics.parquet, [F] each, by the names of `Feature`'s fields."""
         path = self._whole(STATISTICS)
         columns = read_columns(path, self._remedy)
-        if columns.keys() != set(_STATISTICS) or {*map(len, columns.values())} != {self.n_latents}:
+        names = {*_STATISTICS, *(_LATER_STATISTICS if self.manifest["version"] > 2 else ())}
+        if columns.keys() != names or {*map(len, columns.values())} != {self.n_latents}:
             raise InputError(f"{path} has not what the manifest says; {self._remedy}")
         return {name: column.to_numpy() for name, column in columns.items()}
+
+    @cached_property
+    def firings(self) -> tuple[int, ...]:
+        """Firings of all features together in each bin between the manifest's histogram_edges."""
+        return tuple(self._array("histogram").sum(axis=0).tolist())
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -258,11 +199,19 @@ class FeatureIndex:
     def _arrays(self) -> dict[str, np.ndarray]:
         return {}
 
-    def _examples(self, kind: str, number: int) -> tuple[Example, ...]:
+    def _has(self, name: str) -> bool:
+        """Whether the index was built with some of that: a number of its manifest, or a truth."""
+        return bool(self.manifest.get(name))
+
+    def _examples(self, kind: str, number: int, places: slice = slice(None)) -> tuple[Example, ...]:
+        """The examples of a kind, or those in some of its places."""
         rows, docs, positions, tokens, activations = (
-            self._array(f"{kind}_{name}")[number]
+            self._array(f"{kind}_{name}")[number, places]
             for name in ("rows", "docs", "positions", "tokens", "activations")
         )
+        folded = kind != "random" and self.manifest["version"] > 2
+        duplicates = self._array(f"{kind}_duplicates")[number, places] if folded else None
+        scores = self._array(f"{kind}_scores")[number, places] if kind == NEAR_MISSES else None
         before = cast(int, self.manifest["before"])
         examples: list[Example] = []
         for place in np.flatnonzero(rows >= 0):
@@ -278,9 +227,39 @@ class FeatureIndex:
                     tokens=tuple(ids),
                     texts=tuple(self.vocabulary.texts(ids)),
                     activations=tuple(activations[place][inside].tolist()),
+                    duplicates=0 if duplicates is None else duplicates[place].item(),
+                    pre_activation=None if scores is None else scores[place].item(),
                 )
             )
         return tuple(examples)
+
+    def _quantiles(self, number: int) -> tuple[QuantileExamples, ...]:
+        if not self._has("quantiles"):
+            return ()
+        fired = self.statistics["fired"][number].item()
+        counts = self._array(f"{QUANTILES}_counts")[number].tolist()
+        bounds = self._array(f"{QUANTILES}_bounds")[number].tolist()
+        size: int = self.manifest["quantile_examples"]
+        return tuple(
+            QuantileExamples(
+                low=bounds[group],
+                high=bounds[group + 1],
+                fraction=counts[group] / fired,
+                examples=self._examples(QUANTILES, number, slice(group * size, (group + 1) * size)),
+            )
+            for group in reversed(range(len(counts)))
+            if counts[group]
+        )
+
+    def _coactivating(self, number: int) -> tuple[CoActivation, ...]:
+        if not self._has("coactivating"):
+            return ()
+        columns = (
+            self._array(f"{COACTIVATING}_{name}")[number].tolist()
+            for name in ("numbers", "together", "jaccard")
+        )
+        others = zip(*columns, strict=True)
+        return tuple(CoActivation(*other) for other in others if other[0] >= 0)
 
     def _ranked(self, kind: str, number: int) -> Iterator[tuple[int, float]]:
         """Numbers and values that were ranked for a feature, best first."""
@@ -293,7 +272,7 @@ class FeatureIndex:
         return zip(numbers[number].tolist(), values[number].tolist(), strict=True)
 
     def _ranked_tokens(self, kind: str, number: int) -> tuple[RankedToken, ...] | None:
-        if not self.manifest["logits"]:
+        if kind != LENS and not self.manifest["logits"]:
             return None
         # One by one: neighbors in the ranking are no text together.
         return tuple(

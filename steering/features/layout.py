@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     from ...sae.autoencoder import SparseAutoencoder
 
 FOLDER = "features"
+PARTIAL = ".features-partial"
+"""Beside it, while it is built."""
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"
 VOCABULARY = "vocabulary.parquet"
@@ -13,11 +15,16 @@ NEIGHBORS = "neighbour"
 """What the names of the arrays of similar latents begin with."""
 POSITIVE_LOGITS, NEGATIVE_LOGITS = "promoted", "suppressed"
 """What the names of the arrays of tokens begin with, by logits that a latent raises and lowers."""
+LENS = "lens"
+"""What those of the tokens begin with that a Jacobian lens reads."""
+QUANTILES, NEAR_MISSES, COACTIVATING = "quantile", "near_miss", "coactivating"
+"""What the names of the arrays of examples by level, of near misses and of latents that fire
+together begin with."""
 
 FORMAT = "sparsteer-features"
-VERSION = 2
-VERSIONS = (1, VERSION)
-"""That are read; the first has no checksums."""
+VERSION = 3
+VERSIONS = (1, 2, VERSION)
+"""That are read; the first has no checksums, and the second not all that is known of a feature."""
 
 _SCALED_UNIT = (
     "scaled units of the autoencoder: raw activations less their center, times input_scale, so "

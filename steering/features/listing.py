@@ -1,36 +1,48 @@
-"""The features of an index in order of a statistic, with the labels of the picks."""
+"""The features of an index in order of interest or of a statistic, with the labels of the picks."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
+from ..labels.store import machine_labels
 from .config import ListConfig, Statistic
 from .index import FeatureIndex
 from .picks import FILE, Pick, Picks
 
 _PEAK_TEXTS = 4
 
+_FEW_FIRINGS = 10
+"""A feature that fired so often gets half of the interest that it would get of many firings."""
+
 
 def list_features(config: ListConfig) -> dict[str, Any]:
-    """What `sparsteer features list` shows: the features of a run in order of a statistic.
+    """What `sparsteer features list` shows: the features of a run in order of interest or of a
+    statistic.
 
     Returns:
         run, by, unit, rows, n_latents, never_fired, and `features`, each with the statistics of
-        the index, the tokens it fires most on (`peaks`), and its pick, None if it is not picked.
+        the index, its `interest`, the tokens it fires most on (`peaks`), its `pick` and its
+        `machine_label` (`MachineLabel.to_dict`), None if it has none.
 
     Raises:
         InputError: the run has no index, or the index or the picks are of another autoencoder.
     """
     index = FeatureIndex.of_run(config.run)
     picks = _picks(index)
+    machine = machine_labels(index.path.parent, sae=index.manifest["sae"])
     numbers = ranked(index, config.by, lowest=config.lowest)
+    interests = interest(index)
     features = [
         {
             **{name: column[number].item() for name, column in index.statistics.items()},
+            "interest": interests[number].item(),
             "peaks": index.peak_texts(number, _PEAK_TEXTS),
             "pick": asdict(picks[number]) if number in picks else None,
+            "machine_label": machine[number].to_dict() if number in machine else None,
         }
         for number in numbers[: config.top]
     ]
@@ -45,11 +57,26 @@ def list_features(config: ListConfig) -> dict[str, Any]:
     }
 
 
+def interest(index: FeatureIndex) -> Float[np.ndarray, "F"]:
+    """How much each feature promises to mean something, 0 to 1: a first order to look at them in.
+
+    Three factors: mean activation where it fires as a fraction of its own largest one, never its
+    size; rarity, log(1 / density) / log(rows); and fired / (fired + 10), as a few firings say
+    little. 0 for a feature that never fires.
+    """
+    fired = index.statistics["fired"].astype(np.float64)
+    largest, mean = (index.statistics[f"{name}_activation"] for name in ("max", "mean"))
+    share = np.divide(mean, largest, out=np.zeros_like(fired), where=fired > 0).clip(max=1)
+    density = np.where(fired > 0, index.statistics["density"], 1)
+    rarity = -np.log(density) / math.log(max(index.manifest["rows"], 2))
+    return share * rarity * fired / (fired + _FEW_FIRINGS)
+
+
 def ranked(index: FeatureIndex, by: Statistic, *, lowest: bool = False) -> list[int]:
     """The numbers of all features that ever fired, the largest value first or the lowest; of equal
     values the smaller number first."""
     fired = np.flatnonzero(index.statistics["fired"] > 0)
-    values = index.statistics[by][fired]
+    values = (interest(index) if by == "interest" else index.statistics[by])[fired]
     order = np.argsort(values if lowest else -values, kind="stable")
     return fired[order].tolist()
 

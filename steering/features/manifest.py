@@ -5,7 +5,7 @@ from typing import Any
 
 from ...sae.common.checksums import read_checked_json
 from ...sae.common.errors import InputError
-from .layout import FORMAT, MANIFEST, VERSIONS
+from .layout import FORMAT, MANIFEST, NEAR_MISSES, QUANTILES, VERSIONS
 
 _KEYS: dict[str, type] = {
     "sae": str,
@@ -21,6 +21,15 @@ _KEYS: dict[str, type] = {
 }
 """What readers take from a manifest."""
 
+_LATER_KEYS: dict[str, type] = {
+    "quantiles": int,
+    "quantile_examples": int,
+    "near_misses": int,
+    "coactivating": int,
+    "lens": bool,
+}
+"""And from one of version 3 or later."""
+
 
 def read_manifest(folder: Path, remedy: str) -> dict[str, Any]:
     """The content of an index's manifest.json.
@@ -32,7 +41,8 @@ def read_manifest(folder: Path, remedy: str) -> dict[str, Any]:
     manifest = read_checked_json(folder / MANIFEST, "feature index's manifest", remedy=remedy)
     if manifest.get("format") != FORMAT or manifest.get("version") not in VERSIONS:
         raise InputError(f"{folder} is no feature index that this sparsteer reads; {remedy}")
-    for key, kind in _KEYS.items():
+    keys = _KEYS | (_LATER_KEYS if manifest["version"] > 2 else {})
+    for key, kind in keys.items():
         value = manifest.get(key)
         if type(value) is not kind or (isinstance(value, int) and value < 0):
             raise InputError(f"{folder / MANIFEST} is damaged at its key {key!r}; {remedy}")
@@ -46,8 +56,22 @@ def leading_shape(name: str, manifest: dict[str, Any]) -> tuple[int, ...]:
     n_latents: int = manifest["n_latents"]
     if name == "histogram":
         return n_latents, len(manifest["histogram_edges"]) - 1
-    if not name.startswith(("top_", "random_")):
+    if name == f"{QUANTILES}_bounds":
+        return n_latents, manifest["quantiles"] + 1
+    if name == f"{QUANTILES}_counts":
+        return n_latents, manifest["quantiles"]
+    n_examples = _n_examples(name, manifest)
+    if n_examples is None:
         return (n_latents,)
     window = manifest["before"] + 1 + manifest["after"]
     of_tokens = name.endswith(("_tokens", "_activations"))
-    return n_latents, manifest["examples"], *((window,) if of_tokens else ())
+    return n_latents, n_examples, *((window,) if of_tokens else ())
+
+
+def _n_examples(name: str, manifest: dict[str, Any]) -> int | None:
+    """Places for examples of a latent in an array; None for one of other things."""
+    if name.startswith(("top_", "random_")):
+        return manifest["examples"]
+    if name.startswith(f"{QUANTILES}_"):
+        return manifest["quantiles"] * manifest["quantile_examples"]
+    return manifest["near_misses"] if name.startswith(f"{NEAR_MISSES}_") else None

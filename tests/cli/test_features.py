@@ -9,7 +9,7 @@ import pytest
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.steering import intervention_of_picks
-from sparsteer.steering.features import FeatureIndex
+from sparsteer.steering.features import FeatureIndex, interest
 
 from .conftest import SITES, Sparsteer
 
@@ -73,9 +73,14 @@ def test_list(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     index = FeatureIndex.of_run(run)
     largest = index.statistics["max_activation"]
     strongest = int(largest.argmax())
-    assert f"next: sparsteer features show {run} {strongest}\n" in built.out
+    interesting = int(interest(index).argmax())
+    assert f"next: sparsteer features show {run} {interesting}\n" in built.out
     sparsteer("pick", run, "add", strongest, "--label", "the strongest")
     values = sparsteer("features", "list", run, "--top", 48, "--json").values
+    shown = [feature["interest"] for feature in values["features"]]
+    assert shown == sorted(shown, reverse=True) and shown[0] == interest(index).max() > 0
+    words = ("features", "list", run, "--by", "max_activation")
+    values = sparsteer(*words, "--top", 48, "--json").values
     fired = [number for number in range(48) if index.statistics["fired"][number]]
     assert values["never_fired"] == 48 - len(fired)
     assert sorted(feature["feature"] for feature in values["features"]) == fired
@@ -87,7 +92,7 @@ def test_list(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     rare = sparsteer("features", "list", run, "--by", "density", "--lowest", "--top", 5, "--json")
     densities = sorted(index.statistics["density"][number].item() for number in fired)
     assert [feature["density"] for feature in rare.values["features"]] == densities[:5]
-    text = sparsteer("features", "list", run, "--top", 3).out
+    text = sparsteer(*words, "--top", 3).out
     assert len(text.splitlines()[0].replace(str(run), "")) < 110
     assert "the strongest" in text and f"{largest.max():.4g}" in text
     assert f"next: sparsteer features show {run} {strongest}" in text
@@ -161,6 +166,33 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
     assert "7" in listed and "⟨U+202E⟩evil" in listed and "\u202e" not in listed
     assert json.loads((run / "picks.json").read_text())["picks"] == added.values["picks"]
     assert sparsteer("pick", run, "remove", 7, "--json").values["picks"] == []
+    assert sparsteer("pick", run, "undo", "--json").values["picks"] == added.values["picks"]
+
+
+def test_picks_are_judged_and_rejected_ones_do_not_steer(
+    sparsteer: Sparsteer, run: Path, cache: Path
+) -> None:
+    assert sparsteer("features", "build", run, "--cache", cache, "--logits", 0).status == 0
+    busy = FeatureIndex.of_run(run).statistics["fired"].argsort()[::-1][:2].tolist()
+    sparsteer("pick", run, "add", *busy, "--star", "--confidence", 4, "--verdict", "keep")
+    rejected = sparsteer("pick", run, "add", busy[0], "--unstar", "--verdict", "reject", "--json")
+    assert rejected.values["picks"] == [
+        {"feature": busy[0], "label": "", "note": "", "strength": 1.0}
+        | {"verdict": "reject", "confidence": 4},
+        {"feature": busy[1], "label": "", "note": "", "strength": 1.0}
+        | {"starred": True, "verdict": "keep", "confidence": 4},
+    ]
+    listed = sparsteer("pick", run, "list").out
+    assert "reject" in listed and "keep" in listed and "*" in listed
+    generate = ("generate", run, "--picks", run, "--prompt", "abc", "--max-new-tokens", 2, "--json")
+    done = sparsteer(*generate)
+    assert [f["index"] for f in done.values["intervention"]["features"]] == busy[1:]
+    assert "left out: 1 rejected pick" in done.err
+    sparsteer("pick", run, "add", busy[1], "--verdict", "reject")
+    assert "are rejected, so none steers" in sparsteer(*generate).error
+    back = sparsteer("pick", run, "add", busy[0], "--verdict", "none", "--confidence", 0, "--json")
+    assert "verdict" not in back.values["picks"][0] and "confidence" not in back.values["picks"][0]
+    assert sparsteer(*generate).status == 0
 
 
 @pytest.mark.parametrize(
@@ -201,6 +233,12 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
         ),
         (("pick", "RUN", "add", 1, "--note", "\udcff"), r"--note is '\udcff', which is not UTF-8"),
         (("pick", "RUN", "remove", 1), "feature 1 is not picked"),
+        (("pick", "RUN", "undo"), "there is no change of the picks left to undo"),
+        (("pick", "RUN", "undo", 1), "pick undo takes no feature, but 1 was given"),
+        (("pick", "RUN", "list", "--star"), "--star goes with pick add only"),
+        (("pick", "RUN", "add", 1, "--star", "--unstar"), "--star cannot stand beside --unstar"),
+        (("pick", "RUN", "add", 1, "--verdict", "maybe"), "--verdict is 'maybe'"),
+        (("pick", "RUN", "add", 1, "--confidence", 6), "--confidence is 6, but must be a whole"),
     ],
 )
 def test_wrong_input(

@@ -1,0 +1,60 @@
+"""Labels by an OpenAI-compatible server."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from .answers import BadAnswer, label_of, numbers_of
+from .chat_client import ChatAnswer, ChatClient
+from .evidence import Evidence
+from .labeler import Usage
+from .prompts import AGAIN, Messages, ask_for_label, ask_which_fit
+
+T = TypeVar("T")
+
+_TRIES = 2
+"""How often an answer that cannot be used is asked for."""
+
+
+class ServerLabeler:
+    """A `Labeler` that asks a server.
+
+    Attributes:
+        name: of its model.  address: of the server.  usage: what was asked so far.
+    """
+
+    def __init__(self, client: ChatClient) -> None:
+        self._client = client
+        self.name, self.address = client.model, client.address
+        self.usage = Usage()
+
+    def label(self, evidence: Evidence) -> str:
+        """A label; raises BadAnswer as every `Labeler`, and what `ChatClient.ask` raises."""
+        return self._ask(
+            ask_for_label(evidence), lambda answer: label_of(answer.text, cut_off=answer.cut_off)
+        )
+
+    def fitting(self, label: str, texts: Sequence[str]) -> set[int]:
+        """The numbers of the texts that fit; raises as `label`."""
+        return self._ask(
+            ask_which_fit(label, texts), lambda answer: numbers_of(answer.text, len(texts))
+        )
+
+    def _ask(self, messages: Messages, read: Callable[[ChatAnswer], T]) -> T:
+        for left in range(_TRIES - 1, -1, -1):
+            answer = self._client.ask(messages)
+            self.usage.requests += 1
+            self.usage.tokens_in += answer.tokens_in
+            self.usage.tokens_out += answer.tokens_out
+            self.usage.repeated = self._client.repeated
+            try:
+                return read(answer)
+            except BadAnswer as error:
+                self.usage.reject(str(error))
+                if not left:
+                    raise
+                messages = [
+                    *messages,
+                    {"role": "assistant", "content": answer.text or "(nothing)"},
+                    {"role": "user", "content": AGAIN},
+                ]
+        raise AssertionError

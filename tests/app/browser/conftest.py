@@ -1,0 +1,80 @@
+"""A tiny run with a feature index, opened as the server opens it, and a client of its app."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from sparsteer.app.browser.config import ServeConfig
+from sparsteer.app.browser.server import create_app
+from sparsteer.app.browser.session import Session
+from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder
+from sparsteer.sae.config import TopKConfig
+from sparsteer.steering.features import BuildConfig, build_index
+from sparsteer.training.data.cache.config import CacheConfig
+from sparsteer.training.data.cache.writer import cache_activations
+
+N_LATENTS = 48
+SITE = "blocks.1.hook_resid_post"
+PORT = 8443
+
+
+@pytest.fixture(scope="session")
+def built_run(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny model with an autoencoder and its index; not to be changed."""
+    folder = tmp_path_factory.mktemp("browser")
+    corpus = folder / "corpus.jsonl"
+    words = (
+        "cats\tand dogs",
+        "rain\nand wind",
+        "<b>bold</b> & brave",
+        "\u0645\u0631\u062d\u0628\u0627",
+    )
+    texts = [f"{word} {number}" for word in words for number in range(30)]
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    cached = CacheConfig(
+        model=tiny_model.name,
+        dataset=str(corpus),
+        out=str(folder / "cache"),
+        site=(SITE,),
+        context_length=48,
+        device="cpu",
+    )
+    cache_activations(cached, model=tiny_model)
+    run = folder / "run"
+    origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
+    sae = SparseAutoencoder(TopKConfig(tiny_model.d_model, N_LATENTS, 4), seed=1, origin=origin)
+    sae.save(run / "sae")
+    build_index(
+        BuildConfig(run=str(run), cache=str(folder / "cache"), device="cpu", examples=8),
+        model=tiny_model,
+    )
+    return run
+
+
+@pytest.fixture
+def run(built_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may change."""
+    return Path(shutil.copytree(built_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def session(run: Path) -> Iterator[Session]:
+    """The run as the server has it open; the language model is read when first asked for."""
+    opened = Session(ServeConfig(run=str(run), port=PORT, device="cpu"), lambda sentence: None)
+    yield opened
+    if opened.model_status == "loading":  # a process that ends under it would abort
+        _ = opened.loaded
+
+
+@pytest.fixture
+def client(session: Session) -> Iterator[TestClient]:
+    """A browser that has opened the address with the token."""
+    app = create_app(session, port=PORT)
+    base = f"http://127.0.0.1:{PORT}"
+    with TestClient(app, base_url=base, headers={"Origin": base}) as browser:
+        browser.cookies.set(f"sparsteer-token-{PORT}", session.token)
+        yield browser
