@@ -21,6 +21,7 @@ from ...sae.common.errors import InputError
 from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
+from .endpoint import metrics, routes
 from .hosts import Hosts
 from .pages import feature, overview, picks, playground, results, selection, status, sweep, try_text
 from .rendering import STATIC, page
@@ -37,6 +38,8 @@ ROUTERS = (
     sweep.router,
     results.router,
     selection.router,
+    routes.router,
+    metrics.router,
 )
 
 _SMALLEST_ZIPPED = 1000
