@@ -102,7 +102,8 @@ class GenerateConfig:
     """Number of a feature to steer; may be given several times."""
 
     picks: FilePath | None = None
-    """File of picks, or the run folder that has them; all are steered, each with its strength."""
+    """File of picks, or the run folder that has them; all but the rejected ones are steered, each
+    with its strength."""
 
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
@@ -187,7 +188,8 @@ class SteeringChoice:
     """Number of a feature to steer; may be given several times."""
 
     picks: FilePath | None = None
-    """File of picks, or the run folder that has them; all are steered, each with its strength."""
+    """File of picks, or the run folder that has them; all but the rejected ones are steered, each
+    with its strength."""
 
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.

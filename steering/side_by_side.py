@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
+from ..sae.common.wording import counted
 from ..sae.fingerprint import sae_fingerprint
 from .config import GenerateConfig
 from .features.index import FeatureIndex
@@ -49,7 +50,7 @@ def side_by_side(
     prompts = [*config.prompt]
     if config.prompts is not None:
         prompts += read_text_list(config.prompts, config.text_field, what="--prompts", prompts=True)
-    features = steered_features(config.run, config, SparseAutoencoder.load(config.run))
+    features = steered_features(config.run, config, SparseAutoencoder.load(config.run), say)
     model, site, sae = load_run_of(config, say)
     interventions = {
         tier: Intervention(
@@ -154,7 +155,10 @@ class FeatureSettings(Protocol):
 
 
 def steered_features(
-    run: str, config: FeatureSettings, sae: SparseAutoencoder
+    run: str,
+    config: FeatureSettings,
+    sae: SparseAutoencoder,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> tuple[SteeredFeature, ...]:
     """The features that the settings name, each with its strength and its own unit.
 
@@ -162,10 +166,11 @@ def steered_features(
         run: folder with the feature index, which knows the largest activations.
         config: numbers of features or picks, and strengths.
         sae: the autoencoder of the features.
+        say: told of rejected picks, which do not steer.
 
     Raises:
-        InputError: a feature does not exist or never fires, the picks are of another autoencoder,
-            or there is no feature index that knows the largest activations.
+        InputError: a feature does not exist or never fires, the picks are of another autoencoder or
+            all rejected, or there is no feature index that knows the largest activations.
     """
     fingerprint = sae_fingerprint(sae)
     factor = 1.0 if config.strength is None else config.strength
@@ -173,9 +178,17 @@ def steered_features(
     if config.picks is not None:
         # Those of an autoencoder that is in no run lie where `pick` keeps them.
         place = run_folder(run) if config.picks == run else config.picks
-        picks = Picks.load(place, sae=fingerprint).picks
+        every = Picks.load(place, sae=fingerprint).picks
+        picks = [pick for pick in every if pick.steers]
         if not picks:
-            raise InputError(f"{config.picks} has no picks; add one with `sparsteer pick`")
+            raise InputError(
+                f"all picks of {config.picks} are rejected, so none steers; pick another feature, "
+                "or take a verdict back with `sparsteer pick RUN add N --verdict none`"
+                if every
+                else f"{config.picks} has no picks; add one with `sparsteer pick`"
+            )
+        if len(picks) < len(every):
+            say(f"left out: {counted(len(every) - len(picks), 'rejected pick')}")
         strengths = {pick.feature: factor * pick.strength for pick in picks}
     for number in strengths:
         if not 0 <= number < sae.config.n_latents:

@@ -54,6 +54,10 @@ _BESIDE = {
 """Names of what sparsteer writes, and files of which one at least stands beside it: by these it is
 known where its content no longer tells it."""
 
+_PASSED_OVER = ("picks.sqlite", "picks.sqlite-wal", "picks.sqlite-shm")
+"""The history of the picks, which SQLite changes in place; the picks themselves are in picks.json,
+which has a checksum."""
+
 _OWN_KEYS = {b"out", b"site", b"activation", b"trainer"}
 """Of a run's config.yaml, in its first half."""
 
@@ -85,8 +89,8 @@ def verify(
         progress: told bytes read and bytes in all.
 
     Returns:
-        An entry for each file that is there or should be, by name; locks and what a killed process
-        left half-written are passed over.
+        An entry for each file that is there or should be, by name; locks, the history of picks and
+        what a killed process left half-written are passed over.
 
     Raises:
         InputError: there is nothing at the path, or a folder of more files than can be meant.
@@ -98,7 +102,9 @@ def verify(
     there = [
         item
         for item in sorted(files_within(path) if path.is_dir() else folder.iterdir())
-        if item.is_file() and not any(is_leftover(Path(p)) for p in item.relative_to(folder).parts)
+        if item.is_file()
+        and item.name not in _PASSED_OVER
+        and not any(is_leftover(Path(p)) for p in item.relative_to(folder).parts)
     ]
     # What a file beside it vouches for is not asked itself.
     checks = {item: _own_check(item) for item in there}

@@ -41,8 +41,8 @@ class Guard:
         self._app, self._hosts = app, hosts
         self._credentials = Credentials(token, port=port)
         # Two, so that whoever lacks the token cannot use up what the others have.
-        self._known = Allowance(per_second=400, at_once=1000)
-        self._unknown = Allowance(per_second=20, at_once=100)
+        self._known = Allowance(per_second=400.0, at_once=1000.0)
+        self._unknown = Allowance(per_second=20.0, at_once=100.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or refuse a request."""

@@ -2,14 +2,16 @@
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...sae.common.errors import InputError
+from ...sae.common.text import error_sentence
 from ...steering.features.index import FeatureIndex
+from ...steering.features.pick_store import PickStore
 from ...steering.features.run_folder import run_folder
 from .config import ServeConfig
 from .newest_run import newest_run
@@ -43,6 +45,7 @@ class Session:
         self._say = say
         self._loaded: Future[LoadedRun] = Future()
         self._loading = threading.Lock()
+        self._in_use = threading.Lock()
 
     def start_loading(self) -> None:
         """Read the language model in the background, unless that has begun."""
@@ -59,6 +62,17 @@ class Session:
         self.start_loading()
         return self._loaded.result()
 
+    @contextmanager
+    def using_model(self) -> "Generator[LoadedRun]":
+        """The same, for one at a time: what hooks the language model must hold this while it does.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        loaded = self.loaded
+        with self._in_use:
+            yield loaded
+
     @property
     def model_status(self) -> str:
         """`waiting`, `loading`, `ready`, or why the language model cannot be read."""
@@ -66,6 +80,11 @@ class Session:
             error = self._loaded.exception()
             return "ready" if error is None else str(error)
         return "loading" if self._loading.locked() else "waiting"
+
+    @cached_property
+    def picks(self) -> PickStore:
+        """The picks of the run, for reading and changing."""
+        return PickStore(self.run, sae=self.index.manifest["sae"], n_latents=self.index.n_latents)
 
     @cached_property
     def model_name(self) -> str:
@@ -86,10 +105,8 @@ class Session:
                 device=config.device,
                 say=self._say,
             )
-        except BaseException as error:
+        except BaseException as error:  # whoever needs the model is told; the pages go on
             self._loaded.set_exception(error)
-            self._say(f"the language model cannot be read: {error}")
-            if not isinstance(error, InputError):
-                raise
+            self._say(error_sentence(f"the language model cannot be read: {error}"))
         else:
             self._loaded.set_result(loaded)

@@ -56,7 +56,7 @@ def export_steering(
     STEERING_FORMATS.require(format)
     require_constant(choice.tier)
     require_features(choice.feature, choice.picks)
-    features = steered_features(run, choice, SparseAutoencoder.load(run))
+    features = steered_features(run, choice, SparseAutoencoder.load(run), say)
     model, site, sae = load_run(
         run,
         model=choice.model,

@@ -1,7 +1,7 @@
 """Settings of the feature index, its view and the search; nothing here imports torch."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ...sae.common.errors import InputError
 from ...sae.common.paths import FilePath
@@ -12,6 +12,7 @@ from ...sae.common.validation import (
     require_integer,
     require_positive_integer,
     require_text,
+    wrong,
 )
 from ...sae.config import ModelDtype, require_model_dtype
 
@@ -26,12 +27,17 @@ Statistic = Literal[
     "density",
 ]
 
-PickAction = Literal["add", "remove", "list"]
+PickAction = Literal["add", "remove", "list", "undo"]
+
+GivenVerdict = Literal["keep", "reject", "none"]
+
+_OF_A_PICK = ("label", "note", "strength", "star", "unstar", "verdict", "confidence")
 
 TAKEN_BY_ACTION: dict[str, tuple[str, ...]] = {
-    "add": ("feature", "label", "note", "strength"),
+    "add": ("feature", *_OF_A_PICK),
     "remove": ("feature",),
     "list": (),
+    "undo": (),
 }
 """The settings that go with each `PickAction`."""
 
@@ -57,6 +63,17 @@ class BuildConfig:
     examples: int = 20
     """Top activating examples of each latent, and as many random ones."""
 
+    quantiles: int = 5
+    """Levels of activation, each with an equal part of a latent's firings, of which examples are
+    kept; 0 for none."""
+
+    quantile_examples: int = 5
+    """Examples of each level."""
+
+    near_misses: int = 10
+    """Examples of each latent where its pre-activation was high and the activation did not keep it;
+    0 for none, which saves a product with the encoder."""
+
     before: int = 24
     """Tokens kept before the activating one, as far as its document goes."""
 
@@ -66,9 +83,16 @@ class BuildConfig:
     neighbors: int = 10
     """Latents with the most similar decoder direction to keep of each latent."""
 
+    coactivating: int = 10
+    """Latents to keep of each latent that fire on the same tokens most; 0 for none."""
+
     logits: int = 10
     """Tokens to keep of each latent whose logit it raises most (positive logits), and as many that
     it lowers most (negative logits); with 0 only the tokenizer of the language model is loaded."""
+
+    lens: FilePath | None = None
+    """File of a Jacobian lens of the language model, by which tokens are ranked as --logits says,
+    too; for the output of a middle block."""
 
     outlier_norm: float = 5.0
     """Leave out rows whose norm is more than so many times the median: attention sinks beyond the
@@ -93,9 +117,18 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
-        require_positive_integer("examples", self.examples)
-        for name in ("before", "after", "neighbors", "logits", "seed"):
+        for name in ("examples", "quantile_examples"):
+            require_positive_integer(name, getattr(self, name))
+        for name in (
+            *("quantiles", "near_misses", "before", "after"),
+            *("neighbors", "coactivating", "logits", "seed"),
+        ):
             require_integer(name, getattr(self, name), least=0)
+        if self.lens is not None and not self.logits:
+            raise InputError(
+                "lens is given, but logits is 0, which keeps no token; drop one of them",
+                field="lens",
+            )
         require_in_range("outlier_norm", self.outlier_norm, low=0.0, high=1e9)
         if self.rows is not None:
             require_positive_integer("rows", self.rows)
@@ -217,7 +250,7 @@ class PickConfig:
     """Folder of the run; the picks are its picks.json."""
 
     action: PickAction
-    """add (or change) a pick, remove one, or list all."""
+    """add (or change) picks, remove some, list all, or undo the last change."""
 
     feature: tuple[int, ...] = ()
     """Numbers of the features to add or remove."""
@@ -232,21 +265,55 @@ class PickConfig:
     """How strongly to steer with it, in multiples of its own largest activation; negative
     suppresses it. Default for a new pick: 1."""
 
+    star: bool = False
+    """Star the features, which makes them stand out among the picks."""
+
+    unstar: bool = False
+    """Take the star of the features away."""
+
+    verdict: GivenVerdict | None = None
+    """keep, or reject: a rejected feature is remembered, and does not steer; none takes the
+    verdict back."""
+
+    confidence: int | None = None
+    """How sure you are, from 1 (a guess) to 5; 0 takes it back."""
+
     def __post_init__(self) -> None:
         require_choice("action", self.action, get_args(PickAction))
-        if self.action != "list" and not self.feature:
+        if self.action in ("add", "remove") and not self.feature:
             raise InputError(
                 f"pick {self.action} needs the number of a feature: "
                 f"sparsteer pick {self.run} {self.action} N"
             )
-        if self.action == "list" and self.feature:
+        if self.action in ("list", "undo") and self.feature:
             given = ", ".join(map(str, self.feature))
-            raise InputError(f"pick list takes no feature, but {given} was given; drop it")
-        for name in ("label", "note", "strength"):
-            if name not in TAKEN_BY_ACTION[self.action] and getattr(self, name) is not None:
+            raise InputError(f"pick {self.action} takes no feature, but {given} was given; drop it")
+        for name in _OF_A_PICK:
+            is_given = getattr(self, name) is not None and getattr(self, name) is not False
+            if is_given and name not in TAKEN_BY_ACTION[self.action]:
                 raise InputError(f"{name} goes with pick add only; leave it out", field=name)
         for name in ("label", "note"):
             if (text := getattr(self, name)) is not None:
                 require_text(name, text)
         if self.strength is not None:
             require_finite("strength", self.strength)
+        if self.star and self.unstar:
+            raise InputError("star cannot stand beside --unstar; give one of them", field="star")
+        if self.verdict is not None:
+            require_choice("verdict", self.verdict, get_args(GivenVerdict))
+        if self.confidence is not None:
+            require_integer("confidence", self.confidence, least=0)
+            if self.confidence > 5:
+                raise wrong("confidence", self.confidence, "a whole number from 0 to 5")
+
+    def given(self) -> dict[str, Any]:
+        """What is given of the picks, by the names of the fields of `Pick`."""
+        values: dict[str, Any] = {
+            "label": self.label,
+            "note": self.note,
+            "strength": self.strength,
+            "starred": self.star if self.star or self.unstar else None,
+            "verdict": "" if self.verdict == "none" else self.verdict,
+        }
+        given = {name: value for name, value in values.items() if value is not None}
+        return given if self.confidence is None else given | {"confidence": self.confidence or None}

@@ -3,21 +3,31 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
-from ...sae.common.locks import PATIENCE, hold, tidy
-from ...sae.common.validation import require_finite, require_integer, require_text
+from ...sae.common.validation import (
+    require_boolean,
+    require_finite,
+    require_integer,
+    require_text,
+    wrong,
+)
 from ...sae.config import build_dataclass
-from .config import PickConfig
-from .run_folder import run_folder
 
 FILE = "picks.json"
 FORMAT = "sparsteer-picks"
-VERSION = 2
-_VERSIONS = (1, VERSION)
-"""That are read; the first has no checksum, such as a file that a person or a script wrote."""
+VERSION = 3
+_VERSIONS = (1, 2, VERSION)
+"""That are read; the first has no checksum, such as a file that a person or a script wrote. The
+second has not the fields of `_SINCE_VERSION_3`, and is written where none of them is used."""
+
+Verdict = Literal["", "keep", "reject"]
+LabelSource = Literal["person", "machine"]
+MOST_CONFIDENCE = 5
+
+_SINCE_VERSION_3 = ("starred", "verdict", "confidence", "label_source")
 
 _REMEDY = "restore it, or take its sha256 out and make its version 1 to accept it as it is"
 
@@ -39,11 +49,56 @@ class Pick:
     """How strongly to steer with it, in multiples of its own largest activation; negative
     suppresses it."""
 
+    starred: bool = False
+    """Whether it stands out among the picks."""
+
+    verdict: Verdict = ""
+    """Whether the feature is worth keeping; empty while nobody has judged it. A rejected one is
+    remembered, and does not steer."""
+
+    confidence: int | None = None
+    """How sure the person is of label and verdict, from 1 (a guess) to 5; None if not said."""
+
+    label_source: LabelSource = "person"
+    """Who wrote the label."""
+
     def __post_init__(self) -> None:
         require_integer("feature", self.feature, least=0)
         for name in ("label", "note"):
             require_text(name, getattr(self, name))
         require_finite("strength", self.strength)
+        require_boolean("starred", self.starred)
+        if self.verdict not in get_args(Verdict):
+            raise wrong("verdict", self.verdict, "keep, reject or empty")
+        if self.label_source not in get_args(LabelSource):
+            raise wrong("label_source", self.label_source, "person or machine")
+        require_confidence(self.confidence)
+
+    @property
+    def steers(self) -> bool:
+        """Whether steering with all picks uses it: everything but a rejected one."""
+        return self.verdict != "reject"
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether a person has looked at it: starred, judged or labeled it."""
+        by_hand = self.label if self.label_source == "person" else ""
+        return bool(self.starred or self.verdict or by_hand or self.confidence)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON, without the fields since version 3 that are at their
+        defaults."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        unused = {name for name in _SINCE_VERSION_3 if values[name] == getattr(Pick, name)}
+        return {name: value for name, value in values.items() if name not in unused}
+
+
+def require_confidence(value: object) -> None:
+    """Raise an InputError unless the value is None or a whole number from 1 to 5."""
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CONFIDENCE:
+        raise wrong("confidence", value, f"a whole number from 1 to {MOST_CONFIDENCE}")
 
 
 @dataclass(frozen=True)
@@ -74,12 +129,29 @@ class Picks:
             raise InputError(f"feature {feature} is not picked; picked are: {picked}")
         return dataclasses.replace(self, picks=kept)
 
+    def put(self, feature: int, pick: Pick | None, place: int) -> "Picks":
+        """With this pick of the feature, or with none; a new one stands at the place, from 0."""
+        if pick is None:
+            return self.remove(feature)
+        if self.get(feature) is not None:
+            return self.add(pick)
+        picks = (*self.picks[:place], pick, *self.picks[place:])
+        return dataclasses.replace(self, picks=picks)
+
     def save(self, path: str | Path) -> None:
         """Write the file atomically, into a folder as `picks.json`."""
-        write_checked_json(
-            _file(Path(path)),
-            {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)},
-        )
+        write_checked_json(_file(Path(path)), self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the file holds, but for its checksum."""
+        picks = [pick.to_dict() for pick in self.picks]
+        is_older = all(pick.keys().isdisjoint(_SINCE_VERSION_3) for pick in picks)
+        version = VERSION - 1 if is_older else VERSION
+        return {"format": FORMAT, "version": version, "sae": self.sae, "picks": picks}
+
+    def get(self, feature: int) -> Pick | None:
+        """The pick of a feature; None if it is not picked."""
+        return next((pick for pick in self.picks if pick.feature == feature), None)
 
     @classmethod
     def load(cls, path: str | Path, *, sae: str) -> "Picks":
@@ -98,7 +170,22 @@ class Picks:
             raise InputError(
                 f"there are no picks at {path}; add one with `sparsteer pick {path.parent} add N`"
             )
-        values = read_checked_json(path, "picks file", remedy=_REMEDY)
+        return cls.from_dict(
+            read_checked_json(path, "picks file", remedy=_REMEDY), sae=sae, path=path
+        )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, sae: str, path: str | Path) -> "Picks":
+        """The picks in what `to_dict` gives, whose checksum is compared before.
+
+        Args:
+            values: the content of a file of any version.
+            sae: fingerprint of the autoencoder that the picks must be of.
+            path: what to call the content in an error.
+
+        Raises:
+            InputError: it holds no picks, or they are of another autoencoder.
+        """
         if values.get("format") != FORMAT or values.get("version") not in _VERSIONS:
             raise InputError(f"{path} is no picks file that this sparsteer reads; check the path")
         if values.get("sae") != sae:
@@ -109,62 +196,11 @@ class Picks:
         return cls(sae, _picks(values.get("picks"), path))
 
 
-def change_picks(config: PickConfig) -> Picks:
-    """Do what the configuration says to the picks of a run, and give them as they are then.
-
-    Adding a feature that is picked already changes what is given of it and keeps the rest. Several
-    processes may change the picks of a run at once, and none is lost.
-
-    Raises:
-        InputError: there is no run or no such feature, or the picks are of another autoencoder.
-    """
-    from ...sae.autoencoder import SparseAutoencoder
-    from ...sae.fingerprint import sae_fingerprint
-
-    run = run_folder(config.run)
-    sae = SparseAutoencoder.load(run / "sae")
-    fingerprint, n_latents = sae_fingerprint(sae), sae.config.n_latents
-    if config.action == "list":
-        return _picks_of(run, fingerprint)
-    tidy(run)
-    remedy = "give the same command again when it has ended"
-    with hold(run / FILE, patience=PATIENCE, remedy=remedy):
-        picks = _picks_of(run, fingerprint)
-        for feature in config.feature:
-            picks = _changed(picks, config, feature, n_latents)
-        picks.save(run)
-    return picks
-
-
-def _picks_of(run: Path, sae: str) -> Picks:
-    """The picks of a run, perhaps none."""
-    path = run / FILE
-    if path.exists():
-        return Picks.load(run, sae=sae)
-    if path.is_symlink():
-        raise InputError(f"{path} is a symbolic link to nothing; mend it, or remove it")
-    return Picks(sae)
-
-
-def _changed(picks: Picks, config: PickConfig, feature: int, n_latents: int) -> Picks:
-    """The picks with the feature added, changed or removed."""
-    if config.action == "remove":
-        return picks.remove(feature)
-    if not 0 <= feature < n_latents:
-        raise InputError(
-            f"there is no feature {feature}; this autoencoder has features 0 to {n_latents - 1}"
-        )
-    old = next((pick for pick in picks.picks if pick.feature == feature), None)
-    given = {name: getattr(config, name) for name in ("label", "note", "strength")}
-    new = {name: value for name, value in given.items() if value is not None}
-    return picks.add(dataclasses.replace(old or Pick(feature=feature), **new))
-
-
 def _file(path: Path) -> Path:
     return path / FILE if path.is_dir() else path
 
 
-def _picks(entries: object, path: Path) -> tuple[Pick, ...]:
+def _picks(entries: object, path: str | Path) -> tuple[Pick, ...]:
     if not isinstance(entries, list):
         raise InputError(f"{path} holds no list of picks; restore it or pick anew")
     picks: list[Pick] = []

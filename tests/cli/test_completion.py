@@ -79,7 +79,7 @@ def test_verbs_options_and_choices(tmp_path: Path) -> None:
         "sparsteer pick --strength -3 runs/k a": ["add"],
         "sparsteer train --site a b c --precision b": ["bfloat16"],
         "sparsteer train --out runs:x --precision b": ["bfloat16"],
-        "sparsteer pick runs/k ": ["add", "remove", "list"],
+        "sparsteer pick runs/k ": ["add", "remove", "list", "undo"],
         "sparsteer pick --json runs/k a": ["add"],
         "sparsteer pick --label x runs:k=2 r": ["remove"],
         "sparsteer pick runs/k add 3 4 --la": ["--label"],

@@ -166,6 +166,33 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
     assert "7" in listed and "⟨U+202E⟩evil" in listed and "\u202e" not in listed
     assert json.loads((run / "picks.json").read_text())["picks"] == added.values["picks"]
     assert sparsteer("pick", run, "remove", 7, "--json").values["picks"] == []
+    assert sparsteer("pick", run, "undo", "--json").values["picks"] == added.values["picks"]
+
+
+def test_picks_are_judged_and_rejected_ones_do_not_steer(
+    sparsteer: Sparsteer, run: Path, cache: Path
+) -> None:
+    assert sparsteer("features", "build", run, "--cache", cache, "--logits", 0).status == 0
+    busy = FeatureIndex.of_run(run).statistics["fired"].argsort()[::-1][:2].tolist()
+    sparsteer("pick", run, "add", *busy, "--star", "--confidence", 4, "--verdict", "keep")
+    rejected = sparsteer("pick", run, "add", busy[0], "--unstar", "--verdict", "reject", "--json")
+    assert rejected.values["picks"] == [
+        {"feature": busy[0], "label": "", "note": "", "strength": 1.0}
+        | {"verdict": "reject", "confidence": 4},
+        {"feature": busy[1], "label": "", "note": "", "strength": 1.0}
+        | {"starred": True, "verdict": "keep", "confidence": 4},
+    ]
+    listed = sparsteer("pick", run, "list").out
+    assert "reject" in listed and "keep" in listed and "*" in listed
+    generate = ("generate", run, "--picks", run, "--prompt", "abc", "--max-new-tokens", 2, "--json")
+    done = sparsteer(*generate)
+    assert [f["index"] for f in done.values["intervention"]["features"]] == busy[1:]
+    assert "left out: 1 rejected pick" in done.err
+    sparsteer("pick", run, "add", busy[1], "--verdict", "reject")
+    assert "are rejected, so none steers" in sparsteer(*generate).error
+    back = sparsteer("pick", run, "add", busy[0], "--verdict", "none", "--confidence", 0, "--json")
+    assert "verdict" not in back.values["picks"][0] and "confidence" not in back.values["picks"][0]
+    assert sparsteer(*generate).status == 0
 
 
 @pytest.mark.parametrize(
@@ -206,6 +233,12 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
         ),
         (("pick", "RUN", "add", 1, "--note", "\udcff"), r"--note is '\udcff', which is not UTF-8"),
         (("pick", "RUN", "remove", 1), "feature 1 is not picked"),
+        (("pick", "RUN", "undo"), "there is no change of the picks left to undo"),
+        (("pick", "RUN", "undo", 1), "pick undo takes no feature, but 1 was given"),
+        (("pick", "RUN", "list", "--star"), "--star goes with pick add only"),
+        (("pick", "RUN", "add", 1, "--star", "--unstar"), "--star cannot stand beside --unstar"),
+        (("pick", "RUN", "add", 1, "--verdict", "maybe"), "--verdict is 'maybe'"),
+        (("pick", "RUN", "add", 1, "--confidence", 6), "--confidence is 6, but must be a whole"),
     ],
 )
 def test_wrong_input(

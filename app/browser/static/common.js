@@ -1,8 +1,12 @@
 // What every page has: asking the server, messages, the model's status, the theme.
 
+// This tab's own name, so that undo takes back what was done in this tab.
+const tab = sessionStorage.getItem("sparsteer-tab") ?? crypto.getRandomValues(new Uint32Array(2)).join("-");
+sessionStorage.setItem("sparsteer-tab", tab);
+
 // Ask the server; body, if given, is sent as JSON. Throws an Error with the server's sentence.
 export async function api(path, body, { signal } = {}) {
-  const options = { signal, headers: { Accept: "application/json" } };
+  const options = { signal, headers: { Accept: "application/json", "X-Sparsteer-Tab": tab } };
   if (body !== undefined) {
     options.method = "POST";
     options.headers["Content-Type"] = "application/json";

@@ -16,7 +16,7 @@ from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.fingerprint import sae_fingerprint
 from sparsteer.steering.features import Pick, Picks
 from sparsteer.steering.features.config import PickConfig
-from sparsteer.steering.features.picks import change_picks
+from sparsteer.steering.features.picking import change_picks
 
 SAE = "a" * 64
 
@@ -171,13 +171,13 @@ def test_no_pick_of_two_processes_is_lost(tmp_path: Path, each: int) -> None:
     assert [process.exitcode for process in processes] == [0, 0]
     found = sorted(pick.feature for pick in change(tmp_path, "list").picks)
     assert found == list(range(2 * each))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["picks.json", "sae"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["picks.json", "picks.sqlite", "sae"]
 
 
 def test_picks_wait_for_another_process_only_so_long(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sparsteer.steering.features.picks.PATIENCE", 0.0)
+    monkeypatch.setattr("sparsteer.steering.features.picking.PATIENCE", 0.0)
     with (
         hold(run / "picks.json"),
         pytest.raises(InputError, match=r"another process is writing .*; give the same command"),
