@@ -64,7 +64,7 @@ def script_json(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for unsafe, safe in (
         ("</", "<\\/"),
-        ("<!--", "<\\!--"),
+        ("<!--", "\\u003c!--"),
         ("\u2028", "\\u2028"),
         ("\u2029", "\\u2029"),
     ):
