@@ -50,6 +50,11 @@ def ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Running, "wait", Running.stop)
 
 
+def _take_ctrl_c() -> None:
+    """A shell that put the tests into the background lets what they start ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def served(*words: object, cwd: Path) -> Generator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
     """The command in a process of its own, once it has printed its line."""
@@ -61,6 +66,7 @@ def served(*words: object, cwd: Path) -> Generator[tuple["subprocess.Popen[str]"
         text=True,
         cwd=cwd,
         env=ENVIRONMENT,
+        preexec_fn=_take_ctrl_c,
     )
     with process:
         try:
