@@ -29,6 +29,7 @@ from ..steering.features.config import (
     FindConfig,
     ListConfig,
     PickConfig,
+    SearchConfig,
     ShowConfig,
 )
 from ..steering.selection.config import ScoreConfig, SelectConfig
@@ -41,6 +42,7 @@ from . import (
     doctor,
     evaluate,
     export,
+    feature_search,
     features,
     fetch,
     generate,
@@ -88,6 +90,13 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features list": Verb(config=ListConfig, run=features.list_all, positional=("run",)),
+    "features search": Verb(
+        config=SearchConfig,
+        run=feature_search.run,
+        computes=True,
+        positional=("run",),
+        old_names={"promotes": "logit"},
+    ),
     "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
     "pick": Verb(
         config=PickConfig,
