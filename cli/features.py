@@ -61,11 +61,14 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
     which the feature fires stands between double brackets.
     """
     from ..steering.features.index import FeatureIndex
+    from ..steering.labels.store import machine_labels
 
     index = FeatureIndex.of_run(config.run)
+    machine = machine_labels(index.path.parent, sae=index.manifest["sae"]).get(config.feature)
     feature, rows = index.feature(config.feature), counted(index.manifest["rows"], "row")
     shown: list[RenderableType] = [
         f"feature {feature.feature} of {config.run}, on {rows} at {index.manifest['site']}",
+        *([f"machine label: {machine.shown}"] if machine else []),
         f"activations are in {index.manifest['unit']}",
         *_statistics(feature),
     ]
@@ -76,7 +79,12 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
             ("random ones of all its activations:", feature.random),
         ):
             shown += ["", title, *(_example(e, most) for e in examples[: config.examples])]
-    return Report(values={**feature.to_dict(), "unit": index.manifest["unit"]}, shown=shown)
+    values = {
+        **feature.to_dict(),
+        "unit": index.manifest["unit"],
+        "machine_label": machine.to_dict() if machine else None,
+    }
+    return Report(values=values, shown=shown)
 
 
 def list_all(config: ListConfig, terminal: Terminal) -> Report:
@@ -200,9 +208,21 @@ def _listed_table(features: list[dict[str, Any]]) -> "RenderableType":
             f"{100 * feature['density']:.4g}%",
             *(f"{activation:.4g}" for activation in activations),
             " ".join(f"'{visible(peak)}'" for peak in feature["peaks"]),
-            visible(feature["pick"]["label"]) if feature["pick"] else "",
+            _label(feature),
         )
     return grid
+
+
+def _label(feature: dict[str, Any]) -> str:
+    """The label that a person gave, else the machine's, marked as such, with its score."""
+    if feature["pick"] and feature["pick"]["label"]:
+        return visible(feature["pick"]["label"])
+    machine = feature["machine_label"]
+    if not machine:
+        return ""
+    score = machine["detection"]
+    shown = f"{score['balanced_accuracy']:.2f}" if score else "not scored"
+    return f"(machine, {shown}) {visible(machine['label'])}"
 
 
 def _found_table(values: dict[str, Any], index: "FeatureIndex | None") -> "RenderableType":

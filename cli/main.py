@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from ..app.browser.config import ServeConfig
 from ..app.demo.config import DemoConfig
 from ..app.publish.config import PublishConfig
+from ..app.sharing.config import ShareConfig
 from ..sae.common.errors import InputError
 from ..sae.common.files import nearest
 from ..sae.common.text import error_sentence
@@ -32,6 +33,7 @@ from ..steering.features.config import (
     SearchConfig,
     ShowConfig,
 )
+from ..steering.labels.config import LabelConfig
 from ..steering.selection.config import ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.runtime.threads import default_threads, use_threads
@@ -47,10 +49,12 @@ from . import (
     fetch,
     generate,
     importing,
+    label,
     pick,
     publish,
     selection,
     serve,
+    share,
     train,
     verify,
 )
@@ -98,6 +102,14 @@ VERBS: dict[str, Verb[Any]] = {
         old_names={"promotes": "logit"},
     ),
     "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
+    "features label": Verb(
+        config=LabelConfig,
+        run=label.run,
+        computes=True,
+        positional=("run",),
+        resumes="with the next feature",
+    ),
+    "features export": Verb(config=ShareConfig, run=share.run, positional=("run",)),
     "pick": Verb(
         config=PickConfig,
         run=pick.run,

@@ -53,13 +53,18 @@ class Continuation:
     @property
     def repetition(self) -> float:
         """Fraction of its runs of three tokens that occurred before in it; 0 if it has none."""
-        grams = list(zip(*(self.tokens[start:] for start in range(_NGRAM)), strict=False))
-        return 1 - len(set(grams)) / len(grams) if grams else 0.0
+        return repetition_of(self.tokens)
 
     @property
     def likely_incoherent(self) -> bool:
         """Whether it repeats itself so much that steering has likely broken it."""
         return self.repetition > INCOHERENT_REPETITION
+
+
+def repetition_of(tokens: Sequence[int]) -> float:
+    """Fraction of the runs of three tokens that occurred before in the text; 0 if it has none."""
+    grams = list(zip(*(tokens[start:] for start in range(_NGRAM)), strict=False))
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 class Generation:

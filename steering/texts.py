@@ -1,6 +1,6 @@
 """Prompts to the tokens that a model continues, and what it adds to them back to text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,23 +22,38 @@ def prompt_tokens(model: LanguageModel, prompt: str, *, chat: bool = False) -> l
             context, or the model has no chat template.
     """
     if chat:
-        tokenizer = cast(Any, model.tokenizer)
-        if not tokenizer.chat_template:
-            raise InputError(f"{model.name} has no chat template; leave --chat out")
-        message = [{"role": "user", "content": only_characters(prompt)}]
-        try:
-            text: str = tokenizer.apply_chat_template(
-                message, add_generation_prompt=True, tokenize=False
-            )
-        # Templates are programs: their own refusals, those of the sandbox, and any mistake in them.
-        except Exception as error:
-            raise InputError(
-                f"the chat template of {model.name} fails ({error}); mend it, or leave --chat out"
-            ) from None
-        tokens = list[int]()
-    else:
-        text = prompt
-        tokens = [] if model.bos_id is None else [model.bos_id]
+        return chat_tokens(model, [{"role": "user", "content": prompt}])
+    tokens = [] if model.bos_id is None else [model.bos_id]
+    return _fitting(model, prompt, prompt, tokens)
+
+
+def chat_tokens(model: LanguageModel, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """The token ids of a chat in the model's template, up to where its answer begins.
+
+    Args:
+        model: the language model.
+        messages: each with `role` and `content`, in their order.
+
+    Raises:
+        InputError: the model has no chat template, it refuses these messages, or they are longer
+            than the model's context.
+    """
+    tokenizer = cast(Any, model.tokenizer)
+    if not tokenizer.chat_template:
+        raise InputError(f"{model.name} has no chat template; leave --chat out")
+    whole = [{**each, "content": only_characters(each["content"])} for each in messages]
+    try:
+        text: str = tokenizer.apply_chat_template(whole, add_generation_prompt=True, tokenize=False)
+    # Templates are programs: their own refusals, those of the sandbox, and any mistake in them.
+    except Exception as error:
+        raise InputError(
+            f"the chat template of {model.name} fails ({error}); mend it, or leave --chat out"
+        ) from None
+    return _fitting(model, text, messages[-1]["content"] if messages else "", [])
+
+
+def _fitting(model: LanguageModel, text: str, prompt: str, tokens: list[int]) -> list[int]:
+    """The tokens and those of the text, which must fit; errors name the prompt."""
     ids, n_tokens = first_tokens(model, text, model.max_context)
     if len(tokens) + n_tokens > model.max_context:
         raise InputError(

@@ -21,12 +21,12 @@ class Axis:
 
     label: str
     """What it measures, with its unit."""
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     logarithmic: bool = False
     """Whether equal distances are equal factors; then low is above 0."""
 
-    def at(self, value: float) -> float:
+    def at(self, value: int | float) -> float:
         """Where a value lies, 0 at low and 1 at high; what is beyond lies at the end."""
         low, high = self.low, self.high
         value = min(max(value, low), high)
@@ -34,7 +34,7 @@ class Axis:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return (value - low) / (high - low) if high > low else 0.0
 
-    def ticks(self, wanted: int = 5) -> list[float]:
+    def ticks(self, wanted: int = 5) -> list[int | float]:
         """Round values between the ends, about so many."""
         if self.logarithmic:
             return _log_ticks(self.low, self.high, wanted)
@@ -47,7 +47,7 @@ class Axis:
 class Mark:
     """A line across the plot at a value, named at its top."""
 
-    value: float
+    value: int | float
     name: str
 
 
@@ -56,20 +56,20 @@ class Rug:
     """A row of short lines below the bars: where single values lie."""
 
     name: str
-    values: Sequence[float]
+    values: Sequence[int | float]
 
 
 @dataclass(frozen=True)
 class Band:
     """A range of values whose bars have the second color."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
 
 
 def histogram(
     title: str,
-    edges: Sequence[float],
+    edges: Sequence[int | float],
     counts: Sequence[int],
     x: Axis,
     y_label: str,
@@ -77,7 +77,7 @@ def histogram(
     marks: Sequence[Mark] = (),
     rugs: Sequence[Rug] = (),
     bands: Sequence[Band] = (),
-    ticks_as: Callable[[float], str] = lambda value: f"{value:g}",
+    ticks_as: Callable[[int | float], str] = lambda value: f"{value:g}",
 ) -> Markup:
     """Bars of how many there are between edges.
 
@@ -113,13 +113,13 @@ class _Frame:
 
     x: Axis
     y: Axis
-    floor: float
+    floor: int | float
     """Where the x axis is."""
 
-    def across(self, value: float) -> float:
+    def across(self, value: int | float) -> float:
         return _LEFT + self.x.at(value) * (WIDTH - _LEFT - _RIGHT)
 
-    def up(self, value: float) -> float:
+    def up(self, value: int | float) -> float:
         return self.floor - self.y.at(value) * (self.floor - _TOP)
 
     def y_axis(self) -> Iterator[str]:
@@ -127,27 +127,35 @@ class _Frame:
         for value in self.y.ticks(4):
             y = self.up(value)
             yield f'<path class="grid-line" d="M{_LEFT} {y:.1f}H{right}"/>'
-            yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,.0f}</text>'
+            yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_short(value)}</text>'
         middle = (self.floor + _TOP) / 2
         yield (
             f'<text class="label" transform="translate(12 {middle:.0f}) rotate(-90)" '
             f'text-anchor="middle">{escape(self.y.label)}</text>'
         )
 
-    def x_axis(self, shown: Callable[[float], str], height: float, n_rugs: int) -> Iterator[str]:
+    def x_axis(
+        self, shown: Callable[[int | float], str], height: int, n_rugs: int
+    ) -> Iterator[str]:
         base = self.floor + n_rugs * _RUG_ROW
         yield f'<path class="axis" d="M{_LEFT} {self.floor:.1f}H{WIDTH - _RIGHT}"/>'
         for value in self.x.ticks():
             at = self.across(value)
             yield f'<path class="axis" d="M{at:.1f} {base:.1f}v4"/>'
-            yield f'<text x="{at:.1f}" y="{base + 17:.1f}" text-anchor="middle">{shown(value)}</text>'
+            middle = min(at, WIDTH - 3.5 * len(shown(value)))
+            yield (
+                f'<text x="{middle:.1f}" y="{base + 17:.1f}" text-anchor="middle">'
+                f"{shown(value)}</text>"
+            )
         middle = (_LEFT + WIDTH - _RIGHT) / 2
-        label = escape(self.x.label)
-        yield f'<text class="label" x="{middle:.0f}" y="{height - 8}" text-anchor="middle">{label}</text>'
+        yield (
+            f'<text class="label" x="{middle:.0f}" y="{height - 8}" text-anchor="middle">'
+            f"{escape(self.x.label)}</text>"
+        )
 
 
 def _bars(
-    frame: _Frame, edges: Sequence[float], counts: Sequence[int], bands: Sequence[Band]
+    frame: _Frame, edges: Sequence[int | float], counts: Sequence[int], bands: Sequence[Band]
 ) -> Iterator[str]:
     paths = {"bar": "", "bar second": ""}
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
@@ -178,23 +186,35 @@ def _marks(frame: _Frame, marks: Sequence[Mark]) -> Iterator[str]:
         yield f'<text x="{middle:.1f}" y="{y}" text-anchor="middle">{escape(mark.name)}</text>'
 
 
-def _rug(frame: _Frame, rug: Rug, top: float) -> Iterator[str]:
+def _rug(frame: _Frame, rug: Rug, top: int | float) -> Iterator[str]:
     ticks = "".join(f"M{frame.across(value):.1f} {top:.1f}v8" for value in rug.values)
-    yield f'<text class="small" x="{_LEFT - 6}" y="{top + 8:.1f}" text-anchor="end">{escape(rug.name)}</text>'
+    yield (
+        f'<text class="small" x="{_LEFT - 6}" y="{top + 8:.1f}" text-anchor="end">'
+        f"{escape(rug.name)}</text>"
+    )
     if ticks:
         yield f'<path class="rug" d="{ticks}"/>'
 
 
-def _round_step(rough: float) -> float:
+def _round_step(rough: int | float) -> float:
     """The next of 1, 2, 5, 10, 20, ... that is not smaller."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
 
 
-def _log_ticks(low: float, high: float, wanted: int) -> list[float]:
+def _log_ticks(low: int | float, high: int | float, wanted: int) -> list[int | float]:
     """Powers of ten; of two where those would be fewer than three."""
-    base = 10.0 if math.log10(high / low) >= 2 else 2.0
-    first = math.ceil(math.log(low, base) - 1e-9)
-    last = math.floor(math.log(high, base) + 1e-9)
+    for base in (10.0, 2.0):
+        first = math.ceil(math.log(low, base) - 1e-9)
+        last = math.floor(math.log(high, base) + 1e-9)
+        if last - first >= 2:
+            break
     every = max(1, math.ceil((last - first + 1) / (wanted + 2)))
     return [base**n for n in range(first, last + 1, every)]
+
+
+def _short(value: int | float) -> str:
+    """A whole number in few characters: 500, 20k, 1.5M."""
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if value >= 1e4 else f"{value:,.0f}"

@@ -13,7 +13,7 @@ from html import escape
 from markupsafe import Markup
 
 from ...sae.common.text import visible
-from ...sae.common.wording import count, counted
+from ...sae.common.wording import count
 from ...steering.features.feature import Example
 from .numbers import figures, rate
 
@@ -22,6 +22,9 @@ LEVELS = 10
 
 _NEAR_BEFORE, _NEAR_AFTER = 10, 4
 """Tokens around the peak that the short context shows."""
+
+_LONG = 24
+"""Characters of a token beyond which a line may end inside it."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,14 @@ def example_markup(example: Example, largest: float) -> Markup:
         strength = f"pre-activation <b>{figures(example.pre_activation)}</b>, not kept"
     more = ""
     if example.duplicates:
-        more = f" \u00b7 <span class=more>{counted(example.duplicates, 'more')} like this</span>"
+        more = f" \u00b7 <span class=more>{count(example.duplicates)} more like this</span>"
     return Markup(
         f"<li class=example><p class=tokens>{tokens}</p><details><summary>{strength} \u00b7 {place}"
         f"{more}</summary>{''.join(_table(all_pieces, largest))}</details></li>"
     )
 
 
-def level(activation: float, largest: float) -> int:
+def level(activation: int | float, largest: int | float) -> int:
     """The shade of an activation, 1 to 10, and 0 where the feature does not fire."""
     if not activation > 0 or not largest > 0:
         return 0
@@ -125,12 +128,20 @@ def _tokens(shown: list[Piece], largest: float) -> str:
         parts.append(_text(plain))
         plain = ""
         if shade:
-            classes = f'"h{shade} peak"' if piece.peak else f"h{shade}"
+            names = [f"h{shade}", *["peak"] * piece.peak, *["long"] * (len(piece.text) > _LONG)]
+            classes = f'"{" ".join(names)}"' if len(names) > 1 else names[0]
             title = figures(piece.activation)
-            parts.append(f"<i class={classes} title={title}>{_text(piece.text)}</i>")
+            parts.append(f"{_break_before(piece)}<i class={classes} title={title}>")
+            parts.append(f"{_text(piece.text)}</i>")
         else:
-            parts.append(f"<b class=peak>{_text(piece.text)}</b>")
+            parts.append(f"{_break_before(piece)}<b class=peak>{_text(piece.text)}</b>")
     return "".join([*parts, _text(plain)])
+
+
+def _break_before(piece: Piece) -> str:
+    """Lets a line end before a token that begins with a space: the style keeps a colored token
+    together, so that its space does not stay behind at the end of a line as an empty box."""
+    return "<wbr>" if piece.text.startswith(" ") else ""
 
 
 def _text(text: str) -> str:

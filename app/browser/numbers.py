@@ -3,7 +3,7 @@
 from ...sae.common.wording import percent
 
 
-def figures(number: float) -> str:
+def figures(number: int | float) -> str:
     """Three significant digits, without an exponent where that stays short: 0.0123, 6.61, 1,230."""
     if number == 0:
         return "0"
@@ -18,7 +18,7 @@ def figures(number: float) -> str:
     return f"{number:.{digits}f}"
 
 
-def rate(fraction: float | None) -> str:
+def rate(fraction: int | float | None) -> str:
     """A fraction in percent with two significant digits, however small: 12%, 0.38%, 0.0005%."""
     if fraction is None:
         return percent(None)

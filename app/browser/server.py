@@ -16,17 +16,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
 from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
 from .hosts import Hosts
-from .pages import picks, status
+from .pages import feature, overview, picks, playground, results, status, sweep, try_text
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
 
-ROUTERS = (status.router, picks.router)
+ROUTERS = (
+    status.router,
+    overview.router,
+    feature.router,
+    try_text.router,
+    picks.router,
+    playground.router,
+    sweep.router,
+    results.router,
+)
 
 _SMALLEST_ZIPPED = 1000
 _SECONDS_TO_END = 1
@@ -90,6 +100,7 @@ def start(config: ServeConfig, *, say: Callable[[str], None] = lambda sentence: 
     Raises:
         InputError: there is nothing to open, or the port cannot be listened on.
     """
+    resolve_device(config.device)  # else it would be found out long after
     session = Session(config, say)
     listening = _socket(config)
     port = listening.getsockname()[1]

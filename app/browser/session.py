@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...sae.common.errors import InputError
+from ...sae.common.text import error_sentence
 from ...steering.features.index import FeatureIndex
 from ...steering.features.pick_store import PickStore
 from ...steering.features.run_folder import run_folder
@@ -105,10 +105,8 @@ class Session:
                 device=config.device,
                 say=self._say,
             )
-        except BaseException as error:
+        except BaseException as error:  # whoever needs the model is told; the pages go on
             self._loaded.set_exception(error)
-            self._say(f"the language model cannot be read: {error}")
-            if not isinstance(error, InputError):
-                raise
+            self._say(error_sentence(f"the language model cannot be read: {error}"))
         else:
             self._loaded.set_result(loaded)

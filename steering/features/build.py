@@ -1,16 +1,15 @@
 """Build the feature index of a run: one pass over an activation cache, then the directions.
 
 RUN/features/ holds `manifest.json`, `statistics.parquet`, `vocabulary.parquet` and arrays that are
-read by memory map; docs/features.md describes each.
+read by memory map; docs/features.md describes each. While it is built, RUN/.features-partial holds
+what the pass has gathered; a build that is killed goes on from there.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-from torch import Tensor
+import torch
 
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.checksums import recorded_files, write_checked_json
@@ -21,30 +20,32 @@ from ...sae.common.locks import hold, tidy
 from ...sae.compatibility import require_fits
 from ...sae.fingerprint import sae_fingerprint
 from ...sae.language_model.model import LanguageModel
-from ...sae.language_model.names import named_again
-from ...sae.language_model.reloading import load_again, require_same_weights
 from ...training.data.cache.manifest import ShardEntry
 from ...training.data.cache.reader import ActivationCache
-from .collect import ROWS_AT_ONCE, Collected, collect
+from .arrays import save_array
+from .collect import ROWS_AT_ONCE, Collector
 from .config import BuildConfig
-from .directions import Best, decoder_neighbors, extreme_logits
+from .contents import example_arrays, shared_arrays, statistics_columns
+from .directions import decoder_neighbors
 from .layout import (
     FOLDER,
     FORMAT,
+    LENS,
     MANIFEST,
-    NEGATIVE_LOGITS,
     NEIGHBORS,
+    PARTIAL,
     POSITIVE_LOGITS,
     STATISTICS,
     VERSION,
     VOCABULARY,
     unit_of,
 )
+from .near_misses import why_none
 from .parquet import write_columns
+from .progress import Progress
+from .read_model import FromModel, read_language_model
 from .run_folder import run_folder
-from .statistics import LatentStatistics
-from .tables import ExampleTable
-from .vocabulary import load_tokenizer, token_bytes
+from .shard_files import ShardFiles
 from .windows import chunks, norm_bound
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -95,76 +96,114 @@ def _build(
     cache = ActivationCache(config.cache)
     site = _fitting_site(sae, cache, config, say)
     # Before the pass, so that a model that is missing or another one is found at once.
-    tokens, best = _read_language_model(sae, cache, config, model, say)
-    collected = _collect(sae, cache, site, config, report)
-    best[NEIGHBORS] = decoder_neighbors(sae.W_dec, config.neighbors)
-    statistics = collected.statistics
-    edges, counts_FH = statistics.histogram()
-    arrays = {
-        "histogram": counts_FH,
-        **_example_arrays("top", collected.top),
-        **_example_arrays("random", collected.random),
-        **{f"{name}_numbers": numbers for name, (numbers, _) in best.items()},
-        **{f"{name}_values": values for name, (_, values) in best.items()},
-    }
-    manifest = {
-        **_identity(sae, cache, site),
-        "rows": statistics.n_rows,
-        "outliers": sum(e.rows for e in _first_shards(cache, config.rows)) - statistics.n_rows,
-        "outlier_norm": config.outlier_norm,
-        "n_latents": sae.config.n_latents,
-        "examples": config.examples,
-        "before": config.before,
-        "after": config.after,
-        "seed": config.seed,
-        "logits": POSITIVE_LOGITS in best,
-        "unit": unit_of(sae),
-        "histogram_edges": [float(edge) for edge in edges],
-    }
+    read = read_language_model(sae, cache, site, config, model, say)
+    del model
+    identity = _identity(sae, cache, site)
+    parts = ShardFiles(folder.parent / PARTIAL)
+    collector = Collector(
+        sae,
+        config,
+        total_rows=sum(entry.rows for entry in _first_shards(cache, config.rows)),
+        special_ids=read.special_ids,
+    )
+    _pass(collector, cache, site, config, parts, identity, say, report)
+    statistics = collector.statistics
+    best = {**read.best, NEIGHBORS: decoder_neighbors(sae.W_dec, config.neighbors)}
+    say("finding what fires together, and what tokens alone explain")
+    columns = statistics_columns(collector, parts)
     with atomic_folder(folder) as temporary:
-        for name, array in arrays.items():
-            _save(temporary / f"{name}.npy", array.cpu().numpy())
-        write_columns(temporary / STATISTICS, _statistics(statistics))
-        write_columns(temporary / VOCABULARY, {"bytes": tokens})
+        edges, counts_FH = statistics.histogram()
+        save_array(temporary / "histogram.npy", counts_FH.cpu().numpy())
+        for name, (numbers, values) in best.items():
+            save_array(temporary / f"{name}_numbers.npy", numbers.cpu().numpy())
+            save_array(temporary / f"{name}_values.npy", values.cpu().numpy())
+        # One at a time, as a large one is a copy of a part of the tables.
+        for arrays in (example_arrays(collector, config), shared_arrays(collector, config, parts)):
+            for name, array in arrays:
+                save_array(temporary / f"{name}.npy", array)
+        write_columns(temporary / STATISTICS, columns)
+        write_columns(temporary / VOCABULARY, {"bytes": read.tokens})
         files = recorded_files(temporary, (path.name for path in temporary.iterdir()))
+        manifest = {
+            **identity,
+            "rows": statistics.n_rows,
+            "outliers": sum(e.rows for e in _first_shards(cache, config.rows)) - statistics.n_rows,
+            **_settings(sae, config, read, collector),
+            "histogram_edges": [float(edge) for edge in edges],
+        }
         write_checked_json(temporary / MANIFEST, {**manifest, "files": files})
+    parts.clear()
     return {"index": str(folder), "never_fired": int((statistics.fired == 0).sum()), **manifest}
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file; of a full disk the error says so."""
-    with path.open("wb") as file:
-        # Given the file itself, numpy would write past Python and say only how much it wrote.
-        np.save(cast(Any, SimpleNamespace(write=file.write)), array, allow_pickle=False)
-
-
-def _collect(
-    sae: SparseAutoencoder,
+def _pass(
+    collector: Collector,
     cache: ActivationCache,
     site: str,
     config: BuildConfig,
+    parts: ShardFiles,
+    identity: dict[str, Any],
+    say: Callable[[str], None],
     report: Report,
-) -> Collected:
+) -> None:
+    """Read the shards, from where an earlier pass of the same settings stopped."""
     shards = _first_shards(cache, config.rows)
-    device = str(sae.W_dec.device)
     total = sum(entry.rows for entry in shards)
-    done = 0
-
-    def progress(n_rows: int) -> None:
-        nonlocal done
-        done += n_rows
-        report(done, total, {})
-
+    device = str(collector.special.device)
+    settings = {name: getattr(config, name) for name in _DECIDING}
+    place = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    progress = Progress(parts.folder / "state", {**identity, **settings, **place, "total": total})
+    n_done, numbers, tensors = progress.load(say)
+    if n_done:
+        collector.restore(numbers, tensors)
+    else:
+        parts.clear()
+    del tensors
     bound = norm_bound(cache, shards[0], site, config.outlier_norm)
-    return collect(
-        sae,
-        chunks(cache, shards, site, rows_at_once=ROWS_AT_ONCE, bound=bound, device=device),
-        examples=config.examples,
-        before=config.before,
-        after=config.after,
-        seed=config.seed,
-        progress=progress,
-    )
+    done = sum(entry.rows for entry in shards[:n_done])
+    for number, entry in list(enumerate(shards))[n_done:]:
+        of_shard = chunks(
+            cache,
+            [entry],
+            site,
+            rows_at_once=ROWS_AT_ONCE,
+            bound=bound,
+            device=device,
+            first_row=sum(before.rows for before in shards[:number]),
+        )
+        for chunk in of_shard:
+            collector.add(chunk)
+            done += len(chunk.rows_RD)
+            report(done, total, {})
+        parts.write(number, collector.take_shard())
+        progress.save_if_due(number + 1, *collector.state())
+
+
+_DECIDING = (
+    *("examples", "quantiles", "quantile_examples", "near_misses", "before", "after"),
+    *("coactivating", "outlier_norm", "seed"),
+)
+"""Settings that decide what the pass gathers."""
+
+
+def _settings(
+    sae: SparseAutoencoder, config: BuildConfig, read: FromModel, collector: Collector
+) -> dict[str, Any]:
+    """What the manifest says of what was asked for, and why some of it is not there."""
+    missing = {"near_misses": why_none(sae), "lens": read.why_no_lens}
+    kept = ("examples", "quantiles", "quantile_examples", "coactivating", "before", "after")
+    return {
+        "outlier_norm": config.outlier_norm,
+        "n_latents": sae.config.n_latents,
+        **{name: getattr(config, name) for name in kept},
+        "near_misses": 0 if collector.near is None else config.near_misses,
+        "seed": config.seed,
+        "logits": POSITIVE_LOGITS in read.best,
+        "lens": LENS in read.best,
+        "missing": {name: why for name, why in missing.items() if why},
+        "coactivation_rows_one_in": 1 if collector.firing is None else collector.firing.one_in,
+        "unit": unit_of(sae),
+    }
 
 
 def _first_shards(cache: ActivationCache, rows: int | None) -> list[ShardEntry]:
@@ -198,47 +237,6 @@ def _fitting_site(
     return cache.site_name(config.site)
 
 
-def _read_language_model(
-    sae: SparseAutoencoder,
-    cache: ActivationCache,
-    config: BuildConfig,
-    model: LanguageModel | None,
-    say: Callable[[str], None],
-) -> tuple[list[bytes], dict[str, Best]]:
-    """The bytes of every token; positive and negative logits unless they are left out."""
-    made = cache.manifest
-    if not config.logits:
-        if model is not None:
-            return token_bytes(model.tokenizer), {}
-        source = named_again(made.model, config.model, config.cache)
-        return token_bytes(load_tokenizer(source, say)), {}
-    otherwise = ", or --logits 0 to use its tokenizer alone"
-    if model is None:
-        device = str(sae.W_dec.device)
-        model = load_again(
-            made,
-            config.cache,
-            given=config.model,
-            device=device,
-            dtype=config.model_dtype,
-            otherwise=otherwise,
-            allow_other_weights=config.allow_other_weights,
-            say=say,
-        )
-    else:
-        require_same_weights(
-            model,
-            made,
-            config.cache,
-            otherwise,
-            allow_other_weights=config.allow_other_weights,
-            say=say,
-        )
-    say("finding the positive and negative logits of each latent")
-    positive, negative = extreme_logits(model, sae.W_dec, config.logits)
-    return token_bytes(model.tokenizer), {POSITIVE_LOGITS: positive, NEGATIVE_LOGITS: negative}
-
-
 def _identity(sae: SparseAutoencoder, cache: ActivationCache, site: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -250,27 +248,3 @@ def _identity(sae: SparseAutoencoder, cache: ActivationCache, site: str) -> dict
         "tokenizer_hash": cache.manifest.tokenizer_hash,
         "site": site,
     }
-
-
-def _example_arrays(kind: str, table: ExampleTable) -> dict[str, Tensor]:
-    """A table's arrays by file name; a random example's score means nothing to a reader."""
-    return {
-        f"{kind}_rows": table.rows,
-        f"{kind}_docs": table.docs,
-        f"{kind}_positions": table.positions,
-        f"{kind}_tokens": table.tokens,
-        f"{kind}_activations": table.activations,
-    }
-
-
-def _statistics(statistics: LatentStatistics) -> dict[str, np.ndarray]:
-    columns = {
-        "fired": statistics.fired,
-        "density": statistics.fired.double() / statistics.n_rows,
-        "mean_activation": statistics.mean(),
-        "median_activation": statistics.percentile(0.5),
-        "p99_activation": statistics.percentile(0.99),
-        "max_activation": statistics.largest,
-    }
-    numbers = np.arange(len(statistics.fired), dtype=np.int32)
-    return {"feature": numbers} | {name: values.cpu().numpy() for name, values in columns.items()}

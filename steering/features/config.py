@@ -63,6 +63,17 @@ class BuildConfig:
     examples: int = 20
     """Top activating examples of each latent, and as many random ones."""
 
+    quantiles: int = 5
+    """Levels of activation, each with an equal part of a latent's firings, of which examples are
+    kept; 0 for none."""
+
+    quantile_examples: int = 5
+    """Examples of each level."""
+
+    near_misses: int = 10
+    """Examples of each latent where its pre-activation was high and the activation did not keep it;
+    0 for none, which saves a product with the encoder."""
+
     before: int = 24
     """Tokens kept before the activating one, as far as its document goes."""
 
@@ -72,9 +83,16 @@ class BuildConfig:
     neighbors: int = 10
     """Latents with the most similar decoder direction to keep of each latent."""
 
+    coactivating: int = 10
+    """Latents to keep of each latent that fire on the same tokens most; 0 for none."""
+
     logits: int = 10
     """Tokens to keep of each latent whose logit it raises most (positive logits), and as many that
     it lowers most (negative logits); with 0 only the tokenizer of the language model is loaded."""
+
+    lens: FilePath | None = None
+    """File of a Jacobian lens of the language model, by which tokens are ranked as --logits says,
+    too; for the output of a middle block."""
 
     outlier_norm: float = 5.0
     """Leave out rows whose norm is more than so many times the median: attention sinks beyond the
@@ -99,9 +117,18 @@ class BuildConfig:
 
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
-        require_positive_integer("examples", self.examples)
-        for name in ("before", "after", "neighbors", "logits", "seed"):
+        for name in ("examples", "quantile_examples"):
+            require_positive_integer(name, getattr(self, name))
+        for name in (
+            *("quantiles", "near_misses", "before", "after"),
+            *("neighbors", "coactivating", "logits", "seed"),
+        ):
             require_integer(name, getattr(self, name), least=0)
+        if self.lens is not None and not self.logits:
+            raise InputError(
+                "lens is given, but logits is 0, which keeps no token; drop one of them",
+                field="lens",
+            )
         require_in_range("outlier_norm", self.outlier_norm, low=0.0, high=1e9)
         if self.rows is not None:
             require_positive_integer("rows", self.rows)

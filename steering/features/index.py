@@ -172,6 +172,11 @@ class FeatureIndex:
         return {name: column.to_numpy() for name, column in columns.items()}
 
     @cached_property
+    def firings(self) -> tuple[int, ...]:
+        """Firings of all features together in each bin between the manifest's histogram_edges."""
+        return tuple(self._array("histogram").sum(axis=0).tolist())
+
+    @cached_property
     def vocabulary(self) -> Vocabulary:
         """The text of every token id."""
         path = self._whole(VOCABULARY)

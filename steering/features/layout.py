@@ -6,6 +6,8 @@ if TYPE_CHECKING:
     from ...sae.autoencoder import SparseAutoencoder
 
 FOLDER = "features"
+PARTIAL = ".features-partial"
+"""Beside it, while it is built."""
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"
 VOCABULARY = "vocabulary.parquet"
@@ -20,8 +22,8 @@ QUANTILES, NEAR_MISSES, COACTIVATING = "quantile", "near_miss", "coactivating"
 together begin with."""
 
 FORMAT = "sparsteer-features"
-VERSION = 2
-VERSIONS = (1, 2, 3)
+VERSION = 3
+VERSIONS = (1, 2, VERSION)
 """That are read; the first has no checksums, and the second not all that is known of a feature."""
 
 _SCALED_UNIT = (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ..labels.store import machine_labels
 from .config import ListConfig, Statistic
 from .index import FeatureIndex
 from .picks import FILE, Pick, Picks
@@ -24,14 +25,15 @@ def list_features(config: ListConfig) -> dict[str, Any]:
 
     Returns:
         run, by, unit, rows, n_latents, never_fired, and `features`, each with the statistics of
-        the index, its `interest`, the tokens it fires most on (`peaks`), and its pick, None if it
-        is not picked.
+        the index, its `interest`, the tokens it fires most on (`peaks`), its `pick` and its
+        `machine_label` (`MachineLabel.to_dict`), None if it has none.
 
     Raises:
         InputError: the run has no index, or the index or the picks are of another autoencoder.
     """
     index = FeatureIndex.of_run(config.run)
     picks = _picks(index)
+    machine = machine_labels(index.path.parent, sae=index.manifest["sae"])
     numbers = ranked(index, config.by, lowest=config.lowest)
     interests = interest(index)
     features = [
@@ -40,6 +42,7 @@ def list_features(config: ListConfig) -> dict[str, Any]:
             "interest": interests[number].item(),
             "peaks": index.peak_texts(number, _PEAK_TEXTS),
             "pick": asdict(picks[number]) if number in picks else None,
+            "machine_label": machine[number].to_dict() if number in machine else None,
         }
         for number in numbers[: config.top]
     ]

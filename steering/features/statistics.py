@@ -22,7 +22,7 @@ class LatentStatistics:
     Attributes:
         n_rows: rows counted, whether a latent fired on them or not.
         fired: int64 [F], rows on which the latent fired.  total: float64 [F], sum of activations.
-        largest: float32 [F].
+        squares: float64 [F], sum of their squares.  largest: float32 [F].
     """
 
     def __init__(self, n_latents: int, device: str) -> None:
@@ -30,6 +30,7 @@ class LatentStatistics:
         self.n_rows = 0
         self.fired = torch.zeros(n_latents, dtype=torch.int64, device=device)
         self.total = torch.zeros(n_latents, dtype=torch.float64, device=device)
+        self.squares = torch.zeros(n_latents, dtype=torch.float64, device=device)
         self.largest = torch.zeros(n_latents, device=device)
         self._fine_FB = torch.zeros(n_latents, n_bins, dtype=torch.int32, device=device)
 
@@ -41,11 +42,18 @@ class LatentStatistics:
         counts_F = torch.bincount(latents, minlength=n_latents)
         self.fired += counts_F
         # Sums of sorted segments: the same at every run, also on a GPU.
-        self.total += torch.segment_reduce(values.double(), "sum", lengths=counts_F, initial=0)
+        wide = values.double()
+        self.total += torch.segment_reduce(wide, "sum", lengths=counts_F, initial=0)
+        self.squares += torch.segment_reduce(wide.square(), "sum", lengths=counts_F, initial=0)
         self.largest.scatter_reduce_(0, latents, values, "amax")
-        slots = latents * n_bins + _fine_bins(values)
+        slots = latents * n_bins + fine_bins(values)
         ones = torch.ones_like(slots, dtype=torch.int32)
         self._fine_FB.view(-1).scatter_add_(0, slots, ones)
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that are summed up; `n_rows` is beside them."""
+        names = ("fired", "total", "squares", "largest")
+        return {**{name: getattr(self, name) for name in names}, "fine": self._fine_FB}
 
     def mean(self) -> Float[Tensor, "F"]:
         """Mean activation where the latent fires, float32; 0 if it never does."""
@@ -68,6 +76,31 @@ class LatentStatistics:
         value_F = (low_F + (high_F - low_F) * fraction_F).minimum(self.largest)
         return value_F.masked_fill(self.fired == 0, 0)
 
+    def groups(
+        self, n_groups: int
+    ) -> tuple[Float[Tensor, "F G1"], Int[Tensor, "F G1"], Int[Tensor, "F G"]]:
+        """Cut the firings of each latent into groups of about equal size, by activation.
+
+        A cut is where a bin begins, so that it is known exactly how many firings are below it: the
+        first bin before which there are at least g / n_groups of them. Firings of one bin are never
+        parted, so a group may have more than its part, and the next one less or none.
+
+        Returns:
+            Bounds (float32) from 0, upwards, to the largest activation; the bins at which the
+            groups begin and the last one ends; firings in each group.
+        """
+        device = self.fired.device
+        cumulative_FB = self._fine_FB.cumsum(1, dtype=torch.int32)
+        parts_G = torch.arange(n_groups + 1, device=device)
+        ranks_FG = (self.fired[:, None] * parts_G + n_groups - 1) // n_groups
+        first_FG = torch.searchsorted(cumulative_FB, ranks_FG.int()) + 1
+        first_FG[:, 0], first_FG[:, -1] = 0, self._fine_FB.shape[1]
+        below_FG = cumulative_FB.gather(1, (first_FG - 1).clamp(min=0)).long()
+        below_FG[:, 0] = 0
+        bounds_FG = _edges(first_FG)
+        bounds_FG[:, 0], bounds_FG[:, -1] = 0, self.largest
+        return bounds_FG.minimum(self.largest[:, None]), first_FG, below_FG.diff(dim=1)
+
     def histogram(self) -> tuple[Float[Tensor, "H1"], Int[Tensor, "F H"]]:
         """Edges (float32) and counts (int64) of the firings, four bins an octave.
 
@@ -82,7 +115,7 @@ class LatentStatistics:
         return edges, counts_FH[:, first : last + 1]
 
 
-def _fine_bins(values_E: Float[Tensor, "E"]) -> Int[Tensor, "E"]:
+def fine_bins(values_E: Float[Tensor, "E"]) -> Int[Tensor, "E"]:
     """The bin of each positive activation: exponent and leading bits of the mantissa."""
     bits = values_E.view(torch.int32) >> (_MANTISSA_BITS - _FINE_BITS)
     lowest = (_EXPONENT_BIAS + _LOWEST_OCTAVE) << _FINE_BITS

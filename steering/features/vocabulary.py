@@ -28,6 +28,11 @@ def load_tokenizer(source: str, progress: Callable[[str], None]) -> "PreTrainedT
     return loading.load_tokenizer(locating.locate(source, progress))
 
 
+def special_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The ids of the tokens that the tokenizer calls special, such as BOS and turn marks."""
+    return sorted(tokenizer.all_special_ids)
+
+
 def token_bytes(tokenizer: "PreTrainedTokenizerBase") -> list[bytes]:
     """The bytes that each token id stands for; an unused id stands for none."""
     is_byte_level = _is_byte_level(tokenizer)

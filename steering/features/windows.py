@@ -44,6 +44,11 @@ class CacheChunk:
     has_bos: bool
     """Whether column 0 of every context is BOS."""
 
+    @property
+    def tokens(self) -> Int[Tensor, "R"]:
+        """int64: the token of each row."""
+        return self.contexts[self.context, self.offset]
+
 
 def norm_bound(cache: ActivationCache, entry: ShardEntry, site: str, times: float) -> float:
     """`times` the median norm of a shard's rows; no bound (infinity) if `times` is 0.
@@ -65,6 +70,7 @@ def chunks(
     rows_at_once: int,
     bound: float,
     device: str,
+    first_row: int = 0,
 ) -> Iterator[CacheChunk]:
     """Read shards in order as chunks of whole contexts with about `rows_at_once` rows.
 
@@ -73,11 +79,11 @@ def chunks(
         rows_at_once: most rows of a chunk, unless a single context has more.
         bound: rows with a larger norm do not count.
         device: where the tensors are put.
+        first_row: number in the cache of the first shard's first row.
 
     Raises:
         InputError: a shard's content is not what was written.
     """
-    first_row = 0
     for entry in shards:
         shard = cache.shard(entry)
         stored_ND = shard.stored(site)

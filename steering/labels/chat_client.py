@@ -120,7 +120,11 @@ class ChatClient:
         values = self._persist(lambda: self._json("GET", "/models"))
         data = values.get("data")
         entries = cast(list[Any], data) if isinstance(data, list) else []
-        names = [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry]
+        names = [
+            str(cast(dict[str, Any], entry)["id"])
+            for entry in entries
+            if isinstance(entry, dict) and "id" in entry
+        ]
         if len(names) == 1:
             return names[0]
         has = f"has {', '.join(names[:5])}" if names else "does not say which models it has"

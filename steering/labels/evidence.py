@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,8 @@ from ..features.index import Example, Feature, FeatureIndex
 _TOKENS_JUDGED = 24
 """Tokens of the longest text that is judged: the longer a text, the likelier that a text drawn at
 random holds a firing by chance."""
+
+_OTHER_FEATURES = 256
 
 Kind = Literal["positive", "near_miss", "other"]
 
@@ -79,7 +82,7 @@ def held_out_of(
     if not positives:
         return []
     fired = {_place(example) for example in (*feature.top, *feature.random)}
-    near = _new(getattr(feature, "near_misses", ()), documents, n_texts // 2)
+    near = _new(feature.near_misses, documents, n_texts // 2)
     near = [example for example in near if not any(example.activations)]
     others: list[Example] = []
     for _ in range(20 * n_texts):
@@ -98,23 +101,47 @@ def held_out_of(
     return texts
 
 
-def other_examples(index: FeatureIndex) -> Callable[[random.Random], Example]:
-    """A function that draws a random firing of a feature drawn from those that ever fired."""
+def other_examples(index: FeatureIndex, seed: int) -> Callable[[random.Random], Example]:
+    """A function that draws a random firing of one of a few hundred features, drawn with the seed
+    from those that ever fired."""
     fired = np.flatnonzero(index.statistics["fired"] > 0).tolist()
+    pool = random.Random(seed).sample(fired, min(len(fired), _OTHER_FEATURES))
+
+    @cache
+    def examples(number: int) -> tuple[Example, ...]:
+        return index.feature(number).random
 
     def draw(source: random.Random) -> Example:
-        return source.choice(index.feature(source.choice(fired)).random)
+        return source.choice(examples(source.choice(pool)))
 
     return draw
 
 
 def marked_text(example: Example) -> str:
     """The text on one line, the token on which the feature fires most between << and >>."""
+    return "".join(_marked(example)).strip()
+
+
+def short_text(example: Example) -> str:
+    """As `marked_text`, but of the few tokens around the peak."""
+    marked = _peak(example)
+    return "".join(_marked(example)[max(0, marked - 6) : marked + 4]).strip()
+
+
+def peak_text(example: Example) -> str:
+    """The token on which the feature fires most, on one line."""
+    return visible(example.texts[_peak(example)]).strip()
+
+
+def _peak(example: Example) -> int:
     # Of a character made of several tokens, the first has the text.
-    marked = max(n for n in range(example.peak + 1) if example.texts[n] or n == 0)
+    return max(n for n in range(example.peak + 1) if example.texts[n] or n == 0)
+
+
+def _marked(example: Example) -> list[str]:
     parts = [visible(text) for text in example.texts]
-    parts[marked] = f"<<{parts[marked]}>>"
-    return "".join(parts).strip()
+    parts[_peak(example)] = f"<<{parts[_peak(example)]}>>"
+    return parts
 
 
 def plain_text(example: Example) -> str:
@@ -125,7 +152,7 @@ def plain_text(example: Example) -> str:
 
 
 def _middling(feature: Feature) -> Iterator[Example]:
-    quantiles = getattr(feature, "quantiles", ())
+    quantiles = feature.quantiles
     if quantiles:
         # From the middle one outward, an example of each in turn.
         order = sorted(range(len(quantiles)), key=lambda n: abs(n - (len(quantiles) - 1) / 2))

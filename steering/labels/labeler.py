@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .evidence import Evidence
 
@@ -26,6 +26,7 @@ class Usage:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
 
+@runtime_checkable
 class Labeler(Protocol):
     """A language model that is asked for labels and about labels."""
 

@@ -123,7 +123,7 @@ def _chosen(
     order = [f for f in order if f not in by_person]
     if not config.feature:
         order = order[: config.top]
-    known = set() if config.again else {*store.labels, *store.rejected}
+    known = set[int]() if config.again else {*store.labels, *store.rejected}
     by_model = [feature for feature in order if feature in known]
     return [feature for feature in order if feature not in known], by_person, by_model
 
@@ -137,7 +137,7 @@ def _picks(index: FeatureIndex) -> dict[int, Pick]:
 
 
 def _prepared(config: LabelConfig, index: FeatureIndex, numbers: Sequence[int]) -> list[_Work]:
-    draw_other = other_examples(index)
+    draw_other = other_examples(index, config.seed)
     work: list[_Work] = []
     for number in numbers:
         feature = index.feature(number)

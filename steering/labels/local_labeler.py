@@ -1,6 +1,7 @@
 """Labels by a language model in this process: without a server, and as good as the model is.
 
-A base model is shown three solved cases and continues the fourth. Whether a label fits a text is
+A base model is shown four solved cases and continues the fifth, of the marked words alone: small
+models go astray with more. Whether a label fits a text is
 read from the logits of " yes" and " no" behind a question, less their difference behind the same
 question about an empty text, since models lean to one of them whatever is asked.
 """
@@ -16,15 +17,16 @@ from ..encoding import first_tokens
 from ..generation import generate
 from .answers import BadAnswer, label_of
 from .config import LOCAL
-from .evidence import Evidence
+from .evidence import Evidence, peak_text, short_text
 from .labeler import Usage
-from .prompts import evidence_text
 
 _CASES = (
-    (("We flew to <<Paris>> in May", "the old streets of <<Rome>>"), "names of cities"),
-    (("it was <<raining>> all day", "a heavy <<storm>> came in"), "rain and storms"),
-    (("she <<said>> that it was late", "he <<told>> me so"), "verbs of saying"),
+    ("We flew to << Paris>> in May", ("Paris", "Rome", "London", "Oslo"), "names of cities"),
+    ("and it was << raining>> all day", ("raining", "storm", "Snow", "wind"), "words for weather"),
+    ("Later she << said>> that it", ("said", "told", "asked", "says"), "verbs of speaking"),
+    ("there were << three>> of them", ("three", "50", "dozen", "two"), "numbers"),
 )
+"""A text, words that are marked in such texts, and what they are."""
 _ROOM = 32
 """Tokens that are left for the answer and the question around a text."""
 
@@ -72,14 +74,11 @@ class LocalLabeler:
 
     def _fitting_prompt(self, evidence: Evidence) -> str:
         """The solved cases and the question, with as many examples as the model has room for."""
-        for cases, most in ((3, 12), (3, 4), (1, 2), (0, 1)):
-            parts = [
-                _case([f"- {text}" for text in texts], label) for texts, label in _CASES[:cases]
-            ]
-            shown = Evidence(
-                evidence.strongest[: -(-most // 2)], evidence.middling[: most // 2], ()
-            )
-            prompt = "".join([*parts, _case(evidence_text(shown).splitlines(), None)])
+        examples = [*evidence.strongest, *evidence.middling]
+        text, words = short_text(examples[0]), list(dict.fromkeys(map(peak_text, examples)))
+        for cases, most in ((4, 12), (2, 6), (0, 2)):
+            solved = [_case(*case, "\n\n") for case in _CASES[:cases]]
+            prompt = "".join([*solved, _case(text, words[:most], "", "")])
             if len(self._tokens(prompt, 1 << 20)) + _ROOM <= self._model.max_context:
                 return prompt
         raise InputError(
@@ -102,9 +101,7 @@ class LocalLabeler:
         self.usage.tokens_out += tokens_out
 
 
-def _case(lines: Sequence[str], label: str | None) -> str:
-    """A case that is solved, or one whose label is to be written."""
-    answer = "" if label is None else f" {label}\n\n"
-    return "\n".join(["Texts, with the word that matters between << and >>:", *lines]) + (
-        f"\nWhat the marked words share, in a few words:{answer}"
-    )
+def _case(text: str, words: Sequence[str], answer: str, end: str) -> str:
+    """A case that is solved, or one whose answer is to be written."""
+    said = f" {answer}" if answer else ""
+    return f"Text: {text}\nWords: {', '.join(words)}\nThe words are:{said}{end}"

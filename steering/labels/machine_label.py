@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...sae.common.errors import InputError
-from ...sae.common.validation import require_given, require_in_range, require_integer
+from ...sae.common.validation import require_given, require_integer
 
 _Z = 1.959964
 """Standard errors on either side of a 95 percent interval."""
@@ -36,8 +36,10 @@ class Detection:
             ("near_misses_refused", "near_misses"),
             ("others_refused", "others"),
         ):
-            require_integer(whole, getattr(self, whole), least=0)
-            require_in_range(part, getattr(self, part), low=0, high=getattr(self, whole))
+            for name in (part, whole):
+                require_integer(name, getattr(self, name), least=0)
+            if getattr(self, part) > getattr(self, whole):
+                raise InputError(f"{part} is {getattr(self, part)}, more than {whole}", field=part)
         if not all(self._trials):
             raise InputError("a detection needs texts on which the feature fires, and others")
 
@@ -49,8 +51,8 @@ class Detection:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 percent interval of the balanced accuracy: the Wilson intervals of the two rates,
-        joined by the distances to their ends (Newcombe's method for a sum)."""
+        """95 percent interval of the balanced accuracy, about: the Wilson intervals of the two
+        rates, joined by the distances to their ends (Newcombe's method for a sum)."""
         lower, upper = 0.0, 0.0
         for rate, trials in zip(self._rates, self._trials, strict=True):
             low, high = wilson(rate, trials)

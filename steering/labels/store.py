@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...sae.common.checksums import checked_line, read_line
 from ...sae.common.errors import InputError
@@ -147,6 +147,7 @@ def _label(values: dict[str, Any], where: str) -> MachineLabel:
         # What follows from the counts is written for other readers, and computed here.
         counts: Any = values["detection"]
         if isinstance(counts, dict):
-            counts = {name: value for name, value in counts.items() if name in _COUNTS}
+            found = cast(dict[str, Any], counts)
+            counts = {name: found[name] for name in _COUNTS if name in found}
         values = {**values, "detection": build_dataclass(Detection, counts, where)}
     return build_dataclass(MachineLabel, values, where)

@@ -10,6 +10,8 @@ from zlib import crc32
 
 import pytest
 
+from sparsteer.app.browser.server import Running
+from sparsteer.app.browser.session import Session
 from sparsteer.cli.main import VERBS, main
 
 from .wrong_inputs import Case, deviations, report, report_in_processes
@@ -51,11 +53,17 @@ def world(
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         # So that / and .. are refused as soon on every machine, however many files it holds.
         patch.setattr("sparsteer.sae.common.paths._MOST_FILES", 20_000)
+        # A server ends where a person would end it, and reads no language model in the background.
+        patch.setattr(Running, "wait", Running.stop)
+        patch.setattr(Session, "start_loading", _not_now)
         patch.chdir(folder)
         words = ("run", "--cache", "cache", "--examples", "3")
         assert main(["features", "build", *words]) == 0
         assert main(["pick", "run", "add", "3", "--label", "a"]) == 0
         yield folder
+
+
+def _not_now(session: Session) -> None: ...
 
 
 def test_the_good_words_are_right(world: Path) -> None:

@@ -34,13 +34,15 @@ GOOD: dict[str, tuple[str, ...]] = {
     "features find": ("run", "--positive", "texts.txt", "--negative", "others.txt"),
     "features search": ("run", "--near", "3"),
     "pick": ("run", "add", "3"),
+    "serve": ("run", "--port", "0"),
     "verify": ("run",),
     "completion": ("bash",),
     "generate": ("run", "--feature", "3", "--prompt", "abc", "--max-new-tokens", "2"),
     "score": ("rows.jsonl", "--target", "target.jsonl", "--run", "run", "--out", "new.jsonl"),
     "select": ("scored.jsonl", "--count", "2", "--out", "new.jsonl"),
 }
-"""Words with which the verbs do a little work in the world; the demo ends at its model."""
+"""Words with which the verbs do a little work in the world; the demo ends at its model,
+and the server ends once it answers."""
 
 ESCAPES = "\x1b]0;title\x07\x1b[2J\x1b[31mname\u202e\r"
 

@@ -1,0 +1,107 @@
+"""What the playground sends, as the objects that steer and sample."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...sae.common.errors import InputError
+from ...steering.config import Sampling
+from ...steering.interventions.intervention import Intervention
+from ...steering.loading import LoadedRun
+from ...steering.texts import chat_tokens, prompt_tokens
+from .session import Session
+
+MOST_CHARACTERS = 20_000
+"""Of a prompt, an instruction or a text."""
+
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+
+
+class Chosen(BaseModel):
+    """How tokens are chosen, as the endpoint names it."""
+
+    model_config = ConfigDict(extra="forbid")
+    max_tokens: int = 60
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def sampling(self, limit: int) -> Sampling:
+        """The settings that generate; of the fields that temperature 0 leaves without an effect
+        the defaults. Raises InputError for a value out of range, or more tokens than the limit."""
+        if self.max_tokens > limit:
+            raise InputError(
+                f"max_tokens is {self.max_tokens}, and this server writes at most {limit}; lower "
+                "it, or start the server with a larger --token-limit",
+                field="max_tokens",
+            )
+        return Sampling(
+            max_new_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p if self.temperature else 1.0,
+            seed=self.seed,
+        )
+
+
+class Message(BaseModel):
+    """A message of a chat."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: Annotated[str, Field(pattern="^(system|user|assistant)$")]
+    content: Text
+
+
+class Beginning(BaseModel):
+    """What is continued: a text, or a chat."""
+
+    prompt: Text = ""
+    messages: Annotated[list[Message], Field(max_length=200)] = []
+
+    def tokens(self, loaded: LoadedRun) -> list[int]:
+        """Its token ids, BOS included.
+
+        Raises:
+            InputError: it has no token, is too long, or the model has no chat template.
+        """
+        if not self.messages:
+            return prompt_tokens(loaded.model, self.prompt)
+        return chat_tokens(loaded.model, [message.model_dump() for message in self.messages])
+
+
+def intervention_of(session: Session, steering: dict[str, Any]) -> Intervention:
+    """The intervention of a request: of what it leaves out the site is the autoencoder's, and a
+    feature's largest activation that of the index.
+
+    Raises:
+        InputError: it is no intervention, or a feature of it never fires.
+    """
+    features: object = steering.get("features")
+    if not isinstance(features, list):
+        raise InputError("steering needs a list of features; add one")
+    full = [_with_unit(session, each) for each in cast(list[object], features)]
+    site = {"site": session.index.manifest["site"]}
+    return Intervention.from_dict({**site, **steering, "features": full}, "steering")
+
+
+def _with_unit(session: Session, feature: object) -> object:
+    """A feature with its largest activation; what is no feature is left to be refused."""
+    if not isinstance(feature, dict) or "max_activation" in feature:
+        return cast(object, feature)
+    values = cast(dict[str, object], feature)
+    number = values.get("index")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise InputError(f"a feature's index is {number!r}; give its number")
+    return {**values, "max_activation": session.index.max_activation(number)}
+
+
+def command_line(
+    run: Path, chosen: Chosen, prompt: str, *, chat: bool, file: str = "intervention.json"
+) -> str:
+    """The command that writes the same base and steered texts in a terminal."""
+    words = ["sparsteer", "generate", str(run), "--intervention", file, "--prompt", prompt]
+    words += ["--max-new-tokens", str(chosen.max_tokens), "--seed", str(chosen.seed)]
+    if chosen.temperature:
+        words += ["--temperature", f"{chosen.temperature:g}", "--top-p", f"{chosen.top_p:g}"]
+    return shlex.join([*words, "--chat"] if chat else words)

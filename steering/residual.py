@@ -1,0 +1,75 @@
+"""How large a push is beside what it is added to: the norm of the activations at a site."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from ..kernels.numerics import row_norms
+from ..sae.autoencoder import SparseAutoencoder
+from ..sae.common.errors import InputError
+from .interventions.edits import push_of
+from .interventions.intervention import Intervention
+from .loading import LoadedRun
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualSample:
+    """Activations at a site that were read from some texts, for comparison."""
+
+    rows_ND: Float[Tensor, "N D"]
+    """Raw activations of content tokens, in float32 on the CPU."""
+    n_texts: int
+    """Texts that they are from."""
+
+    @property
+    def median_norm(self) -> float:
+        """The median length of an activation."""
+        return float(row_norms(self.rows_ND).median())
+
+    def fraction(self, intervention: Intervention, sae: SparseAutoencoder) -> float:
+        """How long the push is beside the activation that it is added to: the median over the
+        sample of |push| / |h|. Features of one intervention add up as vectors.
+
+        Raises:
+            InputError: there is no such feature or direction.
+        """
+        for feature in intervention.features:
+            if feature.index >= sae.config.n_latents:
+                raise InputError(
+                    f"there is no feature {feature.index}; the autoencoder's are 0 to "
+                    f"{sae.config.n_latents - 1}"
+                )
+        rows_ND = self.rows_ND.to(sae.W_dec.device)
+        push = push_of(intervention, sae).raw_at(rearrange(rows_ND, "n d -> 1 n d"))
+        sizes_N = row_norms(push.reshape(-1, push.shape[-1]))  # one, or one for each row
+        return float((sizes_N / row_norms(rows_ND)).median())
+
+
+@torch.no_grad()
+def residual_sample(loaded: LoadedRun, texts: Iterable[Sequence[int]]) -> ResidualSample:
+    """Read the activations of some texts at the site.
+
+    Args:
+        loaded: the language model, its site and the autoencoder.
+        texts: token ids without BOS; special tokens in them are left out.
+
+    Raises:
+        InputError: no text has a content token.
+    """
+    model, site, _ = loaded
+    begin = [] if model.bos_id is None else [model.bos_id]
+    rows: list[Tensor] = []
+    for text in texts:
+        ids = begin + [token for token in text if token not in model.special_ids]
+        tokens_1L = torch.tensor([ids[: model.max_context]])
+        content_L = ~model.excluded_tokens(tokens_1L)[0]
+        if content_L.any():
+            acts_LD = site.read(tokens_1L)[0]
+            rows.append(acts_LD[content_L.to(acts_LD.device)].float().cpu())
+    if not rows:
+        raise InputError("no text has a token to compare a push with; give longer texts")
+    return ResidualSample(torch.cat(rows), len(rows))
