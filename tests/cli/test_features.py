@@ -164,6 +164,34 @@ def test_find(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path) -> N
     assert "fires most on" in sparsteer(*words, tmp_path / "n.txt").out
 
 
+def test_search(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
+    assert sparsteer("features", "build", run, "--cache", cache).status == 0
+    index = FeatureIndex.of_run(run)
+    sparsteer("pick", run, "add", 5, "--label", "the \u202efifth")
+    text = index.feature(int(index.statistics["fired"].argmax())).top[0].texts
+    words = ("features", "search", run)
+    by_text = sparsteer(*words, "--text", "".join(text), "--max-density", 1, "--top", 48, "--json")
+    assert by_text.status == 0
+    values = by_text.values
+    assert values["by"] == "text" and values["site"] == SITES[1] and values["tokens"]
+    scores = [feature["score"] for feature in values["features"]]
+    assert scores and scores == sorted(scores, reverse=True)
+    assert all(feature["firings"] for feature in values["features"])
+    shown = sparsteer(*words, "--text", "".join(text)).out
+    assert "share of their own largest activation x rarity" in shown and "next: sparsteer" in shown
+    near = sparsteer(*words, "--near", 5, "--top", 3, "--json").values["features"]
+    assert [n["feature"] for n in near] == [n.feature for n in index.feature(5).neighbors[:3]]
+    labeled = sparsteer(*words, "--label", "fifth")
+    assert labeled.status == 0 and "the ⟨U+202E⟩fifth" in labeled.out
+    raised = next(token.text for token in index.feature(5).positive_logits or () if token.text)
+    for flag in ("--logit", "--promotes"):
+        found = sparsteer(*words, flag, raised, "--top", 48, "--json").values["features"]
+        assert 5 in [feature["feature"] for feature in found]
+    assert "--near is -1" in sparsteer(*words, "--near", -1).error
+    assert "what to search for is missing" in sparsteer(*words).error
+    assert "there is no feature 48" in sparsteer(*words, "--near", 48).error
+
+
 def test_pick(sparsteer: Sparsteer, run: Path) -> None:
     assert "nothing is picked" in sparsteer("pick", run, "list").out
     added = sparsteer("pick", run, "add", 7, "--label", "\u202eevil", "--strength", "-2", "--json")
