@@ -22,7 +22,18 @@ from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
 from .hosts import Hosts
-from .pages import feature, overview, picks, playground, results, status, sweep, try_text
+from .pages import (
+    feature,
+    overview,
+    picks,
+    playground,
+    results,
+    search,
+    status,
+    sweep,
+    triage,
+    try_text,
+)
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
@@ -33,6 +44,8 @@ ROUTERS = (
     feature.router,
     try_text.router,
     picks.router,
+    search.router,
+    triage.router,
     playground.router,
     sweep.router,
     results.router,
