@@ -34,7 +34,7 @@ from ..steering.features.config import (
     ShowConfig,
 )
 from ..steering.labels.config import LabelConfig
-from ..steering.selection.config import ScoreConfig, SelectConfig
+from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.runtime.threads import default_threads, use_threads
 from . import (
@@ -126,6 +126,9 @@ VERBS: dict[str, Verb[Any]] = {
         resumes="from the last saved rows",
     ),
     "select": Verb(config=SelectConfig, run=selection.select, positional=("file",)),
+    "explain": Verb(
+        config=ExplainConfig, run=selection.explain, computes=True, positional=("file",)
+    ),
     "serve": Verb(config=ServeConfig, run=serve.run, computes=True, positional=("run",)),
     "verify": Verb(config=verify.VerifyOptions, run=verify.run, positional=("path",)),
 }

@@ -21,6 +21,7 @@ from ...sae.common.errors import InputError
 from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
+from .endpoint import metrics, routes
 from .hosts import Hosts
 from .pages import (
     feature,
@@ -29,6 +30,7 @@ from .pages import (
     playground,
     results,
     search,
+    selection,
     status,
     sweep,
     triage,
@@ -49,6 +51,9 @@ ROUTERS = (
     playground.router,
     sweep.router,
     results.router,
+    selection.router,
+    routes.router,
+    metrics.router,
 )
 
 _SMALLEST_ZIPPED = 1000

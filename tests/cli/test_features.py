@@ -61,9 +61,18 @@ def test_build_and_show(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
         "histogram",
         "positive logits",
         "nearest",
+        "fires together with",
+        "of its activation the token alone explains",
+        "of its firings, at special tokens",
+        "near misses",
     ):
         assert word in text
-    assert text.count("⟦") == text.count("⟧") == 6, "three top and three random examples"
+    feature = index.feature(number)
+    shown = 3 + 3 + 2 * len(feature.quantiles) + 3
+    assert text.count("⟦") == text.count("⟧") == shown
+    for level in feature.quantiles:
+        assert f"{level.low:.3g} to {level.high:.3g}, {100 * level.fraction:.1f}%" in text
+    assert f"{feature.near_misses[0].pre_activation:8.3f}" in text
     peak = index.feature(number).top[0]
     assert f"⟦{peak.texts[peak.peak]}⟧" in text
 

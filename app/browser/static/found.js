@@ -54,9 +54,9 @@ function row(match, columns, withPeaks) {
     type: "button", class: "star", "data-star": match.feature,
     "aria-pressed": String(match.starred), "aria-label": `Star feature ${match.feature}`,
   });
-  const cells = columns.map(([title, cell]) => element("td", { class: NUMBERS.has(title) ? "number" : "" }, cell(match)));
-  if (withPeaks) cells.push(element("td", {}, chips(match.peaks)));
-  cells.push(element("td", { class: "number" }, percent(match.density)));
+  const cells = columns.map(([title, cell]) => element("td", { class: NUMBERS.has(title) ? "number" : "", "data-title": title }, cell(match)));
+  if (withPeaks) cells.push(element("td", { "data-title": "Fires most on" }, chips(match.peaks)));
+  cells.push(element("td", { class: "number", "data-title": "Density" }, percent(match.density)));
   return element("tr", {}, element("td", {}, star), element("th", { scope: "row" }, ...nameOf(match)), ...cells);
 }
 
