@@ -9,9 +9,7 @@ from typing import Any
 from ...sae.common.errors import InputError
 from ...sae.common.wording import count, counted
 from ..features.index import FeatureIndex
-from ..features.listing import ranked
-from ..features.picks import FILE as PICKS
-from ..features.picks import Pick, Picks
+from ..features.listing import picks_of, ranked
 from .answers import BadAnswer
 from .chat_client import ChatClient
 from .config import LOCAL, LabelConfig
@@ -109,7 +107,7 @@ def _chosen(
     config: LabelConfig, index: FeatureIndex, store: LabelStore
 ) -> tuple[list[int], list[int], list[int]]:
     """The features to label, and those that would be but have a label, by a person or a model."""
-    picks = _picks(index)
+    picks = picks_of(index)
     order = list(config.feature)
     if not order:
         interesting = ranked(index, "interest")
@@ -119,21 +117,15 @@ def _chosen(
     for feature in order[: len(config.feature)]:
         if not index.feature(feature).fired:
             raise InputError(f"feature {feature} never fired, so there is nothing to label it by")
-    by_person = [f for f in order if f in picks and picks[f].label]
+    by_person = [
+        f for f in order if f in picks and picks[f].label and picks[f].label_source == "person"
+    ]
     order = [f for f in order if f not in by_person]
     if not config.feature:
         order = order[: config.top]
     known = set[int]() if config.again else {*store.labels, *store.rejected}
     by_model = [feature for feature in order if feature in known]
     return [feature for feature in order if feature not in known], by_person, by_model
-
-
-def _picks(index: FeatureIndex) -> dict[int, Pick]:
-    """The picks beside the index, by feature."""
-    run = index.path.parent
-    if not (run / PICKS).exists():
-        return {}
-    return {pick.feature: pick for pick in Picks.load(run, sae=index.manifest["sae"]).picks}
 
 
 def _prepared(config: LabelConfig, index: FeatureIndex, numbers: Sequence[int]) -> list[_Work]:
