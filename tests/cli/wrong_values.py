@@ -31,6 +31,8 @@ GOOD: dict[str, tuple[str, ...]] = {
     "features build": ("run", "--cache", "cache"),
     "features list": ("run",),
     "features show": ("run", "3"),
+    "features label": ("run", "--endpoint", "http://127.0.0.1:9/v1", "--dry-run"),
+    "features export": ("run", "--static", "new", "--feature", "3"),
     "features find": ("run", "--positive", "texts.txt", "--negative", "others.txt"),
     "pick": ("run", "add", "3"),
     "serve": ("run", "--port", "0"),
