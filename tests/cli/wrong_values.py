@@ -34,6 +34,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "features label": ("run", "--endpoint", "http://127.0.0.1:9/v1", "--dry-run"),
     "features export": ("run", "--static", "new", "--feature", "3"),
     "features find": ("run", "--positive", "texts.txt", "--negative", "others.txt"),
+    "features search": ("run", "--near", "3"),
     "pick": ("run", "add", "3"),
     "serve": ("run", "--port", "0"),
     "verify": ("run",),
