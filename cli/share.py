@@ -7,7 +7,7 @@ from ..sae.common.wording import count, size
 from .console import Report, Terminal, table
 
 _READS = {
-    "neuronpedia": "Neuronpedia's import reads the folder; see docs/browser.md, Sharing",
+    "neuronpedia": "Neuronpedia's import reads the folder; see docs/features.md, Sharing",
     "saedashboard": "SAEDashboard's and Neuronpedia's converters read the batches",
 }
 
