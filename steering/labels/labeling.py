@@ -21,6 +21,11 @@ from .prompts import METHOD, ask_for_label
 from .server_labeler import ServerLabeler
 from .store import LabelStore
 
+_EXAMPLES = 12
+"""Shown for a label: half of the largest activations, half of middling ones."""
+_SEED = 0
+"""Of the choice and the order of the texts that are judged: the same for every model."""
+
 Report = Callable[[int, int, str], None]
 """Told the features done, all of them, and the last label."""
 
@@ -129,14 +134,12 @@ def _chosen(
 
 
 def _prepared(config: LabelConfig, index: FeatureIndex, numbers: Sequence[int]) -> list[_Work]:
-    draw_other = other_examples(index, config.seed)
+    draw_other = other_examples(index, _SEED)
     work: list[_Work] = []
     for number in numbers:
         feature = index.feature(number)
-        evidence = evidence_of(feature, config.examples)
-        held_out = held_out_of(
-            feature, evidence, config.judged, draw_other=draw_other, seed=config.seed
-        )
+        evidence = evidence_of(feature, _EXAMPLES)
+        held_out = held_out_of(feature, evidence, config.judged, draw_other=draw_other, seed=_SEED)
         work.append(_Work(number, evidence, held_out))
     return work
 
