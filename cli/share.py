@@ -12,8 +12,8 @@ _READS = {
 }
 
 _SIZES = {
-    "static": "a tenth of that when it is zipped",
-    "saedashboard": "a tenth of that when it is zipped",
+    "static": "about a seventh of that when it is zipped",
+    "saedashboard": "about a seventh of that when it is zipped",
 }
 
 
