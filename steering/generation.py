@@ -6,26 +6,24 @@ only where max_new_tokens is left open does the longest prompt limit the length 
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.common.wording import counted
-from ..sae.language_model.kv_cache import new_cache
 from ..sae.language_model.model import LanguageModel
 from .config import Sampling
+from .decoding import DecodingRows
 from .interventions.intervention import Intervention
-from .interventions.steering import SteeringRun, steer
-from .sampling import TokenScores
-from .texts import continuation_text, left_padded, prompt_tokens, text_before_stop
+from .interventions.row_steering import PreparedIntervention, RowSteering, SteeredRow
+from .sampling import RowSampler
+from .texts import continuation_text, prompt_tokens, text_before_stop
 
 _MAX_NEW_TOKENS = 64
 _NGRAM = 3
@@ -104,28 +102,20 @@ class Generation:
             raise InputError("a prompt has no token; give at least a word")
         self._model, self._sampling = model, in_room(sampling, model, prompts)
         self._prompts = [model.require_embedded(list(prompt), "a prompt") for prompt in prompts]
-        self._tokens_BT, self._mask_BT = left_padded(model, self._prompts)
-        model.require_padding(self._mask_BT)
-        self._steering: SteeringRun | None = None
+        self._intervention = intervention
+        prepared = None
         if intervention is not None:
             if sae is None:
                 raise TypeError("an intervention needs the autoencoder that its features are of")
-            self._steering = steer(
-                model, sae, intervention, prompt_columns=self._tokens_BT.shape[1]
-            )
-        self._steered_BT = torch.zeros(len(prompts), 0, dtype=torch.bool)
-        self._noise = [_noise_of(sampling.seed, prompt) for prompt in self._prompts]
-        self._stop_ids = _stop_ids(model)
-        self._cache: dict[str, Any] = {}
-        self._n_seen = 0
-        if use_cache and model.kv_cache_works:
-            name, cache = new_cache(model.network.model)
-            self._cache[name] = cache
+            prepared = PreparedIntervention.of(intervention, model, sae)
+        steering = RowSteering(model, [SteeredRow(prepared) for _ in self._prompts])
+        self._rows = DecodingRows(model, self._prompts, steering, use_cache=use_cache)
+        self._sampler = RowSampler([sampling] * len(prompts), self._prompts, model.device)
+        self._stop_ids = stop_ids(model)
         self.generated: list[list[int]] = [[] for _ in prompts]
         """Token ids generated so far, a list for each row."""
         self._ended: list[Literal["eos", "stop"] | None] = [None for _ in prompts]
         self._stopped_texts: dict[int, str] = {}
-        self._scores = TokenScores(sampling)
         self._n_steps = 0
 
     @property
@@ -141,8 +131,7 @@ class Generation:
             ArithmeticError: they are not numbers though nothing is steered.
         """
         chosen_B = self._choose(self._next_logits())
-        for row in range(len(chosen_B)):
-            token = int(chosen_B[row])
+        for row, token in enumerate(map(int, chosen_B.cpu())):
             if self._ended[row]:
                 continue
             if token in self._stop_ids:
@@ -153,8 +142,7 @@ class Generation:
         self._n_steps += 1
         # What stands behind the end of a row is masked, whatever it is.
         goes_on_B = torch.tensor([ended is None for ended in self._ended])
-        self._tokens_BT = torch.cat([self._tokens_BT, chosen_B[:, None]], dim=1)
-        self._mask_BT = torch.cat([self._mask_BT, goes_on_B[:, None]], dim=1)
+        self._rows.append(chosen_B, goes_on_B)
 
     def text(self, row: int) -> str:
         """The row's continuation so far, without a character whose bytes are not complete."""
@@ -178,68 +166,18 @@ class Generation:
     def _steered(self, row: int) -> list[int]:
         """The steered positions of a row, rising."""
         n_padding = max(map(len, self._prompts)) - len(self._prompts[row])
-        return [int(column) - n_padding for column in self._steered_BT[row].nonzero()[:, 0]]
+        return [int(column) - n_padding for column in self._rows.steered_BT[row].nonzero()[:, 0]]
 
-    @torch.no_grad()
     def _next_logits(self) -> Float[Tensor, "B V"]:
-        n_seen = self._n_seen
-        device = self._model.device
-        with self._steering or nullcontext():
-            logits_BLV = self._model.network(
-                self._tokens_BT[:, n_seen:].to(device),
-                self._mask_BT.long().to(device),
-                use_cache=bool(self._cache),
-                logits_to_keep=1,
-                **self._cache,
-            )
-        if self._cache:
-            self._n_seen = self._tokens_BT.shape[1]
-        self._note_steered(n_seen)
-        logits_BV = logits_BLV[:, -1].cpu()
-        if logits_BV.isnan().any():
-            self._raise_not_numbers()
+        logits_BV = self._rows.read()
+        for error in self._rows.steering.errors.values():
+            raise error
+        if not are_numbers(logits_BV).all():
+            raise not_numbers(self._model, self._intervention)
         return logits_BV
 
-    def _raise_not_numbers(self) -> NoReturn:
-        if self._steering is None or self._steering.intervention.changes_nothing:
-            raise ArithmeticError(
-                f"the logits of {self._model.name} are not numbers, though nothing is steered; "
-                "load it in float32"
-            )
-        raise InputError(
-            "the model's logits are not numbers any more with "
-            f"{self._steering.intervention.pushes}; lower the strength"
-        )
-
-    def _note_steered(self, n_seen: int) -> None:
-        """Keep where the pass that read the columns from `n_seen` on was steered."""
-        run = self._steering
-        if run is None or run.intervention.changes_nothing:
-            return
-        steered_BL = self._mask_BT[:, n_seen:]
-        if run.last_positions_BL is not None:
-            steered_BL = steered_BL & run.last_positions_BL.cpu()
-        self._steered_BT = torch.cat([self._steered_BT[:, :n_seen], steered_BL], dim=1)
-
     def _choose(self, logits_BV: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:
-        """The token of the highest score, or a draw: argmax of the scores + Gumbel noise.
-
-        The noise is the same for a base and a steered text, so they differ only where the steering
-        moves the logits enough.
-        """
-        scores_BV = torch.stack(
-            [
-                self._scores.of_row(prompt + generated, logits_V)
-                for prompt, generated, logits_V in zip(
-                    self._prompts, self.generated, logits_BV, strict=True
-                )
-            ]
-        )
-        if self._sampling.temperature != 0:
-            for row, generator in enumerate(self._noise):
-                exponential_V = torch.empty_like(scores_BV[row]).exponential_(generator=generator)
-                scores_BV[row] -= exponential_V.log()
-        return scores_BV.argmax(dim=-1)
+        return self._sampler.choose(logits_BV)
 
     def _look_for_stop(self, row: int) -> None:
         """End the row if a stop string has appeared in its text."""
@@ -331,13 +269,27 @@ def in_room(
     return sampling
 
 
-def _noise_of(seed: int, prompt: Sequence[int]) -> torch.Generator:
-    """A row's own random numbers, from the seed and its prompt alone."""
-    digest = hashlib.sha256(f"{seed} {list(prompt)}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+def are_numbers(logits_BV: Float[Tensor, "B V"]) -> Bool[Tensor, "B"]:
+    """Of which rows the logits are numbers; minus infinity is one."""
+    return logits_BV.amax(dim=-1).isfinite()
 
 
-def _stop_ids(model: LanguageModel) -> set[int]:
+def not_numbers(
+    model: LanguageModel, intervention: Intervention | None
+) -> InputError | ArithmeticError:
+    """What is wrong where the logits of a row are not numbers."""
+    if intervention is None or intervention.changes_nothing:
+        return ArithmeticError(
+            f"the logits of {model.name} are not numbers, though nothing is steered; "
+            "load it in float32"
+        )
+    return InputError(
+        f"the model's logits are not numbers any more with {intervention.pushes}; lower the "
+        "strength"
+    )
+
+
+def stop_ids(model: LanguageModel) -> set[int]:
     """Tokens that end a text: the tokenizer's, and those that the model's own settings add."""
     settings = getattr(model.network.model, "generation_config", None)
     more = getattr(settings, "eos_token_id", None)

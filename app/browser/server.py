@@ -21,8 +21,9 @@ from ...sae.common.errors import InputError
 from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
+from .endpoint import metrics, routes
 from .hosts import Hosts
-from .pages import feature, overview, picks, playground, results, status, sweep, try_text
+from .pages import feature, overview, picks, playground, results, selection, status, sweep, try_text
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
@@ -36,6 +37,9 @@ ROUTERS = (
     playground.router,
     sweep.router,
     results.router,
+    selection.router,
+    routes.router,
+    metrics.router,
 )
 
 _SMALLEST_ZIPPED = 1000

@@ -18,6 +18,7 @@ from .newest_run import newest_run
 
 if TYPE_CHECKING:
     from ...steering.loading import LoadedRun
+    from ...steering.serving import Engine
 
 
 class Session:
@@ -46,6 +47,8 @@ class Session:
         self._loaded: Future[LoadedRun] = Future()
         self._loading = threading.Lock()
         self._in_use = threading.Lock()
+        self._engine: Engine | None = None
+        self._making_engine = threading.Lock()
 
     def start_loading(self) -> None:
         """Read the language model in the background, unless that has begun."""
@@ -71,8 +74,35 @@ class Session:
             InputError: they cannot be read.
         """
         loaded = self.loaded
-        with self._in_use:
+        with self._in_use, self.engine.exclusive():
             yield loaded
+
+    @property
+    def engine(self) -> "Engine":
+        """What generates, for all pages and clients together; waits until the model is read.
+
+        Raises:
+            InputError: the model cannot be read.
+        """
+        from ...steering.serving import Engine
+
+        model, site, sae = self.loaded
+        with self._making_engine:
+            if self._engine is None:
+                slots, queue = self.config.slots, self.config.queue
+                self._engine = Engine(model, sae, site=site, slots=slots, queue=queue)
+                self._engine.start()
+        return self._engine
+
+    @property
+    def running_engine(self) -> "Engine | None":
+        """The engine if it is there already."""
+        return self._engine
+
+    def close(self) -> None:
+        """End what is generated."""
+        if self._engine is not None:
+            self._engine.close()
 
     @property
     def model_status(self) -> str:
@@ -117,3 +147,4 @@ class Session:
             self._say(error_sentence(f"the language model cannot be read: {error}"))
         else:
             self._loaded.set_result(loaded)
+            _ = self.engine  # finds out what the model can before somebody waits for it

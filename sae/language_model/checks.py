@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from ..common.errors import InputError
 from ..common.text import first_line
 from .bridge_network import BridgeNetwork
-from .kv_cache import cached_positions, new_cache
+from .kv_cache import cached_positions, cut_columns, join_caches, keep_rows, new_cache
 from .network import Network
 
 Side = Literal["left", "right"]
@@ -141,6 +141,48 @@ def cache_fault(network: Network) -> str | None:
             if far > _rounding(whole_BLV.dtype):
                 where = "a row alone" if len(tokens_BL) == 1 else "padded rows"
                 return f"with one its logits are others ({far:.2g} of their deviation in {where})"
+    return None
+
+
+@torch.no_grad()
+def joining_fault(network: Network) -> str | None:
+    """Why rows cannot join and leave a batch that is being continued from its cache; None if each
+    then gives what it gives in a pass without one."""
+    long_L, short_L = (
+        row.to(network.device) for row in _rows(network.n_vocab, network.max_context)
+    )
+    rows = (long_L, short_L)
+    n_more = len(long_L) - len(short_L)
+
+    def ones(n_rows: int, length: int) -> Tensor:
+        return torch.ones(n_rows, length, dtype=torch.int64, device=network.device)
+
+    with network.asked():
+        whole = [network(row[None], use_cache=False)[0, -2:] for row in rows]
+        try:
+            (name, cache), (_, other) = new_cache(network.model), new_cache(network.model)
+            for row, own in zip(rows, (cache, other), strict=True):
+                given = {name: own, "use_cache": True}
+                network(row[None, :-2], ones(1, len(row) - 2), **given)
+            join_caches(cache, other)
+            mask_BT = ones(2, len(long_L) - 1)
+            mask_BT[1, :n_more] = 0
+            given = {name: cache, "use_cache": True}
+            next_B1 = torch.stack([row[-2:-1] for row in rows])
+            both_BV = network(next_B1, mask_BT, **given)[:, -1]
+            keep_rows(cache, torch.tensor([1], device=network.device))
+            cut_columns(cache, n_more)
+            last_V = network(short_L[None, -1:], ones(1, len(short_L)), **given)[0, -1]
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            return f"rows cannot join its cache ({first_line(error)[:200]})"
+    far = max(
+        _distance(both_BV, torch.stack([each[0] for each in whole])),
+        _distance(last_V, whole[1][1]),
+    )
+    if far > _rounding(last_V.dtype):
+        return f"its logits are others once rows join ({far:.2g} of their deviation)"
     return None
 
 

@@ -291,6 +291,21 @@ class LanguageModel:
         return fault is None
 
     @cached_property
+    def rows_join(self) -> bool:
+        """Whether texts may join and leave a batch that is being continued, each as if it were
+        alone. Found once, with a few tokens; where not, texts are continued each on its own, which
+        is said in a sentence.
+        """
+        fault = None
+        if "left" in self.wrong_padding:
+            fault = "it takes padding on the left of a row for text"
+        elif self.kv_cache_works:
+            fault = checks.joining_fault(self.network)
+        if fault is not None:
+            self._say(f"{self.name} continues each text on its own, which is slower: {fault}")
+        return fault is None
+
+    @cached_property
     def wrong_padding(self) -> frozenset[str]:
         """The sides, left and right, on which padding changes what the rest of a row gives."""
         return checks.wrong_padding(self.network)

@@ -1,5 +1,6 @@
 """A place in a language model where activations are read and written."""
 
+import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -107,9 +108,12 @@ def read_sites(
     """
     found: dict[str, Tensor] = {}
     wanted = {site.name: site for site in sites}
+    reader = threading.get_ident()
 
     def capture(name: str) -> Callable[..., None]:
         def hook(acts_BLD: Tensor) -> None:
+            if threading.get_ident() != reader:  # A pass of somebody else, who is to go on.
+                return
             if len(found.keys() | {name}) == len(wanted):
                 found[name] = acts_BLD
                 raise _Stop

@@ -1,15 +1,15 @@
-"""At which rows some of an autoencoder's latents are active enough, which gates ask.
+"""Activations of some of an autoencoder's latents where they are high enough, which gates ask.
 
 A latent that does not survive the autoencoder's selection has activation 0, so encode itself is
-asked, but only about rows where a picked latent could pass: an activation is relu(pre) or 0, and
-the pre-activations of a few latents cost next to nothing.
+asked, but only about positions where one of the latents could pass: an activation is relu(pre) or
+0, and the pre-activations of a few latents cost next to nothing.
 """
 
 from collections.abc import Sequence
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...kernels.numerics import row_norms
@@ -24,39 +24,86 @@ class FiringLatents:
     ) -> None:
         """Take the latents' numbers, and each one's threshold in the autoencoder's scaled units."""
         self._sae = sae
-        self._latents = list(latents)
-        self._thresholds = list(thresholds)
+        self.latents = tuple(latents)
+        self.thresholds = tuple(thresholds)
 
-    @torch.no_grad()
+    @property
+    def always(self) -> bool:
+        """Whether it fires everywhere: an activation is never negative."""
+        return min(self.thresholds) < 0
+
     def fires(self, h_ND: Float[Tensor, "N D"]) -> Bool[Tensor, "N"]:
         """Which of some raw activations fire; equal to what `sae.encode` of them all would say."""
-        if min(self._thresholds) < 0:  # An activation is never negative.
+        if self.always:
             return torch.ones(len(h_ND), dtype=torch.bool, device=h_ND.device)
-        asked_ND = h_ND.to(self._sae.W_enc.device)
-        if not self._sae.activation.values_are_pre_activations:
-            return self._fires_by_encode(asked_ND).to(h_ND.device)
-        fires_N = self._may_fire(asked_ND)
-        if fires_N.any():
-            fires_N[fires_N.clone()] = self._fires_by_encode(asked_ND[fires_N])
-        return fires_N.to(h_ND.device)
+        table = LatentTable(self._sae, [self.latents], [self.thresholds])
+        asked_1N = torch.ones(1, len(h_ND), dtype=torch.bool, device=h_ND.device)
+        acts_1NP = table.activations(h_ND[None], asked_1N)
+        return (acts_1NP[0] > table.thresholds_RP.to(acts_1NP)).any(dim=1)
 
-    def _may_fire(self, h_ND: Float[Tensor, "N D"]) -> Bool[Tensor, "N"]:
+
+class LatentTable:
+    """For each row of a batch of texts, latents and thresholds of its own."""
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        latents: Sequence[Sequence[int]],
+        thresholds: Sequence[Sequence[float]],
+    ) -> None:
+        """Take each row's latents, at least one in all, and their thresholds, none negative, in
+        scaled units. Shorter rows are filled up with a latent that never passes."""
+        self._sae = sae
+        width = max(map(len, latents))
+        device = sae.W_enc.device
+        self.latents_RP: Int[Tensor, "R P"] = torch.zeros(len(latents), width, dtype=torch.int64)
+        self.thresholds_RP: Float[Tensor, "R P"] = torch.full(
+            (len(latents), width), torch.inf, dtype=sae.W_enc.dtype
+        )
+        for row, (numbers, limits) in enumerate(zip(latents, thresholds, strict=True)):
+            self.latents_RP[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
+            self.thresholds_RP[row, : len(limits)] = torch.tensor(limits, dtype=torch.float64)
+        self.latents_RP = self.latents_RP.to(device)
+        self.thresholds_RP = self.thresholds_RP.to(device)
+
+    @torch.no_grad()
+    def activations(
+        self, h_RLD: Float[Tensor, "R L D"], asked_RL: Bool[Tensor, "R L"]
+    ) -> Float[Tensor, "R L P"]:
+        """The latents' activations as encode gives them, in scaled units.
+
+        0 where it is not asked, and at positions where none of the row's latents is above its
+        threshold.
+
+        Args:
+            h_RLD: raw activations.
+            asked_RL: where it is asked.
+        """
+        sae, device = self._sae, h_RLD.device
+        h_RLD, asked_RL = h_RLD.to(sae.W_enc.device), asked_RL.to(sae.W_enc.device)
+        if sae.activation.values_are_pre_activations:
+            asked_RL = asked_RL & self._may_pass(h_RLD)
+        acts_RLP = h_RLD.new_zeros(*asked_RL.shape, self.latents_RP.shape[1], dtype=sae.W_enc.dtype)
+        rows_N, columns_N = asked_RL.nonzero(as_tuple=True)
+        if len(rows_N):
+            codes = sae.encode(h_RLD[rows_N, columns_N])
+            same_NPM = rearrange(codes.indices, "n m -> n 1 m") == rearrange(
+                self.latents_RP[rows_N], "n p -> n p 1"
+            )
+            kept_NPM = torch.where(same_NPM, rearrange(codes.values, "n m -> n 1 m"), 0)
+            acts_RLP[rows_N, columns_N] = kept_NPM.amax(dim=2).to(acts_RLP.dtype)
+        return acts_RLP.to(device)
+
+    def _may_pass(self, h_RLD: Float[Tensor, "R L D"]) -> Bool[Tensor, "R L"]:
         """False only where no pre-activation can exceed its threshold, however sums are rounded."""
         sae = self._sae
-        W_PD, b_P = sae.W_enc[self._latents], sae.b_enc[self._latents]
-        centered_ND = sae.scaled(h_ND) - sae.center
-        pre_NP = centered_ND @ W_PD.T + b_P
+        W_RPD, b_RP = sae.W_enc[self.latents_RP], sae.b_enc[self.latents_RP]
+        centered_RLD = sae.scaled(h_RLD) - sae.center
+        pre_RLP = centered_RLD @ W_RPD.mT + rearrange(b_RP, "r p -> r 1 p")
         # Two orders of summation of D + 1 terms differ by less than this much of the terms' sizes.
-        slack = 4 * (centered_ND.shape[1] + 2) * torch.finfo(W_PD.dtype).eps
-        sizes_N1 = rearrange(row_norms(centered_ND), "n -> n 1")
-        sizes_NP = sizes_N1 * row_norms(W_PD) + b_P.abs()
-        thresholds_P = torch.tensor(self._thresholds, dtype=pre_NP.dtype, device=pre_NP.device)
-        return (pre_NP + slack * sizes_NP > thresholds_P).any(dim=1)
-
-    def _fires_by_encode(self, h_ND: Float[Tensor, "N D"]) -> Bool[Tensor, "N"]:
-        codes = self._sae.encode(h_ND)
-        fires_N = torch.zeros(len(h_ND), dtype=torch.bool, device=h_ND.device)
-        for latent, threshold in zip(self._latents, self._thresholds, strict=True):
-            kept_NM = torch.where(codes.indices == latent, codes.values, 0)
-            fires_N |= kept_NM.amax(dim=1) > threshold
-        return fires_N
+        slack = 4 * (centered_RLD.shape[-1] + 2) * torch.finfo(W_RPD.dtype).eps
+        sizes_RL1 = rearrange(row_norms(centered_RLD), "r l -> r l 1")
+        norms_RP, sizes_RP = row_norms(W_RPD), b_RP.abs()
+        sizes_RLP = sizes_RL1 * rearrange(norms_RP, "r p -> r 1 p") + sizes_RP[:, None]
+        passes_RLP = pre_RLP + slack * sizes_RLP > self.thresholds_RP[:, None]
+        return passes_RLP.any(dim=2)

@@ -27,7 +27,7 @@ class Gate(ABC):
     def __init__(self, intervention: Intervention, sae: SparseAutoencoder) -> None:
         """Take the intervention that the gate is of, and the autoencoder of its features."""
         self.intervention = intervention
-        self._firing = FiringLatents(
+        self.firing = FiringLatents(
             sae,
             [feature.index for feature in intervention.features],
             [intervention.threshold * each.max_activation for each in intervention.features],
@@ -50,7 +50,7 @@ class Gate(ABC):
         first token never do."""
         fires_BL = torch.zeros_like(seen.content_BL)
         rows_ND = h_BLD[seen.content_BL.to(h_BLD.device)]
-        fires_BL[seen.content_BL] = self._firing.fires(rows_ND).to(fires_BL.device)
+        fires_BL[seen.content_BL] = self.firing.fires(rows_ND).to(fires_BL.device)
         return fires_BL
 
 
@@ -65,27 +65,48 @@ class Constant(Gate):
         return torch.ones_like(seen.content_BL)
 
 
-class PerToken(Gate):
-    """Open where a feature fires."""
+class FiringGate(Gate):
+    """A gate that looks at nothing but where the features fire, so that many can be asked at
+    once."""
+
+    @abstractmethod
+    def open_where(self, fires_BL: Bool[Tensor, "B L"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
+        """Where the gate is open in this pass, from where `fires` is true."""
+
+    def stays_open(self, seen: SeenTokens) -> bool:
+        """Whether the gate is open in this pass wherever the features fire."""
+        del seen
+        return False
 
     def open(self, h_BLD: Float[Tensor, "B L D"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
+        """By `open_where` of the positions that fire."""
+        return self.open_where(self.fires(h_BLD, seen), seen)
+
+
+class PerToken(FiringGate):
+    """Open where a feature fires."""
+
+    def open_where(self, fires_BL: Bool[Tensor, "B L"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
         """The positions that fire."""
-        return self.fires(h_BLD, seen)
+        return fires_BL
 
 
-class PerInput(Gate):
+class PerInput(FiringGate):
     """Open on the whole of a text whose prompt fires, else from the first token that fires on."""
 
     def __init__(self, intervention: Intervention, sae: SparseAutoencoder) -> None:
         super().__init__(intervention, sae)
         self._on_B: Tensor | None = None
 
-    def open(self, h_BLD: Float[Tensor, "B L D"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
+    def stays_open(self, seen: SeenTokens) -> bool:
+        """Once every row is switched on."""
+        return seen.continues and self._on_B is not None and bool(self._on_B.all())
+
+    def open_where(self, fires_BL: Bool[Tensor, "B L"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
         """A prompt token switches its whole row on; a later one what follows it, itself included.
 
         Positions of earlier passes are never revisited: what the cache holds of them stands.
         """
-        fires_BL = self.fires(h_BLD, seen)
         on_BL = fires_BL.cummax(dim=1).values
         on_BL[:, : seen.n_prompt] = fires_BL[:, : seen.n_prompt].any(dim=1, keepdim=True)
         if seen.continues and self._on_B is not None:

@@ -1,7 +1,9 @@
 """An intervention at work: its hooks on the model, and which rows are switched on so far."""
 
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Generator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
+from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -78,7 +80,7 @@ class SteeringRun:
         self.intervention = intervention
         self.model = model
         self.site = model.site(intervention.site)
-        _require_fit(intervention, sae, self.site)
+        require_fit(intervention, sae, self.site)
         self._push = push_of(intervention, sae)
         self._edit = EDITS.get(intervention.edit)
         self._gate = GATES.get(intervention.tier)(intervention, sae)
@@ -94,8 +96,7 @@ class SteeringRun:
             if not self.intervention.changes_nothing:
                 if self._watch is not None:
                     stack.enter_context(self._watch.watching())
-                _SteeredSite.add(self)
-                stack.callback(_SteeredSite.remove, self)
+                stack.enter_context(steered_site(self.model, self.site, self))
             self._entered = stack.pop_all()
         return self
 
@@ -116,12 +117,17 @@ class SteeringRun:
         return self._gate.open(h_BLD, self._watch.take()).to(h_BLD.device)
 
     def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "..."]:
-        """What is added to the residual where it is steered, from the residual before any addition;
-        [B, L, D] or [D]."""
-        return self._edit(h_BLD, self._push).to(h_BLD)
+        """What is added to the residual, from the residual before any addition; [B, L, D] or
+        [D]."""
+        self.last_positions_BL = positions_BL = self.steered_positions(h_BLD)
+        change = self._edit(h_BLD, self._push).to(h_BLD)
+        if positions_BL is None:
+            return change
+        return torch.where(rearrange(positions_BL, "b l -> b l 1"), change, 0.0)
 
 
-def _require_fit(intervention: Intervention, sae: SparseAutoencoder, site: Site) -> None:
+def require_fit(intervention: Intervention, sae: SparseAutoencoder, site: Site) -> None:
+    """Raise an InputError unless the autoencoder has the features and fits the site."""
     if sae.config.transcoder:
         raise InputError(
             "a transcoder reads one site and writes another, and steering has one site; give an "
@@ -136,43 +142,56 @@ def _require_fit(intervention: Intervention, sae: SparseAutoencoder, site: Site)
             )
 
 
+@runtime_checkable
+class Steers(Protocol):
+    """What changes an activation."""
+
+    def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "..."]:
+        """What is added, from the activation before anything is added to it; it is broadcast."""
+        ...
+
+
+@contextmanager
+def steered_site(model: LanguageModel, site: Site, steers: Steers) -> Generator[None]:
+    """Within the context, a site of the model is changed. Contexts nest: what is added at one site
+    adds up, and each sees the activation before any of it."""
+    sites = _STEERED.setdefault(model.network.model, {})
+    if site.name not in sites:
+        sites[site.name] = _SteeredSite(site)
+    shared = sites[site.name]
+    shared.add(steers)
+    try:
+        yield
+    finally:
+        if shared.remove(steers):
+            del sites[site.name]
+
+
 _STEERED: WeakKeyDictionary[nn.Module, dict[str, "_SteeredSite"]] = WeakKeyDictionary()
 """What steers each site of a model of transformers now, by the site's name."""
 
 
 class _SteeredSite:
-    """The runs that steer one site of one model now; they share one hook, so their changes add up
-    while every gate still sees the residual without them."""
+    """All that steers one site of one model now; it shares one hook."""
 
     def __init__(self, site: Site) -> None:
-        self._runs: list[SteeringRun] = []
+        self._steering: list[Steers] = []
         self._writing: AbstractContextManager[None] = site.write(self._edit)
 
-    @classmethod
-    def add(cls, run: SteeringRun) -> None:
-        sites = _STEERED.setdefault(run.model.network.model, {})
-        if run.site.name not in sites:
-            sites[run.site.name] = steered = cls(run.site)
-            steered._writing.__enter__()
-        sites[run.site.name]._runs.append(run)
+    def add(self, steers: Steers) -> None:
+        if not self._steering:
+            self._writing.__enter__()
+        self._steering.append(steers)
 
-    @classmethod
-    def remove(cls, run: SteeringRun) -> None:
-        sites = _STEERED[run.model.network.model]
-        steered = sites[run.site.name]
-        steered._runs.remove(run)
-        if not steered._runs:
-            del sites[run.site.name]
-            steered._writing.__exit__(None, None, None)
+    def remove(self, steers: Steers) -> bool:
+        """Take it away; whether nothing is left."""
+        self._steering.remove(steers)
+        if not self._steering:
+            self._writing.__exit__(None, None, None)
+        return not self._steering
 
     def _edit(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         steered_BLD = h_BLD
-        for run in self._runs:
-            run.last_positions_BL = positions_BL = run.steered_positions(h_BLD)
-            changed_BLD = steered_BLD + run.change(h_BLD)
-            if positions_BL is None:
-                steered_BLD = changed_BLD
-            else:
-                on_BL1 = rearrange(positions_BL, "b l -> b l 1")
-                steered_BLD = torch.where(on_BL1, changed_BLD, steered_BLD)
+        for steers in self._steering:
+            steered_BLD = steered_BLD + steers.change(h_BLD)
         return steered_BLD

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.errors import InputError
@@ -14,7 +15,7 @@ from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Continuation, Generation, generate
 from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
-from sparsteer.steering.sampling import TokenScores
+from sparsteer.steering.sampling import RowSampler
 from sparsteer.steering.texts import prompt_tokens
 
 PROMPTS = ["Hi", "The quick brown fox", "x x x", "a b " * 20]
@@ -53,15 +54,19 @@ def test_scores_are_those_of_transformers(model: LanguageModel, settings: dict[s
             use_cache=False,
             **given,
         )
-        ours = TokenScores(Sampling(**settings)).of_row(ids, made.logits[0][0])
+        ours = RowSampler([Sampling(**settings)], [ids]).scores(made.logits[0])[0]
         torch.testing.assert_close(ours, made.scores[0][0].double(), rtol=1e-6, atol=1e-6)
+
+
+def scores_of(logits_V: Tensor, **settings: Any) -> Tensor:
+    return RowSampler([Sampling(**settings)], [[0]]).scores(logits_V[None])[0]
 
 
 def test_tokens_as_likely_as_the_last_of_the_top_are_kept() -> None:
     logits = torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0, 2.0, -5.0])
-    kept: Any = TokenScores(Sampling(temperature=2.0, top_k=3)).of_row([0], logits) > -math.inf
+    kept: Any = scores_of(logits, temperature=2.0, top_k=3) > -math.inf
     assert kept.nonzero()[:, 0].tolist() == [1, 2, 3, 4, 5]
-    even: Any = TokenScores(Sampling(temperature=1.0, min_p=1.0)).of_row([0], logits) > -math.inf
+    even: Any = scores_of(logits, temperature=1.0, min_p=1.0) > -math.inf
     assert even.nonzero()[:, 0].tolist() == [1, 3]
 
 

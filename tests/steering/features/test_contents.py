@@ -239,7 +239,7 @@ def test_only_some_rows_are_written_down_of_many(monkeypatch: pytest.MonkeyPatch
     for shard in shards:
         for place, row in enumerate(shard["rows"]):
             begin, end = shard["row_starts"][place : place + 2]
-            expected = fires_NF[row].nonzero()[:, 0].tolist()
+            expected = np.flatnonzero(fires_NF[row].numpy()).tolist()
             assert sorted(shard["row_latents"][begin:end]) == expected
     fired = fires_NF.sum(0).numpy()
     found = coactivating(lambda shard, name: shards[shard][name], 3, fired, 9, 0)
@@ -262,7 +262,7 @@ def test_special_tokens_are_counted(setup: Setup, tiny_model: LanguageModel, den
     from sparsteer.steering.features.windows import chunks
     from sparsteer.training.data.cache.reader import ActivationCache
 
-    ids = dense.tokens_N.unique()[:4].tolist()
+    ids = np.unique(dense.tokens_N.numpy())[:4].tolist()
     sae = SparseAutoencoder.load(setup.run / "sae")
     cache = ActivationCache(setup.cache)
     collector = Collector(sae, setup.config(), special_ids=ids)
@@ -308,7 +308,7 @@ def test_folded_windows_are_counted(
     for number in range(N_LATENTS):
         fires = dense.codes_NF[:, number] > 0
         contexts: dict[tuple[int, ...], set[tuple[str, int]]] = {}
-        for row in fires.nonzero()[:, 0].tolist():
+        for row in np.flatnonzero(fires.numpy()).tolist():
             contexts.setdefault(windows[row], set()).add(dense.rows[row].context)
         for example in index.feature(number).top:
             assert 0 <= example.duplicates < len(contexts[example.tokens])

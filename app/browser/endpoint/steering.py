@@ -1,0 +1,66 @@
+"""The intervention that a request asks for, by its features or by the run's picks."""
+
+from typing import Any
+
+from ....sae.common.errors import InputError
+from ....steering.features.picks import Pick
+from ....steering.interventions.intervention import Intervention
+from ..playground_settings import intervention_of
+from ..session import Session
+from .body import Body
+
+
+def asked_intervention(session: Session, body: Body) -> Intervention | None:
+    """How the request is to be steered; None where it says nothing of it.
+
+    Raises:
+        InputError: it is no intervention, or there are no such picks.
+    """
+    steering = dict(body.steering or {})
+    if body.picks is not None:
+        if "features" in steering:
+            raise InputError("picks cannot stand beside steering.features; give one", field="picks")
+        steering["features"] = [
+            {"index": pick.feature, "strength": pick.strength}
+            for pick in _picked(session, body.picks)
+        ]
+    return intervention_of(session, steering) if steering else None
+
+
+def _picked(session: Session, wanted: str | int | list[int]) -> list[Pick]:
+    """The picks that `all`, `starred`, numbers or a label stand for."""
+    picks = session.picks.picks().picks
+    numbers = _numbers(wanted)
+    if numbers is not None:
+        found = [pick for pick in picks if pick.feature in numbers]
+        missing = sorted(set(numbers) - {pick.feature for pick in found})
+        if missing:
+            raise InputError(
+                f"feature {missing[0]} is not picked; pick it, or name it in steering.features",
+                field="picks",
+            )
+        return found
+    steering = [pick for pick in picks if pick.steers]
+    if wanted == "all":
+        found = steering
+    elif wanted == "starred":
+        found = [pick for pick in steering if pick.starred]
+    else:
+        label = str(wanted).casefold()
+        found = [pick for pick in steering if pick.label.casefold() == label]
+    if not found:
+        raise InputError(
+            f"picks is {wanted!r}, and no pick is that; give all, starred, a pick's label or its "
+            "number",
+            field="picks",
+        )
+    return found
+
+
+def _numbers(wanted: str | int | list[int]) -> list[int] | None:
+    if isinstance(wanted, int):
+        return [wanted]
+    if isinstance(wanted, str):
+        parts: list[Any] = [part.strip() for part in wanted.split(",")]
+        return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else None
+    return wanted
