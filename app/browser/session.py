@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...sae.common.errors import InputError
 from ...sae.common.text import error_sentence
 from ...steering.features.index import FeatureIndex
 from ...steering.features.pick_store import PickStore
