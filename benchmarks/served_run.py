@@ -1,7 +1,6 @@
 """A run to serve, and the command `serve` in a process of its own, for what measures it."""
 
 import json
-import os
 import select
 import subprocess
 import sys
@@ -94,7 +93,7 @@ def serving(run: Path, *words: str) -> Generator[Served]:
 
 
 def memory_of_model(run: Path) -> int:
-    """Bytes that a process has which has loaded the run's model and autoencoder, and nothing else."""
+    """Bytes that a process has that has loaded the run's model and autoencoder and nothing else."""
     code = (
         "import sys, psutil; from sparsteer.steering.loading import load_run\n"
         "loaded = load_run(sys.argv[1]); loaded.model.logits(loaded.model.tokenize('a text'))\n"
@@ -105,6 +104,5 @@ def memory_of_model(run: Path) -> int:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env=os.environ,
     )
     return int(done.stdout)

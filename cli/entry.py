@@ -11,10 +11,21 @@ def main() -> int:
     try:
         from .main import main as run
 
-        return run()
+        status = run()
+        _end_a_server(status)
+        return status
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 1
+
+
+def _end_a_server(status: int) -> None:
+    """End the process of `serve`, whose threads may be reading a language model: to wait for them
+    takes seconds, and an ordinary end aborts where one of them is within torch."""
+    if sys.argv[1:2] == ["serve"]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _spin_briefly() -> None:

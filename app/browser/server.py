@@ -79,21 +79,21 @@ class Running:
     url: str
     token: str
     _server: uvicorn.Server
-    _thread: threading.Thread
+    _ended: threading.Event
 
     def wait(self) -> None:
         """Until the server ends, or Ctrl-C or a signal asks for it."""
         with contextlib.suppress(KeyboardInterrupt):
-            while self._thread.is_alive():
-                self._thread.join(timeout=1)
+            while not self._ended.wait(timeout=1):  # a signal is not seen while it waits for ever
+                pass
         self.stop()
 
     def stop(self) -> None:
         """End it; what is being sent has a second to finish."""
         self._server.should_exit = True
-        self._thread.join(timeout=_SECONDS_TO_END + 1)
-        self._server.force_exit = True
-        self._thread.join(timeout=_SECONDS_TO_END)
+        if not self._ended.wait(timeout=_SECONDS_TO_END + 1):
+            self._server.force_exit = True
+            self._ended.wait(timeout=_SECONDS_TO_END)
 
 
 def start(config: ServeConfig, *, say: Callable[[str], None] = lambda sentence: None) -> Running:
@@ -122,18 +122,22 @@ def start(config: ServeConfig, *, say: Callable[[str], None] = lambda sentence: 
         timeout_graceful_shutdown=_SECONDS_TO_END,
     )
     server = uvicorn.Server(settings)
-    thread = threading.Thread(
-        target=server.run, kwargs={"sockets": [listening]}, name="serve", daemon=True
-    )
-    thread.start()
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            server.run(sockets=[listening])
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, name="serve", daemon=True).start()
     while not server.started:
-        thread.join(timeout=0.02)
-        if not thread.is_alive():
+        if ended.wait(timeout=0.02):
             raise RuntimeError("the server ended while it started")
     session.start_loading()
     host = _ANY_ADDRESS.get(config.host, config.host)
     shown = f"[{host}]" if ":" in host else host
-    return Running(f"http://{shown}:{port}", session.token, server, thread)
+    return Running(f"http://{shown}:{port}", session.token, server, ended)
 
 
 def _socket(config: ServeConfig) -> socket.socket:

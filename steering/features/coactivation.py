@@ -21,7 +21,7 @@ FIRINGS = 256
 
 _ENTRIES = 1 << 29
 """Codes written down of all rows; if there are more, of rows at random."""
-_COUNTS_AT_ONCE = 1 << 26
+_COUNTS_AT_ONCE = 1 << 24
 _PAIRS_AT_ONCE = 1 << 22
 """Sizes of the blocks that are in memory at a time."""
 

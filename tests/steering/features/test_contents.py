@@ -84,7 +84,7 @@ def test_near_misses(
     found = 0
     for number in range(N_LATENTS):
         best: dict[tuple[str, int], tuple[float, int]] = {}
-        for row, value in enumerate(missed_NF[:, number].tolist()):
+        for row, value in enumerate(missed_NF[:, number].numpy().tolist()):
             context = dense.rows[row].context
             if value > 0 and (context not in best or value > best[context][0]):
                 best[context] = (value, row)
