@@ -11,8 +11,8 @@ TORCH ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help .venv lock docs notebooks demo test test-slow test-download check audit fix bench bench-kernels \
-	bench-training check-interop check-steering-exports clean
+.PHONY: help .venv lock docs notebooks screenshots demo test test-slow test-download check audit fix bench \
+	bench-kernels bench-serve bench-training check-interop check-steering-exports clean
 
 help: ## this list
 	@awk -F ':.* ## ' '/^[a-z.-]+:.* ## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,10 @@ docs: .venv ## docs/options.md from the --help of every verb, then the site, int
 
 notebooks: .venv ## run the notebooks of docs/notebooks and keep what they print; minutes
 	$(BIN)/python docs/run_notebooks.py
+
+# RUN is the folder of a run; by default the demo's, whose scores of rows are shown, too.
+screenshots: .venv ## pictures of the browser's pages, into docs/images/; RUN=FOLDER; needs Chromium
+	$(BIN)/python docs/take_screenshots.py $(RUN)
 
 demo: .venv ## a real language model: SAEs, features, steering, selection, a report; minutes
 	$(BIN)/sparsteer demo
@@ -71,6 +75,10 @@ bench: .venv ## benchmarks of a training step, into benchmarks/results/
 bench-kernels: .venv ## operators and steps against floors of the same run, into docs/kernels.md
 	$(BIN)/python benchmarks/bench_kernels.py
 	$(BIN)/python benchmarks/fill_docs.py docs/kernels.md
+
+# Without RUN a run of 16,384 latents is made.
+bench-serve: .venv ## the server against its goals, and under load; RUN=FOLDER; minutes
+	$(BIN)/python benchmarks/bench_serve.py $(if $(RUN),--run $(RUN))
 
 bench-training: .venv ## a step against three other toolkits, which it installs into .peers/ once
 	$(BIN)/python benchmarks/bench_training.py

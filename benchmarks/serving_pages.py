@@ -110,7 +110,7 @@ def _in_browser(served: Served, feature: int, chromium: Path) -> Generator[Figur
 
 
 def _search(client: httpx.Client) -> dict[str, Any]:
-    answer = client.post("/api/search/text", json={"text": _TEXT})
+    answer = client.post("/api/search", json={"by": "text", "query": _TEXT})
     answer.raise_for_status()
     return answer.json()
 

@@ -23,7 +23,19 @@ from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
 from .endpoint import metrics, routes
 from .hosts import Hosts
-from .pages import feature, overview, picks, playground, results, selection, status, sweep, try_text
+from .pages import (
+    feature,
+    overview,
+    picks,
+    playground,
+    results,
+    search,
+    selection,
+    status,
+    sweep,
+    triage,
+    try_text,
+)
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
@@ -34,6 +46,8 @@ ROUTERS = (
     feature.router,
     try_text.router,
     picks.router,
+    search.router,
+    triage.router,
     playground.router,
     sweep.router,
     results.router,

@@ -1,6 +1,6 @@
 """Look features up in the index, the picks and the labels, without the language model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -204,8 +204,8 @@ def _text(index: FeatureIndex, id_: int) -> str:
     return "".join(index.vocabulary.texts([id_]))
 
 
-def _by_frequency(index: FeatureIndex, ids: Iterable[int]) -> tuple[str, ...]:
-    values, counts = np.unique(np.asarray(ids), return_counts=True)
+def _by_frequency(index: FeatureIndex, ids: np.ndarray) -> tuple[str, ...]:
+    values, counts = np.unique(ids, return_counts=True)
     best = values[np.argsort(-counts, kind="stable")][:_MOST_TOKENS_NAMED]
     return tuple(_text(index, int(id_)) for id_ in best)
 

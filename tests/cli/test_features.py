@@ -183,7 +183,9 @@ def test_search(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     assert [n["feature"] for n in near] == [n.feature for n in index.feature(5).neighbors[:3]]
     labeled = sparsteer(*words, "--label", "fifth")
     assert labeled.status == 0 and "the ⟨U+202E⟩fifth" in labeled.out
-    raised = next(token.text for token in index.feature(5).positive_logits or () if token.text)
+    raised = next(
+        token.text for token in index.feature(5).positive_logits or () if token.text.isalnum()
+    )
     for flag in ("--logit", "--promotes"):
         found = sparsteer(*words, flag, raised, "--top", 48, "--json").values["features"]
         assert 5 in [feature["feature"] for feature in found]

@@ -4,6 +4,7 @@ faults: errors of scripts, violations of the content-security-policy, answers of
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -111,6 +112,12 @@ def serving(run: Path, *words: object) -> Generator[Served]:
             assert "Traceback" not in said, said
         finally:
             process.kill()
+
+
+def copied(run: Path, folder: Path) -> Path:
+    """A copy of a run without picks."""
+    ignore = shutil.ignore_patterns("picks*", "searches*", "results*")
+    return Path(shutil.copytree(run, folder / run.name, ignore=ignore))
 
 
 @pytest.fixture(scope="package")

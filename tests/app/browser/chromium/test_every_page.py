@@ -10,7 +10,7 @@ from .conftest import NARROW, WIDE, Faults, Served, Visit
 
 pytestmark = pytest.mark.slow
 
-PAGES = ("/", "/features/3")
+PAGES = ("/", "/features/3", "/search", "/triage")
 LOOKS = {
     "wide and light": {"viewport": WIDE, "color_scheme": "light"},
     "narrow and dark": {"viewport": NARROW, "color_scheme": "dark", "has_touch": True},
