@@ -30,6 +30,7 @@ from ..steering.features.config import (
     FindConfig,
     ListConfig,
     PickConfig,
+    SearchConfig,
     ShowConfig,
 )
 from ..steering.labels.config import LabelConfig
@@ -43,6 +44,7 @@ from . import (
     doctor,
     evaluate,
     export,
+    feature_search,
     features,
     fetch,
     generate,
@@ -92,6 +94,13 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features list": Verb(config=ListConfig, run=features.list_all, positional=("run",)),
+    "features search": Verb(
+        config=SearchConfig,
+        run=feature_search.run,
+        computes=True,
+        positional=("run",),
+        old_names={"promotes": "logit"},
+    ),
     "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
     "features label": Verb(
         config=LabelConfig,
