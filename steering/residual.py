@@ -15,7 +15,6 @@ from .interventions.edits import push_of
 from .interventions.intervention import Intervention
 from .loading import LoadedRun
 
-
 _TEXTS_AT_ONCE = 16
 
 

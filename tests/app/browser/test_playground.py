@@ -1,16 +1,19 @@
 """The playground's answers: choices, measures, sweeps, and results that repeat themselves."""
 
+import asyncio
 import json
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.testclient import TestClient
 
 from sparsteer.app.browser.pages import sweep as sweep_page
+from sparsteer.app.browser.playground_settings import intervention_of
 from sparsteer.app.browser.saved_results import SavedResults
 from sparsteer.app.browser.session import Session
 from sparsteer.sae import InputError
@@ -161,55 +164,50 @@ def test_one_sweep_at_a_time_and_it_ends_with_its_reader(
         answer = client.post("/api/sweep", json=body)
         assert answer.status_code == 429 and "another sweep" in sentence(answer)
         assert answer.headers["Retry-After"] == "5"
-    ended = threading.Event()
+    stopped_by_itself = threading.Event()
 
-    def endless(*args: Any, stopped: Any, **options: Any) -> list[Any]:
+    def endless(*args: Any, stopped: Callable[[], bool], **options: Any) -> list[Any]:
         while not stopped():
-            pass
-        ended.set()
+            time.sleep(0.001)
         return []
 
     monkeypatch.setattr(sweep_page, "strength_sweep", endless)
-    events = sweep_page._Sweep(session, None, [1], [1.0], Sampling())  # pyright: ignore
 
     async def read_a_little() -> None:
-        stream = events.lines()
-        sweep_page._ONE_AT_A_TIME.acquire()  # pyright: ignore[reportPrivateUsage]
-        task = stream.__anext__()
-        import asyncio
-
+        spec = intervention_of(session, steering_of(firing))
+        events = sweep_page.Sweep(session, spec, [1], [1.0], Sampling())
+        events.start(stopped_by_itself.set)
+        stream = cast(AsyncGenerator[str], events.lines())
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(task, 0.1)
-        await stream.aclose()  # pyright: ignore[reportAttributeAccessIssue]
-
-    import asyncio
+            await asyncio.wait_for(anext(stream), 0.05)
+        await stream.aclose()
 
     asyncio.run(read_a_little())
-    assert ended.wait(5)
+    assert stopped_by_itself.wait(5)
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"steering": {"features": []}}, "features is empty"),
-        ({"steering": {}}, "needs a list of features"),
-        ({"steering": {"features": [{"index": True}]}}, "index is True"),
-        ({"steering": steering_of(3, tier="nowhere")}, "tier"),
-        ({"strengths": []}, "strengths"),
-        ({"strengths": [1.0] * 50}, "strengths"),
-        ({"chosen": {"max_tokens": 100_000}}, "at most 1024"),
-        ({"chosen": {"temperature": -1.0}}, "temperature"),
-        ({"beginning": {"prompt": "x" * 30_000}}, "prompt"),
-        ({"beginning": {"messages": [{"role": "user", "content": "x"}]}}, "no chat template"),
-        ({"path": "/etc/passwd"}, "path"),
-    ],
-)
-def test_wrong_requests_are_sentences(
-    client: TestClient, change: dict[str, Any], says: str
-) -> None:
-    body = {"beginning": {"prompt": PROMPT}, "steering": steering_of(3), **change}
-    answer = client.post("/api/sweep", json=body)
-    assert answer.status_code == 400 and says in sentence(answer)
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"steering": {"features": []}}, "features is empty"),
+    ({"steering": {}}, "needs a list of features"),
+    ({"steering": {"features": [{"index": True}]}}, "index is True"),
+    ({"steering": steering_of(3, tier="nowhere")}, "tier"),
+    ({"strengths": []}, "strengths"),
+    ({"strengths": [1.0] * 50}, "strengths"),
+    ({"chosen": {"max_tokens": 100_000}}, "at most 1024"),
+    ({"chosen": {"temperature": -1.0}}, "temperature"),
+    ({"beginning": {"prompt": "x" * 30_000}}, "prompt"),
+    ({"beginning": {"messages": [{"role": "user", "content": "x"}]}}, "no chat template"),
+    ({"path": "/etc/passwd"}, "path"),
+]
+
+
+def test_wrong_requests_are_sentences(client: TestClient) -> None:
+    for change, says in WRONG:
+        body = {"beginning": {"prompt": PROMPT}, "steering": steering_of(3), **change}
+        answer = client.post("/api/sweep", json=body)
+        assert answer.status_code == 400 and says in sentence(answer), change
+    assert sweep_page._ONE_AT_A_TIME.acquire(blocking=False)  # pyright: ignore[reportPrivateUsage] - is free
+    sweep_page._ONE_AT_A_TIME.release()  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture
@@ -270,15 +268,13 @@ def test_the_intervention_is_a_file_to_download(client: TestClient, result: dict
     assert f"--intervention intervention-{saved['id']}.json" in found["command"]
 
 
-@pytest.mark.parametrize(
-    "id_", ["0" * 16, "..%2F..%2Fpicks", "x", "0" * 15 + "g", "A" * 16, "%2e%2e", "0" * 17]
-)
-def test_an_id_is_never_a_path(client: TestClient, run: Path, id_: str) -> None:
+def test_an_id_is_never_a_path(client: TestClient, run: Path) -> None:
     (run / "playground").mkdir()
     (run / "playground" / "x.json").write_text("{}")
-    answer = client.get(f"/api/playground/results/{id_}")
-    assert answer.status_code in (400, 404)
-    assert "no saved result" in sentence(answer) or "no page" in sentence(answer)
+    for id_ in ("0" * 16, "..%2F..%2Fpicks", "x", "0" * 15 + "g", "A" * 16, "%2e%2e", "0" * 17):
+        answer = client.get(f"/api/playground/results/{id_}")
+        assert answer.status_code in (400, 404)
+        assert "no saved result" in sentence(answer) or "no page" in sentence(answer)
 
 
 def test_damaged_and_other_results_are_said(
