@@ -300,7 +300,12 @@ def test_damaged_and_other_results_are_said(
 def test_results_are_not_saved_by_halves(
     client: TestClient, run: Path, result: dict[str, Any]
 ) -> None:
-    for change in ({"turns": []}, {"steering": {"features": [{"index": 48}]}}, {"id": "mine"}):
+    changes: list[dict[str, Any]] = [
+        {"turns": []},
+        {"steering": {"features": [{"index": 48}]}},
+        {"id": "mine"},
+    ]
+    for change in changes:
         answer = client.post("/api/playground/results", json={**result, **change})
         assert answer.status_code == 400
     assert not (run / "playground").exists()

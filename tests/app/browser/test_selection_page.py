@@ -23,7 +23,11 @@ HTML = {"Accept": "text/html"}
 @pytest.fixture
 def scored(run: Path, tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Scored rows beside the run."""
-    monkeypatch.setattr(LanguageModel, "load", lambda *args, **options: tiny_model)
+
+    def load(source: str, **options: object) -> LanguageModel:
+        return tiny_model
+
+    monkeypatch.setattr(LanguageModel, "load", load)
     rows, target = run.parent / "rows.jsonl", run.parent / "target.jsonl"
     rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*TEXTS, ""]))
     target.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[::7]))
