@@ -1,6 +1,5 @@
 """The verbs `features build`, `features show`, `features list` and `features find`."""
 
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -8,16 +7,12 @@ from ..sae.common.text import visible
 from ..sae.common.wording import count, counted, duration, percent
 from ..steering.features.config import BuildConfig, FindConfig, ListConfig, ShowConfig
 from .console import Report, Terminal, next_command, table
+from .feature_page import examples_of, statistics_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.text import Text
 
-    from ..steering.features.index import Example, Feature, FeatureIndex, RankedToken
-
-_BARS = " ▁▂▃▄▅▆▇█"
-_HEAT = ("", "on #4a2f00", "on #7a4b00", "on #ad6a00", "on #e08a00")
-"""Background of a token by its activation; color only repeats what marks and numbers say."""
+    from ..steering.features.index import FeatureIndex
 
 _PEAK_TEXTS = 4
 
@@ -58,7 +53,8 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
     """Show a feature: statistics, positive and negative logits, and places where it fires.
 
     RUN is the folder of a run with a feature index, FEATURE the number of a latent. The token on
-    which the feature fires stands between double brackets.
+    which the feature fires stands between double brackets; of a near miss the one on which it
+    nearly did.
     """
     from ..steering.features.index import FeatureIndex
     from ..steering.labels.store import machine_labels
@@ -66,19 +62,13 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
     index = FeatureIndex.of_run(config.run)
     machine = machine_labels(index.path.parent, sae=index.manifest["sae"]).get(config.feature)
     feature, rows = index.feature(config.feature), counted(index.manifest["rows"], "row")
-    shown: list[RenderableType] = [
+    shown = (
         f"feature {feature.feature} of {config.run}, on {rows} at {index.manifest['site']}",
         *([f"machine label: {machine.shown}"] if machine else []),
         f"activations are in {index.manifest['unit']}",
-        *_statistics(feature),
-    ]
-    if feature.fired:
-        most = feature.max_activation
-        for title, examples in (
-            ("largest activations, one for each context:", feature.top),
-            ("random ones of all its activations:", feature.random),
-        ):
-            shown += ["", title, *(_example(e, most) for e in examples[: config.examples])]
+        *statistics_of(feature),
+        *examples_of(feature, config.examples),
+    )
     values = {
         **feature.to_dict(),
         "unit": index.manifest["unit"],
@@ -130,66 +120,6 @@ def find(config: FindConfig, terminal: Terminal) -> Report:
         next_command("features", "show", config.run, str(best)),
     )
     return Report(values=values, shown=shown)
-
-
-def _statistics(feature: "Feature") -> "list[RenderableType]":
-    edges, counts = feature.histogram_edges, feature.histogram
-    used = [number for number, firings in enumerate(counts) if firings]
-    rows = [
-        ("fired", count(feature.fired), "rows"),
-        ("density", f"{100 * feature.density:.4g}%", "fraction of the rows on which it fires"),
-    ]
-    if not used:
-        return [table(*rows), "it never fired, so there is nothing more to show"]
-    inside = counts[used[0] : used[-1] + 1]
-    bars = "".join(_BARS[-(-firings * (len(_BARS) - 1) // max(inside))] for firings in inside)
-    low, high = edges[used[0]], edges[used[-1] + 1]
-    rows += [
-        (
-            "max",
-            f"{feature.max_activation:.4g}",
-            "largest activation, the unit of steering strength",
-        ),
-        ("p99", f"{feature.p99_activation:.4g}", "99 in 100 firings do not exceed it"),
-        ("median", f"{feature.median_activation:.4g}", "half of its firings do not exceed it"),
-        ("mean", f"{feature.mean_activation:.4g}", "mean activation where it fires"),
-    ]
-    return [
-        table(*rows),
-        f"histogram: |{bars}|",
-        f"firings by activation, from {low:.3g} to {high:.3g}, four bars for each doubling "
-        f"(highest bar {count(max(inside))} firings)",
-        *_tokens("positive logits", feature.positive_logits),
-        *_tokens("negative logits", feature.negative_logits),
-        "nearest decoder directions: "
-        + ", ".join(f"{n.feature} (cosine {n.cosine:.2f})" for n in feature.neighbors),
-    ]
-
-
-def _tokens(title: str, tokens: "tuple[RankedToken, ...] | None") -> list[str]:
-    if tokens is None:
-        return []
-    return [f"{title}: " + "  ".join(f"'{visible(t.text)}' {t.logit:+.1f}" for t in tokens)]
-
-
-def _example(example: "Example", most: float) -> "Text":
-    """A line: activation, place, and the tokens with the peak between brackets."""
-    from rich.text import Text
-
-    line = Text(f"{example.activation:8.3f}  doc {example.document} token {example.position}  ")
-    if not example.starts_document:
-        line.append("…")
-    # Of a character made of several tokens, the first has the text.
-    marked = max(n for n in range(example.peak + 1) if example.texts[n] or n == 0)
-    for number, (text, activation) in enumerate(
-        zip(example.texts, example.activations, strict=True)
-    ):
-        style = _HEAT[math.ceil(min(activation / most, 1) * (len(_HEAT) - 1))]
-        if number == marked:
-            line.append(f"⟦{visible(text)}⟧", f"bold {style}")
-        else:
-            line.append(visible(text), style)
-    return line
 
 
 def _listed_table(features: list[dict[str, Any]]) -> "RenderableType":

@@ -30,10 +30,11 @@ from ..steering.features.config import (
     FindConfig,
     ListConfig,
     PickConfig,
+    SearchConfig,
     ShowConfig,
 )
 from ..steering.labels.config import LabelConfig
-from ..steering.selection.config import ScoreConfig, SelectConfig
+from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.runtime.threads import default_threads, use_threads
 from . import (
@@ -43,6 +44,7 @@ from . import (
     doctor,
     evaluate,
     export,
+    feature_search,
     features,
     fetch,
     generate,
@@ -92,6 +94,13 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "features show": Verb(config=ShowConfig, run=features.show, positional=("run", "feature")),
     "features list": Verb(config=ListConfig, run=features.list_all, positional=("run",)),
+    "features search": Verb(
+        config=SearchConfig,
+        run=feature_search.run,
+        computes=True,
+        positional=("run",),
+        old_names={"promotes": "logit"},
+    ),
     "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
     "features label": Verb(
         config=LabelConfig,
@@ -117,6 +126,9 @@ VERBS: dict[str, Verb[Any]] = {
         resumes="from the last saved rows",
     ),
     "select": Verb(config=SelectConfig, run=selection.select, positional=("file",)),
+    "explain": Verb(
+        config=ExplainConfig, run=selection.explain, computes=True, positional=("file",)
+    ),
     "serve": Verb(config=ServeConfig, run=serve.run, computes=True, positional=("run",)),
     "verify": Verb(config=verify.VerifyOptions, run=verify.run, positional=("path",)),
 }

@@ -1,9 +1,10 @@
-"""The verbs `score` and `select`."""
+"""The verbs `score`, `select` and `explain`."""
 
 from typing import Any
 
+from ..sae.common.text import visible
 from ..sae.common.wording import count, counted, duration, percent
-from ..steering.selection.config import ScoreConfig, SelectConfig
+from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from .console import Report, Terminal, next_command, table
 
 
@@ -72,6 +73,47 @@ def select(config: SelectConfig, terminal: Terminal) -> Report:
         longer = f"tokens of a selected row, on average; {tokens['scored']:.1f} of a scored one"
         rows.append(("length", f"{tokens['selected']:.1f}", longer))
     return Report(values=values, shown=(f"the selection is in {config.out}", table(*rows)))
+
+
+def explain(config: ExplainConfig, terminal: Terminal) -> Report:
+    """Take a row's score apart into the features that it shares with the target.
+
+    FILE is the rows with their scores, as `score` wrote them. The shares add up to the score.
+    """
+    from ..steering.selection.explaining import explain as explain_row
+
+    values = explain_row(config, say=terminal.say)
+    score, tokens = values["score"], values["tokens"]
+    rows = [
+        ("score", f"{score:.4f}", f"of row {count(values['row'])}; {_named_features(values)}"),
+        ("only the row", percent(values["only_row"]), "has features that the target lacks"),
+        ("only the target", percent(values["only_target"]), "has what the row lacks"),
+    ]
+    shared = [
+        (
+            f"feature {each['feature']}",
+            percent(each["share"] / score if score else 0),
+            f"of the score; on {_strongest(each['activations'], tokens)}",
+        )
+        for each in values["features"]
+    ]
+    missing = ", ".join(str(each["feature"]) for each in values["missing"]) or "none"
+    shown = (table(*rows), table(*shared), f"the target has, and the row lacks most: {missing}")
+    return Report(values=values, shown=shown)
+
+
+_TOKENS_SHOWN = 4
+
+
+def _named_features(values: dict[str, Any]) -> str:
+    return f"{counted(values['shared_features'], 'feature')} in common with the target"
+
+
+def _strongest(activations: list[float], tokens: list[str]) -> str:
+    """The tokens at which a feature fires most, each once."""
+    order = sorted(range(len(tokens)), key=lambda place: -activations[place])
+    texts = dict.fromkeys(tokens[place] for place in order if activations[place] > 0)
+    return " ".join(repr(visible(text)) for text in list(texts)[:_TOKENS_SHOWN])
 
 
 def _others(values: dict[str, Any]) -> str:

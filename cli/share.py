@@ -11,6 +11,11 @@ _READS = {
     "saedashboard": "SAEDashboard's and Neuronpedia's converters read the batches",
 }
 
+_SIZES = {
+    "static": "a tenth of that when it is zipped",
+    "saedashboard": "a tenth of that when it is zipped",
+}
+
 
 def run(config: ShareConfig, terminal: Terminal) -> Report:
     """Write features as a page that opens from disk without a server, or for other tools.
@@ -27,7 +32,7 @@ def run(config: ShareConfig, terminal: Terminal) -> Report:
         table(
             ("features", count(len(values["features"])), values["chosen"]),
             ("files", count(values["files"]), config.format),
-            ("size", size(values["bytes"]), "smaller by about ten times when it is zipped"),
+            ("size", size(values["bytes"]), _SIZES.get(config.format, "")),
         ),
         _READS.get(config.format, f"open {shlex.quote(values['opens'])} in a browser"),
     )

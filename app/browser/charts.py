@@ -92,7 +92,7 @@ def histogram(
     """
     n_rugs = len(rugs)
     height = HEIGHT + n_rugs * _RUG_ROW
-    frame = _Frame(x, Axis(y_label, 0, max([*counts, 1])), height - _BOTTOM - n_rugs * _RUG_ROW)
+    frame = Frame(x, Axis(y_label, 0, max([*counts, 1])), height - _BOTTOM - n_rugs * _RUG_ROW)
     parts = [
         *frame.y_axis(),
         *_bars(frame, edges, counts, bands),
@@ -108,8 +108,8 @@ def histogram(
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """The two axes in the units of the drawing."""
+class Frame:
+    """The two axes of a plot in the units of the drawing, and as marks of it."""
 
     x: Axis
     y: Axis
@@ -155,7 +155,7 @@ class _Frame:
 
 
 def _bars(
-    frame: _Frame, edges: Sequence[int | float], counts: Sequence[int], bands: Sequence[Band]
+    frame: Frame, edges: Sequence[int | float], counts: Sequence[int], bands: Sequence[Band]
 ) -> Iterator[str]:
     paths = {"bar": "", "bar second": ""}
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
@@ -172,7 +172,7 @@ def _bars(
             yield f'<path class="{name}" d="{path}"/>'
 
 
-def _marks(frame: _Frame, marks: Sequence[Mark]) -> Iterator[str]:
+def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[str]:
     """Lines whose names stand side by side: one that would touch the last is moved up."""
     end = [0.0, 0.0]
     for mark in sorted(marks, key=lambda mark: mark.value):
@@ -186,7 +186,7 @@ def _marks(frame: _Frame, marks: Sequence[Mark]) -> Iterator[str]:
         yield f'<text x="{middle:.1f}" y="{y}" text-anchor="middle">{escape(mark.name)}</text>'
 
 
-def _rug(frame: _Frame, rug: Rug, top: int | float) -> Iterator[str]:
+def _rug(frame: Frame, rug: Rug, top: int | float) -> Iterator[str]:
     ticks = "".join(f"M{frame.across(value):.1f} {top:.1f}v8" for value in rug.values)
     yield (
         f'<text class="small" x="{_LEFT - 6}" y="{top + 8:.1f}" text-anchor="end">'
@@ -214,7 +214,7 @@ def _log_ticks(low: int | float, high: int | float, wanted: int) -> list[int | f
 
 
 def _short(value: int | float) -> str:
-    """A whole number in few characters: 500, 20k, 1.5M."""
+    """A number in few characters: 0.25, 500, 20k, 1.5M."""
     if value >= 1e6:
         return f"{value / 1e6:g}M"
-    return f"{value / 1e3:g}k" if value >= 1e4 else f"{value:,.0f}"
+    return f"{value / 1e3:g}k" if value >= 1e4 else f"{round(value, 9):g}"

@@ -49,6 +49,10 @@ class ServeConfig:
     """Another name by which this server may be called, such as that of a proxy; may be given
     several times."""
 
+    scores: tuple[FilePath, ...] = ()
+    """File of scored rows for the selection page; may be given several times. Those beside the run
+    and in its folder are found."""
+
     slots: int = 16
     """Texts generated at once, in one forward pass."""
 

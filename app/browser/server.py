@@ -23,7 +23,7 @@ from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
 from .endpoint import metrics, routes
 from .hosts import Hosts
-from .pages import feature, overview, picks, playground, results, status, sweep, try_text
+from .pages import feature, overview, picks, playground, results, selection, status, sweep, try_text
 from .rendering import STATIC, page
 from .security import Guard
 from .session import Session
@@ -37,6 +37,7 @@ ROUTERS = (
     playground.router,
     sweep.router,
     results.router,
+    selection.router,
     routes.router,
     metrics.router,
 )

@@ -139,7 +139,9 @@ def _activations(feature: Feature, examples: int) -> Iterator[dict[str, Any]]:
             yield _activation(example, group.low, group.high, group.fraction)
 
 
-def _activation(example: Example, low: float, high: float, share: float) -> dict[str, Any]:
+def _activation(
+    example: Example, low: int | float, high: int | float, share: float
+) -> dict[str, Any]:
     return {
         "bin_min": round(low, 3),
         "bin_max": round(high, 3),

@@ -110,7 +110,6 @@ def _plot(feature: Feature) -> str:
         "firings",
         marks=[
             Mark(feature.median_activation, "median"),
-            Mark(feature.p99_activation, "99%"),
             Mark(feature.max_activation, "largest"),
         ],
         ticks_as=figures,

@@ -76,6 +76,8 @@ def write_neuronpedia(
             for name, row in _descriptions(chosen, place, dashboards).items():
                 (source / f"{name}.jsonl").write_bytes(_lines([row]))
         for name, rows in tables.items():
+            if not rows:
+                continue
             (source / name).mkdir(exist_ok=True)
             # No time in the header, so that the same features give the same bytes.
             content = gzip.compress(_lines(rows), mtime=0)

@@ -64,7 +64,7 @@ def script_json(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for unsafe, safe in (
         ("</", "<\\/"),
-        ("<!--", "<\\!--"),
+        ("<!--", "\\u003c!--"),
         ("\u2028", "\\u2028"),
         ("\u2029", "\\u2029"),
     ):
@@ -105,7 +105,7 @@ def _index(chosen: Chosen, list_text: str) -> str:
             nonce=nonce,
             title=title,
             heading=f"{n_features} of {count(chosen.index.n_latents)}",
-            about=f"{chosen.why}; {manifest.get('model', 'a language model')} at "
+            about=f"{chosen.why.capitalize()}; {manifest.get('model', 'a language model')} at "
             f"{manifest['site']}, activations of {counted(manifest['rows'], 'token')}",
             footer="made by sparsteer; nothing on this page is loaded from the network",
         )

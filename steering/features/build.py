@@ -35,6 +35,7 @@ from .layout import (
     NEIGHBORS,
     PARTIAL,
     POSITIVE_LOGITS,
+    STATE,
     STATISTICS,
     VERSION,
     VOCABULARY,
@@ -106,7 +107,12 @@ def _build(
         total_rows=sum(entry.rows for entry in _first_shards(cache, config.rows)),
         special_ids=read.special_ids,
     )
-    _pass(collector, cache, site, config, parts, identity, say, report)
+    try:
+        _pass(collector, cache, site, config, parts, identity, say, report)
+    except BaseException:
+        if not Progress(parts.folder / STATE, {}).exists:
+            parts.clear()  # from which no later build could go on
+        raise
     statistics = collector.statistics
     best = {**read.best, NEIGHBORS: decoder_neighbors(sae.W_dec, config.neighbors)}
     say("finding what fires together, and what tokens alone explain")
@@ -152,7 +158,7 @@ def _pass(
     device = str(collector.special.device)
     settings = {name: getattr(config, name) for name in _DECIDING}
     place = {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    progress = Progress(parts.folder / "state", {**identity, **settings, **place, "total": total})
+    progress = Progress(parts.folder / STATE, {**identity, **settings, **place, "total": total})
     n_done, numbers, tensors = progress.load(say)
     if n_done:
         collector.restore(numbers, tensors)

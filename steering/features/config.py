@@ -243,6 +243,81 @@ class FindConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Search the features of a run by a text, a token, a label or another feature."""
+
+    run: FilePath
+    """Folder of the run."""
+
+    text: str | None = None
+    """A text: features that it activates, by the share of their own largest activation times how
+    rare they are, with the tokens on which they fire."""
+
+    token: str | None = None
+    """A token: features that fire most on it. Case and spaces around it do not matter."""
+
+    logit: str | None = None
+    """A token: features that raise its logit most, so that they make the model say it. --promotes
+    is the same."""
+
+    label: str | None = None
+    """Words: features whose label or note, a person's or a machine's, has all of them."""
+
+    near: int | None = None
+    """Number of a feature: those with the most similar decoder direction."""
+
+    top: int = 20
+    """Features to show."""
+
+    max_density: float = 0.1
+    """With --text, leave out features that fire on a larger fraction of the tokens of the index."""
+
+    max_length: int | None = None
+    """With --text, tokens read of it, BOS not counted; by default 512, or the model's context if
+    shorter."""
+
+    model: str | None = None
+    """With --text, the language model; by default the one that the autoencoder was trained on."""
+
+    site: str | None = None
+    """With --text, the site in it; by default the one that the autoencoder was trained on."""
+
+    model_dtype: ModelDtype | None = None
+    """With --text, the dtype in which the language model runs: float32, bfloat16, float16, float64,
+    or auto for what its weights are stored as. By default as when the activations were read that
+    the autoencoder was trained on."""
+
+    allow_other_weights: bool = False
+    """With --text, take a language model though its weights are not those that the autoencoder was
+    trained on, and say so; by default that is refused."""
+
+    device: str = "auto"
+    """With --text, where to run: auto, cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        require_model_dtype(self.model_dtype)
+        require_positive_integer("top", self.top)
+        require_in_range("max_density", self.max_density, low=0.0, high=1.0)
+        if self.max_length is not None:
+            require_positive_integer("max_length", self.max_length)
+        given = [name for name in SEARCHES if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = f"{' and '.join(given)} are given" if given else "what to search for is missing"
+            raise InputError(f"{found}; give one of --text, --token, --logit, --label and --near")
+        for name in SEARCHES[:-1]:
+            if (words := getattr(self, name)) is not None:
+                require_text(name, words)
+                if not words or (name not in ("token", "logit") and not words.strip()):
+                    raise InputError(f"{name} is empty; give what to search for", field=name)
+        if self.near is not None:
+            require_integer("near", self.near, least=0)
+
+
+SEARCHES = ("text", "token", "logit", "label", "near")
+"""What a search may be by, a field of `SearchConfig` each; the last is a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PickConfig:
     """Change or list the picks of a run."""
 

@@ -137,6 +137,30 @@ class FeatureIndex:
         ids = dict.fromkeys(int(peak) for peak in peaks[rows >= 0])
         return ["".join(self.vocabulary.texts([id_])) for id_ in list(ids)[:limit]]
 
+    def peaks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the top examples of every feature the token on which each is, -1 where there is none,
+        and the activation there, [F, N] each."""
+        before = cast(int, self.manifest["before"])
+        tokens_FN = self._array("top_tokens")[..., before]
+        tokens_FN = np.where(self._array("top_rows") >= 0, tokens_FN, -1)
+        return tokens_FN, self._array("top_activations")[..., before]
+
+    def promoted(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The tokens whose logit every feature raises most, best first, and these logits, [F, K]
+        each; None if they were left out of the index."""
+        if not self.manifest["logits"]:
+            return None
+        return self._array(f"{POSITIVE_LOGITS}_numbers"), self._array(f"{POSITIVE_LOGITS}_values")
+
+    def neighbors(self, number: int) -> tuple[Neighbor, ...]:
+        """The features with the most similar decoder direction, best first.
+
+        Raises:
+            InputError: there is no feature of that number.
+        """
+        self._require(number)
+        return tuple(Neighbor(*pair) for pair in self._ranked(NEIGHBORS, number))
+
     @cached_property
     def statistics(self) -> dict[str, np.ndarray]:
         """The columns of statistics.parquet, [F] each, by the names of `Feature`'s fields."""

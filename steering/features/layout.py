@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 FOLDER = "features"
 PARTIAL = ".features-partial"
 """Beside it, while it is built."""
+STATE = "state"
+"""In the latter, what an unfinished pass goes on from."""
 MANIFEST = "manifest.json"
 STATISTICS = "statistics.parquet"
 VOCABULARY = "vocabulary.parquet"

@@ -4,6 +4,8 @@ The product of a block of rows with the encoder is taken once more, as the codes
 kept; of the block [b, F] nothing stays but, for each context, the rows that beat a latent's table.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -75,7 +77,7 @@ class NearMisses:
     def _scan(self, pre_BF: Tensor, rows_B: Int[Tensor, "B"], context_R: Tensor) -> None:
         """Note, of each context in a block, the best row of every latent whose table it beats."""
         least_F = self.table.scores[:, -1].clamp(min=0).to(pre_BF.dtype)
-        lengths: list[int] = run_lengths(context_R[rows_B])[1].tolist()
+        lengths = cast(list[int], run_lengths(context_R[rows_B])[1].tolist())  # pyright: ignore[reportUnknownMemberType] - untyped
         blocks = zip(torch.split(pre_BF, lengths), torch.split(rows_B, lengths), strict=True)
         for part_CF, rows_C in blocks:
             largest_F = part_CF.amax(0)

@@ -25,8 +25,8 @@ from ...sae.common.files import atomic_folder
 from ...sae.common.wording import counted
 from .arrays import save_array
 
-SECONDS = 60.0
-"""Between two states; but writing them takes at most a twentieth of the time."""
+SECONDS, TIMES = 60.0, 20
+"""Between two states are so many seconds, and so many times as many as the last one took."""
 
 _FILE = "progress.json"
 _REMEDY = "the pass begins anew"
@@ -41,10 +41,15 @@ class Progress:
         self._identity = dict(identity)
         self._due = time.monotonic() + SECONDS
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a state, of whatever settings."""
+        return (self._folder / _FILE).exists()
+
     def load(self, say: Callable[[str], None]) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
         """Shards done, numbers and tensors of the last state; 0 and nothing if there is none of the
         same pass, which is said."""
-        if not (self._folder / _FILE).exists():
+        if not self.exists:
             return 0, {}, {}
         try:
             content = read_checked_json(self._folder / _FILE, "state of the pass", remedy=_REMEDY)
@@ -85,4 +90,4 @@ class Progress:
             content = {"identity": self._identity, "shards": shards, "numbers": dict(numbers)}
             write_checked_json(temporary / _FILE, {**content, "files": files})
         ended = time.monotonic()
-        self._due = ended + max(SECONDS, 20 * (ended - started))
+        self._due = ended + max(SECONDS, TIMES * (ended - started))

@@ -115,9 +115,9 @@ class LatentStatistics:
         return edges, counts_FH[:, first : last + 1]
 
 
-def fine_bins(values_E: Float[Tensor, "E"]) -> Int[Tensor, "E"]:
+def fine_bins(values: Float[Tensor, "*X"]) -> Int[Tensor, "*X"]:
     """The bin of each positive activation: exponent and leading bits of the mantissa."""
-    bits = values_E.view(torch.int32) >> (_MANTISSA_BITS - _FINE_BITS)
+    bits = values.view(torch.int32) >> (_MANTISSA_BITS - _FINE_BITS)
     lowest = (_EXPONENT_BIAS + _LOWEST_OCTAVE) << _FINE_BITS
     n_bins = (_HIGHEST_OCTAVE - _LOWEST_OCTAVE) << _FINE_BITS
     return (bits - lowest).clamp(0, n_bins - 1).long()

@@ -146,3 +146,48 @@ class SelectConfig:
             require_ratio("ratio", self.ratio)
         if self.count is not None:
             require_positive_integer("count", self.count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    """Which row of a scored file to take apart, through which autoencoder."""
+
+    file: FilePath
+    """Rows with their scores, as `score` wrote them; the file OUT.scoring must lie beside it."""
+
+    row: int
+    """Number of the row, counted from 1."""
+
+    run: FilePath
+    """Run folder with the autoencoder (`sae/`) that scored the rows, or its folder."""
+
+    target: FilePath | None = None
+    """The examples that the rows were scored against; by default where they were then."""
+
+    features: int = 10
+    """Features that are shown, those with the largest shares of the score first."""
+
+    model: str | None = None
+    """Language model; by default the one that the autoencoder was trained on."""
+
+    site: str | None = None
+    """Site in it; by default the one that the autoencoder was trained on."""
+
+    model_dtype: ModelDtype | None = None
+    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
+    its weights are stored as. By default as when the activations were read
+    that the autoencoder was trained on."""
+
+    allow_other_weights: bool = False
+    """Take a language model though the model's weights are not those that the autoencoder
+    was trained on, and say so; by default that is refused."""
+
+    device: str = "auto"
+    """Where to run: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        require_model_dtype(self.model_dtype)
+        for name in ("file", "run"):
+            require_given(name, getattr(self, name))
+        require_positive_integer("row", self.row)
+        require_positive_integer("features", self.features)

@@ -39,7 +39,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
     if overview.n_rows == 0:
         raise InputError(f"{config.file} holds no rows; give a file with at least one")
     require_column(config.column, overview.columns, config.file)
-    scores = _scores(file, config.column)
+    scores = read_scores(file, config.column)
     n_scored = sum(score is not None for score in scores)
     if n_scored == 0:
         raise InputError(f"no row of {config.file} has a score in {config.column!r}; score it anew")
@@ -103,8 +103,11 @@ def _require_same_rows(out: Path, file: RowFile, chosen: Sequence[int]) -> None:
         raise other_content(out)
 
 
-def _scores(file: RowFile, column: str) -> list[float | None]:
-    """The column's numbers; None for null and NaN."""
+def read_scores(file: RowFile, column: str) -> list[float | None]:
+    """The column's numbers; None for null and NaN.
+
+    Raises InputError naming the first row that holds something else.
+    """
     scores: list[float | None] = []
     for number, value in enumerate(file.numbers(column), start=1):
         if value is None or value != value:

@@ -61,7 +61,7 @@ def test_verbs_options_and_choices(tmp_path: Path) -> None:
     cases = {
         "sparsteer tr": ["train"],
         "sparsteer --v": ["--version"],
-        "sparsteer features ": ["build", "show", "list", "find", "--help"],
+        "sparsteer features ": ["build", "show", "list", "search", "find", "--help"],
         "sparsteer features l": ["list"],
         "sparsteer cache v": ["verify"],
         "sparsteer cache verify --j": ["--json"],

@@ -61,9 +61,18 @@ def test_build_and_show(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
         "histogram",
         "positive logits",
         "nearest",
+        "fires together with",
+        "of its activation the token alone explains",
+        "of its firings, at special tokens",
+        "near misses",
     ):
         assert word in text
-    assert text.count("⟦") == text.count("⟧") == 6, "three top and three random examples"
+    feature = index.feature(number)
+    shown = 3 + 3 + 2 * len(feature.quantiles) + 3
+    assert text.count("⟦") == text.count("⟧") == shown
+    for level in feature.quantiles:
+        assert f"{level.low:.3g} to {level.high:.3g}, {100 * level.fraction:.1f}%" in text
+    assert f"{feature.near_misses[0].pre_activation:8.3f}" in text
     peak = index.feature(number).top[0]
     assert f"⟦{peak.texts[peak.peak]}⟧" in text
 
@@ -153,6 +162,34 @@ def test_find(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path) -> N
     assert "fires most on" not in text, "there is no index yet"
     assert sparsteer("features", "build", run, "--cache", cache).status == 0
     assert "fires most on" in sparsteer(*words, tmp_path / "n.txt").out
+
+
+def test_search(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
+    assert sparsteer("features", "build", run, "--cache", cache).status == 0
+    index = FeatureIndex.of_run(run)
+    sparsteer("pick", run, "add", 5, "--label", "the \u202efifth")
+    text = index.feature(int(index.statistics["fired"].argmax())).top[0].texts
+    words = ("features", "search", run)
+    by_text = sparsteer(*words, "--text", "".join(text), "--max-density", 1, "--top", 48, "--json")
+    assert by_text.status == 0
+    values = by_text.values
+    assert values["by"] == "text" and values["site"] == SITES[1] and values["tokens"]
+    scores = [feature["score"] for feature in values["features"]]
+    assert scores and scores == sorted(scores, reverse=True)
+    assert all(feature["firings"] for feature in values["features"])
+    shown = sparsteer(*words, "--text", "".join(text)).out
+    assert "share of their own largest activation x rarity" in shown and "next: sparsteer" in shown
+    near = sparsteer(*words, "--near", 5, "--top", 3, "--json").values["features"]
+    assert [n["feature"] for n in near] == [n.feature for n in index.feature(5).neighbors[:3]]
+    labeled = sparsteer(*words, "--label", "fifth")
+    assert labeled.status == 0 and "the ⟨U+202E⟩fifth" in labeled.out
+    raised = next(token.text for token in index.feature(5).positive_logits or () if token.text)
+    for flag in ("--logit", "--promotes"):
+        found = sparsteer(*words, flag, raised, "--top", 48, "--json").values["features"]
+        assert 5 in [feature["feature"] for feature in found]
+    assert "--near is -1" in sparsteer(*words, "--near", -1).error
+    assert "what to search for is missing" in sparsteer(*words).error
+    assert "there is no feature 48" in sparsteer(*words, "--near", 48).error
 
 
 def test_pick(sparsteer: Sparsteer, run: Path) -> None:

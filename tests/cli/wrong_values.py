@@ -32,6 +32,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "features list": ("run",),
     "features show": ("run", "3"),
     "features find": ("run", "--positive", "texts.txt", "--negative", "others.txt"),
+    "features search": ("run", "--near", "3"),
     "pick": ("run", "add", "3"),
     "serve": ("run", "--port", "0"),
     "verify": ("run",),

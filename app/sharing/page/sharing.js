@@ -71,9 +71,8 @@
     listed = 0;
     list.replaceChildren();
     more();
-    const all = rows.length.toLocaleString("en");
-    byId("found").textContent = sought
-      ? `${found.length.toLocaleString("en")} of ${all} features match` : `${all} features`;
+    const [match, all] = [found, rows].map((some) => some.length.toLocaleString("en"));
+    byId("found").textContent = sought ? `${match} of ${all} features match` : "";
   }
 
   async function show() {

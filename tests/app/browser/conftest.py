@@ -18,6 +18,8 @@ from sparsteer.training.data.cache.config import CacheConfig
 from sparsteer.training.data.cache.writer import cache_activations
 
 N_LATENTS = 48
+SILENT = 11
+"""A latent that never fires."""
 SITE = "blocks.1.hook_resid_post"
 PORT = 8443
 
@@ -47,6 +49,7 @@ def built_run(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactor
     run = folder / "run"
     origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
     sae = SparseAutoencoder(TopKConfig(tiny_model.d_model, N_LATENTS, 4), seed=1, origin=origin)
+    sae.b_enc.data[SILENT] = -1000.0
     sae.save(run / "sae")
     build_index(
         BuildConfig(run=str(run), cache=str(folder / "cache"), device="cpu", examples=8),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sparsteer.sae import InputError, LanguageModel, Origin, SparseAutoencoder
-from sparsteer.sae.common.checksums import write_checked_json
+from sparsteer.sae.common.checksums import recorded_files, write_checked_json
 from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.fingerprint import sae_fingerprint
 from sparsteer.steering.features import BuildConfig, FeatureIndex, build_index
@@ -198,6 +198,15 @@ def damaged(run: Path, tmp_path: Path) -> Path:
     values = json.loads(manifest.read_text())
     del values["sha256"], values["files"]
     manifest.write_text(json.dumps(values | {"version": 1}))
+    statistics = manifest.parent / "statistics.parquet"
+    new = ("special_fraction", "token_explained")
+    columns = read_columns(statistics, "").items()
+    write_columns(
+        statistics, {name: column.to_numpy() for name, column in columns if name not in new}
+    )
+    for name in ("quantiles", "near_misses", "coactivating", "lens"):
+        del values[name]
+    manifest.write_text(json.dumps(values | {"version": 1}))
     assert FeatureIndex(run).feature(N_LATENTS - 1).top
     return tmp_path / "run"
 
@@ -208,7 +217,34 @@ def test_an_index_of_before_is_read(damaged: Path, run: Path) -> None:
     values["promoted"] = values.pop("logits")
     manifest.write_text(json.dumps(values))
     before, now = (FeatureIndex(path).feature(3) for path in (damaged, run))
-    assert before == now and now.positive_logits
+    for name in ("random", "positive_logits", "negative_logits", "neighbors", "histogram"):
+        assert getattr(before, name) == getattr(now, name) and getattr(now, name)
+    assert [example.row for example in before.top] == [example.row for example in now.top]
+
+
+def test_an_index_of_version_2_lacks_what_is_new(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    folder = tmp_path / "run" / "features"
+    for kind in ("quantile", "near_miss", "coactivating"):
+        for path in folder.glob(f"{kind}_*.npy"):
+            path.unlink()
+    (folder / "top_duplicates.npy").unlink()
+    columns = read_columns(folder / "statistics.parquet", "")
+    new = ("special_fraction", "token_explained")
+    old = {name: column.to_numpy() for name, column in columns.items() if name not in new}
+    write_columns(folder / "statistics.parquet", old)
+    values = json.loads((folder / "manifest.json").read_text())
+    del values["sha256"], values["files"]
+    for name in ("quantiles", "quantile_examples", "near_misses", "coactivating", "lens"):
+        del values[name]
+    names = (path.name for path in folder.iterdir() if path.name != "manifest.json")
+    files = recorded_files(folder, names)
+    write_checked_json(folder / "manifest.json", {**values, "version": 2, "files": files})
+    before, now = (FeatureIndex(path).feature(5) for path in (tmp_path / "run", run))
+    assert now.quantiles and now.near_misses and now.coactivating
+    assert before.quantiles == before.near_misses == before.coactivating == ()
+    assert before.special_fraction is before.token_explained is before.lens is None
+    assert before.top[0].row == now.top[0].row and before.random == now.random
 
 
 def test_one_changed_bit_in_any_file_is_found(run: Path, tmp_path: Path) -> None:

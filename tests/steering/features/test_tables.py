@@ -57,7 +57,8 @@ def test_merging_equals_sorting_everything(seed: int, n_pieces: int, n_contexts:
         chunk = chunk_of(tokens, first_row)
         activations = activations_of(dense)
         around = windows(chunk, 2, 1)
-        table.offer(one_per_context(activations, chunk.context), chunk, around, activations)
+        fired = Candidates(activations.latents, activations.rows, activations.values)
+        table.offer(one_per_context(fired, chunk.context), chunk, around, activations)
         for row in range(n_rows):
             window = tuple(around.tokens[row].numpy().tolist())
             context = int(chunk.context[row]) + first_row * 1000
@@ -89,9 +90,9 @@ def test_nothing_that_fires_leaves_the_table_empty() -> None:
     table = ExampleTable(2, 3, 3, score_dtype=torch.float32, distinct=True, device="cpu")
     chunk = chunk_of(torch.randint(3, 9, (2, LENGTH)), 0)
     activations = activations_of(torch.zeros(10, 2))
-    table.offer(
-        one_per_context(activations, chunk.context), chunk, windows(chunk, 1, 1), activations
-    )
+    fired = Candidates(activations.latents, activations.rows, activations.values)
+    best = one_per_context(fired, chunk.context)
+    table.offer(best, chunk, windows(chunk, 1, 1), activations)
     assert (table.rows == -1).all() and (table.scores == -1).all()
 
 

@@ -17,7 +17,6 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
-from sparsteer.steering.features import BuildConfig, build_index
 from sparsteer.training.data.cache.config import CacheConfig
 from sparsteer.training.data.cache.writer import cache_activations
 
@@ -65,9 +64,9 @@ def hostile_run(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFact
     origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
     sae = SparseAutoencoder(TopKConfig(tiny_model.d_model, N_LATENTS, 4), seed=1, origin=origin)
     sae.save(run / "sae")
-    build_index(
-        BuildConfig(run=str(run), cache=str(folder / "cache"), device="cpu", examples=8),
-        model=tiny_model,
+    words = ("features", "build", str(run), "--cache", str(folder / "cache"), "--examples", "8")
+    subprocess.run(
+        [sys.executable, "-m", "sparsteer.cli", *words, "--device", "cpu"], check=True, timeout=300
     )
     return run
 

@@ -1,0 +1,183 @@
+"""The page that opens from disk: what is in its files, and what a browser makes of it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsteer.app.sharing.config import ShareConfig
+from sparsteer.app.sharing.exporting import export_features
+from sparsteer.app.sharing.static_page import script_json
+from sparsteer.steering.features import FeatureIndex
+from sparsteer.steering.features.listing import ranked
+
+from .conftest import ATTACKS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def export(run: Path, folder: Path, **settings: Any) -> list[int]:
+    settings = {"examples": 4, **settings}
+    return export_features(ShareConfig(run=str(run), static=str(folder), **settings))["features"]
+
+
+@given(st.text() | st.lists(st.sampled_from(ATTACKS)))
+def test_json_in_a_script_says_the_same_and_ends_nothing(value: Any) -> None:
+    text = script_json(value)
+    assert json.loads(text) == value
+    assert not re.search("</|<!--|\u2028|\u2029", text)
+
+
+def test_the_page_loads_only_files_beside_it(picked_run: Path, tmp_path: Path) -> None:
+    export(picked_run, tmp_path / "out")
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert set(re.findall(r'(?:src|href)="([^"#]+)"', page)) == files - {
+        "index.html",
+        "chunk-0000.js",
+        "sparsteer-export.json",
+    }
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
+    (nonce,) = set(re.findall(r"'nonce-([0-9a-f]{32})'", policy))
+    assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy
+    assert len(re.findall(f'nonce="{nonce}"', page)) == 4 == len(re.findall("<script|<link", page))
+    assert not re.search(r"<script(?![^>]* src=)| on[a-z]+=| style=", page)
+
+
+def test_hostile_texts_are_only_text(picked_run: Path, tmp_path: Path) -> None:
+    export(picked_run, tmp_path / "out", all=True)
+    for path in (tmp_path / "out").glob("*.js"):
+        text = path.read_text()
+        assert "<script" not in text.replace("window.sparsteerList", "").replace("\\", "") or (
+            path.name == "list.js"
+        ), "the list is shown by text nodes, a chunk is HTML"
+        if path.name.startswith("chunk"):
+            assert "<img" not in text and "onload=window" not in text.replace("svg onload", "")
+        assert "\u202e" not in text and "\u2028" not in text and "\x00" not in text
+
+
+@pytest.fixture(scope="module")
+def chromium() -> "Iterator[Browser]":
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is missing; install Debian's chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: "Browser") -> "Iterator[Page]":
+    """A page at phone width that must raise no error and ask nobody."""
+    page = chromium.new_page(viewport={"width": 390, "height": 844})
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith("file:") else troubles.append(request.url),
+    )
+    yield page
+    assert troubles == []
+    page.close()
+
+
+@pytest.mark.slow
+def test_a_browser_opens_searches_and_shows(picked_run: Path, tmp_path: Path, page: "Page") -> None:
+    numbers = export(picked_run, tmp_path / "out")
+    index = FeatureIndex(picked_run)
+    page.goto(f"file://{tmp_path}/out/index.html")
+    page.wait_for_selector("#list li")
+    assert page.locator("#list li").count() == 3
+    text = page.locator("#list").inner_text()
+    assert "mine <script>window.__pwned=1</script>" in text and "plain words" in text
+    assert page.locator("#list .badge.machine").all_inner_texts() == ["machine 0.88"]
+    page.fill("#search", "plain W")
+    assert page.locator("#list a").all_inner_texts() == [str(numbers[1])]
+    page.fill("#search", str(numbers[2]))
+    assert page.locator("#list a").first.inner_text() == str(numbers[2])
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#feature h1")
+    assert page.url.endswith(f"#{numbers[2]}")
+    heading = page.locator("#feature h1").inner_text()
+    assert heading.startswith(f"Feature {numbers[2]}") and "machine" in heading
+    assert "nobody checked it" in page.locator("#feature").inner_text()
+    feature = index.feature(numbers[2])
+    groups = [g for g in feature.quantiles if g.examples]
+    assert page.locator("#feature h2").first.inner_text() == "Largest activations"
+    assert page.locator("#feature .example").count() >= len(feature.top[:4]) + len(groups)
+    assert page.locator("#feature .peak").count() == page.locator("#feature .example").count()
+    page.locator("#shown").press("k")
+    page.wait_for_function(f"location.hash === '#{numbers[1]}'")
+    page.go_back()
+    page.wait_for_function(f"location.hash === '#{numbers[2]}'")
+    page.click("text=All features")
+    page.wait_for_selector("#overview:not([hidden])")
+    page.goto(f"file://{tmp_path}/out/index.html#{numbers[0]}")
+    page.wait_for_selector("#feature .note")
+    assert page.locator("#feature .note").inner_text() == f"a note {ATTACKS[1]}"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.slow
+def test_hostile_texts_do_nothing_in_a_browser(
+    picked_run: Path, tmp_path: Path, page: "Page", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparsteer.app.sharing.static_page.FEATURES_IN_CHUNK", 16)
+    numbers = export(picked_run, tmp_path / "out", all=True)
+    assert len(list((tmp_path / "out").glob("chunk-*.js"))) == -(-len(numbers) // 16)
+    page.goto(f"file://{tmp_path}/out/index.html")
+    seen = ""
+    for number in numbers:
+        page.evaluate("number => { location.hash = `#${number}`; }", number)
+        page.wait_for_function(
+            "number => document.querySelector('#feature h1')?.textContent.startsWith("
+            "`Feature ${number}`) && document.querySelector('#feature .example')",
+            arg=number,
+        )
+        seen += page.locator("#feature").inner_text()
+        assert page.locator("#feature :is(script, img, iframe, style, link)").count() == 0
+    assert "onerror=window.__pwned" in seen and "<script>" in seen and "⟨U+202E⟩" in seen
+    assert page.evaluate("typeof window.__pwned") == "undefined"
+
+
+@pytest.mark.slow
+def test_the_theme_follows_the_system_and_the_button(
+    run: Path, tmp_path: Path, page: "Page"
+) -> None:
+    export(run, tmp_path / "out", feature=(ranked(FeatureIndex(run), "interest")[0],))
+    back = "getComputedStyle(document.body).backgroundColor"
+    page.emulate_media(color_scheme="dark")
+    page.goto(f"file://{tmp_path}/out/index.html")
+    dark = page.evaluate(back)
+    page.emulate_media(color_scheme="light")
+    light = page.evaluate(back)
+    assert dark != light
+    page.click("#theme")
+    assert page.evaluate(back) == dark and page.get_attribute("#theme", "aria-pressed") == "true"
+
+
+@pytest.mark.slow
+def test_a_missing_chunk_is_said(run: Path, tmp_path: Path, chromium: "Browser") -> None:
+    (number,) = export(run, tmp_path / "out", feature=(ranked(FeatureIndex(run), "interest")[0],))
+    (tmp_path / "out" / "chunk-0000.js").unlink()
+    page = chromium.new_page()
+    page.goto(f"file://{tmp_path}/out/index.html#{number}")
+    page.wait_for_selector("#feature .warning")
+    assert "chunk-0000.js is missing" in page.locator("#feature").inner_text()
+    page.evaluate("location.hash = '#39999'")
+    page.wait_for_function("document.querySelector('#feature h1')?.textContent === 'Feature 39999'")
+    page.close()
