@@ -41,6 +41,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "completion": ("bash",),
     "generate": ("run", "--feature", "3", "--prompt", "abc", "--max-new-tokens", "2"),
     "score": ("rows.jsonl", "--target", "target.jsonl", "--run", "run", "--out", "new.jsonl"),
+    "explain": ("explained.jsonl", "--row", "1", "--run", "run"),
     "select": ("scored.jsonl", "--count", "2", "--out", "new.jsonl"),
 }
 """Words with which the verbs do a little work in the world; the demo ends at its model,
