@@ -47,6 +47,7 @@ def test_levels(index: FeatureIndex, dense: Dense, setup: Setup, tiny_model: Lan
             assert levels[-1].high == feature.max_activation and levels[0].low == 0
 
 
+@pytest.mark.slow
 def test_of_all_firings_each_window_is_shown_once(
     setup: Setup, dense: Dense, tiny_model: LanguageModel, tmp_path: Path
 ) -> None:
