@@ -52,7 +52,7 @@ def picks_in(served: Served) -> dict[int, dict[str, Any]]:
     return {pick["feature"]: pick for pick in values["picks"]}
 
 
-def test_twenty_features_without_a_mouse(visit: Visit, own_server: Served) -> None:
+def test_twenty_features_without_a_mouse(own_server: Served, visit: Visit) -> None:
     page = opened(visit, own_server)
     queue = page.request.get(f"{own_server.url}/api/triage/queue").json()["features"]
     for place, number in enumerate(queue[:20]):
@@ -87,7 +87,7 @@ def test_twenty_features_without_a_mouse(visit: Visit, own_server: Served) -> No
     expect(page.locator("#card-title a")).to_have_text(f"Feature {queue[20]}")
 
 
-def test_undo_and_back(visit: Visit, own_server: Served) -> None:
+def test_undo_and_back(own_server: Served, visit: Visit) -> None:
     page = opened(visit, own_server)
     first = shown(page)
     page.keyboard.press("x")
@@ -105,7 +105,7 @@ def test_undo_and_back(visit: Visit, own_server: Served) -> None:
     press(page, "k", "This is the first feature")
 
 
-def test_help_search_and_focus_are_reached_by_keys(visit: Visit, own_server: Served) -> None:
+def test_help_search_and_focus_are_reached_by_keys(own_server: Served, visit: Visit) -> None:
     page = opened(visit, own_server)
     expect(page.locator("#keys")).to_be_hidden()
     page.keyboard.press("?")
@@ -123,12 +123,12 @@ def test_help_search_and_focus_are_reached_by_keys(visit: Visit, own_server: Ser
     expect(page.locator("#label")).not_to_be_focused()
     assert not (own_server.run / "picks.json").exists(), "nothing was judged"
     page.keyboard.press("/")
-    expect(page).to_have_url(f"{own_server.url}/search?by=text")
+    expect(page).to_have_url(f"{own_server.url}/search")
     page.keyboard.press("/")
     expect(page.locator("#text")).to_be_focused()
 
 
-def test_two_tabs_see_each_other_and_undo_their_own(visit: Visit, own_server: Served) -> None:
+def test_two_tabs_see_each_other_and_undo_their_own(own_server: Served, visit: Visit) -> None:
     one, two = opened(visit, own_server), opened(visit, own_server)
     queue = one.request.get(f"{own_server.url}/api/triage/queue").json()["features"]
     on_to(one, "x", queue[1])
