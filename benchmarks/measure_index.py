@@ -1,6 +1,6 @@
 """How much memory does `features build` take? Peak memory of its process and its time.
 
-    python benchmarks/measure_index.py [--latents 65536] [--width 768] [--k 64] [--rows 16384]
+    python benchmarks/measure_index.py [--latents 65536] [--width 768] [--k 64] [--rows 12000]
         [--model smollm2-135m] [--near-misses 10]
 
 A random top-k autoencoder indexes a cache of random rows, whose tokens are random, too, with all
@@ -30,7 +30,7 @@ from sparsteer.training.data.cache.manifest import (
 from sparsteer.training.data.cache.shards import ShardContent, encode_rows, write_shard
 
 SITE = "blocks.0.hook_resid_post"
-LENGTH, SHARD_CONTEXTS, N_TOKENS = 128, 64, 40_000
+LENGTH, SHARD_CONTEXTS, N_TOKENS = 128, 32, 40_000
 
 
 def write_cache(folder: Path, model: str, n_rows: int, width: int) -> None:
@@ -76,7 +76,7 @@ def write_cache(folder: Path, model: str, n_rows: int, width: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("latents", 65_536), ("width", 768), ("k", 64), ("rows", 16_384)):
+    for name, default in (("latents", 65_536), ("width", 768), ("k", 64), ("rows", 12_000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--near-misses", type=int, default=10)

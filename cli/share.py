@@ -7,13 +7,13 @@ from ..sae.common.wording import count, size
 from .console import Report, Terminal, table
 
 _READS = {
-    "neuronpedia": "Neuronpedia's import reads the folder; see docs/browser.md, Sharing",
+    "neuronpedia": "Neuronpedia's import reads the folder; see docs/features.md, Sharing",
     "saedashboard": "SAEDashboard's and Neuronpedia's converters read the batches",
 }
 
 _SIZES = {
-    "static": "a tenth of that when it is zipped",
-    "saedashboard": "a tenth of that when it is zipped",
+    "static": "about a seventh of that when it is zipped",
+    "saedashboard": "about a seventh of that when it is zipped",
 }
 
 

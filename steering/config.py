@@ -105,6 +105,10 @@ class GenerateConfig:
     """File of picks, or the run folder that has them; all but the rejected ones are steered, each
     with its strength."""
 
+    intervention: FilePath | None = None
+    """JSON file of an intervention, such as the playground saves: site, features and all else of
+    the steering, in place of the options for them."""
+
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
     Default: 1, or the strength of each pick; with picks it is a factor of theirs."""
@@ -166,7 +170,10 @@ class GenerateConfig:
             raise InputError(
                 "prompt is missing; give --prompt TEXT or --prompts FILE", field="prompt"
             )
-        require_features(self.feature, self.picks)
+        if self.intervention is None:
+            require_features(self.feature, self.picks, other=" or --intervention FILE")
+        else:
+            self._require_nothing_beside_intervention()
         if self.text_field is not None and self.prompts is None:
             raise InputError(
                 f"text_field is {self.text_field!r}, but there is no --prompts; leave it out",
@@ -178,6 +185,21 @@ class GenerateConfig:
             require_positive("max_activation", self.max_activation)
         if self.threshold != -math.inf:
             require_finite("threshold", self.threshold, "a number, or -inf to fire everywhere")
+
+    def _require_nothing_beside_intervention(self) -> None:
+        for each in fields(self):
+            if each.name in _IN_INTERVENTION and getattr(self, each.name) != each.default:
+                raise InputError(
+                    f"{each.name} cannot stand beside --intervention, whose file says it; leave "
+                    "one of them out",
+                    field=each.name,
+                )
+
+
+_IN_INTERVENTION = {
+    *("feature", "picks", "strength", "tier", "threshold"),
+    *("edit", "direction", "max_activation", "site"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,10 +265,13 @@ class SteeringChoice:
         return [each.name for each in fields(self) if getattr(self, each.name) != each.default]
 
 
-def require_features(feature: tuple[int, ...], picks: str | None) -> None:
-    """Raise an InputError unless features are named in one way, each once."""
+def require_features(feature: tuple[int, ...], picks: str | None, *, other: str = "") -> None:
+    """Raise an InputError unless features are named in one way, each once; `other` is one more way
+    to name them."""
     if not feature and picks is None:
-        raise InputError("feature is missing; give --feature N or --picks FILE", field="feature")
+        raise InputError(
+            f"feature is missing; give --feature N or --picks FILE{other}", field="feature"
+        )
     if feature and picks is not None:
         raise InputError("picks cannot stand beside --feature; give one of them", field="picks")
     for number in feature:

@@ -15,6 +15,8 @@ from .interventions.edits import push_of
 from .interventions.intervention import Intervention
 from .loading import LoadedRun
 
+_TEXTS_AT_ONCE = 16
+
 
 @dataclass(frozen=True, eq=False)
 class ResidualSample:
@@ -62,14 +64,21 @@ def residual_sample(loaded: LoadedRun, texts: Iterable[Sequence[int]]) -> Residu
     """
     model, site, _ = loaded
     begin = [] if model.bos_id is None else [model.bos_id]
-    rows: list[Tensor] = []
+    of_length = dict[int, list[list[int]]]()  # so that no padding is needed
     for text in texts:
         ids = begin + [token for token in text if token not in model.special_ids]
-        tokens_1L = torch.tensor([ids[: model.max_context]])
-        content_L = ~model.excluded_tokens(tokens_1L)[0]
-        if content_L.any():
-            acts_LD = site.read(tokens_1L)[0]
-            rows.append(acts_LD[content_L.to(acts_LD.device)].float().cpu())
+        ids = ids[: model.max_context]
+        of_length.setdefault(len(ids), []).append(ids)
+    rows: list[Tensor] = []
+    n_texts = 0
+    for length, several in of_length.items():
+        for start in range(0, len(several) if length else 0, _TEXTS_AT_ONCE):
+            tokens_BL = torch.tensor(several[start : start + _TEXTS_AT_ONCE])
+            content_BL = ~model.excluded_tokens(tokens_BL)
+            if content_BL.any():
+                acts_BLD = site.read(tokens_BL)
+                rows.append(acts_BLD[content_BL.to(acts_BLD.device)].float().cpu())
+                n_texts += int(content_BL.any(dim=1).sum())
     if not rows:
         raise InputError("no text has a token to compare a push with; give longer texts")
-    return ResidualSample(torch.cat(rows), len(rows))
+    return ResidualSample(torch.cat(rows), n_texts)

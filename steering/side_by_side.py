@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
+from ..sae.common.files import read_json
 from ..sae.common.wording import counted
 from ..sae.fingerprint import sae_fingerprint
 from .config import GenerateConfig
@@ -15,7 +16,7 @@ from .features.run_folder import run_folder
 from .features.text_lists import read_text_list
 from .generation import Continuation, Generation, in_room
 from .interventions.intervention import Intervention, SteeredFeature
-from .loading import load_run_of
+from .loading import LoadedRun, load_run, load_run_of
 from .registries import GATES
 from .texts import prompt_tokens
 
@@ -50,20 +51,7 @@ def side_by_side(
     prompts = [*config.prompt]
     if config.prompts is not None:
         prompts += read_text_list(config.prompts, config.text_field, what="--prompts", prompts=True)
-    features = steered_features(config.run, config, SparseAutoencoder.load(config.run), say)
-    model, site, sae = load_run_of(config, say)
-    interventions = {
-        tier: Intervention(
-            site=site.name,
-            features=features,
-            tier=tier,
-            threshold=config.threshold,
-            edit=config.edit,
-            direction=config.direction,
-            seed=0 if config.direction == "decoder" else config.sampling.seed,
-        )
-        for tier in (GATES.names() if config.tier == "all" else (config.tier,))
-    }
+    (model, site, sae), interventions = _loaded_and_steered(config, say)
     rows = [prompt_tokens(model, prompt, chat=config.chat) for prompt in prompts]
     sampling = in_room(config.sampling, model, rows, say=say)
     results: list[dict[str, Any]] = []
@@ -104,12 +92,45 @@ def side_by_side(
         **(
             {"interventions": plain}
             if config.tier == "all"
-            else {"intervention": plain[config.tier]}
+            else {"intervention": next(iter(plain.values()))}
         ),
         "chat": config.chat,
         "kv_cache": config.kv_cache and model.kv_cache_works,
         **dataclasses.asdict(sampling),
         "results": results,
+    }
+
+
+def _loaded_and_steered(
+    config: GenerateConfig, say: Callable[[str], None]
+) -> tuple[LoadedRun, dict[str, Intervention]]:
+    """What the settings load, and how they steer: an intervention by the name of each tier."""
+    if config.intervention is not None:
+        values = read_json(config.intervention, "intervention")
+        given = Intervention.from_dict(values, config.intervention)
+        loaded = load_run(
+            config.run,
+            model=config.model,
+            site=given.site,
+            model_dtype=config.model_dtype,
+            allow_other_weights=config.allow_other_weights,
+            device=config.device,
+            say=say,
+        )
+        return loaded, {given.tier: given}
+    features = steered_features(config.run, config, SparseAutoencoder.load(config.run), say)
+    loaded = load_run_of(config, say)
+    return loaded, {
+        tier: Intervention(
+            site=loaded.site.name,
+            features=features,
+            tier=tier,
+            threshold=config.threshold,
+            edit=config.edit,
+            direction=config.direction,
+            seed=0 if config.direction == "decoder" else config.sampling.seed,
+        )
+        for tier in (GATES.names() if config.tier == "all" else (config.tier,))
     }
 
 

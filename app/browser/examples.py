@@ -23,6 +23,9 @@ LEVELS = 10
 _NEAR_BEFORE, _NEAR_AFTER = 10, 4
 """Tokens around the peak that the short context shows."""
 
+_SNIPPET_BEFORE, _SNIPPET_AFTER = 5, 5
+"""And a line of a list."""
+
 _LONG = 24
 """Characters of a token beyond which a line may end inside it."""
 
@@ -85,6 +88,15 @@ def tokens_markup(all_pieces: list[Piece], largest: float, *, starts_document: b
     if after:
         near += f"<span class=cut>\u2026</span><span class=far>{after}</span>"
     return Markup(near)
+
+
+def snippet_markup(example: Example, largest: float) -> Markup:
+    """The tokens next to the peak of an example, for one line of a list."""
+    shown = pieces(example.texts, example.activations, example.peak)
+    peak = next(place for place, piece in enumerate(shown) if piece.peak)
+    first = max(0, peak - _SNIPPET_BEFORE)
+    line = _tokens(shown[first : peak + _SNIPPET_AFTER + 1], largest).replace("<br>", "")
+    return Markup(line.lstrip(" "))
 
 
 def example_markup(example: Example, largest: float) -> Markup:

@@ -185,12 +185,14 @@ def _wrong_input(request: Request, error: Exception) -> Response:
         sentence = f"there is no page {request.url.path}" if code == 404 else str(error.detail)
     elif isinstance(error, RequestValidationError):
         sentence = _validation_sentence(error)
-    return _answer(request, code, sentence)
+    answer = _answer(request, code, sentence)
+    answer.headers.update(getattr(error, "headers", None) or {})
+    return answer
 
 
 def _validation_sentence(error: RequestValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    where = ".".join(str(part) for part in first["loc"][1:])  # the first is body, query or path
     return error_sentence(f"{where or 'the request'}: {first['msg']}")
 
 

@@ -4,11 +4,12 @@ import secrets
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...sae.common.errors import InputError
 from ...sae.common.text import error_sentence
 from ...steering.features.index import FeatureIndex
 from ...steering.features.pick_store import PickStore
@@ -54,6 +55,7 @@ class Session:
         """Read the language model in the background, unless that has begun."""
         if self._loading.acquire(blocking=False):
             threading.Thread(target=self._load, name="load", daemon=True).start()
+            threading.Thread(target=self._check_index, name="index", daemon=True).start()
 
     @property
     def loaded(self) -> "LoadedRun":
@@ -120,6 +122,12 @@ class Session:
     def model_name(self) -> str:
         """The language model's name, as the index has it."""
         return str(self.index.manifest["model"])
+
+    def _check_index(self) -> None:
+        """Read all files of the index once, which compares their checksums, before a page needs
+        them."""
+        with suppress(InputError):  # the page says it
+            self.index.feature(0)
 
     def _load(self) -> None:
         from ...steering.loading import load_run

@@ -21,7 +21,7 @@ from ...sae.common.paths import require_no_file_at
 from ...sae.fingerprint import sae_fingerprint
 from ...sae.interop.push import SAELENS, HubUpload, not_pushed, push_folder, write_layouts
 from ...sae.language_model.names import public_name
-from ...steering.features.layout import FOLDER, MANIFEST, VERSION
+from ...steering.features.layout import CHECKED_VERSION, FOLDER, MANIFEST
 from ...steering.features.manifest import read_manifest
 from ..report import plots
 from .card import LIBRARY, card
@@ -159,7 +159,7 @@ def _copy_index(
             require_as_written(path, record_of(manifest, path.name), _AGAIN)
             shutil.copyfile(path, target / path.name)
     manifest |= {
-        "version": VERSION,
+        "version": max(CHECKED_VERSION, manifest["version"]),
         "model": published.config.base_model or public_name(manifest["model"]),
         "files": recorded_files(target, (path.name for path in target.iterdir())),
     }

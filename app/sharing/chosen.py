@@ -7,9 +7,8 @@ from pathlib import Path
 from ...sae.common.errors import InputError
 from ...steering.features.feature import Feature
 from ...steering.features.index import FeatureIndex
-from ...steering.features.listing import ranked
-from ...steering.features.picks import FILE as PICKS
-from ...steering.features.picks import Pick, Picks
+from ...steering.features.listing import picks_of, ranked
+from ...steering.features.picks import Pick
 from ...steering.labels.machine_label import MachineLabel
 from ...steering.labels.store import machine_labels
 from .config import ShareConfig
@@ -36,8 +35,10 @@ class SharedFeature:
 
     @property
     def is_machine_made(self) -> bool:
-        """Whether the label is a machine's."""
-        return bool(self.label) and not (self.pick is not None and self.pick.label)
+        """Whether the label is a machine's, also where it was taken over into the pick."""
+        if self.pick is not None and self.pick.label:
+            return self.pick.label_source == "machine"
+        return bool(self.label)
 
 
 class Chosen:
@@ -70,10 +71,7 @@ class Chosen:
     @cached_property
     def picks(self) -> dict[int, Pick]:
         """The picks of the run by feature, perhaps none."""
-        if not (self.run / PICKS).exists():
-            return {}
-        picks = Picks.load(self.run, sae=self.index.manifest["sae"]).picks
-        return {pick.feature: pick for pick in picks}
+        return picks_of(self.index)
 
     @cached_property
     def machine_labels(self) -> dict[int, MachineLabel]:
@@ -87,7 +85,7 @@ class Chosen:
             return list(config.feature), "chosen by number"
         if config.all:
             return sorted(ranked(self.index, "density")), "all that ever fired"
-        picked = [n for n, pick in self.picks.items() if getattr(pick, "verdict", "") != "reject"]
+        picked = [number for number, pick in self.picks.items() if pick.steers]
         if picked:
             return picked, "the picks"
         if config.picks:

@@ -15,6 +15,9 @@ from ..browser.examples import example_markup
 from ..browser.numbers import figures, rate
 from .chosen import SharedFeature
 
+_FEWEST_BARS = 9
+"""Of a histogram: a little more than two doublings."""
+
 PAGE = Path(__file__).parent / "page"
 
 
@@ -102,6 +105,8 @@ def _plot(feature: Feature) -> str:
     edges, firings = feature.histogram_edges, feature.histogram
     used = [number for number, n in enumerate(firings) if n]
     first, last = used[0], used[-1] + 1
+    while last - first < min(_FEWEST_BARS, len(firings)):  # so that the axis has ticks
+        first, last = max(0, first - 1), min(len(firings), last + 1)
     return histogram(
         f"Histogram of the activations of feature {feature.feature}",
         edges[first : last + 1],

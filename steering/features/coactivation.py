@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...kernels.codes import pack_entries
 from .hashing import mixed, priorities
 from .runs import run_lengths
 from .windows import SortedCodes
@@ -21,7 +22,7 @@ FIRINGS = 256
 
 _ENTRIES = 1 << 29
 """Codes written down of all rows; if there are more, of rows at random."""
-_COUNTS_AT_ONCE = 1 << 26
+_COUNTS_AT_ONCE = 1 << 24
 _PAIRS_AT_ONCE = 1 << 22
 """Sizes of the blocks that are in memory at a time."""
 
@@ -177,12 +178,17 @@ def _best(
     own_B = torch.arange(first, first + len(counts_BF))
     sampled_B1 = counts_BF.gather(1, own_B[:, None]).clamp(min=1)
     counts_BF.scatter_(1, own_B[:, None], 0)
-    fired = fired_F.float()
-    both_BF = counts_BF * (fired[own_B][:, None] / sampled_B1)
+    # Few of all pairs fire together, so only those go on.
+    rows_N, others_N = counts_BF.nonzero(as_tuple=True)
+    pairs = pack_entries(rows_N, others_N, counts_BF[rows_N, others_N].float(), len(counts_BF))
+    missing = max(0, n_best - pairs.indices.shape[1])
+    others_BP = torch.nn.functional.pad(pairs.indices, (0, missing))
+    together_BP = torch.nn.functional.pad(pairs.values, (0, missing)) / sampled_B1
+    fired_B1, fired_BP = fired_F[own_B][:, None].float(), fired_F[others_BP].float()
     # A sample may find more in common than the other one has at all.
-    both_BF = both_BF.minimum(fired).minimum(fired[own_B][:, None])
-    jaccard_BF = both_BF / (fired + fired[own_B][:, None] - both_BF).clamp(min=1)
-    jaccard_BM, numbers_BM = jaccard_BF.topk(n_best, dim=1)
-    together_BM = counts_BF.gather(1, numbers_BM) / sampled_B1
-    numbers_BM = numbers_BM.int().masked_fill(jaccard_BM <= 0, -1)
-    return numbers_BM, together_BM.masked_fill(numbers_BM < 0, 0), jaccard_BM
+    both_BP = (together_BP * fired_B1).minimum(fired_BP)
+    jaccard_BP = both_BP / (fired_B1 + fired_BP - both_BP).clamp(min=1)
+    jaccard_BM, best_BM = jaccard_BP.topk(n_best, dim=1)
+    none_BM = jaccard_BM <= 0
+    numbers_BM = others_BP.gather(1, best_BM).int().masked_fill(none_BM, -1)
+    return numbers_BM, together_BP.gather(1, best_BM).masked_fill(none_BM, 0), jaccard_BM

@@ -2,7 +2,7 @@
 
 Codes stay sparse. In memory are, beside the rows of a chunk: for each latent 3.6 kB of histogram
 and 8 * window + 44 bytes of each example (`top`, `sample` and `near` ones), once more half of
-that for the 4,096 latents that are merged at a time, and the codes of 8,192 rows. What grows with
+that for the 2,048 latents that are merged at a time, and the codes of 8,192 rows. What grows with
 the cache, sums for each token and who fires together, is written down for each shard.
 """
 

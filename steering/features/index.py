@@ -125,6 +125,15 @@ class FeatureIndex:
         self._require(number)
         return self.statistics["max_activation"][number].item()
 
+    def strongest(self, number: int) -> Example | None:
+        """The place of a feature's largest activation; None if it never fired.
+
+        Raises:
+            InputError: there is no feature of that number.
+        """
+        self._require(number)
+        return next(iter(self._examples("top", number, slice(0, 1))), None)
+
     def peak_texts(self, number: int, limit: int) -> list[str]:
         """The texts of the tokens on which a feature fires most, each once, at most `limit`.
 

@@ -25,8 +25,10 @@ together begin with."""
 
 FORMAT = "sparsteer-features"
 VERSION = 3
-VERSIONS = (1, 2, VERSION)
-"""That are read; the first has no checksums, and the second not all that is known of a feature."""
+CHECKED_VERSION = 2
+"""The first that has checksums."""
+VERSIONS = (1, CHECKED_VERSION, VERSION)
+"""That are read; before the last, they have not all that is known of a feature."""
 
 _SCALED_UNIT = (
     "scaled units of the autoencoder: raw activations less their center, times input_scale, so "

@@ -32,7 +32,7 @@ def list_features(config: ListConfig) -> dict[str, Any]:
         InputError: the run has no index, or the index or the picks are of another autoencoder.
     """
     index = FeatureIndex.of_run(config.run)
-    picks = _picks(index)
+    picks = picks_of(index)
     machine = machine_labels(index.path.parent, sae=index.manifest["sae"])
     numbers = ranked(index, config.by, lowest=config.lowest)
     interests = interest(index)
@@ -81,7 +81,7 @@ def ranked(index: FeatureIndex, by: Statistic, *, lowest: bool = False) -> list[
     return fired[order].tolist()
 
 
-def _picks(index: FeatureIndex) -> dict[int, Pick]:
+def picks_of(index: FeatureIndex) -> dict[int, Pick]:
     """The picks beside the index, by feature."""
     run = Path(index.path).parent
     if not (run / FILE).exists():

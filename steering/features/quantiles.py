@@ -18,7 +18,8 @@ SAMPLED_FOR_EACH = 2
 """Firings sampled for each example that is wanted of a level: with 5 levels of 5 examples 50, of
 which a level then has fewer than 5 with a chance of 2 %."""
 
-_LATENTS_AT_ONCE = 4096
+_PAIRS_AT_ONCE = 1 << 23
+"""Pairs of sampled firings that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ def levels(
     bounds, bins_FG, counts = statistics.groups(n_groups)
     places: list[Tensor] = []
     duplicates: list[Tensor] = []
-    for first in range(0, len(bounds), _LATENTS_AT_ONCE):
-        block = slice(first, first + _LATENTS_AT_ONCE)
+    at_once = max(1, _PAIRS_AT_ONCE // sample.scores.shape[1] ** 2)
+    for first in range(0, len(bounds), at_once):
+        block = slice(first, first + at_once)
         values_TS = sample.activations[block, :, peak].contiguous()
         used_TS = sample.rows[block] >= 0
         group_TS = torch.searchsorted(bins_FG[block], fine_bins(values_TS), right=True) - 1

@@ -27,7 +27,7 @@ _UNUSED = {
 }
 """What stands in a place of a table that no example takes."""
 
-_LATENTS_AT_ONCE = 4096
+_LATENTS_AT_ONCE = 2048
 """Latents whose tables are merged together, so that temporaries stay small."""
 
 

@@ -52,25 +52,18 @@ class LabelConfig:
     answer_tokens: int = 256
     """Most tokens of an answer; models that write down their thoughts first need more."""
 
-    examples: int = 12
-    """Examples shown for a label: half of the largest activations, half of middling ones."""
-
     judged: int = 8
     """Other examples by which a label is scored, and as many texts on which the feature is silent;
     0 leaves labels without a score."""
-
-    seed: int = 0
-    """Seed of the choice and the order of the texts that are judged."""
 
     device: str = "auto"
     """Where a local model runs: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         require_given("endpoint", self.endpoint)
-        for name in ("top", "answer_tokens", "examples"):
+        for name in ("top", "answer_tokens"):
             require_positive_integer(name, getattr(self, name))
         require_integer("judged", self.judged, least=0)
-        require_integer("seed", self.seed, least=0)
         require_positive("timeout", self.timeout)
         for name in ("model", "api_key_env"):
             if getattr(self, name) is not None:

@@ -9,9 +9,7 @@ from typing import Any
 from ...sae.common.errors import InputError
 from ...sae.common.wording import count, counted
 from ..features.index import FeatureIndex
-from ..features.listing import ranked
-from ..features.picks import FILE as PICKS
-from ..features.picks import Pick, Picks
+from ..features.listing import picks_of, ranked
 from .answers import BadAnswer
 from .chat_client import ChatClient
 from .config import LOCAL, LabelConfig
@@ -22,6 +20,11 @@ from .machine_label import Detection, MachineLabel
 from .prompts import METHOD, ask_for_label
 from .server_labeler import ServerLabeler
 from .store import LabelStore
+
+_EXAMPLES = 12
+"""Shown for a label: half of the largest activations, half of middling ones."""
+_SEED = 0
+"""Of the choice and the order of the texts that are judged: the same for every model."""
 
 Report = Callable[[int, int, str], None]
 """Told the features done, all of them, and the last label."""
@@ -109,7 +112,7 @@ def _chosen(
     config: LabelConfig, index: FeatureIndex, store: LabelStore
 ) -> tuple[list[int], list[int], list[int]]:
     """The features to label, and those that would be but have a label, by a person or a model."""
-    picks = _picks(index)
+    picks = picks_of(index)
     order = list(config.feature)
     if not order:
         interesting = ranked(index, "interest")
@@ -119,7 +122,9 @@ def _chosen(
     for feature in order[: len(config.feature)]:
         if not index.feature(feature).fired:
             raise InputError(f"feature {feature} never fired, so there is nothing to label it by")
-    by_person = [f for f in order if f in picks and picks[f].label]
+    by_person = [
+        f for f in order if f in picks and picks[f].label and picks[f].label_source == "person"
+    ]
     order = [f for f in order if f not in by_person]
     if not config.feature:
         order = order[: config.top]
@@ -128,23 +133,13 @@ def _chosen(
     return [feature for feature in order if feature not in known], by_person, by_model
 
 
-def _picks(index: FeatureIndex) -> dict[int, Pick]:
-    """The picks beside the index, by feature."""
-    run = index.path.parent
-    if not (run / PICKS).exists():
-        return {}
-    return {pick.feature: pick for pick in Picks.load(run, sae=index.manifest["sae"]).picks}
-
-
 def _prepared(config: LabelConfig, index: FeatureIndex, numbers: Sequence[int]) -> list[_Work]:
-    draw_other = other_examples(index, config.seed)
+    draw_other = other_examples(index, _SEED)
     work: list[_Work] = []
     for number in numbers:
         feature = index.feature(number)
-        evidence = evidence_of(feature, config.examples)
-        held_out = held_out_of(
-            feature, evidence, config.judged, draw_other=draw_other, seed=config.seed
-        )
+        evidence = evidence_of(feature, _EXAMPLES)
+        held_out = held_out_of(feature, evidence, config.judged, draw_other=draw_other, seed=_SEED)
         work.append(_Work(number, evidence, held_out))
     return work
 

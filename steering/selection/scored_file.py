@@ -1,6 +1,7 @@
 """A file of scored rows, opened for looking: its scores in memory, its rows left in the file."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -62,16 +63,20 @@ class ScoredFile:
             raise InputError(
                 f"{path} has no column {column!r}; give a file that `sparsteer score` wrote"
             )
-        scores_N = np.array(
-            [np.nan if score is None else score for score in read_scores(rows, column)]
-        )
+        lengths = f"{column.removesuffix('_score')}_tokens"
+        tokens: list[float] = []
+
+        def scores() -> Iterator[object]:
+            for row in rows.rows(fields=(column, lengths)):
+                value = row.get(lengths)
+                tokens.append(value if type(value) is int else math.nan)
+                yield row.get(column)
+
+        read = read_scores(scores(), column, path)
+        scores_N = np.array([math.nan if score is None else score for score in read])
         if np.isnan(scores_N).all():
             raise InputError(f"no row of {path} has a score in {column!r}; score it anew")
-        tokens = f"{column.removesuffix('_score')}_tokens"
-        tokens_N = None
-        if tokens in overview.columns:
-            lengths = [value if type(value) is int else np.nan for value in rows.numbers(tokens)]
-            tokens_N = np.array(lengths, dtype=np.float64)
+        tokens_N = np.array(tokens, dtype=np.float64) if lengths in overview.columns else None
         if record is not None:
             text = record.summary["text"]
             fields = TextFields(text["layout"], tuple(text["fields"]))

@@ -1,7 +1,7 @@
 """Take the best part of scored rows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
     if overview.n_rows == 0:
         raise InputError(f"{config.file} holds no rows; give a file with at least one")
     require_column(config.column, overview.columns, config.file)
-    scores = read_scores(file, config.column)
+    scores = read_scores(file.numbers(config.column), config.column, file.path)
     n_scored = sum(score is not None for score in scores)
     if n_scored == 0:
         raise InputError(f"no row of {config.file} has a score in {config.column!r}; score it anew")
@@ -103,20 +103,20 @@ def _require_same_rows(out: Path, file: RowFile, chosen: Sequence[int]) -> None:
         raise other_content(out)
 
 
-def read_scores(file: RowFile, column: str) -> list[float | None]:
-    """The column's numbers; None for null and NaN.
+def read_scores(values: Iterable[object], column: str, file: Path) -> list[float | None]:
+    """A column's values as numbers; None for null and NaN.
 
     Raises InputError naming the first row that holds something else.
     """
     scores: list[float | None] = []
-    for number, value in enumerate(file.numbers(column), start=1):
+    for number, value in enumerate(values, start=1):
         if value is None or value != value:
             scores.append(None)
             continue
         finite = _finite(value)
         if finite is None:
             raise InputError(
-                f"{file.path}: {column!r} holds {str(value)[:40]!r} in row {number}, which is no "
+                f"{file}: {column!r} holds {str(value)[:40]!r} in row {number}, which is no "
                 "finite number; mend it, or choose a column of scores with --column"
             )
         scores.append(finite)

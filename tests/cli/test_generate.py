@@ -86,6 +86,27 @@ def test_base_and_steered_as_python_generates_them(
     assert any(text.steered_tokens for text in steered)
 
 
+def test_a_saved_intervention_steers_again(
+    sparsteer: Sparsteer, run: Path, busy: list[int], tmp_path: Path
+) -> None:
+    words = ["--prompt", "abc", "--max-new-tokens", 9, "--json"]
+    options = ["--feature", busy[0], "--strength", 3, "--tier", "per_input", "--threshold", "0.1"]
+    first = sparsteer("generate", run, *options, *words).values
+    file = tmp_path / "intervention.json"
+    file.write_text(Intervention.from_dict(first["intervention"]).to_json())
+    again = sparsteer("generate", run, "--intervention", file, *words).values
+    assert again == first
+    for other in (["--feature", "3"], ["--tier", "all"], ["--site", SITES[0]], ["--strength", 2]):
+        done = sparsteer("generate", run, "--intervention", file, *other, *words)
+        assert done.status == 2
+        assert f"{other[0]} cannot stand beside --intervention" in done.stderr
+    file.write_text('{"site": "blocks.1.hook_resid_post"}')
+    done = sparsteer("generate", run, "--intervention", file, *words)
+    assert done.status == 2 and str(file) in done.stderr and "features" in done.stderr
+    done = sparsteer("generate", run, "--intervention", tmp_path / "none.json", *words)
+    assert done.status == 2 and "there is no intervention at" in done.stderr
+
+
 def test_picks_steer_with_their_own_strengths(
     sparsteer: Sparsteer, run: Path, busy: list[int]
 ) -> None:

@@ -60,6 +60,8 @@ def world(
         words = ("run", "--cache", "cache", "--examples", "3")
         assert main(["features", "build", *words]) == 0
         assert main(["pick", "run", "add", "3", "--label", "a"]) == 0
+        words = ("rows.jsonl", "--target", "target.jsonl", "--run", "run")
+        assert main(["score", *words, "--out", "explained.jsonl"]) == 0
         yield folder
 
 

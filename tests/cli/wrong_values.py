@@ -31,6 +31,8 @@ GOOD: dict[str, tuple[str, ...]] = {
     "features build": ("run", "--cache", "cache"),
     "features list": ("run",),
     "features show": ("run", "3"),
+    "features label": ("run", "--endpoint", "http://127.0.0.1:9/v1", "--dry-run"),
+    "features export": ("run", "--static", "new", "--feature", "3"),
     "features find": ("run", "--positive", "texts.txt", "--negative", "others.txt"),
     "features search": ("run", "--near", "3"),
     "pick": ("run", "add", "3"),
@@ -39,6 +41,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "completion": ("bash",),
     "generate": ("run", "--feature", "3", "--prompt", "abc", "--max-new-tokens", "2"),
     "score": ("rows.jsonl", "--target", "target.jsonl", "--run", "run", "--out", "new.jsonl"),
+    "explain": ("explained.jsonl", "--row", "1", "--run", "run"),
     "select": ("scored.jsonl", "--count", "2", "--out", "new.jsonl"),
 }
 """Words with which the verbs do a little work in the world; the demo ends at its model,

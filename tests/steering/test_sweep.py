@@ -1,13 +1,14 @@
 """The strength sweep: its texts are those of generation, its measures those of the definitions."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import InputError, LanguageModel, SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
 from sparsteer.steering import Intervention, LoadedRun, Sampling, SteeredFeature, generate
@@ -90,7 +91,7 @@ def test_rows_are_reported_as_they_come_and_stopping_ends_it(loaded: LoadedRun) 
     entered = 0
 
     @contextmanager
-    def turn() -> Iterator[None]:
+    def turn() -> Generator[None]:
         nonlocal entered
         entered += 1
         yield
@@ -126,7 +127,7 @@ def test_the_fraction_of_the_residual_is_the_ratio_of_lengths(loaded: LoadedRun)
     texts = [loaded.model.tokenize(text) for text in ("hello there", "rain and wind", "x")]
     sample = residual_sample(loaded, texts)
     assert sample.n_texts == 2  # the first token of a text is a sink, and "x" has no other
-    norms = sample.rows_ND.norm(dim=1)
+    norms = row_norms(sample.rows_ND)
     assert sample.median_norm == pytest.approx(float(norms.median()), rel=1e-6)
     push = 3.0 / 0.21  # max_activation / input_scale: a decoder row has length 1
     assert sample.fraction(spec(1.0), loaded.sae) == pytest.approx(

@@ -1,6 +1,6 @@
 """The intervention that a request asks for, by its features or by the run's picks."""
 
-from typing import Any
+from typing import Any, cast
 
 from ....sae.common.errors import InputError
 from ....steering.features.picks import Pick
@@ -8,6 +8,8 @@ from ....steering.interventions.intervention import Intervention
 from ..playground_settings import intervention_of
 from ..session import Session
 from .body import Body
+
+_NUMBERS = {"strength", "max_activation", "threshold"}
 
 
 def asked_intervention(session: Session, body: Body) -> Intervention | None:
@@ -24,7 +26,25 @@ def asked_intervention(session: Session, body: Body) -> Intervention | None:
             {"index": pick.feature, "strength": pick.strength}
             for pick in _picked(session, body.picks)
         ]
-    return intervention_of(session, steering) if steering else None
+    return intervention_of(session, _with_numbers(steering)) if steering else None
+
+
+def _with_numbers(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON writes 2.0 as 2, too: settings that are numbers as such."""
+
+    def number(name: str, value: Any) -> Any:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        return float(value) if is_whole and name in _NUMBERS else value
+
+    found = {name: number(name, value) for name, value in values.items()}
+    if isinstance(features := found.get("features"), list):
+        found["features"] = [
+            {name: number(name, value) for name, value in cast(dict[str, Any], each).items()}
+            if isinstance(each, dict)
+            else each
+            for each in cast(list[object], features)
+        ]
+    return found
 
 
 def _picked(session: Session, wanted: str | int | list[int]) -> list[Pick]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from ....sae.common.errors import InputError
 from ....steering.features.index import FeatureIndex
 from ..charts import Axis, Band, histogram
+from ..examples import snippet_markup
 from ..facts import autoencoder_facts, data_facts, held_out_facts, index_facts
 from ..feature_facts import short_unit
 from ..feature_table import PER_PAGE, Wanted, columns, listed
@@ -20,7 +21,7 @@ from ..rendering import page, session_of
 
 router = APIRouter()
 
-_PEAKS = 5
+_PEAKS = 4
 _DENSITY_BINS = 32
 _DENSE = 0.1
 _SORTS = (
@@ -117,10 +118,12 @@ def _last_column(sort: str) -> tuple[str, str]:
 
 def _row(index: FeatureIndex, labels: KnownLabels, number: int) -> dict[str, Any]:
     statistics = {name: column[number].item() for name, column in columns(index).items()}
+    strongest = index.strongest(number)
     return {
         "number": number,
         "called": labels.called(number),
         "pick": labels.pick(number),
         "peaks": index.peak_texts(number, _PEAKS),
+        "snippet": snippet_markup(strongest, strongest.activation) if strongest else "",
         "statistics": statistics,
     }

@@ -25,7 +25,7 @@ from ..session import Session
 router = APIRouter()
 
 _MOST_FEATURES = 64
-_SAMPLED_FEATURES = 48
+_SAMPLED_FEATURES = 24
 _EXAMPLES_OF_EACH = 2
 
 

@@ -304,6 +304,12 @@ async function askModel() {
   if (!found.chat && isChat()) setChat(false);
 }
 
+// What the first feature is about, for the instruction that competes with it.
+function topic() {
+  const first = features.features[0];
+  return first?.label || first?.fires_on.map((text) => text.trim()).filter(Boolean).join(", ") || "a topic of your choice";
+}
+
 async function start() {
   choices = await api("/api/playground");
   sweep.strengths = choices.strengths;
@@ -311,7 +317,6 @@ async function start() {
     at(kind).replaceChildren(...choices[`${kind}s`].map((one) => element("option", { value: one.name }, one.name)));
   }
   at("add-picks").hidden = !choices.picks.length;
-  at("instruction").value = `Write about ${choices.picks[0]?.label || "a topic of your choice"}.`;
   const address = new URL(location.href);
   const asked = address.searchParams.get("feature");
   const opened = address.searchParams.get("result");
@@ -323,6 +328,7 @@ async function start() {
     if (!features.numbers.includes(Number(asked))) await features.add(Number(asked), Number(address.searchParams.get("strength")) || undefined);
     history.replaceState(null, "", "/playground");
   } else if (!own && !opened) await addPicks();
+  if (!own && !opened) at("instruction").value = `Write about ${topic()}.`;
   features.draw();
   changed();
   busy(false);

@@ -71,6 +71,7 @@ def session(run: Path) -> Iterator[Session]:
     yield opened
     if opened.model_status == "loading":  # a process that ends under it would abort
         _ = opened.loaded
+    opened.close()
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ TEXT = "rain\nand <b>wind</b> \u202e \u0645\u0631\u062d\u0628\u0627 \u20ac"
 
 
 def test_activations_are_those_of_the_autoencoder(client: TestClient, session: Session) -> None:
-    loaded = session.loaded
-    (read,) = encode_texts(*loaded, [TEXT])
+    with session.using_model() as loaded:
+        (read,) = encode_texts(*loaded, [TEXT])
     dense_CF = torch.zeros(len(read.codes.indices), session.index.n_latents)
     dense_CF.scatter_(1, read.codes.indices.long(), read.codes.values.float())
     kept = [place for place, counts in enumerate(read.kept) if counts]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sparsteer.app.sharing import exporting
+from sparsteer.app.sharing.chosen import Chosen
 from sparsteer.app.sharing.config import ShareConfig
 from sparsteer.app.sharing.exporting import MARK, export_features
 from sparsteer.sae import InputError
@@ -28,18 +29,20 @@ def test_the_features_that_are_chosen(
 ) -> None:
     index = FeatureIndex(run)
     interesting = ranked(index, "interest")
-    monkeypatch.setattr("sparsteer.app.sharing.chosen._MOST_INTERESTING", 7)
-    assert exported(run, tmp_path / "a")["features"] == interesting[:7]
+    monkeypatch.setattr("sparsteer.app.sharing.chosen._MOST_INTERESTING", 3)
+    assert exported(run, tmp_path / "a")["features"] == interesting[:3]
     with pytest.raises(InputError, match="nothing is picked"):
         exported(run, tmp_path / "b", picks=True)
-    assert exported(run, tmp_path / "c", all=True)["features"] == sorted(interesting)
+    few = ShareConfig(run=str(run), static="c", all=True)
+    assert Chosen(few).numbers == sorted(interesting)
     assert exported(run, tmp_path / "d", feature=(9, 2))["features"] == [9, 2]
     with pytest.raises(InputError, match="there is no feature 40"):
         exported(run, tmp_path / "e", feature=(40,))
     Picks(index.manifest["sae"], (Pick(feature=5), Pick(feature=3))).save(run)
     assert exported(run, tmp_path / "f")["features"] == [5, 3]
-    assert exported(run, tmp_path / "g", picks=True)["features"] == [5, 3]
-    assert {path.name for path in tmp_path.iterdir()} == {*"acdfg", "run"}
+    Picks(index.manifest["sae"], (Pick(feature=5), Pick(feature=3, verdict="reject"))).save(run)
+    assert exported(run, tmp_path / "g", picks=True)["features"] == [5]
+    assert {path.name for path in tmp_path.iterdir()} == {*"adfg", "run"}
 
 
 @pytest.mark.parametrize("layout", ["static", "neuronpedia", "saedashboard"])
@@ -72,12 +75,11 @@ def test_nothing_else_is_ever_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("x")
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("mine", "file", "link", "run", "."):
+    for name in ("mine", "file", "run", "."):
         with pytest.raises(InputError, match="static is"):
             exported(run, tmp_path / name, force=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
-    assert {path.name for path in tmp_path.iterdir()} == {"mine", "file", "link", "run"}
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "file", "run"}
     (tmp_path / "empty").mkdir()
     assert exported(run, tmp_path / "empty", feature=(1,))["files"]
 

@@ -84,6 +84,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.decode().splitlines()]
 
 
+@pytest.mark.slow
 def test_saedashboards_batches(
     picked_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_neuronpedias_tables(picked_run: Path, tmp_path: Path) -> None:
     assert third["notes"].startswith("machine-made by model") and "detection 0.88" in third["notes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["neuronpedia", "saedashboard"])
 def test_every_text_is_valid_and_without_nul(run: Path, tmp_path: Path, layout: str) -> None:
     export(run, tmp_path / "out", layout, all=True)

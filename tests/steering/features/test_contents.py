@@ -47,11 +47,12 @@ def test_levels(index: FeatureIndex, dense: Dense, setup: Setup, tiny_model: Lan
             assert levels[-1].high == feature.max_activation and levels[0].low == 0
 
 
+@pytest.mark.slow
 def test_of_all_firings_each_window_is_shown_once(
     setup: Setup, dense: Dense, tiny_model: LanguageModel, tmp_path: Path
 ) -> None:
     setup = copied(setup, tmp_path)
-    build_index(setup.config(quantile_examples=500, logits=0), model=tiny_model)
+    build_index(setup.config(quantile_examples=400, logits=0), model=tiny_model)
     index = FeatureIndex(tmp_path)
     windows = [window_of(row, dense, setup, tiny_model) for row in dense.rows]
     folded = 0
@@ -63,6 +64,9 @@ def test_of_all_firings_each_window_is_shown_once(
             places = [windows[row] for row in np.flatnonzero(inside)]
             counts = Counter((tuple(tokens), peak) for tokens, peak in places)
             found = {(e.tokens, e.peak): e.duplicates + 1 for e in level.examples}
+            if len(counts) > 400:
+                assert len(found) == 400 and found.items() <= counts.items()
+                continue
             assert found == counts
             folded += sum(found.values()) - len(found)
     assert folded > 20
@@ -84,7 +88,7 @@ def test_near_misses(
     found = 0
     for number in range(N_LATENTS):
         best: dict[tuple[str, int], tuple[float, int]] = {}
-        for row, value in enumerate(missed_NF[:, number].tolist()):
+        for row, value in enumerate(missed_NF[:, number].numpy().tolist()):
             context = dense.rows[row].context
             if value > 0 and (context not in best or value > best[context][0]):
                 best[context] = (value, row)

@@ -90,7 +90,7 @@ def test_no_judged_text_was_shown(chat: ChatStandIn, run: Path) -> None:
     asked: dict[str, list[str]] = {}
     chat.labels = lambda question: asked.setdefault("shown", []).append(question) or "letters"
     chat.judges = lambda label, texts: asked.setdefault("judged", []).extend(texts) or "[]"
-    for number in interesting(run)[:6]:
+    for number in interesting(run)[:2]:
         asked.clear()
         label_features(config_of(chat, run, feature=(number,)))
         (question,) = asked["shown"]
@@ -144,7 +144,8 @@ def test_a_judgment_that_cannot_be_used_leaves_the_label_unscored(
 def test_a_persons_label_is_never_touched(chat: ChatStandIn, run: Path) -> None:
     first, second, third = interesting(run)[:3]
     sae = FeatureIndex(run).manifest["sae"]
-    Picks(sae, (Pick(feature=first, label="mine"), Pick(feature=third))).save(run)
+    taken_over = Pick(feature=third, label="a machine's", label_source="machine")
+    Picks(sae, (Pick(feature=first, label="mine"), taken_over)).save(run)
     before = (run / "picks.json").read_bytes()
     values = label_features(config_of(chat, run, top=2))
     assert [each["feature"] for each in values["labels"]] == [third, second], "picks go first"
@@ -212,6 +213,6 @@ def test_wrong_settings(
     chat: ChatStandIn, run: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InputError, match=sentence):
-        settings: dict[str, Any] = {"run": str(run), "endpoint": chat.url, **changes}
+        settings: dict[str, Any] = {"run": str(run), "endpoint": chat.url, "top": 1, **changes}
         label_features(LabelConfig(**settings))
     assert not (run / FILE).exists()

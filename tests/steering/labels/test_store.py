@@ -153,7 +153,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
     for true, false in ((0.5, 0.5), (0.8, 0.7), (0.95, 0.9)):
         inside = 0
         for found, refused in zip(
-            source.binomial(8, true, 2000), source.binomial(8, false, 2000), strict=True
+            source.binomial(8, true, 500), source.binomial(8, false, 500), strict=True
         ):
             detection = Detection(
                 positives=8,
@@ -165,7 +165,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
             )
             low, high = detection.interval
             inside += low <= (true + false) / 2 <= high
-        assert inside / 2000 > 0.9
+        assert inside / 500 > 0.9
 
 
 def test_wilson_against_its_equation() -> None:

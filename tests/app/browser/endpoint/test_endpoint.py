@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
 def latent(session: Session) -> int:
     """A feature that fires."""
     firing: Any = session.index.statistics["max_activation"] > 0
-    return int(firing.nonzero()[0, 0])
+    return int(firing.nonzero()[0][0])
 
 
 def post(client: TestClient, path: str, **body: Any) -> Any:
@@ -139,7 +139,7 @@ def test_steering_takes_its_units_from_the_index_and_is_echoed(
 
 def test_picks_steer_by_all_star_label_and_number(client: TestClient, session: Session) -> None:
     firing: Any = session.index.statistics["max_activation"] > 0
-    one, two, three = map(int, firing.nonzero()[:3, 0])
+    one, two, three = map(int, firing.nonzero()[0][:3])
     session.picks.change(one, label="Cats", strength=3.0)
     session.picks.change(two, starred=True, strength=-2.0)
     session.picks.change(three, verdict="reject")
