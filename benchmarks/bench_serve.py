@@ -19,7 +19,7 @@ from typing import Any
 
 from results_file import machine
 from served_run import make_run
-from serving_pages import page_figures
+from serving_pages import Figure, page_figures
 
 HERE = Path(__file__).parent
 SITE = "blocks.15.hook_resid_post"
@@ -51,6 +51,7 @@ def main() -> None:
             print(f"there is no {chromium}: what the browser shows is left out", file=sys.stderr)
         figures = page_figures(run, chromium if chromium.exists() else None)
         loaded = _load(run, words.load_seconds) if words.load_seconds else None
+    figures += _speed_figures(words.model)
     well = all(figure.met for figure in figures) and not (loaded and loaded["faults"])
     if words.json:
         pages = [{**vars(figure), "met": figure.met} for figure in figures]
@@ -59,10 +60,23 @@ def main() -> None:
         print(f"{machine()}\n\n| measure | goal | figure |\n| --- | --- | --- |")
         for one in figures:
             mark = "" if one.met else " (missed)"
-            print(f"| {one.name} | {one.goal:g} {one.unit} | {one.value:.3g} {one.unit}{mark} |")
+            goal = f"{'at least' if one.at_least else 'at most'} {one.goal:g} {one.unit}"
+            print(f"| {one.name} | {goal} | {one.value:.3g} {one.unit}{mark} |")
         if loaded:
             _print_load(loaded, words.load_seconds)
     sys.exit(not well)
+
+
+def _speed_figures(model: str) -> list[Figure]:
+    """What steering costs, and what generating together gains."""
+    command = [sys.executable, str(HERE / "serving_speed.py"), "--model", model, "--json"]
+    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    figures = [
+        Figure(f"steering costs, {name}", 100 * cost, 5.0, "%")
+        for name, cost in found["steering_costs"].items()
+    ]
+    together = found["together_over_alone"]
+    return [*figures, Figure("16 steered together over one by one", together, 6.0, "times", True)]
 
 
 def _load(run: Path, seconds: float) -> dict[str, Any]:

@@ -95,8 +95,9 @@ def serving(run: Path, *words: str) -> Generator[Served]:
 def memory_of_model(run: Path) -> int:
     """Bytes that a process has that has loaded the run's model and autoencoder and nothing else."""
     code = (
-        "import sys, psutil; from sparsteer.steering.loading import load_run\n"
-        "loaded = load_run(sys.argv[1]); loaded.model.logits(loaded.model.tokenize('a text'))\n"
+        "import sys, psutil, torch; from sparsteer.steering.loading import load_run\n"
+        "model = load_run(sys.argv[1]).model\n"
+        "model.logits(torch.tensor([model.tokenize('a text')]))\n"
         "print(psutil.Process().memory_info().rss)"
     )
     done = subprocess.run(

@@ -29,17 +29,19 @@ _PAINT = """() => {
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured, and at most how large it is to be."""
+    """What was measured, and how large it is to be."""
 
     name: str
     value: float
     goal: float
     unit: str
+    at_least: bool = False
+    """Whether more than the goal is better; else less is."""
 
     @property
     def met(self) -> bool:
         """Whether the goal is kept."""
-        return self.value <= self.goal
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
 
 
 def page_figures(run: Path, chromium: Path | None) -> list[Figure]:
