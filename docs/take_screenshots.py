@@ -19,9 +19,6 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from sparsteer.app.browser.config import ServeConfig
 from sparsteer.app.browser.server import Running, start
-from sparsteer.steering.features.config import ListConfig
-from sparsteer.steering.features.listing import list_features
-from sparsteer.steering.features.pick_store import PickStore
 
 HERE = Path(__file__).parent
 DEMO = Path("demo/runs/topk")
@@ -39,11 +36,10 @@ def main() -> None:
     """Serve the run, take every picture and say how large it became."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("run", type=Path, nargs="?", default=DEMO)
-    parser.add_argument("--feature", type=int, help="by default the first pick, or of interest")
+    parser.add_argument("--feature", type=int, help="by default the first that the search finds")
     parser.add_argument("--out", type=Path, default=HERE / "images")
     words = parser.parse_args()
     chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-    feature = _interesting(words.run) if words.feature is None else words.feature
     running = start(ServeConfig(run=str(words.run), port=0), say=print)
     words.out.mkdir(parents=True, exist_ok=True)
     try:
@@ -51,21 +47,13 @@ def main() -> None:
             browser = playwright.chromium.launch(
                 executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
             )
-            _wait_for_model(browser, running)
+            found = _found(browser, running)
+            feature = found if words.feature is None else words.feature
             for name, (path, look, prepare) in PICTURES.items():
                 _take(browser, running, words.out / f"{name}.png", path, look, prepare, feature)
             browser.close()
     finally:
         running.stop()
-
-
-def _interesting(run: Path) -> int:
-    """The first pick that has a label, else the first in the order of interest."""
-    with PickStore(run) as store:
-        labeled = [pick.feature for pick in store.picks().picks if pick.label]
-    if labeled:
-        return labeled[0]
-    return int(list_features(ListConfig(run=str(run), top=1))["features"][0]["feature"])
 
 
 def _as_it_is(page: Page, feature: int) -> None:
@@ -84,6 +72,7 @@ def _triage(page: Page, feature: int) -> None:
 def _playground(page: Page, feature: int) -> None:
     page.get_by_label("Beginning of the text").fill(PROMPT)
     page.get_by_label("Tokens", exact=True).fill("40")
+    page.get_by_label(f"Strength of feature {feature}, as a number").fill("1.5")
     page.get_by_role("button", name="Write", exact=True).click()
     expect(page.locator("#state")).to_contain_text("done", timeout=180_000)
 
@@ -92,7 +81,6 @@ def _sweep(page: Page, feature: int) -> None:
     _playground(page, feature)
     page.get_by_role("button", name="Sweep", exact=True).click()
     expect(page.locator("#sweep-state")).to_contain_text("done", timeout=600_000)
-    page.locator("#sweep-title").scroll_into_view_if_needed()
     page.locator("#columns").evaluate("columns => columns.scrollIntoView()")
 
 
@@ -133,16 +121,23 @@ def _take(
         raise SystemExit(f"{file} is larger than {MOST_BYTES / 1e3:.0f} kB")
 
 
-def _wait_for_model(browser: Browser, running: Running) -> None:
+def _found(browser: Browser, running: Running) -> int:
+    """The feature that the text activates most, once the language model is read."""
     page = browser.new_page()
     page.goto(f"{running.url}/?token={running.token}")
     status = "loading"
     while status in ("waiting", "loading"):
         time.sleep(0.5)
         status = page.request.get(f"{running.url}/api/status").json()["model_status"]
-    page.close()
     if status != "ready":
         raise SystemExit(f"the language model cannot be read: {status}")
+    answer = page.request.post(
+        f"{running.url}/api/search",
+        headers={"Origin": running.url, "Content-Type": "application/json"},
+        data={"by": "text", "query": TEXT},
+    )
+    page.close()
+    return int(answer.json()["features"][0]["feature"])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
@@ -29,6 +36,9 @@ WORDS = [
     "--host-resolver-rules=MAP evil.example 127.0.0.1",
 ]
 """The last word stands for the name server of an attacker."""
+
+_MILLISECONDS = 20_000
+"""How long a page may take to show what is expected: the machine may have other work."""
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
@@ -125,6 +135,7 @@ def browser() -> Iterator[Browser]:
     """Chromium without a window. Of the package: while it runs, no other test can run asyncio."""
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}; install chromium, or set CHROMIUM to where it is")
+    expect.set_options(timeout=_MILLISECONDS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=WORDS)
         yield browser
@@ -175,7 +186,7 @@ def visit(browser: Browser, server: Served, faults: Faults) -> Iterator[Visit]:
         settings: dict[str, Any] = {"viewport": WIDE, "reduced_motion": "reduce", **options}
         context = browser.new_context(**settings)
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(_MILLISECONDS)
         context.on("page", lambda page: _watch(page, faults))
         page = context.new_page()
         page.goto(served.address)

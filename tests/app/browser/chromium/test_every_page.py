@@ -33,6 +33,7 @@ def serious_faults(page: Page) -> list[str]:
 def test_nothing_keeps_anyone_from_reading(path: str, look: str, visit: Visit) -> None:
     page = visit(path, **LOOKS[look])
     expect(page.get_by_role("main")).to_be_visible()
+    page.wait_for_load_state("networkidle")
     assert serious_faults(page) == []
     wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert wider <= 0, "nobody should have to scroll sideways"

@@ -81,7 +81,7 @@ def own_server(server: Served, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield served
 
 
-def test_twenty_features_are_judged_by_keyboard_alone(visit: Visit, own_server: Served) -> None:
+def test_twenty_features_are_judged_by_keyboard_alone(own_server: Served, visit: Visit) -> None:
     page = visit("/triage", served=own_server)
     title, keys = page.locator("#card-title"), page.keyboard
     expect(title).to_contain_text("Feature")
@@ -125,7 +125,7 @@ def test_twenty_features_are_judged_by_keyboard_alone(visit: Visit, own_server: 
     expect(page).to_have_url(re.compile("/search"))
 
 
-def test_two_tabs_of_the_queue_show_each_others_work(visit: Visit, own_server: Served) -> None:
+def test_two_tabs_of_the_queue_show_each_others_work(own_server: Served, visit: Visit) -> None:
     page = visit("/triage", served=own_server)
     expect(page.locator("#card-title")).to_contain_text("Feature")
     number = int(str(page.locator("#card").get_attribute("data-feature")))
