@@ -160,9 +160,7 @@ def _named(found: dict[int, Path]) -> list[dict[str, Any]]:
 def _previews(scored: ScoredFile) -> dict[int, str]:
     """The texts of the rows at both ends; the file is gone through once for it."""
     numbers = [*scored.order[:_ENDS].tolist(), *scored.order[-_ENDS:].tolist()]
-    return {
-        number: text.text for number, text in zip(numbers, scored.texts(numbers), strict=True)
-    }
+    return {number: text.text for number, text in zip(numbers, scored.texts(numbers), strict=True)}
 
 
 def _row(scored: ScoredFile, row: int, text: str) -> dict[str, Any]:
