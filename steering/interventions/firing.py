@@ -6,6 +6,7 @@ asked, but only about positions where one of the latents could pass: an activati
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from einops import rearrange
@@ -97,13 +98,19 @@ class LatentTable:
     def _may_pass(self, h_RLD: Float[Tensor, "R L D"]) -> Bool[Tensor, "R L"]:
         """False only where no pre-activation can exceed its threshold, however sums are rounded."""
         sae = self._sae
-        W_RPD, b_RP = sae.W_enc[self.latents_RP], sae.b_enc[self.latents_RP]
+        W_RPD, b_RP, norms_RP = self._rows_of_encoder
         centered_RLD = sae.scaled(h_RLD) - sae.center
         pre_RLP = centered_RLD @ W_RPD.mT + rearrange(b_RP, "r p -> r 1 p")
         # Two orders of summation of D + 1 terms differ by less than this much of the terms' sizes.
         slack = 4 * (centered_RLD.shape[-1] + 2) * torch.finfo(W_RPD.dtype).eps
         sizes_RL1 = rearrange(row_norms(centered_RLD), "r l -> r l 1")
-        norms_RP, sizes_RP = row_norms(W_RPD), b_RP.abs()
-        sizes_RLP = sizes_RL1 * rearrange(norms_RP, "r p -> r 1 p") + sizes_RP[:, None]
+        sizes_RLP = sizes_RL1 * rearrange(norms_RP, "r p -> r 1 p") + b_RP.abs()[:, None]
         passes_RLP = pre_RLP + slack * sizes_RLP > self.thresholds_RP[:, None]
         return passes_RLP.any(dim=2)
+
+    @cached_property
+    @torch.no_grad()
+    def _rows_of_encoder(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W_enc [R, P, D] and b_enc [R, P] of the latents, and the norms [R, P] of the former."""
+        W_RPD = self._sae.W_enc[self.latents_RP]
+        return W_RPD, self._sae.b_enc[self.latents_RP], row_norms(W_RPD)

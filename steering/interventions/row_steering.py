@@ -189,6 +189,7 @@ class _RowsAtSite:
             else:
                 self._groups.setdefault(prepared, []).append(number)
         self._added_B1D: Tensor | None = None
+        self._table: tuple[tuple[tuple[int, int], ...], LatentTable] | None = None
 
     @property
     def looks_at_tokens(self) -> bool:
@@ -229,6 +230,16 @@ class _RowsAtSite:
                 )
                 batch.open_BL[row] |= open_L
         return change_BLD
+
+    def _table_of(
+        self, sae: SparseAutoencoder, asked: dict[int, tuple[list[int], list[float]]]
+    ) -> LatentTable:
+        """What is asked of the autoencoder; the same in most passes, until a gate stays open."""
+        shape = tuple((row, len(numbers)) for row, (numbers, _) in asked.items())
+        if self._table is None or self._table[0] != shape:
+            numbers, limits = zip(*asked.values(), strict=True)
+            self._table = (shape, LatentTable(sae, numbers, limits))
+        return self._table[1]
 
     def _constant(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B 1 D"]:
         """The vectors of the rows to which one is added everywhere, zeros for the others."""
@@ -277,11 +288,7 @@ class _RowsAtSite:
             limits += [0.0] * len(latents)
         if not asked or sae is None:
             return fires
-        table = LatentTable(
-            sae,
-            [numbers for numbers, _ in asked.values()],
-            [limits for _, limits in asked.values()],
-        )
+        table = self._table_of(sae, asked)
         rows = list(asked)
         asked_RL = torch.cat([self._batch.seen[row].content_BL for row in rows])
         for place, row in enumerate(rows):

@@ -99,12 +99,12 @@ def test_a_saved_intervention_steers_again(
     for other in (["--feature", "3"], ["--tier", "all"], ["--site", SITES[0]], ["--strength", 2]):
         done = sparsteer("generate", run, "--intervention", file, *other, *words)
         assert done.status == 2
-        assert f"{other[0]} cannot stand beside --intervention" in done.stderr
+        assert f"{other[0]} cannot stand beside --intervention" in done.err
     file.write_text('{"site": "blocks.1.hook_resid_post"}')
     done = sparsteer("generate", run, "--intervention", file, *words)
-    assert done.status == 2 and str(file) in done.stderr and "features" in done.stderr
+    assert done.status == 2 and str(file) in done.err and "features" in done.err
     done = sparsteer("generate", run, "--intervention", tmp_path / "none.json", *words)
-    assert done.status == 2 and "there is no intervention at" in done.stderr
+    assert done.status == 2 and "there is no intervention at" in done.err
 
 
 def test_picks_steer_with_their_own_strengths(

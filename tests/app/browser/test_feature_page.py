@@ -11,6 +11,8 @@ from sparsteer.app.browser.pairs import decoder_cosine
 from sparsteer.app.browser.session import Session
 from sparsteer.sae import SparseAutoencoder
 from sparsteer.sae.common.text import visible
+from sparsteer.steering.labels.machine_label import MachineLabel
+from sparsteer.steering.labels.store import LabelStore
 
 from .conftest import SILENT
 from .pages import Page
@@ -126,3 +128,29 @@ def test_the_cosine_is_that_of_the_decoder(run: Path) -> None:
     for one, other in ((0, 1), (5, 30), (7, 7)):
         expected = float(torch.cosine_similarity(decoder_FD[one], decoder_FD[other], dim=0))
         assert decoder_cosine(run, one, other) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_label_of_a_machine_is_shown_as_such_and_yields_to_a_persons(
+    client: TestClient, session: Session, run: Path
+) -> None:
+    number = busiest(session)
+    store = LabelStore(run, sae=session.index.manifest["sae"])
+    label = MachineLabel(
+        feature=number,
+        label="words <about> rain",
+        model="some-model",
+        endpoint="local",
+        method="shown examples",
+        detection=None,
+        made="2026-01-01T00:00:00Z",
+    )
+    with store.writing():
+        store.add(label)
+    page = Page(client.get(f"/features/{number}").text)
+    assert "machine words <about> rain" in " ".join(page.text.split())
+    assert "Label by some-model, not scored" in " ".join(page.text.split())
+    session.picks.change(number, label="rain")
+    page = Page(client.get(f"/features/{number}").text)
+    assert "Label by some-model" not in page.text
+    assert "words <about> rain" in page.attributes("button", "data-label")
+    assert "badge machine" not in client.get("/", params={"show": "picked"}).text

@@ -18,9 +18,10 @@ from sparsteer.app.browser.saved_results import SavedResults
 from sparsteer.app.browser.session import Session
 from sparsteer.sae import InputError
 from sparsteer.sae.fingerprint import sae_fingerprint
-from sparsteer.steering import Intervention, Sampling, generate
+from sparsteer.steering import GenerateConfig, Intervention, Sampling, generate
 from sparsteer.steering.generation import repetition_of
 from sparsteer.steering.reading_back import read_back
+from sparsteer.steering.side_by_side import side_by_side
 from sparsteer.steering.sweep import strength_sweep
 from sparsteer.steering.texts import prompt_tokens
 
@@ -259,13 +260,24 @@ def test_a_result_has_all_that_repeats_it(
     assert [each["id"] for each in listed] == [saved["id"]] and listed[0]["title"] == PROMPT
 
 
-def test_the_intervention_is_a_file_to_download(client: TestClient, result: dict[str, Any]) -> None:
+def test_the_intervention_is_a_file_that_generate_reads(
+    client: TestClient, run: Path, result: dict[str, Any], tmp_path: Path
+) -> None:
     saved = client.post("/api/playground/results", json=result).json()
     answer = client.get(f"/api/playground/results/{saved['id']}/intervention")
     assert f'filename="intervention-{saved["id"]}.json"' in answer.headers["Content-Disposition"]
     found = client.get(f"/api/playground/results/{saved['id']}").json()
     assert Intervention.from_json(answer.text).to_dict() == found["intervention"]
     assert f"--intervention intervention-{saved['id']}.json" in found["command"]
+    file = tmp_path / "intervention.json"
+    file.write_text(answer.text)
+    sampling = Sampling(max_new_tokens=6, temperature=0.8, top_p=0.9, seed=5)
+    config = GenerateConfig(
+        run=str(run), prompt=(PROMPT,), intervention=str(file), sampling=sampling, device="cpu"
+    )
+    (written,) = side_by_side(config)["results"]
+    assert written["base"]["text"] == result["texts"]["base"][0]
+    assert written["steered"]["text"] == result["texts"]["steered"][0]
 
 
 def test_an_id_is_never_a_path(client: TestClient, run: Path) -> None:

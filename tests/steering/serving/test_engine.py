@@ -1,5 +1,6 @@
 """The engine: each request's text is its own, whatever else runs, joins, leaves or fails."""
 
+import dataclasses
 import random
 import threading
 import time
@@ -63,7 +64,8 @@ def request(model: LanguageModel, prompt: str, **given: Any) -> GenerationReques
         for name in ("intervention", "n", "logprobs", "watch")
         if name in given
     }
-    sampling = Sampling(**{"max_new_tokens": 8, **given})
+    settings: dict[str, Any] = {"max_new_tokens": 8, **given}
+    sampling = Sampling(**settings)
     return GenerationRequest(
         prompt=tuple(prompt_tokens(model, prompt)), sampling=sampling, **fields
     )
@@ -79,11 +81,11 @@ def text_of(events: Sequence[TokenEvent], choice: int = 0) -> str:
 
 def alone(engine: Engine, asked: GenerationRequest, choice: int = 0) -> list[int]:
     """The tokens that `Generation` gives for the request, in a batch of its own."""
-    settings = {**vars(asked.sampling), "seed": asked.sampling.seed + choice}
+    seeded = dataclasses.replace(asked.sampling, seed=asked.sampling.seed + choice)
     made = Generation(
         engine.model,
         [asked.prompt],
-        Sampling(**settings),
+        seeded,
         intervention=asked.intervention,
         sae=engine.sae if asked.intervention else None,
     )
@@ -184,6 +186,10 @@ def test_a_family_that_takes_padding_for_text_runs_its_texts_in_turns(
 def test_requests_share_forward_passes(model: LanguageModel, sae: SparseAutoencoder) -> None:
     """Sixteen requests, each steered by another feature, take as many passes as the longest."""
     widths: list[int] = []
+
+    def note_width(module: object, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        widths.append(len(args[0] if args else given["input_ids"]))
+
     with Engine(model, sae, site=model.site(SITE), slots=16) as engine:
         network: Any = engine.model.network.model
         list(engine.submit(request(model, "Hi", max_new_tokens=1)))
@@ -193,10 +199,7 @@ def test_requests_share_forward_passes(model: LanguageModel, sae: SparseAutoenco
                 for n in range(16)
             ]
             time.sleep(0.05)
-            handle = network.register_forward_pre_hook(
-                lambda module, args, kwargs: widths.append(len((args or [kwargs["input_ids"]])[0])),
-                with_kwargs=True,
-            )
+            handle = network.register_forward_pre_hook(note_width, with_kwargs=True)
         lengths = [len(tokens_of(list(stream))) for stream in streams]
         handle.remove()
     assert widths.count(16) >= 3 and len(widths) <= max(lengths) + 4
@@ -352,6 +355,7 @@ def test_an_abort_ends_after_the_token_in_hand(engine: Engine) -> None:
     kept = request(engine.model, "x", max_new_tokens=60, intervention=spec(3))
     beside, stream = engine.submit(kept), engine.submit(asked)
     events: list[TokenEvent] = []
+    in_hand = 0
     for event in stream:
         events.append(event)
         if len(events) == 5:

@@ -124,6 +124,7 @@ def test_help_search_and_focus_are_reached_by_keys(own_server: Served, visit: Vi
     assert not (own_server.run / "picks.json").exists(), "nothing was judged"
     page.keyboard.press("/")
     expect(page).to_have_url(f"{own_server.url}/search")
+    expect(page.locator("#saved")).to_contain_text("None yet")  # its script is at work
     page.keyboard.press("/")
     expect(page.locator("#text")).to_be_focused()
 

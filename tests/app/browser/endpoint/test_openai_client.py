@@ -53,8 +53,9 @@ def test_unary_and_streamed_answers_are_the_same(running: tuple[openai.OpenAI, S
             "steering": {"features": [{"index": firing(session), "strength": 4}]},
         },
     }
-    whole = client.completions.create(**asked)
-    pieces = list(client.completions.create(**asked, stream=True))
+    create: Any = client.completions.create
+    whole: Any = create(**asked)
+    pieces: list[Any] = list(create(**asked, stream=True))
     assert "".join(piece.choices[0].text for piece in pieces) == whole.choices[0].text
     assert whole.usage is not None and whole.usage.prompt_tokens == 5
     extra: Any = whole.model_extra
