@@ -58,6 +58,7 @@ ROUTERS = (
 
 _SMALLEST_ZIPPED = 1000
 _SECONDS_TO_END = 1
+_SECONDS_TO_KEEP = 30
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -133,6 +134,8 @@ def start(config: ServeConfig, *, say: Callable[[str], None] = lambda sentence: 
         access_log=False,  # addresses have the token
         proxy_headers=False,
         server_header=False,
+        # Clients keep connections for 5 s: one that is closed just then would lose a request.
+        timeout_keep_alive=_SECONDS_TO_KEEP,
         timeout_graceful_shutdown=_SECONDS_TO_END,
     )
     server = uvicorn.Server(settings)

@@ -18,8 +18,7 @@ def test_many_at_once_get_right_answers_and_leave_nothing_behind(built_run: Path
     words = [str(ROOT / "benchmarks" / "load_serve.py"), str(built_run), "--json"]
     done = subprocess.run(
         [sys.executable, *words, "--seconds", "10", "--readers", "60", "--writers", "20"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=500,
         env=os.environ | {"SPARSTEER_THREADS": "1", "OMP_NUM_THREADS": "1"},
