@@ -136,8 +136,9 @@ def _found(browser: Browser, running: Running) -> int:
         headers={"Origin": running.url, "Content-Type": "application/json"},
         data={"by": "text", "query": TEXT},
     )
+    feature = int(answer.json()["features"][0]["feature"])
     page.close()
-    return int(answer.json()["features"][0]["feature"])
+    return feature
 
 
 if __name__ == "__main__":
