@@ -21,7 +21,7 @@ TOPICS: dict[str, str] = {
     "clip-norm precision ema-decay",
     "steering": "feature picks strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
-    "server": "port host expose allowed-host token-limit",
+    "server": "port host expose allowed-host token-limit prompt-limit",
     "run": "slots queue grid seed data-seed device shards log-every eval-every eval-rows "
     "checkpoint-every keep-checkpoints track dry-run force part-rows prefix top",
 }

@@ -62,6 +62,10 @@ class ServeConfig:
     token_limit: int = 1024
     """Tokens that one request may ask for."""
 
+    prompt_limit: int = 2048
+    """Tokens that the prompt of one request may have: attention over a long one takes memory that
+    grows with its square."""
+
     model: str | None = None
     """Language model; by default the one that the autoencoder was trained on."""
 
@@ -86,7 +90,7 @@ class ServeConfig:
             require_integer("port", self.port, least=0)
             if self.port > 65535:
                 raise InputError(f"port is {self.port}; give one from 0 to 65535", field="port")
-        for name in ("slots", "queue", "token_limit"):
+        for name in ("slots", "queue", "token_limit", "prompt_limit"):
             require_positive_integer(name, getattr(self, name))
         require_tuple("allowed_host", self.allowed_host)
         _require_host("host", self.host)

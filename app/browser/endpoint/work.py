@@ -58,9 +58,16 @@ class Work:
             QueueFull: too many are waiting.
         """
         began, engine = time.monotonic(), session.engine
+        longest, most = max(map(len, prompts)), session.config.prompt_limit
+        if longest > most:
+            raise InputError(
+                f"the prompt has {longest} tokens, and this server reads at most {most}; shorten "
+                "it, or start the server with a larger --prompt-limit",
+                field="prompt",
+            )
         limit = session.config.token_limit
         if max_new_tokens is None:
-            room = engine.model.max_context - max(map(len, prompts))
+            room = engine.model.max_context - longest
             max_new_tokens = max(1, min(limit, room))
         if max_new_tokens > limit:
             raise InputError(

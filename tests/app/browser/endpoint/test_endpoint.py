@@ -1,8 +1,10 @@
 """The endpoint's answers: OpenAI's shapes, what is refused, and the extensions."""
 
+import dataclasses
 import json
 import math
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from starlette.testclient import TestClient
@@ -295,3 +297,11 @@ def test_metrics_count_what_was_answered(client: TestClient) -> None:
 def test_models_lists_the_one(client: TestClient, session: Session) -> None:
     (model,) = client.get("/v1/models").json()["data"]
     assert model["id"] == session.model_name and model["object"] == "model"
+
+
+def test_a_prompt_over_the_limit_is_refused(client: TestClient, session: Session) -> None:
+    short = dataclasses.replace(session.config, prompt_limit=2)
+    with patch.object(session, "config", short):
+        answer = post(client, "completions", prompt="cats and dogs and birds", max_tokens=1)
+    assert answer.status_code == 400
+    assert "this server reads at most 2; shorten it" in answer.json()["error"]["message"]
