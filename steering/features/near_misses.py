@@ -44,7 +44,7 @@ class NearMisses:
     def add(
         self,
         chunk: CacheChunk,
-        parts: list[tuple[Int[Tensor, "B"], Codes]],
+        parts: list[tuple[Tensor, Codes]],
         windows: TokenWindows,
         activations: SortedCodes,
     ) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
 from ...sae.common.wording import count, counted
 from ..features.index import FeatureIndex
@@ -67,6 +68,7 @@ def label_features(
         InputError: no such run, index, feature or model, or the server refuses the request.
         EndpointError: the server failed more often than it is asked again.
     """
+    resolve_device(config.device)  # wrong also where a server is asked and none is needed
     index = FeatureIndex.of_run(config.run)
     store = LabelStore(config.run, sae=index.manifest["sae"])
     numbers, by_person, by_model = _chosen(config, index, store)

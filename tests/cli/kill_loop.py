@@ -43,7 +43,7 @@ _LOADED_BEFORE = (
 )
 
 # Times and paths differ from run to run; the lines of metrics are compared without them.
-_NOT_COMPARED = ("config.yaml", "environment.json", "progress.json", "report.html")
+_NOT_COMPARED = ("config.yaml", "environment.json", "progress.json", "report.html", "picks.sqlite")
 _NOT_COMPARED_SUFFIX = ".scoring"
 _NOT_COMPARED_IN_SUMMARY = ("run", "seconds", "tokens_per_second")
 _STEP = re.compile(r"step-\d+")

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,9 @@ def test_the_python_of_a_page_runs(
     hub.users["token-of-reader"] = "you"
     monkeypatch.setenv("HF_TOKEN", "token-of-reader")
     monkeypatch.chdir(runs_topk)
-    names = run_python(page, folder=str(tiny_model_folder))
+    given: dict[str, Any] = {"folder": str(tiny_model_folder)}
+    with serving("runs/topk") if page.name == "endpoint.md" else nullcontext({}) as server:
+        names = run_python(page, **given, **server)
     capsys.readouterr()
     if page.name == "publishing.md":
         assert torch.equal(names["again"].W_dec, names["sae"].W_dec)
@@ -64,6 +68,18 @@ def test_the_python_of_a_page_runs(
         assert names["activations"].shape == (1, 13, 32)
         unchanged = names["hf_model"].generate(names["tokens"], max_new_tokens=5)
         assert not torch.equal(names["changed"], unchanged)
+
+
+@contextmanager
+def serving(run: str) -> Generator[dict[str, Any]]:
+    """The names of a server's page, and the server."""
+    from sparsteer.app.browser.config import ServeConfig
+    from sparsteer.app.browser.server import start
+
+    running = start(ServeConfig(run=run, port=0, device="cpu"))
+    fired = FeatureIndex(run).statistics["fired"]
+    yield {"URL": running.url, "TOKEN": running.token, "FEATURE": int(fired.argmax())}
+    running.stop()
 
 
 def test_the_readme_trains_as_well_as_the_command(
