@@ -47,6 +47,7 @@ def test_an_autoencoder_goes_there_and_back(installed: dict[str, str], tmp_path:
     assert torch.equal(back(x), sae(x))
 
 
+@pytest.mark.slow
 def test_a_layout_may_be_refused(installed: dict[str, str], tmp_path: Path) -> None:
     SparseAutoencoder(TopAFAConfig(13, 57)).save(tmp_path / "mine")
     words = ("-m", "sparsteer", "export", tmp_path / "mine", "--out", tmp_path / "out", "--format")

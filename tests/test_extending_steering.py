@@ -109,7 +109,7 @@ def test_edit_gate_and_direction_steer_one_site_together(
     assert Intervention.from_json(spec.to_json()) == spec
 
 
-@pytest.mark.slow_except("edit-scale")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "name"), [("edit", "scale"), ("tier", "every_second"), ("direction", "axis")]
 )

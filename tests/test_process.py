@@ -71,6 +71,7 @@ def state() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_whole_chain_leaves_the_process_as_it_was(
     tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def audit(*words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_known_vulnerability_fails_the_audit(advisories: str) -> None:
     status, out, _ = audit("--osv-url", advisories)
     assert status == 1

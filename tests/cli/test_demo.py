@@ -63,6 +63,7 @@ def test_the_whole_chain_and_again(sparsteer: Sparsteer, words: list[str], tmp_p
     assert "reused" in again.err
 
 
+@pytest.mark.slow
 def test_the_picks_of_the_demo_steer(
     sparsteer: Sparsteer, words: list[str], tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ def serving(run: str) -> Generator[dict[str, Any]]:
     running.stop()
 
 
+@pytest.mark.slow
 def test_the_readme_trains_as_well_as_the_command(
     cache: Path, sparsteer: Sparsteer, tmp_path: Path
 ) -> None:

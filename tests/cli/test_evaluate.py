@@ -211,6 +211,7 @@ def test_plots(sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Pa
     assert all(Path(path).is_file() for path in done.values["plots"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report.html", "plots/zf.svg"])
 def test_a_page_that_is_not_of_eval_is_kept(
     sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Path, name: str

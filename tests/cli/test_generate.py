@@ -152,6 +152,7 @@ def test_bytes_that_are_not_utf_8_are_read_as_question_marks(
     assert shown.status == 0 and "prompt: \u27e8byte FF\u27e9 bad" in shown.out
 
 
+@pytest.mark.slow
 def test_all_tiers_are_what_each_is_alone(
     sparsteer: Sparsteer, run: Path, busy: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_labels_are_seen_where_features_are(
     assert values["machine_label"]["detection"]["balanced_accuracy"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_or_fails_is_one_sentence(
     sparsteer: Sparsteer, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

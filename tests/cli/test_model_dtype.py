@@ -79,6 +79,7 @@ def test_a_cache_that_does_not_say_ran_in_float32(
     assert sparsteer(*words, "--model-dtype", "float16").status == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_verb_runs_in_it_and_later_ones_take_it_over(
     sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path, dtype: str

@@ -31,6 +31,7 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error: ")]
 
 
+@pytest.mark.slow
 def test_two_processes_speak_with_one_voice(cache: Path, run_folder: Path, tmp_path: Path) -> None:
     words = ("--cache", cache, "--site", SITES[1], *TRAIN_WORDS)
     with torchrun("train", *words, "--out", tmp_path / "two", "--json") as process:

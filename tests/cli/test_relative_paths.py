@@ -48,6 +48,7 @@ def later_commands(folder: Path) -> list[tuple[str, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_relative_model_is_found_from_elsewhere_and_asked_for_when_gone(
     sparsteer: Sparsteer, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_relative_model_is_found_from_elsewhere_and_asked_for_when_gone(
     assert sparsteer(*commands[0], "--model", "home/moved").status == 0
 
 
+@pytest.mark.slow
 def test_the_same_settings_from_another_folder_go_on(
     sparsteer: Sparsteer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def test_another_length_than_the_usual_is_not_taken_up_without_being_asked_for(
     assert read_manifest(tmp_path / "usual").config["context_length"] == 128
 
 
+@pytest.mark.slow
 def test_a_stream_has_contexts_as_long_as_the_model_reads(
     sparsteer: Sparsteer, small_model: Path, corpus: Path, tmp_path: Path
 ) -> None:

@@ -184,6 +184,7 @@ def test_interrupted_it_goes_on(
     assert ours == uninterrupted
 
 
+@pytest.mark.slow
 def test_the_command_sets_threads_and_a_run_keeps_them(
     sparsteer: Sparsteer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +289,7 @@ def test_a_cache_or_a_model_is_needed(sparsteer: Sparsteer, cache: Path, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_grid_of_sites(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> None:
     """Each has the activations of its site, and ends as if it were trained alone."""
     words = ("--cache", cache, *TRAIN_WORDS, "--eval-every", 20)

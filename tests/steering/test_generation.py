@@ -228,6 +228,7 @@ def test_other_models_too(other_model: LanguageModel, tier: str) -> None:
     assert [list(each.tokens) for each in found] == expected
 
 
+@pytest.mark.slow
 def test_generations_may_take_turns(
     model: LanguageModel, sae: SparseAutoencoder, latents: list[int]
 ) -> None:
@@ -284,6 +285,7 @@ def test_the_models_own_settings_may_name_more_end_tokens(
 # Sampling
 
 
+@pytest.mark.slow
 def test_a_rows_sample_does_not_depend_on_the_rest_of_the_batch(
     model: LanguageModel, sae: SparseAutoencoder, latents: list[int]
 ) -> None:
@@ -432,6 +434,7 @@ def test_a_model_without_numbers_is_not_blamed_on_the_strength(
             generate(broken, ["Hi"], Sampling(), intervention=spec, sae=sae if spec else None)
 
 
+@pytest.mark.slow
 def test_a_model_whose_cache_is_wrong_generates_without_one(tiny_model_folder: Path) -> None:
     said: list[str] = []
     model = LanguageModel.load(str(tiny_model_folder), progress=said.append)

@@ -620,6 +620,7 @@ def test_wrong_settings_are_refused_before_anything_runs(wrong: dict[str, Any], 
     assert caught.value.field == field
 
 
+@pytest.mark.slow
 def test_features_are_chosen_on_the_tuning_and_judged_on_the_reporting_side(
     tiny_demo: DemoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -647,6 +648,7 @@ def test_features_are_chosen_on_the_tuning_and_judged_on_the_reporting_side(
     assert len(read["judged on"]) == tiny_demo.prompts
 
 
+@pytest.mark.slow
 def test_the_users_own_picks_stay_and_a_damaged_index_is_built_again(tiny_demo: DemoConfig) -> None:
     before = run_demo(tiny_demo)
     run = tiny_demo.run("topk")

@@ -247,6 +247,7 @@ def test_an_index_of_version_2_lacks_what_is_new(run: Path, tmp_path: Path) -> N
     assert before.top[0].row == now.top[0].row and before.random == now.random
 
 
+@pytest.mark.slow
 def test_one_changed_bit_in_any_file_is_found(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     source = random.Random(4)

@@ -63,6 +63,7 @@ def test_a_stopped_build_goes_on(
     assert sorted(path.name for path in setup.run.iterdir()) == ["features", "sae"]
 
 
+@pytest.mark.slow
 def test_a_build_that_is_stopped_again_and_again(
     stopped: tuple[Setup, dict[str, bytes]], tiny_model: LanguageModel
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_build_that_is_stopped_again_and_again(
     assert contents(setup.run / "features") == whole
 
 
+@pytest.mark.slow
 def test_other_settings_begin_anew(
     stopped: tuple[Setup, dict[str, bytes]], tiny_model: LanguageModel
 ) -> None:

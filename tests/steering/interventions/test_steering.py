@@ -676,6 +676,7 @@ def test_a_latent_that_selection_drops_does_not_fire():
 # The control
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10**6))
 def test_a_random_feature_changes_as_much_and_is_another(seed: int):
     sae = make_sae(TopKConfig(d_model=32, n_latents=9, k=2), torch.float64)

@@ -92,6 +92,7 @@ def test_a_corpus_that_ends_is_measured_whole(
     assert estimate.rows == cache_activations(config, model=tiny_model).rows
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_complete_cache_whose_corpus_ended(
     config: CacheConfig, tiny_model: LanguageModel
 ) -> None:
