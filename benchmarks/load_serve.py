@@ -13,7 +13,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,16 @@ class Load:
         return wrong
 
 
-def load(served: Served, n: int, *, seconds: float, readers: int, writers: int) -> Load:
-    """Ask the server, whose model is read and has n features, for so long."""
-    return asyncio.run(_load(served, n, seconds=seconds, readers=readers, writers=writers))
+def load(
+    served: Served, firing: Sequence[int], *, seconds: float, readers: int, writers: int
+) -> Load:
+    """Ask the server, whose model is read, for so long about the features that fire."""
+    return asyncio.run(_load(served, firing, seconds=seconds, readers=readers, writers=writers))
 
 
-async def _load(served: Served, n: int, *, seconds: float, readers: int, writers: int) -> Load:
+async def _load(
+    served: Served, firing: Sequence[int], *, seconds: float, readers: int, writers: int
+) -> Load:
     done, end = Load(), time.monotonic() + seconds
     limits = httpx.Limits(max_connections=readers + writers)
     async with httpx.AsyncClient(
@@ -76,7 +80,7 @@ async def _load(served: Served, n: int, *, seconds: float, readers: int, writers
         async def repeat(number: int, once: Callable[..., Awaitable[None]]) -> None:
             source = random.Random(number)
             while time.monotonic() < end:
-                await once(client, done, source, n)
+                await once(client, done, source, source.choice(firing))
 
         async def watch() -> None:
             await asyncio.sleep(seconds / 4)
@@ -92,8 +96,8 @@ async def _load(served: Served, n: int, *, seconds: float, readers: int, writers
     return done
 
 
-async def _read(client: httpx.AsyncClient, done: Load, source: random.Random, n: int) -> None:
-    path = source.choice(_PAGES).format(source.randrange(n))
+async def _read(client: httpx.AsyncClient, done: Load, source: random.Random, feature: int) -> None:
+    path = source.choice(_PAGES).format(feature)
     began = time.monotonic()
     try:
         answer = await client.get(path)
@@ -104,8 +108,10 @@ async def _read(client: httpx.AsyncClient, done: Load, source: random.Random, n:
     done.statuses[f"page {answer.status_code}"] += 1
 
 
-async def _write(client: httpx.AsyncClient, done: Load, source: random.Random, n: int) -> None:
-    features = [{"index": source.randrange(n), "strength": source.uniform(0.5, 2.0)}]
+async def _write(
+    client: httpx.AsyncClient, done: Load, source: random.Random, feature: int
+) -> None:
+    features = [{"index": feature, "strength": source.uniform(0.5, 2.0)}]
     body: dict[str, Any] = {
         "prompt": f"My day number {source.randrange(1000)} at work was",
         "max_tokens": source.randint(5, 30),
@@ -142,8 +148,9 @@ def main() -> None:
     with serving(words.run) as served:
         with client_of(served) as client:
             wait_for_model(client)
-        n = FeatureIndex.of_run(words.run).n_latents
-        done = load(served, n, seconds=words.seconds, readers=words.readers, writers=words.writers)
+        numbers = FeatureIndex.of_run(words.run).statistics["fired"].nonzero()[0]
+        sizes = {name: getattr(words, name) for name in ("seconds", "readers", "writers")}
+        done = load(served, numbers.tolist(), **sizes)
     values = {**vars(done), "growth": done.growth, "faults": done.faults}
     if words.json:
         print(json.dumps(values))
