@@ -213,6 +213,8 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"prompt": "a", "logprobs": 99}, 400, "logprobs", "logprobs"),
     ({"prompt": "a", "model": "gpt-9"}, 404, "'gpt-9' is not served here; this server", "model"),
     ({"prompt": [999999]}, 400, "999999", None),
+    ({"prompt": [5, -1]}, 400, "token id -1; ids are whole numbers from 0", None),
+    ({"prompt": [10**30]}, 400, "with id 1000000", None),
     ({"prompt": []}, 400, "prompt has 0 texts", None),
     ({"prompt": "a", "stop": ["x"] * 17}, 400, "stop has 17 strings", "stop"),
     ({}, 400, "prompt: Field required|prompt", None),
