@@ -29,7 +29,8 @@ class SavedResults:
     def save(self, values: dict[str, Any]) -> str:
         """Write a result with its time and the versions of what made it, and give its new id.
 
-        The file appears whole, with its checksum. Raises OSError as the file system does.
+        The file appears whole, with its checksum. Raises InputError for NaN and infinite
+        numbers, and OSError as the file system does.
         """
         id_ = secrets.token_hex(8)
         made = {
@@ -39,7 +40,12 @@ class SavedResults:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {name: version(name) for name in _LIBRARIES},
         }
-        write_checked_json(self.folder / f"{id_}.json", {**made, **values})
+        try:
+            write_checked_json(self.folder / f"{id_}.json", {**made, **values})
+        except ValueError:
+            raise InputError(
+                "the result has NaN or an infinite number, which JSON does not have; leave it out"
+            ) from None
         return id_
 
     def read(self, id_: str) -> dict[str, Any]:

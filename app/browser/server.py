@@ -83,6 +83,7 @@ def create_app(session: Session, *, port: int) -> Guard:
     app.add_exception_handler(InputError, _wrong_input)
     app.add_exception_handler(RequestValidationError, _wrong_input)
     app.add_exception_handler(HTTPException, _wrong_input)
+    app.add_exception_handler(RecursionError, _nested)
     app.add_exception_handler(Exception, _failed)
     return Guard(app, token=session.token, hosts=Hosts.of(session.config), port=port)
 
@@ -191,6 +192,11 @@ def _wrong_input(request: Request, error: Exception) -> Response:
     answer = _answer(request, code, sentence)
     answer.headers.update(getattr(error, "headers", None) or {})
     return answer
+
+
+def _nested(request: Request, error: Exception) -> Response:
+    """JSON of hundreds of levels, which nothing here goes down."""
+    return _answer(request, 400, "the request is nested too deeply; send JSON of a few levels")
 
 
 def _validation_sentence(error: RequestValidationError) -> str:

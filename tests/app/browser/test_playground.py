@@ -307,6 +307,13 @@ def test_the_intervention_is_a_file_that_generate_reads(
     assert written["steered"]["text"] == result["texts"]["steered"][0]
 
 
+def test_a_result_with_nan_is_refused(client: TestClient, result: dict[str, Any]) -> None:
+    body = json.dumps({**result, "measures": {"base": {"perplexity": float("nan")}}})
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/api/playground/results", content=body, headers=headers)
+    assert answer.status_code == 400 and "has NaN" in sentence(answer)
+
+
 def test_an_id_is_never_a_path(client: TestClient, run: Path) -> None:
     (run / "playground").mkdir()
     (run / "playground" / "x.json").write_text("{}")

@@ -65,6 +65,7 @@ def test_by_what_the_index_knows(client: TestClient, session: Session) -> None:
         ("searches", {"name": " ", "by": "text", "query": {"query": "a"}}, "name is empty"),
         ("searches", {"name": "a", "by": "colour", "query": {}}, "by"),
         ("searches/9/delete", {}, "there is no saved search 9"),
+        (f"searches/{10**30}/delete", {}, "there is no saved search 10000"),
     ],
 )
 def test_wrong_searches(
@@ -73,6 +74,15 @@ def test_wrong_searches(
     answer = client.post(f"/api/{path}", json=values)
     assert answer.status_code == 400
     assert sentence in answer.json()["error"]["message"]
+
+
+def test_a_saved_search_is_what_json_has_and_of_the_kind_that_is_named(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    wrong = '{"name": "a", "by": "text", "query": {"max_density": NaN}}'
+    answer = client.post("/api/searches", content=wrong, headers=headers)
+    assert answer.status_code == 400 and "has NaN" in answer.json()["error"]["message"]
+    saved = post(client, "/api/searches", name="a", by="text", query={"by": "near", "query": "x"})
+    assert saved["search"]["query"] == {"by": "text", "query": "x"}
 
 
 def test_contrast_with_its_controls(client: TestClient, session: Session) -> None:

@@ -222,6 +222,14 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"prompt": "a", "steering": {"tier": "constant"}}, 400, "list of features", None),
     ({"prompt": "a", "watch": [4800]}, 400, "no feature 4800 to watch", None),
     ({"prompt": "a" * 30_000}, 400, "prompt", None),
+    ({"prompt": "a", "temperature": 1e-300}, 400, "temperature is 1e-300", "temperature"),
+    ({"prompt": "a", "picks": "9" * 5000}, 400, "no pick is that", "picks"),
+    (
+        {"prompt": "a", "steering": {"features": [{"index": 3, "strength": 10**400}]}},
+        400,
+        "strength is a number of hundreds of digits",
+        "strength",
+    ),
 ]
 
 
@@ -249,6 +257,20 @@ def test_a_broken_body_is_refused(client: TestClient) -> None:
         "/v1/completions", content="{nope", headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 400 and "not valid JSON" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/api/sweep", "/api/searches"])
+def test_json_of_many_levels_is_refused(client: TestClient, path: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    for n_levels in (100_000, 960):
+        body = '{"steering": ' + "[" * n_levels + "]" * n_levels + "}"
+        answer = client.post(path, content=body, headers=headers)
+        assert answer.status_code == 400 and answer.json()["error"]["message"]
+
+
+def test_a_top_k_beyond_numbers_takes_all(client: TestClient) -> None:
+    whole = completion(client, max_tokens=4)["choices"]
+    assert completion(client, max_tokens=4, top_k=10**400)["choices"] == whole
 
 
 def test_a_strength_beyond_numbers_fails_in_the_stream_and_the_server_goes_on(
