@@ -1,10 +1,12 @@
 """The server: an app of all pages behind the guard, on a port of this machine."""
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -36,7 +38,7 @@ from .pages import (
     triage,
     try_text,
 )
-from .rendering import STATIC, page
+from .rendering import STATIC, page, session_of
 from .security import Guard
 from .session import Session
 
@@ -59,6 +61,13 @@ ROUTERS = (
 _SMALLEST_ZIPPED = 1000
 _SECONDS_TO_END = 1
 _SECONDS_TO_KEEP = 30
+_CANNOT_WRITE = {
+    errno.ENOSPC: (507, "make room on its disk"),
+    errno.EDQUOT: (507, "make room in your quota"),
+    errno.EROFS: (403, "mount it for writing, or copy the run elsewhere"),
+    errno.EACCES: (403, "change its permissions"),
+}
+"""Status and remedy of errors of the file system that a person can mend."""
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -207,12 +216,17 @@ def _validation_sentence(error: RequestValidationError) -> str:
 
 def _failed(request: Request, error: Exception) -> Response:
     """Something that should not happen; the server goes on."""
-    sentence = error_sentence(f"this failed unexpectedly ({type(error).__name__}: {error})")
-    return _answer(request, 500, sentence)
+    code, sentence = 500, f"this failed unexpectedly ({type(error).__name__}: {error})"
+    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        code, remedy = _CANNOT_WRITE[error.errno]
+        where = Path(error.filename).parent if error.filename else session_of(request).run
+        sentence = f"{where} cannot be written ({error.strerror}); {remedy} and try again"
+    return _answer(request, code, error_sentence(sentence))
 
 
 def _answer(request: Request, code: int, sentence: str) -> Response:
     if "text/html" in request.headers.get("accept", ""):
         return page(request, "error.html", status=code, sentence=sentence)
-    body = {"error": {"message": sentence, "type": "invalid_request_error", "code": None}}
+    kind = "server_error" if code >= 500 else "invalid_request_error"
+    body = {"error": {"message": sentence, "type": kind, "code": None}}
     return JSONResponse(body, status_code=code)
