@@ -38,11 +38,12 @@ class Session:
             say: sentences for a person.
 
         Raises:
-            InputError: there is no run, or it has no feature index.
+            InputError: there is no run, or it has no whole feature index.
         """
         self.config = config
         self.run: Path = newest_run() if config.run is None else run_folder(config.run)
         self.index = FeatureIndex.of_run(self.run)
+        self.index.require_files()
         self.token = secrets.token_urlsafe(32)
         self._say = say
         self._loaded: Future[LoadedRun] = Future()

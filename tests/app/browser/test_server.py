@@ -2,13 +2,16 @@
 
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from sparsteer.app.browser.config import ServeConfig
 from sparsteer.app.browser.server import create_app
 from sparsteer.app.browser.session import Session
+from sparsteer.sae import InputError
 
 from .conftest import PORT
 
@@ -45,6 +48,12 @@ def test_what_cannot_be_written_says_where_and_why(
     assert answer.status_code == code and says in error["message"]
     assert str(session.run) in error["message"]
     assert error["type"] == ("server_error" if code >= 500 else "invalid_request_error")
+
+
+def test_an_index_that_is_not_whole_is_not_opened(run: Path) -> None:
+    (run / "features" / "top_rows.npy").unlink()
+    with pytest.raises(InputError, match=r"top_rows.npy is missing; build the index again"):
+        Session(ServeConfig(run=str(run), device="cpu"), lambda sentence: None)
 
 
 def test_the_status_names_the_model(client: TestClient) -> None:
