@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
-from ...sae.common.errors import InputError
+from ...sae.common.errors import InputError, NotFound
 
 FOLDER = "playground"
 _FORMAT = "sparsteer-playground-result"
@@ -55,7 +55,7 @@ class SavedResults:
             InputError: there is none, or its file is not as it was written.
         """
         if not _ID.fullmatch(id_) or not (path := self.folder / f"{id_}.json").is_file():
-            raise InputError("there is no saved result of this id; choose one of the list")
+            raise NotFound("there is no saved result of this id; choose one of the list")
         values = read_checked_json(path, "saved result", remedy=_REMEDY)
         if values.get("format") != _FORMAT or values.get("version") != _VERSION:
             raise InputError(f"{path} is no result that this sparsteer reads; {_REMEDY}")

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from ...sae.common.devices import resolve_device
-from ...sae.common.errors import InputError
+from ...sae.common.errors import InputError, NotFound
 from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
@@ -40,7 +40,7 @@ from .pages import (
 )
 from .rendering import STATIC, page, session_of
 from .security import Guard
-from .session import Session
+from .session import ModelUnavailable, Session
 
 ROUTERS = (
     status.router,
@@ -193,6 +193,10 @@ def _socket(config: ServeConfig) -> socket.socket:
 def _wrong_input(request: Request, error: Exception) -> Response:
     """A page or JSON that says what is wrong."""
     code, sentence = 400, error_sentence(str(error))
+    if isinstance(error, ModelUnavailable):
+        code = 503
+    elif isinstance(error, NotFound) and request.method == "GET":
+        code = 404
     if isinstance(error, HTTPException):
         code = error.status_code
         sentence = f"there is no page {request.url.path}" if code == 404 else str(error.detail)

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from ...sae.common.checksums import record_of, require_as_written, require_sizes
-from ...sae.common.errors import InputError
+from ...sae.common.errors import InputError, NotFound
 from .feature import CoActivation as CoActivation
 from .feature import Example as Example
 from .feature import Feature as Feature
@@ -212,7 +212,7 @@ class FeatureIndex:
 
     def _require(self, number: int) -> None:
         if not 0 <= number < self.n_latents:
-            raise InputError(
+            raise NotFound(
                 f"there is no feature {number}; this autoencoder has features 0 to "
                 f"{self.n_latents - 1}"
             )

@@ -93,8 +93,6 @@ async def _json(request: Request) -> object:
         return json.loads(await request.body())
     except ValueError as error:
         raise InputError(f"the request is not valid JSON ({error}); send an object") from None
-    except RecursionError:
-        raise InputError("the request is nested too deeply; send fewer levels") from None
 
 
 async def _unary(request: Request, dialect: Dialect) -> dict[str, object]:

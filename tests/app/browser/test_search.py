@@ -129,7 +129,7 @@ def test_a_card_has_what_one_needs_to_judge(client: TestClient, session: Session
     assert text.count("<li class=example>") == min(6, len(session.index.feature(number).top)) + min(
         4, len(session.index.feature(number).random)
     )
-    assert client.get("/triage/48").status_code == 400
+    assert client.get("/triage/48").status_code == 404
     for path in ("/triage", "/search"):
         page = client.get(path)
         assert page.status_code == 200 and len(page.content) < 100_000

@@ -56,6 +56,25 @@ def test_an_index_that_is_not_whole_is_not_opened(run: Path) -> None:
         Session(ServeConfig(run=str(run), device="cpu"), lambda sentence: None)
 
 
+def test_a_model_that_cannot_be_read_is_said_where_it_is_needed(run: Path) -> None:
+    config = ServeConfig(run=str(run), device="cpu", model=str(run / "nothing"))
+    session = Session(config, lambda sentence: None)
+    assert session.model_name == str(run / "nothing")
+    base = f"http://127.0.0.1:{PORT}"
+    headers = {"Origin": base, "Authorization": f"Bearer {session.token}"}
+    client = TestClient(create_app(session, port=PORT), base_url=base, headers=headers)
+    for path, body in (
+        ("/v1/completions", {"prompt": "a"}),
+        ("/api/playground/read", {"beginning": {"prompt": "a"}, "text": "b"}),
+        ("/api/search", {"by": "text", "query": "a"}),
+    ):
+        answer = client.post(path, json=body)
+        error = answer.json()["error"]
+        assert answer.status_code == 503 and error["type"] == "server_error", path
+        assert "the language model cannot be read: " in error["message"]
+    assert client.get("/features/3", headers={"Accept": "text/html"}).status_code == 200
+
+
 def test_the_status_names_the_model(client: TestClient) -> None:
     values = client.get("/api/status").json()
     assert values["model_status"] in ("loading", "ready")
