@@ -22,7 +22,8 @@ def post(client: TestClient, path: str, **values: Any) -> dict[str, Any]:
 
 
 def test_by_text(client: TestClient, session: Session) -> None:
-    expected = search_text(session.loaded, session.index, TEXT, top=30, max_density=1.0)
+    with session.using_model() as loaded:
+        expected = search_text(loaded, session.index, TEXT, top=30, max_density=1.0)
     found = post(client, "/api/search", by="text", query=TEXT, max_density=1.0)
     scores = [(match.feature, match.score) for match in expected.features]
     assert [(match["feature"], match["score"]) for match in found["features"]] == scores != []
