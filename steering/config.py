@@ -17,6 +17,9 @@ from ..sae.common.validation import (
 from ..sae.config import ModelDtype, require_model_dtype
 from .registries import DIRECTIONS, EDITS, GATES
 
+_LEAST_TEMPERATURE = 1e-5
+"""Logits divided by much less are beyond all numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -61,6 +64,12 @@ class Sampling:
             require_positive_integer("max_new_tokens", self.max_new_tokens)
         require_positive_integer("batch_size", self.batch_size)
         require_in_range("temperature", self.temperature, low=0.0, high=100.0)
+        if 0 < self.temperature < _LEAST_TEMPERATURE:
+            raise InputError(
+                f"temperature is {self.temperature:g}; give at least {_LEAST_TEMPERATURE:g}, or 0 "
+                "for the likeliest token",
+                field="temperature",
+            )
         require_integer("seed", self.seed, least=0)
         require_integer("top_k", self.top_k, least=0)
         require_in_range("top_p", self.top_p, low=0.0, high=1.0)

@@ -89,15 +89,21 @@ class DecodingRows:
 
     def join(self, other: "DecodingRows") -> None:
         """Put the other's rows behind these, which have as many tokens unread; the shorter are
-        padded. The other is of no more use."""
-        width = max(self.tokens_BT.shape[1], other.tokens_BT.shape[1])
-        for rows in (self, other):
-            rows._widen(width - rows.tokens_BT.shape[1])
-        for (_, mine), (_, theirs) in zip(self._cache.items(), other._cache.items(), strict=True):
-            join_caches(mine, theirs)
-        self.tokens_BT = torch.cat([self.tokens_BT, other.tokens_BT])
-        self.mask_BT = torch.cat([self.mask_BT, other.mask_BT])
-        self.steered_BT = torch.cat([self.steered_BT, other.steered_BT])
+        padded. The other is of no more use. Where that fails, these are as they were."""
+        n_before = self.tokens_BT.shape[1]
+        width = max(n_before, other.tokens_BT.shape[1])
+        try:
+            for rows in (self, other):
+                rows._widen(width - rows.tokens_BT.shape[1])
+            tokens_BT = torch.cat([self.tokens_BT, other.tokens_BT])
+            mask_BT = torch.cat([self.mask_BT, other.mask_BT])
+            steered_BT = torch.cat([self.steered_BT, other.steered_BT])
+            for mine, theirs in zip(self._cache.values(), other._cache.values(), strict=True):
+                join_caches(mine, theirs)
+        except BaseException:
+            self._widen(n_before - self.tokens_BT.shape[1])
+            raise
+        self.tokens_BT, self.mask_BT, self.steered_BT = tokens_BT, mask_BT, steered_BT
         self._prompt_columns += other._prompt_columns
         self._n_seen = max(self._n_seen, other._n_seen)
         self.steering.join(other.steering)
@@ -117,11 +123,23 @@ class DecodingRows:
         if n_padding:
             self._cut(n_padding)
 
+    def keep_unread(self, rows: Sequence[int]) -> None:
+        """As `keep`, after a pass that failed: whatever it left in the cache, the next one reads
+        all tokens anew."""
+        for name in self._cache:
+            _, self._cache[name] = new_cache(self._model.network.model)
+        self.keep(rows)
+        self._n_seen = 0
+
     def _widen(self, n_columns: int) -> None:
-        """Put padding before all rows, of which the caches are told when they are joined."""
-        self.tokens_BT = pad(self.tokens_BT, (n_columns, 0), value=self._model.pad_id)
-        self.mask_BT = pad(self.mask_BT, (n_columns, 0), value=False)
-        self.steered_BT = pad(self.steered_BT, (n_columns, 0), value=False)
+        """Put padding before all rows, of which the caches are told when they are joined; or take
+        it away, where the number is negative."""
+        beside = (n_columns, 0)
+        self.tokens_BT, self.mask_BT, self.steered_BT = (
+            pad(self.tokens_BT, beside, value=self._model.pad_id),
+            pad(self.mask_BT, beside, value=False),
+            pad(self.steered_BT, beside, value=False),
+        )
         self._prompt_columns = [n_columns + n_prompt for n_prompt in self._prompt_columns]
         if self._cache:
             self._n_seen += n_columns

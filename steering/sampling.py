@@ -147,7 +147,8 @@ class _Settings:
 
     def column(self, name: str, rows: Sequence[int]) -> Float[Tensor, "R 1"]:
         if name not in self._columns:
-            values = [float(getattr(self._samplings[row], name)) for row in rows]
+            # No vocabulary has so many tokens, and top_k may be more than a number on a device.
+            values = [float(min(getattr(self._samplings[row], name), 2**31)) for row in rows]
             column_R = torch.tensor(values, dtype=torch.float64, device=self._device)
             self._columns[name] = rearrange(column_R, "r -> r 1")
         return self._columns[name]

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...sae.common.errors import InputError
 from ...steering.config import Sampling
 from ...steering.interventions.intervention import Intervention
-from ...steering.loading import LoadedRun
 from ...steering.texts import chat_tokens, prompt_tokens
 from .session import Session
 
@@ -59,15 +58,31 @@ class Beginning(BaseModel):
     prompt: Text = ""
     messages: Annotated[list[Message], Field(max_length=200)] = []
 
-    def tokens(self, loaded: LoadedRun) -> list[int]:
+    def tokens(self, session: Session) -> list[int]:
         """Its token ids, BOS included.
 
         Raises:
-            InputError: it has no token, is too long, or the model has no chat template.
+            InputError: it has no token, more than the server reads or the model holds, or the model
+                has no chat template.
         """
-        if not self.messages:
-            return prompt_tokens(loaded.model, self.prompt)
-        return chat_tokens(loaded.model, [message.model_dump() for message in self.messages])
+        model = session.loaded.model
+        if self.messages:
+            found = chat_tokens(model, [message.model_dump() for message in self.messages])
+        else:
+            found = prompt_tokens(model, self.prompt)
+        require_short_prompt(session, len(found))
+        return found
+
+
+def require_short_prompt(session: Session, n_tokens: int) -> None:
+    """Raise InputError for a prompt of more tokens than the server reads."""
+    most = session.config.prompt_limit
+    if n_tokens > most:
+        raise InputError(
+            f"the prompt has {n_tokens} tokens, and this server reads at most {most}; shorten "
+            "it, or start the server with a larger --prompt-limit",
+            field="prompt",
+        )
 
 
 def intervention_of(session: Session, steering: dict[str, Any]) -> Intervention:

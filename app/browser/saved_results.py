@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
-from ...sae.common.errors import InputError
+from ...sae.common.errors import InputError, NotFound
 
 FOLDER = "playground"
 _FORMAT = "sparsteer-playground-result"
@@ -29,7 +29,8 @@ class SavedResults:
     def save(self, values: dict[str, Any]) -> str:
         """Write a result with its time and the versions of what made it, and give its new id.
 
-        The file appears whole, with its checksum. Raises OSError as the file system does.
+        The file appears whole, with its checksum. Raises InputError for NaN and infinite
+        numbers, and OSError as the file system does.
         """
         id_ = secrets.token_hex(8)
         made = {
@@ -39,7 +40,12 @@ class SavedResults:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {name: version(name) for name in _LIBRARIES},
         }
-        write_checked_json(self.folder / f"{id_}.json", {**made, **values})
+        try:
+            write_checked_json(self.folder / f"{id_}.json", {**made, **values})
+        except ValueError:
+            raise InputError(
+                "the result has NaN or an infinite number, which JSON does not have; leave it out"
+            ) from None
         return id_
 
     def read(self, id_: str) -> dict[str, Any]:
@@ -49,7 +55,7 @@ class SavedResults:
             InputError: there is none, or its file is not as it was written.
         """
         if not _ID.fullmatch(id_) or not (path := self.folder / f"{id_}.json").is_file():
-            raise InputError("there is no saved result of this id; choose one of the list")
+            raise NotFound("there is no saved result of this id; choose one of the list")
         values = read_checked_json(path, "saved result", remedy=_REMEDY)
         if values.get("format") != _FORMAT or values.get("version") != _VERSION:
             raise InputError(f"{path} is no result that this sparsteer reads; {_REMEDY}")

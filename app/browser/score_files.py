@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from ...sae.common.errors import InputError
+from ...sae.common.errors import NotFound
 from ...steering.selection.explaining import Explainer
 from ...steering.selection.scored_file import ScoredFile
 from .session import Session
@@ -51,7 +51,7 @@ class ScoreFiles:
         """
         path = self.listed().get(number)
         if path is None:
-            raise InputError(f"there is no file of scores number {number}; choose one of the list")
+            raise NotFound(f"there is no file of scores number {number}; choose one of the list")
         seen = _signature(path)
         with self._lock:
             if path in self._opened and self._opened[path][0] == seen:

@@ -1,10 +1,12 @@
 """The server: an app of all pages behind the guard, on a port of this machine."""
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from ...sae.common.devices import resolve_device
-from ...sae.common.errors import InputError
+from ...sae.common.errors import InputError, NotFound
 from ...sae.common.text import error_sentence
 from .config import DEFAULT_PORT, ServeConfig
 from .connections import PatientProtocol
@@ -36,9 +38,9 @@ from .pages import (
     triage,
     try_text,
 )
-from .rendering import STATIC, page
+from .rendering import STATIC, page, session_of
 from .security import Guard
-from .session import Session
+from .session import ModelUnavailable, Session
 
 ROUTERS = (
     status.router,
@@ -59,6 +61,13 @@ ROUTERS = (
 _SMALLEST_ZIPPED = 1000
 _SECONDS_TO_END = 1
 _SECONDS_TO_KEEP = 30
+_CANNOT_WRITE = {
+    errno.ENOSPC: (507, "make room on its disk"),
+    errno.EDQUOT: (507, "make room in your quota"),
+    errno.EROFS: (403, "mount it for writing, or copy the run elsewhere"),
+    errno.EACCES: (403, "change its permissions"),
+}
+"""Status and remedy of errors of the file system that a person can mend."""
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -83,6 +92,7 @@ def create_app(session: Session, *, port: int) -> Guard:
     app.add_exception_handler(InputError, _wrong_input)
     app.add_exception_handler(RequestValidationError, _wrong_input)
     app.add_exception_handler(HTTPException, _wrong_input)
+    app.add_exception_handler(RecursionError, _nested)
     app.add_exception_handler(Exception, _failed)
     return Guard(app, token=session.token, hosts=Hosts.of(session.config), port=port)
 
@@ -183,6 +193,10 @@ def _socket(config: ServeConfig) -> socket.socket:
 def _wrong_input(request: Request, error: Exception) -> Response:
     """A page or JSON that says what is wrong."""
     code, sentence = 400, error_sentence(str(error))
+    if isinstance(error, ModelUnavailable):
+        code = 503
+    elif isinstance(error, NotFound) and request.method == "GET":
+        code = 404
     if isinstance(error, HTTPException):
         code = error.status_code
         sentence = f"there is no page {request.url.path}" if code == 404 else str(error.detail)
@@ -193,6 +207,11 @@ def _wrong_input(request: Request, error: Exception) -> Response:
     return answer
 
 
+def _nested(request: Request, error: Exception) -> Response:
+    """JSON of hundreds of levels, which nothing here goes down."""
+    return _answer(request, 400, "the request is nested too deeply; send JSON of a few levels")
+
+
 def _validation_sentence(error: RequestValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])  # the first is body, query or path
@@ -201,12 +220,17 @@ def _validation_sentence(error: RequestValidationError) -> str:
 
 def _failed(request: Request, error: Exception) -> Response:
     """Something that should not happen; the server goes on."""
-    sentence = error_sentence(f"this failed unexpectedly ({type(error).__name__}: {error})")
-    return _answer(request, 500, sentence)
+    code, sentence = 500, f"this failed unexpectedly ({type(error).__name__}: {error})"
+    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        code, remedy = _CANNOT_WRITE[error.errno]
+        where = Path(error.filename).parent if error.filename else session_of(request).run
+        sentence = f"{where} cannot be written ({error.strerror}); {remedy} and try again"
+    return _answer(request, code, error_sentence(sentence))
 
 
 def _answer(request: Request, code: int, sentence: str) -> Response:
     if "text/html" in request.headers.get("accept", ""):
         return page(request, "error.html", status=code, sentence=sentence)
-    body = {"error": {"message": sentence, "type": "invalid_request_error", "code": None}}
+    kind = "server_error" if code >= 500 else "invalid_request_error"
+    body = {"error": {"message": sentence, "type": kind, "code": None}}
     return JSONResponse(body, status_code=code)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ...steering.serving import Engine
 
 
+class ModelUnavailable(InputError):
+    """The language model could not be read, so nothing that needs it can be answered."""
+
+
 class Session:
     """A run opened for reading, steering and picking.
 
@@ -38,11 +42,12 @@ class Session:
             say: sentences for a person.
 
         Raises:
-            InputError: there is no run, or it has no feature index.
+            InputError: there is no run, or it has no whole feature index.
         """
         self.config = config
         self.run: Path = newest_run() if config.run is None else run_folder(config.run)
         self.index = FeatureIndex.of_run(self.run)
+        self.index.require_files()
         self.token = secrets.token_urlsafe(32)
         self._say = say
         self._loaded: Future[LoadedRun] = Future()
@@ -62,9 +67,13 @@ class Session:
         """The language model, its site and the autoencoder; waits until they are read.
 
         Raises:
-            InputError: they cannot be read.
+            ModelUnavailable: they cannot be read.
         """
         self.start_loading()
+        error = self._loaded.exception()
+        if error is not None:
+            sentence = error_sentence(f"the language model cannot be read: {error}")
+            raise ModelUnavailable(sentence) from error
         return self._loaded.result()
 
     @contextmanager
@@ -72,7 +81,7 @@ class Session:
         """The same, for one at a time: what hooks the language model must hold this while it does.
 
         Raises:
-            InputError: they cannot be read.
+            ModelUnavailable: they cannot be read.
         """
         loaded = self.loaded
         with self._in_use, self.engine.exclusive():
@@ -83,7 +92,7 @@ class Session:
         """What generates, for all pages and clients together; waits until the model is read.
 
         Raises:
-            InputError: the model cannot be read.
+            ModelUnavailable: the model cannot be read.
         """
         from ...steering.serving import Engine
 
@@ -118,10 +127,10 @@ class Session:
         """The picks of the run, for reading and changing."""
         return PickStore(self.run, sae=self.index.manifest["sae"], n_latents=self.index.n_latents)
 
-    @cached_property
+    @property
     def model_name(self) -> str:
-        """The language model's name, as the index has it."""
-        return str(self.index.manifest["model"])
+        """The language model's name: the one given, else as the index has it."""
+        return self.config.model or str(self.index.manifest["model"])
 
     def _check_index(self) -> None:
         """Read all files of the index once, which compares their checksums, before a page needs

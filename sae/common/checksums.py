@@ -110,6 +110,18 @@ def require_as_written(path: Path, record: Mapping[str, Any] | None, remedy: str
         )
 
 
+def require_sizes(folder: Path, values: Mapping[str, Any], remedy: str) -> None:
+    """Raise InputError unless every file that the JSON object beside them records is there with its
+    size; of version 1 none is recorded."""
+    files: object = values.get("files") if is_checked(values) else None
+    for name in cast(dict[str, Any], files) if isinstance(files, dict) else ():
+        path, record = folder / name, record_of(values, name) or {}
+        if not path.is_file():
+            raise InputError(f"{path} is missing; {remedy}")
+        if (size := path.stat().st_size) != record.get("bytes"):
+            raise InputError(f"{path} has {size:,} bytes, not as many as were written; {remedy}")
+
+
 def record_of(values: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     """What a JSON object of version 2 or higher records of a file; None if it is of version 1.
 

@@ -15,3 +15,7 @@ class InputError(ValueError):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+
+class NotFound(InputError):
+    """There is nothing of the number or the name that is asked for."""

@@ -36,20 +36,40 @@ def join_caches(cache: Any, other: Any) -> None:
 
     The one with fewer positions is filled up on the left; what it holds there has to be masked.
 
-    Raises TypeError for a layer of which it is not known how rows are joined.
+    Raises TypeError for a layer of which it is not known how rows are joined. Whatever is raised,
+    the cache is then as it was.
     """
-    for mine, theirs in zip(cache.layers, other.layers, strict=True):
-        _require_rows(mine)
-        _require_rows(theirs)
-        if mine.keys is None and theirs.keys is None:  # Another layer keeps what this one reads.
-            continue
-        width = max(mine.get_seq_length(), theirs.get_seq_length())
-        if isinstance(mine, DynamicSlidingWindowLayer):
-            mine.cumulative_length = width
-        for name in ("keys", "values"):
-            both = [getattr(layer, name) for layer in (mine, theirs)]
-            n_kept = max(acts.shape[-2] for acts in both)
-            setattr(mine, name, torch.cat([_filled_up(acts, n_kept) for acts in both]))
+    joined: list[tuple[Any, int, int, int]] = []
+    try:
+        for mine, theirs in zip(cache.layers, other.layers, strict=True):
+            _require_rows(mine)
+            _require_rows(theirs)
+            if (
+                mine.keys is None and theirs.keys is None
+            ):  # Another layer keeps what this one reads.
+                continue
+            before = (mine, mine.keys.shape[0], mine.keys.shape[-2], mine.get_seq_length())
+            _join_layer(mine, theirs)
+            joined.append(before)
+    except BaseException:
+        for layer, n_rows, n_kept, length in joined:
+            if isinstance(layer, DynamicSlidingWindowLayer):
+                layer.cumulative_length = length
+            layer.keys = layer.keys[:n_rows, :, layer.keys.shape[-2] - n_kept :]
+            layer.values = layer.values[:n_rows, :, layer.values.shape[-2] - n_kept :]
+        raise
+
+
+def _join_layer(mine: Any, theirs: Any) -> None:
+    """All of it or, where that fails, nothing."""
+    both: dict[str, Tensor] = {}
+    for name in ("keys", "values"):
+        pair = [getattr(layer, name) for layer in (mine, theirs)]
+        n_kept = max(acts.shape[-2] for acts in pair)
+        both[name] = torch.cat([_filled_up(acts, n_kept) for acts in pair])
+    if isinstance(mine, DynamicSlidingWindowLayer):
+        mine.cumulative_length = max(mine.get_seq_length(), theirs.get_seq_length())
+    mine.keys, mine.values = both["keys"], both["values"]
 
 
 def keep_rows(cache: Any, rows: Int[Tensor, "R"]) -> None:

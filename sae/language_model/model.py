@@ -360,11 +360,13 @@ class LanguageModel:
 
         `where` says who has the token.
         """
-        if not ids or max(ids) < self.n_embedded:
+        if not ids or (min(ids) >= 0 and max(ids) < self.n_embedded):
             return ids
+        if min(ids) < 0:
+            raise InputError(f"{where} has the token id {min(ids)}; ids are whole numbers from 0")
         beyond = max(ids)
         token = ""
-        if self._tokenizer is not None:
+        if self._tokenizer is not None and beyond < len(self._tokenizer):
             token = f" {self._tokenizer.convert_ids_to_tokens([beyond])[0]!r}"
         raise InputError(
             f"{where} has the token{token} with id {beyond}, but the embedding of {self.name} "

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from mmap import mmap
 from pathlib import Path
 from tokenize import TokenError
 from typing import cast
 
 import numpy as np
 
-from ...sae.common.checksums import record_of, require_as_written
-from ...sae.common.errors import InputError
+from ...sae.common.checksums import record_of, require_as_written, require_sizes
+from ...sae.common.errors import InputError, NotFound
 from .feature import CoActivation as CoActivation
 from .feature import Example as Example
 from .feature import Feature as Feature
@@ -92,6 +93,11 @@ class FeatureIndex:
         folder = _index_folder(str(run))
         sae = SparseAutoencoder.load(folder.parent / "sae")
         return cls(folder, sae=sae_fingerprint(sae))
+
+    def require_files(self) -> None:
+        """Raise InputError unless every file of the manifest is there with its size; the content is
+        compared when it is first read."""
+        require_sizes(self.path, self.manifest, self._remedy)
 
     def feature(self, number: int) -> Feature:
         """Everything that the index holds of a feature.
@@ -206,7 +212,7 @@ class FeatureIndex:
 
     def _require(self, number: int) -> None:
         if not 0 <= number < self.n_latents:
-            raise InputError(
+            raise NotFound(
                 f"there is no feature {number}; this autoencoder has features 0 to "
                 f"{self.n_latents - 1}"
             )
@@ -226,7 +232,15 @@ class FeatureIndex:
                     f"{self._remedy}"
                 )
             self._arrays[name] = array
-        return self._arrays[name]
+        array = self._arrays[name]
+        mapped = array.base
+        # What lies behind the end of a file that was cut meanwhile would end the process.
+        if isinstance(mapped, mmap) and mapped.size() < len(mapped):
+            raise InputError(
+                f"{self.path / name}.npy has {mapped.size():,} bytes, not as many as were written; "
+                f"{self._remedy}"
+            )
+        return array
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
 
 from ...sae.common.errors import InputError
@@ -129,7 +130,7 @@ class PickDatabase:
                     "has ended"
                 ) from None
             if code == sqlite3.SQLITE_FULL:
-                raise OSError(f"No space left on device: {self.path}") from None
+                raise OSError(ENOSPC, "No space left on device", str(self.path)) from None
             if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
                 raise InputError(
                     f"{self.path} cannot be written ({error}); change its permissions and those of "

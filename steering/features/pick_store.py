@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...sae.common.errors import InputError
+from ...sae.common.errors import InputError, NotFound
 from ...sae.common.locks import PATIENCE, hold
 from .pick_database import DATABASE, PickDatabase
 from .pick_history import CannotUndo, Step, undone
@@ -222,7 +222,7 @@ class PickStore:
     def require_feature(self, number: int) -> None:
         """Raise an InputError unless the autoencoder has a feature of that number."""
         if not 0 <= number < self.n_latents:
-            raise InputError(
+            raise NotFound(
                 f"there is no feature {number}; this autoencoder has features 0 to "
                 f"{self.n_latents - 1}"
             )

@@ -53,7 +53,8 @@ class SavedSearches:
         """Save a search, in the place of one of the same name.
 
         Raises:
-            InputError: the name is empty or long, the query is large, or there are too many.
+            InputError: the name is empty or long, the query is large or has NaN, or there are
+                too many.
         """
         require_given("name", name)
         require_text("name", name)
@@ -61,7 +62,10 @@ class SavedSearches:
             raise InputError(
                 f"name has {len(name)} characters, but at most {_LONGEST_NAME} are kept; shorten it"
             )
-        text = json.dumps(query, allow_nan=False)
+        try:
+            text = json.dumps(query, allow_nan=False)
+        except ValueError:
+            raise InputError("query has NaN or an infinite number; leave it out") from None
         if len(text) > _LONGEST_QUERY:
             raise InputError("this search is too large to be saved; give fewer or shorter texts")
         at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -82,6 +86,8 @@ class SavedSearches:
 
         Raises InputError if there is none.
         """
+        if not 0 <= number < 2**63:  # more than the database counts
+            raise InputError(f"there is no saved search {number}; choose one of the list")
         with self._database.transaction() as connection:
             found = connection.execute("DELETE FROM searches WHERE number = ?", (number,))
             if not found.rowcount:

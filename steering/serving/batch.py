@@ -26,13 +26,17 @@ class TextBatch:
         """Take texts of which none has a token yet, and what steers them."""
         self._model = model
         self.texts = list(texts)
+        self.is_reading = False
+        """Whether the step ended within the model's pass, before any text was told of it."""
         prompts = [text.prompt for text in texts]
         self._rows = DecodingRows(model, prompts, steering)
         self._sampler = RowSampler([text.sampling for text in texts], prompts, model.device)
 
     def step(self) -> int:
         """Add a token to each text, and say how many were chosen."""
+        self.is_reading = True
         logits_BV = self._rows.read()
+        self.is_reading = False
         numbers_B = are_numbers(logits_BV)
         chosen_B = self._sampler.choose(torch.where(numbers_B[:, None], logits_BV, 0.0))
         self._tell(logits_BV, torch.where(numbers_B, chosen_B, -1))
@@ -47,10 +51,23 @@ class TextBatch:
         return n_chosen
 
     def join(self, other: "TextBatch") -> None:
-        """Take the other's texts, which are between tokens as these are."""
+        """Take the other's texts, which are between tokens as these are. Where that fails, the
+        batch is as it was."""
         self._rows.join(other._rows)
         self._sampler.join(other._sampler)
         self.texts += other.texts
+
+    def newest(self) -> list[RunningText]:
+        """The texts of the request that joined last."""
+        return [text for text in self.texts if text.stream is self.texts[-1].stream]
+
+    def leave_out(self, texts: Sequence[RunningText]) -> None:
+        """Go on without some, after a step that ended within the model's pass."""
+        going = [row for row, text in enumerate(self.texts) if text not in texts]
+        if going:
+            self._rows.keep_unread(going)
+            self._sampler.keep(going)
+        self.texts = [self.texts[row] for row in going]
 
     def _tell(
         self,

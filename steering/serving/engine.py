@@ -25,6 +25,8 @@ from .turns import Turns
 _RATE_SECONDS = 10.0
 _FEW = 64
 """Columns of padding that are read rather than prompts one by one."""
+_MOST_READ = 4096
+"""Tokens, padding included, of prompts that are read in one pass."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,8 @@ class Engine:
     """Continues prompts, each with an intervention and a sampling of its own, in one batch.
 
     A request joins as soon as a slot is free, between two tokens of the others, and each text is
-    the one that the request gets alone, but for rounding. A request that fails ends by itself.
+    the one that the request gets alone, but for rounding. A request that fails ends by itself;
+    where a pass of all fails, the one that came last ends, and the others' texts are read anew.
     Where the model cannot hold texts of unlike lengths in one batch (`LanguageModel.rows_join`),
     texts take turns, each in a batch of its own.
     """
@@ -249,7 +252,8 @@ class Engine:
         for text in admitted:
             n_tokens += len(text.prompt)
             width = len(groups[-1]) + 1 if groups else 0
-            if groups and self._together and len(text.prompt) * width <= 1.5 * n_tokens + _FEW:
+            most = min(1.5 * n_tokens + _FEW, _MOST_READ)
+            if groups and self._together and len(text.prompt) * width <= most:
                 groups[-1].append(text)
             else:
                 groups.append([text])
@@ -280,9 +284,8 @@ class Engine:
             try:
                 with self._turns.own():
                     self._batches[0].join(batch)
-            except Exception as error:  # Of memory, for example: what it left is unknown.
-                _fail([*self._batches[0].texts, *batch.texts], error)
-                self._batches.clear()
+            except Exception as error:  # Of memory, for example.
+                _fail(batch.texts, error)
         else:
             self._batches.append(batch)
 
@@ -300,8 +303,12 @@ class Engine:
         except Exception as error:
             if may_fail:
                 raise
-            _fail(batch.texts, error)
-            batch.texts.clear()
+            # There may be too much to read for the memory: without the last the others go on.
+            failed = batch.newest() if batch.is_reading else list(batch.texts)
+            _fail(failed, error)
+            batch.leave_out(failed)
+            if batch.texts:
+                self._step(batch)
             return
         with self._changed:
             self._tokens_generated += n_chosen

@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 from ....sae.common.errors import InputError
+from ....sae.common.validation import require_finite
 from ....steering.features.picks import Pick
 from ....steering.interventions.intervention import Intervention
 from ..playground_settings import intervention_of
@@ -10,6 +11,8 @@ from ..session import Session
 from .body import Body
 
 _NUMBERS = {"strength", "max_activation", "threshold"}
+_DIGITS = 20
+"""That no feature's number has."""
 
 
 def asked_intervention(session: Session, body: Body) -> Intervention | None:
@@ -33,8 +36,10 @@ def _with_numbers(values: dict[str, Any]) -> dict[str, Any]:
     """JSON writes 2.0 as 2, too: settings that are numbers as such."""
 
     def number(name: str, value: Any) -> Any:
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        return float(value) if is_whole and name in _NUMBERS else value
+        if not isinstance(value, int) or isinstance(value, bool) or name not in _NUMBERS:
+            return value
+        require_finite(name, value)  # one of hundreds of digits is no float
+        return float(value)
 
     found = {name: number(name, value) for name, value in values.items()}
     if isinstance(features := found.get("features"), list):
@@ -81,6 +86,7 @@ def _numbers(wanted: str | int | list[int]) -> list[int] | None:
     if isinstance(wanted, int):
         return [wanted]
     if isinstance(wanted, str):
-        parts: list[Any] = [part.strip() for part in wanted.split(",")]
-        return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else None
+        parts = [part.strip() for part in wanted.split(",")]
+        are_numbers = all(part.isdecimal() and len(part) < _DIGITS for part in parts)
+        return [int(part) for part in parts] if are_numbers else None
     return wanted

@@ -12,6 +12,7 @@ from ....sae.language_model.model import LanguageModel
 from ....steering.config import Sampling
 from ....steering.interventions.intervention import Intervention
 from ....steering.serving import Engine, GenerationRequest, TokenEvent, TokenStream
+from ..playground_settings import require_short_prompt
 from ..session import Session
 from .body import Body
 from .errors import UnknownModel
@@ -58,13 +59,8 @@ class Work:
             QueueFull: too many are waiting.
         """
         began, engine = time.monotonic(), session.engine
-        longest, most = max(map(len, prompts)), session.config.prompt_limit
-        if longest > most:
-            raise InputError(
-                f"the prompt has {longest} tokens, and this server reads at most {most}; shorten "
-                "it, or start the server with a larger --prompt-limit",
-                field="prompt",
-            )
+        longest = max(map(len, prompts))
+        require_short_prompt(session, longest)
         limit = session.config.token_limit
         if max_new_tokens is None:
             room = engine.model.max_context - longest

@@ -12,7 +12,7 @@ from ....sae.common.checksums import require_checksum, with_checksum
 from ....sae.common.errors import InputError
 from ....sae.common.files import json_text
 from ....sae.common.old_names import with_new_names
-from ....sae.common.validation import require_text
+from ....sae.common.validation import require_finite, require_text
 from ....steering.features.pick_history import CannotUndo, Step
 from ....steering.features.pick_store import PickStore
 from ....steering.features.picks import FILE, Pick, Picks
@@ -137,6 +137,7 @@ def change(request: Request, feature: int, given: Annotated[Given, Body()]) -> d
             raise InputError(f"{name} is null; give a value, or leave it out", field=name)
     _require_short(fields.get("label", ""), fields.get("note", ""))
     if "strength" in fields:
+        require_finite("strength", fields["strength"])
         fields["strength"] = float(fields["strength"])
     return _changed(store, feature, store.change(feature, author=_author(request), **fields))
 

@@ -14,6 +14,7 @@ from ....sae.common.errors import InputError
 from ....sae.common.registry import Registry
 from ....sae.common.text import visible
 from ....steering.generation import INCOHERENT_REPETITION, repetition_of
+from ....steering.loading import LoadedRun
 from ....steering.reading_back import read_back
 from ....steering.registries import DIRECTIONS, EDITS, GATES
 from ....steering.residual import ResidualSample, residual_sample
@@ -121,22 +122,30 @@ class Written(BaseModel):
 @router.post("/api/playground/read")
 def read(request: Request, written: Written) -> dict[str, Any]:
     """How the unsteered model reads a text: perplexity, repetition, mean activation of features."""
-    session = session_of(request)
-    model = session.loaded.model
-    prompt = written.beginning.tokens(session.loaded)
-    tokens = model.require_embedded(written.tokens, "the text") or model.tokenize(written.text)
-    tokens = tokens[: max(0, model.max_context - len(prompt))]
-    with session.using_model() as loaded:
-        found = read_back(loaded, prompt, tokens, written.features)
+    session, engine = session_of(request), session_of(request).engine
+    units = {number: session.index.max_activation(number) for number in written.features}
+    prompt = written.beginning.tokens(session)
+    given = engine.model.require_embedded(written.tokens, "the text")
+    tokens = given or engine.model.tokenize(written.text)
+    most = session.config.prompt_limit + session.config.token_limit
+    if len(prompt) + len(tokens) > most:
+        raise InputError(
+            f"prompt and text have {len(prompt) + len(tokens)} tokens, and this server reads at "
+            f"most {most}; shorten them, or start the server with a larger --prompt-limit"
+        )
+    tokens = tokens[: max(0, engine.model.max_context - len(prompt))]
+    with session.using_model():  # the engine's model, which is the faster one
+        fast = LoadedRun(engine.model, engine.site, engine.sae)
+        found = read_back(fast, prompt, tokens, written.features)
     repetition = repetition_of(tokens)
     return {
         "perplexity": found.perplexity,
         "repetition": repetition,
         "likely_incoherent": repetition > INCOHERENT_REPETITION,
         "activations": {
-            str(number): value / session.index.max_activation(number)
+            str(number): value / units[number]
             for number, value in found.activations.items()
-            if session.index.max_activation(number) > 0
+            if units[number] > 0
         },
     }
 

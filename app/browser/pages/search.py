@@ -114,7 +114,7 @@ def searches(request: Request) -> dict[str, Any]:
 @router.post("/api/searches")
 def save(request: Request, saved: Saved) -> dict[str, Any]:
     """Save a search, in the place of one of the same name."""
-    query = {"by": saved.by, **saved.query}
+    query = {**saved.query, "by": saved.by}
     return {"search": session_of(request).picks.searches.save(saved.name, query).to_dict()}
 
 

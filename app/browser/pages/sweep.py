@@ -47,7 +47,7 @@ async def sweep(request: Request, asked: SweepRequest) -> StreamingResponse:
     session = session_of(request)
     intervention = intervention_of(session, asked.steering)
     sampling = asked.chosen.sampling(session.config.token_limit)
-    prompt = await run_in_threadpool(lambda: asked.beginning.tokens(session.loaded))
+    prompt = await run_in_threadpool(lambda: asked.beginning.tokens(session))
     if not _ONE_AT_A_TIME.acquire(blocking=False):
         raise HTTPException(429, "another sweep is running; stop it or wait", {"Retry-After": "5"})
     events = Sweep(session, intervention, prompt, asked.strengths, sampling)

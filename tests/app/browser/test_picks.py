@@ -55,6 +55,7 @@ def test_a_change_is_saved_at_once(client: TestClient, session: Session) -> None
         ("7", {"verdict": "maybe"}, "verdict is 'maybe'"),
         ("7", {"confidence": 9}, "confidence is 9"),
         ("7", {"confidence": True}, "confidence"),
+        ("7", {"strength": 10**400}, "strength is a number of hundreds of digits"),
         ("7", {"starred": None}, "starred is null"),
         ("7", {"starred": "yes"}, "starred"),
         ("7", {"colour": "red"}, "colour"),

@@ -1,6 +1,7 @@
 """The playground's answers: choices, measures, sweeps, and results that repeat themselves."""
 
 import asyncio
+import dataclasses
 import json
 import re
 import threading
@@ -132,6 +133,32 @@ def test_a_text_is_read_back_as_it_was_written(
     assert again == values
     wrong = {**body, "tokens": [10**6]}
     assert "id 1000000" in sentence(client.post("/api/playground/read", json=wrong))
+    wrong = {**body, "tokens": [10**30]}
+    answer = client.post("/api/playground/read", json=wrong)
+    assert answer.status_code == 400 and "id 1000000" in sentence(answer)
+
+
+def test_what_is_longer_than_the_server_reads_is_refused_before_the_model_runs(
+    client: TestClient, session: Session, firing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(session.config, prompt_limit=4, token_limit=20)
+    monkeypatch.setattr(session, "config", config)
+    _ = session.engine
+
+    def nobody() -> None:
+        raise AssertionError("the model is used")
+
+    monkeypatch.setattr(session, "using_model", nobody)
+    long, short = {"prompt": "cats and dogs"}, {"prompt": "a"}
+    sweep = {"beginning": long, "steering": steering_of(firing), "chosen": {"max_tokens": 2}}
+    assert "reads at most 4" in sentence(client.post("/api/sweep", json=sweep))
+    for body, most in (
+        ({"beginning": long, "text": "x"}, 4),
+        ({"beginning": short, "text": "x", "tokens": [40] * 30}, 24),
+        ({"beginning": short, "text": "x" * 3000}, 24),
+    ):
+        answer = client.post("/api/playground/read", json=body)
+        assert answer.status_code == 400 and f"at most {most}" in sentence(answer)
 
 
 def test_a_sweep_sends_what_the_function_gives(
@@ -280,12 +307,19 @@ def test_the_intervention_is_a_file_that_generate_reads(
     assert written["steered"]["text"] == result["texts"]["steered"][0]
 
 
+def test_a_result_with_nan_is_refused(client: TestClient, result: dict[str, Any]) -> None:
+    body = json.dumps({**result, "measures": {"base": {"perplexity": float("nan")}}})
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/api/playground/results", content=body, headers=headers)
+    assert answer.status_code == 400 and "has NaN" in sentence(answer)
+
+
 def test_an_id_is_never_a_path(client: TestClient, run: Path) -> None:
     (run / "playground").mkdir()
     (run / "playground" / "x.json").write_text("{}")
     for id_ in ("0" * 16, "..%2F..%2Fpicks", "x", "0" * 15 + "g", "A" * 16, "%2e%2e", "0" * 17):
         answer = client.get(f"/api/playground/results/{id_}")
-        assert answer.status_code in (400, 404)
+        assert answer.status_code == 404
         assert "no saved result" in sentence(answer) or "no page" in sentence(answer)
 
 

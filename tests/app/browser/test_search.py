@@ -22,7 +22,8 @@ def post(client: TestClient, path: str, **values: Any) -> dict[str, Any]:
 
 
 def test_by_text(client: TestClient, session: Session) -> None:
-    expected = search_text(session.loaded, session.index, TEXT, top=30, max_density=1.0)
+    with session.using_model() as loaded:
+        expected = search_text(loaded, session.index, TEXT, top=30, max_density=1.0)
     found = post(client, "/api/search", by="text", query=TEXT, max_density=1.0)
     scores = [(match.feature, match.score) for match in expected.features]
     assert [(match["feature"], match["score"]) for match in found["features"]] == scores != []
@@ -65,6 +66,7 @@ def test_by_what_the_index_knows(client: TestClient, session: Session) -> None:
         ("searches", {"name": " ", "by": "text", "query": {"query": "a"}}, "name is empty"),
         ("searches", {"name": "a", "by": "colour", "query": {}}, "by"),
         ("searches/9/delete", {}, "there is no saved search 9"),
+        (f"searches/{10**30}/delete", {}, "there is no saved search 10000"),
     ],
 )
 def test_wrong_searches(
@@ -73,6 +75,15 @@ def test_wrong_searches(
     answer = client.post(f"/api/{path}", json=values)
     assert answer.status_code == 400
     assert sentence in answer.json()["error"]["message"]
+
+
+def test_a_saved_search_is_what_json_has_and_of_the_kind_that_is_named(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    wrong = '{"name": "a", "by": "text", "query": {"max_density": NaN}}'
+    answer = client.post("/api/searches", content=wrong, headers=headers)
+    assert answer.status_code == 400 and "has NaN" in answer.json()["error"]["message"]
+    saved = post(client, "/api/searches", name="a", by="text", query={"by": "near", "query": "x"})
+    assert saved["search"]["query"] == {"by": "text", "query": "x"}
 
 
 def test_contrast_with_its_controls(client: TestClient, session: Session) -> None:
@@ -119,7 +130,7 @@ def test_a_card_has_what_one_needs_to_judge(client: TestClient, session: Session
     assert text.count("<li class=example>") == min(6, len(session.index.feature(number).top)) + min(
         4, len(session.index.feature(number).random)
     )
-    assert client.get("/triage/48").status_code == 400
+    assert client.get("/triage/48").status_code == 404
     for path in ("/triage", "/search"):
         page = client.get(path)
         assert page.status_code == 200 and len(page.content) < 100_000

@@ -54,6 +54,12 @@ def test_without_scores_the_page_says_how_to_make_them(client: TestClient) -> No
     assert "sparsteer score rows.jsonl" in client.get("/selection").text
 
 
+def test_a_number_of_no_file_is_not_found(client: TestClient) -> None:
+    for address in ("/selection/99", "/selection/99/rows/1"):
+        page = client.get(address, headers=HTML)
+        assert page.status_code == 404 and "number 99" in text_of(page.text)
+
+
 @pytest.mark.parametrize("ratio", [0.05, 0.5, 1.0])
 def test_the_cut_is_in_the_page(client: TestClient, scored: Path, ratio: float) -> None:
     page = client.get(f"/selection/1?ratio={ratio}", headers=HTML)

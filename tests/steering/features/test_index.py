@@ -68,6 +68,30 @@ def test_a_run_or_its_index_can_be_opened(run: Path) -> None:
     assert given.top and given.positive_logits and given.neighbors
 
 
+def test_a_file_that_is_cut_while_it_is_read(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run / "features", tmp_path / "features")
+    index = FeatureIndex(folder)
+    assert index.feature(5).top
+    path = folder / "top_tokens.npy"
+    path.write_bytes(b"")  # in place: the mapping has no pages behind it
+    for read in (lambda: index.feature(5), lambda: index.peak_texts(5, 3), index.peaks):
+        with pytest.raises(InputError, match=r"top_tokens.npy has 0 bytes, .*; build the index"):
+            read()
+
+
+def test_files_that_are_missing_or_of_another_size(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run / "features", tmp_path / "features")
+    index = FeatureIndex(folder)
+    index.require_files()
+    path = folder / "random_tokens.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"random_tokens.npy has .* not as many as were written"):
+        index.require_files()
+    path.unlink()
+    with pytest.raises(InputError, match=r"random_tokens.npy is missing; build the index again"):
+        index.require_files()
+
+
 def test_a_cache_of_another_model(tmp_path: Path, cache: Path, tiny_model: LanguageModel) -> None:
     sae = sae_of(tiny_model)
     sae.origin = Origin(model="other/model", site=SITE, weights_hash="f" * 64)

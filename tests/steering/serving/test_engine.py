@@ -16,12 +16,15 @@ from torch import Tensor
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import TopKConfig
+from sparsteer.sae.language_model.kv_cache import join_caches
 from sparsteer.sae.language_model.model import LanguageModel
+from sparsteer.steering import decoding
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Generation
 from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
 from sparsteer.steering.registries import EDITS
 from sparsteer.steering.serving import Engine, GenerationRequest, QueueFull, TokenEvent, TokenStream
+from sparsteer.steering.serving import engine as engine_module
 from sparsteer.steering.texts import continuation_text, prompt_tokens
 
 from ..model_families import save_model
@@ -328,6 +331,75 @@ def test_a_request_that_fails_ends_alone(engine: Engine, monkeypatch: pytest.Mon
         list(failing)
     for asked, stream in zip(good, streams, strict=True):
         assert tokens_of(list(stream)) == alone(engine, asked)
+
+
+def running_and_newcomer(engine: Engine) -> tuple[GenerationRequest, list[TokenEvent]]:
+    """A text that runs while a longer prompt joins and fails; its request and its events."""
+    asked = request(engine.model, "Hi", intervention=spec(3, tier="per_input"), max_new_tokens=40)
+    stream = iter(running := engine.submit(asked))
+    events = [next(stream)]
+    newcomer = engine.submit(request(engine.model, PROMPTS[3], max_new_tokens=30, n=2))
+    with pytest.raises(RuntimeError, match=r"Sizes of tensors|out of memory"):
+        list(newcomer)
+    assert not running.failed
+    return asked, events + list(stream)
+
+
+def test_a_batch_stays_where_a_newcomer_cannot_join(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_failed: list[int] = []
+
+    def failing_at_the_last_layer(mine: Any, theirs: Any) -> None:
+        theirs.layers[-1].values = theirs.layers[-1].values[..., :1]
+        n_failed.append(1)
+        join_caches(mine, theirs)
+
+    list(engine.submit(request(engine.model, "Hi", max_new_tokens=1)))
+    monkeypatch.setattr(decoding, "join_caches", failing_at_the_last_layer)
+    asked, events = running_and_newcomer(engine)
+    assert n_failed and tokens_of(events) == alone(engine, asked)
+
+
+def test_a_batch_goes_on_without_the_last_where_a_pass_fails(engine: Engine) -> None:
+    list(engine.submit(request(engine.model, "Hi", max_new_tokens=1)))
+    network: Any = engine.model.network
+    failed: list[int] = []
+
+    def full(module: object, args: tuple[Tensor, ...]) -> None:
+        if args[0].shape[0] == 3:
+            failed.append(1)
+            raise RuntimeError("out of memory")
+
+    handle = network._layers[-1].register_forward_pre_hook(full)
+    asked, events = running_and_newcomer(engine)
+    handle.remove()
+    assert failed == [1] and tokens_of(events) == alone(engine, asked)
+
+
+def test_prompts_are_read_in_passes_of_a_limited_size(
+    model: LanguageModel, sae: SparseAutoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_MOST_READ", 100)
+    read: list[tuple[int, int]] = []
+
+    def note(module: object, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        tokens: Tensor = args[0] if args else given["input_ids"]
+        read.append((tokens.shape[0], tokens.shape[1]))
+
+    with Engine(model, sae, site=model.site(SITE), slots=8) as engine:
+        network: Any = engine.model.network.model
+        list(engine.submit(request(model, "Hi", max_new_tokens=1)))
+        handle = network.register_forward_pre_hook(note, with_kwargs=True)
+        with engine.exclusive():
+            streams = [engine.submit(request(model, "a b c " * 7)) for _ in range(7)]
+            time.sleep(0.05)
+        for stream in streams:
+            list(stream)
+        handle.remove()
+    prompts = [(rows, columns) for rows, columns in read if columns > 1]
+    assert sum(rows for rows, _ in prompts) == 7 and max(rows for rows, _ in prompts) > 1
+    assert all(rows * columns <= 100 for rows, columns in prompts)
 
 
 def test_what_cannot_be_is_refused_before_it_waits(model: LanguageModel, engine: Engine) -> None:

@@ -213,6 +213,8 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"prompt": "a", "logprobs": 99}, 400, "logprobs", "logprobs"),
     ({"prompt": "a", "model": "gpt-9"}, 404, "'gpt-9' is not served here; this server", "model"),
     ({"prompt": [999999]}, 400, "999999", None),
+    ({"prompt": [5, -1]}, 400, "token id -1; ids are whole numbers from 0", None),
+    ({"prompt": [10**30]}, 400, "with id 1000000", None),
     ({"prompt": []}, 400, "prompt has 0 texts", None),
     ({"prompt": "a", "stop": ["x"] * 17}, 400, "stop has 17 strings", "stop"),
     ({}, 400, "prompt: Field required|prompt", None),
@@ -220,6 +222,14 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"prompt": "a", "steering": {"tier": "constant"}}, 400, "list of features", None),
     ({"prompt": "a", "watch": [4800]}, 400, "no feature 4800 to watch", None),
     ({"prompt": "a" * 30_000}, 400, "prompt", None),
+    ({"prompt": "a", "temperature": 1e-300}, 400, "temperature is 1e-300", "temperature"),
+    ({"prompt": "a", "picks": "9" * 5000}, 400, "no pick is that", "picks"),
+    (
+        {"prompt": "a", "steering": {"features": [{"index": 3, "strength": 10**400}]}},
+        400,
+        "strength is a number of hundreds of digits",
+        "strength",
+    ),
 ]
 
 
@@ -247,6 +257,20 @@ def test_a_broken_body_is_refused(client: TestClient) -> None:
         "/v1/completions", content="{nope", headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 400 and "not valid JSON" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/api/sweep", "/api/searches"])
+def test_json_of_many_levels_is_refused(client: TestClient, path: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    for n_levels in (100_000, 960):
+        body = '{"steering": ' + "[" * n_levels + "]" * n_levels + "}"
+        answer = client.post(path, content=body, headers=headers)
+        assert answer.status_code == 400 and answer.json()["error"]["message"]
+
+
+def test_the_largest_top_k_takes_all(client: TestClient) -> None:
+    whole = completion(client, max_tokens=4)["choices"]
+    assert completion(client, max_tokens=4, top_k=2**63 - 1)["choices"] == whole
 
 
 def test_a_strength_beyond_numbers_fails_in_the_stream_and_the_server_goes_on(
