@@ -13,7 +13,10 @@ export async function api(path, body, { signal } = {}) {
     options.body = JSON.stringify(body);
   }
   const answer = await fetch(path, options);
-  const values = await answer.json().catch(() => ({}));
+  const values = await answer.json().catch((error) => {
+    if (signal?.aborted) throw error; // not an empty answer: nobody waits for it any more
+    return {};
+  });
   if (!answer.ok) throw new Error(values.error?.message ?? `the server answered ${answer.status}`);
   return values;
 }

@@ -158,7 +158,10 @@ function changed() {
   describe();
 }
 
+let described = 0; // how often it was asked what the settings mean; only the last answer counts
+
 const describe = debounced(250, async () => {
+  const mine = ++described;
   at("together").textContent = "";
   for (const kind of ["tier", "edit", "direction"]) {
     const found = choices[`${kind}s`].find((one) => one.name === at(kind).value);
@@ -168,10 +171,12 @@ const describe = debounced(250, async () => {
   try {
     const body = { steering: steering(), prompt: at("prompt").value, chat: isChat(), chosen: chosen() };
     const found = await api("/api/playground/intervention", body);
+    if (mine !== described) return;
     at("command").textContent = found.command;
     features.showFractions(found.fractions);
     if (features.numbers.length > 1) at("together").textContent = `All together: ${Number((100 * found.together).toPrecision(2))} % of the residual's norm`;
   } catch (error) {
+    if (mine !== described) return;
     at("together").textContent = error.message;
   }
 });

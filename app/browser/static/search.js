@@ -126,6 +126,7 @@ function remember(by, wanted) {
 const soon = debounced(300, search);
 form.addEventListener("input", (event) => {
   if (event.target.name === "by") {
+    asked?.abort(); // what comes of another kind is not shown under this one
     showKind();
     clear();
   }
