@@ -11,10 +11,13 @@ import { events } from "/static/stream.js";
 
 const at = (id) => document.getElementById(id);
 const units = {};
+const KEEP_EVERY = 1000; // milliseconds, while texts are written
 const features = new FeatureList(at("features"), () => changed());
 const columns = ["base", "steered", "prompted"].map((name) => new Column(name, (feature) => units[feature]));
 const [base, steered, prompted] = columns;
 let choices, running = null, result = null, written = null;
+let started = false; // before that nothing is kept, since it would replace what is to be restored
+let keptAt = 0;
 
 const sweep = new Sweep(features, sweepRequest, () => remember());
 
@@ -62,6 +65,7 @@ async function writeColumn(column, settings, signal) {
       const choice = chunk.choices?.[0];
       const text = choice?.text ?? choice?.delta?.content ?? "";
       if (text || choice?.sparsteer) column.push({ text, ...choice.sparsteer });
+      if (performance.now() - keptAt > KEEP_EVERY) remember();
     }
   } finally {
     column.end();
@@ -182,6 +186,8 @@ const describe = debounced(250, async () => {
 });
 
 function remember() {
+  if (!started) return;
+  keptAt = performance.now();
   keep({
     run: choices?.run, result, form: formValues(), written, sweep: sweep.rows,
     features: features.features,
@@ -229,7 +235,6 @@ async function save() {
 
 async function open(id) {
   const found = await api(`/api/playground/results/${id}`);
-  result = id;
   at("warning").hidden = !found.warning;
   at("warning").textContent = found.warning;
   features.clear();
@@ -250,6 +255,7 @@ async function open(id) {
   at("save").disabled = false;
   at("state").textContent = `saved ${new Date(found.created).toLocaleString()}, written by ${found.model}`;
   if (found.chat) at("run-chat-again").hidden = false;
+  result = id;
   changed();
 }
 
@@ -335,6 +341,7 @@ async function start() {
   } else if (!own && !opened) await addPicks();
   if (!own && !opened) at("instruction").value = `Write about ${topic()}.`;
   features.draw();
+  started = true;
   changed();
   busy(false);
   prompted.root.hidden = !at("instruction").value.trim();
@@ -369,5 +376,6 @@ at("playground").addEventListener("input", () => {
 for (const kind of document.querySelectorAll('input[name="kind"]')) kind.addEventListener("change", showKind);
 addEventListener("popstate", () => location.reload());
 showKind();
-start().catch(failed);
+addEventListener("pagehide", remember);
+start().catch(failed).finally(() => (started = choices !== undefined));
 showResults(new URL(location.href).searchParams.get("result"));
