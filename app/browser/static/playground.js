@@ -376,6 +376,10 @@ at("playground").addEventListener("input", () => {
 for (const kind of document.querySelectorAll('input[name="kind"]')) kind.addEventListener("change", showKind);
 addEventListener("popstate", () => location.reload());
 showKind();
-addEventListener("pagehide", remember);
+addEventListener("pagehide", () => {
+  remember();
+  started = false; // what ends because the page is left is no result
+});
+addEventListener("pageshow", (event) => event.persisted && (started = choices !== undefined));
 start().catch(failed).finally(() => (started = choices !== undefined));
 showResults(new URL(location.href).searchParams.get("result"));

@@ -150,6 +150,29 @@ def test_two_tabs_lose_nothing(visit: Visit, server: Served) -> None:
         expect(each.get_by_role("region", name="Pick").get_by_label("Label")).to_have_value("wind")
 
 
+def test_what_another_tab_picks_is_shown(visit: Visit) -> None:
+    page, number = firing(visit, 5)
+    other = page.context.new_page()
+    other.goto(page.url)
+    overview = page.context.new_page()
+    overview.goto(page.url.partition("/features")[0])
+    panel = page.get_by_role("region", name="Pick")
+    panel.get_by_label("Label").fill("hills")
+    panel.get_by_role("button", name="Keep").click()
+    panel.get_by_role("button", name=re.compile("[Ss]tar")).click()
+    expect(panel.get_by_role("status")).to_have_text("saved")
+    heard = other.get_by_role("region", name="Pick")
+    expect(heard.get_by_label("Label")).to_have_value("hills", timeout=15_000)
+    for each in (
+        heard.get_by_role("button", name="Keep"),
+        overview.locator(f"[data-star='{number}']"),
+    ):
+        expect(each).to_have_attribute("aria-pressed", "true", timeout=15_000)
+    panel.get_by_role("button", name="Remove the pick").click()
+    expect(heard.get_by_role("status")).to_have_text("removed elsewhere", timeout=15_000)
+    expect(heard.get_by_label("Label")).to_have_value("")
+
+
 def test_a_text_is_tried_as_it_is_typed(visit: Visit) -> None:
     page, _ = firing(visit)
     region = page.get_by_role("region", name="Try a text")
