@@ -16,6 +16,7 @@ const features = new FeatureList(at("features"), () => changed());
 const columns = ["base", "steered", "prompted"].map((name) => new Column(name, (feature) => units[feature]));
 const [base, steered, prompted] = columns;
 let choices, running = null, result = null, written = null;
+let saved = null; // of the result that is open: its id, its command, and the settings that both are of
 let started = false; // before that nothing is kept, since it would replace what is to be restored
 let keptAt = 0;
 
@@ -162,6 +163,16 @@ function changed() {
   describe();
 }
 
+// What the command and the intervention are of.
+function settingsNow() {
+  return { steering: steering(), prompt: at("prompt").value, chat: isChat(), chosen: chosen() };
+}
+
+// The open result, while the settings are still its own.
+function unchanged() {
+  return saved && saved.settings === JSON.stringify(settingsNow()) ? saved : null;
+}
+
 let described = 0; // how often it was asked what the settings mean; only the last answer counts
 
 const describe = debounced(250, async () => {
@@ -173,10 +184,9 @@ const describe = debounced(250, async () => {
   }
   if (!features.numbers.length) return void (at("command").textContent = "");
   try {
-    const body = { steering: steering(), prompt: at("prompt").value, chat: isChat(), chosen: chosen() };
-    const found = await api("/api/playground/intervention", body);
+    const found = await api("/api/playground/intervention", settingsNow());
     if (mine !== described) return;
-    at("command").textContent = found.command;
+    at("command").textContent = unchanged()?.command ?? found.command;
     features.showFractions(found.fractions);
     if (features.numbers.length > 1) at("together").textContent = `All together: ${Number((100 * found.together).toPrecision(2))} % of the residual's norm`;
   } catch (error) {
@@ -189,7 +199,7 @@ function remember() {
   if (!started) return;
   keptAt = performance.now();
   keep({
-    run: choices?.run, result, form: formValues(), written, sweep: sweep.rows,
+    run: choices?.run, result, saved, form: formValues(), written, sweep: sweep.rows,
     features: features.features,
     columns: columns.map((column) => ({ turns: column.turns, measures: column.measures ?? null })),
   });
@@ -198,6 +208,7 @@ function remember() {
 function restore(state) {
   setForm(state.form);
   result = state.result;
+  saved = state.saved ?? null;
   written = state.written;
   sweep.rows = state.sweep ?? [];
   for (const each of state.features) {
@@ -222,11 +233,16 @@ async function save() {
       sweep: sweep.rows,
     };
     if (!body.steering) throw new Error("add a feature first: a result is that of steering");
-    const saved = await api("/api/playground/results", body);
-    result = saved.id;
-    history.pushState(null, "", saved.address);
+    const { id, address } = await api("/api/playground/results", body);
+    result = id;
+    history.pushState(null, "", address);
     tell("saved; the address of this page opens it again");
+    const { command } = await api(`/api/playground/results/${id}`);
+    const { steering: pushed, chosen: sampled, chat } = body;
+    const prompt = chat ? at("prompt").value : body.turns[0];
+    saved = { id, command, settings: JSON.stringify({ steering: pushed, prompt, chat, chosen: sampled }) };
     remember();
+    describe();
     await showResults(result);
   } catch (error) {
     failed(error);
@@ -256,6 +272,7 @@ async function open(id) {
   at("state").textContent = `saved ${new Date(found.created).toLocaleString()}, written by ${found.model}`;
   if (found.chat) at("run-chat-again").hidden = false;
   result = id;
+  saved = { id, command: found.command, settings: JSON.stringify(settingsNow()) };
   changed();
 }
 
@@ -269,6 +286,8 @@ async function runChatAgain() {
 
 async function download() {
   try {
+    const own = unchanged();
+    if (own) return element("a", { href: `/api/playground/results/${own.id}/intervention`, download: "" }).click();
     const { intervention } = await api("/api/playground/intervention", { steering: steering(), chosen: chosen() });
     const file = new Blob([`${JSON.stringify(intervention, null, 2)}\n`], { type: "application/json" });
     const link = element("a", { href: URL.createObjectURL(file), download: "intervention.json" });
