@@ -63,11 +63,13 @@ async function writeColumn(column, settings, signal) {
   if (column === steered && settings.steering) body.steering = settings.steering;
   try {
     for await (const chunk of events(path, body, { signal })) {
+      signal.throwIfAborted(); // the earlier texts may be back
       const choice = chunk.choices?.[0];
       const text = choice?.text ?? choice?.delta?.content ?? "";
       if (text || choice?.sparsteer) column.push({ text, ...choice.sparsteer });
       if (performance.now() - keptAt > KEEP_EVERY) remember();
     }
+    signal.throwIfAborted();
   } finally {
     column.end();
   }
@@ -79,28 +81,47 @@ async function measure(column, { beginning, text, tokens }) {
   if (text) column.measures = await api("/api/playground/read", { beginning, text, tokens, features: features.numbers });
 }
 
+// Gives what puts the texts back that are there now.
+function snapshot() {
+  const there = columns.map((column) => ({ turns: [...column.turns], measures: column.measures, hidden: column.root.hidden }));
+  const had = written;
+  return () => {
+    written = had;
+    columns.forEach((column, n) => {
+      column.turns = there[n].turns;
+      column.measures = there[n].measures;
+      column.root.hidden = there[n].hidden;
+    });
+    for (const column of columns) column.show(column.measures, base.measures?.perplexity);
+  };
+}
+
 // Writes one turn in every column, and measures it; true if nothing stopped it.
 async function write(said) {
   if (running) return false;
   const settings = { said, chat: isChat(), chosen: chosen(), steering: steering(), instruction: at("instruction").value.trim() };
   const used = settings.instruction ? columns : [base, steered];
+  const putBack = snapshot();
   for (const column of columns) if (!settings.chat || !used.includes(column)) column.clear();
   prompted.root.hidden = !settings.instruction;
   for (const column of used) column.begin(settings.chat ? said : null);
   running = new AbortController();
   busy(true, "writing\u2026");
   written = { ...settings, saids: settings.chat ? base.turns.map((turn) => turn.said) : [said] };
-  let done = false;
+  let [done, whole] = [false, false];
   try {
     const texts = await Promise.all(used.map((column) => writeColumn(column, settings, running.signal)));
+    whole = true;
     await Promise.all(used.map((column, n) => measure(column, texts[n])));
     for (const column of used) column.show(column.measures, base.measures?.perplexity);
     at("state").textContent = outcome();
     done = true;
   } catch (error) {
-    at("state").textContent = error.name === "AbortError" ? "stopped" : "";
+    at("state").textContent = error.name === "AbortError" ? "stopped" : "not written";
     running?.abort();
     failed(error);
+    const nothing = used.every((column) => !column.text);
+    if (!whole && (nothing || error.name !== "AbortError")) putBack();
   } finally {
     running = null;
     busy(false);
@@ -113,6 +134,7 @@ function outcome() {
   if (!features.numbers.length) return "done; add a feature to steer with";
   if (base.text === steered.text) return "done: base and steered text are the same; the push is too weak to change a token";
   const n = sameWords(base.text, steered.text);
+  if (!n) return "done: the texts differ from the first word on";
   return `done: the texts part after ${n} word${n === 1 ? "" : "s"}`;
 }
 
@@ -279,8 +301,11 @@ async function open(id) {
 // The turns of a saved chat again, one after the other.
 async function runChatAgain() {
   const { saids } = written;
+  const putBack = snapshot();
   for (const column of columns) column.clear();
   for (const said of saids) if (!(await write(said))) break;
+  if (!base.turns.length) putBack();
+  redraw();
   remember();
 }
 
@@ -337,7 +362,8 @@ async function askModel() {
 // What the first feature is about, for the instruction that competes with it.
 function topic() {
   const first = features.features[0];
-  return first?.label || first?.fires_on.map((text) => text.trim()).filter(Boolean).join(", ") || "a topic of your choice";
+  const texts = first?.label ? [first.label] : (first?.fires_on ?? []).map((text) => text.trim()).filter(Boolean);
+  return texts.map((text) => `"${text}"`).join(", ") || "a topic of your choice";
 }
 
 async function start() {
