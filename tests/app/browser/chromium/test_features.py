@@ -204,3 +204,5 @@ def test_light_and_dark_are_chosen_and_stay(visit: Visit) -> None:
     assert dark != before
     page.reload()
     assert page.evaluate(ground) == dark
+    page.get_by_role("button", name="Light").click()
+    assert page.evaluate(ground) == before
