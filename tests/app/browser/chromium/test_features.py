@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -148,6 +149,33 @@ def test_two_tabs_lose_nothing(visit: Visit, server: Served) -> None:
     for each in (page, other):
         each.reload()
         expect(each.get_by_role("region", name="Pick").get_by_label("Label")).to_have_value("wind")
+
+
+def test_picks_are_taken_out_and_in(visit: Visit, server: Served, tmp_path: Path) -> None:
+    page, number = firing(visit, 6)
+    panel = page.get_by_role("region", name="Pick")
+    panel.get_by_label("Label").fill("out and in")
+    panel.get_by_label("Label").press("Tab")
+    expect(panel.get_by_role("status")).to_have_text("saved")
+    page.goto(server.url + "/")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download picks.json").click()
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    assert file.name == "picks.json"
+    answer = page.request.post(
+        f"{server.url}/api/picks/{number}/remove",
+        headers={"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"},
+        data={},
+    )
+    assert answer.ok and not pick_of(page, server, number)
+    chooser = page.get_by_label("Take a picks.json in")
+    chooser.set_input_files(file)
+    expect(page.locator("#picks-state")).to_contain_text("taken in")
+    assert pick_of(page, server, number)["label"] == "out and in"
+    file.write_text("not this")
+    chooser.set_input_files(file)
+    expect(page.locator("#picks-state")).to_contain_text("picks.json is no JSON")
 
 
 def test_what_another_tab_picks_is_shown(visit: Visit) -> None:
