@@ -10,9 +10,9 @@ chooser.addEventListener("change", async () => {
   if (!chosen) return;
   state.textContent = "reading\u2026";
   try {
-    let file;
+    const file = await chosen.text(); // sent as it is, since its checksum is of 1.0 and not of 1
     try {
-      file = JSON.parse(await chosen.text());
+      JSON.parse(file);
     } catch {
       throw new Error(`${chosen.name} is no JSON; choose a picks.json`);
     }
