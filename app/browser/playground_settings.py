@@ -15,7 +15,19 @@ from .session import Session
 MOST_CHARACTERS = 20_000
 """Of a prompt, an instruction or a text."""
 
+MOST_TEMPERATURE = 2
+"""As at OpenAI's endpoint."""
+
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+
+
+def require_temperature(temperature: float) -> None:
+    """Raise InputError for one that the endpoint does not take."""
+    if temperature > MOST_TEMPERATURE:
+        raise InputError(
+            f"temperature is {temperature:g}; give one from 0 to {MOST_TEMPERATURE}",
+            field="temperature",
+        )
 
 
 class Chosen(BaseModel):
@@ -36,6 +48,7 @@ class Chosen(BaseModel):
                 "it, or start the server with a larger --token-limit",
                 field="max_tokens",
             )
+        require_temperature(self.temperature)
         return Sampling(
             max_new_tokens=self.max_tokens,
             temperature=self.temperature,

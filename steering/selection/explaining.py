@@ -243,7 +243,7 @@ def _require_same(scored: ScoredFile, loaded: LoadedRun) -> None:
             f"{DEFAULT_METHOD} can be taken apart"
         )
     if scored.identity["autoencoder"] != sae_fingerprint(loaded.sae):
-        raise InputError(f"{path} was scored with another autoencoder; give its run as --run")
+        raise InputError(f"{path} was scored with another autoencoder; open the run of that one")
     if scored.identity["model"] != loaded.model.weights_hash:
         raise InputError(f"{path} was scored with another language model; give it as --model")
     if scored.identity["site"] != loaded.site.name:
@@ -260,11 +260,13 @@ def _target_of(scored: ScoredFile, given: str | Path | None) -> Path:
     there = [place for place in places if place.exists()]
     if not there:
         raise InputError(
-            f"the target {places[0]} of these scores is not there; give its path as --target"
+            f"the target {places[0]} of these scores is not there; put it back, or beside the "
+            "scores, or give its path to `sparsteer explain` as --target"
         )
     for place in there:
         if open_rows(place, "--target").fingerprint() == scored.identity["target"]:
             return place
     raise InputError(
-        f"{there[0]} is not what the rows were scored against; give the target of then as --target"
+        f"{there[0]} is not what the rows were scored against; put the target of then beside the "
+        "scores, or give its path to `sparsteer explain` as --target"
     )

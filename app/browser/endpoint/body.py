@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ....sae.common.errors import InputError
 from ....steering.config import Sampling
 from ....steering.serving.request import MOST_TOP_LOGPROBS
-from ..playground_settings import MOST_CHARACTERS
+from ..playground_settings import MOST_CHARACTERS, require_temperature
 
 _MOST_TEXTS = 16
 _Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
@@ -80,10 +80,7 @@ class Body(BaseModel):
         Raises InputError for a value out of range.
         """
         temperature = 1.0 if self.temperature is None else self.temperature
-        if temperature > 2:
-            raise InputError(
-                f"temperature is {temperature:g}; give one from 0 to 2", field="temperature"
-            )
+        require_temperature(temperature)
         choosing: dict[str, Any] = {}
         if temperature:
             given = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}

@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body
-from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Json, StrictBool, StrictFloat, StrictInt, StrictStr
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -43,7 +43,8 @@ class Imported(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    file: dict[str, Any]
+    file: dict[str, Any] | Json[dict[str, Any]]
+    """Its values, or its text: a script that reads 1.0 and writes 1 changes what has a checksum."""
     mode: Literal["merge", "replace"] = "merge"
 
 

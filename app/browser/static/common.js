@@ -13,7 +13,10 @@ export async function api(path, body, { signal } = {}) {
     options.body = JSON.stringify(body);
   }
   const answer = await fetch(path, options);
-  const values = await answer.json().catch(() => ({}));
+  const values = await answer.json().catch((error) => {
+    if (signal?.aborted) throw error; // not an empty answer: nobody waits for it any more
+    return {};
+  });
   if (!answer.ok) throw new Error(values.error?.message ?? `the server answered ${answer.status}`);
   return values;
 }
@@ -64,7 +67,7 @@ function isDark() {
 }
 
 function showTheme() {
-  themeButton.setAttribute("aria-pressed", String(isDark()));
+  themeButton.textContent = isDark() ? "Light" : "Dark"; // what a press changes to
 }
 
 const chosen = localStorage.getItem("sparsteer-theme");
@@ -77,6 +80,12 @@ themeButton.addEventListener("click", () => {
   showTheme();
 });
 
+// Kept once the language model is read, or cannot be: a request that needs it then has its answer.
+let settle;
+export const modelSettled = new Promise((kept) => {
+  settle = kept;
+});
+
 const statusLine = document.getElementById("model-status");
 
 async function watchModel() {
@@ -84,7 +93,8 @@ async function watchModel() {
     const { model, model_status: state } = await api("/api/status");
     statusLine.textContent = `${model}: ${state}`;
     root.dataset.model = state;
-    if (state === "loading") setTimeout(watchModel, 1000);
+    if (state === "loading" || state === "waiting") setTimeout(watchModel, 1000);
+    else settle();
   } catch (error) {
     statusLine.textContent = "the server does not answer";
     setTimeout(watchModel, 5000);

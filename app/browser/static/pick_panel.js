@@ -2,6 +2,7 @@
 
 import { api, debounced, tell } from "./common.js";
 import { showStar } from "./stars.js";
+import { watchPicks } from "./watch_picks.js";
 
 const panel = document.getElementById("pick");
 const feature = Number(panel.dataset.feature);
@@ -9,10 +10,14 @@ const state = document.getElementById("pick-state");
 const unpick = document.getElementById("unpick");
 const fields = [...panel.querySelectorAll("[data-field]")];
 const unsaved = new Map(); // what was typed and is not sent yet
+let saving = 0; // changes without an answer yet
+let answeredAt = 0;
+let known; // the pick that is shown, as JSON
 
 // Show a pick as the server has it; null for a feature that is not picked. A field that someone is
 // typing in keeps what is typed.
 function show(pick) {
+  known = JSON.stringify(pick ?? null);
   for (const field of fields) {
     if (unsaved.has(field.dataset.field)) continue;
     field.value = pick?.[field.dataset.field] ?? (field.dataset.field === "strength" ? 1 : "");
@@ -29,6 +34,7 @@ function show(pick) {
 
 async function change(address, values, done) {
   state.textContent = "saving\u2026";
+  saving += 1;
   try {
     const { pick } = await api(address, values);
     state.textContent = done;
@@ -36,6 +42,9 @@ async function change(address, values, done) {
   } catch (error) {
     state.textContent = `not saved: ${error.message}`;
     tell(error.message, { error: true });
+  } finally {
+    saving -= 1;
+    answeredAt = performance.now();
   }
 }
 
@@ -74,6 +83,7 @@ document.getElementById("undo").addEventListener("click", async () => {
   await saveTyped();
   try {
     const { features, picks } = await api("/api/picks/undo", {});
+    answeredAt = performance.now();
     const others = features.filter((number) => number !== feature);
     state.textContent = others.length ? `undone: the pick of feature ${others.join(", ")}` : "undone";
     if (features.includes(feature)) show(picks[feature]);
@@ -85,5 +95,16 @@ document.getElementById("undo").addEventListener("click", async () => {
 document.addEventListener("picked", ({ detail: pick }) => {
   if (pick?.feature !== feature) return;
   state.textContent = "saved";
+  answeredAt = performance.now();
   show(pick);
+});
+
+// What another tab or a command changed is shown, too, unless someone is typing here.
+watchPicks(({ picks }, sent) => {
+  if (saving || unsaved.size || sent < answeredAt || fields.includes(document.activeElement)) return false;
+  const pick = picks.find((one) => one.feature === feature) ?? null;
+  if (JSON.stringify(pick) === known) return true;
+  if (known !== undefined) state.textContent = pick ? "changed elsewhere" : "removed elsewhere";
+  show(pick);
+  return true;
 });

@@ -11,10 +11,14 @@ import { events } from "/static/stream.js";
 
 const at = (id) => document.getElementById(id);
 const units = {};
+const KEEP_EVERY = 1000; // milliseconds, while texts are written
 const features = new FeatureList(at("features"), () => changed());
 const columns = ["base", "steered", "prompted"].map((name) => new Column(name, (feature) => units[feature]));
 const [base, steered, prompted] = columns;
 let choices, running = null, result = null, written = null;
+let saved = null; // of the result that is open: its id, its command, and the settings that both are of
+let started = false; // before that nothing is kept, since it would replace what is to be restored
+let keptAt = 0;
 
 const sweep = new Sweep(features, sweepRequest, () => remember());
 
@@ -59,10 +63,13 @@ async function writeColumn(column, settings, signal) {
   if (column === steered && settings.steering) body.steering = settings.steering;
   try {
     for await (const chunk of events(path, body, { signal })) {
+      signal.throwIfAborted(); // the earlier texts may be back
       const choice = chunk.choices?.[0];
       const text = choice?.text ?? choice?.delta?.content ?? "";
       if (text || choice?.sparsteer) column.push({ text, ...choice.sparsteer });
+      if (performance.now() - keptAt > KEEP_EVERY) remember();
     }
+    signal.throwIfAborted();
   } finally {
     column.end();
   }
@@ -74,28 +81,47 @@ async function measure(column, { beginning, text, tokens }) {
   if (text) column.measures = await api("/api/playground/read", { beginning, text, tokens, features: features.numbers });
 }
 
+// Gives what puts the texts back that are there now.
+function snapshot() {
+  const there = columns.map((column) => ({ turns: [...column.turns], measures: column.measures, hidden: column.root.hidden }));
+  const had = written;
+  return () => {
+    written = had;
+    columns.forEach((column, n) => {
+      column.turns = there[n].turns;
+      column.measures = there[n].measures;
+      column.root.hidden = there[n].hidden;
+    });
+    for (const column of columns) column.show(column.measures, base.measures?.perplexity);
+  };
+}
+
 // Writes one turn in every column, and measures it; true if nothing stopped it.
 async function write(said) {
   if (running) return false;
   const settings = { said, chat: isChat(), chosen: chosen(), steering: steering(), instruction: at("instruction").value.trim() };
   const used = settings.instruction ? columns : [base, steered];
+  const putBack = snapshot();
   for (const column of columns) if (!settings.chat || !used.includes(column)) column.clear();
   prompted.root.hidden = !settings.instruction;
   for (const column of used) column.begin(settings.chat ? said : null);
   running = new AbortController();
   busy(true, "writing\u2026");
   written = { ...settings, saids: settings.chat ? base.turns.map((turn) => turn.said) : [said] };
-  let done = false;
+  let [done, whole] = [false, false];
   try {
     const texts = await Promise.all(used.map((column) => writeColumn(column, settings, running.signal)));
+    whole = true;
     await Promise.all(used.map((column, n) => measure(column, texts[n])));
     for (const column of used) column.show(column.measures, base.measures?.perplexity);
     at("state").textContent = outcome();
     done = true;
   } catch (error) {
-    at("state").textContent = error.name === "AbortError" ? "stopped" : "";
+    at("state").textContent = error.name === "AbortError" ? "stopped" : "not written";
     running?.abort();
     failed(error);
+    const nothing = used.every((column) => !column.text);
+    if (!whole && (nothing || error.name !== "AbortError")) putBack();
   } finally {
     running = null;
     busy(false);
@@ -108,6 +134,7 @@ function outcome() {
   if (!features.numbers.length) return "done; add a feature to steer with";
   if (base.text === steered.text) return "done: base and steered text are the same; the push is too weak to change a token";
   const n = sameWords(base.text, steered.text);
+  if (!n) return "done: the texts differ from the first word on";
   return `done: the texts part after ${n} word${n === 1 ? "" : "s"}`;
 }
 
@@ -158,7 +185,20 @@ function changed() {
   describe();
 }
 
+// What the command and the intervention are of.
+function settingsNow() {
+  return { steering: steering(), prompt: at("prompt").value, chat: isChat(), chosen: chosen() };
+}
+
+// The open result, while the settings are still its own.
+function unchanged() {
+  return saved && saved.settings === JSON.stringify(settingsNow()) ? saved : null;
+}
+
+let described = 0; // how often it was asked what the settings mean; only the last answer counts
+
 const describe = debounced(250, async () => {
+  const mine = ++described;
   at("together").textContent = "";
   for (const kind of ["tier", "edit", "direction"]) {
     const found = choices[`${kind}s`].find((one) => one.name === at(kind).value);
@@ -166,19 +206,22 @@ const describe = debounced(250, async () => {
   }
   if (!features.numbers.length) return void (at("command").textContent = "");
   try {
-    const body = { steering: steering(), prompt: at("prompt").value, chat: isChat(), chosen: chosen() };
-    const found = await api("/api/playground/intervention", body);
-    at("command").textContent = found.command;
+    const found = await api("/api/playground/intervention", settingsNow());
+    if (mine !== described) return;
+    at("command").textContent = unchanged()?.command ?? found.command;
     features.showFractions(found.fractions);
     if (features.numbers.length > 1) at("together").textContent = `All together: ${Number((100 * found.together).toPrecision(2))} % of the residual's norm`;
   } catch (error) {
+    if (mine !== described) return;
     at("together").textContent = error.message;
   }
 });
 
 function remember() {
+  if (!started) return;
+  keptAt = performance.now();
   keep({
-    run: choices?.run, result, form: formValues(), written, sweep: sweep.rows,
+    run: choices?.run, result, saved, form: formValues(), written, sweep: sweep.rows,
     features: features.features,
     columns: columns.map((column) => ({ turns: column.turns, measures: column.measures ?? null })),
   });
@@ -187,6 +230,7 @@ function remember() {
 function restore(state) {
   setForm(state.form);
   result = state.result;
+  saved = state.saved ?? null;
   written = state.written;
   sweep.rows = state.sweep ?? [];
   for (const each of state.features) {
@@ -211,11 +255,16 @@ async function save() {
       sweep: sweep.rows,
     };
     if (!body.steering) throw new Error("add a feature first: a result is that of steering");
-    const saved = await api("/api/playground/results", body);
-    result = saved.id;
-    history.pushState(null, "", saved.address);
+    const { id, address } = await api("/api/playground/results", body);
+    result = id;
+    history.pushState(null, "", address);
     tell("saved; the address of this page opens it again");
+    const { command } = await api(`/api/playground/results/${id}`);
+    const { steering: pushed, chosen: sampled, chat } = body;
+    const prompt = chat ? at("prompt").value : body.turns[0];
+    saved = { id, command, settings: JSON.stringify({ steering: pushed, prompt, chat, chosen: sampled }) };
     remember();
+    describe();
     await showResults(result);
   } catch (error) {
     failed(error);
@@ -224,7 +273,6 @@ async function save() {
 
 async function open(id) {
   const found = await api(`/api/playground/results/${id}`);
-  result = id;
   at("warning").hidden = !found.warning;
   at("warning").textContent = found.warning;
   features.clear();
@@ -245,19 +293,26 @@ async function open(id) {
   at("save").disabled = false;
   at("state").textContent = `saved ${new Date(found.created).toLocaleString()}, written by ${found.model}`;
   if (found.chat) at("run-chat-again").hidden = false;
+  result = id;
+  saved = { id, command: found.command, settings: JSON.stringify(settingsNow()) };
   changed();
 }
 
 // The turns of a saved chat again, one after the other.
 async function runChatAgain() {
   const { saids } = written;
+  const putBack = snapshot();
   for (const column of columns) column.clear();
   for (const said of saids) if (!(await write(said))) break;
+  if (!base.turns.length) putBack();
+  redraw();
   remember();
 }
 
 async function download() {
   try {
+    const own = unchanged();
+    if (own) return element("a", { href: `/api/playground/results/${own.id}/intervention`, download: "" }).click();
     const { intervention } = await api("/api/playground/intervention", { steering: steering(), chosen: chosen() });
     const file = new Blob([`${JSON.stringify(intervention, null, 2)}\n`], { type: "application/json" });
     const link = element("a", { href: URL.createObjectURL(file), download: "intervention.json" });
@@ -307,7 +362,8 @@ async function askModel() {
 // What the first feature is about, for the instruction that competes with it.
 function topic() {
   const first = features.features[0];
-  return first?.label || first?.fires_on.map((text) => text.trim()).filter(Boolean).join(", ") || "a topic of your choice";
+  const texts = first?.label ? [first.label] : (first?.fires_on ?? []).map((text) => text.trim()).filter(Boolean);
+  return texts.map((text) => `"${text}"`).join(", ") || "a topic of your choice";
 }
 
 async function start() {
@@ -330,6 +386,7 @@ async function start() {
   } else if (!own && !opened) await addPicks();
   if (!own && !opened) at("instruction").value = `Write about ${topic()}.`;
   features.draw();
+  started = true;
   changed();
   busy(false);
   prompted.root.hidden = !at("instruction").value.trim();
@@ -364,5 +421,10 @@ at("playground").addEventListener("input", () => {
 for (const kind of document.querySelectorAll('input[name="kind"]')) kind.addEventListener("change", showKind);
 addEventListener("popstate", () => location.reload());
 showKind();
-start().catch(failed);
+addEventListener("pagehide", () => {
+  remember();
+  started = false; // what ends because the page is left is no result
+});
+addEventListener("pageshow", (event) => event.persisted && (started = choices !== undefined));
+start().catch(failed).finally(() => (started = choices !== undefined));
 showResults(new URL(location.href).searchParams.get("result"));

@@ -52,7 +52,7 @@ export function drawStrip(place, rows, chosen, choose) {
   for (const strength of ticks(strengths)) {
     picture.append(svg("text", { x: x(strength), y: bottom + 15, "text-anchor": "middle" }, String(strength)));
   }
-  picture.append(svg("text", { class: "title", x: (LEFT + WIDTH - RIGHT) / 2, y: bottom + 33, "text-anchor": "middle" }, "strength, times the largest activation (\u00d7: likely incoherent)"));
+  picture.append(svg("text", { class: "title", x: (LEFT + WIDTH - RIGHT) / 2, y: bottom + 33, "text-anchor": "middle" }, "strength (\u00d7: likely incoherent)"));
   if (chosen >= low && chosen <= high) {
     picture.append(svg("line", { class: "chosen", x1: x(chosen), x2: x(chosen), y1: TOP - 4, y2: bottom }));
   }
@@ -123,9 +123,9 @@ export function drawTable(place, rows, choose) {
   const head = ["Strength", "Perplexity", "Repeats", ...features.map((feature) => `Feature ${feature}`), "Text"];
   const body = rows.map((row) => element("tr", { class: row.likely_incoherent ? "broken" : false },
     element("th", { scope: "row" }, element("button", { type: "button", "aria-label": `Use strength ${row.strength}`, onclick: () => choose(row.strength) }, String(row.strength))),
-    element("td", { class: "number" }, row.perplexity === null ? "\u2013" : row.perplexity.toPrecision(3)),
-    element("td", { class: "number" }, row.problem ? "\u2013" : `${Math.round(100 * row.repetition)} %`),
-    ...features.map((feature) => element("td", { class: "number" }, row.activations[feature].toFixed(3))),
+    element("td", { class: "number", "data-title": "Perplexity" }, row.perplexity === null ? "\u2013" : row.perplexity.toPrecision(3)),
+    element("td", { class: "number", "data-title": "Repeats" }, row.problem ? "\u2013" : `${Math.round(100 * row.repetition)} %`),
+    ...features.map((feature) => element("td", { class: "number", "data-title": `Feature ${feature}` }, row.activations[feature].toFixed(3))),
     element("td", { class: "text" }, row.likely_incoherent ? element("strong", {}, "likely incoherent: ") : "", row.problem || visible(row.texts[0] ?? ""))));
   place.replaceChildren(element("table", {},
     element("caption", { class: "unseen" }, "What each strength did"),

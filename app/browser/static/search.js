@@ -1,6 +1,6 @@
 // Search: asked for as one types, with the search in the address so that it can be linked.
 
-import { api, debounced, element, tell } from "./common.js";
+import { api, debounced, element, modelSettled, tell } from "./common.js";
 import { showContrast, showFound } from "./found.js";
 import { savedSearches } from "./saved_searches.js";
 
@@ -107,11 +107,14 @@ async function search() {
   const mine = new AbortController();
   asked = mine;
   try {
+    if (by === "text" || by === "contrast") {
+      if (document.documentElement.dataset.model === "loading") clear("the language model is still being read\u2026");
+      await modelSettled;
+      mine.signal.throwIfAborted();
+    }
     await ask(by, wanted, mine.signal);
   } catch (error) {
-    if (error.name === "AbortError") return;
-    clear(error.message);
-    if (document.documentElement.dataset.model === "loading") setTimeout(() => asked === mine && search(), 1000);
+    if (error.name !== "AbortError") clear(error.message);
   }
 }
 
@@ -126,6 +129,7 @@ function remember(by, wanted) {
 const soon = debounced(300, search);
 form.addEventListener("input", (event) => {
   if (event.target.name === "by") {
+    asked?.abort(); // what comes of another kind is not shown under this one
     showKind();
     clear();
   }

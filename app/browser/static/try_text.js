@@ -1,6 +1,6 @@
 // "Try a text": where the feature of the page fires in what is typed, asked for as one types.
 
-import { api, debounced, element } from "./common.js";
+import { api, debounced, element, modelSettled } from "./common.js";
 
 const box = document.getElementById("try-text");
 const state = document.getElementById("try-state");
@@ -51,11 +51,12 @@ async function ask() {
   const mine = new AbortController();
   asked = mine;
   try {
+    if (document.documentElement.dataset.model === "loading") state.textContent = "the language model is still being read\u2026";
+    await modelSettled;
+    mine.signal.throwIfAborted();
     show(await api("/api/activations", { text, feature: Number(box.dataset.feature) }, { signal: mine.signal }));
   } catch (error) {
-    if (error.name === "AbortError") return;
-    state.textContent = error.message;
-    if (document.documentElement.dataset.model === "loading") setTimeout(() => asked === mine && ask(), 1000);
+    if (error.name !== "AbortError") state.textContent = error.message;
   }
 }
 

@@ -109,6 +109,9 @@ def test_rows_that_cannot_be_explained_are_shown_all_the_same(
     target.write_text(then + '{"text": "more"}\n')
     page = client.get("/selection/1/rows/1", headers=HTML)
     assert page.status_code == 200 and "is not what the rows were scored" in text_of(page.text)
+    target.unlink()
+    page = client.get("/selection/1/rows/1", headers=HTML)
+    assert "put it back, or beside the scores" in text_of(page.text)
     target.write_text(then)
     empty = client.get(f"/selection/1/rows/{len(TEXTS) + 1}", headers=HTML)
     assert empty.status_code == 200

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -150,6 +151,56 @@ def test_two_tabs_lose_nothing(visit: Visit, server: Served) -> None:
         expect(each.get_by_role("region", name="Pick").get_by_label("Label")).to_have_value("wind")
 
 
+def test_picks_are_taken_out_and_in(visit: Visit, server: Served, tmp_path: Path) -> None:
+    page, number = firing(visit, 6)
+    panel = page.get_by_role("region", name="Pick")
+    panel.get_by_label("Label").fill("out and in")
+    panel.get_by_label("Label").press("Tab")
+    expect(panel.get_by_role("status")).to_have_text("saved")
+    page.goto(server.url + "/")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download picks.json").click()
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    assert file.name == "picks.json"
+    answer = page.request.post(
+        f"{server.url}/api/picks/{number}/remove",
+        headers={"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"},
+        data={},
+    )
+    assert answer.ok and not pick_of(page, server, number)
+    chooser = page.get_by_label("Take a picks.json in")
+    chooser.set_input_files(file)
+    expect(page.locator("#picks-state")).to_contain_text("taken in")
+    assert pick_of(page, server, number)["label"] == "out and in"
+    file.write_text("not this")
+    chooser.set_input_files(file)
+    expect(page.locator("#picks-state")).to_contain_text("picks.json is no JSON")
+
+
+def test_what_another_tab_picks_is_shown(visit: Visit) -> None:
+    page, number = firing(visit, 5)
+    other = page.context.new_page()
+    other.goto(page.url)
+    overview = page.context.new_page()
+    overview.goto(page.url.partition("/features")[0])
+    panel = page.get_by_role("region", name="Pick")
+    panel.get_by_label("Label").fill("hills")
+    panel.get_by_role("button", name="Keep").click()
+    panel.get_by_role("button", name=re.compile("[Ss]tar")).click()
+    expect(panel.get_by_role("status")).to_have_text("saved")
+    heard = other.get_by_role("region", name="Pick")
+    expect(heard.get_by_label("Label")).to_have_value("hills", timeout=15_000)
+    for each in (
+        heard.get_by_role("button", name="Keep"),
+        overview.locator(f"[data-star='{number}']"),
+    ):
+        expect(each).to_have_attribute("aria-pressed", "true", timeout=15_000)
+    panel.get_by_role("button", name="Remove the pick").click()
+    expect(heard.get_by_role("status")).to_have_text("removed elsewhere", timeout=15_000)
+    expect(heard.get_by_label("Label")).to_have_value("")
+
+
 def test_a_text_is_tried_as_it_is_typed(visit: Visit) -> None:
     page, _ = firing(visit)
     region = page.get_by_role("region", name="Try a text")
@@ -181,3 +232,5 @@ def test_light_and_dark_are_chosen_and_stay(visit: Visit) -> None:
     assert dark != before
     page.reload()
     assert page.evaluate(ground) == dark
+    page.get_by_role("button", name="Light").click()
+    assert page.evaluate(ground) == before

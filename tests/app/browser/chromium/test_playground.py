@@ -124,6 +124,9 @@ def test_a_saved_result_is_opened_by_its_link_and_repeats_itself(
         other.get_by_role("button", name="Download the intervention").click()
     intervention = json.loads(download.value.path().read_text(encoding="utf-8"))
     assert intervention["features"][0]["index"] == number
+    name = download.value.suggested_filename
+    assert name == f"intervention-{str(link).rpartition('=')[2]}.json"
+    expect(other.locator("#command")).to_contain_text(f"--intervention {name} ")
     other.get_by_role("button", name="Run again").click()
     expect(state(other)).to_contain_text("done", timeout=LOADED)
     expect(column(other, "Steered")).to_have_text(written, use_inner_text=True)

@@ -81,6 +81,29 @@ def test_stopping_ends_the_texts_where_they_are(visit: Visit) -> None:
     expect(page.get_by_role("button", name="Write", exact=True)).to_be_enabled()
 
 
+def test_a_write_that_fails_leaves_the_earlier_texts(visit: Visit, faults: Faults) -> None:
+    faults.allowed = ("400",)
+    page = begin(visit)
+    texts = write(page)
+    temperature = page.get_by_label("Temperature", exact=True)
+    temperature.evaluate("field => field.removeAttribute('max')")
+    temperature.fill("3")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.locator("#state")).to_have_text("not written", timeout=30_000)
+    assert texts_of(page) == texts
+
+
+def test_a_reload_in_the_middle_keeps_what_is_written(visit: Visit) -> None:
+    page = begin(visit)
+    page.get_by_label("Tokens", exact=True).fill("400")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.locator("#column-base .written")).not_to_be_empty(timeout=30_000)
+    text = texts_of(page)[0]
+    page.reload()
+    expect(page.locator("#column-base .written")).not_to_be_empty()
+    assert texts_of(page)[0].startswith(text)
+
+
 def test_a_result_is_saved_reopened_and_run_again(visit: Visit) -> None:
     page = begin(visit)
     page.get_by_label("Temperature", exact=True).fill("0.7")
