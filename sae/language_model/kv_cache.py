@@ -48,20 +48,20 @@ def join_caches(cache: Any, other: Any) -> None:
                 mine.keys is None and theirs.keys is None
             ):  # Another layer keeps what this one reads.
                 continue
-            before = (mine, mine.keys.shape[0], mine.keys.shape[-2], mine.get_seq_length())
-            _join_layer(mine, theirs)
-            joined.append(before)
+            joined.append((mine, *_join_layer(mine, theirs)))
     except BaseException:
         for layer, n_rows, n_kept, length in joined:
             if isinstance(layer, DynamicSlidingWindowLayer):
                 layer.cumulative_length = length
-            layer.keys = layer.keys[:n_rows, :, layer.keys.shape[-2] - n_kept :]
-            layer.values = layer.values[:n_rows, :, layer.values.shape[-2] - n_kept :]
+            for name in ("keys", "values"):
+                acts = getattr(layer, name)
+                setattr(layer, name, acts[:n_rows, :, acts.shape[-2] - n_kept :])
         raise
 
 
-def _join_layer(mine: Any, theirs: Any) -> None:
-    """All of it or, where that fails, nothing."""
+def _join_layer(mine: Any, theirs: Any) -> tuple[int, int, int]:
+    """All of it or, where that fails, nothing; gives the rows, positions kept and length before."""
+    before = (mine.keys.shape[0], mine.keys.shape[-2], mine.get_seq_length())
     both: dict[str, Tensor] = {}
     for name in ("keys", "values"):
         pair = [getattr(layer, name) for layer in (mine, theirs)]
@@ -69,7 +69,9 @@ def _join_layer(mine: Any, theirs: Any) -> None:
         both[name] = torch.cat([_filled_up(acts, n_kept) for acts in pair])
     if isinstance(mine, DynamicSlidingWindowLayer):
         mine.cumulative_length = max(mine.get_seq_length(), theirs.get_seq_length())
-    mine.keys, mine.values = both["keys"], both["values"]
+    for name, acts in both.items():
+        setattr(mine, name, acts)
+    return before
 
 
 def keep_rows(cache: Any, rows: Int[Tensor, "R"]) -> None:

@@ -233,7 +233,7 @@ class FeatureIndex:
                 )
             self._arrays[name] = array
         array = self._arrays[name]
-        mapped = array.base
+        mapped = cast(object, array.base)
         # What lies behind the end of a file that was cut meanwhile would end the process.
         if isinstance(mapped, mmap) and mapped.size() < len(mapped):
             raise InputError(
