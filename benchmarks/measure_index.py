@@ -75,7 +75,7 @@ def write_cache(folder: Path, model: str, n_rows: int, width: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name, default in (("latents", 65_536), ("width", 768), ("k", 64), ("rows", 12_000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--model", default="smollm2-135m")

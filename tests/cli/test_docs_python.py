@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,10 @@ def test_the_python_of_a_page_runs(
     monkeypatch.setenv("HF_TOKEN", "token-of-reader")
     monkeypatch.chdir(runs_topk)
     given: dict[str, Any] = {"folder": str(tiny_model_folder)}
-    with serving("runs/topk") if page.name == "endpoint.md" else nullcontext({}) as server:
-        names = run_python(page, **given, **server)
+    with ExitStack() as stack:
+        if page.name == "endpoint.md":
+            given |= stack.enter_context(serving("runs/topk"))
+        names = run_python(page, **given)
     capsys.readouterr()
     if page.name == "publishing.md":
         assert torch.equal(names["again"].W_dec, names["sae"].W_dec)
