@@ -89,7 +89,7 @@ def strength_sweep(
     Example:
         Find the largest strength whose text still holds together::
 
-            rows = strength_sweep(loaded, intervention, ["My day was"], (0.5, 1, 2, 4))
+            rows = strength_sweep(loaded, intervention, ["My day was"], (0.5, 1.0, 2.0, 4.0))
             usable = [row.strength for row in rows if not row.likely_incoherent]
     """
     if not prompts or not strengths:
