@@ -215,6 +215,7 @@ def scored(hostile_run: Path, tiny_model: LanguageModel) -> Iterator[Path]:
 def test_a_cut_is_moved_and_a_row_explained(look: str, visit: Visit, scored: Path) -> None:
     page = visit("/selection", **LOOKS[look])
     page.get_by_role("link", name="scored.jsonl").click()
+    page.wait_for_load_state("networkidle")  # the page's script is there, too
     before = page.locator("#cut p").inner_text()
     page.get_by_label("Fraction to take", exact=True).fill("0.5")
     page.keyboard.press("Tab")

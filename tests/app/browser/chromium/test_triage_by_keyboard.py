@@ -1,7 +1,6 @@
 """Going through features by keyboard alone, in one tab and in two."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from .conftest import Served, Visit, serving
+from .conftest import Served, Visit, copied, serving
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def own_server(hostile_run: Path, tmp_path: Path) -> Iterator[Served]:
-    """A server of a copy of the run, whose picks a test may change."""
-    with serving(Path(shutil.copytree(hostile_run, tmp_path / "run"))) as served:
+    """A server of a copy of the run without picks, which a test may change."""
+    with serving(copied(hostile_run, tmp_path)) as served:
         yield served
 
 
