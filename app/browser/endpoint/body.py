@@ -1,6 +1,7 @@
 """The body of a request as OpenAI's clients send it, checked field by field."""
 
 import secrets
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -38,7 +39,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Body(BaseModel):
+class Body(BaseModel, ABC):
     """What both kinds of completions take; null is as if it were left out."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -69,9 +70,9 @@ class Body(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
+    @abstractmethod
     def top_logprobs_of_tokens(self) -> int | None:
         """How many alternatives each token is given with; None for no log-probabilities."""
-        raise NotImplementedError
 
     def sampling(self, max_new_tokens: int) -> Sampling:
         """How tokens are chosen: temperature 1 by default, as OpenAI's. A seed is drawn where none

@@ -1,6 +1,5 @@
 """A tiny run with a feature index, opened as the server opens it, and a client of its app."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +10,14 @@ from starlette.testclient import TestClient
 from sparsteer.app.browser.config import ServeConfig
 from sparsteer.app.browser.server import create_app
 from sparsteer.app.browser.session import Session
-from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder
-from sparsteer.sae.config import TopKConfig
+from sparsteer.sae import LanguageModel
 from sparsteer.steering.features import BuildConfig, build_index
-from sparsteer.training.data.cache.config import CacheConfig
-from sparsteer.training.data.cache.writer import cache_activations
+
+from ...tiny_runs import cache_of_texts, random_topk
 
 N_LATENTS = 48
 SILENT = 11
 """A latent that never fires."""
-SITE = "blocks.1.hook_resid_post"
 PORT = 8443
 
 
@@ -28,7 +25,6 @@ PORT = 8443
 def built_run(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the tiny model with an autoencoder and its index; not to be changed."""
     folder = tmp_path_factory.mktemp("browser")
-    corpus = folder / "corpus.jsonl"
     words = (
         "cats\tand dogs",
         "rain\nand wind",
@@ -36,23 +32,13 @@ def built_run(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactor
         "\u0645\u0631\u062d\u0628\u0627",
     )
     texts = [f"{word} {number}" for word in words for number in range(30)]
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    cached = CacheConfig(
-        model=tiny_model.name,
-        dataset=str(corpus),
-        out=str(folder / "cache"),
-        site=(SITE,),
-        context_length=48,
-        device="cpu",
-    )
-    cache_activations(cached, model=tiny_model)
+    cache = cache_of_texts(folder, tiny_model, texts, context_length=48)
     run = folder / "run"
-    origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
-    sae = SparseAutoencoder(TopKConfig(tiny_model.d_model, N_LATENTS, 4), seed=1, origin=origin)
+    sae = random_topk(tiny_model, N_LATENTS)
     sae.b_enc.data[SILENT] = -1000.0
     sae.save(run / "sae")
     build_index(
-        BuildConfig(run=str(run), cache=str(folder / "cache"), device="cpu", examples=8),
+        BuildConfig(run=str(run), cache=str(cache), device="cpu", examples=8),
         model=tiny_model,
     )
     return run

@@ -1,19 +1,16 @@
 """A run whose texts would harm a careless page, indexed, with picks and machine labels."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder, TopKConfig
+from sparsteer.sae import LanguageModel
 from sparsteer.steering.features import BuildConfig, FeatureIndex, Pick, Picks, build_index
 from sparsteer.steering.features.listing import ranked
 from sparsteer.steering.labels import Detection, LabelStore, MachineLabel
-from sparsteer.training.data.cache.config import CacheConfig
-from sparsteer.training.data.cache.writer import cache_activations
 
-SITE = "blocks.1.hook_resid_post"
+from ...tiny_runs import cache_of_texts, random_topk
 
 ATTACKS = (
     "<script>window.__pwned=1</script>",
@@ -30,26 +27,11 @@ ATTACKS = (
 def hostile_run(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 40 latents with an index of hostile texts; not to be changed."""
     folder = tmp_path_factory.mktemp("sharing")
-    corpus = folder / "corpus.jsonl"
-    lines = [json.dumps({"text": f"{number} {text}"}) for number in range(12) for text in ATTACKS]
-    corpus.write_text("\n".join(lines) + "\n")
-    config = CacheConfig(
-        model=tiny_model.name,
-        dataset=str(corpus),
-        out=str(folder / "cache"),
-        site=(SITE,),
-        context_length=64,
-        device="cpu",
-    )
-    cache_activations(config, model=tiny_model)
-    origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
+    texts = [f"{number} {text}" for number in range(12) for text in ATTACKS]
+    cache = cache_of_texts(folder, tiny_model, texts, context_length=64)
     run = folder / "run"
-    SparseAutoencoder(TopKConfig(tiny_model.d_model, 40, 4), seed=1, origin=origin).save(
-        run / "sae"
-    )
-    build_index(
-        BuildConfig(run=str(run), cache=str(folder / "cache"), device="cpu"), model=tiny_model
-    )
+    random_topk(tiny_model, 40).save(run / "sae")
+    build_index(BuildConfig(run=str(run), cache=str(cache), device="cpu"), model=tiny_model)
     return run
 
 

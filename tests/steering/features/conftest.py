@@ -1,6 +1,5 @@
 """A run with random weights and its index, and the cache that it was built of in full."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder
+from sparsteer.sae import LanguageModel, SparseAutoencoder
 from sparsteer.sae.config import TopAFAConfig, TopKConfig
 from sparsteer.steering.features import BuildConfig, Example, FeatureIndex, build_index
-from sparsteer.training.data.cache.config import CacheConfig
 from sparsteer.training.data.cache.reader import ActivationCache
-from sparsteer.training.data.cache.writer import cache_activations
+
+from ...tiny_runs import SITE, cache_of_texts, random_sae
 
 N_LATENTS, EXAMPLES, BEFORE, AFTER = 40, 5, 6, 3
 LENGTH = 24
 OUTLIER_NORM = 1.3
-SITE = "blocks.1.hook_resid_post"
 
 
 def documents() -> list[str]:
@@ -63,22 +61,16 @@ def cache_folder_of_tiny(
     tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("features")
-    corpus = folder / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents()))
-    config = CacheConfig(
-        model=tiny_model.name,
-        dataset=str(corpus),
-        out=str(folder / "cache"),
-        site=(SITE,),
+    return cache_of_texts(
+        folder,
+        tiny_model,
+        documents(),
         tokens=100_000,
         context_length=LENGTH,
         batch_size=4,
         shard_rows=300,
         held_out_fraction=0.2,
-        device="cpu",
     )
-    cache_activations(config, model=tiny_model)
-    return folder / "cache"
 
 
 @pytest.fixture(scope="module", params=["topk", "top_afa"])
@@ -94,8 +86,7 @@ def setup(
         if request.param == "topk"
         else TopAFAConfig(tiny_model.d_model, N_LATENTS)
     )
-    origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
-    sae = SparseAutoencoder(config, seed=5, origin=origin)
+    sae = random_sae(tiny_model, config, seed=5)
     sae.input_scale.fill_(0.37)
     with torch.no_grad():
         sae.b_enc.uniform_(-1, 0.1)

@@ -16,7 +16,8 @@ from sparsteer.steering.features.coactivation import FIRINGS, FiringRows, coacti
 from sparsteer.steering.features.collect import Collector
 from sparsteer.steering.features.windows import SortedCodes
 
-from .conftest import BEFORE, N_LATENTS, SITE, Dense, Setup, assert_is_row, copied, window_of
+from ...tiny_runs import SITE
+from .conftest import BEFORE, N_LATENTS, Dense, Setup, assert_is_row, copied, window_of
 
 LEVELS, OF_LEVEL, NEAR, TOGETHER = 3, 2, 4, 4
 

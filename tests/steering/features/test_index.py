@@ -18,29 +18,17 @@ from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.fingerprint import sae_fingerprint
 from sparsteer.steering.features import BuildConfig, FeatureIndex, build_index
 from sparsteer.steering.features.parquet import read_columns, write_columns
-from sparsteer.training.data.cache.config import CacheConfig
-from sparsteer.training.data.cache.writer import cache_activations
+
+from ...tiny_runs import SITE, cache_of_texts
 
 N_LATENTS = 24
-SITE = "blocks.1.hook_resid_post"
 
 
 @pytest.fixture(scope="module")
 def cache(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    corpus = folder / "corpus.jsonl"
     texts = [f"{word} {number}" for word in ("one", "two", "three") for number in range(40)]
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    config = CacheConfig(
-        model=tiny_model.name,
-        dataset=str(corpus),
-        out=str(folder / "cache"),
-        site=(SITE,),
-        context_length=32,
-        device="cpu",
-    )
-    cache_activations(config, model=tiny_model)
-    return folder / "cache"
+    return cache_of_texts(folder, tiny_model, texts, context_length=32)
 
 
 def config_of(run: Path, cache: Path, **changes: Any) -> BuildConfig:

@@ -10,7 +10,8 @@ from sparsteer.sae import InputError, LanguageModel, SparseAutoencoder
 from sparsteer.steering.features import BuildConfig, FeatureIndex, build_index
 from sparsteer.steering.features.lens import block_of, jacobian
 
-from .conftest import N_LATENTS, SITE, Setup, copied
+from ...tiny_runs import SITE
+from .conftest import N_LATENTS, Setup, copied
 
 
 def saved_lens(path: Path, width: int, layers: tuple[int, ...]) -> dict[int, torch.Tensor]:

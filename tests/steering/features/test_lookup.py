@@ -1,13 +1,11 @@
 """Searching features by text, token, logit, label and direction, against numbers one by one."""
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 
-from sparsteer.sae import InputError, LanguageModel, Origin, SparseAutoencoder
-from sparsteer.sae.config import TopKConfig
+from sparsteer.sae import InputError, LanguageModel
 from sparsteer.steering.encoding import encode_texts
 from sparsteer.steering.features import BuildConfig, FeatureIndex, Pick, Picks, build_index
 from sparsteer.steering.features.config import SearchConfig
@@ -21,18 +19,16 @@ from sparsteer.steering.features.lookup import (
 from sparsteer.steering.features.searching import described
 from sparsteer.steering.features.text_search import TextSearch, search_text
 from sparsteer.steering.loading import LoadedRun
-from sparsteer.training.data.cache.config import CacheConfig
-from sparsteer.training.data.cache.writer import cache_activations
+
+from ...tiny_runs import SITE, cache_of_texts, random_topk
 
 N_LATENTS = 40
-SITE = "blocks.1.hook_resid_post"
 TEXT = "seven owls and 11 cats"
 
 
 @pytest.fixture(scope="module")
 def loaded(tiny_model: LanguageModel) -> LoadedRun:
-    origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
-    sae = SparseAutoencoder(TopKConfig(tiny_model.d_model, N_LATENTS, 4), seed=3, origin=origin)
+    sae = random_topk(tiny_model, N_LATENTS, seed=3)
     return LoadedRun(tiny_model, tiny_model.site(SITE), sae)
 
 
@@ -42,20 +38,10 @@ def index(loaded: LoadedRun, tmp_path_factory: pytest.TempPathFactory) -> Featur
     texts = [
         f"{word} {number}" for word in ("one cat", "Two", "three owls") for number in range(30)
     ]
-    corpus = folder / "corpus.jsonl"
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     model = loaded.model
-    cached = CacheConfig(
-        model=model.name,
-        dataset=str(corpus),
-        out=str(folder / "cache"),
-        site=(SITE,),
-        context_length=32,
-        device="cpu",
-    )
-    cache_activations(cached, model=model)
+    cache = cache_of_texts(folder, model, texts, context_length=32)
     loaded.sae.save(folder / "run" / "sae")
-    built = BuildConfig(run=str(folder / "run"), cache=str(folder / "cache"), device="cpu")
+    built = BuildConfig(run=str(folder / "run"), cache=str(cache), device="cpu")
     build_index(built, model=model)
     return FeatureIndex.of_run(folder / "run")
 

@@ -1,6 +1,5 @@
 """A stand-in server and a run with an index for every test of labels."""
 
-import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -8,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder, TopKConfig
+from sparsteer.sae import LanguageModel
 from sparsteer.steering.features import BuildConfig, build_index
-from sparsteer.training.data.cache.config import CacheConfig
-from sparsteer.training.data.cache.writer import cache_activations
 
+from ...tiny_runs import cache_of_texts, random_topk
 from .chat_stand_in import ChatStandIn, chat_stand_in
-
-SITE = "blocks.1.hook_resid_post"
 
 
 @pytest.fixture
@@ -31,27 +27,12 @@ def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatStandIn]:
 def indexed_run(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 24 latents of the tiny model with a feature index; not to be changed."""
     folder = tmp_path_factory.mktemp("labels")
-    corpus = folder / "corpus.jsonl"
     source = random.Random(3)
     texts = ["".join(source.choices("abcdef gh", k=60)) for _ in range(150)]
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    config = CacheConfig(
-        model=tiny_model.name,
-        dataset=str(corpus),
-        out=str(folder / "cache"),
-        site=(SITE,),
-        context_length=32,
-        device="cpu",
-    )
-    cache_activations(config, model=tiny_model)
-    origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
+    cache = cache_of_texts(folder, tiny_model, texts, context_length=32)
     run = folder / "run"
-    SparseAutoencoder(TopKConfig(tiny_model.d_model, 24, 4), seed=1, origin=origin).save(
-        run / "sae"
-    )
-    build_index(
-        BuildConfig(run=str(run), cache=str(folder / "cache"), device="cpu"), model=tiny_model
-    )
+    random_topk(tiny_model, 24).save(run / "sae")
+    build_index(BuildConfig(run=str(run), cache=str(cache), device="cpu"), model=tiny_model)
     return run
 
 

@@ -23,13 +23,11 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder
-from sparsteer.sae.config import TopKConfig
-from sparsteer.training.data.cache.config import CacheConfig
-from sparsteer.training.data.cache.writer import cache_activations
+from sparsteer.sae import LanguageModel
+
+from ....tiny_runs import cache_of_texts, random_topk
 
 N_LATENTS = 48
-SITE = "blocks.1.hook_resid_post"
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 WORDS = [
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
@@ -58,24 +56,12 @@ HOSTILE = (
 def hostile_run(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the tiny model whose texts, and the name of whose folder, attack the page."""
     folder = tmp_path_factory.mktemp("browser")
-    corpus = folder / "corpus.jsonl"
     plain = ("cats\tand dogs", "rain\nand wind", "\u0645\u0631\u062d\u0628\u0627", "over the hills")
     texts = [f"{text} {number}" for number in range(20) for text in (*plain, *HOSTILE)]
-    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    cached = CacheConfig(
-        model=tiny_model.name,
-        dataset=str(corpus),
-        out=str(folder / "cache"),
-        site=(SITE,),
-        context_length=64,
-        device="cpu",
-    )
-    cache_activations(cached, model=tiny_model)
+    cache = cache_of_texts(folder, tiny_model, texts, context_length=64)
     run = folder / "<img src=x onerror=window.pwned=1>"
-    origin = Origin(model=tiny_model.name, site=SITE, weights_hash=tiny_model.weights_hash)
-    sae = SparseAutoencoder(TopKConfig(tiny_model.d_model, N_LATENTS, 4), seed=1, origin=origin)
-    sae.save(run / "sae")
-    words = ("features", "build", str(run), "--cache", str(folder / "cache"), "--examples", "8")
+    random_topk(tiny_model, N_LATENTS).save(run / "sae")
+    words = ("features", "build", str(run), "--cache", str(cache), "--examples", "8")
     subprocess.run(
         [sys.executable, "-m", "sparsteer.cli", *words, "--device", "cpu"], check=True, timeout=300
     )

@@ -13,7 +13,7 @@ from sparsteer.app.browser.session import Session
 from sparsteer.steering.interventions.intervention import Intervention
 from sparsteer.steering.serving import GenerationRequest
 
-from ..conftest import SITE
+from ....tiny_runs import SITE
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
