@@ -79,9 +79,11 @@ def serving(run: str) -> Generator[dict[str, Any]]:
     from sparsteer.app.browser.server import start
 
     running = start(ServeConfig(run=run, port=0, device="cpu"))
-    fired = FeatureIndex(run).statistics["fired"]
-    yield {"URL": running.url, "TOKEN": running.token, "FEATURE": int(fired.argmax())}
-    running.stop()
+    try:
+        fired = FeatureIndex(run).statistics["fired"]
+        yield {"URL": running.url, "TOKEN": running.token, "FEATURE": int(fired.argmax())}
+    finally:
+        running.stop()
 
 
 @pytest.mark.slow

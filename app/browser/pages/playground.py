@@ -18,7 +18,7 @@ from ....steering.loading import LoadedRun
 from ....steering.reading_back import read_back
 from ....steering.registries import DIRECTIONS, EDITS, GATES
 from ....steering.residual import ResidualSample, residual_sample
-from ....steering.sweep import STRENGTHS
+from ....steering.sweep import INCOHERENT_PERPLEXITY, STRENGTHS
 from ..playground_settings import Beginning, Chosen, Text, command_line, intervention_of
 from ..rendering import page, session_of
 from ..session import Session
@@ -33,7 +33,7 @@ _EXAMPLES_OF_EACH = 2
 @router.get("/playground")
 def playground(request: Request) -> HTMLResponse:
     """The page; its scripts fetch the rest."""
-    return page(request, "playground.html")
+    return page(request, "playground.html", incoherent_perplexity=INCOHERENT_PERPLEXITY)
 
 
 @router.get("/api/playground")

@@ -34,6 +34,7 @@ export class Column {
   clear() {
     this.turns = [];
     this.measures = null;
+    this.incoherent = Number(document.getElementById("columns").dataset.incoherentPerplexity);
     this.draw();
     this.show(null);
   }
@@ -143,7 +144,7 @@ export class Column {
     const active = Object.entries(activations).filter(([, value]) => value > 0).map(([feature, value]) => `${feature} at ${value.toFixed(3)}`);
     parts.push(active.length ? `active on average: ${active.join(", ")}` : "none of the features is active in it");
     this.measured.textContent = parts.join(" \u00b7 ");
-    const unlikely = perplexity !== null && basePerplexity && perplexity > 4 * basePerplexity;
+    const unlikely = perplexity !== null && basePerplexity && perplexity > this.incoherent * basePerplexity;
     if (!measures.likely_incoherent && !unlikely) return;
     const why = measures.likely_incoherent ? `${Math.round(100 * repetition)} % of it repeats itself` : `it is ${Math.round(perplexity / basePerplexity)} times as perplexing as the base text`;
     this.warning.textContent = `Likely incoherent: ${why}.${this.name === "steered" ? " Try less strength." : ""}`;

@@ -1,6 +1,7 @@
 """The page that opens from disk: what is in its files, and what a browser makes of it."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -22,7 +23,7 @@ from .conftest import ATTACKS
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 
 
 def export(run: Path, folder: Path, **settings: Any) -> list[int]:

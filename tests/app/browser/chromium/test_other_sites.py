@@ -14,7 +14,8 @@ TRY_TO_CHANGE = """async url => {
     const tried = [];
     for (const type of ["text/plain", "application/json"]) {
         for (const mode of ["no-cors", "cors"]) {
-            const options = {method: "POST", mode, credentials: "include", body: "{}",
+            const options = {method: "POST", mode, credentials: "include",
+                             body: '{"starred": true}',
                              headers: {"Content-Type": type}};
             try { tried.push((await fetch(url, options)).type); }
             catch (error) { tried.push("refused"); }
@@ -77,8 +78,12 @@ def test_a_page_of_another_port_can_neither_show_nor_read_nor_change(
             f"{server.url}/features/3",
         )
     assert framed.value.status == 403
-    tried = page.evaluate(TRY_TO_CHANGE, f"{server.url}/api/status")
+    picks = f"{server.url}/api/picks/3"
+    authorized = {"Authorization": f"Bearer {server.token}"}
+    before = page.request.get(picks, headers=authorized).json()
+    tried = page.evaluate(TRY_TO_CHANGE, picks)
     assert set(tried) <= {"opaque", "refused"}
+    assert page.request.get(picks, headers=authorized).json() == before
     read = page.evaluate(
         """async url => {
             try { return (await (await fetch(url, {credentials: "include"})).text()); }
