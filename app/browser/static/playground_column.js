@@ -25,6 +25,8 @@ export class Column {
     this.line = this.root.querySelector(".token-line");
     this.warning = this.root.querySelector(".incoherent");
     this.measured = this.root.querySelector(".measures");
+    // A text so many times as perplexing as the base one is likely incoherent.
+    this.incoherent = Number(document.getElementById("columns").dataset.incoherentPerplexity);
     this.turns = [];
     this.heatOf = null;
     this.comparedWith = null;
@@ -34,7 +36,6 @@ export class Column {
   clear() {
     this.turns = [];
     this.measures = null;
-    this.incoherent = Number(document.getElementById("columns").dataset.incoherentPerplexity);
     this.draw();
     this.show(null);
   }
