@@ -94,10 +94,16 @@ def _left_alone(values: dict[str, list[int]]) -> list[str]:
 
 def _dry_run(values: dict[str, Any]) -> list[str]:
     cost = values["estimate"]
+    would = f"nothing was asked; {counted(cost['features'], 'feature')} would take "
+    if cost["tokens_in"] is None:
+        would += f"{counted(cost['requests'], 'text')} that the model reads in this process"
+    else:
+        would += (
+            f"{counted(cost['requests'], 'request')}, about {count(cost['tokens_in'])} tokens in "
+            f"and {count(cost['tokens_out'])} out"
+        )
     lines = [
-        f"nothing was asked; {counted(cost['features'], 'feature')} would take "
-        f"{counted(cost['requests'], 'request')}, about {count(cost['tokens_in'])} tokens in and "
-        f"{count(cost['tokens_out'])} out",
+        would,
         *_left_alone(values["left_alone"]),
     ]
     if values["prompt"]:

@@ -40,14 +40,17 @@ def chat_tokens(model: LanguageModel, messages: Sequence[Mapping[str, str]]) -> 
     """
     tokenizer = cast(Any, model.tokenizer)
     if not tokenizer.chat_template:
-        raise InputError(f"{model.name} has no chat template; leave --chat out")
+        raise InputError(
+            f"{model.name} has no chat template; leave --chat out and continue a plain text"
+        )
     whole = [{**each, "content": only_characters(each["content"])} for each in messages]
     try:
         text: str = tokenizer.apply_chat_template(whole, add_generation_prompt=True, tokenize=False)
     # Templates are programs: their own refusals, those of the sandbox, and any mistake in them.
     except Exception as error:
         raise InputError(
-            f"the chat template of {model.name} fails ({error}); mend it, or leave --chat out"
+            f"the chat template of {model.name} fails ({error}); mend it, or leave --chat out and "
+            "continue a plain text"
         ) from None
     return _fitting(model, text, messages[-1]["content"] if messages else "", [])
 

@@ -2,13 +2,13 @@
 
 import re
 import secrets
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError, NotFound
+from ...sae.common.wording import utc_now
 
 FOLDER = "playground"
 _FORMAT = "sparsteer-playground-result"
@@ -37,7 +37,7 @@ class SavedResults:
             "format": _FORMAT,
             "version": _VERSION,
             "id": id_,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": utc_now(),
             "versions": {name: version(name) for name in _LIBRARIES},
         }
         try:

@@ -1,4 +1,6 @@
-"""Numbers as people read them."""
+"""Numbers and times as people read them."""
+
+from datetime import UTC, datetime
 
 
 def count(number: int | float) -> str:
@@ -37,3 +39,8 @@ def size(n_bytes: int | float) -> str:
         if n_bytes >= scale:
             return f"{n_bytes / scale:.1f} {unit}"
     return f"{n_bytes:.0f} bytes"
+
+
+def utc_now() -> str:
+    """Now in UTC, to the second: 2026-01-31T12:00:00Z."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

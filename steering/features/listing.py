@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from .config import ListConfig, Statistic
 from .index import FeatureIndex
 from .picks import FILE, Pick, Picks
 
-_PEAK_TEXTS = 4
+PEAK_TEXTS = 4
+"""Tokens by which a feature is known in a list."""
 
 _FEW_FIRINGS = 10
 """A feature that fired so often gets half of the interest that it would get of many firings."""
@@ -40,7 +40,7 @@ def list_features(config: ListConfig) -> dict[str, Any]:
         {
             **{name: column[number].item() for name, column in index.statistics.items()},
             "interest": interests[number].item(),
-            "peaks": index.peak_texts(number, _PEAK_TEXTS),
+            "peaks": index.peak_texts(number, PEAK_TEXTS),
             "pick": asdict(picks[number]) if number in picks else None,
             "machine_label": machine[number].to_dict() if number in machine else None,
         }
@@ -68,8 +68,12 @@ def interest(index: FeatureIndex) -> Float[np.ndarray, "F"]:
     largest, mean = (index.statistics[f"{name}_activation"] for name in ("max", "mean"))
     share = np.divide(mean, largest, out=np.zeros_like(fired), where=fired > 0).clip(max=1)
     density = np.where(fired > 0, index.statistics["density"], 1)
-    rarity = -np.log(density) / math.log(max(index.manifest["rows"], 2))
-    return share * rarity * fired / (fired + _FEW_FIRINGS)
+    return share * rarity(density, index.manifest["rows"]) * fired / (fired + _FEW_FIRINGS)
+
+
+def rarity(density_N: Float[np.ndarray, "N"], n_rows: int) -> Float[np.ndarray, "N"]:
+    """log(1 / density) / log(rows): 1 for what fired once, 0 for what always fires."""
+    return -np.log(density_N) / math.log(max(n_rows, 2))
 
 
 def ranked(index: FeatureIndex, by: Statistic, *, lowest: bool = False) -> list[int]:
@@ -83,7 +87,10 @@ def ranked(index: FeatureIndex, by: Statistic, *, lowest: bool = False) -> list[
 
 def picks_of(index: FeatureIndex) -> dict[int, Pick]:
     """The picks beside the index, by feature."""
-    run = Path(index.path).parent
-    if not (run / FILE).exists():
-        return {}
-    return {pick.feature: pick for pick in Picks.load(run, sae=index.manifest["sae"]).picks}
+    return {pick.feature: pick for pick in picks_beside(index).picks}
+
+
+def picks_beside(index: FeatureIndex) -> Picks:
+    """The picks of the run that an index is of, perhaps none."""
+    run, sae = index.path.parent, str(index.manifest["sae"])
+    return Picks.load(run, sae=sae) if (run / FILE).exists() else Picks(sae)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...sae.common.errors import InputError
 from ..labels.store import machine_labels
+from .feature import Neighbor
 from .index import FeatureIndex
 from .picks import Picks
 from .vocabulary import Vocabulary
@@ -59,14 +60,6 @@ class LabelMatch:
     label_source: str
     """person or machine."""
     note: str
-
-
-@dataclass(frozen=True)
-class NearMatch:
-    """A feature whose decoder direction is similar."""
-
-    feature: int
-    cosine: float
 
 
 def by_token(index: FeatureIndex, token: str, *, top: int = 20) -> list[TokenMatch]:
@@ -163,13 +156,13 @@ def by_label(index: FeatureIndex, picks: Picks, words: str, *, top: int = 20) ->
     return found[:top]
 
 
-def by_neighbor(index: FeatureIndex, number: int, *, top: int = 20) -> list[NearMatch]:
+def by_neighbor(index: FeatureIndex, number: int, *, top: int = 20) -> list[Neighbor]:
     """The features with the most similar decoder direction, as many as the index keeps.
 
     Raises:
         InputError: there is no feature of that number.
     """
-    return [NearMatch(near.feature, near.cosine) for near in index.neighbors(number)[:top]]
+    return list(index.neighbors(number)[:top])
 
 
 def matching_tokens(index: FeatureIndex, token: str) -> list[int]:

@@ -4,8 +4,8 @@ All functions take the connection of a transaction, and the picks of one autoenc
 """
 
 import sqlite3
-from datetime import UTC, datetime
 
+from ...sae.common.wording import utc_now
 from .pick_history import Change, Step, from_text, to_text
 from .picks import Pick, Picks
 
@@ -51,7 +51,7 @@ def record(
         The step; one without changes, if only the order has changed.
     """
     changes = _changes(before, picks)
-    at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    at = utc_now()
     number = connection.execute(
         "INSERT INTO steps (sae, at, author, undoes) VALUES (?, ?, ?, ?)",
         (picks.sae, at, author, undoes),

@@ -3,11 +3,11 @@
 import json
 import sqlite3
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from ...sae.common.errors import InputError
 from ...sae.common.validation import require_given, require_text
+from ...sae.common.wording import utc_now
 from .pick_database import PickDatabase
 
 _LONGEST_NAME = 200
@@ -68,7 +68,7 @@ class SavedSearches:
             raise InputError("query has NaN or an infinite number; leave it out") from None
         if len(text) > _LONGEST_QUERY:
             raise InputError("this search is too large to be saved; give fewer or shorter texts")
-        at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        at = utc_now()
         with self._database.transaction() as connection:
             _require_room(connection, name)
             connection.execute(

@@ -8,10 +8,9 @@ from ...sae.common.errors import InputError
 from ..labels.store import machine_labels
 from .config import SEARCHES, SearchConfig
 from .index import FeatureIndex
+from .listing import PEAK_TEXTS, picks_beside
 from .lookup import by_label, by_logit, by_neighbor, by_token
-from .picks import FILE, Picks
-
-_PEAK_TEXTS = 4
+from .picks import Picks
 
 
 def search_features(
@@ -22,7 +21,7 @@ def search_features(
     Returns:
         `run`, `by` (text, token, logit, label or near), `query`, and `features`, best first: of
         each what the search found (the fields of `TextMatch`, `TokenMatch`, `LogitMatch`,
-        `LabelMatch` or `NearMatch`) and what `described` adds. By text also the other fields of
+        `LabelMatch` or `Neighbor`) and what `described` adds. By text also the other fields of
         `TextSearch`, `model`, `site` and `unit`.
 
     Raises:
@@ -98,7 +97,7 @@ def described(
                 **match,
                 "label": label,
                 "label_source": source if label else "",
-                "peaks": index.peak_texts(number, _PEAK_TEXTS),
+                "peaks": index.peak_texts(number, PEAK_TEXTS),
                 "density": index.statistics["density"][number].item(),
                 "max_activation": index.statistics["max_activation"][number].item(),
                 "starred": pick is not None and pick.starred,
@@ -106,9 +105,3 @@ def described(
             }
         )
     return features
-
-
-def picks_beside(index: FeatureIndex) -> Picks:
-    """The picks of the run that an index is of, perhaps none."""
-    run, sae = index.path.parent, str(index.manifest["sae"])
-    return Picks.load(run, sae=sae) if (run / FILE).exists() else Picks(sae)

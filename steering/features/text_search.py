@@ -1,6 +1,5 @@
 """The features that a text activates, by how unusual that is for each of them."""
 
-import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from ...sae.common.errors import InputError
 from ..encoding import EncodedText, encode_texts, read_limit
 from ..loading import LoadedRun
 from .index import FeatureIndex
+from .listing import rarity
 
 MAX_LENGTH = 512
 """Tokens read of the text unless the caller says otherwise or the model's context is shorter."""
@@ -124,8 +124,8 @@ def search_text(
     dense_F = density_F > max_density
     candidates = np.flatnonzero(fires_F & known_F & ~dense_F)
     share = largest_F[candidates] / own_F[candidates]
-    rarity = -np.log(density_F[candidates]) / math.log(max(index.manifest["rows"], 2))
-    score = share.clip(max=1) * rarity
+    rare = rarity(density_F[candidates], index.manifest["rows"])
+    score = share.clip(max=1) * rare
     order = np.argsort(-score, kind="stable")[:top]
     texts = tuple(index.vocabulary.texts([int(id_) for id_ in read.tokens]))
     return TextSearch(
@@ -140,7 +140,7 @@ def search_text(
                 feature=int(feature := candidates[place]),
                 score=float(score[place]),
                 share=float(share[place]),
-                rarity=float(rarity[place]),
+                rarity=float(rare[place]),
                 activation=float(largest_F[feature]),
                 density=float(density_F[feature]),
                 **_firings(read, texts, places_C, int(feature), float(own_F[feature])),

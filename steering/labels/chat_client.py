@@ -220,19 +220,22 @@ class ChatClient:
 
 def _address(url: str) -> str:
     """The address that paths are added to."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = "" if parts.port is None else f":{parts.port}"
+        httpx2.URL(url)
+    except (ValueError, httpx2.InvalidURL) as error:
+        raise InputError(
+            f"endpoint is {url!r}, which is no address ({error}); give one such as "
+            "http://127.0.0.1:8000/v1",
+            field="endpoint",
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(
             f"endpoint is {url!r}, but must be local or an address such as "
             "http://127.0.0.1:8000/v1",
             field="endpoint",
         )
-    try:
-        port = "" if parts.port is None else f":{parts.port}"
-    except ValueError:
-        raise InputError(
-            f"endpoint is {url!r}, whose port is no number", field="endpoint"
-        ) from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise InputError(
             "endpoint has a user name, a key or a query in it; give the plain address, and the "

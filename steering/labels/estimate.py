@@ -21,13 +21,15 @@ class Estimate:
 
     features: int
     requests: int
-    tokens_in: int
-    tokens_out: int
-    """Of answers without thoughts written down."""
+    """To a server; of a model in this process, passes of it."""
+    tokens_in: int | None
+    tokens_out: int | None
+    """Of answers without thoughts written down. None for a model in this process, which is asked
+    otherwise, and costs time alone."""
 
 
 def estimate(work: Sequence[tuple[Evidence, Sequence[HeldOut]]]) -> Estimate:
-    """What it takes to label each evidence, and to judge the label by the texts beside it."""
+    """What a server takes to label each evidence, and to judge the label by the texts beside it."""
     asked: list[Messages] = [ask_for_label(evidence) for evidence, _ in work]
     judged = [[text.text for text in texts] for _, texts in work if texts]
     asked += [ask_which_fit("x" * _LABEL_LENGTH, texts) for texts in judged]
@@ -37,6 +39,13 @@ def estimate(work: Sequence[tuple[Evidence, Sequence[HeldOut]]]) -> Estimate:
         tokens_in=sum(_tokens(messages) for messages in asked),
         tokens_out=_TOKENS_OF_LABEL * len(work) + _TOKENS_OF_LIST * len(judged),
     )
+
+
+def estimate_local(work: Sequence[tuple[Evidence, Sequence[HeldOut]]]) -> Estimate:
+    """What `LocalLabeler` takes for the same: a pass for each label, and one for each text by which
+    it is judged and for none."""
+    judged = [1 + len(texts) for _, texts in work if texts]
+    return Estimate(len(work), requests=len(work) + sum(judged), tokens_in=None, tokens_out=None)
 
 
 def _tokens(messages: Messages) -> int:

@@ -74,7 +74,7 @@ def held_out_of(
         seed: of the draws and the order.
 
     Returns:
-        Empty if there is no firing left that was not shown.
+        Empty if there is no firing left that was not shown, or no text to tell it from.
     """
     source = random.Random(f"{seed} {feature.feature}")
     documents = {example.document for example in (*shown.strongest, *shown.middling)}
@@ -91,6 +91,8 @@ def held_out_of(
         example = draw_other(source)
         if example.document not in documents and _place(example) not in fired:
             others.append(example)
+    if not near and not others:
+        return []
     kinds: tuple[tuple[Kind, Sequence[Example]], ...] = (
         ("positive", positives),
         ("near_miss", near),

@@ -3,18 +3,17 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from ...sae.common.devices import resolve_device
 from ...sae.common.errors import InputError
-from ...sae.common.wording import count, counted
+from ...sae.common.wording import count, counted, utc_now
 from ..features.index import FeatureIndex
 from ..features.listing import picks_of, ranked
 from .answers import BadAnswer
 from .chat_client import ChatClient
 from .config import LOCAL, LabelConfig
-from .estimate import Estimate, estimate
+from .estimate import Estimate, estimate, estimate_local
 from .evidence import Evidence, HeldOut, evidence_of, held_out_of, other_examples
 from .labeler import Labeler
 from .machine_label import Detection, MachineLabel
@@ -73,7 +72,9 @@ def label_features(
     store = LabelStore(config.run, sae=index.manifest["sae"])
     numbers, by_person, by_model = _chosen(config, index, store)
     work = _prepared(config, index, numbers)
-    cost = estimate([(each.evidence, each.held_out) for each in work])
+    local = config.endpoint == LOCAL
+    parts = [(each.evidence, each.held_out) for each in work]
+    cost = estimate_local(parts) if local else estimate(parts)
     say(_cost_sentence(cost, config))
     values: dict[str, Any] = {
         "run": config.run,
@@ -83,7 +84,7 @@ def label_features(
         "left_alone": {"labeled_by_a_person": by_person, "labeled_before": by_model},
     }
     if config.dry_run:
-        prompt = ask_for_label(work[0].evidence) if work else None
+        prompt = ask_for_label(work[0].evidence) if work and not local else None
         return {**values, "dry_run": True, "prompt": prompt}
     if not work:
         return {**values, **_outcome([], {}, None)}
@@ -193,7 +194,7 @@ def _labeled(work: _Work, labeler: Labeler) -> MachineLabel:
         endpoint=labeler.address,
         method=METHOD,
         detection=detection,
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        made=utc_now(),
     )
 
 
@@ -228,6 +229,11 @@ def _outcome(
 def _cost_sentence(cost: Estimate, config: LabelConfig) -> str:
     if not cost.features:
         return "nothing to ask: every feature has a label, or its answers were rejected before"
+    if cost.tokens_in is None or cost.tokens_out is None:
+        return (
+            f"{counted(cost.features, 'feature')} to label with the model in this process, which "
+            f"reads {counted(cost.requests, 'text')} for that"
+        )
     return (
         f"{counted(cost.features, 'feature')} take {counted(cost.requests, 'request')} to "
         f"{config.endpoint}, about {count(cost.tokens_in)} tokens in and {count(cost.tokens_out)} "

@@ -41,7 +41,7 @@ def evidence_text(evidence: Evidence) -> str:
     """The examples as text, the strongest first."""
     parts = ["Where it is most active:", *_listed(evidence.strongest)]
     if evidence.middling:
-        parts += ["", "Where it is active about half as much:", *_listed(evidence.middling)]
+        parts += ["", "Where it is active, but less:", *_listed(evidence.middling)]
     if evidence.promoted:
         tokens = ", ".join(f"'{token}'" for token in evidence.promoted)
         parts += ["", f"Tokens that it makes likelier (often without sense): {tokens}"]

@@ -39,8 +39,9 @@ class TextBatch:
         self.is_reading = False
         numbers_B = are_numbers(logits_BV)
         chosen_B = self._sampler.choose(torch.where(numbers_B[:, None], logits_BV, 0.0))
+        before = sum(text.n_tokens for text in self.texts)
         self._tell(logits_BV, torch.where(numbers_B, chosen_B, -1))
-        n_chosen = len(self.texts)
+        n_chosen = sum(text.n_tokens for text in self.texts) - before
         self._rows.append(chosen_B)
         going = [row for row, text in enumerate(self.texts) if not text.done]
         if len(going) < len(self.texts):

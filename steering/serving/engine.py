@@ -138,7 +138,7 @@ class Engine:
                 raise EngineClosed()
             self._forget_cancelled()
             n_texts = self._in_use + sum(len(texts) for _, texts in self._waiting)
-            if n_texts - self.slots >= self.queue:
+            if n_texts + request.n - self.slots > self.queue:
                 raise QueueFull(len(self._waiting))
             self._waiting.append((stream, texts))
             self._changed.notify_all()
