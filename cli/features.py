@@ -145,8 +145,10 @@ def _listed_table(features: list[dict[str, Any]]) -> "RenderableType":
 
 def _label(feature: dict[str, Any]) -> str:
     """The label that a person gave, else the machine's, marked as such, with its score."""
-    if feature["pick"] and feature["pick"]["label"]:
-        return visible(feature["pick"]["label"])
+    pick = feature["pick"]
+    if pick and pick["label"]:
+        by_machine = " (by a machine)" if pick["label_source"] == "machine" else ""
+        return visible(pick["label"]) + by_machine
     machine = feature["machine_label"]
     if not machine:
         return ""

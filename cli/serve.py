@@ -38,10 +38,11 @@ def run(config: ServeConfig, terminal: Terminal) -> Report:
 
 def _from_elsewhere(config: ServeConfig, url: str, token: str) -> str:
     """How another machine gets here: by its own address, or through ssh."""
-    port = url.rsplit(":", 1)[1]
+    host, port = url.removeprefix("http://").rsplit(":", 1)
     if is_loopback(config.host):
         return (
-            f"from another machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then that address"
+            f"from another machine: ssh -L {port}:{host}:{port} THIS_MACHINE, then "
+            f"http://127.0.0.1:{port}/?token={token}"
         )
     name = gethostname()
     return f"from another machine, unencrypted: http://{name}:{port}/?token={token}"

@@ -178,3 +178,9 @@ def _cell(text: str) -> str:
 
 def _share(activation: float, largest: float) -> str:
     return f"({rate(activation / largest)} of its largest)" if largest > 0 else ""
+
+
+def token_text(text: str) -> str:
+    """A single token, plainly visible also where it is nothing but spaces."""
+    shown = visible(text)
+    return shown if shown.strip(" ") else "\u2423" * len(shown)

@@ -8,6 +8,9 @@ from .charts import Axis, Mark, Rug, histogram
 from .facts import Fact
 from .numbers import figures, rate
 
+_FEWEST_BARS = 9
+"""Of a histogram: a little more than two doublings, so that its axis has ticks."""
+
 
 def feature_facts(feature: Feature, interest: float, rows: int) -> list[Fact]:
     """The statistics of a feature.
@@ -68,7 +71,7 @@ def feature_facts(feature: Feature, interest: float, rows: int) -> list[Fact]:
 
 def activation_plot(feature: Feature, unit: str) -> Markup:
     """Its firings by activation, with quantiles, and where the shown examples lie."""
-    edges, counts = _where_it_fires(feature)
+    edges, counts = where_it_fires(feature)
     levels = [example.activation for group in feature.quantiles for example in group.examples]
     rugs = [
         Rug(name, [example for example in values if example > 0])
@@ -98,20 +101,20 @@ def activation_plot(feature: Feature, unit: str) -> Markup:
 
 def histogram_rows(feature: Feature) -> list[tuple[str, str]]:
     """The same as a table: bounds and firings of each bin."""
-    edges, counts = _where_it_fires(feature)
+    edges, counts = where_it_fires(feature)
     return [
         (f"{low:g} to {high:g}", count(number))
         for low, high, number in zip(edges, edges[1:], counts, strict=False)
     ]
 
 
-def _where_it_fires(feature: Feature) -> tuple[list[float], list[int]]:
-    """Edges and counts from the first bin that is not empty to the last."""
-    full = [place for place, number in enumerate(feature.histogram) if number]
-    first, last = (full[0], full[-1]) if full else (0, 0)
-    return list(feature.histogram_edges[first : last + 2]), list(
-        feature.histogram[first : last + 1]
-    )
+def where_it_fires(feature: Feature) -> tuple[list[float], list[int]]:
+    """Edges and counts from the first bin that is not empty to the last, a few at least."""
+    full = [place for place, number in enumerate(feature.histogram) if number] or [0]
+    first, end, n_bins = full[0], full[-1] + 1, len(feature.histogram)
+    while end - first < min(_FEWEST_BARS, n_bins):
+        first, end = max(0, first - 1), min(n_bins, end + 1)
+    return list(feature.histogram_edges[first : end + 1]), list(feature.histogram[first:end])
 
 
 def short_unit(unit: str) -> str:

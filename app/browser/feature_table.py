@@ -56,7 +56,7 @@ class Wanted:
                 choices = ", ".join(get_args(kind))
                 raise InputError(f"{name} is {given[name]!r}; choose one of {choices}", field=name)
         if "page" in given:
-            if not given["page"].isdecimal() or not 1 <= int(given["page"][:9]) < 10**8:
+            if not (given["page"].isdecimal() and len(given["page"]) < 9 and int(given["page"])):
                 raise InputError(f"page is {given['page']!r}; give a number from 1", field="page")
             values["page"] = int(given["page"])
         values["reverse"] = given.get("reverse", "") in ("1", "true", "on")

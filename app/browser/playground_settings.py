@@ -1,7 +1,6 @@
 """What the playground sends, as the objects that steer and sample."""
 
 import shlex
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,12 +41,7 @@ class Chosen(BaseModel):
     def sampling(self, limit: int) -> Sampling:
         """The settings that generate; of the fields that temperature 0 leaves without an effect
         the defaults. Raises InputError for a value out of range, or more tokens than the limit."""
-        if self.max_tokens > limit:
-            raise InputError(
-                f"max_tokens is {self.max_tokens}, and this server writes at most {limit}; lower "
-                "it, or start the server with a larger --token-limit",
-                field="max_tokens",
-            )
+        require_few_tokens(self.max_tokens, limit)
         require_temperature(self.temperature)
         return Sampling(
             max_new_tokens=self.max_tokens,
@@ -87,6 +81,16 @@ class Beginning(BaseModel):
         return found
 
 
+def require_few_tokens(max_tokens: int, limit: int) -> None:
+    """Raise InputError for more new tokens than the server writes."""
+    if max_tokens > limit:
+        raise InputError(
+            f"max_tokens is {max_tokens}, and this server writes at most {limit}; lower it, or "
+            "start the server with a larger --token-limit",
+            field="max_tokens",
+        )
+
+
 def require_short_prompt(session: Session, n_tokens: int) -> None:
     """Raise InputError for a prompt of more tokens than the server reads."""
     most = session.config.prompt_limit
@@ -109,7 +113,7 @@ def intervention_of(session: Session, steering: dict[str, Any]) -> Intervention:
     if not isinstance(features, list):
         raise InputError("steering needs a list of features; add one")
     full = [_with_unit(session, each) for each in cast(list[object], features)]
-    site = {"site": session.index.manifest["site"]}
+    site = {"site": session.site}
     return Intervention.from_dict({**site, **steering, "features": full}, "steering")
 
 
@@ -125,10 +129,14 @@ def _with_unit(session: Session, feature: object) -> object:
 
 
 def command_line(
-    run: Path, chosen: Chosen, prompt: str, *, chat: bool, file: str = "intervention.json"
+    session: Session, chosen: Chosen, prompt: str, *, chat: bool, file: str = "intervention.json"
 ) -> str:
     """The command that writes the same base and steered texts in a terminal."""
-    words = ["sparsteer", "generate", str(run), "--intervention", file, "--prompt", prompt]
+    config = session.config
+    words = ["sparsteer", "generate", str(session.run), "--intervention", file, "--prompt", prompt]
+    for name, value in (("--model", config.model), ("--model-dtype", config.model_dtype)):
+        words += [] if value is None else [name, value]
+    words += ["--allow-other-weights"] if config.allow_other_weights else []
     words += ["--max-new-tokens", str(chosen.max_tokens), "--seed", str(chosen.seed)]
     if chosen.temperature:
         words += ["--temperature", f"{chosen.temperature:g}", "--top-p", f"{chosen.top_p:g}"]

@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse
 
 from ...sae.common.text import visible
 from ...sae.common.wording import count, counted, percent
+from .examples import token_text
 from .numbers import figures, rate
 from .session import Session
 
@@ -42,12 +43,6 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     return HTMLResponse(text, status_code=status)
 
 
-def chip(text: str) -> str:
-    """A single token, plainly visible also where it is nothing but spaces."""
-    shown = visible(text)
-    return shown if shown.strip(" ") else "\u2423" * len(shown)
-
-
 @cache
 def environment() -> jinja2.Environment:
     """The templates with their filters; a name that a template lacks is an error."""
@@ -60,5 +55,5 @@ def environment() -> jinja2.Environment:
     )
     filters: dict[str, Any] = made.filters
     filters.update(visible=visible, count=count, counted=counted, percent=percent)
-    filters.update(figures=figures, rate=rate, chip=chip)
+    filters.update(figures=figures, rate=rate, chip=token_text)
     return made

@@ -7,6 +7,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from ...sae.common.errors import NotFound
+from ...steering.loading import LoadedRun
 from ...steering.selection.explaining import Explainer
 from ...steering.selection.scored_file import ScoredFile
 from .session import Session
@@ -24,7 +25,7 @@ class ScoreFiles:
 
     def __init__(self, session: Session) -> None:
         """Take what is open; files are looked for when they are asked for."""
-        self._session = session
+        self._run, self._named = session.run.resolve(), session.config.scores
         self._paths: dict[Path, int] = {}
         self._opened: OrderedDict[Path, tuple[object, ScoredFile]] = OrderedDict()
         self._explainers: OrderedDict[Path, tuple[ScoredFile, Explainer]] = OrderedDict()
@@ -63,8 +64,8 @@ class ScoreFiles:
                 self._opened.popitem(last=False)
             return scored
 
-    def explainer(self, number: int) -> Explainer:
-        """What explains the file's rows; call it within `session.using_model()`.
+    def explainer(self, number: int, loaded: LoadedRun) -> Explainer:
+        """What explains the file's rows with what `session.using_model()` gives.
 
         Raises:
             InputError: as `Explainer`.
@@ -73,17 +74,16 @@ class ScoreFiles:
         known = self._explainers.get(scored.path)
         if known is not None and known[0] is scored:
             return known[1]
-        explainer = Explainer(scored, self._session.loaded)
+        explainer = Explainer(scored, loaded)
         self._explainers[scored.path] = (scored, explainer)
         while len(self._explainers) > _KEPT:
             self._explainers.popitem(last=False)
         return explainer
 
     def _found(self) -> Iterator[Path]:
-        for name in self._session.config.scores:
+        for name in self._named:
             yield Path(name).resolve()
-        run = self._session.run.resolve()
-        for folder in (run, run.parent):
+        for folder in (self._run, self._run.parent):
             for pattern in _PATTERNS:
                 for record in sorted(folder.glob(pattern)):
                     scores = record.with_name(record.name.removesuffix(_ENDING))

@@ -105,6 +105,11 @@ class Session:
         return self._engine
 
     @property
+    def site(self) -> str:
+        """Where the autoencoder reads and steers unless a request says otherwise."""
+        return self.config.site or str(self.index.manifest["site"])
+
+    @property
     def running_engine(self) -> "Engine | None":
         """The engine if it is there already."""
         return self._engine

@@ -44,7 +44,7 @@ def write_dashboards(
         write_plain_json(folder / f"batch-{number}.json", batch)
     # Whoever reads it takes them for dead, so those that were not chosen are not among them.
     fired = set(ranked(chosen.index, "density"))
-    silent = [n for n in range(chosen.index.n_latents) if n not in fired]
+    skipped = set(range(chosen.index.n_latents)) - fired - set(chosen.numbers)
     write_plain_json(
         folder / "skipped_indexes.json",
         {
@@ -52,7 +52,7 @@ def write_dashboards(
             "layer": str(place.layer),
             "sae_set": place.source_set,
             "log_sparsity": None,
-            "skipped_indexes": [n for n in silent if n not in chosen.numbers],
+            "skipped_indexes": sorted(skipped),
         },
     )
 

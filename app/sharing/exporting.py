@@ -51,6 +51,7 @@ def export_features(
             f"static is {config.static}, where the run itself is; give another folder",
             field="static",
         )
+    _require_free(folder, config)  # a lock cannot be made beside everything
     with hold(folder, remedy="wait for it, or give another --static"):
         _require_free(folder, config)
         with atomic_folder(folder, replace=True) as temporary:

@@ -8,15 +8,13 @@ from typing import Any
 import jinja2
 
 from ...sae.common.text import visible
-from ...sae.common.wording import count, counted
+from ...sae.common.wording import count
 from ...steering.features.feature import Example, Feature
 from ..browser.charts import Axis, Mark, histogram
-from ..browser.examples import example_markup
+from ..browser.examples import example_markup, token_text
+from ..browser.feature_facts import where_it_fires
 from ..browser.numbers import figures, rate
 from .chosen import SharedFeature
-
-_FEWEST_BARS = 9
-"""Of a histogram: a little more than two doublings."""
 
 PAGE = Path(__file__).parent / "page"
 
@@ -66,12 +64,6 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def token_text(text: str) -> str:
-    """A single token, plainly visible also where it is nothing but spaces."""
-    shown = visible(text)
-    return shown if shown.strip(" ") else "\u2423" * len(shown)
-
-
 def _groups(feature: Feature, examples: int) -> list[tuple[str, str, Sequence[Example]]]:
     """Title, explanation and examples of each group that has any."""
     few = -(-examples // 4)
@@ -102,16 +94,12 @@ def _groups(feature: Feature, examples: int) -> list[tuple[str, str, Sequence[Ex
 
 
 def _plot(feature: Feature) -> str:
-    edges, firings = feature.histogram_edges, feature.histogram
-    used = [number for number, n in enumerate(firings) if n]
-    first, last = used[0], used[-1] + 1
-    while last - first < min(_FEWEST_BARS, len(firings)):  # so that the axis has ticks
-        first, last = max(0, first - 1), min(len(firings), last + 1)
+    edges, firings = where_it_fires(feature)
     return histogram(
         f"Histogram of the activations of feature {feature.feature}",
-        edges[first : last + 1],
-        firings[first:last],
-        Axis("activation, scale of doublings", edges[first], edges[last], logarithmic=True),
+        edges,
+        firings,
+        Axis("activation, scale of doublings", edges[0], edges[-1], logarithmic=True),
         "firings",
         marks=[
             Mark(feature.median_activation, "median"),
@@ -119,9 +107,3 @@ def _plot(feature: Feature) -> str:
         ],
         ticks_as=figures,
     )
-
-
-def summary(shared: SharedFeature) -> str:
-    """How often it fires and how strongly, in one line."""
-    feature = shared.feature
-    return f"{counted(feature.fired, 'firing')}, largest {figures(feature.max_activation)}"

@@ -311,6 +311,16 @@ class SearchConfig:
                     raise InputError(f"{name} is empty; give what to search for", field=name)
         if self.near is not None:
             require_integer("near", self.near, least=0)
+        if self.text is None:
+            self._refuse_what_a_text_needs(given[0])
+
+    def _refuse_what_a_text_needs(self, by: str) -> None:
+        for name in ("max_length", "model", "site", "model_dtype", "allow_other_weights", "device"):
+            if (value := getattr(self, name)) != getattr(SearchConfig, name):  # the default
+                raise InputError(
+                    f"{name} is {value!r}, but goes with --text; leave it out of a search by {by}",
+                    field=name,
+                )
 
 
 SEARCHES = ("text", "token", "logit", "label", "near")

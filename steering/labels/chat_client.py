@@ -81,7 +81,7 @@ class ChatClient:
             InputError: the address is none, or the server does not say which model to ask.
             EndpointError: it does not answer.
         """
-        self.address = _address(url)
+        self.address = server_address(url)
         self._timeout, self._sleep, self._say = timeout, sleep, say
         self._limits: dict[str, Any] = {"max_tokens": answer_tokens, "temperature": 0, "seed": 0}
         if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
@@ -218,7 +218,7 @@ class ChatClient:
         return False
 
 
-def _address(url: str) -> str:
+def server_address(url: str) -> str:
     """The address that paths are added to."""
     try:
         parts = urlsplit(url)

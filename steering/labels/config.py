@@ -14,6 +14,9 @@ from ...sae.common.validation import (
 LOCAL = "local"
 """The endpoint that is no server: a language model in this process."""
 
+_MOST_JUDGED = 100
+"""With as many texts on which the feature is silent about 10,000 tokens in one question."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
@@ -53,8 +56,8 @@ class LabelConfig:
     """Most tokens of an answer; models that write down their thoughts first need more."""
 
     judged: int = 8
-    """Other examples by which a label is scored, and as many texts on which the feature is silent;
-    0 leaves labels without a score."""
+    """Other examples by which a label is scored, and as many texts on which the feature is silent, at
+    most 100; 0 leaves labels without a score."""
 
     device: str = "auto"
     """Where a local model runs: auto, cpu, cuda or cuda:N."""
@@ -64,6 +67,12 @@ class LabelConfig:
         for name in ("top", "answer_tokens"):
             require_positive_integer(name, getattr(self, name))
         require_integer("judged", self.judged, least=0)
+        if self.judged > _MOST_JUDGED:
+            raise InputError(
+                f"judged is {self.judged}, but one question names them all; give at most "
+                f"{_MOST_JUDGED}",
+                field="judged",
+            )
         require_positive("timeout", self.timeout)
         for name in ("model", "api_key_env"):
             if getattr(self, name) is not None:

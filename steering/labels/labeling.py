@@ -11,7 +11,7 @@ from ...sae.common.wording import count, counted, utc_now
 from ..features.index import FeatureIndex
 from ..features.listing import picks_of, ranked
 from .answers import BadAnswer
-from .chat_client import ChatClient
+from .chat_client import ChatClient, server_address
 from .config import LOCAL, LabelConfig
 from .estimate import Estimate, estimate, estimate_local
 from .evidence import Evidence, HeldOut, evidence_of, held_out_of, other_examples
@@ -68,11 +68,13 @@ def label_features(
         EndpointError: the server failed more often than it is asked again.
     """
     resolve_device(config.device)  # wrong also where a server is asked and none is needed
+    local = config.endpoint == LOCAL
+    if not local:
+        server_address(config.endpoint)  # wrong also where a dry run asks nobody
     index = FeatureIndex.of_run(config.run)
     store = LabelStore(config.run, sae=index.manifest["sae"])
     numbers, by_person, by_model = _chosen(config, index, store)
     work = _prepared(config, index, numbers)
-    local = config.endpoint == LOCAL
     parts = [(each.evidence, each.held_out) for each in work]
     cost = estimate_local(parts) if local else estimate(parts)
     say(_cost_sentence(cost, config))

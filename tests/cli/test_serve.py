@@ -94,7 +94,8 @@ def test_a_program_reads_one_line_and_a_person_the_address(
     port = url.rpartition(":")[2]
     assert len(token) > 40 and token != done.values["token"]
     assert ssh == (
-        f"from another machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then that address"
+        f"from another machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then "
+        f"http://127.0.0.1:{port}/?token={token}"
     )
     assert clients == f"OpenAI clients: base_url {url}/v1, api_key {token}"
     assert end == "Ctrl-C ends it"

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ....sae.common.errors import InputError
 from ....sae.language_model.model import LanguageModel
 from ....steering.config import Sampling
 from ....steering.interventions.intervention import Intervention
 from ....steering.serving import Engine, GenerationRequest, TokenEvent, TokenStream
-from ..playground_settings import require_short_prompt
+from ..playground_settings import require_few_tokens, require_short_prompt
 from ..session import Session
 from .body import Body
 from .errors import UnknownModel
@@ -65,12 +64,7 @@ class Work:
         if max_new_tokens is None:
             room = engine.model.max_context - longest
             max_new_tokens = max(1, min(limit, room))
-        if max_new_tokens > limit:
-            raise InputError(
-                f"max_tokens is {max_new_tokens}, and this server writes at most {limit}; lower "
-                "it, or start the server with a larger --token-limit",
-                field="max_tokens",
-            )
+        require_few_tokens(max_new_tokens, limit)
         sampling = body.sampling(max_new_tokens)
         intervention = asked_intervention(session, body)
         streams = _submitted(engine, body, prompts, sampling, intervention)

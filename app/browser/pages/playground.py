@@ -43,7 +43,7 @@ def choices(request: Request) -> dict[str, Any]:
     picks = [_feature(session, pick.feature) for pick in session.picks.picks().picks]
     return {
         "run": str(session.run),
-        "site": session.index.manifest["site"],
+        "site": session.site,
         "picks": [each for each in picks if each["max_activation"] > 0],
         "tiers": _meanings(GATES),
         "edits": _meanings(EDITS),
@@ -101,7 +101,7 @@ def intervention(request: Request, asked: Steered) -> dict[str, Any]:
         fractions[str(one["index"])] = sample.fraction(intervention_of(session, alone), sae)
     return {
         "intervention": values,
-        "command": command_line(session.run, asked.chosen, asked.prompt, chat=asked.chat),
+        "command": command_line(session, asked.chosen, asked.prompt, chat=asked.chat),
         "fractions": fractions,
         "together": sample.fraction(full, sae),
     }

@@ -89,7 +89,7 @@ def opened(request: Request, id_: str) -> dict[str, Any]:
     file = f"intervention-{id_}.json"
     prompt = values["turns"][0]
     chosen = Chosen(**values["chosen"])
-    command = command_line(session.run, chosen, prompt, chat=values["chat"], file=file)
+    command = command_line(session, chosen, prompt, chat=values["chat"], file=file)
     return {**values, "warning": warning, "command": command}
 
 

@@ -78,8 +78,8 @@ def row(request: Request, number: int, row: int) -> Response:
     problem, shown = "", None
     if not waiting:
         try:
-            with session.using_model():
-                found = files.explainer(number).explain(row, features=_FEATURES)
+            with session.using_model() as loaded:
+                found = files.explainer(number, loaded).explain(row, features=_FEATURES)
         except InputError as error:
             problem = str(error)
         else:

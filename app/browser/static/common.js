@@ -5,8 +5,8 @@ const tab = sessionStorage.getItem("sparsteer-tab") ?? crypto.getRandomValues(ne
 sessionStorage.setItem("sparsteer-tab", tab);
 
 // Ask the server; body, if given, is sent as JSON. Throws an Error with the server's sentence.
-export async function api(path, body, { signal } = {}) {
-  const options = { signal, headers: { Accept: "application/json", "X-Sparsteer-Tab": tab } };
+export async function api(path, body, { signal, keepalive = false } = {}) {
+  const options = { signal, keepalive, headers: { Accept: "application/json", "X-Sparsteer-Tab": tab } };
   if (body !== undefined) {
     options.method = "POST";
     options.headers["Content-Type"] = "application/json";

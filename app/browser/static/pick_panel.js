@@ -36,7 +36,7 @@ async function change(address, values, done) {
   state.textContent = "saving\u2026";
   saving += 1;
   try {
-    const { pick } = await api(address, values);
+    const { pick } = await api(address, values, { keepalive: true }); // also while the page is left
     state.textContent = done;
     show(pick);
   } catch (error) {

@@ -1,6 +1,6 @@
 // The playground: base, steered and instructed texts side by side, from the endpoint.
 
-import { api, debounced, element, tell } from "/static/common.js";
+import { api, debounced, element, modelSettled, tell } from "/static/common.js";
 import { Column } from "/static/playground_column.js";
 import { sameWords } from "/static/playground_differences.js";
 import { FeatureList } from "/static/playground_features.js";
@@ -206,6 +206,8 @@ const describe = debounced(250, async () => {
   }
   if (!features.numbers.length) return void (at("command").textContent = "");
   try {
+    await modelSettled;
+    if (mine !== described) return;
     const found = await api("/api/playground/intervention", settingsNow());
     if (mine !== described) return;
     at("command").textContent = unchanged()?.command ?? found.command;
@@ -249,12 +251,12 @@ function restore(state) {
 async function save() {
   try {
     const body = {
-      chat: written.chat, turns: written.saids, instruction: written.instruction, chosen: written.chosen, steering: written.steering ?? steering(),
+      chat: written.chat, turns: written.saids, instruction: written.instruction, chosen: written.chosen, steering: written.steering,
       texts: Object.fromEntries(columns.map((column) => [column.name, column.texts])),
       measures: Object.fromEntries(columns.filter((column) => column.measures).map((column) => [column.name, column.measures])),
       sweep: sweep.rows,
     };
-    if (!body.steering) throw new Error("add a feature first: a result is that of steering");
+    if (!body.steering) throw new Error("this text was written without a feature; add one and write again: a result is that of steering");
     const { id, address } = await api("/api/playground/results", body);
     result = id;
     history.pushState(null, "", address);
@@ -353,6 +355,7 @@ async function addPicks() {
 // --- Beginning
 
 async function askModel() {
+  await modelSettled;
   const found = await api("/api/playground/model");
   document.querySelector('input[name="kind"][value="chat"]').disabled = !found.chat;
   at("no-chat").hidden = found.chat;

@@ -27,7 +27,8 @@ export function shared(one, other) {
     } else if (lengths[i + 1][j] >= lengths[i][j + 1]) i++;
     else j++;
   }
-  return [a.map((text, n) => ({ text, same: inA[n] })), b.map((text, n) => ({ text, same: inB[n] }))];
+  const rest = (text) => words(text).slice(MOST_WORDS).map((piece) => ({ text: piece, same: true })); // not compared
+  return [[...a.map((text, n) => ({ text, same: inA[n] })), ...rest(one)], [...b.map((text, n) => ({ text, same: inB[n] })), ...rest(other)]];
 }
 
 // How many words at the beginning are the same.

@@ -14,6 +14,7 @@ from sparsteer.sae.config import BatchTopKConfig, GatedConfig, ReLUConfig, SAECo
 from sparsteer.steering.features import FeatureIndex, build_index
 from sparsteer.steering.features.coactivation import FIRINGS, FiringRows, coactivating
 from sparsteer.steering.features.collect import Collector
+from sparsteer.steering.features.quantiles import SAMPLED_FOR_EACH
 from sparsteer.steering.features.windows import SortedCodes
 
 from ...tiny_runs import SITE
@@ -65,6 +66,9 @@ def test_of_all_firings_each_window_is_shown_once(
             places = [windows[row] for row in np.flatnonzero(inside)]
             counts = Counter((tuple(tokens), peak) for tokens, peak in places)
             found = {(e.tokens, e.peak): e.duplicates + 1 for e in level.examples}
+            if (values > 0).sum() > SAMPLED_FOR_EACH * LEVELS * 400:  # then a sample of them
+                assert all(n <= counts[window] for window, n in found.items())
+                continue
             if len(counts) > 400:
                 assert len(found) == 400 and found.items() <= counts.items()
                 continue
@@ -264,7 +268,8 @@ def test_sinks_count_as_special(index: FeatureIndex, dense: Dense) -> None:
 
 def test_special_tokens_are_counted(setup: Setup, tiny_model: LanguageModel, dense: Dense) -> None:
     """Rows of a few usual tokens, told to be special."""
-    from sparsteer.steering.features.windows import chunks
+    from sparsteer.steering.features.quantiles import SAMPLED_FOR_EACH
+from sparsteer.steering.features.windows import chunks
     from sparsteer.training.data.cache.reader import ActivationCache
 
     ids = np.unique(dense.tokens_N.numpy())[:4].tolist()

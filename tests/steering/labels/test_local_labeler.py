@@ -19,6 +19,9 @@ def test_a_run_is_labeled_by_its_own_model(run: Path) -> None:
     assert values["endpoint"] == "local" and values["model"] == FeatureIndex(run).manifest["model"]
     assert len(values["labels"]) + len(values["rejected"]) == 3
     assert values["requests"] and values["tokens_in"]
+    assert values["estimate"]["tokens_in"] is None
+    if not values["rejected"]:
+        assert values["requests"] == values["estimate"]["requests"]
     labels = machine_labels(run)
     assert len(labels) == len(values["labels"])
     assert all(label.endpoint == "local" for label in labels.values())
