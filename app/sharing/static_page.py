@@ -9,9 +9,11 @@ from typing import Any
 
 from ...sae.common.text import visible
 from ...sae.common.wording import count, counted
+from ..browser.examples import token_text
+from ..browser.numbers import figures
 from .chosen import Chosen, SharedFeature
 from .config import ShareConfig
-from .feature_html import PAGE, environment, feature_html, summary, token_text
+from .feature_html import PAGE, environment, feature_html
 
 FEATURES_IN_CHUNK = 256
 
@@ -88,7 +90,7 @@ def _row(shared: SharedFeature) -> dict[str, Any]:
         "tokens": sorted(
             {visible(t).strip() for t in (*shared.peaks, *(p.text for p in promoted))}
         ),
-        "numbers": summary(shared),
+        "numbers": f"{counted(feature.fired, 'firing')}, largest {figures(feature.max_activation)}",
     }
 
 

@@ -268,8 +268,7 @@ def test_sinks_count_as_special(index: FeatureIndex, dense: Dense) -> None:
 
 def test_special_tokens_are_counted(setup: Setup, tiny_model: LanguageModel, dense: Dense) -> None:
     """Rows of a few usual tokens, told to be special."""
-    from sparsteer.steering.features.quantiles import SAMPLED_FOR_EACH
-from sparsteer.steering.features.windows import chunks
+    from sparsteer.steering.features.windows import chunks
     from sparsteer.training.data.cache.reader import ActivationCache
 
     ids = np.unique(dense.tokens_N.numpy())[:4].tolist()
