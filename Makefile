@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# The processes that tests start would each compile everything anew, a third of the tests' time.
+unexport PYTHONDONTWRITEBYTECODE
+
 PIP := $(BIN)/python -m pip
 # Exactly the locked files, each a wheel of a known hash: nothing is resolved and no setup.py runs.
 LOCKED := $(PIP) install --quiet --no-deps --require-hashes --only-binary :all: --requirement

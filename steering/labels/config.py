@@ -56,8 +56,8 @@ class LabelConfig:
     """Most tokens of an answer; models that write down their thoughts first need more."""
 
     judged: int = 8
-    """Other examples by which a label is scored, and as many texts on which the feature is silent; at
-    most 100, and 0 leaves labels without a score."""
+    """Other examples by which a label is scored, and as many texts on which the feature is silent;
+    at most 100, and 0 leaves labels without a score."""
 
     device: str = "auto"
     """Where a local model runs: auto, cpu, cuda or cuda:N."""

@@ -101,6 +101,7 @@ def kill_loop(kills: int, folder: Path, *words: object) -> None:
     assert result["files"] > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.slow)])
 def test_every_verb_that_writes_killed_at_its_writes(
     tiny_model_folder: Path,
@@ -161,6 +162,7 @@ def test_a_cache_killed_at_random(tiny_model_folder: Path, corpus: Path, tmp_pat
     kill_loop(50, tmp_path, *words, "--tokens", 20_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "tokens"), [(3, 20_000), pytest.param(50, 40_000, marks=pytest.mark.slow)]
 )

@@ -214,8 +214,8 @@ def test_batched_and_cached_is_one_by_one_and_uncached(
     assert uncached.results() == found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", TIERS)
-@pytest.mark.slow_except("gpt2-per_input", "gemma2-per_token")
 def test_other_models_too(other_model: LanguageModel, tier: str) -> None:
     other = LanguageModel.load(other_model.name, dtype="float64")
     sae = make_sae(32, 96, torch.float64)

@@ -23,6 +23,7 @@ def lines() -> list[str]:
     return table.strip().splitlines()[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", QUICK)
 def test_the_table_says_what_a_family_does(family: str) -> None:
     assert line(family) in lines()

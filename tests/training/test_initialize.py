@@ -84,6 +84,7 @@ def trained(name: str, shift: str | None, precision: Any = "float32") -> dict[st
     return measure_rows(sae, *(side[3000:] for side in sides)).result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(
     "shift",

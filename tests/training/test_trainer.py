@@ -447,8 +447,8 @@ def test_a_batch_without_any_activation_leaves_the_threshold() -> None:
     assert float(sae.get_buffer("threshold")) == pytest.approx(0.7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sparsity", "start"), [("step", 3), ("step", 25), ("tanh", 3)])
-@pytest.mark.slow_except("tanh-3")
 def test_jumprelu_comes_to_its_target_from_either_side(sparsity: Any, start: int) -> None:
     sae = SparseAutoencoder(JumpReLUConfig(D, F, 0.3))
     sample = planted_rows(1000)

@@ -192,8 +192,8 @@ def test_bfloat16_is_near_float32(case: tuple[SAEConfig, dict[str, Any]]) -> Non
     assert float(found["bfloat16"][0]) == pytest.approx(float(found["float32"][0]), rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["topk", "batch_topk", "jumprelu"])
-@pytest.mark.slow_except("topk")
 def test_it_learns_a_map_that_no_linear_one_is(activation: str) -> None:
     d_model, n_features, n_rows = 32, 64, 256
     config: dict[str, SAEConfig] = {

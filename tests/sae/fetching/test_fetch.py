@@ -372,6 +372,7 @@ def test_a_kill_in_the_middle_leaves_a_cache_that_the_next_run_mends(
     assert registry.content() == ["little"]
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_fetch_once(registry: Registry, tmp_path: Path) -> None:
     with (
         start_process(registry, tmp_path, 1.5) as one,

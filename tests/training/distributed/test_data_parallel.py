@@ -69,6 +69,7 @@ def assert_same_bits(left: dict[str, torch.Tensor], right: dict[str, torch.Tenso
         assert torch.equal(tensor, right[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_curve_is_that_of_one_process(name: str, both: list[dict[str, Any]], out: Path) -> None:
     alone, trainer = run_case(name, Distributed())

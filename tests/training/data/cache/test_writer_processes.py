@@ -83,6 +83,7 @@ def test_the_same_bytes_as_one_process(
     assert len(alone.shards) == {TOKENS: N_SHARDS, 30: 1}.get(tokens, len(alone.shards))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2), (2, 3)])
 def test_another_number_of_processes_goes_on(
     in_processes: InProcesses,

@@ -206,6 +206,7 @@ def test_rows_come_back_as_they_are_stored(opened: Open) -> None:
         assert 0 < off < most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("garbage", ["{", "garbage\n", '{"seed": 0}\n', "[1]\n", "\udcff\n"])
 def test_lines_that_are_no_places_are_removed(opened: Open, tmp_path: Path, garbage: str) -> None:
     whole = list(opened(rows=3_000).batches(300))
@@ -346,6 +347,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_a_grid_shares_the_stream(config: StreamConfig, tmp_path: Path) -> None:
     base = train_config(config, tmp_path / "grid")
     train_grid(grid_configs(base, {"k": (3, 4)}))
