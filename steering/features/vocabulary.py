@@ -65,7 +65,8 @@ class Vocabulary:
         A character made of several tokens is given to the first of them, and the others are empty.
         Bytes that are not UTF-8 become lone surrogates, which `visible` writes out.
         """
-        parts = [self._bytes(id_) for id_ in ids]
+        known = len(self.tokens)  # a model's vocabulary is often padded beyond the tokenizer's
+        parts = [self.tokens[id_] if 0 <= id_ < known else f"<token {id_}>".encode() for id_ in ids]
         owners = [index for index, part in enumerate(parts) for _ in part]
         texts = [""] * len(parts)
         at = 0
@@ -73,10 +74,6 @@ class Vocabulary:
             texts[owners[at]] += character
             at += len(character.encode("utf-8", "surrogateescape"))
         return texts
-
-    def _bytes(self, id_: int) -> bytes:
-        # A model's vocabulary is often padded beyond the tokenizer's.
-        return self.tokens[id_] if 0 <= id_ < len(self.tokens) else f"<token {id_}>".encode()
 
 
 def _is_byte_level(tokenizer: "PreTrainedTokenizerBase") -> bool:

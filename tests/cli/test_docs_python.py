@@ -41,6 +41,7 @@ def runs_topk(run_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
+@pytest.mark.slow_except("README.md", "selection.md", "publishing.md")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(
     page: Path,

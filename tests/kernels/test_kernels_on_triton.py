@@ -51,6 +51,7 @@ def interpreting(marked: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*tests, "-m", marked], env=environment, **PIPES)
 
 
+@pytest.mark.slow
 def test_every_kernel_equals_its_oracle_in_the_interpreter() -> None:
     require_passed(interpreting("not slow"))
 

@@ -288,6 +288,7 @@ def test_every_plot_names_its_axes_and_takes_the_colors_of_the_page() -> None:
     assert len(set(ids)) == len(ids)
 
 
+@pytest.mark.slow_except("0")
 @pytest.mark.parametrize("seed", range(4))
 def test_the_comparison_says_what_the_numbers_say(seed: int) -> None:
     stages = outcomes(seed)

@@ -73,7 +73,7 @@ def cache_folder_of_tiny(
     )
 
 
-@pytest.fixture(scope="module", params=["topk", "top_afa"])
+@pytest.fixture(scope="module", params=["topk", pytest.param("top_afa", marks=pytest.mark.slow)])
 def setup(
     request: pytest.FixtureRequest,
     cache_folder_of_tiny: Path,

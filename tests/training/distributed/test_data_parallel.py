@@ -21,6 +21,8 @@ from sparsteer.training.train import train
 
 from ..training_cases import CASES, N_STEPS, B, config_of, run_case
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -69,7 +71,6 @@ def assert_same_bits(left: dict[str, torch.Tensor], right: dict[str, torch.Tenso
         assert torch.equal(tensor, right[name]), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_curve_is_that_of_one_process(name: str, both: list[dict[str, Any]], out: Path) -> None:
     alone, trainer = run_case(name, Distributed())
