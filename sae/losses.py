@@ -23,6 +23,8 @@ from .autoencoder import SparseAutoencoder
 from .loss_registry import LOSS_TERMS
 
 Mean = Callable[[Float[Tensor, "..."]], Float[Tensor, "..."]]
+Means = Callable[..., tuple[Float[Tensor, ""], ...]]
+"""`Mean` of several scalars at once, each an argument."""
 
 
 class ForwardPass(NamedTuple):
@@ -71,6 +73,11 @@ def own_mean(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return value
 
 
+def own_means(*values: Float[Tensor, ""]) -> tuple[Float[Tensor, ""], ...]:
+    """`own_mean` of several scalars."""
+    return values
+
+
 def reconstruction_loss(
     target: Float[Tensor, "B D"], x_hat: Float[Tensor, "B D"]
 ) -> Float[Tensor, ""]:
@@ -85,8 +92,14 @@ def in_float32(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
 
 def variance(rows: Float[Tensor, "B D"], mean: Mean = own_mean) -> Float[Tensor, ""]:
     """Mean over rows and dimensions of (row - mean row)^2."""
+    return mean(own_variance(rows, mean))
+
+
+def own_variance(rows: Float[Tensor, "B D"], mean: Mean = own_mean) -> Float[Tensor, ""]:
+    """The mean over these rows alone of what `variance` takes the mean of over all: their squared
+    distance from the mean row of all."""
     # Row by row first: the bits of a mean over all values at once depend on the number of threads.
-    return mean((rows - mean(rows.mean(0))).square().mean(-1).mean())
+    return (rows - mean(rows.mean(0))).square().mean(-1).mean()
 
 
 def nested_loss(
@@ -150,6 +163,7 @@ def auxk_loss(
     dead: Int[Tensor, "N"],
     k_aux: int,
     mean: Mean = own_mean,
+    means: Means = own_means,
 ) -> Float[Tensor, ""]:
     """How well the k_aux strongest dead latents predict what the living ones left.
 
@@ -162,6 +176,7 @@ def auxk_loss(
         residual: [B, D] what their reconstructions miss of the target.
         dead: [N] int64 indices of the dead latents.
         k_aux: latents kept of each row; N where there are fewer.
+        mean, means: turn means over these rows into means over a batch of which they are a part.
     """
     if len(dead) == 0:
         return x.new_zeros(())
@@ -169,5 +184,5 @@ def auxk_loss(
     codes = encode_topk(x, sae.center, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
     dead_hat_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
     error = (in_float32(dead_hat_BD) - residual_BD).square().mean()
-    tiny = torch.finfo(error.dtype).tiny
-    return mean(error) / variance(residual_BD, mean).clamp(min=tiny)
+    error, spread = means(error, own_variance(residual_BD, mean))
+    return error / spread.clamp(min=torch.finfo(error.dtype).tiny)

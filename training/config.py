@@ -162,13 +162,11 @@ class TrainerConfig:
     def validate_for(self, sae: SAEConfig) -> None:
         """Raise an InputError if the autoencoder cannot be trained so."""
         refused = self.multi_topk_coefficient or self.ema_decay is not None
-        refused = refused or self.precision != "float32"
         refused = refused or sae.prefixes or sae.transcoder or self.loss_term
         if self.shards > 1 and (refused or not sae.can_be_sharded):
             raise InputError(
-                f"shards is {self.shards}, but only topk in float32 without target site, "
-                "prefixes, Multi-TopK loss, further loss terms and averages can be cut; leave it "
-                "out",
+                f"shards is {self.shards}, but only topk without target site, prefixes, "
+                "Multi-TopK loss, further loss terms and averages can be cut; leave it out",
                 field="shards",
             )
         if self.multi_topk_coefficient and (

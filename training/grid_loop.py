@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from functools import lru_cache, partial
+from functools import partial
 
 from .loop import Batch, TrainingRun, fit, read_batches
-from .runtime.stopping import Interrupted, StopRequest
+from .runtime.stopping import AgreedStop, Interrupted, StopRequest
 from .trainer import NonFiniteLoss
 
 GridReport = Callable[[str, int, int, dict[str, float]], None]
@@ -64,22 +64,17 @@ def fit_together(
         Interrupted: `stop` was set; the runs furthest behind, which all stand at the same step, are
             saved there. A run that still waited for them lies in its last checkpoint.
     """
-    dist = runs[0].trainer.dist
-
-    @lru_cache(maxsize=1)  # once for a step: between two runs the answer may change
-    def must_stop(step: int) -> bool:
-        return dist.any_rank(stop.is_set())
-
+    agreed = AgreedStop(stop)
     failures: dict[TrainingRun, NonFiniteLoss] = {}
     sites = list(dict.fromkeys(site for run in runs for site in run.sites))
     first = min(runs, key=lambda run: run.trainer.steps_done)
-    with closing(read_batches(first.data, sites, first.trainer)) as batches:
+    with closing(read_batches(first.data, sites, first.trainer, agreed)) as batches:
         shared = SharedBatches(batches, first.trainer.steps_done)
         loops = {
             run: fit(
                 run,
                 shared.for_run(run),
-                must_stop=must_stop,
+                stop=agreed,
                 report=partial(report, run.config.out),
             )
             for run in runs

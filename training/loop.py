@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import count
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +16,7 @@ from .checkpoint import save_checkpoint, trainer_state
 from .config import TrainConfig
 from .data.activation_source import ActivationSource
 from .run import RunFolder
-from .runtime.stopping import Interrupted
+from .runtime.stopping import AgreedStop, Interrupted
 from .runtime.transfers import prefetch_to_device
 from .trainer import NonFiniteLoss, StepMetrics, Trainer
 
@@ -114,7 +115,7 @@ def fit(
     run: TrainingRun,
     batches: Iterator[Batch],
     *,
-    must_stop: Callable[[int], bool],
+    stop: AgreedStop,
     report: ProgressCallback,
 ) -> Generator[int]:
     """Train one autoencoder from the step at which it stands to the last.
@@ -125,7 +126,7 @@ def fit(
     Args:
         run: what is trained; `run.trainer` is changed in place.
         batches: the batches from the step at which the run stands, alike on all ranks.
-        must_stop: whether to save and end after so many steps; alike on all ranks.
+        stop: whether to save and end, as of when the last of `batches` was read.
         report: told after logged steps and evaluations, on rank 0.
 
     Yields:
@@ -133,9 +134,10 @@ def fit(
 
     Raises:
         NonFiniteLoss: NaN or infinity in the data or the loss; the last checkpoint stays.
-        Interrupted: `must_stop` said so; the step is saved.
+        Interrupted: `stop` was agreed on; the last step is saved.
     """
     trainer, config, dist = run.trainer, run.config.trainer, run.trainer.dist
+    first = saved = trainer.steps_done
     while trainer.steps_done < config.n_steps:
         try:
             batch = next(batches)
@@ -143,6 +145,16 @@ def fit(
             if _saves_what_is_done(run) and isinstance(error, InputError):
                 raise InputError(f"{error}; step {trainer.steps_done} is saved") from error
             raise
+
+        # Stop. A run that is asked before its first step makes it if there is a batch.
+        step = trainer.steps_done
+        if stop.agreed and (step > first or not batch):
+            if saved != step:
+                _save_on_main(run)
+            raise Interrupted(
+                f"interrupted at step {step} of {config.n_steps}, which is saved; the same command "
+                "goes on from there"
+            )
 
         # Step. Seconds count what the host spends on it; on a GPU the update is only queued, and
         # each step waits for the check of the one before.
@@ -164,20 +176,17 @@ def fit(
             run.gather_shards()
             dist.run_on_main(run.evaluate, report)
 
-        # Save. Whether to stop is asked before, since that makes a checkpoint; and in every step,
-        # since what one rank was asked all must learn, in a collective that all call equally often.
-        stops = must_stop(step)
-        if stops or step % config.checkpoint_every == 0:
-            run.gather_shards()
-            dist.run_on_main(run.save)
-
-        # Stop.
-        if stops:
-            raise Interrupted(
-                f"interrupted at step {step} of {config.n_steps}, which is saved; the same command "
-                "goes on from there"
-            )
+        # Save.
+        if step % config.checkpoint_every == 0:
+            _save_on_main(run)
+            saved = step
         yield step
+
+
+def _save_on_main(run: TrainingRun) -> None:
+    """Let rank 0 write a checkpoint of what all ranks have; every rank calls this."""
+    run.gather_shards()
+    run.trainer.dist.run_on_main(run.save)
 
 
 def _saves_what_is_done(run: TrainingRun) -> bool:
@@ -196,12 +205,13 @@ def _saves_what_is_done(run: TrainingRun) -> bool:
 
 
 def read_batches(
-    data: ActivationSource, sites: Sequence[str], trainer: Trainer
+    data: ActivationSource, sites: Sequence[str], trainer: Trainer, stop: AgreedStop
 ) -> Generator[Batch]:
     """This rank's rows of the batches from the trainer's step on, on its device.
 
     The activations of all sites in a batch are of the same tokens, in the same order. An error in
-    reading is raised on all ranks.
+    reading is raised on all ranks, and with every batch they agree on whether to stop. Where a
+    process alone is to stop, the batch is empty.
     """
     config, dist, device = trainer.config, trainer.dist, trainer.sae.W_dec.device
     with ExitStack() as opened:
@@ -215,8 +225,12 @@ def read_batches(
                 part=dist.local_rows(config.batch_size),
             )
             by_site[site] = opened.enter_context(closing(prefetch_to_device(rows, device)))
-        while True:
+        for number in count():
+            if number and dist.world_size == 1 and stop.request.is_set():
+                stop.agreed = True  # no other need be asked, and reading may take seconds
+                yield {}
             # A rank that cannot read would leave the others waiting for it in their next step.
-            with dist.errors_on_all_ranks():
+            with dist.errors_on_all_ranks(stop.request.is_set) as agreement:
                 batch = {site: next(rows) for site, rows in by_site.items()}
+            stop.agreed = agreement.asked
             yield batch

@@ -92,13 +92,15 @@ def _terms(
         own_mse, own_further, x_hat_BD, codes = multi_topk_loss(
             sae, rows_BD, target_BD, k, config.multi_topk
         )
-        mse, values["multi_topk"] = mean(own_mse), mean(own_further)
+        mse, values["multi_topk"] = dist.all_reduce_means(own_mse, own_further)
         total = mse + config.multi_topk_coefficient * values["multi_topk"]
     else:
         own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, target_BD, k, dist)
-        mse = total = mean(own_loss)
         if sae.config.prefixes:
-            mse = mean(reconstruction_loss(target_BD, x_hat_BD))
+            own_mse = reconstruction_loss(target_BD, x_hat_BD)
+            total, mse = dist.all_reduce_means(own_loss, own_mse)
+        else:
+            mse = total = mean(own_loss)
     forward = ForwardPass(sae, rows_BD, scaled_BD, target_BD, x_hat_BD, codes, mean)
     for term in _further_terms(sae, config, dead_N, k_aux, dist):
         if term.name in values or term.name in FIGURES:
@@ -127,7 +129,9 @@ def _further_terms(
             if isinstance(dist, Sharded):
                 return sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, dist)
             residual_BD = forward.target - x_hat_BD
-            return auxk_loss(sae, rows_BD, residual_BD, dead_N, k_aux, forward.mean)
+            return auxk_loss(
+                sae, rows_BD, residual_BD, dead_N, k_aux, forward.mean, dist.all_reduce_means
+            )
 
         terms.append(WeightedTerm("auxk", config.auxk_coefficient, auxk))
     terms += sae.activation.loss_terms(config.activation_settings(sae.config))

@@ -8,23 +8,25 @@ from typing import Any
 import torch
 
 from ..sae.autoencoder import SparseAutoencoder
-from ..sae.common.devices import resolve_device
+from ..sae.common.devices import as_current, resolve_device
 from ..sae.common.errors import InputError
 from ..sae.config import Origin, config_to_dict
 from ..sae.language_model.names import lasting_name
 from .cautions import cautions
-from .checkpoint import remove_older, restore_newest, trainer_state
+from .checkpoint import remove_older, restore_newest
 from .config import TrainConfig, require_other_site
 from .data.activation_source import ActivationSource
 from .data.cache.rounding import rounding_caution
 from .data.settings import plain, to_plain
-from .distributed.collectives import Distributed, init_distributed
-from .distributed.sharded import Sharded, require_shards, shard_of, shard_of_state
+from .distributed.collectives import Distributed
+from .distributed.joining import init_distributed
+from .distributed.sharded import require_shards
 from .grid_loop import GridReport, fit_together
 from .loop import ProgressCallback, TrainingRun, fit, read_batches
 from .run import RunFolder
-from .runtime.stopping import StopRequest
+from .runtime.stopping import AgreedStop, StopRequest
 from .runtime.threads import allowed_cores, use_threads
+from .spreading import spread
 from .tracking import require_tracker
 from .trainer import Trainer
 
@@ -70,13 +72,10 @@ def train(
         if not ready.runs:
             return ready.complete[config.out]
         (run,) = ready.runs
-
-        def must_stop(step: int) -> bool:
-            return ready.dist.any_rank(request.is_set())
-
-        batches = read_batches(run.data, run.sites, run.trainer)
+        agreed = AgreedStop(request)
+        batches = read_batches(run.data, run.sites, run.trainer, agreed)
         with request.watched(), closing(batches):
-            for _ in fit(run, batches, must_stop=must_stop, report=report):
+            for _ in fit(run, batches, stop=agreed, report=report):
                 pass
         return _finish(run)
 
@@ -145,7 +144,7 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
     with (
         init_distributed() as dist,
         use_threads(_number_of_threads(configs, dist, say)),
-        ExitStack() as folders_held,
+        ExitStack() as held,
     ):
         with dist.errors_on_all_ranks():
             data = _open_data(configs, dist, say)
@@ -153,13 +152,13 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
             data.require_held_out()  # what does not suffice is refused now, not after training
             data.require_batch(first.batch_size)
             device = resolve_device(dist.device(first.device))
-            if dist.world_size > 1 and device.type == "cuda":
-                torch.cuda.set_device(device)
             require_tracker(configs[0].track)
+        dist.require_own_device(device)
+        held.enter_context(as_current(device))
         # Rank 0 alone writes the folders.
         folders = [RunFolder(config.out) for config in configs]
         for folder in folders:
-            folders_held.callback(folder.close)
+            held.callback(folder.close)
         complete = dist.run_on_main(
             _begin_folders, configs, sites, folders, data, dist.world_size, device, say
         )
@@ -173,13 +172,7 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
             if config.out not in complete
         ]
         dist.run_on_main(_resume_or_initialize, runs, data, say)
-        # The other ranks take over the state of rank 0.
-        sharded = Sharded(first.shards, device) if first.shards > 1 else None
-        for run in runs:
-            dist.broadcast(trainer_state(run.trainer).values())
-            run.trainer.steps_done = dist.broadcast_object(run.trainer.steps_done)
-            if sharded is not None:
-                _shard(run, sharded, device)
+        spread(runs, dist, device)
         yield _Ready(dist, runs, complete)
 
 
@@ -363,18 +356,6 @@ def _initialize(new_runs: Sequence[TrainingRun], data: ActivationSource, say: Sa
         for run in new_runs:
             if run.sites == sites:
                 run.trainer.initialize(*samples)
-
-
-def _shard(run: TrainingRun, dist: Sharded, device: torch.device) -> None:
-    """Replace the trainer by one of this rank's latents; rank 0 keeps the full one to evaluate and
-    save."""
-    full = run.trainer
-    run.trainer = Trainer(shard_of(full.sae, dist).to(device), run.config.trainer, dist)
-    run.trainer.steps_done = full.steps_done
-    shard = shard_of_state(trainer_state(full), dist)
-    for name, tensor in trainer_state(run.trainer).items():
-        tensor.copy_(shard[name])
-    run.full_trainer = full if dist.is_main else None
 
 
 def _finish(run: TrainingRun) -> dict[str, Any]:

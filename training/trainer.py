@@ -11,7 +11,7 @@ from ..kernels.dispatch import uses_triton
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.wording import counted
 from ..sae.loss_registry import OWN_TERMS
-from ..sae.losses import variance
+from ..sae.losses import own_variance
 from .averages import WeightAverages
 from .config import TrainerConfig
 from .distributed.collectives import Distributed
@@ -339,17 +339,19 @@ class Trainer:
         dead_N: Int[Tensor, "N"],
         norm: Float[Tensor, ""],
     ) -> StepMetrics:
-        mean = self.dist.all_reduce_mean
-        spread = variance(target_BD, mean)
         n_latents = self.sae.config.n_latents
+        spread, l0, dead_fraction = self.dist.all_reduce_means(
+            own_variance(target_BD, self.dist.all_reduce_mean),
+            (losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean(),
+            target_BD.new_full((), len(dead_N) / n_latents),
+        )
         return StepMetrics(
             loss=losses.total.detach(),
             mse=losses.mse.detach(),
             terms={name: value.detach() for name, value in losses.terms.items()},
             fvu=torch.where(spread > 0, losses.mse.detach() / spread, 1.0),
-            l0=mean((losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean())
-            * self.dist.n_shards,
-            dead_fraction=mean(target_BD.new_full((), len(dead_N) / n_latents)),
+            l0=l0 * self.dist.n_shards,
+            dead_fraction=dead_fraction,
             gradient_norm=norm,
         )
 

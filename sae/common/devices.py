@@ -1,5 +1,7 @@
 """The device that a user named, checked where it can still be answered with a sentence."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from .errors import InputError
@@ -25,3 +27,12 @@ def resolve_device(name: str) -> torch.device:
             f"device {name!r} cannot be used here ({first_line(error)}); use cpu, cuda or auto"
         ) from None
     return device
+
+
+def as_current(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which a GPU is torch's current one.
+
+    What is not told a device, such as an allocation of pinned memory, would otherwise take half a
+    gigabyte of cuda:0 for a context of its own.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

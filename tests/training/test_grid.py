@@ -196,10 +196,10 @@ def test_a_request_between_two_of_them_stops_both_after_the_same_step(
         if done == 12 and name == configs[1].out:  # when the first has gone on
             stop.set()
 
-    with pytest.raises(Interrupted, match="at step 13 of 30"):
+    with pytest.raises(Interrupted, match="at step 12 of 30"):
         train_grid(configs, report=report, stop=stop)
     for config in configs:
-        assert (Path(config.out) / "checkpoints" / "step-13").is_dir()
+        assert (Path(config.out) / "checkpoints" / "step-12").is_dir()
 
 
 @pytest.mark.parametrize("n_read", [0, 5])

@@ -48,12 +48,19 @@ def planted_rows(n_rows: int) -> Tensor:
 
 
 def run_case(
-    name: str, dist: Distributed, *, rows: Tensor | None = None, averages: bool = True
+    name: str,
+    dist: Distributed,
+    *,
+    rows: Tensor | None = None,
+    averages: bool = True,
+    batch_size: int = B,
+    device: str = "cpu",
+    **changes: Any,
 ) -> tuple[list[dict[str, float]], Trainer]:
     """The metrics of every step and the trainer, after steps in which latents are dead and
-    gradients are clipped."""
+    gradients are clipped; `changes` are of the trainer's configuration."""
     config, settings = CASES[name]
-    x = planted_rows(B * N_STEPS) if rows is None else rows
+    x = planted_rows(batch_size * N_STEPS) if rows is None else rows
     # What a transcoder reads is another mixture of what it predicts.
     mixture = torch.randn(D, D, generator=torch.Generator().manual_seed(6))
     given = [x @ mixture, x] if config.transcoder else [x]
@@ -65,22 +72,28 @@ def run_case(
         sae.b_enc[::3] = -3
     if not averages:
         settings = {key: value for key, value in settings.items() if key != "ema_decay"}
+    own = shard_of(sae, dist) if isinstance(dist, Sharded) else sae
     trainer = Trainer(
-        shard_of(sae, dist) if isinstance(dist, Sharded) else sae,
-        TrainerConfig(
-            tokens=B * N_STEPS,
-            batch_size=B,
-            lr=3e-3,
-            dead_after_tokens=5 * B,
-            clip_norm=0.05,
-            shards=dist.n_shards,
-            **settings,
+        own.to(device),
+        dataclasses.replace(
+            TrainerConfig(
+                tokens=batch_size * N_STEPS,
+                batch_size=batch_size,
+                lr=3e-3,
+                dead_after_tokens=5 * batch_size,
+                clip_norm=0.05,
+                shards=dist.n_shards,
+                **settings,
+            ),
+            **changes,
         ),
         dist,
     )
     curve: list[dict[str, float]] = []
-    for batches in zip(*(torch.split(of_site, B) for of_site in given), strict=True):
-        metrics = trainer.step(*(batch[dist.local_rows(B)] for batch in batches))
+    for batches in zip(*(torch.split(of_site, batch_size) for of_site in given), strict=True):
+        metrics = trainer.step(
+            *(batch[dist.local_rows(batch_size)].to(device) for batch in batches)
+        )
         curve.append(metrics.figures())
     return curve, trainer
 

@@ -25,8 +25,9 @@ from ...kernels.topk import topk_select
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.config import SAEConfig
-from ...sae.losses import variance
-from .collectives import DataParallel
+from ...sae.losses import in_float32, own_variance
+from .data_parallel import DataParallel
+from .gathering import gather_rows
 
 
 class Sharded(DataParallel):
@@ -37,12 +38,18 @@ class Sharded(DataParallel):
         shard: which part this rank has, from 0.
     """
 
-    def __init__(self, n_shards: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        n_shards: int,
+        device: torch.device,
+        *,
+        host_group: torch_dist.ProcessGroup | None = None,
+    ) -> None:
         """A mesh of all ranks, whose number must be a multiple of `n_shards`; every rank calls
-        this."""
+        this. `host_group` is as for `DataParallel`."""
         shape = torch_dist.get_world_size() // n_shards, n_shards
         mesh = init_device_mesh(device.type, shape, mesh_dim_names=("data", "shard"))
-        super().__init__(mesh.get_group("data"))
+        super().__init__(mesh.get_group("data"), host_group=host_group)
         self.topk_group = None
         self.n_shards = n_shards
         self.shard = torch_dist.get_rank() % n_shards
@@ -95,13 +102,12 @@ class Sharded(DataParallel):
         if self.data_rank:
             return
         for name, tensor in shard.items():
-            parts = [torch.empty_like(tensor) for _ in range(self.n_shards)]
-            gathers = self.shard == 0
-            torch_dist.gather(
-                tensor, parts if gathers else None, group=self._shard_group, group_dst=0
-            )
-            if gathers:
-                full[name].copy_(torch.cat(parts) if _has_row_per_latent(name) else tensor)
+            if _has_row_per_latent(name):
+                n_rows = len(tensor)
+                parts = [slice(i * n_rows, (i + 1) * n_rows) for i in range(self.n_shards)]
+                gather_rows(tensor, full.get(name), parts, self._shard_group)
+            elif self.shard == 0:
+                full[name].copy_(tensor)
 
 
 def sharded_reconstruction(
@@ -121,11 +127,12 @@ def sharded_reconstruction(
     """
     codes = _encode_shard(x, sae.center, sae.W_enc, sae.b_enc, k, dist)
     with torch.no_grad():
-        own_BD = decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec))
+        own_BD = in_float32(decode(codes, sae.W_dec, torch.zeros_like(sae.b_dec)))
         all_BD = dist.sum_over_shards(own_BD.clone())
+        target_BD = (x - (all_BD - own_BD)).to(x.dtype)
     # b_dec is the same on all shards, and its gradients are summed: one decoder's is enough.
     b_dec = sae.b_dec if dist.shard == 0 else sae.b_dec.detach()
-    loss, _ = decode_mse(codes, sae.W_dec, b_dec, x - (all_BD - own_BD))
+    loss, _ = decode_mse(codes, sae.W_dec, b_dec, target_BD)
     return Autoencoding(loss, all_BD + sae.b_dec.detach(), codes)
 
 
@@ -147,17 +154,21 @@ def sharded_auxk(
         k_aux: dead latents kept of each row, over all shards.
         dist: the shards.
     """
-    k = min(k_aux, int(dist.sum_over_shards(torch.tensor(len(dead), device=x.device))))
+    # The host knows how many they are: a sum on a GPU would have to be waited for.
+    k = min(k_aux, dist.sum_of_ranks(len(dead)) // dist.data_size)
     if not k:
         return x.new_zeros(())
-    residual_BD = (x - x_hat).detach()
+    residual_BD = in_float32(x - x_hat).detach()
     codes = _encode_shard(x, sae.center, sae.W_enc[dead], sae.b_enc[dead], k, dist)
-    own_BD = torch.zeros_like(x)
+    own_BD = torch.zeros_like(residual_BD)
     if len(dead):
-        own_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
+        own_BD = in_float32(decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec)))
     others_BD = dist.sum_over_shards(own_BD.detach().clone()) - own_BD.detach()
-    loss = dist.all_reduce_mean((own_BD + others_BD - residual_BD).square().mean())
-    return loss / variance(residual_BD, dist.all_reduce_mean).clamp(min=torch.finfo(x.dtype).tiny)
+    loss, spread = dist.all_reduce_means(
+        (own_BD + others_BD - residual_BD).square().mean(),
+        own_variance(residual_BD, dist.all_reduce_mean),
+    )
+    return loss / spread.clamp(min=torch.finfo(loss.dtype).tiny)
 
 
 def _encode_shard(

@@ -39,3 +39,19 @@ class StopRequest:
             yield
         finally:
             self.is_watched = False
+
+
+class AgreedStop:
+    """Whether to stop, as the processes of a training have agreed when they read a batch.
+
+    They ask each other once a step, in the collective in which they tell whether the batch could be
+    read, so that all stop after the same step.
+
+    Attributes:
+        request: this process's.
+        agreed: whether that of any process was set.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        self.request = request
+        self.agreed = False

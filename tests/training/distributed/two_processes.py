@@ -20,11 +20,9 @@ from sparsteer.sae.common.tensor_files import save_tensors
 from sparsteer.training import loop
 from sparsteer.training.checkpoint import trainer_state
 from sparsteer.training.data.cache.reader import ActivationCache
-from sparsteer.training.distributed.collectives import (
-    DataParallel,
-    Distributed,
-    init_distributed,
-)
+from sparsteer.training.distributed.collectives import Distributed
+from sparsteer.training.distributed.data_parallel import DataParallel
+from sparsteer.training.distributed.joining import init_distributed
 from sparsteer.training.distributed.sharded import Sharded
 from sparsteer.training.runtime.stopping import StopRequest
 from sparsteer.training.train import train, train_grid
@@ -43,6 +41,10 @@ def main(cache: Path, out: Path) -> None:
         curve, part = run_case("topk", Sharded(2, torch.device("cpu")), averages=False)
         results["sharded"] = curve
         save_tensors(out / f"sharded-{dist.rank}.safetensors", trainer_state(part))
+        options: Any = {"averages": False, "precision": "bfloat16"}
+        results["sharded bfloat16"], _ = run_case(
+            "topk", Sharded(2, torch.device("cpu")), **options
+        )
         for name in ("sharded", "sharded left"):
             sharded = config_of(cache, out / name, "topk", shards=2)
             with stopped_in_a_step(dist) if "left" in name else nullcontext() as stop:

@@ -18,7 +18,8 @@ from ....sae.common.errors import InputError
 from ....sae.common.wording import counted
 from ....sae.language_model.model import LanguageModel
 from ....sae.language_model.sites import Site
-from ...distributed.collectives import Distributed, init_distributed
+from ...distributed.collectives import Distributed
+from ...distributed.joining import init_distributed
 from ...runtime.threads import use_threads
 from ..content_tokens import ChosenContext
 from ..context_length import context_length_of

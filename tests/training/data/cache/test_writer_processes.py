@@ -18,7 +18,7 @@ from sparsteer.training import CacheConfig, cache_activations
 from sparsteer.training.data import contexts
 from sparsteer.training.data.cache import writer
 from sparsteer.training.data.cache.manifest import CacheManifest, read_manifest
-from sparsteer.training.distributed.collectives import ProcessLost
+from sparsteer.training.distributed.joining import ProcessLost
 
 InProcesses = Callable[..., list[Any]]
 

@@ -1,0 +1,43 @@
+"""Spreading what every process has at first: the latents in shards."""
+
+from collections.abc import Sequence
+
+import torch
+
+from .checkpoint import trainer_state
+from .distributed.collectives import Distributed
+from .distributed.data_parallel import DataParallel
+from .distributed.sharded import Sharded, shard_of, shard_of_state
+from .loop import TrainingRun
+from .trainer import Trainer
+
+
+def spread(runs: Sequence[TrainingRun], dist: Distributed, device: torch.device) -> None:
+    """Give every rank the state of rank 0, then its part of it alone if the configuration says so.
+
+    Args:
+        runs: of one grid; their trainers are replaced where they are cut.
+        dist: the ranks; every one calls this.
+        device: where this rank trains.
+    """
+    cut = None
+    if runs and isinstance(dist, DataParallel):
+        config = runs[0].config.trainer
+        if config.shards > 1:
+            cut = Sharded(config.shards, device, host_group=dist.host_group)
+    for run in runs:
+        dist.broadcast(trainer_state(run.trainer).values())
+        run.trainer.steps_done = dist.broadcast_object(run.trainer.steps_done)
+        if cut is not None:
+            run.full_trainer = run.trainer if cut.is_main else None
+            run.trainer = with_sharded_latents(run.trainer, cut, device)
+
+
+def with_sharded_latents(full: Trainer, dist: Sharded, device: torch.device) -> Trainer:
+    """A trainer of this rank's latents alone, on the device."""
+    part = Trainer(shard_of(full.sae, dist).to(device), full.config, dist)
+    part.steps_done = full.steps_done
+    shard = shard_of_state(trainer_state(full), dist)
+    for name, tensor in trainer_state(part).items():
+        tensor.copy_(shard[name])
+    return part
