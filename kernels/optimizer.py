@@ -153,11 +153,16 @@ def adam_step_(
         _adam_on_block(block, count, lr, betas, epsilon, unit_rows, factor)
 
 
+def rows_in_cache(n_columns: int) -> int:
+    """Rows of so many weights that a CPU's step takes at once."""
+    return max(1, _VALUES_IN_CACHE // n_columns)
+
+
 def _blocks_in_cache(weights: Tensor) -> Iterator[slice]:
     """Slices of the first dimension whose rows a CPU's cache holds; all rows at once on a GPU."""
     n_rows = len(weights)
     if weights.device.type == "cpu" and weights.ndim > 1:
-        n_rows = max(1, _VALUES_IN_CACHE // weights.shape[1])
+        n_rows = rows_in_cache(weights.shape[1])
     for start in range(0, len(weights), n_rows):
         yield slice(start, start + n_rows)
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ _NAME = re.compile(r"step-(\d+)", re.ASCII)
 _REMEDY = "training goes on from an older one"
 
 
-def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep: int) -> Path:
+def save_checkpoint(
+    checkpoints: Path,
+    trainer: Trainer,
+    *,
+    seconds: float,
+    keep: int,
+    moments: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Write `step-N` into the folder of checkpoints, then remove all but the newest `keep`.
 
     Args:
@@ -30,10 +37,13 @@ def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep
         trainer: its weights, optimizer state, counters and step are saved.
         seconds: training time so far, carried on by a resumed run.
         keep: checkpoints left over, at least 1.
+        moments: whole ones to save in place of the optimizer's, of which it has but some rows, by
+            the names that `Adam.state` gives.
     """
+    whole = {f"adam.{name}": moment for name, moment in (moments or {}).items()}
     target = checkpoints / f"step-{trainer.steps_done}"
     with atomic_folder(target) as folder:
-        save_tensors(folder / _STATE_FILE, trainer_state(trainer))
+        save_tensors(folder / _STATE_FILE, trainer_state(trainer) | whole)
         progress = {
             "steps_done": trainer.steps_done,
             "seconds": seconds,

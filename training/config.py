@@ -101,6 +101,9 @@ class TrainerConfig:
     shards: int = 1
     """Parts into which the dictionary is cut; each process of torchrun has one. Only topk may have
     several."""
+    shard_optimizer: bool = False
+    """Let each process of torchrun hold Adam's moments of its part of the rows alone (ZeRO stage
+    1): of n processes each has 1/n of them. Results and checkpoints are the same."""
 
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "log_every", "eval_every", "eval_rows"):
@@ -168,6 +171,12 @@ class TrainerConfig:
                 f"shards is {self.shards}, but only topk without target site, prefixes, "
                 "Multi-TopK loss, further loss terms and averages can be cut; leave it out",
                 field="shards",
+            )
+        if self.shards > 1 and self.shard_optimizer:
+            raise InputError(
+                f"shard_optimizer is on, but with shards {self.shards} each process has the "
+                "moments of its own latents alone already; leave one of the two out",
+                field="shard_optimizer",
             )
         if self.multi_topk_coefficient and (
             "multi_topk_coefficient" not in sae.training_settings or sae.prefixes

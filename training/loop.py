@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 from jaxtyping import Float
@@ -39,6 +39,7 @@ class TrainingRun:
         trainer: makes the updates; with `shards` > 1 of this rank's latents alone.
         full_trainer: with `shards` > 1, on rank 0, a trainer of all latents, which is evaluated and
             saved in place of `trainer`, after `gather_shards`; else None.
+        moments: on rank 0 those that no rank has whole, as of the last `gather_moments`.
         seconds: spent on updates, those before the run was resumed included.
     """
 
@@ -48,6 +49,7 @@ class TrainingRun:
     data: ActivationSource
     trainer: Trainer
     full_trainer: Trainer | None = None
+    moments: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     seconds: float = 0.0
 
     @property
@@ -81,7 +83,14 @@ class TrainingRun:
         """Write a checkpoint."""
         keep = self.config.trainer.keep_checkpoints
         trainer = self.full_trainer or self.trainer
-        save_checkpoint(self.folder.checkpoints, trainer, seconds=self.seconds, keep=keep)
+        save_checkpoint(
+            self.folder.checkpoints,
+            trainer,
+            seconds=self.seconds,
+            keep=keep,
+            moments=self.moments,
+        )
+        self.moments = {}  # as large as the weights twice
 
     def gather_shards(self) -> None:
         """Bring `full_trainer` on rank 0 up to date, if latents are sharded; every rank calls this
@@ -96,6 +105,12 @@ class TrainingRun:
             self.trainer.dist.gather_shards(trainer_state(self.trainer), full)
         if self.full_trainer is not None:
             self.full_trainer.steps_done = self.trainer.steps_done
+
+    def gather_moments(self) -> None:
+        """Bring Adam's moments to rank 0 if each rank has a part; every rank calls this before rank
+        0 saves, after `gather_shards`."""
+        trainer = self.trainer
+        self.moments = trainer.dist.gather_moments(trainer.sae, trainer.optimizer.state())
 
     def trained(self) -> SparseAutoencoder:
         """On rank 0 the autoencoder to evaluate and save, as of the last `gather_shards`."""
@@ -186,6 +201,7 @@ def fit(
 def _save_on_main(run: TrainingRun) -> None:
     """Let rank 0 write a checkpoint of what all ranks have; every rank calls this."""
     run.gather_shards()
+    run.gather_moments()
     run.trainer.dist.run_on_main(run.save)
 
 

@@ -15,7 +15,8 @@ class Adam:
 
     Attributes:
         unit_rows: names of the parameters whose rows keep norm 1.
-        first, second: moments of each trained parameter, by its name.
+        first, second: moments of each trained parameter, by its name, of the rows that are updated
+            here.
     """
 
     def __init__(
@@ -27,6 +28,8 @@ class Adam:
         epsilon: float,
         clip_norm: float | None = None,
         norm: Callable[[dict[str, Tensor]], Tensor] = lambda found: gradient_norm(found.values()),
+        rows: Callable[[Tensor], slice | None] = lambda weights: None,
+        gather: Callable[[Tensor], None] = lambda weights: None,
     ) -> None:
         """Moments of zero for every parameter of the module that wants a gradient.
 
@@ -34,6 +37,8 @@ class Adam:
             unit_rows: names of the parameters whose rows keep norm 1.
             clip_norm: largest norm of all gradients together; None for no limit.
             norm: takes that norm of gradients by name; they may be but a part of them all.
+            rows: which rows of a parameter are updated here, and have moments; None for all.
+            gather: writes the rows that are updated elsewhere to the parameter.
         """
         self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.unit_rows = unit_rows
@@ -41,8 +46,11 @@ class Adam:
         self._epsilon = epsilon
         self._clip_norm = clip_norm
         self._norm = norm
-        self.first = {name: _moment(p) for name, p in self._parameters.items()}
-        self.second = {name: _moment(p) for name, p in self._parameters.items()}
+        self._gather = gather
+        self._rows = {name: rows(p) for name, p in self._parameters.items()}
+        own = {name: self._own(name, p.detach()) for name, p in self._parameters.items()}
+        self.first = {name: _moment(part) for name, part in own.items()}
+        self.second = {name: _moment(part) for name, part in own.items()}
 
     def step(
         self, number: int, lr: float, applies: Bool[Tensor, ""] | None = None
@@ -64,8 +72,8 @@ class Adam:
         factor = None if clip is None else clipping_factor(norm, clip)
         for name, parameter in self._parameters.items():
             adam_step_(
-                parameter.data,
-                gradients.pop(name),
+                self._own(name, parameter.data),
+                self._own(name, gradients.pop(name)),
                 self.first[name],
                 self.second[name],
                 step=number,
@@ -77,6 +85,7 @@ class Adam:
                 applies=applies,
             )
             parameter.grad = None
+            self._gather(parameter.data)
         return norm
 
     def state(self) -> dict[str, Tensor]:
@@ -88,6 +97,11 @@ class Adam:
         """Take over moments that `state` gave; KeyError names one that is missing."""
         for name, moment in self.state().items():
             moment.copy_(state[name])
+
+    def _own(self, name: str, tensor: Tensor) -> Tensor:
+        """The rows of a parameter's tensor that are updated here."""
+        rows = self._rows[name]
+        return tensor if rows is None else tensor[rows]
 
     def _gradient(self, name: str) -> Tensor:
         gradient = self._parameters[name].grad

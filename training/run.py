@@ -248,7 +248,7 @@ class RunFolder:
             self._require_further(before["tokens"], now, streams=resolved.get("cache") is None)
             return True
         for name in other:
-            if name != "shards":  # its results are the same
+            if name not in ("shards", "shard_optimizer"):  # their results are the same
                 raise InputError(
                     f"{self.path} holds a run with {name}={before.get(name)!r}, not "
                     f"{now.get(name)!r}; give another --out, or the same settings to resume"

@@ -125,6 +125,8 @@ class Trainer:
             epsilon=_ADAM_EPSILON,
             clip_norm=config.clip_norm or None,
             norm=self.dist.gradient_norm,
+            rows=self.dist.moment_rows,
+            gather=self.dist.all_gather_rows,
         )
 
     def initialize(

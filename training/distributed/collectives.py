@@ -172,6 +172,26 @@ class Distributed:
         """The norm of all gradients of the autoencoder together, from this rank's by name."""
         return gradient_norm(gradients.values())
 
+    # The optimizer's moments.
+
+    def moment_rows(self, weights: Float[Tensor, "..."]) -> slice | None:
+        """Rows of the weights that this rank's optimizer updates and has the moments of; None: all
+        weights."""
+        return None
+
+    def all_gather_rows(self, weights: Float[Tensor, "..."]) -> None:
+        """Write the rows that other ranks' optimizers have updated to the weights."""
+
+    def gather_moments(self, module: nn.Module, moments: dict[str, Tensor]) -> dict[str, Tensor]:
+        """On rank 0 the whole moments, in main memory, of those parameters of which no rank has all
+        rows; every rank calls this.
+
+        Args:
+            module: whose parameters they are of.
+            moments: this rank's, by the names that `Adam.state` gives.
+        """
+        return {}
+
     def gather_shards(self, shard: dict[str, Tensor], full: dict[str, Tensor]) -> None:
         """Write the tensors of all shards, concatenated, to those of the same names in `full`,
         which only rank 0 gives. Does nothing where the latents are not sharded."""

@@ -17,6 +17,7 @@ from sparsteer.training.distributed import joining
 from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.distributed.data_parallel import DataParallel
 from sparsteer.training.distributed.joining import init_distributed
+from sparsteer.training.distributed.sharded_moments import ShardedMoments
 
 from ..training_cases import run_case
 from .test_data_parallel import assert_close
@@ -144,8 +145,13 @@ def group_of_one(backend: str, folder: Path) -> Generator[None]:
 def test_every_collective_in_a_group_of_one(device: str, backend: str, tmp_path: Path) -> None:
     alone, _ = run_case("topk", Distributed(), device=device)
     with as_current(torch.device(device)), group_of_one(backend, tmp_path):
-        dist = DataParallel()
-        curve, _ = run_case("topk", dist, device=device)
-        assert_close(curve, alone)
-        with pytest.raises(ValueError, match="of all"), dist.errors_on_all_ranks():
-            raise ValueError("of all")
+        for dist in (DataParallel(), ShardedMoments(reduce_scatter=True)):
+            curve, trainer = run_case("topk", dist, device=device)
+            assert_close(curve, alone)
+            moments = trainer.optimizer.state()
+            gathered = dist.gather_moments(trainer.sae, moments)
+            for name, moment in gathered.items():
+                assert torch.equal(moment, moments[name].cpu()), name
+            assert bool(gathered) == isinstance(dist, ShardedMoments)
+            with pytest.raises(ValueError, match="of all"), dist.errors_on_all_ranks():
+                raise ValueError("of all")
