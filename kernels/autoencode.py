@@ -103,5 +103,5 @@ class _AutoencoderMSE(torch.autograd.Function):
             x_BD - b_dec_D,
             len(W_enc_FD),
         )
-        grad_b_dec = grad_loss * residual_BD.sum(0) - grad_b_enc @ W_enc_FD
+        grad_b_dec = grad_loss * residual_BD.sum(0) - grad_b_enc.to(W_enc_FD.dtype) @ W_enc_FD
         return None, None, None, grad_b_dec, grad_W_enc, grad_b_enc, grad_W_dec

@@ -19,7 +19,7 @@ from .gather_dot import gathered_dots
 from .numerics import at_least_float32, ceil_div, next_power_of_2, row_blocks
 from .policy import backend_of, decode_mse_plan, sparse_plan
 from .slots import UsedSlots, dense_block, slots_per_row, used_slots
-from .sparse_products import weight_gradient
+from .sparse_products import gradient_dtype, weight_gradient
 from .tiles import tile
 
 
@@ -312,8 +312,8 @@ def _decode_backward_op(
 def _(
     grad: Tensor, indices: Tensor, values: Tensor, W_dec: Tensor, for_values: bool, for_W: bool
 ) -> list[Tensor]:
-    shapes = [values.shape] * for_values + [W_dec.shape] * for_W
-    return [grad.new_empty(shape) for shape in shapes]
+    gradients = [grad.new_empty(values.shape)] * for_values
+    return gradients + [grad.new_empty(W_dec.shape, dtype=gradient_dtype(grad))] * for_W
 
 
 def _decode_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -178,6 +178,8 @@ def launch_segment_sums(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Segment sums in Triton, the sums of the coefficients, and the segment sums of a second pair.
 
+    All are float32, as they were summed.
+
     Args:
         indices, coefficients, rows, n_latents: as for `segment_sums` and `sorted_slots`.
         second: further coefficients [B, M] and rows [B, D] of the same slots.
@@ -187,8 +189,9 @@ def launch_segment_sums(
     coefficients2, rows2 = second or (coefficients, rows)
     used = (coefficients != 0) | (coefficients2 != 0)
     segments = _segments(indices, used, n_latents, sizes["CHUNK"])
-    out, sums = rows.new_empty(n_latents, D), coefficients.new_empty(n_latents)
-    partial = rows.new_empty(segments.n_partial, D, dtype=torch.float32)
+    out = rows.new_empty(n_latents, D, dtype=torch.float32)
+    sums = out.new_empty(n_latents)
+    partial = out.new_empty(segments.n_partial, D)
     partial_sums = partial.new_empty(segments.n_partial)
     out2, partial2 = out, partial
     if second is not None:

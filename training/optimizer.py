@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..kernels.numerics import at_least_float32
 from ..kernels.optimizer import adam_step_, clipping_factor, gradient_norm
+from .precision import RoundedWeights
 
 
 class Adam:
@@ -27,6 +28,7 @@ class Adam:
         epsilon: float,
         clip_norm: float | None = None,
         norm: Callable[[dict[str, Tensor]], Tensor] = lambda found: gradient_norm(found.values()),
+        rounded: RoundedWeights | None = None,
     ) -> None:
         """Moments of zero for every parameter of the module that wants a gradient.
 
@@ -34,6 +36,7 @@ class Adam:
             unit_rows: names of the parameters whose rows keep norm 1.
             clip_norm: largest norm of all gradients together; None for no limit.
             norm: takes that norm of gradients by name; they may be but a part of them all.
+            rounded: copies of parameters that a step writes together with these.
         """
         self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.unit_rows = unit_rows
@@ -41,6 +44,7 @@ class Adam:
         self._epsilon = epsilon
         self._clip_norm = clip_norm
         self._norm = norm
+        self._rounded = rounded
         self.first = {name: _moment(p) for name, p in self._parameters.items()}
         self.second = {name: _moment(p) for name, p in self._parameters.items()}
 
@@ -63,6 +67,7 @@ class Adam:
         norm, clip = self._norm(gradients), self._clip_norm
         factor = None if clip is None else clipping_factor(norm, clip)
         for name, parameter in self._parameters.items():
+            copy = None if self._rounded is None else self._rounded.buffer(name, parameter)
             adam_step_(
                 parameter.data,
                 gradients.pop(name),
@@ -73,9 +78,12 @@ class Adam:
                 betas=self._betas,
                 epsilon=self._epsilon,
                 unit_rows=name in self.unit_rows,
+                rounded=copy,
                 factor=factor,
                 applies=applies,
             )
+            if self._rounded is not None and copy is not None:
+                self._rounded.written(name, parameter)
             parameter.grad = None
         return norm
 

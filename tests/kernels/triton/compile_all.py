@@ -154,8 +154,9 @@ def operators() -> list[Callable[[], Any]]:
             one = fake(1, dtype=torch.float32)
             moments = fake(12288, D, dtype=torch.float32)
             optimizer._launch_adam(
-                moments, moments, moments, moments, one, one, 2, 1e-3, (0.9, 0.999), 1e-8, True
-            )
+                moments, moments, moments, moments, fake(12288, D), one, one,
+                2, 1e-3, (0.9, 0.999), 1e-8, True,
+            )  # fmt: skip
 
     def launch_selections() -> None:
         for F, k, dtype in [

@@ -66,18 +66,23 @@ def test_products_equal_their_oracles(
     ours = [
         decode(Codes(indices, values), weights, zero),
         gathered_dots(indices, rows, weights),
-        weight_gradient(indices, values, rows, n_latents),
     ]
+    gradient = weight_gradient(indices, values, rows, n_latents)
 
     def oracle(dtype: torch.dtype) -> list[Tensor]:
         v, r, w = values.to(dtype), rows.to(dtype), weights.to(dtype)
         return [
             reference.decode(Codes(indices, v), w, zero.to(dtype)),
             reference.gathered_dots(indices, r, w),
-            reference.weight_gradient(indices, v, r, n_latents),
         ]
 
+    def gradient_oracle(dtype: torch.dtype) -> list[Tensor]:
+        v, r = values.to(dtype), rows.to(dtype)
+        return [reference.weight_gradient(indices, v, r, n_latents)]
+
     accurate_as_eager(ours, oracle(dtype), oracle(torch.float64))
+    # As it was summed, whatever the dtype of the rows.
+    accurate_as_eager([gradient], gradient_oracle(torch.float32), gradient_oracle(torch.float64))
 
 
 def test_a_tile_narrower_than_the_rows_still_decodes_all_of_them(
@@ -114,24 +119,35 @@ def test_slots_are_sorted_by_latents_that_16_bits_cannot_hold(n_latents: int) ->
         assert torch.equal(segments.slots[own].long(), expected)
 
 
+@pytest.mark.parametrize("dense", [False, True])
 def test_one_pass_gives_all_weight_gradients(
-    size: tuple[int, int, int, int], device: str, accurate_as_eager: AccurateAsEager
+    size: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    dense: bool,
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
+    accurate_as_eager: AccurateAsEager,
 ) -> None:
+    if dense:
+        monkeypatch.setattr(policy, "_DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU", 1 << 30)
     n_rows, n_latents, width, n_slots = size
     codes = random_codes(n_rows, n_latents, n_slots, device)
-    grad_values = torch.randn(n_rows, n_slots, device=device) * (codes.values > 0)
-    grad_x_hat, centered = torch.randn(2, n_rows, width, device=device).unbind()
-    arguments = (codes.indices, codes.values, grad_values, grad_x_hat, centered, n_latents)
+    values = codes.values.to(dtype)
+    grad_values = (torch.randn(n_rows, n_slots, device=device) * (codes.values > 0)).to(dtype)
+    grad_x_hat, centered = torch.randn(2, n_rows, width, device=device).to(dtype).unbind()
+    arguments = (codes.indices, values, grad_values, grad_x_hat, centered, n_latents)
     ours = autoencoder_gradients(*arguments)
 
     def oracle(dtype: torch.dtype) -> list[Tensor]:
-        v, g = codes.values.to(dtype), grad_values.to(dtype)
+        v, g = values.to(dtype), grad_values.to(dtype)
         pairs = [(v, grad_x_hat), (g, centered), (g, torch.ones(n_rows, 1, device=device))]
         dW_dec, dW_enc, db_enc = (
             reference.weight_gradient(codes.indices, c, rows.to(dtype), n_latents)
             for c, rows in pairs
         )
         return [dW_dec, dW_enc, db_enc[:, 0]]
+
+    # Whatever the dtype of what is summed, the sums are float32.
 
     accurate_as_eager(ours, oracle(torch.float32), oracle(torch.float64))
     again = autoencoder_gradients(*arguments)
@@ -256,6 +272,23 @@ def test_adam_equals_the_oracle(unit_rows: bool, shape: tuple[int, ...], device:
         )  # fmt: skip
     for got, want in zip((weights, first, second), expected, strict=True):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("applies", [True, False])
+@pytest.mark.parametrize("shape", [(5, 33), (2500,)])
+def test_adam_writes_a_low_precision_copy(
+    shape: tuple[int, ...], applies: bool, device: str
+) -> None:
+    weights, gradient = torch.randn(2, *shape, device=device).unbind()
+    first, second = torch.zeros(2, *shape, device=device).unbind()
+    before = weights.bfloat16()
+    copy = before.clone()
+    adam_step_(
+        weights, gradient, first, second, step=1, lr=0.1, rounded=copy,
+        applies=torch.tensor(applies, device=device),
+    )  # fmt: skip
+    assert torch.equal(copy, weights.bfloat16())
+    assert torch.equal(copy, before) == (not applies)
 
 
 def test_clipping_factor(device: str) -> None:
