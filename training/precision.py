@@ -148,7 +148,7 @@ class _HandOn(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         loss, leaves = ctx.inner
         # The engine casts them to the parameters' dtype, where they do not have it.
-        gradients = torch.autograd.grad(loss, leaves, grad_loss, allow_unused=True)
+        gradients = torch.autograd.grad(loss, leaves, grad_loss, allow_unused=True)  # pyright: ignore[reportUnknownVariableType] - not all of it is typed
         return None, *cast(tuple[Tensor | None, ...], gradients)
 
 

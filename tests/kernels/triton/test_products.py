@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels import policy, reference, segment_sum
+from sparsteer.kernels import policy, reference
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode, decode_mse
 from sparsteer.kernels.encode import encode_batch_topk, encode_topk
@@ -99,24 +99,6 @@ def test_a_tile_narrower_than_the_rows_still_decodes_all_of_them(
         return [(decoded - x).square().mean(), decoded]
 
     accurate_as_eager([loss, x_hat], oracle(torch.float32), oracle(torch.float64))
-
-
-@pytest.mark.parametrize("n_latents", [2**15 - 1, 2**15, 40_000])
-def test_slots_are_sorted_by_latents_that_16_bits_cannot_hold(n_latents: int) -> None:
-    torch.manual_seed(n_latents)  # pyright: ignore[reportUnknownMemberType] - untyped
-    indices = torch.randint(0, n_latents, (7, 9))
-    indices[0, 0], indices[6, 8] = n_latents - 1, 0
-    used = torch.rand(7, 9) < 0.8
-    used[0, 0] = True
-    segments = segment_sum._segments(indices, used, n_latents, 8)  # pyright: ignore[reportPrivateUsage]
-    latents = indices.flatten()
-    n_used = int(used.sum())
-    assert segments.offsets[-1] == n_used
-    assert used.flatten()[segments.slots[:n_used].long()].all()
-    for latent in (int(latents[0]), int(latents[used.flatten()][3])):
-        own = slice(int(segments.offsets[latent]), int(segments.offsets[latent + 1]))
-        expected = ((latents == latent) & used.flatten()).nonzero()[:, 0]
-        assert torch.equal(segments.slots[own].long(), expected)
 
 
 @pytest.mark.parametrize("dense", [False, True])
