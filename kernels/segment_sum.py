@@ -6,6 +6,7 @@ written once and its sum has a fixed order: the result is deterministic.
 
 PyTorch: an `embedding_bag` over the sorted slots. Triton sorts them itself (`segment_build.py`),
 and one pass over them gives an encoder's weight and bias gradient, or those and the decoder's too.
+The encoder's coefficients, which are dot products of the decoder's rows, may be taken in that pass.
 A latent with more than CHUNK slots is split among programs that write partial sums, which a second
 kernel adds in a fixed order, so that one dense latent does not hold up the pass.
 """
@@ -17,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
-from .numerics import ceil_div
+from .numerics import ceil_div, next_power_of_2
 from .segment_build import count_slots, sort_slots
 from .slots import UsedSlots
 from .tiles import tile
@@ -40,9 +41,13 @@ def _segments_kernel(
     coefficients2_ptr: Pointer,  # [N], if PAIRED
     out2_ptr: Pointer,  # [F, D] (out), if PAIRED
     partial2_ptr: Pointer,  # [P, D] (out), if PAIRED
+    weights_ptr: Pointer,  # [F, D], if DOTS
+    scale_ptr: Pointer,  # [], if DOTS
     F: Scalar,
     D: Scalar,
     PAIRED: constexpr,
+    DOTS: constexpr,
+    FURTHER: constexpr,
     BLOCK_D: constexpr,
     SLOTS: constexpr,
     CHUNK: constexpr,
@@ -61,6 +66,11 @@ def _segments_kernel(
         total = tl.zeros([BLOCK_D], tl.float32)
         total2 = tl.zeros([BLOCK_D], tl.float32)
         coefficient_sum = tl.sum(total, 0)
+        own, scale = total, coefficient_sum
+        if DOTS:
+            own = tl.load(weights_ptr + latent * D + columns, mask=in_row, other=0.0)
+            own = own.to(tl.float32)
+            scale = tl.load(scale_ptr).to(tl.float32)
         for position in tl.range(start, stop, SLOTS, num_stages=STAGES):
             positions = position + tl.arange(0, SLOTS)
             inside = positions < stop
@@ -69,13 +79,19 @@ def _segments_kernel(
             mask = inside[:, None] & in_row[None, :]
             weights = tl.load(coefficients_ptr + positions, mask=inside, other=0.0).to(tl.float32)
             rows = tl.load(rows_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+            if PAIRED:
+                weights2 = tl.load(coefficients2_ptr + positions, mask=inside, other=0.0)
+                weights2 = weights2.to(tl.float32)
+                rows2 = tl.load(rows2_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+                if DOTS:
+                    dots = scale * tl.sum(rows2 * own[None, :], 1)
+                    if FURTHER:
+                        dots += weights
+                    weights = tl.where(weights2 <= 0, 0.0, dots)
+                    weights2 *= scale
+                total2 += tl.sum(rows2 * weights2[:, None], 0)
             total += tl.sum(rows * weights[:, None], 0)
             coefficient_sum += tl.sum(weights, 0)
-            if PAIRED:
-                weights = tl.load(coefficients2_ptr + positions, mask=inside, other=0.0)
-                weights = weights.to(tl.float32)
-                rows = tl.load(rows2_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-                total2 += tl.sum(rows * weights[:, None], 0)
         split = n_items > 1
         target = tl.where(split, tl.load(splits_ptr + latent) + part, latent).to(tl.int64)
         whole_row = columns < tl.where(split, 0, D)
@@ -130,9 +146,18 @@ def _partial_sums_kernel(
             tl.store(sums_ptr + latent, coefficient_sum.to(sums_ptr.dtype.element_ty))
 
 
+class Dots(NamedTuple):
+    """What takes coefficients in place of given ones: where the second ones are positive
+    scale * (second row . weights[latent]), plus `further`, and 0 elsewhere."""
+
+    weights: Float[Tensor, "F D"]
+    scale: Float[Tensor, ""]
+    further: Float[Tensor, "B M"] | None
+
+
 def launch_segment_sums(
     indices: Int[Tensor, "B M"],
-    coefficients: Float[Tensor, "B M"],
+    coefficients: Float[Tensor, "B M"] | Dots,
     rows: Float[Tensor, "B D"],
     n_latents: int,
     second: tuple[Tensor, Tensor] | None = None,
@@ -142,14 +167,23 @@ def launch_segment_sums(
     All are float32, as they were summed.
 
     Args:
-        indices, coefficients, rows, n_latents: as for `segment_sums` and `sorted_slots`.
+        indices, coefficients, rows, n_latents: as for `segment_sums` and `sorted_slots`. `Dots`
+            need a second pair, whose coefficients their scale multiplies, too; a slot is used where
+            these are not 0.
         second: further coefficients [B, M] and rows [B, D] of the same slots.
     """
     D = rows.shape[1]
     sizes = tile("backward", architecture(rows), D=D, F=n_latents, K=indices.shape[1])
+    dots = coefficients if isinstance(coefficients, Dots) else None
+    if isinstance(coefficients, Dots):
+        assert second is not None
+        # One program holds a whole row, whatever tile is asked for.
+        sizes["BLOCK_D"] = max(sizes["BLOCK_D"], next_power_of_2(D))
+        coefficients = second[0] if coefficients.further is None else coefficients.further
     coefficients2, rows2 = second or (coefficients, rows)
     slots = (indices.contiguous(), coefficients.contiguous(), coefficients2.contiguous())
-    counts, arrivals = count_slots(*slots, n_latents)
+    deciding = slots[2] if dots else slots[1]
+    counts, arrivals = count_slots(slots[0], deciding, slots[2], n_latents)
     segments = sort_slots(*slots, counts, arrivals, sizes["CHUNK"])
     out = rows.new_empty(n_latents, D, dtype=torch.float32)
     sums = out.new_empty(n_latents)
@@ -183,7 +217,11 @@ def launch_segment_sums(
         rows_ptr=rows.contiguous(),
         rows2_ptr=rows2.contiguous(),
         coefficients2_ptr=segments.coefficients2,
+        weights_ptr=rows if dots is None else dots.weights.contiguous(),
+        scale_ptr=rows if dots is None else dots.scale,
         F=n_latents,
+        DOTS=dots is not None,
+        FURTHER=dots is not None and dots.further is not None,
         SLOTS=sizes["SLOTS"],
         CHUNK=sizes["CHUNK"],
         STAGES=sizes["STAGES"],

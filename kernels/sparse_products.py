@@ -18,7 +18,7 @@ from torch import Tensor
 from .accelerators.onednn import add_product_
 from .numerics import at_least_float32, row_blocks
 from .policy import ROWS_OF_A_BLOCK, backend_of, sparse_plan
-from .segment_sum import launch_segment_sums, segment_sums, sorted_slots
+from .segment_sum import Dots, launch_segment_sums, segment_sums, sorted_slots
 from .slots import slots_per_row, used_slots
 
 
@@ -106,6 +106,34 @@ def autoencoder_gradients(
     dW_dec = segment_sums(slots, values, grad_x_hat)
     dW_enc = segment_sums(slots, grad_values, centered)
     return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
+
+
+def gradients_with_dots(
+    indices: Int[Tensor, "B M"],
+    values: Float[Tensor, "B M"],
+    further: Float[Tensor, "B M"] | None,
+    grad_loss: Float[Tensor, ""],
+    residual: Float[Tensor, "B D"],
+    centered: Float[Tensor, "B D"],
+    W_dec: Float[Tensor, "F D"],
+) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F D"], Float[Tensor, "F"]]:
+    """As `autoencoder_gradients`, with the values' gradient taken in the same pass, which reads a
+    row of W_dec once: only on Triton, where `policy.decode_mse_plan` says one_kernel.
+
+    Args:
+        indices, values: [B, M] the codes.
+        further: [B, M] the values' gradient from other losses; None of none.
+        grad_loss: the gradient of this loss, which scales all others of it.
+        residual: [B, D] this loss's gradient of the reconstruction.
+        centered: [B, D] x - b_dec, what the encoder multiplies.
+        W_dec: [F, D] the decoder.
+    """
+    dots = Dots(W_dec, grad_loss, further)
+    dW_enc, db_enc, dW_dec = launch_segment_sums(
+        indices, dots, centered, len(W_dec), (values, residual)
+    )
+    assert dW_dec is not None  # there is one for the second pair
+    return dW_dec, dW_enc, db_enc
 
 
 def latent_sums(

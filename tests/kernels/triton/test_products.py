@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sparsteer.kernels import policy, reference
+from sparsteer.kernels.autoencode import autoencoder_mse
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode, decode_mse
 from sparsteer.kernels.encode import encode_batch_topk, encode_topk
@@ -19,6 +20,7 @@ from sparsteer.kernels.optimizer import (
     gradient_norm,
     normalize_rows_,
 )
+from sparsteer.kernels.policy import backend_of, decode_mse_plan
 from sparsteer.kernels.sparse_products import autoencoder_gradients, weight_gradient
 
 AccurateAsEager = Callable[[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor]], None]
@@ -180,6 +182,43 @@ def test_decode_mse_and_its_gradients(
     accurate_as_eager(
         run(torch.float32, True), run(torch.float32, False), run(torch.float64, False)
     )
+
+
+@pytest.mark.parametrize("further", [0.0, 0.7], ids=["alone", "with-another-loss"])
+def test_autoencoder_mse_and_its_gradients(
+    size: tuple[int, int, int, int],
+    further: float,
+    dtype: torch.dtype,
+    device: str,
+    accurate_as_eager: AccurateAsEager,
+) -> None:
+    """The codes' values and their gradient, which the pass over the weight gradients takes."""
+    n_rows, n_latents, width, n_slots = size
+    shapes = [(n_rows, width), (width,), (n_latents, width), (n_latents,), (n_latents, width)]
+    tensors = [torch.randn(*shape, device=device).to(dtype) for shape in shapes]
+    x, b_dec, W_enc, b_enc, _ = (tensor.double() for tensor in tensors)
+    chosen = encode_topk(x, b_dec, W_enc, b_enc, n_slots)
+
+    def run(dtype: torch.dtype, ours: bool) -> list[Tensor]:
+        x, *weights = (tensor.to(dtype) for tensor in tensors)
+        b_dec, W_enc, b_enc, W_dec = (tensor.requires_grad_() for tensor in weights)
+        pre = reference.pre_activations(x, b_dec, W_enc, b_enc)
+        values = pre.gather(-1, chosen.indices) * (chosen.values > 0)
+        if ours:
+            codes = Codes(chosen.indices, values.detach())
+            loss, x_hat, (_, values, *_) = autoencoder_mse(codes, x, b_dec, W_enc, b_enc, W_dec)
+        else:
+            x_hat = reference.decode(Codes(chosen.indices, values), W_dec, b_dec)
+            loss = (x_hat - x).square().mean()
+        total = 3 * loss
+        if further:
+            total = total + further * (values.sum(-1) - 1).square().sum()
+        gradients = torch.autograd.grad(total, (b_dec, W_enc, b_enc, W_dec))
+        return [loss.detach().to(dtype), x_hat.detach(), *gradients]
+
+    assert decode_mse_plan(n_latents, width, n_slots, backend_of(tensors[0])).path == "one_kernel"
+    accurate_as_eager(run(dtype, True), run(dtype, False), run(torch.float64, False))
+    assert all(torch.equal(a, b) for a, b in zip(run(dtype, True), run(dtype, True), strict=True))
 
 
 def test_encode_and_decode_end_to_end(device: str, accurate_as_eager: AccurateAsEager) -> None:
