@@ -16,7 +16,7 @@ from .codes import Codes
 from .decode import compare, require_comparable
 from .policy import backend_of
 from .slots import used_slots
-from .sparse_products import autoencoder_gradients
+from .sparse_products import autoencoder_gradients, gradients_with_dots
 
 
 class Autoencoding(NamedTuple):
@@ -51,7 +51,8 @@ def autoencoder_mse(
         of the codes, for further losses. The choice of latents carries no gradient.
 
     Raises:
-        ValueError: the widths differ, or x wants a gradient.
+        ValueError: the widths differ, x wants a gradient, or W_dec is float16 and gradients are
+            enabled.
     """
     require_comparable(W_dec, b_dec, x)
     out = _AutoencoderMSE.apply(codes.indices, codes.values, x, b_dec, W_enc, b_enc, W_dec)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
@@ -73,10 +74,12 @@ class _AutoencoderMSE(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         used = used_slots(values_BM > 0, backend_of(values_BM))
         loss, x_hat_BD, residual_BD, grad_values_BM = compare(
-            indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD, used
+            indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD, used, for_values=False
         )
+        # Where the values' gradient is left for later, the decoder takes its place.
+        later = W_dec_FD if grad_values_BM is None else None
         ctx.save_for_backward(
-            indices_BM, values_BM, residual_BD, grad_values_BM, x_BD, b_dec_D, W_enc_FD
+            indices_BM, values_BM, residual_BD, grad_values_BM, x_BD, b_dec_D, W_enc_FD, later
         )
         ctx.mark_non_differentiable(x_hat_BD)
         ctx.set_materialize_grads(False)
@@ -87,21 +90,27 @@ class _AutoencoderMSE(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator drops names
         ctx: Any, grad_loss: Tensor | None, _: None, further_BM: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        indices_BM, values_BM, residual_BD, grad_values_BM, x_BD, b_dec_D, W_enc_FD = (
+        indices_BM, values_BM, residual_BD, grad_values_BM, x_BD, b_dec_D, W_enc_FD, W_dec_FD = (
             ctx.saved_tensors
         )
-        grad_loss = values_BM.new_zeros(()) if grad_loss is None else grad_loss
-        grad_BM = grad_loss * grad_values_BM
-        if further_BM is not None:
-            grad_BM += further_BM
-        # grad_loss waits on the device: the small factor scales the values, not the result.
-        grad_W_dec, grad_W_enc, grad_b_enc = autoencoder_gradients(
-            indices_BM,
-            grad_loss * values_BM,
-            grad_BM.masked_fill_(values_BM <= 0, 0),
-            residual_BD,
-            x_BD - b_dec_D,
-            len(W_enc_FD),
-        )
-        grad_b_dec = grad_loss * residual_BD.sum(0) - grad_b_enc @ W_enc_FD
+        scale = values_BM.new_zeros(()) if grad_loss is None else grad_loss
+        centered_BD = x_BD - b_dec_D
+        if grad_values_BM is None:
+            grad_W_dec, grad_W_enc, grad_b_enc = gradients_with_dots(
+                indices_BM, values_BM, further_BM, scale, residual_BD, centered_BD, W_dec_FD
+            )
+        else:
+            grad_BM = scale * grad_values_BM
+            if further_BM is not None:
+                grad_BM += further_BM
+            # The scale waits on the device: the small factor scales the values, not the result.
+            grad_W_dec, grad_W_enc, grad_b_enc = autoencoder_gradients(
+                indices_BM,
+                scale * values_BM,
+                grad_BM.masked_fill_(values_BM <= 0, 0),
+                residual_BD,
+                centered_BD,
+                len(W_enc_FD),
+            )
+        grad_b_dec = scale * residual_BD.sum(0) - grad_b_enc.to(W_enc_FD.dtype) @ W_enc_FD
         return None, None, None, grad_b_dec, grad_W_enc, grad_b_enc, grad_W_dec

@@ -2,8 +2,8 @@
 
 `decode_mse` goes on to the loss mean((x_hat - x)^2) with r = 2 (x_hat - x) / (B D), its gradient:
     dvalues[b, m] = W_dec[indices[b, m]] . r[b],  dW_dec[f] = sum of values * r[b],  db_dec = sum r.
-The Triton kernel takes the dot products of dvalues while the rows of W_dec are in the cache from
-the reconstruction.
+The Triton kernel takes the dot products of dvalues while rows of W_dec are in the cache from the
+reconstruction, the last ones first; `compare` may leave them to the pass over the weight gradients.
 """
 
 from typing import Any, NamedTuple, cast
@@ -19,7 +19,7 @@ from .gather_dot import gathered_dots
 from .numerics import at_least_float32, ceil_div, next_power_of_2, row_blocks
 from .policy import backend_of, decode_mse_plan, sparse_plan
 from .slots import UsedSlots, dense_block, slots_per_row, used_slots
-from .sparse_products import weight_gradient
+from .sparse_products import gradient_dtype, weight_gradient
 from .tiles import tile
 
 
@@ -88,11 +88,12 @@ def _decode_mse_kernel(
     x_ptr: Pointer,  # [B, D]
     x_hat_ptr: Pointer,  # [B, D] (out)
     residual_ptr: Pointer,  # [B, D] (out) scale * (x_hat - x)
-    grad_values_ptr: Pointer,  # [B, M] (out)
+    grad_values_ptr: Pointer,  # [B, M] (out), if DOTS
     losses_ptr: Pointer,  # [B] (out) sum of (x_hat - x)^2, float32
     scale: Scalar,
     D: Scalar,
     M: Scalar,
+    DOTS: constexpr,
     BLOCK_D: constexpr,
     ROWS: constexpr,
 ) -> None:
@@ -121,21 +122,23 @@ def _decode_mse_kernel(
         residual.to(residual_ptr.dtype.element_ty),
         mask=in_row,
     )
-    for slot in tl.range(0, M, ROWS, num_stages=3):
-        slots = slot + tl.arange(0, ROWS)
-        inside = slots < M
-        latents = tl.load(indices_ptr + row * M + slots, mask=inside, other=0)
-        weights = tl.load(
-            weights_ptr + latents[:, None] * D + columns[None, :],
-            mask=inside[:, None] & in_row[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        dots = tl.sum(weights * residual[None, :], 1)
-        tl.store(
-            grad_values_ptr + row * M + slots,
-            dots.to(grad_values_ptr.dtype.element_ty),
-            mask=inside,
-        )
+    if DOTS:
+        for step in tl.range(0, M, ROWS, num_stages=3):
+            # Backwards: what was read last is likeliest in the cache.
+            slots = (M - 1) // ROWS * ROWS - step + tl.arange(0, ROWS)
+            inside = slots < M
+            latents = tl.load(indices_ptr + row * M + slots, mask=inside, other=0)
+            weights = tl.load(
+                weights_ptr + latents[:, None] * D + columns[None, :],
+                mask=inside[:, None] & in_row[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            dots = tl.sum(weights * residual[None, :], 1)
+            tl.store(
+                grad_values_ptr + row * M + slots,
+                dots.to(grad_values_ptr.dtype.element_ty),
+                mask=inside,
+            )
 
 
 def _launch_decode(indices: Tensor, values: Tensor, weights: Tensor) -> Tensor:
@@ -158,8 +161,8 @@ def _launch_decode(indices: Tensor, values: Tensor, weights: Tensor) -> Tensor:
 
 
 def _launch_decode_mse(
-    indices: Tensor, values: Tensor, weights: Tensor, bias: Tensor, x: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    indices: Tensor, values: Tensor, weights: Tensor, bias: Tensor, x: Tensor, for_values: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """loss, x_hat, residual (the loss's gradient in x_hat) and the loss's gradient in values."""
     n_rows, M = indices.shape
     D = weights.shape[1]
@@ -167,7 +170,7 @@ def _launch_decode_mse(
     # One program holds a whole row, whatever tile is asked for.
     sizes["BLOCK_D"] = max(sizes["BLOCK_D"], next_power_of_2(D))
     x_hat, residual = torch.empty_like(x), torch.empty_like(x)
-    grad_values = torch.empty_like(values)
+    grad_values = torch.empty_like(values) if for_values else None
     losses = x.new_empty(n_rows, dtype=torch.float32)
     launch(
         _decode_mse_kernel,
@@ -179,11 +182,12 @@ def _launch_decode_mse(
         x_ptr=x.contiguous(),
         x_hat_ptr=x_hat,
         residual_ptr=residual,
-        grad_values_ptr=grad_values,
+        grad_values_ptr=values if grad_values is None else grad_values,
         losses_ptr=losses,
         scale=2.0 / max(1, x.numel()),
         D=D,
         M=M,
+        DOTS=for_values,
         **sizes,
     )
     loss = losses.sum().div(max(1, x.numel())).to(at_least_float32(x.dtype))
@@ -240,7 +244,8 @@ def decode_mse(
         reconstructions, detached.
 
     Raises:
-        ValueError: the widths differ, or x wants a gradient.
+        ValueError: the widths differ, x wants a gradient, or W_dec is float16 and gradients are
+            enabled.
     """
     require_comparable(W_dec, b_dec, x)
     out = _DecodeMSE.apply(codes.indices, codes.values, W_dec, b_dec, x)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
@@ -248,13 +253,18 @@ def decode_mse(
 
 
 def require_comparable(W_dec: Tensor, b_dec: Tensor, x: Tensor) -> None:
-    """Raise ValueError if the widths differ, or x wants a gradient."""
+    """Raise ValueError if the widths differ, x wants a gradient, or gradients would vanish."""
     if not b_dec.shape[0] == W_dec.shape[1] == x.shape[1]:
         raise ValueError(
             f"x has width {x.shape[1]} and b_dec {b_dec.shape[0]}, but W_dec has {W_dec.shape[1]}"
         )
     if x.requires_grad:
         raise ValueError("x wants a gradient, which this loss does not give; detach it")
+    if W_dec.dtype == torch.float16 and torch.is_grad_enabled():
+        raise ValueError(
+            "W_dec is float16, whose range gradients of a mean over all elements leave; "
+            "convert the autoencoder to float32 or bfloat16"
+        )
 
 
 def weighted_rows(
@@ -312,8 +322,8 @@ def _decode_backward_op(
 def _(
     grad: Tensor, indices: Tensor, values: Tensor, W_dec: Tensor, for_values: bool, for_W: bool
 ) -> list[Tensor]:
-    shapes = [values.shape] * for_values + [W_dec.shape] * for_W
-    return [grad.new_empty(shape) for shape in shapes]
+    gradients = [grad.new_empty(values.shape)] * for_values
+    return gradients + [grad.new_empty(W_dec.shape, dtype=gradient_dtype(grad))] * for_W
 
 
 def _decode_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -329,6 +339,19 @@ def _decode_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 _decode_op.register_autograd(_decode_backward, setup_context=_decode_context)  # pyright: ignore[reportUnknownMemberType] - untyped
 
 
+class Comparison(NamedTuple):
+    """What `compare` returns."""
+
+    loss: Float[Tensor, ""]
+    """The mean squared error."""
+    x_hat: Float[Tensor, "B D"]
+    """The reconstructions."""
+    residual: Float[Tensor, "B D"]
+    """The loss's gradient of these."""
+    grad_values: Float[Tensor, "B M"] | None
+    """The loss's gradient of the values; None where it was left out."""
+
+
 def compare(
     indices: Int[Tensor, "B M"],
     values: Float[Tensor, "B M"],
@@ -336,22 +359,25 @@ def compare(
     b_dec: Float[Tensor, "D"],
     x: Float[Tensor, "B D"],
     used: UsedSlots | None = None,
-) -> tuple[Float[Tensor, ""], Float[Tensor, "B D"], Float[Tensor, "B D"], Float[Tensor, "B M"]]:
-    """The mean squared error, the reconstructions, and the gradients of these and of the values.
+    for_values: bool = True,
+) -> Comparison:
+    """The mean squared error of the codes' reconstructions, and its gradients.
 
-    With `used` the gradients of other slots' values are of no interest.
+    With `used` the gradients of other slots' values are of no interest. Without `for_values` the
+    values' gradient may be left out, for `gradients_with_dots` to take.
     """
     n_latents, width = W_dec.shape
     plan = decode_mse_plan(n_latents, width, indices.shape[-1], backend_of(W_dec))
     if plan.path == "one_kernel":
-        return _launch_decode_mse(indices, values, W_dec, b_dec, x)
+        return Comparison(*_launch_decode_mse(indices, values, W_dec, b_dec, x, for_values))
     x_hat_BD = weighted_rows(indices, values, W_dec) + b_dec
     wide = at_least_float32(x.dtype)  # what the loss is summed in and given as
     loss = x.new_zeros((), dtype=wide)
     if len(x):
         loss = torch.nn.functional.mse_loss(x_hat_BD.to(wide), x.to(wide))
     residual_BD = (x_hat_BD - x).mul_(2 / max(1, x.numel()))
-    return loss, x_hat_BD, residual_BD, gathered_dots(indices, residual_BD, W_dec, used)
+    grad_values_BM = gathered_dots(indices, residual_BD, W_dec, used)
+    return Comparison(loss, x_hat_BD, residual_BD, grad_values_BM)
 
 
 class _DecodeMSE(torch.autograd.Function):

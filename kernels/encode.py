@@ -30,7 +30,7 @@ from .decode import weighted_rows
 from .numerics import row_blocks, row_norms
 from .policy import backend_of, encode_plan, pre_activation_rows
 from .process_group import ProcessGroup
-from .sparse_products import encoder_gradients, latent_sums
+from .sparse_products import encoder_gradients, gradient_dtype, latent_sums
 from .top_afa import top_afa_select
 from .topk import topk_select
 from .topk_keys import require_k
@@ -209,7 +209,7 @@ def _encode_backward_op(
     else:
         grad_b_enc = latent_sums(indices, grad_pre_BM, len(W_enc)) if for_biases else None
     if for_biases and grad_b_enc is not None:
-        gradients += [grad_b_enc, -(grad_b_enc @ W_enc)]
+        gradients += [grad_b_enc, -(grad_b_enc.to(W_enc.dtype) @ W_enc)]
     return gradients
 
 
@@ -225,9 +225,10 @@ def _(
     for_W: bool,
     for_biases: bool,
 ) -> list[Tensor]:
-    shapes = [x.shape] * for_x + [W_enc.shape] * for_W
-    shapes += [W_enc.shape[:1], b_dec.shape] * for_biases
-    return [grad_values.new_empty(shape) for shape in shapes]
+    wide = gradient_dtype(x)
+    weight, bias = (x.new_empty(shape, dtype=wide) for shape in (W_enc.shape, W_enc.shape[:1]))
+    gradients = [x.new_empty(x.shape)] * for_x + [weight] * for_W
+    return gradients + [bias, x.new_empty(b_dec.shape)] * for_biases
 
 
 def _encode_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

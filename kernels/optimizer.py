@@ -4,8 +4,9 @@
 rows w less its part along w:
     m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
     w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon),  then w = w / ||w||.
-Triton reads and writes each of w, m, v once. PyTorch takes blocks of rows that stay in the cache
-through projection, its fused Adam and scaling, so that memory is read and written once there too.
+Triton reads and writes each of w, m, v once, and may write a low-precision copy of w with them.
+PyTorch takes blocks of rows that stay in the cache through projection, its fused Adam and scaling,
+so that memory is read and written once there too.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ def _adam_kernel(
     gradient_ptr: Pointer,  # [F, D]
     first_ptr: Pointer,  # [F, D] (in and out)
     second_ptr: Pointer,  # [F, D] (in and out)
+    rounded_ptr: Pointer,  # [F, D] (out) the new weights in another dtype, if ROUNDED
     factor_ptr: Pointer,  # [] factor of the gradient
     applies_ptr: Pointer,  # [] whether there is a step at all
     lr: Scalar,
@@ -39,6 +41,7 @@ def _adam_kernel(
     D: Scalar,
     N: Scalar,
     UNIT_ROWS: constexpr,
+    ROUNDED: constexpr,
     BLOCK_D: constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -59,6 +62,8 @@ def _adam_kernel(
         norm = tl.sqrt(tl.sum(weights * weights, 0))
         weights = tl.where(norm > 0, weights / norm, weights)
     tl.store(weights_ptr + at, weights.to(weights_ptr.dtype.element_ty), mask=in_row)
+    if ROUNDED:
+        tl.store(rounded_ptr + at, weights.to(rounded_ptr.dtype.element_ty), mask=in_row)
     tl.store(first_ptr + at, first, mask=in_row)
     tl.store(second_ptr + at, second, mask=in_row)
 
@@ -68,6 +73,7 @@ def _launch_adam(
     gradient: Tensor,
     first: Tensor,
     second: Tensor,
+    rounded: Tensor | None,
     factor: Tensor,
     applies: Tensor,
     step: int,
@@ -87,6 +93,7 @@ def _launch_adam(
         gradient_ptr=gradient.contiguous(),
         first_ptr=first,
         second_ptr=second,
+        rounded_ptr=weights if rounded is None else rounded,
         factor_ptr=factor,
         applies_ptr=applies.to(torch.int32),
         lr=lr,
@@ -98,6 +105,7 @@ def _launch_adam(
         D=D,
         N=N,
         UNIT_ROWS=unit_rows,
+        ROUNDED=rounded is not None,
         BLOCK_D=next_power_of_2(D),
         num_warps=sizes["num_warps"],
     )
@@ -115,6 +123,7 @@ def adam_step_(
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-8,
     unit_rows: bool = False,
+    rounded: Float[Tensor, "*F D"] | None = None,
     factor: Float[Tensor, ""] | None = None,
     applies: Bool[Tensor, ""] | None = None,
 ) -> None:
@@ -127,22 +136,28 @@ def adam_step_(
         step: the number of this step, from 1.
         lr, betas, epsilon: as of Adam (arXiv 1412.6980).
         unit_rows: keep every row of the weights at norm 1; a zero row stays zero.
+        rounded: a copy of the weights in another dtype, contiguous, which gets the new ones.
         factor: scalar on the same device that multiplies the gradient, such as
             `clipping_factor`'s; 1 if None.
         applies: scalar on the same device; where false weights and moments stay as they are. True
             if None.
 
     Raises:
-        ValueError: step is below 1, or the weights or moments are not contiguous.
+        ValueError: step is below 1, or what is changed in place is not contiguous.
     """
     if step < 1:
         raise ValueError(f"step is {step}, but steps count from 1")
-    if not all(tensor.is_contiguous() for tensor in (weights, first, second)):
-        raise ValueError("weights and moments must be contiguous; they are changed in place")
+    written = (weights, first, second, weights if rounded is None else rounded)
+    if not all(tensor.is_contiguous() for tensor in written):
+        raise ValueError(
+            "weights, their copy and moments must be contiguous; they are changed in place"
+        )
     if uses_triton(weights):
         one = torch.ones((), device=weights.device) if factor is None else factor
         go = torch.ones_like(one, dtype=torch.bool) if applies is None else applies
-        _launch_adam(weights, gradient, first, second, one, go, step, lr, betas, epsilon, unit_rows)
+        _launch_adam(
+            weights, gradient, first, second, rounded, one, go, step, lr, betas, epsilon, unit_rows
+        )
         return
     if applies is not None and not applies:
         return
@@ -151,6 +166,8 @@ def adam_step_(
     for rows in _blocks_in_cache(weights):
         block = tuple(tensor[rows] for tensor in tensors)
         _adam_on_block(block, count, lr, betas, epsilon, unit_rows, factor)
+        if rounded is not None:
+            rounded[rows].copy_(weights[rows])
 
 
 def rows_in_cache(n_columns: int) -> int:

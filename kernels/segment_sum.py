@@ -4,48 +4,54 @@
 Sorting the slots by latent makes a segment of each latent's slots, so that each output row is
 written once and its sum has a fixed order: the result is deterministic.
 
-PyTorch: an `embedding_bag` over the sorted slots. Triton: one pass over them gives an encoder's
-weight and bias gradient, or those and the decoder's too. A latent with more than CHUNK slots is
-split among programs that write partial sums, which a second kernel adds in a fixed order, so that
-one dense latent does not hold up the pass.
+PyTorch: an `embedding_bag` over the sorted slots. Triton sorts them itself (`segment_build.py`),
+and one pass over them gives an encoder's weight and bias gradient, or those and the decoder's too.
+The encoder's coefficients, which are dot products of the decoder's rows, may be taken in that pass.
+A latent with more than CHUNK slots is split among programs that write partial sums, which a second
+kernel adds in a fixed order, so that one dense latent does not hold up the pass.
 """
 
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
-from .numerics import ceil_div
+from .numerics import ceil_div, next_power_of_2
+from .segment_build import count_slots, sort_slots
 from .slots import UsedSlots
 from .tiles import tile
 
 
 @jit
 def _segments_kernel(
-    slots_ptr: Pointer,  # [N] slots sorted by latent
+    numbers_ptr: Pointer,  # [N] row of each slot, sorted by latent
+    coefficients_ptr: Pointer,  # [N] and its coefficient
     offsets_ptr: Pointer,  # [F + 1] each latent's segment of them
     latents_ptr: Pointer,  # [I] latent of each item
     items_ptr: Pointer,  # [F + 1] first item of each latent
     splits_ptr: Pointer,  # [F + 1] first partial sum of each latent
     rows_ptr: Pointer,  # [B, D]
-    coefficients_ptr: Pointer,  # [B, M]
     out_ptr: Pointer,  # [F, D] (out)
     partial_ptr: Pointer,  # [P, D] (out)
     sums_ptr: Pointer,  # [F] (out) sums of the coefficients
     partial_sums_ptr: Pointer,  # [P] (out)
     rows2_ptr: Pointer,  # [B, D], if PAIRED
-    coefficients2_ptr: Pointer,  # [B, M], if PAIRED
+    coefficients2_ptr: Pointer,  # [N], if PAIRED
     out2_ptr: Pointer,  # [F, D] (out), if PAIRED
     partial2_ptr: Pointer,  # [P, D] (out), if PAIRED
+    weights_ptr: Pointer,  # [F, D], if DOTS
+    scale_ptr: Pointer,  # [], if DOTS
     F: Scalar,
     D: Scalar,
-    M: Scalar,
     PAIRED: constexpr,
+    DOTS: constexpr,
+    FURTHER: constexpr,
     BLOCK_D: constexpr,
     SLOTS: constexpr,
     CHUNK: constexpr,
+    STAGES: constexpr,
 ) -> None:
     item = tl.program_id(0)
     if item < tl.load(items_ptr + F):
@@ -60,20 +66,32 @@ def _segments_kernel(
         total = tl.zeros([BLOCK_D], tl.float32)
         total2 = tl.zeros([BLOCK_D], tl.float32)
         coefficient_sum = tl.sum(total, 0)
-        for position in range(start, stop, SLOTS):
+        own, scale = total, coefficient_sum
+        if DOTS:
+            own = tl.load(weights_ptr + latent * D + columns, mask=in_row, other=0.0)
+            own = own.to(tl.float32)
+            scale = tl.load(scale_ptr).to(tl.float32)
+        for position in tl.range(start, stop, SLOTS, num_stages=STAGES):
             positions = position + tl.arange(0, SLOTS)
             inside = positions < stop
-            slots = tl.load(slots_ptr + positions, mask=inside, other=0).to(tl.int64)
-            offsets = (slots // M)[:, None] * D + columns[None, :]
+            numbers = tl.load(numbers_ptr + positions, mask=inside, other=0).to(tl.int64)
+            offsets = numbers[:, None] * D + columns[None, :]
             mask = inside[:, None] & in_row[None, :]
-            weights = tl.load(coefficients_ptr + slots, mask=inside, other=0.0).to(tl.float32)
+            weights = tl.load(coefficients_ptr + positions, mask=inside, other=0.0).to(tl.float32)
             rows = tl.load(rows_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+            if PAIRED:
+                weights2 = tl.load(coefficients2_ptr + positions, mask=inside, other=0.0)
+                weights2 = weights2.to(tl.float32)
+                rows2 = tl.load(rows2_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+                if DOTS:
+                    dots = scale * tl.sum(rows2 * own[None, :], 1)
+                    if FURTHER:
+                        dots += weights
+                    weights = tl.where(weights2 <= 0, 0.0, dots)
+                    weights2 *= scale
+                total2 += tl.sum(rows2 * weights2[:, None], 0)
             total += tl.sum(rows * weights[:, None], 0)
             coefficient_sum += tl.sum(weights, 0)
-            if PAIRED:
-                weights = tl.load(coefficients2_ptr + slots, mask=inside, other=0.0).to(tl.float32)
-                rows = tl.load(rows2_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-                total2 += tl.sum(rows * weights[:, None], 0)
         split = n_items > 1
         target = tl.where(split, tl.load(splits_ptr + latent) + part, latent).to(tl.int64)
         whole_row = columns < tl.where(split, 0, D)
@@ -128,67 +146,48 @@ def _partial_sums_kernel(
             tl.store(sums_ptr + latent, coefficient_sum.to(sums_ptr.dtype.element_ty))
 
 
-class _Segments(NamedTuple):
-    """Slots sorted by latent, cut into items of at most `chunk` slots of one latent, all int32."""
+class Dots(NamedTuple):
+    """What takes coefficients in place of given ones: where the second ones are positive
+    scale * (second row . weights[latent]), plus `further`, and 0 elsewhere."""
 
-    slots: Int[Tensor, "N"]
-    """The slots, those of latent 0 first, unused ones last."""
-    offsets: Int[Tensor, "F_plus_1"]
-    """Where each latent's slots begin."""
-    latents: Int[Tensor, "I"]
-    """The latent of each item."""
-    items: Int[Tensor, "F_plus_1"]
-    """The first item of each latent, which has at least one."""
-    splits: Int[Tensor, "F_plus_1"]
-    """The first partial sum of each latent; only latents with several items have any."""
-    n_partial: int
-    """An upper bound of the number of partial sums."""
-
-
-def _segments(
-    indices: Int[Tensor, "B M"], used: Bool[Tensor, "B M"], n_latents: int, chunk: int
-) -> _Segments:
-    # Unused slots, all on latent 0, would make one long segment of nothing: they sort last.
-    flat = torch.where(used, indices, n_latents).flatten()
-    # A radix sort takes a pass for every byte of the key.
-    keys, slots = flat.to(torch.int16 if n_latents < 2**15 else torch.int32).sort(stable=True)
-    every = torch.arange(n_latents + 1, dtype=keys.dtype, device=keys.device)
-    offsets = torch.searchsorted(keys, every, out_int32=True)
-    n_items = offsets.diff().add_(chunk - 1).div_(chunk, rounding_mode="floor")
-    splits = n_items.masked_fill(n_items == 1, 0)
-    items = torch.nn.functional.pad(n_items.clamp_(min=1).cumsum(0, dtype=torch.int32), (1, 0))
-    most_items = n_latents + len(flat) // chunk
-    every_item = torch.arange(most_items, dtype=torch.int32, device=keys.device)
-    return _Segments(
-        slots.to(torch.int32),
-        offsets,
-        torch.searchsorted(items, every_item, right=True, out_int32=True) - 1,
-        items,
-        torch.nn.functional.pad(splits.cumsum(0, dtype=torch.int32), (1, 0)),
-        max(1, 2 * (len(flat) // chunk)),
-    )
+    weights: Float[Tensor, "F D"]
+    scale: Float[Tensor, ""]
+    further: Float[Tensor, "B M"] | None
 
 
 def launch_segment_sums(
     indices: Int[Tensor, "B M"],
-    coefficients: Float[Tensor, "B M"],
+    coefficients: Float[Tensor, "B M"] | Dots,
     rows: Float[Tensor, "B D"],
     n_latents: int,
     second: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Segment sums in Triton, the sums of the coefficients, and the segment sums of a second pair.
 
+    All are float32, as they were summed.
+
     Args:
-        indices, coefficients, rows, n_latents: as for `segment_sums` and `sorted_slots`.
+        indices, coefficients, rows, n_latents: as for `segment_sums` and `sorted_slots`. `Dots`
+            need a second pair, whose coefficients their scale multiplies, too; a slot is used where
+            these are not 0.
         second: further coefficients [B, M] and rows [B, D] of the same slots.
     """
     D = rows.shape[1]
     sizes = tile("backward", architecture(rows), D=D, F=n_latents, K=indices.shape[1])
+    dots = coefficients if isinstance(coefficients, Dots) else None
+    if isinstance(coefficients, Dots):
+        assert second is not None
+        # One program holds a whole row, whatever tile is asked for.
+        sizes["BLOCK_D"] = max(sizes["BLOCK_D"], next_power_of_2(D))
+        coefficients = second[0] if coefficients.further is None else coefficients.further
     coefficients2, rows2 = second or (coefficients, rows)
-    used = (coefficients != 0) | (coefficients2 != 0)
-    segments = _segments(indices, used, n_latents, sizes["CHUNK"])
-    out, sums = rows.new_empty(n_latents, D), coefficients.new_empty(n_latents)
-    partial = rows.new_empty(segments.n_partial, D, dtype=torch.float32)
+    slots = (indices.contiguous(), coefficients.contiguous(), coefficients2.contiguous())
+    deciding = slots[2] if dots else slots[1]
+    counts, arrivals = count_slots(slots[0], deciding, slots[2], n_latents)
+    segments = sort_slots(*slots, counts, arrivals, sizes["CHUNK"])
+    out = rows.new_empty(n_latents, D, dtype=torch.float32)
+    sums = out.new_empty(n_latents)
+    partial = out.new_empty(segments.n_partial, D)
     partial_sums = partial.new_empty(segments.n_partial)
     out2, partial2 = out, partial
     if second is not None:
@@ -211,17 +210,21 @@ def launch_segment_sums(
     launch(
         _segments_kernel,
         (len(segments.latents), n_blocks),
-        slots_ptr=segments.slots,
+        numbers_ptr=segments.rows,
+        coefficients_ptr=segments.coefficients,
         offsets_ptr=segments.offsets,
         latents_ptr=segments.latents,
         rows_ptr=rows.contiguous(),
-        coefficients_ptr=coefficients.contiguous(),
         rows2_ptr=rows2.contiguous(),
-        coefficients2_ptr=coefficients2.contiguous(),
+        coefficients2_ptr=segments.coefficients2,
+        weights_ptr=rows if dots is None else dots.weights.contiguous(),
+        scale_ptr=rows if dots is None else dots.scale,
         F=n_latents,
-        M=indices.shape[1],
+        DOTS=dots is not None,
+        FURTHER=dots is not None and dots.further is not None,
         SLOTS=sizes["SLOTS"],
         CHUNK=sizes["CHUNK"],
+        STAGES=sizes["STAGES"],
         **shared,
     )
     launch(_partial_sums_kernel, (n_latents, n_blocks), **shared)

@@ -6,16 +6,26 @@ With slots (b, m) that hold latent f = indices[b, m]:
 `policy.sparse_plan` chooses between segment sums over the slots and, above a fraction of active
 latents, dense products in blocks of rows. Where rows use few of their slots, a CPU takes those
 alone: its cost follows the mean row, not the widest.
+
+On a GPU the gradients of low-precision weights are given in float32, as their sums are taken
+(`gradient_dtype`): an optimizer with float32 weights then reads what was summed, without rounding.
 """
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .accelerators.onednn import add_product_
 from .numerics import at_least_float32, row_blocks
 from .policy import ROWS_OF_A_BLOCK, backend_of, sparse_plan
-from .segment_sum import launch_segment_sums, segment_sums, sorted_slots
+from .segment_sum import Dots, launch_segment_sums, segment_sums, sorted_slots
 from .slots import slots_per_row, used_slots
+
+
+def gradient_dtype(rows: Tensor) -> torch.dtype:
+    """The dtype of weight gradients from these rows: where Triton runs at least float32, else the
+    rows' own."""
+    return at_least_float32(rows.dtype) if backend_of(rows).triton else rows.dtype
 
 
 def weight_gradient(
@@ -26,7 +36,7 @@ def weight_gradient(
 ) -> Float[Tensor, "F D"]:
     """Sum coefficients[b, m] * rows[b] into row indices[b, m] of a [F, D] gradient.
 
-    Deterministic: each output row sums its slots in the order of b.
+    Deterministic: each output row sums its slots in the order of b. Its dtype is `gradient_dtype`.
     """
     backend = backend_of(rows)
     used = used_slots(coefficients != 0, backend)
@@ -40,7 +50,7 @@ def weight_gradient(
             dense_Fb = rows.new_zeros(n_latents, len(rows[block]))
             dense_Fb.scatter_add_(0, indices[block].T, coefficients[block].T)
             add_product_(out_FD, dense_Fb.to(wide), rows[block].to(wide))
-        return out_FD.to(rows.dtype)
+        return out_FD.to(gradient_dtype(rows))
     if plan.path == "triton":
         return launch_segment_sums(indices, coefficients, rows, n_latents)[0]
     return segment_sums(sorted_slots(indices, n_latents, used), coefficients, rows)
@@ -52,7 +62,7 @@ def encoder_gradients(
     rows: Float[Tensor, "B D"],
     n_latents: int,
 ) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F"]]:
-    """The encoder's weight gradient and bias gradient, in one pass on a GPU."""
+    """The encoder's weight and bias gradient in `gradient_dtype`, in one pass on a GPU."""
     if sparse_plan(n_latents, indices.shape[-1], backend_of(rows)).path == "triton":
         weight, bias, _ = launch_segment_sums(indices, grad_pre, rows, n_latents)
         return weight, bias
@@ -69,6 +79,8 @@ def autoencoder_gradients(
     n_latents: int,
 ) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F D"], Float[Tensor, "F"]]:
     """dW_dec, dW_enc and db_enc, in one pass over the slots on a GPU; a CPU sorts them once.
+
+    Their dtype is `gradient_dtype`.
 
     Args:
         indices, values: [B, M] the codes.
@@ -96,14 +108,43 @@ def autoencoder_gradients(
     return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
 
 
+def gradients_with_dots(
+    indices: Int[Tensor, "B M"],
+    values: Float[Tensor, "B M"],
+    further: Float[Tensor, "B M"] | None,
+    grad_loss: Float[Tensor, ""],
+    residual: Float[Tensor, "B D"],
+    centered: Float[Tensor, "B D"],
+    W_dec: Float[Tensor, "F D"],
+) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F D"], Float[Tensor, "F"]]:
+    """As `autoencoder_gradients`, with the values' gradient taken in the same pass, which reads a
+    row of W_dec once: only on Triton, where `policy.decode_mse_plan` says one_kernel.
+
+    Args:
+        indices, values: [B, M] the codes.
+        further: [B, M] the values' gradient from other losses; None of none.
+        grad_loss: the gradient of this loss, which scales all others of it.
+        residual: [B, D] this loss's gradient of the reconstruction.
+        centered: [B, D] x - b_dec, what the encoder multiplies.
+        W_dec: [F, D] the decoder.
+    """
+    dots = Dots(W_dec, grad_loss, further)
+    dW_enc, db_enc, dW_dec = launch_segment_sums(
+        indices, dots, centered, len(W_dec), (values, residual)
+    )
+    assert dW_dec is not None  # there is one for the second pair
+    return dW_dec, dW_enc, db_enc
+
+
 def latent_sums(
     indices: Int[Tensor, "B M"], coefficients: Float[Tensor, "B M"], n_latents: int
 ) -> Float[Tensor, "F"]:
-    """Sum the coefficients of each latent's slots, in a fixed order and at least in float32."""
+    """Sum the coefficients of each latent's slots, in a fixed order and at least in float32; the
+    result's dtype is `gradient_dtype`."""
     wide = coefficients.flatten().to(at_least_float32(coefficients.dtype))
     out_F = wide.new_zeros(n_latents)
     if wide.is_cuda:  # this one sorts; index_add_ adds there in whatever order threads come
         out_F.index_put_((indices.flatten(),), wide, accumulate=True)
     else:  # and here this one is serial, and index_put_ is not
         out_F.index_add_(0, indices.flatten(), wide)
-    return out_F.to(coefficients.dtype)
+    return out_F.to(gradient_dtype(coefficients))

@@ -77,11 +77,12 @@ def _table(operator: str, arch: int, D: int, F: int, K: int) -> Tile:
                 "ROWS": 8 if D <= 1024 else 4 if D <= 2048 else 2,
                 "num_warps": 2 if D <= 512 else 4 if D <= 2048 else 8,
             }
-        case "backward":  # SLOTS rows in flight, CHUNK slots of a latent by one program
+        case "backward":  # SLOTS rows in each of STAGES, CHUNK slots of a latent by one program
             return {
                 "BLOCK_D": min(4096, next_power_of_2(D)),
-                "SLOTS": 4 if D <= 1024 else 1 if arch == 120 else 2,
+                "SLOTS": 2 if D <= 2048 else 1,
                 "CHUNK": 256,
+                "STAGES": 3,
                 "num_warps": 4 if D <= 1024 else 8,
             }
         case "adam":  # a row in registers

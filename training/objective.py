@@ -23,7 +23,7 @@ from ..sae.losses import (
 from .config import TrainerConfig
 from .distributed.collectives import Distributed
 from .distributed.sharded import Sharded, sharded_auxk, sharded_reconstruction
-from .precision import in_bfloat16
+from .precision import RoundedWeights, in_bfloat16
 
 
 class Losses(NamedTuple):
@@ -48,6 +48,7 @@ def objective(
     k_aux: int,
     k: int | None = None,
     dist: Distributed | None = None,
+    rounded: RoundedWeights | None = None,
 ) -> Losses:
     """The loss of a batch and its terms, differentiable with respect to the weights.
 
@@ -60,16 +61,21 @@ def objective(
         k: latents of a row, in place of the configuration's; only topk and batch_topk have it.
         dist: the processes that have the other rows of the batch; the terms are those of all
             rows, and its `backward` makes their gradients. By default these are all rows.
+        rounded: where training in bfloat16 may find the rounded weights.
     """
     dist = dist or Distributed()
 
-    def terms(sae: SparseAutoencoder, rows_BD: Tensor, target_BD: Tensor) -> Losses:
-        return _terms(sae, config, rows_BD, target_BD, scaled_BD, dead_N, k_aux, k, dist)
+    def terms(
+        sae: SparseAutoencoder, rows_BD: Tensor, target_BD: Tensor
+    ) -> tuple[Float[Tensor, ""], Losses]:
+        own = _terms(sae, config, rows_BD, target_BD, scaled_BD, dead_N, k_aux, k, dist)
+        return own.total, own
 
     target_BD = scaled_BD if target_BD is None else target_BD
     if config.precision == "bfloat16":
-        return in_bfloat16(sae, scaled_BD, target_BD, terms)
-    return terms(sae, scaled_BD, target_BD)
+        total, losses = in_bfloat16(sae, scaled_BD, target_BD, terms, rounded)
+        return losses._replace(total=total)
+    return terms(sae, scaled_BD, target_BD)[1]
 
 
 def _terms(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..kernels.numerics import at_least_float32
 from ..kernels.optimizer import adam_step_, clipping_factor, gradient_norm
+from .precision import RoundedWeights
 
 
 class Adam:
@@ -30,6 +31,7 @@ class Adam:
         norm: Callable[[dict[str, Tensor]], Tensor] = lambda found: gradient_norm(found.values()),
         rows: Callable[[Tensor], slice | None] = lambda weights: None,
         gather: Callable[[Tensor], None] = lambda weights: None,
+        rounded: RoundedWeights | None = None,
     ) -> None:
         """Moments of zero for every parameter of the module that wants a gradient.
 
@@ -39,6 +41,7 @@ class Adam:
             norm: takes that norm of gradients by name; they may be but a part of them all.
             rows: which rows of a parameter are updated here, and have moments; None for all.
             gather: writes the rows that are updated elsewhere to the parameter.
+            rounded: copies of parameters that a step writes together with these.
         """
         self._parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.unit_rows = unit_rows
@@ -51,6 +54,7 @@ class Adam:
         own = {name: self._own(name, p.detach()) for name, p in self._parameters.items()}
         self.first = {name: _moment(part) for name, part in own.items()}
         self.second = {name: _moment(part) for name, part in own.items()}
+        self._rounded = rounded
 
     def step(
         self, number: int, lr: float, applies: Bool[Tensor, ""] | None = None
@@ -71,6 +75,9 @@ class Adam:
         norm, clip = self._norm(gradients), self._clip_norm
         factor = None if clip is None else clipping_factor(norm, clip)
         for name, parameter in self._parameters.items():
+            copy = None
+            if self._rounded is not None and self._rows[name] is None:  # else a part would be old
+                copy = self._rounded.buffer(name, parameter)
             adam_step_(
                 self._own(name, parameter.data),
                 self._own(name, gradients.pop(name)),
@@ -81,9 +88,12 @@ class Adam:
                 betas=self._betas,
                 epsilon=self._epsilon,
                 unit_rows=name in self.unit_rows,
+                rounded=copy,
                 factor=factor,
                 applies=applies,
             )
+            if self._rounded is not None and copy is not None:
+                self._rounded.written(name, parameter)
             parameter.grad = None
             self._gather(parameter.data)
         return norm

@@ -19,6 +19,7 @@ from .distributed.torchrun import raised_on_all_ranks
 from .initialize import initialize_from_rows, is_initialized
 from .objective import Losses, objective
 from .optimizer import Adam
+from .precision import RoundedWeights
 from .runtime.transfers import PendingHostCopy
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
@@ -118,6 +119,7 @@ class Trainer:
         self._pending: _PendingCheck | None = None
         self._dead_count: _DeadCount | None = None
         self._may_lack_initialization = not is_initialized(sae)
+        self._rounded = RoundedWeights() if uses_triton(sae.W_dec) else None
         self.optimizer = Adam(
             sae,
             unit_rows={"W_dec"},
@@ -127,6 +129,7 @@ class Trainer:
             norm=self.dist.gradient_norm,
             rows=self.dist.moment_rows,
             gather=self.dist.all_gather_rows,
+            rounded=self._rounded,
         )
 
     def initialize(
@@ -233,6 +236,7 @@ class Trainer:
             k_aux=self.k_aux,
             k=self.annealed_k(self.steps_done),
             dist=self.dist,
+            rounded=self._rounded,
         )
 
     def trained(self) -> SparseAutoencoder:

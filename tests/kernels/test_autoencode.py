@@ -67,6 +67,15 @@ def test_the_values_alone_give_the_encoder_its_gradient() -> None:
     assert (ours[3] == 0).all()
 
 
+def test_float16_is_refused_where_gradients_are_wanted() -> None:
+    x, *weights = (tensor.half() for tensor in inputs(4))
+    codes = Codes(torch.zeros(4, 1, dtype=torch.int64), torch.ones(4, 1).half())
+    with pytest.raises(ValueError, match=r"W_dec is float16, .*float32 or bfloat16"):
+        autoencoder_mse(codes, x, *weights)
+    with torch.no_grad():
+        assert autoencoder_mse(codes, x, *weights).loss.isfinite()
+
+
 def test_rows_that_want_a_gradient_are_refused() -> None:
     x, *weights = inputs(4)
     codes = Codes(torch.zeros(4, 1, dtype=torch.int64), torch.ones(4, 1, dtype=torch.float64))

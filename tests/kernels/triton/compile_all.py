@@ -144,18 +144,23 @@ def operators() -> list[Callable[[], Any]]:
                 values, rows = fake(8192, M, dtype=dtype), fake(8192, D, dtype=dtype)
                 weights = fake(F, D, dtype=dtype)
                 decode._launch_decode(indices, values, weights)
-                decode._launch_decode_mse(indices, values, weights, weights[0], rows)
+                for dots in (True, False):
+                    decode._launch_decode_mse(indices, values, weights, weights[0], rows, dots)
                 gather_dot._launch_gathered_dots(indices, rows, weights)
                 for second in (None, (values, rows)):
                     segment_sum.launch_segment_sums(indices, values, rows, F, second)
+                for further in (None, values):
+                    dots = segment_sum.Dots(weights, fake(1, dtype=torch.float32), further)
+                    segment_sum.launch_segment_sums(indices, dots, rows, F, (values, rows))
 
     def launch_adam() -> None:
         for D in (768, 4096, 8192):
             one = fake(1, dtype=torch.float32)
             moments = fake(12288, D, dtype=torch.float32)
             optimizer._launch_adam(
-                moments, moments, moments, moments, one, one, 2, 1e-3, (0.9, 0.999), 1e-8, True
-            )
+                moments, moments, moments, moments, fake(12288, D), one, one,
+                2, 1e-3, (0.9, 0.999), 1e-8, True,
+            )  # fmt: skip
 
     def launch_selections() -> None:
         for F, k, dtype in [

@@ -73,6 +73,24 @@ def products_of_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def rounding_to_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter cuts float32 off to bfloat16, where GPUs round to the nearest."""
+    if not INTERPRETED:
+        return
+    tl: Any = import_module("triton.language")
+    interpreter: Any = import_module("triton.runtime.interpreter")
+    original = interpreter.InterpreterBuilder.create_fp_trunc
+
+    def create_fp_trunc(builder: Any, source: Any, target: Any) -> Any:
+        if source.dtype.scalar != tl.float32 or target.scalar != tl.bfloat16:
+            return original(builder, source, target)
+        bits = torch.asarray(source.data).bfloat16().view(torch.uint16).numpy()
+        return interpreter.TensorHandle(bits, tl.bfloat16)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fp_trunc", create_fp_trunc)
+
+
+@pytest.fixture(autouse=True)
 def scalars_of_one_element(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton 3.6's interpreter makes numbers of one-element arrays, which NumPy 2.4 refuses."""
     if not INTERPRETED:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.kernels import policy, reference, segment_sum
+from sparsteer.kernels import policy, reference
+from sparsteer.kernels.autoencode import autoencoder_mse
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.decode import decode, decode_mse
 from sparsteer.kernels.encode import encode_batch_topk, encode_topk
@@ -19,6 +20,7 @@ from sparsteer.kernels.optimizer import (
     gradient_norm,
     normalize_rows_,
 )
+from sparsteer.kernels.policy import backend_of, decode_mse_plan
 from sparsteer.kernels.sparse_products import autoencoder_gradients, weight_gradient
 
 AccurateAsEager = Callable[[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor]], None]
@@ -66,18 +68,23 @@ def test_products_equal_their_oracles(
     ours = [
         decode(Codes(indices, values), weights, zero),
         gathered_dots(indices, rows, weights),
-        weight_gradient(indices, values, rows, n_latents),
     ]
+    gradient = weight_gradient(indices, values, rows, n_latents)
 
     def oracle(dtype: torch.dtype) -> list[Tensor]:
         v, r, w = values.to(dtype), rows.to(dtype), weights.to(dtype)
         return [
             reference.decode(Codes(indices, v), w, zero.to(dtype)),
             reference.gathered_dots(indices, r, w),
-            reference.weight_gradient(indices, v, r, n_latents),
         ]
 
+    def gradient_oracle(dtype: torch.dtype) -> list[Tensor]:
+        v, r = values.to(dtype), rows.to(dtype)
+        return [reference.weight_gradient(indices, v, r, n_latents)]
+
     accurate_as_eager(ours, oracle(dtype), oracle(torch.float64))
+    # As it was summed, whatever the dtype of the rows.
+    accurate_as_eager([gradient], gradient_oracle(torch.float32), gradient_oracle(torch.float64))
 
 
 def test_a_tile_narrower_than_the_rows_still_decodes_all_of_them(
@@ -96,42 +103,35 @@ def test_a_tile_narrower_than_the_rows_still_decodes_all_of_them(
     accurate_as_eager([loss, x_hat], oracle(torch.float32), oracle(torch.float64))
 
 
-@pytest.mark.parametrize("n_latents", [2**15 - 1, 2**15, 40_000])
-def test_slots_are_sorted_by_latents_that_16_bits_cannot_hold(n_latents: int) -> None:
-    torch.manual_seed(n_latents)  # pyright: ignore[reportUnknownMemberType] - untyped
-    indices = torch.randint(0, n_latents, (7, 9))
-    indices[0, 0], indices[6, 8] = n_latents - 1, 0
-    used = torch.rand(7, 9) < 0.8
-    used[0, 0] = True
-    segments = segment_sum._segments(indices, used, n_latents, 8)  # pyright: ignore[reportPrivateUsage]
-    latents = indices.flatten()
-    n_used = int(used.sum())
-    assert segments.offsets[-1] == n_used
-    assert used.flatten()[segments.slots[:n_used].long()].all()
-    for latent in (int(latents[0]), int(latents[used.flatten()][3])):
-        own = slice(int(segments.offsets[latent]), int(segments.offsets[latent + 1]))
-        expected = ((latents == latent) & used.flatten()).nonzero()[:, 0]
-        assert torch.equal(segments.slots[own].long(), expected)
-
-
+@pytest.mark.parametrize("dense", [False, True])
 def test_one_pass_gives_all_weight_gradients(
-    size: tuple[int, int, int, int], device: str, accurate_as_eager: AccurateAsEager
+    size: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    dense: bool,
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
+    accurate_as_eager: AccurateAsEager,
 ) -> None:
+    if dense:
+        monkeypatch.setattr(policy, "_DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU", 1 << 30)
     n_rows, n_latents, width, n_slots = size
     codes = random_codes(n_rows, n_latents, n_slots, device)
-    grad_values = torch.randn(n_rows, n_slots, device=device) * (codes.values > 0)
-    grad_x_hat, centered = torch.randn(2, n_rows, width, device=device).unbind()
-    arguments = (codes.indices, codes.values, grad_values, grad_x_hat, centered, n_latents)
+    values = codes.values.to(dtype)
+    grad_values = (torch.randn(n_rows, n_slots, device=device) * (codes.values > 0)).to(dtype)
+    grad_x_hat, centered = torch.randn(2, n_rows, width, device=device).to(dtype).unbind()
+    arguments = (codes.indices, values, grad_values, grad_x_hat, centered, n_latents)
     ours = autoencoder_gradients(*arguments)
 
     def oracle(dtype: torch.dtype) -> list[Tensor]:
-        v, g = codes.values.to(dtype), grad_values.to(dtype)
+        v, g = values.to(dtype), grad_values.to(dtype)
         pairs = [(v, grad_x_hat), (g, centered), (g, torch.ones(n_rows, 1, device=device))]
         dW_dec, dW_enc, db_enc = (
             reference.weight_gradient(codes.indices, c, rows.to(dtype), n_latents)
             for c, rows in pairs
         )
         return [dW_dec, dW_enc, db_enc[:, 0]]
+
+    # Whatever the dtype of what is summed, the sums are float32.
 
     accurate_as_eager(ours, oracle(torch.float32), oracle(torch.float64))
     again = autoencoder_gradients(*arguments)
@@ -182,6 +182,43 @@ def test_decode_mse_and_its_gradients(
     accurate_as_eager(
         run(torch.float32, True), run(torch.float32, False), run(torch.float64, False)
     )
+
+
+@pytest.mark.parametrize("further", [0.0, 0.7], ids=["alone", "with-another-loss"])
+def test_autoencoder_mse_and_its_gradients(
+    size: tuple[int, int, int, int],
+    further: float,
+    dtype: torch.dtype,
+    device: str,
+    accurate_as_eager: AccurateAsEager,
+) -> None:
+    """The codes' values and their gradient, which the pass over the weight gradients takes."""
+    n_rows, n_latents, width, n_slots = size
+    shapes = [(n_rows, width), (width,), (n_latents, width), (n_latents,), (n_latents, width)]
+    tensors = [torch.randn(*shape, device=device).to(dtype) for shape in shapes]
+    x, b_dec, W_enc, b_enc, _ = (tensor.double() for tensor in tensors)
+    chosen = encode_topk(x, b_dec, W_enc, b_enc, n_slots)
+
+    def run(dtype: torch.dtype, ours: bool) -> list[Tensor]:
+        x, *weights = (tensor.to(dtype) for tensor in tensors)
+        b_dec, W_enc, b_enc, W_dec = (tensor.requires_grad_() for tensor in weights)
+        pre = reference.pre_activations(x, b_dec, W_enc, b_enc)
+        values = pre.gather(-1, chosen.indices) * (chosen.values > 0)
+        if ours:
+            codes = Codes(chosen.indices, values.detach())
+            loss, x_hat, (_, values, *_) = autoencoder_mse(codes, x, b_dec, W_enc, b_enc, W_dec)
+        else:
+            x_hat = reference.decode(Codes(chosen.indices, values), W_dec, b_dec)
+            loss = (x_hat - x).square().mean()
+        total = 3 * loss
+        if further:
+            total = total + further * (values.sum(-1) - 1).square().sum()
+        gradients = torch.autograd.grad(total, (b_dec, W_enc, b_enc, W_dec))
+        return [loss.detach().to(dtype), x_hat.detach(), *gradients]
+
+    assert decode_mse_plan(n_latents, width, n_slots, backend_of(tensors[0])).path == "one_kernel"
+    accurate_as_eager(run(dtype, True), run(dtype, False), run(torch.float64, False))
+    assert all(torch.equal(a, b) for a, b in zip(run(dtype, True), run(dtype, True), strict=True))
 
 
 def test_encode_and_decode_end_to_end(device: str, accurate_as_eager: AccurateAsEager) -> None:
@@ -256,6 +293,23 @@ def test_adam_equals_the_oracle(unit_rows: bool, shape: tuple[int, ...], device:
         )  # fmt: skip
     for got, want in zip((weights, first, second), expected, strict=True):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("applies", [True, False])
+@pytest.mark.parametrize("shape", [(5, 33), (2500,)])
+def test_adam_writes_a_low_precision_copy(
+    shape: tuple[int, ...], applies: bool, device: str
+) -> None:
+    weights, gradient = torch.randn(2, *shape, device=device).unbind()
+    first, second = torch.zeros(2, *shape, device=device).unbind()
+    before = weights.bfloat16()
+    copy = before.clone()
+    adam_step_(
+        weights, gradient, first, second, step=1, lr=0.1, rounded=copy,
+        applies=torch.tensor(applies, device=device),
+    )  # fmt: skip
+    assert torch.equal(copy, weights.bfloat16())
+    assert torch.equal(copy, before) == (not applies)
 
 
 def test_clipping_factor(device: str) -> None:
