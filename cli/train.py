@@ -66,7 +66,7 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
         "on held-out rows:",
         table(*rows),
         f"it is in {sae}",
-        *_what_next(config, shlex.quote(str(sae))),
+        *_what_next(config, config.out, shlex.quote(str(sae))),
     )
     return Report(
         values={**summary, "sae": str(sae)}, shown=shown, warnings=summary.get("warnings", ())
@@ -93,7 +93,7 @@ def _grid(options: TrainOptions, terminal: Terminal) -> Report:
         table(*(_grid_row(summary) for summary in summaries)),
     ]
     if trained:
-        shown += _what_next(config, f"{shlex.quote(config.out)}/*/")
+        shown += _what_next(config, trained[0]["run"], f"{shlex.quote(config.out)}/*/")
     values = {"out": config.out, "runs": summaries}
     warnings = [f"{s['run']}: {text}" for s in trained for text in s.get("warnings", ())]
     failed = len(configs) - len(trained)
@@ -114,11 +114,16 @@ def _grid_row(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     return name, f"FVU {held_out['fvu']:.4f}", rest
 
 
-def _what_next(config: TrainConfig, saes: str) -> list[str]:
-    """The commands that evaluate; after a stream the first makes a cache with held-out rows."""
+def _what_next(config: TrainConfig, run: str, saes: str) -> list[str]:
+    """The commands that evaluate; after a stream the first makes a cache with held-out rows, in the
+    dtypes that the run came to."""
+    from ..training.run import RunFolder
+
     if config.cache is not None:
         return [f"next: sparsteer eval {saes} --cache {shlex.quote(config.cache)}"]
-    stream = config.stream
+    found = RunFolder(run).settings()["stream"]
+    dtypes = {"model_dtype": found["model_dtype"], "dtype": found["dtype"]}
+    stream = dataclasses.replace(config.stream, **dtypes)
     words = ["--model", str(stream.model), "--dataset", str(stream.dataset)]
     if config.site is not None:
         words += ["--site", config.site]
