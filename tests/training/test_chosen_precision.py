@@ -32,7 +32,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
         def supports_bfloat16(including_emulation: bool = True) -> bool:
             return bfloat16 or including_emulation
 
-        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+        monkeypatch.setattr(torch.cuda, "device", nullcontext)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", supports_bfloat16)
         monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: tf32)
 
@@ -89,17 +89,19 @@ def test_tf32_is_set_and_put_back(before: bool, precision: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
-def test_a_step_on_a_gpu_multiplies_what_it_is_asked_to(precision: Any) -> None:
+def test_a_step_on_a_gpu_multiplies_what_it_is_asked_to(
+    monkeypatch: pytest.MonkeyPatch, precision: Any
+) -> None:
     sae = SparseAutoencoder(TopKConfig(16, 64, 4)).cuda()
     trainer = Trainer(sae, TrainerConfig(precision=precision, tokens=64, batch_size=32))
-    found: list[str] = []
+    found: list[Any] = []
     compute = trainer.loss
 
     def loss(*given: Any) -> Any:
         found.append(torch.backends.cuda.matmul.fp32_precision)
         return compute(*given)
 
-    trainer.loss = loss
+    monkeypatch.setattr(trainer, "loss", loss)
     before = torch.backends.cuda.matmul.fp32_precision
     trainer.step(torch.randn(32, 16, device="cuda"))
     assert found == ["tf32" if precision == "tf32" else "ieee"]
@@ -127,8 +129,8 @@ def rewrite(config: TrainConfig, resolved: str | None, asked: str | None) -> Non
 
 
 def test_a_run_says_and_keeps_its_precision(planted_cache: Path, tmp_path: Path) -> None:
-    def config(name: str, **changes: Any) -> TrainConfig:
-        return config_of(planted_cache, tmp_path / name, **changes)
+    def config(name: str, precision: Any = "auto") -> TrainConfig:
+        return config_of(planted_cache, tmp_path / name, precision=precision)
 
     said: list[str] = []
     whole = config("whole", precision="bfloat16")
