@@ -22,6 +22,7 @@ from .data.cache.rounding import rounding_caution
 from .data.settings import plain, to_plain
 from .distributed.collectives import Distributed, init_distributed
 from .distributed.sharded import Sharded, require_shards, shard_of, shard_of_state
+from .forecast.estimate import TrainingEstimate, estimate_run
 from .grid_loop import GridReport, fit_together
 from .loop import ProgressCallback, TrainingRun, fit, read_batches
 from .run import RESOLVED_PRECISION, RunFolder
@@ -121,6 +122,26 @@ def train_grid(
                     else {"run": run.config.out, "failed": str(failure)}
                 )
         return [summaries[config.out] for config in configs]
+
+
+def estimate_training(
+    config: TrainConfig, *, gpu: str | None = None, say: Say = lambda sentence: None
+) -> TrainingEstimate:
+    """What `train` would take in memory, disk and time, see `TrainingEstimate`; nothing is written.
+
+    Args:
+        config: what to train.
+        gpu: a GPU to predict for, such as h100, which need not be here.
+        say: sentences for a person.
+
+    Raises:
+        InputError: as `train`, or the GPU is unknown or does not have the precision.
+    """
+
+    def open_data(device: str) -> ActivationSource:
+        return _open_activations(config, device=device, say=say)
+
+    return estimate_run(config, open_data, gpu=gpu, say=say)
 
 
 @dataclass
