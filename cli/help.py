@@ -23,7 +23,7 @@ TOPICS: dict[str, str] = {
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
     "server": "port host expose allowed-host token-limit prompt-limit",
     "run": "slots queue grid seed data-seed device shards log-every eval-every eval-rows "
-    "checkpoint-every keep-checkpoints track dry-run force part-rows prefix top",
+    "checkpoint-every keep-checkpoints track dry-run gpu force part-rows prefix top",
 }
 """The options of each topic, in the order in which help shows them."""
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..app.report.measures import READ_FVU
+from ..sae.common.errors import InputError
 from ..sae.common.wording import count, counted, duration, percent
 from ..training.config import TrainConfig
 from ..training.data.corpus_config import CorpusConfig
 from .console import Report, Terminal, Update, next_command, table
+from .training_estimate import estimate
 from .training_process import training_process
 
 
@@ -26,6 +28,27 @@ class TrainOptions:
     """Settings that vary, such as `k=32,64 seed=0,1`: one autoencoder for each choice, all on the
     same batches, each in a run folder of its own in --out."""
 
+    dry_run: bool = False
+    """Say what the run will take in memory, disk and time, and train nothing. On a CPU a few steps
+    are tried; for a GPU time is predicted."""
+
+    gpu: str | None = None
+    """With --dry-run: a GPU to predict for, such as h100, a100, rtx-4090 or l4, which need not be
+    here. Default: what --device is."""
+
+    def __post_init__(self) -> None:
+        if self.gpu is not None and not self.dry_run:
+            raise InputError(
+                f"gpu is {self.gpu}, but only a dry run is of a GPU by name; add --dry-run, or "
+                "leave it out: --device says where to train",
+                field="gpu",
+            )
+        if self.dry_run and self.grid:
+            raise InputError(
+                "grid is given, but a dry run is of one autoencoder; leave one of them out",
+                field="grid",
+            )
+
 
 def run(options: TrainOptions, terminal: Terminal) -> Report:
     """Train a sparse autoencoder, or several at once, on activations.
@@ -34,6 +57,8 @@ def run(options: TrainOptions, terminal: Terminal) -> Report:
     model. The same command again goes on from the last checkpoint of an interrupted run, and ends
     with the very weights of one that was not interrupted.
     """
+    if options.dry_run:
+        return estimate(options, terminal)
     return (_grid if options.grid else _one)(options, terminal)
 
 
@@ -66,7 +91,7 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
         "on held-out rows:",
         table(*rows),
         f"it is in {sae}",
-        *_what_next(config, shlex.quote(str(sae))),
+        *_what_next(config, config.out, shlex.quote(str(sae))),
     )
     return Report(
         values={**summary, "sae": str(sae)}, shown=shown, warnings=summary.get("warnings", ())
@@ -93,7 +118,7 @@ def _grid(options: TrainOptions, terminal: Terminal) -> Report:
         table(*(_grid_row(summary) for summary in summaries)),
     ]
     if trained:
-        shown += _what_next(config, f"{shlex.quote(config.out)}/*/")
+        shown += _what_next(config, trained[0]["run"], f"{shlex.quote(config.out)}/*/")
     values = {"out": config.out, "runs": summaries}
     warnings = [f"{s['run']}: {text}" for s in trained for text in s.get("warnings", ())]
     failed = len(configs) - len(trained)
@@ -114,11 +139,16 @@ def _grid_row(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     return name, f"FVU {held_out['fvu']:.4f}", rest
 
 
-def _what_next(config: TrainConfig, saes: str) -> list[str]:
-    """The commands that evaluate; after a stream the first makes a cache with held-out rows."""
+def _what_next(config: TrainConfig, run: str, saes: str) -> list[str]:
+    """The commands that evaluate; after a stream the first makes a cache with held-out rows, in the
+    dtypes that the run came to."""
+    from ..training.run import RunFolder
+
     if config.cache is not None:
         return [f"next: sparsteer eval {saes} --cache {shlex.quote(config.cache)}"]
-    stream = config.stream
+    found = RunFolder(run).settings()["stream"]
+    dtypes = {"model_dtype": found["model_dtype"], "dtype": found["dtype"]}
+    stream = dataclasses.replace(config.stream, **dtypes)
     words = ["--model", str(stream.model), "--dataset", str(stream.dataset)]
     if config.site is not None:
         words += ["--site", config.site]

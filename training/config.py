@@ -23,7 +23,8 @@ from ..sae.loss_registry import parse_loss_terms
 from .data.stream.config import StreamConfig
 from .tracking import Tracking
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+EvalPrecision = Literal["auto", "float32", "tf32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,11 @@ class TrainerConfig:
     """Adam's decay of the first moment."""
     beta2: float = 0.999
     """Adam's decay of the second moment."""
-    precision: Precision = "float32"
-    """What products multiply, forward and backward; with bfloat16 weights, moments and losses stay
-    in float32. It is for GPUs."""
+    precision: Precision = "auto"
+    """What products multiply, forward and backward: float32, tf32 (float32 numbers rounded to TF32
+    by a GPU) or bfloat16, with which weights, moments and losses stay in float32. auto: bfloat16 on
+    a GPU that multiplies it natively, or tf32 with `shards`; float32 on a CPU. A run that has begun
+    goes on in its own."""
     ema_decay: float | None = None
     """Decay of a moving average of the weights over the steps, which is then what is evaluated and
     saved, such as 0.999. None: the weights of the last step are."""
@@ -393,6 +396,10 @@ class EvalSettings:
     """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
     its weights are stored as. By default as when the cache was written."""
 
+    precision: EvalPrecision = "auto"
+    """What an autoencoder's products multiply on a GPU while it is measured: float32, or float32
+    numbers rounded to tf32. auto: tf32 on a GPU that has it, else float32."""
+
     allow_other_weights: bool = False
     """Take a cache or language model though the weights are not those that the autoencoder was
     trained on, and say so; by default that is refused."""
@@ -402,6 +409,7 @@ class EvalSettings:
 
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
+        require_choice("precision", self.precision, get_args(EvalPrecision))
         require_positive_integer("rows", self.rows)
         _require_variance_of("rows", self.rows)
         require_integer("contexts", self.contexts, least=0)

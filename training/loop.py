@@ -13,7 +13,8 @@ from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.metrics import measure_rows
 from .checkpoint import save_checkpoint, trainer_state
-from .config import TrainConfig
+from .chosen_precision import products_in
+from .config import Precision, TrainConfig
 from .data.activation_source import ActivationSource
 from .run import RunFolder
 from .runtime.stopping import AgreedStop, Interrupted
@@ -37,6 +38,7 @@ class TrainingRun:
         folder: its run folder; rank 0 alone writes there.
         data: where batches and held-out rows come from.
         trainer: makes the updates; with `shards` > 1 of this rank's latents alone.
+        precision: float32, tf32 or bfloat16: what its products multiply.
         full_trainer: with `shards` > 1, on rank 0, a trainer of all latents, which is evaluated and
             saved in place of `trainer`, after `gather_shards`; else None.
         moments: on rank 0 those that no rank has whole, as of the last `gather_moments`.
@@ -48,6 +50,7 @@ class TrainingRun:
     folder: RunFolder
     data: ActivationSource
     trainer: Trainer
+    precision: Precision
     full_trainer: Trainer | None = None
     moments: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     seconds: float = 0.0
@@ -123,7 +126,9 @@ class TrainingRun:
 
     def measure(self, held_out: Mapping[str, Float[Tensor, "N D"]]) -> dict[str, float | int]:
         """`ReconstructionMetrics.result` of `trained` on held-out rows by site."""
-        return measure_rows(self.trained(), *(held_out[site] for site in self.sites)).result()
+        sae = self.trained()
+        with products_in(self.precision, sae.W_dec.device):
+            return measure_rows(sae, *(held_out[site] for site in self.sites)).result()
 
 
 def fit(

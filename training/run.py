@@ -29,7 +29,7 @@ from ..sae.common.paths import refuse_special_file
 from ..sae.common.wording import counted
 from ..sae.common.yaml_files import read_yaml
 from .checkpoint import has_whole_checkpoint
-from .config import TrainerConfig, autoencoder_settings
+from .config import Precision, TrainerConfig, autoencoder_settings
 from .data.settings import lasting_names, stream_settings, to_plain
 from .data.stream.chunk_index import CHUNK_INDEX
 from .data.stream.config import StreamConfig
@@ -37,6 +37,8 @@ from .tracking import Tracker, Tracking, open_tracker
 
 SETTINGS = "config.yaml"
 METRICS = "metrics.jsonl"
+RESOLVED_PRECISION = "resolved_precision"
+"""In config.yaml what the precision came to, which may have been asked for as `auto`."""
 _FILES_OF_THE_START = {SETTINGS, "environment.json", METRICS, CHUNK_INDEX}
 _RESTORE = "restore it, or train into another folder"
 _PACKAGES = ("sparsteer", "torch", "triton", "transformer-lens", "transformers", "datasets")
@@ -216,6 +218,13 @@ class RunFolder:
         values.pop("version", None)
         return values
 
+    def precision_begun_with(self) -> Precision | None:
+        """The definite precision of the run so far, None if there is none.
+
+        Raises InputError if config.yaml is not as it was written.
+        """
+        return _precision(_flat(self.settings())) if self.has_begun() else None
+
     def threads_begun_with(self, processes: int) -> int | None:
         """Threads of each process of the run so far, None if unknown or if there were not as many
         processes."""
@@ -239,7 +248,7 @@ class RunFolder:
         # What a setting that an older sparsteer did not know does by default, it did then.
         known = to_plain(TrainerConfig())
         if "stream" in found:
-            known |= stream_settings(StreamConfig())
+            known |= stream_settings(StreamConfig(model_dtype="float32", dtype="float16"))
         before, now = (
             lasting_names(values) for values in (known | _settings(found), _settings(resolved))
         )
@@ -299,7 +308,15 @@ _INDIFFERENT = ("out", "cache", "activation", "setting", "track")
 
 
 def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide a run, by the names of their flags."""
+    """The settings that decide a run, by the names of their flags; of the precision what it came
+    to, however it was asked for."""
+    flat = _flat(resolved)
+    precision = _precision(flat)
+    flat.pop(RESOLVED_PRECISION, None)
+    return flat | {"precision": precision}
+
+
+def _flat(resolved: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in resolved.items():
         if isinstance(value, dict):
@@ -307,6 +324,11 @@ def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
         elif name not in (*_INDIFFERENT, *autoencoder_settings()):
             flat[name] = value
     return flat
+
+
+def _precision(flat: dict[str, Any]) -> Precision:
+    """An older sparsteer multiplied what it was asked to, and before there was a choice float32."""
+    return flat.get(RESOLVED_PRECISION) or flat.get("precision", "float32")
 
 
 def environment(*, threads: int, device: str, processes: int = 1) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Spreading what every process has at first: the latents in shards, or Adam's moments by rows."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
 
 from .checkpoint import trainer_state
+from .config import Precision
 from .distributed.collectives import Distributed
 from .distributed.data_parallel import DataParallel
 from .distributed.sharded import Sharded, shard_of, shard_of_state
@@ -34,14 +36,17 @@ def spread(runs: Sequence[TrainingRun], dist: Distributed, device: torch.device)
         run.trainer.steps_done = dist.broadcast_object(run.trainer.steps_done)
         if isinstance(cut, Sharded):
             run.full_trainer = run.trainer if cut.is_main else None
-            run.trainer = with_sharded_latents(run.trainer, cut, device)
+            run.trainer = with_sharded_latents(run.trainer, cut, device, run.precision)
         elif cut is not None:
             run.trainer = with_sharded_moments(run.trainer, cut)
 
 
-def with_sharded_latents(full: Trainer, dist: Sharded, device: torch.device) -> Trainer:
-    """A trainer of this rank's latents alone, on the device."""
-    part = Trainer(shard_of(full.sae, dist).to(device), full.config, dist)
+def with_sharded_latents(
+    full: Trainer, dist: Sharded, device: torch.device, precision: Precision
+) -> Trainer:
+    """A trainer of this rank's latents alone, on the device, in the precision."""
+    config = dataclasses.replace(full.config, precision=precision)
+    part = Trainer(shard_of(full.sae, dist).to(device), config, dist)
     part.steps_done = full.steps_done
     shard = shard_of_state(trainer_state(full), dist)
     for name, tensor in trainer_state(part).items():

@@ -1,5 +1,6 @@
 """Training runs, one or several: open activations, initialize or resume, fit, save."""
 
+import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -14,16 +15,18 @@ from ..sae.config import Origin, config_to_dict
 from ..sae.language_model.names import lasting_name
 from .cautions import cautions
 from .checkpoint import remove_older, restore_newest
-from .config import TrainConfig, require_other_site
+from .chosen_precision import chosen_precision, require_multiplied
+from .config import Precision, TrainConfig, require_other_site
 from .data.activation_source import ActivationSource
 from .data.cache.rounding import rounding_caution
 from .data.settings import plain, to_plain
 from .distributed.collectives import Distributed
 from .distributed.joining import init_distributed
 from .distributed.sharded import require_shards
+from .forecast.estimate import TrainingEstimate, estimate_run
 from .grid_loop import GridReport, fit_together
 from .loop import ProgressCallback, TrainingRun, fit, read_batches
-from .run import RunFolder
+from .run import RESOLVED_PRECISION, RunFolder
 from .runtime.stopping import AgreedStop, StopRequest
 from .runtime.threads import allowed_cores, use_threads
 from .spreading import spread
@@ -120,6 +123,26 @@ def train_grid(
         return [summaries[config.out] for config in configs]
 
 
+def estimate_training(
+    config: TrainConfig, *, gpu: str | None = None, say: Say = lambda sentence: None
+) -> TrainingEstimate:
+    """What `train` would take in memory, disk and time, see `TrainingEstimate`; nothing is written.
+
+    Args:
+        config: what to train.
+        gpu: a GPU to predict for, such as h100, which need not be here.
+        say: sentences for a person.
+
+    Raises:
+        InputError: as `train`, or the GPU is unknown or does not have the precision.
+    """
+
+    def open_data(device: str) -> ActivationSource:
+        return _open_activations(config, device=device, say=say)
+
+    return estimate_run(config, open_data, gpu=gpu, say=say)
+
+
 @dataclass
 class _Ready:
     """Runs that can begin their next step.
@@ -159,16 +182,28 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         folders = [RunFolder(config.out) for config in configs]
         for folder in folders:
             held.callback(folder.close)
+        precisions = dist.run_on_main(_precisions, configs, folders, device, say)
+        resolved = [
+            _resolved(config, data, site, precision)
+            for config, site, precision in zip(configs, sites, precisions, strict=True)
+        ]
         complete = dist.run_on_main(
-            _begin_folders, configs, sites, folders, data, dist.world_size, device, say
+            _begin_folders, configs, resolved, folders, dist.world_size, device, say
         )
         # A full dictionary that is going to be sharded may be too large for a GPU.
         initial_device = device if first.shards == 1 else torch.device("cpu")
         runs = [
             TrainingRun(
-                config, site, folder, data, _new_trainer(config, data, site, initial_device, dist)
+                config,
+                site,
+                folder,
+                data,
+                _new_trainer(config, precision, data, site, initial_device, dist),
+                precision,
             )
-            for config, site, folder in zip(configs, sites, folders, strict=True)
+            for config, site, folder, precision in zip(
+                configs, sites, folders, precisions, strict=True
+            )
             if config.out not in complete
         ]
         dist.run_on_main(_resume_or_initialize, runs, data, say)
@@ -256,11 +291,38 @@ def _validated_site(config: TrainConfig, data: ActivationSource, dist: Distribut
     return site
 
 
+def _precisions(
+    configs: Sequence[TrainConfig], folders: Sequence[RunFolder], device: torch.device, say: Say
+) -> list[Precision]:
+    """The definite precision of each configuration; what is said is said once for all.
+
+    Where `auto` is asked for, a run that has begun goes on in its own.
+    """
+    found: list[Precision] = []
+    sentences: list[str] = []
+    for config, folder in zip(configs, folders, strict=True):
+        here = chosen_precision(config.trainer, device)
+        if config.trainer.precision == "auto":
+            begun = folder.precision_begun_with()
+            if begun is None:
+                sentences.append(f"training multiplies {here} on {device}; --precision chooses")
+            elif begun != here:
+                require_multiplied(begun, device)
+                sentences.append(
+                    f"{folder.path} was begun in {begun} and stays so; a new run would multiply "
+                    f"{here} on {device}"
+                )
+            here = begun or here
+        found.append(here)
+    for sentence in dict.fromkeys(sentences):
+        say(sentence)
+    return found
+
+
 def _begin_folders(
     configs: Sequence[TrainConfig],
-    sites: Sequence[str],
+    resolved: Sequence[dict[str, Any]],
     folders: Sequence[RunFolder],
-    data: ActivationSource,
     processes: int,
     device: torch.device,
     say: Say,
@@ -272,16 +334,15 @@ def _begin_folders(
     """
     complete: dict[str, dict[str, Any]] = {}
     begun: list[tuple[RunFolder, dict[str, Any]]] = []
-    for config, site, folder in zip(configs, sites, folders, strict=True):
-        resolved = _resolved(config, data, site)
-        if folder.claim(resolved):
+    for config, settings, folder in zip(configs, resolved, folders, strict=True):
+        if folder.claim(settings):
             say(f"{folder.path} is complete; nothing to train")
             complete[config.out] = folder.summary()
         else:
-            begun.append((folder, resolved))
-    for folder, resolved in begun:
+            begun.append((folder, settings))
+    for folder, settings in begun:
         folder.begin(
-            resolved,
+            settings,
             threads=torch.get_num_threads(),
             device=str(device),
             processes=processes,
@@ -289,11 +350,15 @@ def _begin_folders(
     return complete
 
 
-def _resolved(config: TrainConfig, data: ActivationSource, site: str) -> dict[str, Any]:
+def _resolved(
+    config: TrainConfig, data: ActivationSource, site: str, precision: str
+) -> dict[str, Any]:
+    """What config.yaml holds: the settings as given, and what those come to that were left open."""
     settings = to_plain(config)
     del settings["stream"]  # part of the data's identity if there is one
     return {
         **settings,
+        RESOLVED_PRECISION: precision,
         "sae": plain(config_to_dict(config.sae_config(data.d_model))),
         "site": site,
         **data.identity,
@@ -302,12 +367,17 @@ def _resolved(config: TrainConfig, data: ActivationSource, site: str) -> dict[st
 
 def _new_trainer(
     config: TrainConfig,
+    precision: Precision,
     data: ActivationSource,
     site: str,
     device: torch.device,
     dist: Distributed,
 ) -> Trainer:
-    """The trainer of a random autoencoder, all latents of it, that has seen no data."""
+    """The trainer of a random autoencoder, all latents of it, that has seen no data.
+
+    One that is going to be sharded lies on the CPU and takes no step, so that no precision suits it
+    but the CPU's.
+    """
     origin = Origin(
         model=data.model,
         site=site,
@@ -320,7 +390,9 @@ def _new_trainer(
     )
     sae_config = config.sae_config(data.d_model)
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
-    return Trainer(sae, config.trainer, dist)
+    if config.trainer.shards > 1:
+        precision = "float32"
+    return Trainer(sae, dataclasses.replace(config.trainer, precision=precision), dist)
 
 
 def _resume_or_initialize(runs: Sequence[TrainingRun], data: ActivationSource, say: Say) -> None:
@@ -330,7 +402,8 @@ def _resume_or_initialize(runs: Sequence[TrainingRun], data: ActivationSource, s
         _resume(run, say)
     _initialize([run for run in runs if not run.trainer.steps_done], data, say)
     for run in runs:
-        run.folder.track(run.config.track, _resolved(run.config, data, run.site))
+        resolved = _resolved(run.config, data, run.site, run.precision)
+        run.folder.track(run.config.track, resolved)
 
 
 def _resume(run: TrainingRun, say: Say) -> None:

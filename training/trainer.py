@@ -13,6 +13,7 @@ from ..sae.common.wording import counted
 from ..sae.loss_registry import OWN_TERMS
 from ..sae.losses import own_variance
 from .averages import WeightAverages
+from .chosen_precision import products_in, with_precision
 from .config import TrainerConfig
 from .distributed.collectives import Distributed
 from .distributed.torchrun import raised_on_all_ranks
@@ -88,6 +89,7 @@ class Trainer:
 
     Attributes:
         sae: the autoencoder, changed in place.
+        config: how it is trained, its precision definite.
         steps_done: updates so far; the learning rate follows it.
         optimizer: Adam and its moments.
         averages: moving averages of the weights; None without `ema_decay`.
@@ -101,10 +103,14 @@ class Trainer:
         config: TrainerConfig | None = None,
         dist: Distributed | None = None,
     ) -> None:
-        """Raises InputError if the configuration does not suit the autoencoder."""
+        """Raises InputError if the configuration does not suit the autoencoder or its device.
+
+        The precision `auto` becomes definite in `self.config`; see `chosen_precision`.
+        """
         self.sae = sae
         self.dist = dist or Distributed()
-        self.config = config = config or TrainerConfig()
+        config = with_precision(config or TrainerConfig(), sae.W_dec.device, sae.W_dec.dtype)
+        self.config = config
         config.validate_for(sae.config)
         d_model, n_latents = sae.config.d_model, sae.config.n_latents
         self.k_aux = config.k_aux or max(1, d_model // 2)
@@ -169,6 +175,10 @@ class Trainer:
             NonFiniteLoss: the loss is NaN or infinite, of this step or, on a GPU, of the one
                 before, which then is not done; weights and moments are as before it.
         """
+        with products_in(self.config.precision, self.sae.W_dec.device):
+            return self._step(x, target)
+
+    def _step(self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None) -> StepMetrics:
         self._require_batch(x, target)
         # Wait for the last step's loss before anything of this step: if it was not finite, that
         # step is not done, and nothing may be queued on top of it.

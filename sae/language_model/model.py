@@ -449,7 +449,9 @@ class LanguageModel:
         if attention_mask is not None:
             self.require_padding(attention_mask)
             mask = attention_mask.to(self.device, torch.int64)
-        return self.network(tokens.to(self.device, torch.int64), mask, use_cache=False)
+        # A GPU takes tokens from pinned memory when it comes to them; nobody waits.
+        queued = tokens.to(self.device, torch.int64, non_blocking=tokens.is_pinned())
+        return self.network(queued, mask, use_cache=False)
 
     @property
     def _wide(self) -> torch.dtype:

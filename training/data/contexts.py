@@ -50,7 +50,7 @@ def model_loader(
     """What gives the model of the configuration, loaded the first time unless it is given."""
 
     dtype = config.model_dtype
-    assert dtype is not None  # `with_model_dtype` has seen to it
+    assert dtype is not None  # `with_dtypes` has seen to it
 
     @cache
     def load() -> LanguageModel:

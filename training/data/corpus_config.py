@@ -25,8 +25,10 @@ class CorpusConfig:
     """Tokens in one context, BOS included. Default: 128, or as many as the language model reads if
     those are fewer."""
 
-    dtype: CacheDtype = "float16"
-    """How activations are stored; int8 has a float32 scale for each row."""
+    dtype: CacheDtype | None = None
+    """How activations are stored; int8 has a float32 scale for each row. Default: bfloat16 where
+    the language model runs in bfloat16 on a GPU, else float16; what was begun goes on in its
+    own."""
 
     model_dtype: ModelDtype | None = None
     """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
@@ -62,7 +64,8 @@ class CorpusConfig:
         if self.context_length is not None:
             require_integer("context_length", self.context_length, least=3)
         require_integer("shuffle_buffer", self.shuffle_buffer, least=1)
-        require_choice("dtype", self.dtype, get_args(CacheDtype))
+        if self.dtype is not None:
+            require_choice("dtype", self.dtype, get_args(CacheDtype))
         require_in_range(
             "held_out_fraction", self.held_out_fraction, low=0.0, high=1.0, below_high=True
         )

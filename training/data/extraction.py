@@ -2,14 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from itertools import chain, count
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site, read_sites
-from .cache.shards import EncodedRows, ShardContent, encode_rows
+from ..runtime.host_copies import HostCopies, PendingTensors, send
+from .cache.shards import EncodedRows, ShardContent, convert_rows, require_held
 from .content_tokens import ChosenContext, stacked, text_mask
 from .corpus_config import CacheDtype
 
@@ -88,27 +91,43 @@ class ContextReader:
         rows: Bool[Tensor, "C L"],
         progress: Callable[[int], None],
     ) -> dict[str, EncodedRows]:
+        """The rows of each site: while those of one forward pass are on their way to main memory,
+        a GPU has the next pass to do, since the host waits for a pass when the next is queued."""
         parts: dict[str, list[EncodedRows]] = {site.name: [] for site in self.sites}
+        copies = HostCopies(self.model.device)
+        before: _Pass | None = None
+
+        def take(one: _Pass | None) -> None:
+            if one is not None:
+                for name, stored in one.rows(self.dtype).items():
+                    parts[name].append(stored)
+                progress(one.n_rows)
+
         for start in range(0, len(tokens), self.batch_size):
             batch = slice(start, start + self.batch_size)
-            for name, stored in self._forward(tokens[batch], rows[batch]).items():
-                parts[name].append(stored)
-            progress(int(rows[batch].sum()))
+            queued = self._forward(tokens[batch], rows[batch], copies)
+            take(before)
+            before = queued
+        take(before)
         return {name: joined(stored) for name, stored in parts.items()}
 
     def _forward(
-        self, tokens: Int[Tensor, "B L"], rows: Bool[Tensor, "B L"]
-    ) -> dict[str, EncodedRows]:
+        self, tokens: Int[Tensor, "B L"], rows: Bool[Tensor, "B L"], copies: HostCopies
+    ) -> "_Pass":
+        """Queue a forward pass, and the copies of what it gives; a GPU is not waited for."""
+        device = self.model.device
+        if device.type == "cuda":
+            tokens = tokens.pin_memory()
         # Padding stands behind the text, where causal attention does not see it: without a mask the
         # activations are the same, and the model is faster.
-        acts = read_sites(self.model, self.sites, tokens)
-        rows = rows.to(self.model.device)
+        found = read_sites(self.model, self.sites, tokens)
+        # Not by the mask, whose number of rows a GPU would be asked for.
+        index_N = send(rows.flatten().nonzero()[:, 0], device)
+        acts = {name: acts_BLD.flatten(0, 1)[index_N].float() for name, acts_BLD in found.items()}
         # Converted on the model's device, so that less is moved.
-        stored = {
-            name: encode_rows(acts_BLD[rows].float(), self.dtype, name)
-            for name, acts_BLD in acts.items()
-        }
-        return {name: one.cpu() for name, one in stored.items()}
+        converted = [convert_rows(acts_ND, self.dtype) for acts_ND in acts.values()]
+        parts = [[*one.rows.tensors(), one.are_held] for one in converted]
+        return _Pass(acts, copies.start(list(chain(*parts))), len(index_N))
 
     def _excluded(
         self,
@@ -129,6 +148,27 @@ class ContextReader:
             "surplus": is_content & ~rows,
         }
         return {why: int(where.sum()) for why, where in reasons.items()}
+
+
+class _Pass(NamedTuple):
+    """A forward pass that is queued."""
+
+    acts: dict[str, Float[Tensor, "N D"]]
+    """On the model's device, by site."""
+    moved: PendingTensors
+    """Of each site the stored values, scales if there are any, and whether they are held."""
+    n_rows: int
+
+    def rows(self, dtype: CacheDtype) -> dict[str, EncodedRows]:
+        """What it gave, in main memory; InputError as for `encode_rows`."""
+        stored: dict[str, EncodedRows] = {}
+        moved = self.moved.wait()
+        n_parts = len(moved) // len(self.acts)
+        for (name, acts_ND), start in zip(self.acts.items(), count(0, n_parts), strict=False):
+            *tensors, are_held = moved[start : start + n_parts]
+            require_held(are_held, acts_ND, dtype, name)
+            stored[name] = EncodedRows(*tensors)
+        return stored
 
 
 def joined(parts: Sequence[EncodedRows]) -> EncodedRows:

@@ -17,6 +17,7 @@ from ...sae.fingerprint import sae_fingerprint
 from ...sae.language_model.reloading import load_again
 from ...sae.metrics import ReconstructionMetrics, measure_rows
 from ..cautions import cautions, cautions_of_few
+from ..chosen_precision import measuring_precision, products_in
 from ..config import EvalConfig, EvalSettings
 from ..data.cache.reader import ActivationCache
 from .conversion_faults import Rows, likely_causes
@@ -64,7 +65,8 @@ def evaluate_all(
         progress: see `Progress`.
 
     Returns:
-        For each autoencoder its `fingerprint`, see `sae_fingerprint`; the measures of
+        For each autoencoder its `fingerprint`, see `sae_fingerprint`; `precision`, what its
+        products multiplied while its rows were measured, float32 or tf32; the measures of
         `ReconstructionMetrics.result`; `fvu_standard_error`, see `fvu_standard_error`, and over how
         many `documents`; `warnings`, sentences; `decoder_overlap`, see `mean_absolute_cosine`;
         `density_histogram` with `log10_edges`, `latents` in each bin and `dead`; `norms` of up to
@@ -84,6 +86,7 @@ def evaluate_all(
             the same.
     """
     device = resolve_device(settings.device)
+    precision = measuring_precision(settings.precision, device)
     cache = ActivationCache(settings.cache)
     subjects = [_subject(path, cache, settings, device, say) for path in saes]
     tokens = _Tokens(progress)
@@ -98,7 +101,8 @@ def evaluate_all(
     results: list[dict[str, Any]] = []
     for subject, language_model in zip(subjects, losses, strict=True):
         given = (rows[site] for site in subject.sites)
-        measures = measure_rows(subject.sae, *given, progress=tokens.add)
+        with products_in(precision, device):
+            measures = measure_rows(subject.sae, *given, progress=tokens.add)
         found = measures.result()
         elsewhere = {}
         if found["fvu"] > 1:
@@ -111,6 +115,7 @@ def evaluate_all(
             **({"target_site": subject.target_site} if subject.target_site else {}),
             **subject.sae.description(),
             "fingerprint": sae_fingerprint(subject.sae),
+            "precision": precision,
             **found,
             "fvu_standard_error": fvu_standard_error(
                 measures.residual_squares(), rows[subject.written], documents_N

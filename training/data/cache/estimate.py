@@ -22,7 +22,7 @@ from ..context_length import context_length_of
 from ..contexts import ContextSource, model_loader, no_activations, open_source_corpus, require_text
 from ..extraction import ContextReader
 from .config import CacheConfig
-from .model_dtype import with_model_dtype
+from .model_dtype import with_dtypes
 from .resume import as_begun, previous_manifest, require_same_corpus, require_same_model
 from .writer import context_reader, first_manifest
 
@@ -83,7 +83,7 @@ def estimate_cache(
         InputError: as `cache_activations`.
     """
     folder = Path(config.out)
-    config = with_model_dtype(config, model, Distributed(), say)
+    config = with_dtypes(config, model, Distributed(), say)
     load = model_loader(config, model, Distributed(), say)
     config = as_begun(config, load)
     previous = previous_manifest(folder, config)

@@ -59,7 +59,8 @@ def previous_manifest(folder: Path, config: CacheConfig) -> CacheManifest | None
         for field in dataclasses.fields(config)
         if field.default is not dataclasses.MISSING and field.name not in _INDIFFERENT
     }
-    known["model_dtype"] = CacheManifest.model_dtype  # whose default is not the same everywhere
+    # Whose defaults are not the same everywhere.
+    known |= {"model_dtype": CacheManifest.model_dtype, "dtype": manifest.dtype}
     wanted, found = deciding_settings(config), lasting_names(plain(known) | manifest.config)
     for name in [*wanted, *(name for name in found if name not in wanted)]:
         if name != _ROUNDING and found.get(name) != wanted.get(name):

@@ -50,9 +50,9 @@ class EncodedRows(NamedTuple):
             return self.values.float()
         return self.values.float() * self.scale[:, None]
 
-    def cpu(self) -> "EncodedRows":
-        """The same in main memory."""
-        return EncodedRows(self.values.cpu(), None if self.scale is None else self.scale.cpu())
+    def tensors(self) -> list[Tensor]:
+        """What it holds."""
+        return [self.values] if self.scale is None else [self.values, self.scale]
 
     def rows(self, index: Int[np.ndarray, "M"]) -> "EncodedRows":
         """A copy of some rows."""
@@ -71,24 +71,50 @@ def encode_rows(acts_ND: Float[Tensor, "N D"], dtype: CacheDtype, site: str) -> 
 
     Raises InputError if a value is not finite, or not in the range of `dtype`.
     """
-    if not acts_ND.isfinite().all():
-        raise InputError(
-            f"the model gives NaN or infinite activations at {site}; check its weights, "
-            "or choose another site"
-        )
+    converted = convert_rows(acts_ND, dtype)
+    require_held(converted.are_held, acts_ND, dtype, site)
+    return converted.rows
+
+
+class ConvertedRows(NamedTuple):
+    """Rows as they are stored, and whether they may be."""
+
+    rows: EncodedRows
+    are_held: Bool[Tensor, "2"]
+    """Whether all values are finite, and whether they are in the range of the dtype; on their
+    device."""
+
+
+def convert_rows(acts_ND: Float[Tensor, "N D"], dtype: CacheDtype) -> ConvertedRows:
+    """As `encode_rows`, on the device of the rows and without waiting for it: who takes the result
+    looks at `are_held` with `require_held`."""
+    finite = acts_ND.isfinite().all()
     if dtype == "int8":
         scale_N = acts_ND.abs().amax(dim=1).float() / 127
         divisor_N = torch.where(scale_N > 0, scale_N, 1)
         # A scale too small for all bits of a float32 gives quotients beyond 127.
         values_ND = (acts_ND / divisor_N[:, None]).round().clamp(-127, 127)
-        return EncodedRows(values_ND.to(torch.int8), scale_N)
+        rows = EncodedRows(values_ND.to(torch.int8), scale_N)
+        return ConvertedRows(rows, torch.stack([finite, finite]))
     values_ND = acts_ND.to(_DTYPES[dtype])
-    if not values_ND.isfinite().all():
+    return ConvertedRows(EncodedRows(values_ND), torch.stack([finite, values_ND.isfinite().all()]))
+
+
+def require_held(
+    are_held: Bool[Tensor, "2"], acts_ND: Float[Tensor, "N D"], dtype: CacheDtype, site: str
+) -> None:
+    """Raise InputError unless `convert_rows` found values that are finite and in range."""
+    finite, in_range = (bool(held) for held in are_held)
+    if not finite:
+        raise InputError(
+            f"the model gives NaN or infinite activations at {site}; check its weights, "
+            "or choose another site"
+        )
+    if not in_range:
         raise InputError(
             f"activations at {site} reach {float(acts_ND.abs().max()):,.0f}, which {dtype} cannot "
             f"hold; choose --dtype {'float32' if dtype == 'bfloat16' else 'bfloat16'}"
         )
-    return EncodedRows(values_ND)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from ..extraction import ContextReader
 from ..held_out import held_out_bound
 from .config import CacheConfig
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
-from .model_dtype import with_model_dtype
+from .model_dtype import with_dtypes
 from .resume import (
     about_other_rounding,
     as_begun,
@@ -92,7 +92,7 @@ def _write_cache(
     say: Callable[[str], None],
 ) -> CacheManifest:
     folder = Path(config.out)
-    config = with_model_dtype(config, model, dist, say)
+    config = with_dtypes(config, model, dist, say)
     load = model_loader(config, model, dist, say)
     with dist.errors_on_all_ranks():
         config = as_begun(config, load)
@@ -287,6 +287,7 @@ def _finished(
 
 def context_reader(config: CacheConfig, model: LanguageModel, sites: list[Site]) -> ContextReader:
     """The reader of the configuration's contexts."""
+    assert config.dtype is not None  # `with_dtypes` has seen to it
     return ContextReader(
         model,
         sites,
@@ -303,6 +304,7 @@ def first_manifest(
     corpus: Corpus,
 ) -> CacheManifest:
     """The manifest of a cache without shards yet, made with as many threads as torch has."""
+    assert config.dtype is not None  # `with_dtypes` has seen to it
     context_length = context_length_of(config, model)
     tokens_per_batch = context_length * config.batch_size
     return CacheManifest(

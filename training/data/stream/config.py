@@ -22,9 +22,10 @@ class StreamConfig(CorpusConfig):
     --data-seed decides; should it end, it begins again, in another order unless --shuffle-buffer
     is 1."""
 
-    model_dtype: ModelDtype = "float32"
+    model_dtype: ModelDtype | None = None
     """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
-    its weights are stored as."""
+    its weights are stored as. Default: bfloat16 on a GPU that multiplies it natively, else float32;
+    a run that has begun goes on in its own."""
 
     chunk_rows: int = 65_536
     """Tokens whose rows are shuffled together; up to twice as many are in memory."""

@@ -22,12 +22,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ....sae.common.devices import resolve_device
 from ....sae.common.errors import InputError
 from ....sae.common.wording import counted
 from ....sae.language_model.model import LanguageModel
 from ....sae.language_model.names import lasting_name
 from ....sae.language_model.sites import Site
 from ...runtime.threads import use_threads
+from ..cache.model_dtype import with_stream_dtypes
 from ..cache.shards import EncodedRows
 from ..content_tokens import ChosenContext
 from ..context_length import context_length_of
@@ -98,8 +100,11 @@ def open_stream(
         )
     corpus = dataclasses.replace(corpus, read_part=_telling(corpus.read_part, say))
     require_text(corpus)
+    where = resolve_device(device)
+    config = with_stream_dtypes(config, begun.get("stream", {}), where)
+    assert config.model is not None and config.model_dtype is not None
     model = model or LanguageModel.load(
-        config.model, device=device, dtype=config.model_dtype, progress=say
+        config.model, device=str(where), dtype=config.model_dtype, progress=say
     )
     config = dataclasses.replace(config, context_length=context_length_of(config, model))
     return ActivationStream(
@@ -168,6 +173,8 @@ class ActivationStream:
         self._threads = threads
         self._chunk_index = chunk_index
         self._say = say
+        assert config.dtype is not None  # `open_stream` has seen to it
+        self._dtype = config.dtype
         self._source = ChunkSource(config, corpus, model)
         self._reader = ContextReader(
             model,
@@ -187,7 +194,7 @@ class ActivationStream:
     @property
     def dtype(self) -> str:
         """In which rows were stored before they were widened to float32."""
-        return self._config.dtype
+        return self._dtype
 
     @property
     def model(self) -> str:

@@ -1,0 +1,267 @@
+"""What a training run will take in memory, disk and time: `sparsteer train --dry-run`.
+
+Memory and disk are counted from sizes. Time is measured on a CPU by a few steps, and predicted for
+a GPU from published ceilings, which no real step reaches. Nothing is written.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...kernels.policy import backend_of
+from ...sae.autoencoder import SparseAutoencoder
+from ...sae.common.devices import resolve_device
+from ...sae.config import SAEConfig
+from ..chosen_precision import chosen_precision, with_precision
+from ..config import TrainConfig, TrainerConfig
+from ..data.activation_source import ActivationSource
+from ..data.cache.reader import ActivationCache
+from ..data.shuffling import BUFFER_BYTES
+from ..run import RunFolder
+from ..trainer import Trainer
+from .gpus import Gpu, known_gpu, named_gpu
+from .memory import StepSizes, checkpoint_bytes, gpu_backend, memory_bytes, total
+
+_PROBED_STEPS, _PROBE_SECONDS = 4, 10.0
+_MOST_PROBED_OPERATIONS = 4e11
+"""Of the encoder's product in one step: some 20 seconds on a slow core."""
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEstimate:
+    """What a run will take. Sizes are in bytes; of several shards they are those of one process,
+    but on the disk those of the run."""
+
+    run: str
+    activation: str
+    site: str
+    d_model: int
+    n_latents: int
+    k: int | None
+    parameters: int
+    steps: int
+    batch_size: int
+    device: str
+    gpu: str | None
+    """The GPU that is predicted for; None on a CPU, and where its ceilings are not known."""
+    precision: str
+    memory: dict[str, int]
+    """On the device that trains, by what it is for."""
+    memory_bytes: int
+    """Together."""
+    memory_free: int | None
+    """Of a GPU that is only named, all it has; None where it is not known."""
+    host_bytes: int
+    """In main memory, with what this process has already."""
+    checkpoint_bytes: int
+    """One checkpoint."""
+    disk_bytes: int
+    """All checkpoints that are kept, one more while it is written, and the autoencoder."""
+    disk_free: int
+    seconds: float | None
+    """Of the updates alone; None where it is not known."""
+    seconds_are: str | None
+    """`measured`, by a few steps here, or `predicted`, which is a lower bound; None with no
+    seconds."""
+    unknown: tuple[str, ...]
+    """What the figures leave out, in sentences."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory and disk hold it, as far as that is known."""
+        in_memory = self.memory_free is None or self.memory_bytes <= self.memory_free
+        return in_memory and self.disk_bytes <= self.disk_free
+
+
+def estimate_run(
+    config: TrainConfig,
+    open_data: Callable[[str], ActivationSource],
+    *,
+    gpu: str | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> TrainingEstimate:
+    """Count and predict what the run of the configuration will take; its folder is not touched.
+
+    Args:
+        config: the run.
+        open_data: opens its cache or stream on a device of that name.
+        gpu: a GPU to predict for, one of `GPUS`, which need not be here; by default what the
+            configuration's device is.
+        say: sentences for a person.
+
+    Raises:
+        InputError: the configuration does not suit the data, the GPU is unknown or does not have
+            the precision, or the device cannot be used.
+    """
+    trainer = config.trainer
+    found = None if gpu is None else named_gpu(gpu)
+    device = torch.device("cpu") if found else resolve_device(trainer.device)
+    data = open_data(str(device))
+    sae = config.sae_config(data.d_model)
+    site = data.site_name(config.site)
+    data.require_batch(trainer.batch_size)
+    memory_free: int | None
+    if found is not None:
+        precision, memory_free = _precision_on(found, trainer), int(found.memory_bytes)
+        backend = gpu_backend(found.architecture, precision)
+    elif device.type == "cuda":
+        precision, memory_free = chosen_precision(trainer, device), _free_on(device)
+        found = known_gpu(torch.cuda.get_device_name(device))
+        major, minor = torch.cuda.get_device_capability(device)
+        backend = gpu_backend(10 * major + minor, precision)
+    else:
+        precision, memory_free = chosen_precision(trainer, device), _free_memory()
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        backend = backend_of(torch.empty(0, device=device, dtype=dtype))
+    sizes = StepSizes(sae, trainer, precision, backend)
+    parts = memory_bytes(sizes, _window_bytes(config, data))
+    held_out = 4 * trainer.eval_rows * sae.d_model
+    host = _own_memory() + held_out
+    if backend.on_cpu:
+        parts["held_out"] = held_out
+        host += total(parts) - held_out
+    else:  # what a checkpoint is made of, and the rows on their way
+        host += checkpoint_bytes(sizes) // trainer.shards + parts["windows"]
+    seconds, seconds_are, unknown = _seconds(config, sizes, found, data, total(parts), say)
+    if config.cache is None and gpu is not None:
+        unknown.append("the memory and time of the language model on that GPU are not counted")
+    disk = (trainer.keep_checkpoints + 1) * checkpoint_bytes(sizes)
+    return TrainingEstimate(
+        run=config.out,
+        activation=config.activation,
+        site=site,
+        d_model=sae.d_model,
+        n_latents=sae.n_latents,
+        k=sae.latents_of_row,
+        parameters=sizes.n_parameters,
+        steps=trainer.n_steps,
+        batch_size=trainer.batch_size,
+        device="cuda" if gpu else str(device),
+        gpu=None if found is None else found.title,
+        precision=precision,
+        memory=parts,
+        memory_bytes=total(parts),
+        memory_free=memory_free,
+        host_bytes=host,
+        checkpoint_bytes=checkpoint_bytes(sizes),
+        disk_bytes=disk + 4 * sizes.n_parameters * trainer.shards,
+        disk_free=_free_disk(config.out),
+        seconds=seconds,
+        seconds_are=seconds_are,
+        unknown=tuple(unknown),
+    )
+
+
+def _window_bytes(config: TrainConfig, data: ActivationSource) -> int:
+    """Of the stored rows that are shuffled together."""
+    row_bytes = data.d_model * _ITEM_BYTES[data.dtype]
+    if isinstance(data, ActivationCache):
+        return min(BUFFER_BYTES, data.n_train * row_bytes)
+    return config.stream.chunk_rows * row_bytes
+
+
+def _precision_on(gpu: Gpu, trainer: TrainerConfig) -> str:
+    """As `chosen_precision`, on a GPU that is only named."""
+    if trainer.precision != "auto":
+        gpu.operations(trainer.precision)  # refused if it has none
+        return trainer.precision
+    if gpu.bfloat16 is not None and trainer.shards == 1:
+        return "bfloat16"
+    return "float32" if gpu.tf32 is None else "tf32"
+
+
+def _seconds(
+    config: TrainConfig,
+    sizes: StepSizes,
+    gpu: Gpu | None,
+    data: ActivationSource,
+    needed: int,
+    say: Callable[[str], None],
+) -> tuple[float | None, str | None, list[str]]:
+    """Seconds of all updates, what they are, and sentences about what they leave out."""
+    n_steps = sizes.trainer.n_steps
+    if not sizes.backend.on_cpu:
+        unknown = ["memory on a GPU is computed, not measured, and without PyTorch's own half GB"]
+        if gpu is None:
+            return None, None, [*unknown, "the ceilings of this GPU are not known here: no time"]
+        unknown += [
+            "time is predicted from published ceilings, which no step reaches: selection, gathers, "
+            "AuxK, reading, evaluation and saves come on top",
+        ]
+        return n_steps * least_step_seconds(sizes, gpu), "predicted", unknown
+    if config.trainer.shards > 1:
+        return None, None, ["time of a step in shards is not measured by one process"]
+    operations = 2.0 * sizes.trainer.batch_size * sizes.n_latents * sizes.sae.d_model
+    if operations > _MOST_PROBED_OPERATIONS:
+        return None, None, ["a step here is too long to try one for the time"]
+    free = _free_memory()
+    if free is not None and needed > free:
+        return None, None, ["the memory does not suffice to try a step for the time"]
+    say(f"trying {_PROBED_STEPS} steps to measure their time")
+    seconds = _probe(config, sizes.sae, data)
+    return n_steps * seconds, "measured", ["time is that of updates alone, no latent dead"]
+
+
+def least_step_seconds(sizes: StepSizes, gpu: Gpu) -> float:
+    """The time that a step takes on the GPU at least: its encoder's product at the ceiling of the
+    precision, and the passes over weights, gradients, moments and rows at that of its memory."""
+    rows = sizes.trainer.batch_size * sizes.sae.d_model
+    product = 2.0 * rows * sizes.n_latents / gpu.operations(sizes.precision)
+    # Gradient written, and read for the norm and by Adam; weights and moments read and written.
+    per_parameter = 4 + 4 + 28 + (2 + 2 + 2 if sizes.precision == "bfloat16" else 0)
+    averages = 0 if sizes.trainer.ema_decay is None else 12
+    moved = (per_parameter + averages) * sizes.n_parameters + 4 * 4 * rows
+    return product + moved / gpu.bytes_per_second
+
+
+def _probe(config: TrainConfig, sae: SAEConfig, data: ActivationSource) -> float:
+    """Seconds of a step on a CPU, the shortest of a few with real rows after a first one."""
+    trainer_config = config.trainer
+    sites = [
+        data.site_name(name) for name in (config.site, config.target_site)[: 1 + sae.transcoder]
+    ]
+    rows = [data.sample(trainer_config.batch_size, site=site) for site in sites]
+    cpu = torch.device("cpu")
+    trainer = Trainer(SparseAutoencoder(sae), with_precision(trainer_config, cpu))
+    trainer.step(*rows)
+    found: list[float] = []
+    while len(found) < _PROBED_STEPS and sum(found) < _PROBE_SECONDS:
+        started = time.perf_counter()
+        trainer.step(*rows)
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def _free_memory() -> int | None:
+    """Main memory that new work can have; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (found,) = (line for line in lines if line.startswith("MemAvailable:"))
+        return 1024 * int(found.split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _free_on(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def _own_memory() -> int:
+    """What this process has in main memory now; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _free_disk(out: str) -> int:
+    absolute = RunFolder(out).path.absolute()
+    there = next(path for path in (absolute, *absolute.parents) if path.exists())
+    return shutil.disk_usage(there).free
