@@ -16,7 +16,6 @@ from .config import TrainConfig
 from .data.activation_source import ActivationSource
 from .run import RunFolder
 from .runtime.stopping import Interrupted
-from .runtime.transfers import prefetch_to_device
 from .trainer import NonFiniteLoss, StepMetrics, Trainer
 
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
@@ -213,8 +212,9 @@ def read_batches(
                 seed=config.data_seed,
                 start=trainer.steps_done,
                 part=dist.local_rows(config.batch_size),
+                device=device,
             )
-            by_site[site] = opened.enter_context(closing(prefetch_to_device(rows, device)))
+            by_site[site] = opened.enter_context(closing(rows))
         while True:
             # A rank that cannot read would leave the others waiting for it in their next step.
             with dist.errors_on_all_ranks():
