@@ -23,24 +23,33 @@ _REMEDY = "training goes on from an older one"
 
 
 def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep: int) -> Path:
+    """`write_checkpoint` with the trainer's weights, optimizer state, counters and step."""
+    state, step = trainer_state(trainer), trainer.steps_done
+    return write_checkpoint(checkpoints, state, step=step, seconds=seconds, keep=keep)
+
+
+def write_checkpoint(
+    checkpoints: Path, state: dict[str, Tensor], *, step: int, seconds: float, keep: int
+) -> Path:
     """Write `step-N` into the folder of checkpoints, then remove all but the newest `keep`.
 
     Args:
         checkpoints: the folder; made if missing.
-        trainer: its weights, optimizer state, counters and step are saved.
+        state: the tensors of `trainer_state`, or copies of them.
+        step: steps done.
         seconds: training time so far, carried on by a resumed run.
         keep: checkpoints left over, at least 1.
     """
-    target = checkpoints / f"step-{trainer.steps_done}"
+    target = checkpoints / f"step-{step}"
     with atomic_folder(target) as folder:
-        save_tensors(folder / _STATE_FILE, trainer_state(trainer))
+        save_tensors(folder / _STATE_FILE, state)
         progress = {
-            "steps_done": trainer.steps_done,
+            "steps_done": step,
             "seconds": seconds,
             "files": recorded_files(folder, [_STATE_FILE]),
         }
         write_checked_json(folder / _PROGRESS_FILE, progress)
-    remove_older(checkpoints, trainer.steps_done, keep=keep)
+    remove_older(checkpoints, step, keep=keep)
     return target
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch import Tensor
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.metrics import measure_rows
-from .checkpoint import save_checkpoint, trainer_state
+from .checkpoint import trainer_state
+from .checkpoint_writer import CheckpointWriter
 from .config import TrainConfig
 from .data.activation_source import ActivationSource
 from .run import RunFolder
@@ -38,6 +39,7 @@ class TrainingRun:
         full_trainer: with `shards` > 1, on rank 0, a trainer of all latents, which is evaluated and
             saved in place of `trainer`, after `gather_shards`; else None.
         seconds: spent on updates, those before the run was resumed included.
+        writer: writes its checkpoints, and those of other runs that share it.
     """
 
     config: TrainConfig
@@ -47,6 +49,7 @@ class TrainingRun:
     trainer: Trainer
     full_trainer: Trainer | None = None
     seconds: float = 0.0
+    writer: CheckpointWriter = field(default_factory=CheckpointWriter)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -56,7 +59,8 @@ class TrainingRun:
 
     def log(self, metrics: StepMetrics, report: ProgressCallback) -> None:
         """Write the last step's metrics to metrics.jsonl and report them. Reading them waits for
-        the device."""
+        the device. Raises the error of a checkpoint that could not be written."""
+        self.writer.raise_error()
         config, trainer = self.config.trainer, self.trainer
         step = trainer.steps_done
         figures = metrics.figures()
@@ -75,11 +79,14 @@ class TrainingRun:
         figures = {f"held_out_{name}": float(value) for name, value in held_out.items()}
         report(step, self.config.trainer.n_steps, figures)
 
-    def save(self) -> None:
-        """Write a checkpoint."""
+    def save(self, *, wait: bool) -> None:
+        """Begin to write a checkpoint, or `wait` until it is written. Raises the error of the one
+        before it, or of this one, that could not be written."""
         keep = self.config.trainer.keep_checkpoints
         trainer = self.full_trainer or self.trainer
-        save_checkpoint(self.folder.checkpoints, trainer, seconds=self.seconds, keep=keep)
+        self.writer.save(self.folder.checkpoints, trainer, seconds=self.seconds, keep=keep)
+        if wait:
+            self.writer.wait()
 
     def gather_shards(self) -> None:
         """Bring `full_trainer` on rank 0 up to date, if latents are sharded; every rank calls this
@@ -132,6 +139,8 @@ def fit(
 
     Raises:
         NonFiniteLoss: NaN or infinity in the data or the loss; the last checkpoint stays.
+        OSError, SafetensorError: a checkpoint could not be written; told when the next step is
+            logged or saved.
         Interrupted: `must_stop` said so; the step is saved.
     """
     trainer, config, dist = run.trainer, run.config.trainer, run.trainer.dist
@@ -168,7 +177,7 @@ def fit(
         stops = must_stop(step)
         if stops or step % config.checkpoint_every == 0:
             run.gather_shards()
-            dist.run_on_main(run.save)
+            dist.run_on_main(run.save, wait=stops)
 
         # Stop.
         if stops:
@@ -190,7 +199,7 @@ def _saves_what_is_done(run: TrainingRun) -> bool:
         run.gather_shards()
     except NonFiniteLoss:  # of the last step, which is not done; the error in reading is told
         return False
-    run.save()
+    run.save(wait=True)
     return True
 
 
