@@ -15,6 +15,7 @@ from .checkpoint import trainer_state
 from .checkpoint_writer import CheckpointWriter
 from .config import TrainConfig
 from .data.activation_source import ActivationSource
+from .intervals import Intervals
 from .run import RunFolder
 from .runtime.stopping import Interrupted
 from .trainer import NonFiniteLoss, StepMetrics, Trainer
@@ -144,6 +145,7 @@ def fit(
         Interrupted: `must_stop` said so; the step is saved.
     """
     trainer, config, dist = run.trainer, run.config.trainer, run.trainer.dist
+    intervals = Intervals(config, dist)
     while trainer.steps_done < config.n_steps:
         try:
             batch = next(batches)
@@ -159,25 +161,29 @@ def fit(
         run.seconds += time.perf_counter() - started
         step = trainer.steps_done
         is_last = step == config.n_steps
+        due = intervals.due(step)
 
         # Log. A line says that the step is done, so its loss must be known to be finite first.
-        if step % config.log_every == 0 or is_last:
+        if "log" in due or is_last:
             trainer.synchronize()
             dist.run_on_main(run.log, metrics, report)
+            intervals.was_done("log")
         if is_last:
             return  # the caller evaluates and saves the trained autoencoder
 
         # Evaluate. All ranks wait until rank 0 has measured.
-        if step % config.eval_every == 0:
+        if "evaluate" in due:
             run.gather_shards()
             dist.run_on_main(run.evaluate, report)
+            intervals.was_done("evaluate")
 
         # Save. Whether to stop is asked before, since that makes a checkpoint; and in every step,
         # since what one rank was asked all must learn, in a collective that all call equally often.
         stops = must_stop(step)
-        if stops or step % config.checkpoint_every == 0:
+        if stops or "save" in due:
             run.gather_shards()
             dist.run_on_main(run.save, wait=stops)
+            intervals.was_done("save")
 
         # Stop.
         if stops:
