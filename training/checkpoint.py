@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +22,34 @@ _NAME = re.compile(r"step-(\d+)", re.ASCII)
 _REMEDY = "training goes on from an older one"
 
 
-def save_checkpoint(
-    checkpoints: Path,
-    trainer: Trainer,
-    *,
-    seconds: float,
-    keep: int,
-    moments: Mapping[str, Tensor] | None = None,
+def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep: int) -> Path:
+    """`write_checkpoint` with the trainer's weights, optimizer state, counters and step."""
+    state, step = trainer_state(trainer), trainer.steps_done
+    return write_checkpoint(checkpoints, state, step=step, seconds=seconds, keep=keep)
+
+
+def write_checkpoint(
+    checkpoints: Path, state: dict[str, Tensor], *, step: int, seconds: float, keep: int
 ) -> Path:
     """Write `step-N` into the folder of checkpoints, then remove all but the newest `keep`.
 
     Args:
         checkpoints: the folder; made if missing.
-        trainer: its weights, optimizer state, counters and step are saved.
+        state: the tensors of `trainer_state`, or copies of them.
+        step: steps done.
         seconds: training time so far, carried on by a resumed run.
         keep: checkpoints left over, at least 1.
-        moments: whole ones to save in place of the optimizer's, of which it has but some rows, by
-            the names that `Adam.state` gives.
     """
-    whole = {f"adam.{name}": moment for name, moment in (moments or {}).items()}
-    target = checkpoints / f"step-{trainer.steps_done}"
+    target = checkpoints / f"step-{step}"
     with atomic_folder(target) as folder:
-        save_tensors(folder / _STATE_FILE, trainer_state(trainer) | whole)
+        save_tensors(folder / _STATE_FILE, state)
         progress = {
-            "steps_done": trainer.steps_done,
+            "steps_done": step,
             "seconds": seconds,
             "files": recorded_files(folder, [_STATE_FILE]),
         }
         write_checked_json(folder / _PROGRESS_FILE, progress)
-    remove_older(checkpoints, trainer.steps_done, keep=keep)
+    remove_older(checkpoints, step, keep=keep)
     return target
 
 

@@ -26,6 +26,10 @@ from .tracking import Tracking
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 EvalPrecision = Literal["auto", "float32", "tf32"]
 
+CLOCK_SETTINGS = ("log_seconds", "eval_minutes", "checkpoint_minutes")
+"""Settings of a `TrainerConfig` that decide when files are written, and no step: a run may go on
+with other ones."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
@@ -91,12 +95,21 @@ class TrainerConfig:
     """Seed of the order of the rows; runs with the same one see the same batches."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
+    log_seconds: float | None = None
+    """Seconds between two lines of metrics.jsonl, in place of `log_every`. None: steps decide, so
+    that a run has the same lines whenever it is made."""
     eval_every: int = 500
     """Steps between two evaluations on held-out rows."""
+    eval_minutes: float | None = None
+    """Minutes between two evaluations on held-out rows, in place of `eval_every`. None: steps
+    decide."""
     eval_rows: int = 16_384
     """Held-out rows of such an evaluation."""
     checkpoint_every: int = 500
     """Steps between two checkpoints; a killed run loses at most so many."""
+    checkpoint_minutes: float | None = None
+    """Minutes between two checkpoints, in place of `checkpoint_every`: 500 steps can take a GPU
+    less than a second. None: steps decide."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept."""
     device: str = "auto"
@@ -125,6 +138,9 @@ class TrainerConfig:
             require_in_range("ema_decay", self.ema_decay, low=0.0, high=1.0, below_high=True)
         if self.lr is not None:
             require_in_range("lr", self.lr, low=1e-30, high=1.0)
+        for name in CLOCK_SETTINGS:
+            if getattr(self, name) is not None:
+                require_in_range(name, getattr(self, name), low=0.0, high=1e6)
         for name in ("warmup_fraction", "decay_fraction", "k_anneal_fraction"):
             require_in_range(name, getattr(self, name), low=0.0, high=1.0)
         for name in ("beta1", "beta2"):

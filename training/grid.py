@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..sae.common.errors import InputError
 from ..sae.common.files import nearest
 from ..sae.config import activations_with, config_class, settings_of
-from .config import TrainConfig, TrainerConfig
+from .config import CLOCK_SETTINGS, TrainConfig, TrainerConfig
 from .data.stream.config import StreamConfig
 
 Grid = Mapping[str, Sequence[Any]]
@@ -22,6 +22,7 @@ Grid = Mapping[str, Sequence[Any]]
 _SHARED = (
     *("cache", "out", "trainer", "track", "tokens", "batch_size", "data_seed", "device"),
     *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "shards"),
+    *CLOCK_SETTINGS,
     *("stream", *(field.name for field in dataclasses.fields(StreamConfig))),
 )
 _MOST_CHOICES = 1000

@@ -12,13 +12,14 @@ from torch import Tensor
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.metrics import measure_rows
-from .checkpoint import save_checkpoint, trainer_state
+from .checkpoint import trainer_state
+from .checkpoint_writer import CheckpointWriter
 from .chosen_precision import products_in
 from .config import Precision, TrainConfig
 from .data.activation_source import ActivationSource
+from .intervals import Intervals
 from .run import RunFolder
 from .runtime.stopping import AgreedStop, Interrupted
-from .runtime.transfers import prefetch_to_device
 from .trainer import NonFiniteLoss, StepMetrics, Trainer
 
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
@@ -43,6 +44,7 @@ class TrainingRun:
             saved in place of `trainer`, after `gather_shards`; else None.
         moments: on rank 0 those that no rank has whole, as of the last `gather_moments`.
         seconds: spent on updates, those before the run was resumed included.
+        writer: writes its checkpoints, and those of other runs that share it.
     """
 
     config: TrainConfig
@@ -54,6 +56,7 @@ class TrainingRun:
     full_trainer: Trainer | None = None
     moments: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     seconds: float = 0.0
+    writer: CheckpointWriter = field(default_factory=CheckpointWriter)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -63,7 +66,8 @@ class TrainingRun:
 
     def log(self, metrics: StepMetrics, report: ProgressCallback) -> None:
         """Write the last step's metrics to metrics.jsonl and report them. Reading them waits for
-        the device."""
+        the device. Raises the error of a checkpoint that could not be written."""
+        self.writer.raise_error()
         config, trainer = self.config.trainer, self.trainer
         step = trainer.steps_done
         figures = metrics.figures()
@@ -82,11 +86,12 @@ class TrainingRun:
         figures = {f"held_out_{name}": float(value) for name, value in held_out.items()}
         report(step, self.config.trainer.n_steps, figures)
 
-    def save(self) -> None:
-        """Write a checkpoint."""
+    def save(self, *, wait: bool) -> None:
+        """Begin to write a checkpoint, or `wait` until it is written. Raises the error of the one
+        before it, or of this one, that could not be written."""
         keep = self.config.trainer.keep_checkpoints
         trainer = self.full_trainer or self.trainer
-        save_checkpoint(
+        self.writer.save(
             self.folder.checkpoints,
             trainer,
             seconds=self.seconds,
@@ -94,6 +99,8 @@ class TrainingRun:
             moments=self.moments,
         )
         self.moments = {}  # as large as the weights twice
+        if wait:
+            self.writer.wait()
 
     def gather_shards(self) -> None:
         """Bring `full_trainer` on rank 0 up to date, if latents are sharded; every rank calls this
@@ -154,9 +161,12 @@ def fit(
 
     Raises:
         NonFiniteLoss: NaN or infinity in the data or the loss; the last checkpoint stays.
+        OSError, SafetensorError: a checkpoint could not be written; told when the next step is
+            logged or saved.
         Interrupted: `stop` was agreed on; the last step is saved.
     """
     trainer, config, dist = run.trainer, run.config.trainer, run.trainer.dist
+    intervals = Intervals(config, dist)
     first = saved = trainer.steps_done
     while trainer.steps_done < config.n_steps:
         try:
@@ -171,6 +181,7 @@ def fit(
         if stop.agreed and (step > first or not batch):
             if saved != step:
                 _save_on_main(run)
+            dist.run_on_main(run.writer.wait)
             raise Interrupted(
                 f"interrupted at step {step} of {config.n_steps}, which is saved; the same command "
                 "goes on from there"
@@ -183,31 +194,35 @@ def fit(
         run.seconds += time.perf_counter() - started
         step = trainer.steps_done
         is_last = step == config.n_steps
+        due = intervals.due(step)
 
         # Log. A line says that the step is done, so its loss must be known to be finite first.
-        if step % config.log_every == 0 or is_last:
+        if "log" in due or is_last:
             trainer.synchronize()
             dist.run_on_main(run.log, metrics, report)
+            intervals.was_done("log")
         if is_last:
             return  # the caller evaluates and saves the trained autoencoder
 
         # Evaluate. All ranks wait until rank 0 has measured.
-        if step % config.eval_every == 0:
+        if "evaluate" in due:
             run.gather_shards()
             dist.run_on_main(run.evaluate, report)
+            intervals.was_done("evaluate")
 
         # Save.
-        if step % config.checkpoint_every == 0:
+        if "save" in due:
             _save_on_main(run)
+            intervals.was_done("save")
             saved = step
         yield step
 
 
 def _save_on_main(run: TrainingRun) -> None:
-    """Let rank 0 write a checkpoint of what all ranks have; every rank calls this."""
+    """Let rank 0 begin to write a checkpoint of what all ranks have; every rank calls this."""
     run.gather_shards()
     run.gather_moments()
-    run.trainer.dist.run_on_main(run.save)
+    run.trainer.dist.run_on_main(run.save, wait=False)
 
 
 def _saves_what_is_done(run: TrainingRun) -> bool:
@@ -221,7 +236,7 @@ def _saves_what_is_done(run: TrainingRun) -> bool:
         run.gather_shards()
     except NonFiniteLoss:  # of the last step, which is not done; the error in reading is told
         return False
-    run.save()
+    run.save(wait=True)
     return True
 
 
@@ -244,8 +259,9 @@ def read_batches(
                 seed=config.data_seed,
                 start=trainer.steps_done,
                 part=dist.local_rows(config.batch_size),
+                device=device,
             )
-            by_site[site] = opened.enter_context(closing(prefetch_to_device(rows, device)))
+            by_site[site] = opened.enter_context(closing(rows))
         for number in count():
             if number and dist.world_size == 1 and stop.request.is_set():
                 stop.agreed = True  # no other need be asked, and reading may take seconds

@@ -29,7 +29,7 @@ from ..sae.common.paths import refuse_special_file
 from ..sae.common.wording import counted
 from ..sae.common.yaml_files import read_yaml
 from .checkpoint import has_whole_checkpoint
-from .config import Precision, TrainerConfig, autoencoder_settings
+from .config import CLOCK_SETTINGS, Precision, TrainerConfig, autoencoder_settings
 from .data.settings import lasting_names, stream_settings, to_plain
 from .data.stream.chunk_index import CHUNK_INDEX
 from .data.stream.config import StreamConfig
@@ -246,7 +246,7 @@ class RunFolder:
         Raises InputError if it has others, or cannot go on to more tokens.
         """
         # What a setting that an older sparsteer did not know does by default, it did then.
-        known = to_plain(TrainerConfig())
+        known = _settings({"trainer": to_plain(TrainerConfig())})
         if "stream" in found:
             known |= stream_settings(StreamConfig(model_dtype="float32", dtype="float16"))
         before, now = (
@@ -289,9 +289,11 @@ class RunFolder:
                 f"--checkpoint-every is {now['checkpoint_every']}; give another --out, and a "
                 "--checkpoint-every below the number of steps to train that run further later"
             )
+        by_clock = self.settings()["trainer"].get("checkpoint_minutes") is not None
+        never = ", or it ended before --checkpoint-minutes had passed" if by_clock else ""
         raise InputError(
-            f"{complete}: its checkpoints in {self.checkpoints} are gone or damaged; give another "
-            "--out"
+            f"{complete}: its checkpoints in {self.checkpoints} are gone or damaged{never}; give "
+            "another --out"
         )
 
 
@@ -323,7 +325,7 @@ def _flat(resolved: dict[str, Any]) -> dict[str, Any]:
             flat |= value
         elif name not in (*_INDIFFERENT, *autoencoder_settings()):
             flat[name] = value
-    return flat
+    return {name: value for name, value in flat.items() if name not in CLOCK_SETTINGS}
 
 
 def _precision(flat: dict[str, Any]) -> Precision:

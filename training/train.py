@@ -15,6 +15,7 @@ from ..sae.config import Origin, config_to_dict
 from ..sae.language_model.names import lasting_name
 from .cautions import cautions
 from .checkpoint import remove_older, restore_newest
+from .checkpoint_writer import CheckpointWriter
 from .chosen_precision import chosen_precision, require_multiplied
 from .config import Precision, TrainConfig, require_other_site
 from .data.activation_source import ActivationSource
@@ -192,6 +193,9 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         )
         # A full dictionary that is going to be sharded may be too large for a GPU.
         initial_device = device if first.shards == 1 else torch.device("cpu")
+        # One writer, so that the copy of one run's state at a time is in memory.
+        writer = CheckpointWriter()
+        held.callback(writer.close)
         runs = [
             TrainingRun(
                 config,
@@ -200,6 +204,7 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
                 data,
                 _new_trainer(config, precision, data, site, initial_device, dist),
                 precision,
+                writer=writer,
             )
             for config, site, folder, precision in zip(
                 configs, sites, folders, precisions, strict=True
@@ -438,7 +443,9 @@ def _finish(run: TrainingRun) -> dict[str, Any]:
 
 
 def _write_result(run: TrainingRun) -> dict[str, Any]:
-    """Write the summary and the autoencoder into the run folder; give the summary."""
+    """Write the summary and the autoencoder into the run folder, once the last checkpoint is
+    written; give the summary."""
+    run.writer.wait()
     config, sae, rows, steps = run.config, run.trained(), run.held_out(), run.trainer.steps_done
     tokens = steps * config.trainer.batch_size
     rounded = [rounding_caution(rows[site], run.data.dtype, site) for site in run.sites]

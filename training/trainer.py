@@ -21,7 +21,7 @@ from .initialize import initialize_from_rows, is_initialized
 from .objective import Losses, objective
 from .optimizer import Adam
 from .precision import RoundedWeights
-from .runtime.transfers import PendingHostCopy
+from .runtime.transfers import PendingHostCopy, host_numbers
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
@@ -46,11 +46,11 @@ class StepMetrics(NamedTuple):
 
     def figures(self) -> dict[str, float]:
         """All of it as numbers, the terms among them: of this package's terms those that the
-        configuration does not have are 0. Waits for the device."""
-        numbers = {name: value for name, value in self._asdict().items() if name != "terms"}
-        first = {name: numbers.pop(name) for name in ("loss", "mse")}
-        terms = dict.fromkeys(OWN_TERMS, 0.0) | self.terms
-        return {name: float(value) for name, value in (first | terms | numbers).items()}
+        configuration does not have are 0. Waits for the device, once."""
+        own = {name: value for name, value in self._asdict().items() if name != "terms"}
+        numbers = host_numbers(own | self.terms)
+        names = ["loss", "mse", *(dict.fromkeys(OWN_TERMS) | self.terms), *own]
+        return {name: numbers.get(name, 0.0) for name in names}
 
 
 class NonFiniteLoss(ArithmeticError):

@@ -1,6 +1,8 @@
-"""Whether what the user asks for can be held by this machine at all."""
+"""Memory: whether this machine can hold what the user asks for, and how much of it is free."""
 
 import os
+import re
+from pathlib import Path
 
 from .errors import InputError
 
@@ -26,3 +28,14 @@ def require_memory(n_bytes: int, needs: str, remedy: str, *, field: str | None =
             f"machine's memory; {remedy}",
             field=field,
         )
+
+
+def available_memory() -> float:
+    """Bytes that this machine can still give without moving anything out of memory, infinite where
+    the system does not tell (it is Linux that does)."""
+    try:
+        told = Path("/proc/meminfo").read_text()
+    except OSError:
+        return float("inf")
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", told, re.MULTILINE)
+    return float("inf") if found is None else 1024.0 * int(found[1])

@@ -16,10 +16,10 @@ from filelock import FileLock
 
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.metrics import measure_rows
-from sparsteer.training import checkpoint as checkpoint_module
 from sparsteer.training import train as train_module
 from sparsteer.training import trainer as trainer_module
 from sparsteer.training.checkpoint import restore_newest, save_checkpoint
+from sparsteer.training.checkpoint_writer import CheckpointWriter
 from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.run import RunFolder
@@ -569,25 +569,22 @@ def test_ctrl_c_in_python_leaves_whole_files_only(
 ) -> None:
     train(config_of(planted_cache, tmp_path / "whole"))
     config = config_of(planted_cache, tmp_path / "run")
-    step, write = Trainer.step, checkpoint_module.save_tensors
-    step_in_hand = 0
+    step, wait = Trainer.step, CheckpointWriter.wait
 
     def interrupted_step(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
-        nonlocal step_in_hand
-        step_in_hand = trainer.steps_done
         metrics = step(trainer, x)
         if moment == "in a step" and trainer.steps_done == 21:
             raise KeyboardInterrupt
         return metrics
 
-    def interrupted_write(path: Path, tensors: Any) -> None:
-        write(path, tensors)
-        if moment == "in a checkpoint" and step_in_hand == 23:
+    def interrupted_wait(writer: CheckpointWriter) -> None:
+        wait(writer)
+        if moment == "in a checkpoint" and (tmp_path / "run/checkpoints/step-16").exists():
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", interrupted_step)
-        patch.setattr(checkpoint_module, "save_tensors", interrupted_write)
+        patch.setattr(CheckpointWriter, "wait", interrupted_wait)
         with pytest.raises(KeyboardInterrupt) as caught:
             train(config)
     assert not isinstance(caught.value, Interrupted)

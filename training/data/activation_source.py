@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -74,9 +75,11 @@ class ActivationSource(Protocol):
         seed: int = 0,
         start: int = 0,
         part: slice | None = None,
+        device: torch.device | None = None,
     ) -> Generator[Float[Tensor, "B D"], None, None]:
         """Training rows in float32, shuffled; batch i depends on `seed` and i alone. They begin at
-        batch `start`; with `part` only these rows of each batch are given."""
+        batch `start`; with `part` only these rows of each batch are given. They are on the device,
+        by default the CPU, ready for the stream that is current where each is asked for."""
         ...
 
     def require_batch(self, batch_size: int) -> None:

@@ -6,25 +6,29 @@ would have read, without reading what lies before.
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from ..distributed.torchrun import local_world_size
+from ..runtime.read_ahead import one_ahead
+from ..runtime.threads import allowed_cores
+from ..runtime.transfers import DeviceCopies
 from .cache.manifest import ShardEntry
 from .cache.shards import EncodedRows, Shard, copy_rows
+from .windows import DeviceWindow, HostWindow, Window
 
 BUFFER_BYTES = 192_000_000
 """Stored activations that are shuffled together; two such buffers are in memory at a time."""
 
-T = TypeVar("T")
-R = TypeVar("R")
+_MOST_COPYING_THREADS = 4
+"""That fill a buffer for a GPU, which takes rows faster than one thread can copy them."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ def shuffled_batches(
     seed: int,
     start: int,
     part: slice | None = None,
+    copies: DeviceCopies | None = None,
 ) -> Generator[Float[Tensor, "B D"]]:
     """Batches of float32 training rows without end, from batch `start` on.
 
@@ -57,39 +62,46 @@ def shuffled_batches(
         site: whose activations to read.
         row_bytes: bytes of a stored row.
         part: which rows of every batch to give, at least one; all by default.
+        copies: sends the buffers to a device, which cuts the batches: two buffers are there, in the
+            stored dtype, and one in main memory. None: batches are cut in main memory.
     """
     buffers = plan_buffers(
         shards, row_bytes=row_bytes, batch_size=batch_size, seed=seed, start=start
     )
-    with closing(one_ahead(lambda buffer: _read(buffer, open_shard, site), buffers)) as contents:
-        yield from cut_in_batches(contents, batch_size, part)
+    with _copying_threads(copies) as threads:
+
+        def read(buffer: ShuffleBuffer) -> Window:
+            return _read(buffer, open_shard, site, copies, threads)
+
+        with closing(one_ahead(read, buffers)) as windows:
+            yield from cut_in_batches(windows, batch_size, part)
 
 
 def cut_in_batches(
-    pieces: Iterator[tuple[EncodedRows, Int[np.ndarray, "M"]]], batch_size: int, part: slice | None
+    windows: Iterator[Window], batch_size: int, part: slice | None
 ) -> Generator[Float[Tensor, "B D"]]:
-    """Batches of float32 rows from pieces: rows, and which of them to take in which order.
+    """Batches of float32 rows from windows, on whose device they are.
 
-    A batch may go over several pieces; what is left at the end fills none. With `part` only these
+    A batch may go over several windows; what is left at the end fills none. With `part` only these
     rows of each batch are given.
     """
     first, end, _ = (part or slice(None)).indices(batch_size)
     parts: list[Tensor] = []
     place = 0  # in the batch
-    for rows, order in pieces:
+    for window in windows:
         at = 0
-        while at < len(order):
-            taken = order[at : at + batch_size - place]
-            wanted = taken[max(first - place, 0) : max(end - place, 0)]
-            if len(wanted):
-                parts.append(rows.rows(wanted).restored())
-            at += len(taken)
-            place += len(taken)
+        while at < len(window):
+            n_taken = min(batch_size - place, len(window) - at)
+            skipped, wanted = max(first - place, 0), min(end - place, n_taken)
+            if skipped < wanted:
+                parts.append(window.take(at + skipped, at + wanted))
+            at += n_taken
+            place += n_taken
             if place == batch_size:
                 yield parts[0] if len(parts) == 1 else torch.cat(parts)
                 parts, place = [], 0
         # Without this a third buffer would be in memory while the next one is awaited.
-        del rows
+        del window
 
 
 def plan_buffers(
@@ -116,20 +128,9 @@ def plan_buffers(
         skip = 0
 
 
-def one_ahead(load: Callable[[T], R], items: Iterator[T]) -> Generator[R]:
-    """`map(load, items)` with the next item loaded in a thread while the last one is in use.
-
-    What `load` raises is raised here, in its turn. Closing the generator ends the thread.
-    """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-        item = next(items, None)
-        waiting = pool.submit(load, item) if item is not None else None
-        while waiting is not None:
-            loaded = waiting.result()
-            item = next(items, None)
-            waiting = pool.submit(load, item) if item is not None else None
-            yield loaded
-            del loaded
+def largest_buffer(shards: Sequence[ShardEntry], row_bytes: int) -> int:
+    """Bytes that a buffer of these shards has at most."""
+    return max(BUFFER_BYTES, *(train_rows(shard) * row_bytes for shard in shards))
 
 
 def train_rows(shard: ShardEntry) -> int:
@@ -149,10 +150,24 @@ def _grouped(shards: list[ShardEntry], row_bytes: int) -> Iterator[list[ShardEnt
     yield group
 
 
+def _copying_threads(copies: DeviceCopies | None) -> "ThreadPoolExecutor | nullcontext[None]":
+    """Threads that fill the buffers for a device; none where batches are cut in main memory, whose
+    cores the training step needs."""
+    if copies is None:
+        return nullcontext()
+    n_threads = max(1, min(_MOST_COPYING_THREADS, allowed_cores() // local_world_size()))
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="fill-buffer")
+
+
 def _read(
-    buffer: ShuffleBuffer, open_shard: Callable[[ShardEntry], Shard], site: str
-) -> tuple[EncodedRows, Int[np.ndarray, "M"]]:
-    """The training rows of a buffer's shards, and the order in which to take them."""
+    buffer: ShuffleBuffer,
+    open_shard: Callable[[ShardEntry], Shard],
+    site: str,
+    copies: DeviceCopies | None,
+    threads: Executor | None,
+) -> Window:
+    """The training rows of a buffer's shards in the order in which to take them."""
+    empty = torch.empty if copies is None else copies.empty
     n_rows = sum(map(train_rows, buffer.shards))
     values = scale = None
     before = 0
@@ -161,14 +176,34 @@ def _read(
         stored, index = shard.stored(site), shard.row_numbers(held_out=False)
         here = slice(before, before + len(index))
         if values is None:
-            values = torch.empty(n_rows, stored.values.shape[1], dtype=stored.values.dtype)
-            scale = None if stored.scale is None else torch.empty(n_rows)
-        copy_rows(stored.values, index, values[here])
+            values = empty(n_rows, stored.values.shape[1], dtype=stored.values.dtype)
+            scale = None if stored.scale is None else empty(n_rows, dtype=torch.float32)
+        _copy_rows(stored.values, index, values[here], threads)
         if scale is not None and stored.scale is not None:
             scale[here] = stored.scale[index]
         before += len(index)
     assert values is not None  # a buffer has at least one shard
-    return EncodedRows(values, scale), random_order(buffer.key, n_rows)[buffer.first : buffer.end]
+    rows = EncodedRows(values, scale)
+    order = random_order(buffer.key, n_rows)[buffer.first : buffer.end]
+    return HostWindow(rows, order) if copies is None else DeviceWindow(rows, order, copies)
+
+
+def _copy_rows(
+    source: Shaped[Tensor, "N D"],
+    index: Int[np.ndarray, "M"],
+    out: Shaped[Tensor, "M D"],
+    threads: Executor | None,
+) -> None:
+    """`copy_rows`, shared by the threads if there are any."""
+    if threads is None:
+        copy_rows(source, index, out)
+        return
+    ends = [len(index) * n // _MOST_COPYING_THREADS for n in range(_MOST_COPYING_THREADS + 1)]
+
+    def copy(first: int, end: int) -> None:
+        copy_rows(source, index[first:end], out[first:end])
+
+    list(threads.map(copy, ends[:-1], ends[1:]))
 
 
 def random_order(key: str, length: int) -> Int[np.ndarray, "M"]:

@@ -17,7 +17,7 @@ import torch
 
 from sparsteer.sae.common.files import write_json
 from sparsteer.sae.common.tensor_files import save_tensors
-from sparsteer.training import loop
+from sparsteer.training import checkpoint
 from sparsteer.training.checkpoint import trainer_state
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.distributed.collectives import Distributed
@@ -68,7 +68,7 @@ def main(cache: Path, out: Path) -> None:
         with patch.object(ActivationCache, "batches", cut_short(dist)):
             lost = config_of(cache, out / "lost", "topk")
             results["changed shard"] = outcome(lambda: train(lost))
-        with patch.object(loop, "save_checkpoint", disk_full):
+        with patch.object(checkpoint, "save_tensors", disk_full):
             full = config_of(cache, out / "full", "topk")
             results["full disk"] = outcome(lambda: train(full))
         results["uneven"] = outcome(lambda: train(config_of(cache, out / "uneven", batch_size=127)))

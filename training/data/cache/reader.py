@@ -14,7 +14,8 @@ from ....sae.common.errors import InputError
 from ....sae.common.files import nearest, sha256_file
 from ....sae.common.wording import counted
 from ...cautions import why_not_trainable
-from ..shuffling import shuffled_batches
+from ...runtime.transfers import DeviceCopies, prefetch_to_device
+from ..shuffling import largest_buffer, shuffled_batches
 from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .shards import Shard
@@ -22,6 +23,9 @@ from .shards import Shard
 _REMEDY = "run the `sparsteer cache` command that wrote it again, and it will be repaired"
 _FEW_SHARDS = 32
 """A limited part of the held-out rows comes from this many shards if they have enough."""
+
+_LARGEST_ON_DEVICE = 2**30
+"""Bytes of the largest buffer of rows that is kept on a GPU; there are two at a time."""
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
@@ -150,6 +154,7 @@ class ActivationCache:
         seed: int = 0,
         start: int = 0,
         part: slice | None = None,
+        device: torch.device | None = None,
     ) -> Generator[Float[Tensor, "B D"], None, None]:
         """Training rows in float32, shuffled, without end; begin at batch `start`.
 
@@ -158,6 +163,12 @@ class ActivationCache:
         epoch: shards in random order, and rows shuffled over as many shards as BUFFER_BYTES hold.
         A thread reads the next buffer meanwhile; it ends when the iterator is closed or forgotten.
         With `part` only these rows of each batch are given, as a process does that shares batches.
+
+        With a CUDA `device` the batches are there, bit for bit the same, ready for the stream that
+        is current where each is asked for. Two buffers are kept there in the stored dtype, about
+        400 MB, and the device cuts the batches; the next buffer is copied beside that, from pinned
+        memory. Of a cache with a shard of more than a gigabyte a site, batches are cut in main
+        memory and sent one by one.
 
         Raises:
             InputError: `batch_size` is below 1 or more than the training rows, the site is unknown;
@@ -169,16 +180,21 @@ class ActivationCache:
                 field="batch_size",
             )
         self.require_batch(batch_size)
-        return shuffled_batches(
+        row_bytes = self.d_model * _ITEM_BYTES[self.manifest.dtype]
+        on_gpu = device is not None and device.type == "cuda"
+        cut_there = on_gpu and largest_buffer(self.manifest.shards, row_bytes) <= _LARGEST_ON_DEVICE
+        batches = shuffled_batches(
             self.manifest.shards,
             self.shard,
             site=self.site_name(site),
-            row_bytes=self.d_model * _ITEM_BYTES[self.manifest.dtype],
+            row_bytes=row_bytes,
             batch_size=batch_size,
             seed=seed,
             start=start,
             part=part,
+            copies=DeviceCopies(device) if device is not None and cut_there else None,
         )
+        return batches if device is None or cut_there else prefetch_to_device(batches, device)
 
     def require_batch(self, batch_size: int) -> None:
         """Raise InputError if it has fewer training rows than that."""

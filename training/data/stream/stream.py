@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ....sae.common.devices import resolve_device
@@ -28,7 +28,9 @@ from ....sae.common.wording import counted
 from ....sae.language_model.model import LanguageModel
 from ....sae.language_model.names import lasting_name
 from ....sae.language_model.sites import Site
+from ...runtime.read_ahead import one_ahead
 from ...runtime.threads import use_threads
+from ...runtime.transfers import prefetch_to_device
 from ..cache.model_dtype import with_stream_dtypes
 from ..cache.shards import EncodedRows
 from ..content_tokens import ChosenContext
@@ -38,7 +40,8 @@ from ..corpus import Corpus, open_corpus
 from ..documents import SKIP, BadRow
 from ..extraction import ContextReader, joined
 from ..settings import stream_settings
-from ..shuffling import cut_in_batches, one_ahead
+from ..shuffling import cut_in_batches
+from ..windows import HostWindow, Window
 from .chunk_index import CHUNK_INDEX, ChunkStart
 from .chunks import ChunkSource, StreamChunk
 from .config import StreamConfig
@@ -263,11 +266,13 @@ class ActivationStream:
         seed: int = 0,
         start: int = 0,
         part: slice | None = None,
+        device: torch.device | None = None,
     ) -> Generator[Float[Tensor, "B D"], None, None]:
         """Training rows in float32, shuffled, from batch `start` on; batch i depends on `seed` and
         i alone. They end with the rows that the stream was opened for.
 
-        The chunk of the first is read at once, so that this call can take long.
+        The chunk of the first is read at once, so that this call can take long. With a CUDA
+        `device` a thread reads, cuts and sends them, so that the model runs there.
 
         Raises:
             InputError: now or later, the corpus or an activation turns out to be unreadable.
@@ -275,7 +280,8 @@ class ActivationStream:
         self.site_name(site)
         if start * batch_size < self._rows:
             self._begin(seed, start * batch_size)
-        return cut_in_batches(self._shuffled(seed, start * batch_size), batch_size, part)
+        batches = cut_in_batches(self._shuffled(seed, start * batch_size), batch_size, part)
+        return batches if device is None else prefetch_to_device(batches, device)
 
     def held_out(
         self, *, site: str | None = None, limit: int | None = None
@@ -318,10 +324,8 @@ class ActivationStream:
         self._begun = reading
         return reading
 
-    def _shuffled(
-        self, seed: int, first_row: int
-    ) -> Generator[tuple[EncodedRows, Int[np.ndarray, "M"]]]:
-        """Pieces for `cut_in_batches`; between them the model reads the next chunk."""
+    def _shuffled(self, seed: int, first_row: int) -> Generator[Window]:
+        """Windows for `cut_in_batches`; between them the model reads the next chunk."""
         chunks = self._chunks(seed, first_row)
         with closing(one_ahead(lambda _: next(chunks, None), count())) as planned:
             first = next(planned)
@@ -333,7 +337,7 @@ class ActivationStream:
                 following = next(planned)
                 coming = None if following is None else self._reading(following)
                 for piece in np.array_split(order, coming.n_left if coming else 1):
-                    yield rows, piece
+                    yield HostWindow(rows, piece)
                     if coming is not None:
                         coming.advance()
                 # Without this a third chunk would be in memory while the next one is joined.

@@ -31,6 +31,7 @@ from sparsteer.training.data.cache.manifest import (
 )
 from sparsteer.training.data.cache.shards import Shard, ShardContent, encode_rows, write_shard
 from sparsteer.training.data.corpus_config import CacheDtype
+from sparsteer.training.runtime.read_ahead import one_ahead
 from sparsteer.training.verification import verify
 
 D, LENGTH, PER_CONTEXT = 3, 9, 7
@@ -462,7 +463,7 @@ def test_loading_is_one_item_ahead_and_no_more() -> None:
         loaded.append(item)
         return item * 10
 
-    ahead = shuffling.one_ahead(load, iter(range(5)))
+    ahead = one_ahead(load, iter(range(5)))
     assert loaded == []
     for item in range(5):
         assert next(ahead) == item * 10
@@ -477,7 +478,7 @@ def test_a_failed_load_is_raised_in_its_turn() -> None:
             raise OSError("gone")
         return item
 
-    ahead = shuffling.one_ahead(load, iter(range(5)))
+    ahead = one_ahead(load, iter(range(5)))
     assert [next(ahead), next(ahead)] == [0, 1]
     with pytest.raises(OSError, match="gone"):
         next(ahead)
