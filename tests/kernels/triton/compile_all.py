@@ -37,6 +37,7 @@ from sparsteer.kernels import (
     topk,
 )
 from sparsteer.kernels.accelerators.fused_encoder import fused_topk
+from sparsteer.kernels.accelerators.unverified_rows import encode_unverified_
 
 # Triton is untyped.
 triton: Any = import_module("triton")
@@ -175,7 +176,9 @@ def operators() -> list[Callable[[], Any]]:
         for F, D, k in [(12288, 768, 32), (24576, 2304, 64), (131072, 1000, 64)]:
             for dtype in (torch.bfloat16, torch.float32):
                 weights = fake(F, D, dtype=dtype)
-                fused_topk(fake(4096, D, dtype=dtype), weights, weights[:, 0], k)
+                rows = fake(4096, D, dtype=dtype)
+                codes, verified = fused_topk(rows, weights, weights[:, 0], k)
+                encode_unverified_(codes, verified, rows, weights, weights[:, 0], 2048)
 
     def launch_jaccard() -> None:
         offsets, indices = (torch.empty(n, dtype=torch.int64) for n in (1001, 64_000))
