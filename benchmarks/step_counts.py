@@ -1,6 +1,6 @@
 """Kernels launched, waits and bytes of a training step on a GPU, counted without one.
 
-    python benchmarks/step_counts.py [--json] [--kinds topk] [--detail]
+    python benchmarks/step_counts.py [--json] [--kinds topk] [--detail] [--measured]
         [--rows 8192] [--width 768] [--latents 12288] [--k 32]
 
 For every kind of step: each activation and nested topk, in float32 and bfloat16, without dead
@@ -44,9 +44,16 @@ def kinds() -> list[str]:
 
 
 def count_step(
-    kind: str, *, rows: int = 8192, width: int = 768, latents: int = 12288, k: int = 32
+    kind: str,
+    *,
+    rows: int = 8192,
+    width: int = 768,
+    latents: int = 12288,
+    k: int = 32,
+    measured: bool = False,
 ) -> Count:
-    """What a step of the kind asks of a GPU, once training runs: of the third step.
+    """What a step of the kind asks of a GPU, once training runs: the third step. With `measured` it
+    is one that is logged.
 
     Raises KeyError for an unknown kind.
     """
@@ -59,9 +66,9 @@ def count_step(
         trainer = Trainer(sae, config)
         x = torch.empty(rows, width, device="meta")
         for _ in range(2):
-            trainer.step(x)
+            trainer.step(x, measured=measured)
         restart()
-        trainer.step(x)
+        trainer.step(x, measured=measured)
         return restart()
 
 
@@ -72,9 +79,14 @@ def main() -> None:
     parser.add_argument("--detail", action="store_true", help="launches and waits by operator")
     for name, default in [("rows", 8192), ("width", 768), ("latents", 12288), ("k", 32)]:
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--measured", action="store_true", help="a step that is logged")
     arguments = parser.parse_args()
     sizes = {name: getattr(arguments, name) for name in ("rows", "width", "latents", "k")}
-    counts = {kind: count_step(kind, **sizes) for kind in kinds() if arguments.kinds in kind}
+    counts = {
+        kind: count_step(kind, **sizes, measured=arguments.measured)
+        for kind in kinds()
+        if arguments.kinds in kind
+    }
     if arguments.json:
         print(
             json.dumps({kind: _as_json(count, arguments.detail) for kind, count in counts.items()})

@@ -14,16 +14,16 @@ from sparsteer.kernels import dispatch
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # Launches and waits of a step without dead latents, and with a tenth of them dead.
 BUDGETS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
-    "topk, float32": ((122, 0), (401, 0)),
-    "topk, bfloat16": ((136, 0), (418, 0)),
-    "nested topk, float32": ((722, 23), (1001, 23)),
-    "nested topk, bfloat16": ((739, 23), (1021, 23)),
-    "batch_topk, float32": ((191, 6), (470, 6)),
-    "batch_topk, bfloat16": ((204, 6), (486, 6)),
-    "jumprelu, float32": ((406, 11), (685, 11)),
-    "jumprelu, bfloat16": ((454, 11), (736, 11)),
-    "top_afa, float32": ((154, 1), (433, 1)),
-    "top_afa, bfloat16": ((167, 1), (449, 1)),
+    "topk, float32": ((81, 0), (361, 0)),
+    "topk, bfloat16": ((95, 0), (378, 0)),
+    "nested topk, float32": ((681, 23), (961, 23)),
+    "nested topk, bfloat16": ((698, 23), (981, 23)),
+    "batch_topk, float32": ((150, 6), (430, 6)),
+    "batch_topk, bfloat16": ((163, 6), (446, 6)),
+    "jumprelu, float32": ((365, 11), (645, 11)),
+    "jumprelu, bfloat16": ((413, 11), (696, 11)),
+    "top_afa, float32": ((113, 1), (393, 1)),
+    "top_afa, bfloat16": ((126, 1), (409, 1)),
 }
 
 pytestmark = pytest.mark.skipif(

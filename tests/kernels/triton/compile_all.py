@@ -28,6 +28,7 @@ from sparsteer.kernels import (
     batch_topk,
     decode,
     dispatch,
+    firing,
     gather_dot,
     jaccard,
     jumprelu,
@@ -38,6 +39,7 @@ from sparsteer.kernels import (
 )
 from sparsteer.kernels.accelerators.fused_encoder import fused_topk
 from sparsteer.kernels.accelerators.unverified_rows import encode_unverified_
+from sparsteer.kernels.codes import Codes
 
 # Triton is untyped.
 triton: Any = import_module("triton")
@@ -185,7 +187,21 @@ def operators() -> list[Callable[[], Any]]:
         values, prototype = fake(64_000, dtype=torch.float32), fake(12288, dtype=torch.float32)
         jaccard._launch_jaccard(offsets, indices, values, prototype)
 
-    return [launch_encode, launch_products, launch_adam, launch_selections, launch_jaccard]
+    def launch_firing() -> None:
+        for F, dtype in [(12288, torch.bfloat16), (131072, torch.float32)]:
+            codes = Codes(torch.empty(8192, 32, dtype=torch.int64), fake(8192, 32, dtype=dtype))
+            fired = firing._launch_fired(codes, F)
+            since, loss = torch.empty(F, dtype=torch.int64), fake(1, dtype=torch.float32)[0]
+            firing._launch_count(since, fired, loss, 8192, 10_000_000)
+
+    return [
+        launch_encode,
+        launch_products,
+        launch_adam,
+        launch_selections,
+        launch_firing,
+        launch_jaccard,
+    ]
 
 
 if __name__ == "__main__":
