@@ -105,13 +105,13 @@ def test_one_process_goes_on_where_several_stopped(results: Results, planted_cac
 def test_collectives_of_a_step(results: Results) -> None:
     for every in results[1]:
         # Whether all could read and any is to stop; the loss; which latents fired; which rows have
-        # gradients, and those; the mean row; the other figures.
-        assert every["rows"] == every["rows, at least"] == {"all_reduce": 7}
+        # gradients, and those.
+        assert every["rows"] == {"all_reduce": 5}
         # In place of rows the gradients of two matrices, and of all vectors together.
-        assert every["matrices"] == every["matrices, at least"] == {"all_reduce": 8}
+        assert every["matrices"] == {"all_reduce": 6}
         # AuxK's mean residual; its error and variance.
-        assert every["matrices and dead latents"] == {"all_reduce": 10}
-        assert every["matrices and parts"] == {"all_reduce": 8, "all_gather": 2}
+        assert every["matrices and dead latents"] == {"all_reduce": 8}
+        assert every["matrices and parts"] == {"all_reduce": 6, "all_gather": 2}
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])

@@ -91,10 +91,10 @@ def stopped_in_a_step(dist: Distributed) -> Generator[StopRequest]:
     """A request that is set in the middle of a step, of the second process alone."""
     step, stop = Trainer.step, StopRequest()
 
-    def stepped(self: Trainer, *rows: torch.Tensor) -> Any:
+    def stepped(self: Trainer, *rows: torch.Tensor, **options: Any) -> Any:
         if self.steps_done == 13 and dist.rank == 1:
             stop.set()
-        return step(self, *rows)
+        return step(self, *rows, **options)
 
     with patch.object(Trainer, "step", stepped):
         yield stop
