@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .codes import Codes
 from .decode import compare, require_comparable
+from .optimizer import SquareSums
 from .policy import backend_of
 from .slots import used_slots
 from .sparse_products import autoencoder_gradients, gradients_with_dots
@@ -37,6 +38,7 @@ def autoencoder_mse(
     W_enc: Float[Tensor, "F D"],
     b_enc: Float[Tensor, "F"],
     W_dec: Float[Tensor, "F D"],
+    squares: SquareSums | None = None,
 ) -> Autoencoding:
     """Decode and compare with the rows that were encoded.
 
@@ -45,6 +47,7 @@ def autoencoder_mse(
             b_enc[f]), without a gradient.
         x: [B, D] the rows, without a gradient.
         b_dec, W_enc, b_enc, W_dec: the autoencoder.
+        squares: may get the sums of squares of the weights' gradients, for `gradient_norm`.
 
     Returns:
         The mean squared error, differentiable with respect to the four weights; so are the values
@@ -55,7 +58,7 @@ def autoencoder_mse(
             enabled.
     """
     require_comparable(W_dec, b_dec, x)
-    out = _AutoencoderMSE.apply(codes.indices, codes.values, x, b_dec, W_enc, b_enc, W_dec)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+    out = _AutoencoderMSE.apply(codes.indices, codes.values, x, b_dec, W_enc, b_enc, W_dec, squares)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
     loss, x_hat, values = cast(tuple[Tensor, Tensor, Tensor], out)
     return Autoencoding(loss, x_hat, codes._replace(values=values))
 
@@ -71,6 +74,7 @@ class _AutoencoderMSE(torch.autograd.Function):
         W_enc_FD: Tensor,
         b_enc_F: Tensor,
         W_dec_FD: Tensor,
+        squares: SquareSums | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         used = used_slots(values_BM > 0, backend_of(values_BM))
         loss, x_hat_BD, residual_BD, grad_values_BM = compare(
@@ -81,6 +85,7 @@ class _AutoencoderMSE(torch.autograd.Function):
         ctx.save_for_backward(
             indices_BM, values_BM, residual_BD, grad_values_BM, x_BD, b_dec_D, W_enc_FD, later
         )
+        ctx.squares = squares
         ctx.mark_non_differentiable(x_hat_BD)
         ctx.set_materialize_grads(False)
         return loss, x_hat_BD, values_BM.clone()
@@ -97,7 +102,14 @@ class _AutoencoderMSE(torch.autograd.Function):
         centered_BD = x_BD - b_dec_D
         if grad_values_BM is None:
             grad_W_dec, grad_W_enc, grad_b_enc = gradients_with_dots(
-                indices_BM, values_BM, further_BM, scale, residual_BD, centered_BD, W_dec_FD
+                indices_BM,
+                values_BM,
+                further_BM,
+                scale,
+                residual_BD,
+                centered_BD,
+                W_dec_FD,
+                ctx.squares,
             )
         else:
             grad_BM = scale * grad_values_BM
@@ -113,4 +125,4 @@ class _AutoencoderMSE(torch.autograd.Function):
                 len(W_enc_FD),
             )
         grad_b_dec = scale * residual_BD.sum(0) - grad_b_enc.to(W_enc_FD.dtype) @ W_enc_FD
-        return None, None, None, grad_b_dec, grad_W_enc, grad_b_enc, grad_W_dec
+        return None, None, None, grad_b_dec, grad_W_enc, grad_b_enc, grad_W_dec, None

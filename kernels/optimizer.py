@@ -10,6 +10,7 @@ so that memory is read and written once there too.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -217,11 +218,57 @@ def _adam_on_block(
         normalize_rows_(weights)
 
 
+class _Noted(NamedTuple):
+    gradient: Tensor
+    """An alias, which keeps its memory from being another tensor's."""
+    version: int
+    """How often it had been changed in place."""
+    squares: Tensor
+
+
+class SquareSums:
+    """Sums of squares that kernels took of gradients while they wrote them.
+
+    They are of a gradient only as long as nothing was added to it: its memory and PyTorch's count
+    of changes in place are compared.
+    """
+
+    def __init__(self) -> None:
+        self._noted: dict[str, _Noted] = {}
+
+    def note(self, name: str, gradient: Tensor, squares: Float[Tensor, "..."]) -> None:
+        """Keep parts of a gradient's sum of squares, in place of those of the one before."""
+        self._noted[name] = _Noted(gradient.detach(), _version(gradient), squares)
+
+    def take(self) -> list[_Noted]:
+        """What was noted, which is forgotten."""
+        noted, self._noted = list(self._noted.values()), {}
+        return noted
+
+
+def _version(tensor: Tensor) -> int:
+    return tensor._version  # pyright: ignore[reportPrivateUsage] - documented
+
+
 @torch.no_grad()
-def gradient_norm(gradients: Iterable[Tensor]) -> Float[Tensor, ""]:
-    """The norm of all gradients together in float32, on their device and without waiting."""
-    norms = [torch.linalg.vector_norm(gradient).float() for gradient in gradients]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType] - untyped builtin
-    return torch.linalg.vector_norm(torch.stack(norms))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType, reportUnknownArgumentType] - untyped builtin
+def gradient_norm(
+    gradients: Iterable[Tensor], squares: SquareSums | None = None
+) -> Float[Tensor, ""]:
+    """The norm of all gradients together in float32, on their device and without waiting.
+
+    Gradients whose sums of squares are noted are not read; these are then forgotten.
+    """
+    noted = (
+        {} if squares is None else {(n.gradient.data_ptr(), n.version): n for n in squares.take()}
+    )
+    norms: list[Tensor] = []
+    for gradient in gradients:
+        known = noted.get((gradient.data_ptr(), _version(gradient)))
+        if known is not None and known.gradient.shape == gradient.shape:
+            norms.append(known.squares.sum().sqrt())
+        else:
+            norms.append(torch.linalg.vector_norm(gradient).float())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - untyped builtin
+    return torch.linalg.vector_norm(torch.stack(norms))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped builtin
 
 
 def clipping_factor(norm: Float[Tensor, ""], max_norm: float) -> Float[Tensor, ""]:

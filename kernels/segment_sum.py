@@ -37,10 +37,12 @@ def _segments_kernel(
     partial_ptr: Pointer,  # [P, D] (out)
     sums_ptr: Pointer,  # [F] (out) sums of the coefficients
     partial_sums_ptr: Pointer,  # [P] (out)
+    squares_ptr: Pointer,  # [F, blocks of columns] (out) sums of squares of what is written
     rows2_ptr: Pointer,  # [B, D], if PAIRED
     coefficients2_ptr: Pointer,  # [N], if PAIRED
     out2_ptr: Pointer,  # [F, D] (out), if PAIRED
     partial2_ptr: Pointer,  # [P, D] (out), if PAIRED
+    squares2_ptr: Pointer,  # [F, blocks of columns] (out), if PAIRED
     weights_ptr: Pointer,  # [F, D], if DOTS
     scale_ptr: Pointer,  # [], if DOTS
     F: Scalar,
@@ -102,6 +104,11 @@ def _segments_kernel(
         if PAIRED:
             tl.store(out2_ptr + at, total2.to(out2_ptr.dtype.element_ty), mask=whole_row)
             tl.store(partial2_ptr + at, total2, mask=part_row)
+        if not split:
+            at = latent * tl.num_programs(1) + tl.program_id(1)
+            tl.store(squares_ptr + at, tl.sum(total * total, 0))
+            if PAIRED:
+                tl.store(squares2_ptr + at, tl.sum(total2 * total2, 0))
         if tl.program_id(1) == 0:
             if split:
                 tl.store(partial_sums_ptr + target, coefficient_sum)
@@ -117,8 +124,10 @@ def _partial_sums_kernel(
     partial_ptr: Pointer,  # [P, D]
     sums_ptr: Pointer,  # [F] (out)
     partial_sums_ptr: Pointer,  # [P]
+    squares_ptr: Pointer,  # [F, blocks of columns] (out)
     out2_ptr: Pointer,  # [F, D] (out), if PAIRED
     partial2_ptr: Pointer,  # [P, D], if PAIRED
+    squares2_ptr: Pointer,  # [F, blocks of columns] (out), if PAIRED
     D: Scalar,
     PAIRED: constexpr,
     BLOCK_D: constexpr,
@@ -142,8 +151,25 @@ def _partial_sums_kernel(
         tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=in_row)
         if PAIRED:
             tl.store(out2_ptr + at, total2.to(out2_ptr.dtype.element_ty), mask=in_row)
+        at = latent * tl.num_programs(1) + tl.program_id(1)
+        tl.store(squares_ptr + at, tl.sum(total * total, 0))
+        if PAIRED:
+            tl.store(squares2_ptr + at, tl.sum(total2 * total2, 0))
         if tl.program_id(1) == 0:
             tl.store(sums_ptr + latent, coefficient_sum.to(sums_ptr.dtype.element_ty))
+
+
+class SegmentSums(NamedTuple):
+    """What `launch_segment_sums` returns; without a second pair the first stands for it."""
+
+    out: Float[Tensor, "F D"]
+    sums: Float[Tensor, "F"]
+    """Of the coefficients."""
+    out2: Float[Tensor, "F D"]
+    squares: Float[Tensor, "F C"]
+    """Parts of the sum of out's squares."""
+    squares2: Float[Tensor, "F C"]
+    """Parts of the sum of out2's."""
 
 
 class Dots(NamedTuple):
@@ -161,7 +187,7 @@ def launch_segment_sums(
     rows: Float[Tensor, "B D"],
     n_latents: int,
     second: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> SegmentSums:
     """Segment sums in Triton, the sums of the coefficients, and the segment sums of a second pair.
 
     All are float32, as they were summed.
@@ -189,9 +215,11 @@ def launch_segment_sums(
     sums = out.new_empty(n_latents)
     partial = out.new_empty(segments.n_partial, D)
     partial_sums = partial.new_empty(segments.n_partial)
-    out2, partial2 = out, partial
+    n_blocks = ceil_div(D, sizes["BLOCK_D"])
+    squares = out.new_empty(n_latents, n_blocks)
+    out2, partial2, squares2 = out, partial, squares
     if second is not None:
-        out2, partial2 = torch.empty_like(out), torch.empty_like(partial)
+        out2, partial2, squares2 = map(torch.empty_like, (out, partial, squares))
     shared: dict[str, Any] = {
         "items_ptr": segments.items,
         "splits_ptr": segments.splits,
@@ -199,14 +227,15 @@ def launch_segment_sums(
         "partial_ptr": partial,
         "sums_ptr": sums,
         "partial_sums_ptr": partial_sums,
+        "squares_ptr": squares,
         "out2_ptr": out2,
         "partial2_ptr": partial2,
+        "squares2_ptr": squares2,
         "D": D,
         "PAIRED": second is not None,
         "BLOCK_D": sizes["BLOCK_D"],
         "num_warps": sizes["num_warps"],
     }
-    n_blocks = ceil_div(D, sizes["BLOCK_D"])
     launch(
         _segments_kernel,
         (len(segments.latents), n_blocks),
@@ -228,7 +257,7 @@ def launch_segment_sums(
         **shared,
     )
     launch(_partial_sums_kernel, (n_latents, n_blocks), **shared)
-    return out, sums, None if second is None else out2
+    return SegmentSums(out, sums, out2, squares, squares2)
 
 
 class SortedSlots(NamedTuple):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .accelerators.onednn import add_product_
 from .numerics import at_least_float32, row_blocks
+from .optimizer import SquareSums
 from .policy import ROWS_OF_A_BLOCK, backend_of, sparse_plan
 from .segment_sum import Dots, launch_segment_sums, segment_sums, sorted_slots
 from .slots import slots_per_row, used_slots
@@ -52,7 +53,7 @@ def weight_gradient(
             add_product_(out_FD, dense_Fb.to(wide), rows[block].to(wide))
         return out_FD.to(gradient_dtype(rows))
     if plan.path == "triton":
-        return launch_segment_sums(indices, coefficients, rows, n_latents)[0]
+        return launch_segment_sums(indices, coefficients, rows, n_latents).out
     return segment_sums(sorted_slots(indices, n_latents, used), coefficients, rows)
 
 
@@ -64,8 +65,8 @@ def encoder_gradients(
 ) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F"]]:
     """The encoder's weight and bias gradient in `gradient_dtype`, in one pass on a GPU."""
     if sparse_plan(n_latents, indices.shape[-1], backend_of(rows)).path == "triton":
-        weight, bias, _ = launch_segment_sums(indices, grad_pre, rows, n_latents)
-        return weight, bias
+        found = launch_segment_sums(indices, grad_pre, rows, n_latents)
+        return found.out, found.sums
     weight = weight_gradient(indices, grad_pre, rows, n_latents)
     return weight, latent_sums(indices, grad_pre, n_latents)
 
@@ -97,11 +98,8 @@ def autoencoder_gradients(
         return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
     if plan.path == "triton":
         second = values, grad_x_hat
-        dW_enc, db_enc, dW_dec = launch_segment_sums(
-            indices, grad_values, centered, n_latents, second
-        )
-        assert dW_dec is not None  # there is one for the second pair
-        return dW_dec, dW_enc, db_enc
+        found = launch_segment_sums(indices, grad_values, centered, n_latents, second)
+        return found.out2, found.out, found.sums
     slots = sorted_slots(indices, n_latents, used)
     dW_dec = segment_sums(slots, values, grad_x_hat)
     dW_enc = segment_sums(slots, grad_values, centered)
@@ -116,6 +114,7 @@ def gradients_with_dots(
     residual: Float[Tensor, "B D"],
     centered: Float[Tensor, "B D"],
     W_dec: Float[Tensor, "F D"],
+    squares: SquareSums | None = None,
 ) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F D"], Float[Tensor, "F"]]:
     """As `autoencoder_gradients`, with the values' gradient taken in the same pass, which reads a
     row of W_dec once: only on Triton, where `policy.decode_mse_plan` says one_kernel.
@@ -127,13 +126,14 @@ def gradients_with_dots(
         residual: [B, D] this loss's gradient of the reconstruction.
         centered: [B, D] x - b_dec, what the encoder multiplies.
         W_dec: [F, D] the decoder.
+        squares: gets the sums of squares of both matrices.
     """
     dots = Dots(W_dec, grad_loss, further)
-    dW_enc, db_enc, dW_dec = launch_segment_sums(
-        indices, dots, centered, len(W_dec), (values, residual)
-    )
-    assert dW_dec is not None  # there is one for the second pair
-    return dW_dec, dW_enc, db_enc
+    found = launch_segment_sums(indices, dots, centered, len(W_dec), (values, residual))
+    if squares is not None:
+        squares.note("W_enc", found.out, found.squares)
+        squares.note("W_dec", found.out2, found.squares2)
+    return found.out2, found.out, found.sums
 
 
 def latent_sums(

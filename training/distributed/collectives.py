@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...kernels.optimizer import gradient_norm
+from ...kernels.optimizer import SquareSums, gradient_norm
 from ...kernels.process_group import ProcessGroup
 from ...sae.common.errors import InputError
 
@@ -57,6 +57,11 @@ class Distributed:
     data_size = 1
     n_shards = 1
     topk_group: ProcessGroup | None = None
+    square_sums: SquareSums | None = None
+
+    def __init__(self) -> None:
+        # With other processes' gradients to come, sums of squares of one's own would say nothing.
+        self.square_sums = SquareSums()
 
     @property
     def is_main(self) -> bool:
@@ -170,7 +175,7 @@ class Distributed:
 
     def gradient_norm(self, gradients: dict[str, Tensor]) -> Float[Tensor, ""]:
         """The norm of all gradients of the autoencoder together, from this rank's by name."""
-        return gradient_norm(gradients.values())
+        return gradient_norm(gradients.values(), self.square_sums)
 
     # The optimizer's moments.
 

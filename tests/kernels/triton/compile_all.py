@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparsteer.kernels import (
     batch_topk,
-    decode,
+    decode_kernels,
     dispatch,
     firing,
     gather_dot,
@@ -146,9 +146,11 @@ def operators() -> list[Callable[[], Any]]:
                 indices = torch.empty(8192, M, dtype=torch.int64)
                 values, rows = fake(8192, M, dtype=dtype), fake(8192, D, dtype=dtype)
                 weights = fake(F, D, dtype=dtype)
-                decode._launch_decode(indices, values, weights)
+                decode_kernels.launch_decode(indices, values, weights)
                 for dots in (True, False):
-                    decode._launch_decode_mse(indices, values, weights, weights[0], rows, dots)
+                    decode_kernels.launch_decode_mse(
+                        indices, values, weights, weights[0], rows, dots
+                    )
                 gather_dot._launch_gathered_dots(indices, rows, weights)
                 for second in (None, (values, rows)):
                     segment_sum.launch_segment_sums(indices, values, rows, F, second)

@@ -39,15 +39,16 @@ def trainer_of(device: str, config: SAEConfig | None = None, **settings: Any) ->
     return Trainer(sae, TrainerConfig(tokens=100 * B, batch_size=B, lr=1e-2, **settings))
 
 
-class MatrixCasts(TorchDispatchMode):
-    """Counts conversions of a weight matrix to another dtype, outside of kernels."""
+class MatrixPasses(TorchDispatchMode):
+    """Counts conversions, copies and norms of matrices and their gradients, outside of kernels."""
 
     n = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if "_to_copy" in str(func) and args[0].shape == (F, D):
+        passes = any(name in str(func) for name in ("_to_copy", "clone", "norm", "add"))
+        if passes and args[0].shape == (F, D):
             self.n += 1
         return func(*args, **(kwargs or {}))
 
@@ -59,14 +60,39 @@ def loss_of_rounded_weights(trainer: Trainer, x: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-def test_a_step_converts_no_matrix(device: str) -> None:
-    trainer = trainer_of(device)
-    first, *rest = batches(4, device)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.slow
+def test_a_step_passes_over_matrices_in_kernels_alone(precision: str, device: str) -> None:
+    trainer = trainer_of(device, precision=precision)
+    first, *rest = batches(3, device)
     trainer.step(first)  # which rounds them once
-    with MatrixCasts() as casts:
+    with MatrixPasses() as passes:
         for x in rest:
             trainer.step(x)
-    assert casts.n == 0
+    assert passes.n == 0
+
+
+@pytest.mark.parametrize("case", ["alone", "with auxk", "changed"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.slow_except("float32-changed", "bfloat16-with auxk")
+def test_the_gradients_norm_is_that_of_the_gradients_as_they_are(
+    precision: str, case: str, device: str
+) -> None:
+    trainer = trainer_of(device, precision=precision, auxk_coefficient=1.0)
+    scaled = trainer.sae.scaled(batches(1, device)[0])
+    dead = torch.arange(5, device=device) if case == "with auxk" else None
+    losses = trainer.loss(scaled, dead)
+    trainer.dist.backward(losses.total, trainer.sae, torch.ones(F, dtype=torch.bool, device=device))
+    gradients = {n: p.grad for n, p in trainer.sae.named_parameters() if p.grad is not None}
+    assert len(gradients) == 4
+    if case == "changed":
+        gradients["W_dec"].mul_(3)
+    exact = torch.stack([g.double().square().sum() for g in gradients.values()]).sum().sqrt()
+    with MatrixPasses() as passes:
+        norm = trainer.dist.gradient_norm(gradients)
+    torch.testing.assert_close(norm.double(), exact, rtol=1e-5, atol=0)
+    assert passes.n == {"alone": 0, "with auxk": 2, "changed": 1}[case]
+    assert trainer.dist.square_sums is not None and not trainer.dist.square_sums.take()
 
 
 def test_gradients_are_those_of_the_rounded_weights_in_float32(device: str) -> None:
