@@ -156,15 +156,16 @@ def fit(
 
         # Step. Seconds count what the host spends on it; on a GPU the update is only queued, and
         # each step waits for the check of the one before.
+        step = trainer.steps_done + 1
+        is_last = step == config.n_steps
+        due = intervals.due(step)
+        is_logged = "log" in due or is_last
         started = time.perf_counter()
         metrics = trainer.step(*(batch[site] for site in run.sites))
         run.seconds += time.perf_counter() - started
-        step = trainer.steps_done
-        is_last = step == config.n_steps
-        due = intervals.due(step)
 
         # Log. A line says that the step is done, so its loss must be known to be finite first.
-        if "log" in due or is_last:
+        if is_logged:
             trainer.synchronize()
             dist.run_on_main(run.log, metrics, report)
             intervals.was_done("log")
