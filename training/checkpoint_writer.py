@@ -18,8 +18,9 @@ class CheckpointWriter:
     `save` copies the state to main memory, from a GPU to pinned memory and queued behind the last
     step, so that neither the host nor a later step waits for the disk. The copy takes as much main
     memory as the checkpoint; where that is more than half of what is free, the state itself is
-    written, and `save` waits for it. A pinned copy is kept until `close`, as pinning takes long.
-    A process that is killed in the middle leaves the checkpoints before it whole.
+    written, and `save` waits for it. A pinned copy is kept until `close`, as pinning takes long;
+    torch rounds the memory of each pinned tensor up to a power of two. A process that is killed in
+    the middle leaves the checkpoints before it whole.
 
     Several runs may share a writer; a save then waits for that of another run, too.
     """

@@ -106,7 +106,8 @@ class TrainerConfig:
     eval_rows: int = 16_384
     """Held-out rows of such an evaluation."""
     checkpoint_every: int = 500
-    """Steps between two checkpoints; a killed run loses at most so many."""
+    """Steps between two checkpoints; a killed run loses at most so many and those made while the
+    last one was being written, at most so many again."""
     checkpoint_minutes: float | None = None
     """Minutes between two checkpoints, in place of `checkpoint_every`: 500 steps can take a GPU
     less than a second. None: steps decide."""

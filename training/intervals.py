@@ -1,4 +1,4 @@
-"""What is due after a step: logging, evaluation, a checkpoint; by steps, or by the clock."""
+"""What is due with a step: logging, evaluation, a checkpoint; by steps, or by the clock."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class _Interval:
 
 
 class Intervals:
-    """Which work is due after each step; alike on all ranks, as rank 0's clock decides.
+    """Which work is due with each step; alike on all ranks, as rank 0's clock decides.
 
     Seconds count from the making of this object, then from the end of the last turn, so that work
     which takes longer than its interval still leaves steps between. The clock decides when files
@@ -52,7 +52,8 @@ class Intervals:
         self._by_clock = any(one.seconds is not None for one in self._intervals.values())
 
     def due(self, step: int) -> set[Work]:
-        """What is due after so many steps; every rank calls this after every step."""
+        """What is due when so many steps are done; every rank calls this before the last of them,
+        so that a step can know whether it will be logged."""
         now = self._clock()
         due: set[Work] = {name for name, one in self._intervals.items() if one.is_due(step, now)}
         return self._dist.broadcast_object(due) if self._by_clock else due

@@ -189,11 +189,11 @@ def fit(
 
         # Step. Seconds count what the host spends on it; on a GPU the update is only queued, and
         # each step waits for the check of the one before.
-        started = time.perf_counter()
         step = trainer.steps_done + 1
         is_last = step == config.n_steps
         due = intervals.due(step)
         is_logged = "log" in due or is_last
+        started = time.perf_counter()
         metrics = trainer.step(*(batch[site] for site in run.sites), measured=is_logged)
         run.seconds += time.perf_counter() - started
 

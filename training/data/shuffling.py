@@ -5,46 +5,28 @@ would have read, without reading what lies before.
 """
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from itertools import count
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..distributed.torchrun import local_world_size
-from ..runtime.read_ahead import one_ahead
-from ..runtime.threads import allowed_cores
 from ..runtime.transfers import DeviceCopies
+from .buffer_reading import OpenShard, ShuffleBuffer, read_windows, train_rows
 from .cache.manifest import ShardEntry
-from .cache.shards import EncodedRows, Shard, copy_rows
-from .windows import DeviceWindow, HostWindow, Window
+from .windows import Window
 
 BUFFER_BYTES = 192_000_000
 """Stored activations that are shuffled together; two such buffers are in memory at a time."""
 
-_MOST_COPYING_THREADS = 4
-"""That fill a buffer for a GPU, which takes rows faster than one thread can copy them."""
-
-
-@dataclass(frozen=True)
-class ShuffleBuffer:
-    """Shards whose training rows are shuffled together, and which of the shuffled rows to take."""
-
-    shards: Sequence[ShardEntry]
-    key: str
-    """Decides the order of the rows."""
-    first: int
-    end: int
-
 
 def shuffled_batches(
     shards: Sequence[ShardEntry],
-    open_shard: Callable[[ShardEntry], Shard],
+    open_shard: OpenShard,
     *,
     site: str,
     row_bytes: int,
@@ -58,7 +40,7 @@ def shuffled_batches(
 
     Args:
         shards: what there is to read; at least `batch_size` of their rows are for training.
-        open_shard: opens one of them; called in a background thread.
+        open_shard: opens one of them; called in background threads.
         site: whose activations to read.
         row_bytes: bytes of a stored row.
         part: which rows of every batch to give, at least one; all by default.
@@ -68,13 +50,8 @@ def shuffled_batches(
     buffers = plan_buffers(
         shards, row_bytes=row_bytes, batch_size=batch_size, seed=seed, start=start
     )
-    with _copying_threads(copies) as threads:
-
-        def read(buffer: ShuffleBuffer) -> Window:
-            return _read(buffer, open_shard, site, copies, threads)
-
-        with closing(one_ahead(read, buffers)) as windows:
-            yield from cut_in_batches(windows, batch_size, part)
+    with closing(read_windows(buffers, open_shard, site, copies)) as windows:
+        yield from cut_in_batches(windows, batch_size, part)
 
 
 def cut_in_batches(
@@ -123,7 +100,7 @@ def plan_buffers(
             first = max(skip - before, 0)
             end = min(batches_per_epoch * batch_size - before, n_rows)
             if first < end:
-                yield ShuffleBuffer(group, f"{key}/{before}", first, end)
+                yield ShuffleBuffer(group, partial(random_order, f"{key}/{before}"), first, end)
             before += n_rows
         skip = 0
 
@@ -131,11 +108,6 @@ def plan_buffers(
 def largest_buffer(shards: Sequence[ShardEntry], row_bytes: int) -> int:
     """Bytes that a buffer of these shards has at most."""
     return max(BUFFER_BYTES, *(train_rows(shard) * row_bytes for shard in shards))
-
-
-def train_rows(shard: ShardEntry) -> int:
-    """Rows of a shard that are for training."""
-    return shard.rows - shard.held_out_rows
 
 
 def _grouped(shards: list[ShardEntry], row_bytes: int) -> Iterator[list[ShardEntry]]:
@@ -148,62 +120,6 @@ def _grouped(shards: list[ShardEntry], row_bytes: int) -> Iterator[list[ShardEnt
             group, n_bytes = [], train_rows(shard) * row_bytes
         group.append(shard)
     yield group
-
-
-def _copying_threads(copies: DeviceCopies | None) -> "ThreadPoolExecutor | nullcontext[None]":
-    """Threads that fill the buffers for a device; none where batches are cut in main memory, whose
-    cores the training step needs."""
-    if copies is None:
-        return nullcontext()
-    n_threads = max(1, min(_MOST_COPYING_THREADS, allowed_cores() // local_world_size()))
-    return ThreadPoolExecutor(n_threads, thread_name_prefix="fill-buffer")
-
-
-def _read(
-    buffer: ShuffleBuffer,
-    open_shard: Callable[[ShardEntry], Shard],
-    site: str,
-    copies: DeviceCopies | None,
-    threads: Executor | None,
-) -> Window:
-    """The training rows of a buffer's shards in the order in which to take them."""
-    empty = torch.empty if copies is None else copies.empty
-    n_rows = sum(map(train_rows, buffer.shards))
-    values = scale = None
-    before = 0
-    for entry in buffer.shards:
-        shard = open_shard(entry)
-        stored, index = shard.stored(site), shard.row_numbers(held_out=False)
-        here = slice(before, before + len(index))
-        if values is None:
-            values = empty(n_rows, stored.values.shape[1], dtype=stored.values.dtype)
-            scale = None if stored.scale is None else empty(n_rows, dtype=torch.float32)
-        _copy_rows(stored.values, index, values[here], threads)
-        if scale is not None and stored.scale is not None:
-            scale[here] = stored.scale[index]
-        before += len(index)
-    assert values is not None  # a buffer has at least one shard
-    rows = EncodedRows(values, scale)
-    order = random_order(buffer.key, n_rows)[buffer.first : buffer.end]
-    return HostWindow(rows, order) if copies is None else DeviceWindow(rows, order, copies)
-
-
-def _copy_rows(
-    source: Shaped[Tensor, "N D"],
-    index: Int[np.ndarray, "M"],
-    out: Shaped[Tensor, "M D"],
-    threads: Executor | None,
-) -> None:
-    """`copy_rows`, shared by the threads if there are any."""
-    if threads is None:
-        copy_rows(source, index, out)
-        return
-    ends = [len(index) * n // _MOST_COPYING_THREADS for n in range(_MOST_COPYING_THREADS + 1)]
-
-    def copy(first: int, end: int) -> None:
-        copy_rows(source, index[first:end], out[first:end])
-
-    list(threads.map(copy, ends[:-1], ends[1:]))
 
 
 def random_order(key: str, length: int) -> Int[np.ndarray, "M"]:

@@ -1,5 +1,7 @@
 """Batches that a device cuts: bit for bit those cut in main memory, right on any stream."""
 
+import threading
+import time
 from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
@@ -10,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsteer.training.data import shuffling
+from sparsteer.training.data import buffer_reading, shuffling
 from sparsteer.training.data.cache import reader as reader_module
 from sparsteer.training.data.cache.manifest import ShardEntry
 from sparsteer.training.data.cache.reader import ActivationCache
-from sparsteer.training.data.cache.shards import EncodedRows, encode_rows
+from sparsteer.training.data.cache.shards import EncodedRows, Shard, encode_rows
 from sparsteer.training.data.corpus_config import CacheDtype
 from sparsteer.training.data.windows import DeviceWindow, HostWindow
 from sparsteer.training.runtime.transfers import DeviceCopies
@@ -128,7 +130,7 @@ def test_at_most_two_windows_are_on_a_gpu(
         def __del__(self) -> None:
             alive.discard(id(self))
 
-    monkeypatch.setattr(shuffling, "DeviceWindow", Counted)
+    monkeypatch.setattr(buffer_reading, "DeviceWindow", Counted)
     with closing(cache.batches(500, device=GPU)) as batches:
         for _ in range(20):
             next(batches)
@@ -144,6 +146,34 @@ def test_a_cache_with_a_huge_shard_sends_batches_one_by_one(
         found = torch.cat(list(islice(batches, 40)))
     assert torch.equal(found, cut_by_host(cache, 0, None))
     assert len(gpu.sent) in (40, 41)  # one ahead
+
+
+def test_shards_are_opened_a_few_buffers_ahead(
+    cache: ActivationCache, gpu: PretendedGPU, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In use, one being read, and three ahead of it: their checksums take the longest."""
+    monkeypatch.setattr(shuffling, "BUFFER_BYTES", 10)
+    opened: list[str] = []
+    open_shard = ActivationCache.shard
+
+    def counted(self: ActivationCache, entry: ShardEntry) -> Shard:
+        opened.append(threading.current_thread().name)
+        return open_shard(self, entry)
+
+    monkeypatch.setattr(ActivationCache, "shard", counted)
+    with closing(cache.batches(1000, device=GPU)) as batches:
+        for number in range(1, 6):
+            next(batches)
+            end = time.monotonic() + 10
+            while len(opened) < number + 4 and time.monotonic() < end:
+                time.sleep(0.001)
+            assert number + 4 <= len(opened) <= number + 5
+    assert all(name.startswith("open-shard") for name in opened)
+    before = len(opened)
+    with closing(cache.batches(1000)) as batches:
+        next(batches)
+    assert len(opened) - before <= 2
+    assert all(name.startswith("read-ahead") for name in opened[before:])
 
 
 def test_an_error_in_reading_is_raised_where_a_device_cuts(
