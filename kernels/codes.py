@@ -77,7 +77,7 @@ def pack_kept(
     counts = [rows.new_zeros(n_rows).index_add_(0, rows, mask.to(rows.dtype)) for mask in kept]
     if not n_rows:
         return [Codes(rows.new_zeros(0, 1), values.new_zeros(0, 1), none) for none in counts]
-    widths: list[int] = torch.stack([each.max() for each in counts]).tolist()  # pyright: ignore[reportUnknownMemberType] - untyped builtin
+    widths: list[int] = torch.stack([each.max() for each in counts]).tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped builtin
     packed: list[Codes] = []
     for mask, counts_B, widest in zip(kept, counts, widths, strict=True):
         width = max(1, widest)
