@@ -10,6 +10,7 @@ from ..sae.common.paths import FilePath
 from ..sae.common.wording import count, counted, duration, size
 from ..training.data.cache.config import CacheConfig
 from .console import Report, Terminal, next_command, table
+from .dry_runs import require_dry_run
 from .verify import damage
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ class CacheOptions:
     """Run a few forward passes, say what the cache will cost in bytes, time and memory, and write
     nothing."""
 
+    gpu: str | None = None
+    """With --dry-run: a GPU to predict time and memory for, such as h100, a100, rtx-4090 or l4,
+    which need not be here."""
+
+    def __post_init__(self) -> None:
+        require_dry_run(self.gpu, dry_run=self.dry_run)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FolderOptions:
@@ -41,7 +49,9 @@ def run(options: CacheOptions, terminal: Terminal) -> Report:
 
     The same command again goes on from the last whole shard of an interrupted run.
     """
-    return (_estimate if options.dry_run else _write)(options.cache, terminal)
+    if options.dry_run:
+        return _estimate(options.cache, options.gpu, terminal)
+    return _write(options.cache, terminal)
 
 
 def _write(config: CacheConfig, terminal: Terminal) -> Report:
@@ -120,10 +130,10 @@ def verify(options: FolderOptions, terminal: Terminal) -> Report:
     return Report(values=values, shown=shown, status=1 if problems else 0, error=error)
 
 
-def _estimate(config: CacheConfig, terminal: Terminal) -> Report:
+def _estimate(config: CacheConfig, gpu: str | None, terminal: Terminal) -> Report:
     from ..training.data.cache.estimate import estimate_cache
 
-    estimate = estimate_cache(config, say=terminal.say)
+    estimate = estimate_cache(config, gpu=gpu, say=terminal.say)
     ended = "all that the corpus gives" if estimate.corpus_ended else "if the corpus has the text"
     there = f"{ended}; {count(estimate.rows_there)} are there" if estimate.rows_there else ended
     measured = (
@@ -140,13 +150,21 @@ def _estimate(config: CacheConfig, terminal: Terminal) -> Report:
         ("memory", size(estimate.memory_bytes), "at most, the language model included"),
     ]
     if estimate.device_memory_bytes:
-        rows.append(("on the GPU", size(estimate.device_memory_bytes), "at most"))
+        free = estimate.device_memory_free
+        of = "" if free is None else f" of {size(free)}"
+        rows.append(("on the GPU", size(estimate.device_memory_bytes), f"at most{of}"))
+    if estimate.gpu_seconds is not None:
+        ceilings = f"at least on {estimate.gpu}, predicted from its published ceilings"
+        rows.append(("GPU time", duration(estimate.gpu_seconds), ceilings))
     shown = [
         f"caching {', '.join(estimate.sites)} of {config.model} in {config.out} would take:",
         table(*rows),
     ]
     values = {**dataclasses.asdict(estimate), "fits": estimate.fits}
-    error = "it does not fit on that disk; lower --tokens, or give --out on another disk"
+    error = (
+        "it does not fit on that disk or that GPU; lower --tokens or --batch-size, or give --out "
+        "on another disk"
+    )
     return Report(values=values, shown=shown, status=0 if estimate.fits else 1, error=error)
 
 

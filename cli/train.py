@@ -13,6 +13,7 @@ from ..sae.common.wording import count, counted, duration, percent
 from ..training.config import TrainConfig
 from ..training.data.corpus_config import CorpusConfig
 from .console import Report, Terminal, Update, next_command, table
+from .dry_runs import require_dry_run
 from .training_estimate import estimate
 from .training_process import training_process
 
@@ -37,12 +38,7 @@ class TrainOptions:
     here. Default: what --device is."""
 
     def __post_init__(self) -> None:
-        if self.gpu is not None and not self.dry_run:
-            raise InputError(
-                f"gpu is {self.gpu}, but only a dry run is of a GPU by name; add --dry-run, or "
-                "leave it out: --device says where to train",
-                field="gpu",
-            )
+        require_dry_run(self.gpu, dry_run=self.dry_run)
         if self.dry_run and self.grid:
             raise InputError(
                 "grid is given, but a dry run is of one autoencoder; leave one of them out",

@@ -157,6 +157,10 @@ def test_a_dry_run_says_what_it_would_cost(
     values = sparsteer("cache", *words, "--tokens", 3000, "--dry-run", "--json").values
     assert (values["rows"], values["fits"]) == (3000, True)
     assert not (tmp_path / "cache").exists()
+    shown = sparsteer("cache", *words, "--tokens", 3000, "--dry-run", "--gpu", "l4")
+    assert "at least on L4, predicted from its published ceilings" in shown.out
+    refused = sparsteer("cache", *words, "--gpu", "l4")
+    assert refused.error.startswith("--gpu is l4, but only a dry run is of a GPU by name")
     too_large = sparsteer("cache", *words, "--tokens", 10**15, "--dry-run")
     assert too_large.status == 1
     assert "error: it does not fit on that disk" in too_large.err

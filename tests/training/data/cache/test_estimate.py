@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,3 +109,30 @@ def test_too_little_text_is_named(config: CacheConfig, tiny_model: LanguageModel
     Path(config.dataset).write_text(json.dumps({"text": "a few words"}) + "\n")
     with pytest.raises(InputError, match=r"texts\.jsonl fills only 1 context, too few"):
         estimate_cache(config, model=tiny_model)
+
+
+def test_a_named_gpu_is_predicted_for(config: CacheConfig, tiny_model: LanguageModel) -> None:
+    config = dataclasses.replace(config, dtype="float16", model_dtype=None)
+    here = estimate_cache(config, model=tiny_model)
+    assert (here.gpu, here.gpu_seconds, here.device_memory_free) == (None, None, None)
+    found = estimate_cache(config, model=tiny_model, gpu="h100")
+    assert (found.gpu, found.device_memory_free) == ("H100 SXM", 80_000_000_000)
+    network = tiny_model.without_bridge().network.model
+    layers: Any = network.get_submodule("model.layers")
+    used = sum(weights.numel() for layer in layers[:3] for weights in layer.parameters())
+    weights = sum(weights.numel() for weights in network.parameters())
+    assert used < weights
+    # Three blocks of the sites; each token meets half a context on average in attention.
+    each = 2 * used + 4 * 3 * tiny_model.d_model * 32 / 2
+    assert found.gpu_seconds is not None
+    n_tokens = found.gpu_seconds * 989e12 / each
+    assert found.rows < n_tokens < 1.3 * found.rows  # BOS and separators have no row
+    rows = 8 * 32 * tiny_model.d_model
+    assert 2 * weights + 40 * rows < found.device_memory_bytes < 2 * weights + 100 * rows
+    in_float32 = dataclasses.replace(config, model_dtype="float32")
+    slow = estimate_cache(in_float32, model=tiny_model, gpu="h100")
+    assert slow.gpu_seconds == pytest.approx(found.gpu_seconds * 989 / 67, rel=0.05)
+    assert slow.device_memory_bytes > found.device_memory_bytes
+    assert not dataclasses.replace(found, device_memory_bytes=81_000_000_000).fits and found.fits
+    with pytest.raises(InputError, match="gpu 'h1' is not known here"):
+        estimate_cache(config, model=tiny_model, gpu="h1")
