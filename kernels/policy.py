@@ -46,10 +46,10 @@ _WIDEST_DECODE_MSE = 4096  # columns of a row that one program holds in register
 # than `torch.topk` at k=32 of 12,288 (benchmarks/bench_kernels.py).
 _GROUPINGS = ((16, 1 / 256), (8, 1 / 96))
 _LONGEST_IN_REGISTERS = 32768
-# On a GPU, beyond this length the largest of every 16 columns of a row cost less than a search of
-# the whole row, where at most this part of it remains to be searched (computed, docs/kernels.md).
-_LONGEST_SEARCHED_WHOLE, _MOST_LISTED = 8192, 1 / 4
-_LONGEST_TOP_AFA_IN_REGISTERS = 16384
+# Computed (docs/kernels.md): beyond this length the maxima of groups cost less than a search of the
+# whole row, for top-k where at most this part of the row is then left.
+_LONGEST_SEARCHED_WHOLE = _LONGEST_TOP_AFA_IN_REGISTERS = 8192
+_MOST_LISTED = 1 / 4
 
 # Screening: below these, rounding the weights or finding the candidates costs too much.
 _FEWEST_ROWS_SCREENED, _FEWEST_WEIGHTS_SCREENED = 1024, 1 << 20
@@ -272,7 +272,7 @@ def topk_plan(n_latents: int, n: int, *, triton: bool) -> TopKPlan:
 
 
 def top_afa_in_registers(n_latents: int) -> bool:
-    """Whether a GPU searches whole rows of n_latents scaled entries for top-AFA's threshold."""
+    """Whether a GPU searches whole rows for top-AFA's threshold."""
     return n_latents <= _LONGEST_TOP_AFA_IN_REGISTERS
 
 

@@ -16,10 +16,9 @@ from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
 from .numerics import ceil_div, next_power_of_2
 from .policy import top_afa_in_registers
 from .tiles import tile
-from .top_afa_search import cut, power_of_two, squares
+from .top_afa_search import cut, cut_held, power_of_two, squares
 from .topk_keys import (
     blocks_with_few_groups,
-    column_at,
     emit_row,
     group_maxima,
     group_width,
@@ -130,28 +129,17 @@ def _afa_threshold_kernel(
     target = tl.load(target_ptr + row)
     low = tl.load(ranges_ptr + row * 2)
     largest = tl.load(ranges_ptr + row * 2 + 1)
-    if n_positions <= HELD:
-        positions = tl.arange(0, HELD)
-        inside = positions < n_positions
-        columns = column_at(positions, groups_ptr, inside, True, GROUP)
-        keys = row_keys(pre_ptr, norms_ptr, columns, inside & (columns < F), True, 0)
-        threshold, ties, count = cut(
-            keys,
-            pre_ptr,
-            norms_ptr,
-            groups_ptr,
-            n_positions,
-            F,
-            target,
-            low,
-            largest,
-            True,
-            GROUP,
-            EMIT,
+    if n_positions <= HELD // 4:
+        threshold, ties, count = cut_held(
+            pre_ptr, norms_ptr, groups_ptr, n_positions, F, target, low, largest, HELD // 4, GROUP
+        )
+    elif n_positions <= HELD:
+        threshold, ties, count = cut_held(
+            pre_ptr, norms_ptr, groups_ptr, n_positions, F, target, low, largest, HELD, GROUP
         )
     else:
         threshold, ties, count = cut(
-            low,
+            low,  # not read
             pre_ptr,
             norms_ptr,
             groups_ptr,
@@ -243,7 +231,7 @@ def _launch_in_registers(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
         stride_pre=pre.stride(0),
         F=n_latents,
         BLOCK_F=max(16, next_power_of_2(n_latents)),
-        num_warps=sizes["num_warps"],
+        num_warps=min(16, 2 * sizes["num_warps"]),  # masses in float64 need registers, too
     )
     return _emit(pre, norms, counts, cuts, (cuts, cuts, 0))  # no lists: not read
 
@@ -268,7 +256,7 @@ def _launch_of_long_rows(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
         G=G,
         BLOCK_G=next_power_of_2(G),
         EMIT=sizes["EMIT"],
-        num_warps=sizes["num_warps"],
+        num_warps=4 if G <= 4096 else 8,
     )
     launch(
         _afa_threshold_kernel,

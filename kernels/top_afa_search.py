@@ -187,3 +187,37 @@ def cut(
     another = nearer | (count + ties == 0)
     ties = tl.where((below > 0) & another & (count + ties < more_count), ties + 1, ties)
     return below, ties, tl.maximum(count + ties, 1)
+
+
+@jit
+def cut_held(
+    pre_ptr: Pointer,
+    norms_ptr: Pointer,
+    groups_ptr: Pointer,
+    n_positions: Scalar,
+    F: Scalar,
+    target: Scalar,
+    low: Scalar,
+    largest: Scalar,
+    HELD: constexpr,
+    GROUP: constexpr,
+) -> tuple[Scalar, Scalar, Scalar]:
+    """`cut` of at most HELD listed candidates, read once."""
+    positions = tl.arange(0, HELD)
+    inside = positions < n_positions
+    columns = column_at(positions, groups_ptr, inside, True, GROUP)
+    keys = row_keys(pre_ptr, norms_ptr, columns, inside & (columns < F), True, 0)
+    return cut(
+        keys,
+        pre_ptr,
+        norms_ptr,
+        groups_ptr,
+        n_positions,
+        F,
+        target,
+        low,
+        largest,
+        True,
+        GROUP,
+        HELD,
+    )
