@@ -46,6 +46,10 @@ _WIDEST_DECODE_MSE = 4096  # columns of a row that one program holds in register
 # than `torch.topk` at k=32 of 12,288 (benchmarks/bench_kernels.py).
 _GROUPINGS = ((16, 1 / 256), (8, 1 / 96))
 _LONGEST_IN_REGISTERS = 32768
+# Computed (docs/kernels.md): beyond this length the maxima of groups cost less than a search of the
+# whole row, for top-k where at most this part of the row is then left.
+_LONGEST_SEARCHED_WHOLE = _LONGEST_TOP_AFA_IN_REGISTERS = 8192
+_MOST_LISTED = 1 / 4
 
 # Screening: below these, rounding the weights or finding the candidates costs too much.
 _FEWEST_ROWS_SCREENED, _FEWEST_WEIGHTS_SCREENED = 1024, 1 << 20
@@ -255,12 +259,21 @@ def topk_plan(n_latents: int, n: int, *, triton: bool) -> TopKPlan:
         if n_latents > _LONGEST_IN_REGISTERS:
             why = f"{n_latents} entries exceed the {_LONGEST_IN_REGISTERS} that fit in registers"
             return TopKPlan("listed_groups", why)
+        columns = tile("select_group", 90)["GROUP"]
+        if n_latents > _LONGEST_SEARCHED_WHOLE and n * columns <= _MOST_LISTED * n_latents:
+            why = f"{n} of {n_latents} entries lie in few groups of {columns} columns"
+            return TopKPlan("listed_groups", why)
         return TopKPlan("registers", f"a row of {n_latents} entries fits in registers")
     for columns, fraction in _GROUPINGS:
         if n_latents % columns == 0 and n <= fraction * n_latents:
             why = f"{n} of {n_latents} entries lie in few groups of {columns} columns"
             return TopKPlan("groups", why, columns)
     return TopKPlan("torch", f"groups of columns save nothing for {n} of {n_latents} entries")
+
+
+def top_afa_in_registers(n_latents: int) -> bool:
+    """Whether a GPU searches whole rows for top-AFA's threshold."""
+    return n_latents <= _LONGEST_TOP_AFA_IN_REGISTERS
 
 
 def sparse_plan(n_latents: int, slots_per_row: int, backend: Backend) -> SparsePlan:

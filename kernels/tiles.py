@@ -49,7 +49,15 @@ def _overrides(text: str) -> dict[str, Tile]:
     return overrides
 
 
-OPERATORS = ("select_row", "select_group", "encode_topk", "decode", "backward", "adam")
+OPERATORS = (
+    "select_row",
+    "select_group",
+    "select_listed",
+    "encode_topk",
+    "decode",
+    "backward",
+    "adam",
+)
 
 
 def _table(operator: str, arch: int, D: int, F: int, K: int) -> Tile:
@@ -59,6 +67,11 @@ def _table(operator: str, arch: int, D: int, F: int, K: int) -> Tile:
         case "select_group":  # F beyond registers: maxima of GROUP columns first
             emit = 1024 if arch == 90 else 2048  # Triton 3.9 spills 8 words of top-AFA's at 2048
             return {"GROUP": 16, "BLOCK": 4096, "EMIT": emit, "num_warps": 8}
+        case "select_listed":  # keys of listed groups in registers: K, an eighth more for ties
+            if K == 0:  # top-AFA's number is not known
+                return {"HELD": 8192, "EMIT": 512, "num_warps": 16}
+            held = min(8192, next_power_of_2(K + K // 8))
+            return {"HELD": held, "EMIT": 512, "num_warps": 4 if held <= 2048 else 8}
         case "encode_topk":  # the product's tile, and KEPT keys of every GROUP columns
             wide = arch in (90, 100)  # 227 KB of shared memory; 120 has 99, and 80 few registers
             return {

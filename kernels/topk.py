@@ -24,6 +24,7 @@ from .topk_keys import (
     group_maxima,
     group_width,
     key_shift,
+    kth_between,
     kth_largest,
     list_groups,
     require_k,
@@ -104,6 +105,7 @@ def _topk_listed_kernel(
     K: Scalar,
     SHIFT: constexpr,
     GROUP: constexpr,
+    HELD: constexpr,
     EMIT: constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -112,25 +114,33 @@ def _topk_listed_kernel(
     n_positions = tl.load(counts_ptr + row) * GROUP
     low = tl.load(ranges_ptr + row * 2)
     high = tl.load(ranges_ptr + row * 2 + 1)
-    above = low * 0
-    # The same bisection as kth_largest, over entries that stay in the cache.
-    while low < high:
-        middle = high - (high - low) // 2
-        count = low * 0
-        for start in range(0, n_positions, EMIT):
-            positions = start + tl.arange(0, EMIT)
-            inside = positions < n_positions
-            columns = column_at(positions, groups_ptr, inside, True, GROUP)
-            keys = row_keys(pre_ptr, pre_ptr, columns, inside & (columns < F), False, SHIFT)
-            count += tl.sum((keys >= middle).to(tl.int32), 0)
-        if count > K:
-            low = middle
-        else:
-            high = middle - 1
-            above = count
-            if count == K:
-                low = high
-    ties = tl.where(low > 0, K - above, 0)
+    if n_positions <= HELD:
+        positions = tl.arange(0, HELD)
+        inside = positions < n_positions
+        columns = column_at(positions, groups_ptr, inside, True, GROUP)
+        keys = row_keys(pre_ptr, pre_ptr, columns, inside & (columns < F), False, SHIFT)
+        threshold, ties = kth_between(keys, K, low, high)
+    else:
+        # Many groups tie: the same bisection, over entries that stay in the cache.
+        above = low * 0
+        while low < high:
+            middle = high - (high - low) // 2
+            count = low * 0
+            for start in range(0, n_positions, EMIT):
+                places = start + tl.arange(0, EMIT)
+                within = places < n_positions
+                at = column_at(places, groups_ptr, within, True, GROUP)
+                found = row_keys(pre_ptr, pre_ptr, at, within & (at < F), False, SHIFT)
+                count += tl.sum((found >= middle).to(tl.int32), 0)
+            if count > K:
+                low = middle
+            else:
+                high = middle - 1
+                above = count
+                if count == K:
+                    low = high
+        threshold = low
+        ties = tl.where(low > 0, K - above, 0)
     emit_row(
         pre_ptr=pre_ptr,
         norms_ptr=pre_ptr,  # not read
@@ -140,7 +150,7 @@ def _topk_listed_kernel(
         values_ptr=values_ptr + row * K,
         F=F,
         M=K,
-        threshold=low,
+        threshold=threshold,
         ties=ties,
         SCALED=False,
         LISTED=True,
@@ -181,6 +191,7 @@ def _launch_topk_of_long_rows(pre: Tensor, k: int, indices: Tensor, values: Tens
     n_rows, n_latents = pre.shape
     sizes = tile("select_group", architecture(pre), F=n_latents, K=k)
     group = group_width(n_latents, sizes["GROUP"])
+    listed = tile("select_listed", architecture(pre), F=n_latents, K=k * group)
     G = ceil_div(n_latents, group)
     for rows in blocks_with_few_groups(n_rows, G):
         maxima = group_maxima(pre[rows], None, group)
@@ -197,7 +208,7 @@ def _launch_topk_of_long_rows(pre: Tensor, k: int, indices: Tensor, values: Tens
             K=k,
             BLOCK_G=next_power_of_2(G),
             EMIT=sizes["EMIT"],
-            num_warps=sizes["num_warps"],
+            num_warps=4 if G <= 4096 else 8,
         )
         launch(
             _topk_listed_kernel,
@@ -214,8 +225,7 @@ def _launch_topk_of_long_rows(pre: Tensor, k: int, indices: Tensor, values: Tens
             K=k,
             SHIFT=key_shift(pre.dtype),
             GROUP=group,
-            EMIT=sizes["EMIT"],
-            num_warps=sizes["num_warps"],
+            **listed,
         )
 
 

@@ -31,11 +31,20 @@ def key_shift(dtype: torch.dtype) -> int:
 
 
 @jit
+def relu_bits(values: Block) -> Block:
+    """The bits of relu(values), float32, as int32 that are in their order but for the sign of NaN.
+
+    One instruction: the maximum that keeps NaN. The sign bit is set in none but a NaN.
+    """
+    values = tl.maximum(values, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    return values.to(tl.int32, bitcast=True)
+
+
+@jit
 def sortable_key(values: Block, SHIFT: constexpr) -> Block:
-    """int32 keys in the order of relu(values) in float32; NaN lies above infinity."""
-    values = values.to(tl.float32)
-    bits = tl.where(values > 0, values, 0.0).to(tl.int32, bitcast=True)
-    return tl.where(values != values, 0x7FC00000, bits) >> SHIFT
+    """int32 keys in the order of relu(values) in float32; every NaN is equal, above infinity."""
+    bits = relu_bits(values.to(tl.float32)) & 0x7FFFFFFF
+    return tl.minimum(bits, 0x7FC00000) >> SHIFT
 
 
 @jit
@@ -55,15 +64,9 @@ def row_keys(
 
 
 @jit
-def kth_largest(keys: Block, k: Scalar) -> tuple[Scalar, Scalar]:
-    """(threshold, ties): the k largest keys are those above it and `ties` of those equal to it.
-
-    Keys are at least 0; zeros are never counted, so with fewer than k positive keys all of them
-    lie above a threshold of 0.
-    """
-    low = tl.min(keys, 0) * 0
-    high = tl.max(keys, 0)
-    above = low
+def kth_between(keys: Block, k: Scalar, low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
+    """`kth_largest` of keys whose largest is high and whose k-th largest is low or more."""
+    above = low * 0
     while low < high:
         middle = high - (high - low) // 2
         count = tl.sum((keys >= middle).to(tl.int32), 0)
@@ -75,6 +78,16 @@ def kth_largest(keys: Block, k: Scalar) -> tuple[Scalar, Scalar]:
             if count == k:
                 low = high
     return low, tl.where(low > 0, k - above, 0)
+
+
+@jit
+def kth_largest(keys: Block, k: Scalar) -> tuple[Scalar, Scalar]:
+    """(threshold, ties): the k largest keys are those above it and `ties` of those equal to it.
+
+    Keys are at least 0; zeros are never counted, so with fewer than k positive keys all of them
+    lie above a threshold of 0.
+    """
+    return kth_between(keys, k, tl.min(keys, 0) * 0, tl.max(keys, 0))
 
 
 @jit
@@ -92,6 +105,51 @@ def column_at(
     else:
         columns = positions
     return columns
+
+
+@jit
+def emit_keys(
+    keys: Block,
+    columns: Block,  # ascending
+    inside: Block,  # which of them there are; keys are 0 elsewhere
+    pre_ptr: Pointer,  # [F] one row
+    indices_ptr: Pointer,  # [M] (out)
+    values_ptr: Pointer,  # [M] (out)
+    M: Scalar,
+    threshold: Scalar,
+    ties: Scalar,
+    above_before: Scalar,  # keys above the threshold in the blocks before
+    equal_before: Scalar,  # and equal to it
+) -> tuple[Scalar, Scalar]:
+    """Write the columns of a block of at most 2^15 keys; the two counts with this block's."""
+    above = keys > threshold
+    equal = (keys == threshold) & inside
+    both = above.to(tl.int32) + (equal.to(tl.int32) << 16)  # two counts in one scan
+    before = tl.cumsum(both, 0) - both
+    rank = equal_before + (before >> 16)
+    slots = above_before + (before & 0xFFFF) + tl.minimum(rank, ties)
+    kept = (above | (equal & (rank < ties))) & (slots < M)
+    tl.store(indices_ptr + slots, columns.to(tl.int64), mask=kept)
+    tl.store(values_ptr + slots, tl.load(pre_ptr + columns, mask=kept, other=0.0), mask=kept)
+    total = tl.sum(both, 0)
+    return above_before + (total & 0xFFFF), equal_before + (total >> 16)
+
+
+@jit
+def zero_unused(
+    indices_ptr: Pointer,  # [M] (out)
+    values_ptr: Pointer,  # [M] (out)
+    used: Scalar,
+    M: Scalar,
+    EMIT: constexpr,
+) -> None:
+    """Make the slots from `used` on (index 0, value 0)."""
+    for start in range(0, M, EMIT):
+        slots = start + tl.arange(0, EMIT)
+        unused = (slots >= used) & (slots < M)
+        zeros = tl.zeros([EMIT], tl.int64)
+        tl.store(indices_ptr + slots, zeros, mask=unused)
+        tl.store(values_ptr + slots, zeros.to(values_ptr.dtype.element_ty), mask=unused)
 
 
 @jit
@@ -113,30 +171,28 @@ def emit_row(
     EMIT: constexpr,
 ) -> None:
     """Write the columns above the threshold and the first `ties` equal to it; zero unused slots."""
-    used = threshold * 0
-    equal_before = threshold * 0
+    above = threshold * 0
+    equal = threshold * 0
     for start in range(0, n_positions, EMIT):
         positions = start + tl.arange(0, EMIT)
         inside = positions < n_positions
         columns = column_at(positions, groups_ptr, inside, LISTED, GROUP)
         inside = inside & (columns < F)
         keys = row_keys(pre_ptr, norms_ptr, columns, inside, SCALED, SHIFT)
-        equal = ((keys == threshold) & inside).to(tl.int32)
-        rank = equal_before + tl.cumsum(equal, 0)
-        kept = (keys > threshold) | ((equal == 1) & (rank <= ties))
-        slots = used + tl.cumsum(kept.to(tl.int32), 0) - 1
-        kept = kept & (slots < M)
-        tl.store(indices_ptr + slots, columns.to(tl.int64), mask=kept)
-        values = tl.load(pre_ptr + columns, mask=inside, other=0.0)
-        tl.store(values_ptr + slots, values, mask=kept)
-        used += tl.sum(kept.to(tl.int32), 0)
-        equal_before += tl.sum(equal, 0)
-    for start in range(0, M, EMIT):
-        slots = start + tl.arange(0, EMIT)
-        unused = (slots >= used) & (slots < M)
-        zeros = tl.zeros([EMIT], tl.int64)
-        tl.store(indices_ptr + slots, zeros, mask=unused)
-        tl.store(values_ptr + slots, zeros.to(values_ptr.dtype.element_ty), mask=unused)
+        above, equal = emit_keys(
+            keys,
+            columns,
+            inside,
+            pre_ptr,
+            indices_ptr,
+            values_ptr,
+            M,
+            threshold,
+            ties,
+            above,
+            equal,
+        )
+    zero_unused(indices_ptr, values_ptr, above + tl.minimum(equal, ties), M, EMIT)
 
 
 @jit

@@ -85,8 +85,11 @@ def test_a_gpu_takes_the_pre_activations_of_a_usual_batch_at_once() -> None:
 @pytest.mark.parametrize(
     ("n_latents", "n", "triton", "path", "columns"),
     [
-        (32768, 32, True, "registers", 1),
-        (32769, 32, True, "listed_groups", 1),
+        (8192, 32, True, "registers", 1),
+        (8193, 32, True, "listed_groups", 1),
+        (32768, 512, True, "listed_groups", 1),
+        (32768, 513, True, "registers", 1),
+        (32769, 513, True, "listed_groups", 1),
         (12288, 33, False, "groups", 16),
         (12288, 100, False, "groups", 8),
         (12288, 200, False, "torch", 1),

@@ -2,18 +2,22 @@
 
 Run as a script with architectures as arguments (80 90 100 120): the launchers get fake tensors
 of real sizes, and instead of running, each launch is compiled for the architecture. One JSON object
-a kernel on standard output; `test_kernels_on_triton.py` judges them.
+a launch on standard output; `test_kernels_on_triton.py` judges them, and
+benchmarks/compile_table.py writes them down. `--only PART` leaves out kernels without it in their
+name.
 """
 
 # pyright: reportPrivateUsage=false
 # The launchers are what is tested here.
 
+import argparse
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +38,7 @@ from sparsteer.kernels import (
     jumprelu,
     optimizer,
     segment_sum,
-    top_afa,
+    top_afa_kernels,
     topk,
 )
 from sparsteer.kernels.accelerators.fused_encoder import fused_topk
@@ -94,17 +98,36 @@ def report(kernel: Any, arch: int, options: dict[str, int], arguments: dict[str,
         )
     registers = re.search(r"REG:(\d+)", usage.stdout)
     assert registers is not None, usage.stderr
-    tensor_core = bool(re.search(r"\b(HGMMA|HMMA|UTCHMMA|UTCQMMA|TCGEN05)", assembly.stdout))
+    instructions = Counter(re.findall(INSTRUCTION, assembly.stdout, re.MULTILINE))
+    tensor_core = {name: n for name, n in instructions.items() if re.match(TENSOR_CORE, name)}
     row = {
         "kernel": kernel.__name__.strip("_"),
+        "variant": variant(kernel, arguments),
+        "triton": triton.__version__,
         "arch": arch,
         "registers": int(registers[1]),
-        "spills": len(re.findall(r"\b(?:STL|LDL)\b", assembly.stdout)),
+        "spills": instructions["STL"] + instructions["LDL"],
         "shared": code.metadata.shared,
         "warps": options["num_warps"],
+        "instructions": instructions.total() - instructions["NOP"],
         "tensor_core": tensor_core,
     }
     print(json.dumps(row), flush=True)
+
+
+INSTRUCTION = r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9]*)"
+"""The name of a line of nvdisasm, behind its address and predicate."""
+TENSOR_CORE = r"HGMMA|HMMA|UTC[A-Z]*MMA|TCGEN05"
+
+
+def variant(kernel: Any, arguments: dict[str, Any]) -> str:
+    """What tells the launches of a kernel apart: the dtypes of its tensors and what is compiled in.
+
+    Tensors of the same dtype are counted once."""
+    tensors = (value for value in arguments.values() if isinstance(value, Tensor))
+    dtypes = dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in tensors)
+    fixed = [f"{p.name}={arguments[p.name]}" for p in kernel.params if p.is_constexpr]
+    return " ".join([*dtypes, *fixed])
 
 
 def launches(arch: int) -> dict[str, tuple[Any, dict[str, int], dict[str, Any]]]:
@@ -169,13 +192,16 @@ def operators() -> list[Callable[[], Any]]:
 
     def launch_selections() -> None:
         for F, k, dtype in [
+            (8192, 32, torch.bfloat16),
             (12288, 32, torch.bfloat16),
             (32768, 64, torch.float32),
+            (32768, 2048, torch.float32),
             (131072, 64, torch.bfloat16),
         ]:
             topk._launch_topk(fake(8192, F, dtype=dtype), k)
-        norms, target = fake(131072, dtype=torch.float32), fake(512, dtype=torch.float32)
-        top_afa._launch_top_afa(fake(512, 131072), norms, target)
+        for width in (8192, 12288, 131072):
+            norms, target = fake(width, dtype=torch.float32), fake(512, dtype=torch.float32)
+            top_afa_kernels.launch_top_afa(fake(512, width), norms, target)
         for width, dtype in [(12288, torch.bfloat16), (131072, torch.float32)]:
             pre = fake(512, width, dtype=dtype)
             batch_topk._launch_candidates(pre, 512 * 32, fake(1, dtype=dtype))
@@ -215,6 +241,11 @@ if __name__ == "__main__":
     if dispatch.INTERPRETED:
         sys.exit("unset TRITON_INTERPRET: interpreted kernels cannot be compiled")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    for arch in map(int, sys.argv[1:]):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("architectures", type=int, nargs="+")
+    parser.add_argument("--only", default="")
+    chosen = parser.parse_args()
+    for arch in chosen.architectures:
         for kernel, options, arguments in launches(arch).values():
-            report(kernel, arch, options, arguments)
+            if chosen.only in kernel.__name__:
+                report(kernel, arch, options, arguments)

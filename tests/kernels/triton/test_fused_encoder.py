@@ -128,6 +128,17 @@ def test_nan_and_infinity_stay_visible(device: str) -> None:
     assert codes.values.isnan().sum() == 4 and codes.values.isinf().sum() == 4
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy in the interpreter, as intended
+def test_nan_of_either_sign_is_kept_beyond_the_last_latent_it_is_not(device: str) -> None:
+    x, W_enc, b_enc = inputs(4, 70, 20, torch.float32, device)
+    b_enc[3], b_enc[69] = torch.nan, -torch.tensor(torch.nan)
+    x[1, 4] = torch.inf  # infinity times the zeros beyond latent 70 is NaN, too
+    codes, verified = fused_topk(x, W_enc, b_enc, 4)
+    assert (codes.values[[0, 2, 3]].isnan().sum(-1) == 2).all()
+    assert verified[[0, 2, 3]].all() and not verified[1]
+    assert (codes.indices < 70).all() and not codes.values[1].isfinite().all()
+
+
 def test_unused_slots_are_zero(device: str) -> None:
     x, W_enc, _ = inputs(5, 100, 20, torch.float32, device)
     codes, verified = fused_topk(x, W_enc, torch.full((100,), -1e6, device=device), 4)

@@ -20,6 +20,16 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return request.param
 
 
+@pytest.fixture(params=["in registers", "by groups", "by groups of a long list"])
+def afa_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """All ways of top-AFA: the whole row in registers, listed groups there, or read each time."""
+    if request.param != "in registers":
+        monkeypatch.setattr(policy, "_LONGEST_TOP_AFA_IN_REGISTERS", 0)
+    if request.param == "by groups of a long list":
+        monkeypatch.setenv("SPARSTEER_TILES", "select_listed:HELD=16,EMIT=64")
+    return request.param
+
+
 def awkward_rows(n_rows: int, n_latents: int, dtype: torch.dtype, device: str) -> Tensor:
     """Random rows; the first without positives, the second full of ties, if there are so many."""
     pre = torch.randn(n_rows, n_latents)
@@ -73,6 +83,17 @@ def test_topk_reads_strided_rows(path: str, device: str) -> None:
         )
 
 
+def test_topk_of_more_tied_groups_than_fit_in_registers(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "_LONGEST_IN_REGISTERS", 0)
+    pre = torch.randint(-1, 3, (3, 900), device=device).float()
+    pre[1] = 1
+    for k in (1, 5):  # 32 and 128 candidates in registers; about 900 in the list
+        ours, oracle = topk_select(pre, k), reference.topk_select(pre.double(), k)
+        assert torch.equal(ours.dense(900).double(), oracle.dense(900))
+
+
 def test_topk_of_no_rows(path: str, device: str) -> None:
     assert topk_select(torch.randn(0, 40, device=device), 3).indices.shape == (0, 3)
 
@@ -81,10 +102,14 @@ def test_topk_of_no_rows(path: str, device: str) -> None:
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 1e3])
 @pytest.mark.parametrize("size", [(1, 1), (3, 33), (2, 3000)])
 @pytest.mark.slow_except(
-    "size0-0.5-dtype0", "size1-1000.0-dtype1", "size1-0.001-dtype0", "size2-0.5-dtype0"
+    "in registers-size0-0.5-dtype0",
+    "by groups-size1-1000.0-dtype1",
+    "by groups of a long list-size1-0.001-dtype0",
+    "in registers-size2-0.5-dtype0",
+    "by groups-size2-0.5-dtype1",
 )
 def test_top_afa_equals_the_oracle(
-    dtype: torch.dtype, scale: float, size: tuple[int, int], device: str
+    afa_path: str, dtype: torch.dtype, scale: float, size: tuple[int, int], device: str
 ) -> None:
     n_rows, n_latents = size
     pre = awkward_rows(n_rows, n_latents, dtype, device)
@@ -103,7 +128,7 @@ def test_top_afa_equals_the_oracle(
     assert ours.values.dtype == dtype and (ours.indices[ours.values == 0] == 0).all()
 
 
-def test_top_afa_with_ties_across_the_cut(device: str) -> None:
+def test_top_afa_with_ties_across_the_cut(afa_path: str, device: str) -> None:
     pre = torch.randint(-1, 4, (5, 40), device=device).float()
     norms = torch.ones(40, device=device)
     target = torch.linspace(0, 14, 5, device=device)
@@ -113,21 +138,39 @@ def test_top_afa_with_ties_across_the_cut(device: str) -> None:
 
 
 @pytest.mark.slow
-def test_top_afa_sums_squares_beyond_float32(device: str) -> None:
+def test_top_afa_sums_squares_beyond_float32(afa_path: str, device: str) -> None:
     # In float32 4096^2 + 1 is 4096^2: no further entry would bring the norm nearer.
     pre = torch.ones(2, 4096, device=device)
     pre[:, 7] = 4096
     target = torch.tensor([4096.0**2 + 900, 4096.0**2 + 33], device=device).sqrt()
     target = torch.nextafter(target, torch.full_like(target, torch.inf))
     ours = top_afa_select(pre, torch.ones(4096, device=device), target)
-    oracle = reference.top_afa_select(pre.double(), torch.ones(4096).double(), target.double())
+    norms = torch.ones(4096, device=device, dtype=torch.float64)
+    oracle = reference.top_afa_select(pre.double(), norms, target.double())
     assert ours.counts is not None and oracle.counts is not None
     assert torch.equal(ours.counts, oracle.counts)
     assert int(ours.counts.min()) > 8
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_top_afa_of_values_whose_squares_float32_cannot_hold(
+    afa_path: str, scale: float, device: str
+) -> None:
+    pre = awkward_rows(3, 200, torch.float32, device)
+    pre[:, 5] = 4
+    pre *= scale
+    target = torch.tensor([1.0, 5.0, 9.0], device=device) * scale
+    ours = top_afa_select(pre, torch.ones(200, device=device), target)
+    norms = torch.ones(200, device=device, dtype=torch.float64)
+    oracle = reference.top_afa_select(pre.double(), norms, target.double())
+    assert ours.counts is not None and oracle.counts is not None
+    assert torch.equal(ours.counts, oracle.counts)
+    assert int(oracle.counts.max()) > 5
+    assert torch.equal(ours.dense(200).double(), oracle.dense(200))
+
+
 @pytest.mark.filterwarnings("ignore:invalid value")  # numpy in the interpreter, as intended
-def test_top_afa_keeps_one_where_nothing_is_nearest(device: str) -> None:
+def test_top_afa_keeps_one_where_nothing_is_nearest(afa_path: str, device: str) -> None:
     pre = torch.rand(5, 50, device=device)
     pre[0, 20] = pre[0, 30] = torch.nan
     pre[1, 40] = torch.inf
