@@ -19,7 +19,7 @@ from sparsteer.training.data.cache import reader as cache_module
 from sparsteer.training.grid import grid_configs, parse_grid
 from sparsteer.training.runtime.stopping import Interrupted, StopRequest
 from sparsteer.training.train import train, train_grid
-from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
+from sparsteer.training.trainer import NonFiniteLoss, Trainer
 
 GRID = ["activation=topk,top_afa", "k=3,5", "seed=0,4", "afa_coefficient=0.01,0.1"]
 
@@ -153,10 +153,10 @@ def test_each_resumes_from_where_it_was(
     class Killed(Exception):
         pass
 
-    def killed(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+    def killed(trainer: Trainer, x: torch.Tensor, **options: Any) -> Any:
         if trainer.steps_done == last[dataclasses.asdict(trainer.sae.config)["k"]]:
             raise Killed
-        return step(trainer, x)
+        return step(trainer, x, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", killed)
@@ -228,10 +228,10 @@ def test_one_that_diverges_stops_alone(
     configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), {"seed": [0, 1]})
     step = Trainer.step
 
-    def diverging(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+    def diverging(trainer: Trainer, x: torch.Tensor, **options: Any) -> Any:
         if trainer.steps_done == 11 and trainer.config.seed == 1:
             raise NonFiniteLoss("the loss of step 11 is not finite")
-        return step(trainer, x)
+        return step(trainer, x, **options)
 
     monkeypatch.setattr(Trainer, "step", diverging)
     good, bad = train_grid(configs)

@@ -147,9 +147,9 @@ def test_a_run_goes_on_with_the_threads_it_was_begun_with(
     used: list[int] = []
     step = Trainer.step
 
-    def counted(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+    def counted(trainer: Trainer, x: torch.Tensor, **options: Any) -> Any:
         used.append(torch.get_num_threads())
-        return step(trainer, x)
+        return step(trainer, x, **options)
 
     monkeypatch.setattr(Trainer, "step", counted)
     monkeypatch.setattr(train_module, "allowed_cores", lambda: 2)
@@ -464,8 +464,8 @@ def test_nan_in_the_middle_stops_the_run_and_keeps_its_checkpoint(
     config = config_of(planted_cache, tmp_path / "run")
     step = Trainer.step
 
-    def poisoned(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
-        return step(trainer, x * torch.nan if trainer.steps_done == bad_step else x)
+    def poisoned(trainer: Trainer, x: torch.Tensor, **options: Any) -> Any:
+        return step(trainer, x * torch.nan if trainer.steps_done == bad_step else x, **options)
 
     def is_late(weights: torch.Tensor) -> bool:
         return late
@@ -492,7 +492,7 @@ def test_a_run_that_failed_before_its_first_step_takes_other_settings(
 
     failed, killed = tmp_path / "failed", tmp_path / "killed"
 
-    def no_memory(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+    def no_memory(trainer: Trainer, x: torch.Tensor, **options: Any) -> Any:
         shutil.copytree(failed, killed)
         raise MemoryError
 
@@ -554,11 +554,11 @@ def test_a_request_to_stop_saves_the_step_in_hand(
     config = config_of(planted_cache, tmp_path / "run")
     step, stop = Trainer.step, StopRequest()
 
-    def asking(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+    def asking(trainer: Trainer, x: torch.Tensor, **options: Any) -> Any:
         assert stop.is_watched
         if trainer.steps_done == 13:
             stop.set()
-        return step(trainer, x)
+        return step(trainer, x, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", asking)
@@ -587,8 +587,8 @@ def test_ctrl_c_in_python_leaves_whole_files_only(
     config = config_of(planted_cache, tmp_path / "run")
     step, wait = Trainer.step, CheckpointWriter.wait
 
-    def interrupted_step(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
-        metrics = step(trainer, x)
+    def interrupted_step(trainer: Trainer, x: torch.Tensor, **options: Any) -> Any:
+        metrics = step(trainer, x, **options)
         if moment == "in a step" and trainer.steps_done == 21:
             raise KeyboardInterrupt
         return metrics
@@ -619,11 +619,11 @@ def test_asked_in_a_step_that_is_not_done_it_claims_to_save_nothing(
 ) -> None:
     step, stop = Trainer.step, StopRequest()
 
-    def asking(trainer: Trainer, x: torch.Tensor) -> StepMetrics:
+    def asking(trainer: Trainer, x: torch.Tensor, **options: Any) -> Any:
         if trainer.steps_done != 13:
-            return step(trainer, x)
+            return step(trainer, x, **options)
         stop.set()
-        return step(trainer, x * torch.nan)
+        return step(trainer, x * torch.nan, **options)
 
     def is_late(weights: torch.Tensor) -> bool:
         return late
