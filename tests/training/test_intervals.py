@@ -88,9 +88,9 @@ def test_a_time_that_is_none_is_refused(name: str, value: float) -> None:
 def ten_seconds_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, step = Clock(), Trainer.step
 
-    def stepped(trainer: Trainer, *rows: Any) -> Any:
+    def stepped(trainer: Trainer, *rows: Any, **options: Any) -> Any:
         clock.now += 10
-        return step(trainer, *rows)
+        return step(trainer, *rows, **options)
 
     def by_this_clock(config: TrainerConfig, dist: Distributed) -> Intervals:
         return intervals_module.Intervals(config, dist, clock)
