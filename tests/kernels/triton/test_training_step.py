@@ -83,6 +83,7 @@ def trainer_of(device: str, **settings: Any) -> Trainer:
     sae = SparseAutoencoder(TopKConfig(D, F, K)).to(device)
     initialize_from_rows(sae, batches(1, device)[0])
     sae.b_enc.data[:20] = -2  # silent, so that AuxK has work
+    settings = {"precision": "float32"} | settings  # which is not a GPU's default
     config = TrainerConfig(
         tokens=100 * B, batch_size=B, lr=1e-3, dead_after_tokens=2 * B, **settings
     )
