@@ -5,8 +5,9 @@ selection reads it there; on a GPU, which has no such cache, the buffer holds up
 pre-activations, so that the product fills the chip: there [B, F] is whole for a usual batch. In low
 precision on a GPU, top-k is fused with the product instead (`accelerators/fused_encoder.py`), and
 on processors that multiply bfloat16 quickly, a product in bfloat16 finds the candidates
-(`accelerators/screening.py`). Both verify each row; rows that fail fall back to the exact path
-above. `policy.encode_plan` chooses.
+(`accelerators/screening.py`). Both verify each row; rows that fail are encoded exactly: on a CPU by
+the path above, on a GPU by kernels that find them there (`accelerators/unverified_rows.py`), so
+that the host waits for nothing. `policy.encode_plan` chooses.
 
 Backward, with d = gradient of a kept value (0 in unused slots):
     dW_enc[f] = sum of d * (x_b - b_dec),  db_enc[f] = sum of d,  db_dec = -db_enc @ W_enc,
@@ -24,11 +25,12 @@ from torch import Tensor
 from .accelerators.fused_encoder import fused_topk
 from .accelerators.onednn import Affine
 from .accelerators.screening import screened_topk
+from .accelerators.unverified_rows import encode_unverified_
 from .batch_topk import BatchTop
 from .codes import Codes, join_codes
 from .decode import weighted_rows
 from .numerics import row_blocks, row_norms
-from .policy import backend_of, encode_plan, pre_activation_rows
+from .policy import backend_of, encode_plan, pre_activation_rows, product_plan
 from .process_group import ProcessGroup
 from .sparse_products import encoder_gradients, latent_sums
 from .top_afa import top_afa_select
@@ -168,13 +170,20 @@ def _encode_topk_op(
         return topk_select(pre_BF, k)
 
     n_rows, width = x.shape
-    plan = encode_plan(n_rows, width, len(W_enc), k, backend_of(x))
+    backend = backend_of(x)
+    plan = encode_plan(n_rows, width, len(W_enc), k, backend)
     if plan.path == "blocks":
         codes = _select_in_blocks(x, b_dec, W_enc, b_enc, select)
         return codes.values, codes.indices
-    verified_topk = fused_topk if plan.path == "fused" else screened_topk
-    codes, verified_B = verified_topk(x - b_dec, W_enc, b_enc, k)
-    rows = verified_B.logical_not().nonzero()[:, 0]  # waits for the GPU
+    centered = x - b_dec
+    if plan.path == "fused":
+        codes, verified_B = fused_topk(centered, W_enc, b_enc, k)
+        product = product_plan(n_rows, W_enc.numel(), backend)
+        rows_at_once = pre_activation_rows(len(W_enc), product, backend)
+        encode_unverified_(codes, verified_B, centered, W_enc, b_enc, rows_at_once)
+        return codes.values, codes.indices
+    codes, verified_B = screened_topk(centered, W_enc, b_enc, k)
+    rows = verified_B.logical_not().nonzero()[:, 0]
     if len(rows):
         exact = _select_in_blocks(x[rows], b_dec, W_enc, b_enc, select)
         codes.indices[rows], codes.values[rows] = exact.indices, exact.values

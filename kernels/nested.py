@@ -5,8 +5,10 @@ Matryoshka autoencoders (arXiv 2503.17547). Each x_hat adds to the one before on
 between two prefixes, so that every slot is decoded once, whatever G is. With e_g = x_hat_g - x, the
 gradient of segment g's sum is that of e_g + ... + e_G, so one pass back suffices, too.
 
-On a CPU the slots of a row and segment are one bag of a ragged product. On a GPU, and where dense
-products are faster, each segment is decoded as codes of its own, as wide as its fullest row.
+On a CPU the slots of a row and segment are one bag of a ragged product. Where dense products are
+faster, each segment is decoded as codes of its own, as wide as its fullest row; on a GPU, as wide
+as all of them, with zeros in other segments' slots, so that the host need not know how many there
+are.
 """
 
 from itertools import pairwise
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from .codes import Codes, pack_entries
 from .decode import Reconstruction, decode
+from .dispatch import uses_triton
 from .numerics import at_least_float32, ceil_div
 from .policy import backend_of, sparse_plan
 
@@ -46,7 +49,8 @@ def nested_mse(
     Returns:
         The mean over the prefixes of their mean squared errors, differentiable with respect to the
         values, W_dec and b_dec, and the reconstructions from all latents, detached. Without
-        `l0_gate` a slot of index 0 and value 0 gets no gradient.
+        `l0_gate` a slot of index 0 and value 0 gets no gradient, but for a GPU, where it has no
+        meaning.
 
     Raises:
         ValueError: the prefixes do not rise from 1 or more to F.
@@ -54,6 +58,8 @@ def nested_mse(
     ends = (0, *prefixes)
     if not prefixes or ends[-1] != len(W_dec) or any(b <= a for a, b in pairwise(ends)):
         raise ValueError(f"prefixes {prefixes} must rise to the {len(W_dec)} latents")
+    if uses_triton(W_dec):
+        return _compared(_decode_masked_segments(codes, W_dec, ends), b_dec, x)
     slots = _bagged_slots(codes, prefixes)
     n_rows, n_segments = len(codes.values), len(prefixes)
     slots_per_row = ceil_div(len(slots.latents), max(1, n_rows))
@@ -62,6 +68,12 @@ def nested_mse(
     else:
         sums = _BagSums.apply(*slots, n_rows * n_segments, W_dec)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
         sums_GBD = cast(Tensor, sums).view(n_segments, n_rows, W_dec.shape[1])
+    return _compared(sums_GBD, b_dec, x)
+
+
+def _compared(
+    sums_GBD: Float[Tensor, "G B D"], b_dec: Float[Tensor, "D"], x: Float[Tensor, "B D"]
+) -> Reconstruction:
     out = _NestedError.apply(sums_GBD, b_dec, x)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
     return Reconstruction(*cast(tuple[Tensor, Tensor], out))
 
@@ -76,6 +88,24 @@ def _bagged_slots(codes: Codes, prefixes: tuple[int, ...]) -> _BaggedSlots:
     segments = torch.bucketize(latents, ends, right=True)
     bags, order = (segments * len(codes.values) + rows).sort(stable=True)
     return _BaggedSlots(latents[order], codes.values[used_BM][order], bags)
+
+
+def _decode_masked_segments(
+    codes: Codes, W_dec: Float[Tensor, "F D"], ends: tuple[int, ...]
+) -> Float[Tensor, "G B D"]:
+    """[G, B, D] what each segment decodes to; the sizes of all tensors depend on shapes alone."""
+    no_bias = W_dec.new_zeros(W_dec.shape[1])
+    parts: list[Tensor] = []
+    for (first, end), W_SD in zip(
+        pairwise(ends), torch.split(W_dec, [b - a for a, b in pairwise(ends)]), strict=True
+    ):
+        others_BM = (codes.indices < first) | (codes.indices >= end)
+        segment = Codes(
+            (codes.indices - first).masked_fill_(others_BM, 0),
+            codes.values.masked_fill(others_BM, 0),
+        )
+        parts.append(decode(segment, W_SD, no_bias))
+    return torch.stack(parts)
 
 
 def _decode_segments(

@@ -147,13 +147,14 @@ def fit(
         # Step. Seconds count what the host spends on it; on a GPU the update is only queued, and
         # each step waits for the check of the one before.
         started = time.perf_counter()
-        metrics = trainer.step(*(batch[site] for site in run.sites))
-        run.seconds += time.perf_counter() - started
-        step = trainer.steps_done
+        step = trainer.steps_done + 1
         is_last = step == config.n_steps
+        is_logged = step % config.log_every == 0 or is_last
+        metrics = trainer.step(*(batch[site] for site in run.sites), measured=is_logged)
+        run.seconds += time.perf_counter() - started
 
         # Log. A line says that the step is done, so its loss must be known to be finite first.
-        if step % config.log_every == 0 or is_last:
+        if metrics is not None:
             trainer.synchronize()
             dist.run_on_main(run.log, metrics, report)
         if is_last:

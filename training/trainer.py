@@ -1,13 +1,13 @@
 """One update of an autoencoder from a batch: loss, gradients, Adam, dead latents."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..kernels.codes import Codes
 from ..kernels.dispatch import uses_triton
+from ..kernels.firing import count_firings_, fired_latents
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.wording import counted
 from ..sae.loss_registry import OWN_TERMS
@@ -62,14 +62,16 @@ class _PendingCheck(NamedTuple):
     target: Float[Tensor, "B D"] | None
     numbers: PendingHostCopy
     """Whether the loss is finite, and the number of latents that are dead after the step."""
+    dead: Int[Tensor, "F"] | None
+    """On a GPU those latents, then what is undefined."""
     counts_version: int
     """Version of `tokens_since_fired` from which the dead latents were counted."""
 
 
-class _DeadCount(NamedTuple):
-    """A number of dead latents that the host knows."""
+class _KnownDead(NamedTuple):
+    """The dead latents, of which the host knows how many there are."""
 
-    n_dead: int
+    latents: Int[Tensor, "N"]
     counts_version: int
     """Version of `tokens_since_fired` from which they were counted."""
 
@@ -116,7 +118,7 @@ class Trainer:
         self.averages = None if config.ema_decay is None else WeightAverages(sae, config.ema_decay)
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
         self._pending: _PendingCheck | None = None
-        self._dead_count: _DeadCount | None = None
+        self._known_dead: _KnownDead | None = None
         self._may_lack_initialization = not is_initialized(sae)
         self.optimizer = Adam(
             sae,
@@ -146,9 +148,31 @@ class Trainer:
         settings = self.config.activation_settings(self.sae.config)
         self.sae.activation.initialize(self.sae, x, settings)
 
+    @overload
     def step(
-        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None = None
-    ) -> StepMetrics:
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None = None,
+        *,
+        measured: Literal[True] = True,
+    ) -> StepMetrics: ...
+
+    @overload
+    def step(
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None = None,
+        *,
+        measured: bool,
+    ) -> StepMetrics | None: ...
+
+    def step(
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None = None,
+        *,
+        measured: bool = True,
+    ) -> StepMetrics | None:
         """One update from a batch of raw activations, or from this process's part of it.
 
         The first one of a new autoencoder initializes it from the batch; see `initialize`.
@@ -157,6 +181,11 @@ class Trainer:
             x: [B, D] the rows that are read.
             target: [B, D] the raw activations that a transcoder predicts from them; of an
                 autoencoder None.
+            measured: whether to measure what the step saw, which changes nothing else; on a GPU it
+                takes some percent of the step. Alike on all ranks.
+
+        Returns:
+            The measures, None if not `measured`.
 
         Raises:
             ValueError: x is not [B, D] of the autoencoder's width, or has no rows; the target is
@@ -179,20 +208,28 @@ class Trainer:
         # Count rows before the backward pass: the next step's number of dead latents is then on its
         # way to the host while the GPU is busy with gradients and the update. Where the loss is not
         # finite no rows count.
-        finite = losses.total.detach().isfinite()
-        fired_F = self.dist.all_reduce_any(self._fired(losses.codes))
-        self._count_rows(len(x) * self.dist.data_size * finite, fired_F)
-        self._pending = self._start_check(x, target, finite)
+        n_latents = len(self.tokens_since_fired)
+        fired_F = self.dist.all_reduce_any(fired_latents(losses.codes, n_latents))
+        counted = count_firings_(
+            self.tokens_since_fired,
+            fired_F,
+            losses.total.detach(),
+            n_rows=len(x) * self.dist.data_size,
+            dead_after=self.dead_after_tokens,
+        )
+        numbers = PendingHostCopy(counted.numbers)
+        self._pending = _PendingCheck(x, target, numbers, counted.dead, self._counts_version())
         if not uses_triton(self.sae.W_dec):
             # On a CPU the numbers are there: raise before gradients are made.
             self._finish_check(failed_step=self.steps_done)
 
-        touched_F = fired_F.index_fill(0, dead_N, True)  # dead latents get gradients from AuxK
+        # Dead latents get gradients from AuxK.
+        touched_F = fired_F.index_fill(0, dead_N, True) if len(dead_N) else fired_F
         self.dist.backward(losses.total, self.sae, touched_F)
         # The host of a GPU does not know yet whether the loss is finite: `applies` leaves weights
         # and moments as they are on the device if it is not.
         rate = self.learning_rate(self.steps_done)
-        norm = self.optimizer.step(self.steps_done + 1, rate, applies=finite)
+        norm = self.optimizer.step(self.steps_done + 1, rate, applies=counted.finite)
         self.steps_done += 1
         # The averages are of the weights after the step. What an activation changes, such as
         # batch_topk's threshold, comes last because a step that is not done, which has raised
@@ -200,6 +237,8 @@ class Trainer:
         if self.averages is not None:
             self.averages.update(self.steps_done)
         self.sae.activation.after_step(self.sae, losses.codes, self.dist.all_reduce_min)
+        if not measured:
+            return None
         return self._metrics(scaled_BD if target_BD is None else target_BD, losses, dead_N, norm)
 
     def synchronize(self) -> None:
@@ -257,7 +296,8 @@ class Trainer:
 
     def dead_latents(self) -> Int[Tensor, "N"]:
         """Indices of the latents that have not fired for `dead_after_tokens` rows."""
-        return self._is_dead().nonzero()[:, 0]  # waits for a GPU, to know how many there are
+        is_dead_F = self.tokens_since_fired >= self.dead_after_tokens
+        return is_dead_F.nonzero()[:, 0]  # waits for a GPU, to know how many there are
 
     def _initialize_from_first_batch(
         self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None
@@ -280,14 +320,6 @@ class Trainer:
             self.dist.broadcast(self.sae.state_dict().values())
         self._may_lack_initialization = False
 
-    def _start_check(
-        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None, finite: Bool[Tensor, ""]
-    ) -> _PendingCheck:
-        """Start to copy what the host must know to it."""
-        n_dead = self._is_dead().sum()
-        numbers = PendingHostCopy(torch.stack([finite.to(n_dead.dtype), n_dead]))
-        return _PendingCheck(x, target, numbers, self._counts_version())
-
     def _finish_check(self, *, failed_step: int) -> None:
         """Wait for the pending check, if there is one, and keep the number of dead latents.
 
@@ -301,35 +333,20 @@ class Trainer:
         if not finite:
             self.steps_done = failed_step
             raise self._non_finite_loss(pending.x, pending.target)
-        if uses_triton(self.sae.W_dec):
-            self._dead_count = _DeadCount(n_dead, pending.counts_version)
-
-    def _is_dead(self) -> Bool[Tensor, "F"]:
-        return self.tokens_since_fired >= self.dead_after_tokens
+        if pending.dead is not None:
+            self._known_dead = _KnownDead(pending.dead[:n_dead], pending.counts_version)
 
     def _dead_before_step(self) -> Int[Tensor, "N"]:
         """As `dead_latents`, without waiting for a GPU if the host knows their number from the last
         step, and nobody has changed `tokens_since_fired` since."""
-        count, self._dead_count = self._dead_count, None
-        if count is None or count.counts_version != self._counts_version():
+        known, self._known_dead = self._known_dead, None
+        if known is None or known.counts_version != self._counts_version():
             return self.dead_latents()
-        dead_first_F = self._is_dead().to(torch.uint8).argsort(descending=True, stable=True)
-        return dead_first_F[: count.n_dead]
+        return known.latents
 
     def _counts_version(self) -> int:
         """How often `tokens_since_fired` was changed in place, by `step` or anybody else."""
         return self.tokens_since_fired._version  # pyright: ignore[reportPrivateUsage] - documented
-
-    def _fired(self, codes: Codes) -> Bool[Tensor, "F"]:
-        n_latents = len(self.tokens_since_fired)
-        # Unused slots mark latent F, which is cut off: to leave them out would wait for a GPU.
-        used = torch.where(codes.values > 0, codes.indices, n_latents).flatten()
-        fired = used.new_zeros(n_latents + 1, dtype=torch.bool)
-        return fired.index_fill_(0, used, True)[:n_latents]
-
-    def _count_rows(self, n_rows: Int[Tensor, ""], fired_F: Bool[Tensor, "F"]) -> None:
-        self.tokens_since_fired += n_rows
-        self.tokens_since_fired.masked_fill_(fired_F & (n_rows > 0), 0)
 
     @torch.no_grad()
     def _metrics(

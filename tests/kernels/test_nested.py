@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsteer.kernels import policy, reference
+from sparsteer.kernels import nested, policy, reference
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.nested import nested_mse
 from sparsteer.kernels.topk import topk_select
@@ -19,13 +19,15 @@ def dense_loss(
     return torch.stack(errors).square().mean()
 
 
-@pytest.fixture(params=["ragged", "by segments"], autouse=True)
+@pytest.fixture(params=["ragged", "by segments", "by segments on a GPU"], autouse=True)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways meet every input."""
+    """All ways meet every input."""
 
     least = 0 if request.param == "ragged" else 1 << 40
     for name in ("_DENSE_BELOW_LATENTS_PER_SLOT", "_DENSE_BELOW_LATENTS_PER_SLOT_IN_ONEDNN"):
         monkeypatch.setattr(policy, name, least)
+    on_gpu = request.param.endswith("GPU")
+    monkeypatch.setattr(nested, "uses_triton", lambda _: on_gpu)  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType] - of a test
     return request.param
 
 

@@ -401,6 +401,22 @@ def test_the_run_folder_and_its_figures(planted_cache: Path, tmp_path: Path) -> 
     assert float(sae.input_scale) != 1
 
 
+def test_only_steps_that_are_logged_are_measured(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    metrics_of_step = Trainer._metrics  # pyright: ignore[reportPrivateUsage]
+
+    def noted(trainer: Trainer, *args: Any) -> StepMetrics:
+        measured.append(trainer.steps_done)
+        return metrics_of_step(trainer, *args)
+
+    monkeypatch.setattr(Trainer, "_metrics", noted)
+    train(config_of(planted_cache, tmp_path / "run"))
+    logged = [line["step"] for line in metrics_of(tmp_path / "run") if "loss" in line]
+    assert measured == logged and len(logged) < 40
+
+
 def test_held_out_rows_are_limited(planted_cache: Path) -> None:
     cache = ActivationCache(planted_cache)
     sae = SparseAutoencoder(TrainConfig(cache="c", out="o", n_latents=70, k=4).sae_config(12))

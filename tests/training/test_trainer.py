@@ -242,6 +242,17 @@ def test_rows_stay_on_the_unit_sphere_and_step_leaves_the_scale() -> None:
     assert float(metrics.l0) <= K
 
 
+def test_a_step_that_is_not_measured_changes_the_same(config: SAEConfig) -> None:
+    settings = TrainerConfig(tokens=20 * B, batch_size=B, target_l0=K)
+    measured, silent = (Trainer(SparseAutoencoder(config, seed=4), settings) for _ in range(2))
+    for rows in (planted_rows(B), planted_rows(B)):
+        assert silent.step(rows, measured=False) is None
+        assert float(measured.step(rows).loss) > 0
+    for name, tensor in measured.sae.state_dict().items():
+        assert torch.equal(silent.sae.state_dict()[name], tensor), name
+    assert torch.equal(silent.tokens_since_fired, measured.tokens_since_fired)
+
+
 @pytest.mark.parametrize("bad", [torch.full((B, D), 3.0), torch.full((B, D), math.nan)])
 def test_the_first_step_initializes_a_new_autoencoder(config: SAEConfig, bad: Tensor) -> None:
     """As `initialize` does; a batch that tells nothing is passed over."""

@@ -28,6 +28,7 @@ from sparsteer.kernels import (
     batch_topk,
     decode,
     dispatch,
+    firing,
     gather_dot,
     jaccard,
     jumprelu,
@@ -37,6 +38,8 @@ from sparsteer.kernels import (
     topk,
 )
 from sparsteer.kernels.accelerators.fused_encoder import fused_topk
+from sparsteer.kernels.accelerators.unverified_rows import encode_unverified_
+from sparsteer.kernels.codes import Codes
 
 # Triton is untyped.
 triton: Any = import_module("triton")
@@ -175,14 +178,30 @@ def operators() -> list[Callable[[], Any]]:
         for F, D, k in [(12288, 768, 32), (24576, 2304, 64), (131072, 1000, 64)]:
             for dtype in (torch.bfloat16, torch.float32):
                 weights = fake(F, D, dtype=dtype)
-                fused_topk(fake(4096, D, dtype=dtype), weights, weights[:, 0], k)
+                rows = fake(4096, D, dtype=dtype)
+                codes, verified = fused_topk(rows, weights, weights[:, 0], k)
+                encode_unverified_(codes, verified, rows, weights, weights[:, 0], 2048)
 
     def launch_jaccard() -> None:
         offsets, indices = (torch.empty(n, dtype=torch.int64) for n in (1001, 64_000))
         values, prototype = fake(64_000, dtype=torch.float32), fake(12288, dtype=torch.float32)
         jaccard._launch_jaccard(offsets, indices, values, prototype)
 
-    return [launch_encode, launch_products, launch_adam, launch_selections, launch_jaccard]
+    def launch_firing() -> None:
+        for F, dtype in [(12288, torch.bfloat16), (131072, torch.float32)]:
+            codes = Codes(torch.empty(8192, 32, dtype=torch.int64), fake(8192, 32, dtype=dtype))
+            fired = firing._launch_fired(codes, F)
+            since, loss = torch.empty(F, dtype=torch.int64), fake(1, dtype=torch.float32)[0]
+            firing._launch_count(since, fired, loss, 8192, 10_000_000)
+
+    return [
+        launch_encode,
+        launch_products,
+        launch_adam,
+        launch_selections,
+        launch_firing,
+        launch_jaccard,
+    ]
 
 
 if __name__ == "__main__":

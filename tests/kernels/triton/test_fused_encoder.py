@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from sparsteer.kernels import policy, reference
+from sparsteer.kernels.accelerators import unverified_rows
 from sparsteer.kernels.accelerators.fused_encoder import fused_topk
+from sparsteer.kernels.accelerators.unverified_rows import encode_unverified_
+from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.encode import encode_topk
 from sparsteer.kernels.policy import backend_of, encode_plan
 
@@ -83,6 +86,39 @@ def test_rows_that_fail_verification_fall_back_to_the_exact_path(
     oracle = reference.topk_select(x, 5)
     torch.testing.assert_close(codes.dense(64), oracle.dense(64), rtol=1e-4, atol=0)
     assert torch.equal(codes.dense(64)[:2], oracle.dense(64)[:2])
+
+
+@pytest.mark.parametrize("longest", [32768, 0], ids=["registers", "memory"])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("rows_at_once", [64, 17])
+@pytest.mark.slow_except("17-0.1-registers")
+def test_however_many_rows_are_not_verified_each_is_exact(
+    longest: int, fraction: float, rows_at_once: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others stay as they are; the buffer may hold all rows, or take several rounds."""
+    monkeypatch.setattr(unverified_rows, "_LONGEST_IN_REGISTERS", longest)
+    B, F, D, k = 43, 150, 40, 5
+    x, W_enc, b_enc = inputs(B, F, D, torch.float32, device)
+    b_enc[:2] = b_enc[2]
+    W_enc[:2] = W_enc[2]  # three equal values in each row
+    b_enc[140:] = torch.nan
+    b_enc[140:] = b_enc[140:].where(torch.arange(10, device=device) == 3, -9.0)  # NaN in each row
+    verified = torch.rand(B, device=device) >= fraction
+    indices = torch.full((B, k), 7, device=device)
+    codes = Codes(indices, torch.full((B, k), 0.5, device=device))
+    encode_unverified_(codes, verified, x, W_enc, b_enc, rows_at_once)
+    pre = x @ W_enc.T + b_enc
+    oracle = reference.topk_select(pre, k)
+    again = ~verified
+    tolerance = 2e-2 if device == "cuda" else 1e-5  # TF32
+    torch.testing.assert_close(
+        codes.dense(F)[again],
+        oracle.dense(F)[again],
+        rtol=tolerance,
+        atol=tolerance,
+        equal_nan=True,
+    )
+    assert (codes.indices[verified] == 7).all() and (codes.values[verified] == 0.5).all()
 
 
 def test_nan_and_infinity_stay_visible(device: str) -> None:
