@@ -164,7 +164,8 @@ class _CountingMode(TorchDispatchMode):
         if name == "_to_copy":
             device = torch.device(kwargs.get("device") or first.device)
             if on_gpu and device.type == "cpu":
-                return True, torch.zeros(first.shape, dtype=kwargs.get("dtype") or first.dtype)
+                dtype = kwargs.get("dtype") or first.dtype
+                return True, torch.full(first.shape, sizes.number(is_total=False), dtype=dtype)
             return device.type == "meta" and not on_gpu, func(*args, **kwargs)
         return False, func(*args, **kwargs)
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .codes import Codes, COOEntries, pack_entries
+from .codes import Codes, COOEntries, pack_entries, pack_kept
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .numerics import ceil_div
 from .process_group import ProcessGroup, distributed_topk_mask
@@ -190,6 +190,7 @@ class BatchTop:
         self._columns = self._rows
         self._values = like.new_empty(0)
         self._threshold = like.new_zeros(1)
+        self._on_gpu = uses_triton(like)
 
     def add(self, pre: Float[Tensor, "B F"]) -> None:
         """Take the rows that follow those added before; pre may be overwritten afterwards."""
@@ -214,6 +215,9 @@ class BatchTop:
         """
         if group is not None:
             self._keep(distributed_topk_mask(self._values, self._n_kept, group))
+        if self._on_gpu:
+            entries = COOEntries(self._rows, self._columns, self._values)
+            return pack_kept(entries, [self._values != 0], self._n_rows)[0]
         return pack_entries(self._rows, self._columns, self._values, self._n_rows)
 
     def _candidates(self, pre_BF: Float[Tensor, "B F"]) -> COOEntries:
@@ -239,6 +243,9 @@ class BatchTop:
         self._threshold = least[None]
 
     def _keep(self, kept: Bool[Tensor, "N"]) -> None:
+        if self._on_gpu:  # to drop entries would wait for the GPU: they stay, with value 0
+            self._values = self._values.masked_fill(~kept, 0)
+            return
         self._rows, self._columns = self._rows[kept], self._columns[kept]
         self._values = self._values[kept]
 

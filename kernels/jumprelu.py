@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .codes import Codes, COOEntries, pack_entries
+from .codes import Codes, COOEntries, pack_entries, pack_kept
 from .dispatch import Block, Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .encode import encode_chosen, pre_activation_blocks
 from .sparse_products import latent_sums
@@ -123,10 +123,17 @@ def _pack(entries: COOEntries, threshold: Float[Tensor, "F"], n_rows: int, besid
     pre-activations as values, and minus infinity in slots that hold nothing."""
     rows, columns, pre = entries
     kept = (pre <= threshold[columns]).logical_not_()
+    if uses_triton(pre):
+        packed = pack_kept(entries, [kept, ~kept] if beside else [kept], n_rows, -torch.inf)
+        return _side_by_side(packed[0], packed[-1]) if beside else packed[0]
     codes = _padded(pack_entries(rows[kept], columns[kept], pre[kept], n_rows))
     if not beside:
         return codes
     others = _padded(pack_entries(rows[~kept], columns[~kept], pre[~kept], n_rows))
+    return _side_by_side(codes, others)
+
+
+def _side_by_side(codes: Codes, others: Codes) -> Codes:
     return Codes(
         torch.cat([codes.indices, others.indices], 1),
         torch.cat([codes.values, others.values], 1),

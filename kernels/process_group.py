@@ -33,7 +33,7 @@ def distributed_topk_mask(
     """Which of this rank's values are among the n_kept largest of all ranks.
 
     Args:
-        values: [N] positive, this rank's; NaN counts as infinity. N may differ between ranks.
+        values: [N] not negative, this rank's; NaN counts as infinity. N may differ between ranks.
         n_kept: how many to keep over all ranks, at least 1.
         group: the ranks; every one calls this with its own values.
 
