@@ -66,7 +66,7 @@ def _autocast(device: Device, precision: str) -> Generator[None]:
 
 
 def _ours(device: Device, sizes: Sizes, precision: str) -> Step:
-    return trainer_with_dead(device, sizes, precision, 0).step
+    return partial(trainer_with_dead(device, sizes, precision, 0).step, measured=False)
 
 
 def _dense(device: Device, sizes: Sizes, precision: str) -> Step:

@@ -5,7 +5,6 @@ import copy
 from functools import lru_cache, partial
 
 import torch
-from torch import Tensor
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training.config import TrainerConfig
@@ -72,10 +71,12 @@ def time_step(device: Device, sizes: Sizes, precision: str, dead: int) -> Judged
     batches = [drawn(device, sizes.rows, sizes.width) for _ in range(2)]
     turn = iter(range(1 << 30))
 
-    def step() -> Tensor:
-        return trainer.step(batches[next(turn) % 2]).dead_fraction
+    def step() -> None:
+        trainer.step(batches[next(turn) % 2], measured=False)  # as most steps of a run
 
-    dead_fraction = [step() for _ in range(min(3, device.most_repeats))][-1]
+    for _ in range(min(3, device.most_repeats)):
+        step()
+    dead_fraction = trainer.step(batches[0]).dead_fraction
     host, wall = host_and_wall_ms(device, step, 20 if sizes.weights < 1 << 26 else 6)
     use = device.kernels(step, 3)
     found = Judged().note(
