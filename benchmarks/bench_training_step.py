@@ -27,11 +27,13 @@ SHAPES = [(576, 4608, 4096, 32), (768, 12288, 4096, 32)]
 """Width, latents, rows, k."""
 
 
-def planted_rows(n_rows: int, width: int) -> Tensor:
+def planted_rows(n_rows: int, width: int, device: str = "cpu") -> Tensor:
     """Rows made of few of 4 * width directions: selection meets realistic pre-activations."""
-    directions = torch.nn.functional.normalize(torch.randn(4 * width, width), dim=-1)
-    chosen = (torch.rand(n_rows, 4 * width) < 0.02) * torch.rand(n_rows, 4 * width)
-    return chosen @ directions + 0.02 * torch.randn(n_rows, width)
+    directions = torch.randn(4 * width, width, device=device)
+    chosen = torch.rand(n_rows, 4 * width, device=device) < 0.02
+    strengths = chosen * torch.rand(n_rows, 4 * width, device=device)
+    rows = strengths @ torch.nn.functional.normalize(directions, dim=-1)
+    return rows + 0.02 * torch.randn(n_rows, width, device=device)
 
 
 def sparsteer_step(

@@ -2,8 +2,9 @@
 
 import platform
 import sys
+import tomllib
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -13,11 +14,30 @@ RESULTS = Path(__file__).parent / "results"
 
 def machine() -> str:
     """One line: device, cores used, versions."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     return (
-        f"{device}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
-        f"torch {version('torch')}, sparsteer {version('sparsteer')}"
+        f"{device()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, sparsteer {project_version()}"
     )
+
+
+def device() -> str:
+    """The GPU with its driver's CUDA and Triton, or the processor."""
+    if not torch.cuda.is_available():
+        return processor()
+    try:
+        triton = f"Triton {version('triton')}"
+    except PackageNotFoundError:
+        triton = "no Triton"
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {triton}"
+
+
+def project_version() -> str:
+    """Of the installed package, or of the checkout where none is installed."""
+    try:
+        return version("sparsteer")
+    except PackageNotFoundError:
+        settings = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+        return f"{tomllib.loads(settings)['project']['version']} (not installed)"
 
 
 def processor() -> str:
@@ -30,14 +50,20 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def write_table(name: str, header: list[str], rows: list[list[str]], notes: list[str]) -> Path:
-    """Write `results/DATE-NAME.md`, print it, and return its path."""
+def write_table(
+    name: str,
+    header: list[str],
+    rows: list[list[str]],
+    notes: list[str],
+    folder: Path = RESULTS,
+) -> Path:
+    """Write `FOLDER/DATE-NAME.md`, print it, and return its path."""
     lines = [f"# {name}", "", f"{datetime.now(UTC):%Y-%m-%d}: {machine()}", ""]
     lines += [f"Command: `python {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}`", ""]
     lines += ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
     lines += ["", *notes, ""]
-    path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.md"
-    RESULTS.mkdir(exist_ok=True)
+    path = folder / f"{datetime.now(UTC):%Y-%m-%d}-{name}.md"
+    folder.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
     return path

@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -83,6 +83,28 @@ class Guesses:
         return self.rows * self.k * 11 // 10 if is_total else 2 * self.k
 
 
+class Operand(NamedTuple):
+    """What is told of a tensor; the tensor itself would be copied if anybody else held it."""
+
+    shape: tuple[int, ...]
+    bytes: int
+    """Of all elements."""
+    identity: int
+    """The same for the same tensor within one operation."""
+
+
+class Operation(NamedTuple):
+    """One operator or Triton kernel, as it was called."""
+
+    name: str
+    launches: int
+    bytes: int
+    operands: dict[str, Operand]
+    """Of a kernel by its parameters, of an operator by their places."""
+    flags: dict[str, bool]
+    """What is compiled into a kernel and is true or false."""
+
+
 @dataclass
 class Count:
     """What a call asks of a GPU."""
@@ -94,8 +116,22 @@ class Count:
     """Launches by the name of the operator or Triton kernel."""
     by_wait: Counter[str] = field(default_factory=Counter[str])
     """Waits by the name of the operator."""
+    operations: list[Operation] = field(default_factory=list[Operation])
+    """What was launched, in order."""
 
-    def add(self, name: str, n_launches: int, n_bytes: int) -> None:
+    def add(
+        self,
+        name: str,
+        n_launches: int,
+        n_bytes: int,
+        operands: dict[str, Tensor] | None = None,
+        flags: dict[str, bool] | None = None,
+    ) -> None:
+        told = {
+            key: Operand(tuple(tensor.shape), tensor.numel() * tensor.element_size(), id(tensor))
+            for key, tensor in (operands or {}).items()
+        }
+        self.operations.append(Operation(name, n_launches, n_bytes, told, flags or {}))
         self.launches += n_launches
         self.bytes += n_bytes
         self.by_kernel[name] += n_launches
@@ -193,7 +229,8 @@ class _CountingMode(TorchDispatchMode):
             n_bytes = 2 * sum(map(_n_bytes, inputs[1:]))
         else:
             n_bytes = sum(map(_n_bytes, _each_once(inputs))) + sum(map(_n_bytes, outputs))
-        self._count.add(name, n_launches, n_bytes)
+        operands = {str(place): tensor for place, tensor in enumerate([*inputs, *outputs])}
+        self._count.add(name, n_launches, n_bytes, operands)
 
 
 class _FromHostMode(TorchFunctionMode):
@@ -259,8 +296,10 @@ def on_meta(guesses: Guesses, architecture: int = 90) -> Generator[Callable[[], 
         return done
 
     def launched(kernel: Any, *_: Any, **arguments: Any) -> None:
-        tensors = [value for value in arguments.values() if isinstance(value, Tensor)]
-        count.add(kernel.__name__.strip("_"), 1, sum(map(_n_bytes, _each_once(tensors))))
+        tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
+        n_bytes = sum(map(_n_bytes, _each_once([*tensors.values()])))
+        flags = {name: value for name, value in arguments.items() if isinstance(value, bool)}
+        count.add(kernel.__name__.strip("_"), 1, n_bytes, tensors, flags)
 
     def late(numbers: Tensor) -> _LateNumbers:
         return _LateNumbers(count, guesses.n_dead, numbers)
