@@ -105,10 +105,10 @@ def _segments_kernel(
             tl.store(out2_ptr + at, total2.to(out2_ptr.dtype.element_ty), mask=whole_row)
             tl.store(partial2_ptr + at, total2, mask=part_row)
         if not split:
-            at = latent * tl.num_programs(1) + tl.program_id(1)
-            tl.store(squares_ptr + at, tl.sum(total * total, 0))
+            block = latent * tl.num_programs(1) + tl.program_id(1)
+            tl.store(squares_ptr + block, tl.sum(total * total, 0))
             if PAIRED:
-                tl.store(squares2_ptr + at, tl.sum(total2 * total2, 0))
+                tl.store(squares2_ptr + block, tl.sum(total2 * total2, 0))
         if tl.program_id(1) == 0:
             if split:
                 tl.store(partial_sums_ptr + target, coefficient_sum)
@@ -151,10 +151,10 @@ def _partial_sums_kernel(
         tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=in_row)
         if PAIRED:
             tl.store(out2_ptr + at, total2.to(out2_ptr.dtype.element_ty), mask=in_row)
-        at = latent * tl.num_programs(1) + tl.program_id(1)
-        tl.store(squares_ptr + at, tl.sum(total * total, 0))
+        block = latent * tl.num_programs(1) + tl.program_id(1)
+        tl.store(squares_ptr + block, tl.sum(total * total, 0))
         if PAIRED:
-            tl.store(squares2_ptr + at, tl.sum(total2 * total2, 0))
+            tl.store(squares2_ptr + block, tl.sum(total2 * total2, 0))
         if tl.program_id(1) == 0:
             tl.store(sums_ptr + latent, coefficient_sum.to(sums_ptr.dtype.element_ty))
 

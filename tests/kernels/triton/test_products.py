@@ -21,6 +21,7 @@ from sparsteer.kernels.optimizer import (
     normalize_rows_,
 )
 from sparsteer.kernels.policy import backend_of, decode_mse_plan
+from sparsteer.kernels.segment_sum import launch_segment_sums
 from sparsteer.kernels.sparse_products import autoencoder_gradients, weight_gradient
 
 AccurateAsEager = Callable[[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor]], None]
@@ -142,9 +143,12 @@ def test_one_dense_latent_is_split_and_summed(device: str) -> None:
     """More slots than a program takes, all on one latent, among latents without any."""
     indices = torch.full((100, 1), 3, device=device)
     values, rows = torch.rand(100, 1, device=device), torch.randn(100, 6, device=device)
-    out = weight_gradient(indices, values, rows, 7)
-    torch.testing.assert_close(out[3], (values * rows).sum(0))
-    assert (out[[0, 1, 2, 4, 5, 6]] == 0).all()
+    found = launch_segment_sums(indices, values, rows, 7, (values, 2 * rows))
+    torch.testing.assert_close(found.out[3], (values * rows).sum(0))
+    torch.testing.assert_close(found.out2, 2 * found.out)
+    torch.testing.assert_close(found.squares.sum(1), found.out.square().sum(1))
+    torch.testing.assert_close(found.squares2.sum(1), found.out2.square().sum(1))
+    assert (found.out[[0, 1, 2, 4, 5, 6]] == 0).all()
 
 
 def test_nan_reaches_the_gradient(device: str) -> None:
