@@ -2,7 +2,8 @@
 
 Tuning at run time would make two runs sum in different orders. Each row was chosen to compile
 without register spills and within the chip's shared memory for 80 (A100), 86, 89 (RTX 30 and 40),
-90 (H100), 100 (B200) and 120 (RTX 50); a test compiles them all. The environment overrides entries of an operator, such as
+90 (H100), 100 (B200) and 120 (RTX 50); a test compiles them all. The environment
+overrides entries of an operator, such as
 `SPARSTEER_TILES="encode_topk:BLOCK_F=128,num_warps=8;decode:ROWS=4"`.
 """
 
