@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="architectures at a time")
     options = parser.parse_args()
     with ThreadPoolExecutor(options.processes) as pool:
-        found = pool.map(lambda arch: compiled(options.python, arch), options.architectures)
+        found = pool.map(partial(compiled, options.python), options.architectures)
         rows = sorted(
             (row for of_one in found for row in of_one),
             key=lambda row: (row["kernel"], row["variant"], row["arch"]),
@@ -80,10 +81,9 @@ def main() -> None:
     version = rows[0]["triton"]
     spilling = [row for row in rows if row["spills"]]
     notes = [
-        f"Triton {version}. {len(rows)} launches, {len(spilling)} of them with spills. Spills are "
-        "loads and stores of local memory in the code; shared memory is in bytes; programs are "
-        "how many of the launch the registers and threads of a multiprocessor hold, by its "
-        "registers and threads alone. Nothing ran on a GPU.",
+        f"Triton {version}. {len(rows)} launches, {len(spilling)} of them with spills: loads and "
+        "stores of local memory in the code. Shared memory is in bytes. Programs: how many of them "
+        "a multiprocessor holds at once, by its registers and threads alone. Nothing ran on a GPU.",
     ]
     header = ["sm", "kernel", "compiled in", "warps", "registers", "spills", "shared"]
     header += ["instructions", "programs", "tensor cores"]

@@ -47,9 +47,9 @@ _WIDEST_DECODE_MSE = 4096  # columns of a row that one program holds in register
 _GROUPINGS = ((16, 1 / 256), (8, 1 / 96))
 _LONGEST_IN_REGISTERS = 32768
 # Computed (docs/kernels.md): beyond this length the maxima of groups cost less than a search of the
-# whole row, for top-k where at most this part of the row is then left.
-_LONGEST_SEARCHED_WHOLE = _LONGEST_TOP_AFA_IN_REGISTERS = 8192
-_MOST_LISTED = 1 / 4
+# whole row where at most this part of it is then left. How much top-AFA leaves is not known before.
+_LONGEST_SEARCHED_WHOLE, _MOST_LISTED = 8192, 1 / 4
+_LONGEST_TOP_AFA_IN_REGISTERS = 16384
 
 # Screening: below these, rounding the weights or finding the candidates costs too much.
 _FEWEST_ROWS_SCREENED, _FEWEST_WEIGHTS_SCREENED = 1024, 1 << 20

@@ -1,8 +1,9 @@
 """Tile shapes of the Triton kernels by architecture and size: a fixed table, never tuned in a run.
 
 Tuning at run time would make two runs sum in different orders. Each row was chosen to compile
-without register spills and within the chip's shared memory for 80 (A100), 90 (H100), 100 (B200) and
-120 (RTX 50); a test compiles them all. The environment overrides entries of an operator, such as
+without register spills and within the chip's shared memory for 80 (A100), 86, 89 (RTX 30 and 40),
+90 (H100), 100 (B200) and 120 (RTX 50); a test compiles them all. The environment
+overrides entries of an operator, such as
 `SPARSTEER_TILES="encode_topk:BLOCK_F=128,num_warps=8;decode:ROWS=4"`.
 """
 
@@ -69,7 +70,7 @@ def _table(operator: str, arch: int, D: int, F: int, K: int) -> Tile:
             return {"GROUP": 16, "BLOCK": 4096, "EMIT": emit, "num_warps": 8}
         case "select_listed":  # keys of listed groups in registers: K, an eighth more for ties
             if K == 0:  # top-AFA's number is not known
-                return {"HELD": 8192, "EMIT": 512, "num_warps": 16}
+                return {"HELD": 8192, "EMIT": 1024, "num_warps": 16}
             held = min(8192, next_power_of_2(K + K // 8))
             return {"HELD": held, "EMIT": 512, "num_warps": 4 if held <= 2048 else 8}
         case "encode_topk":  # the product's tile, and KEPT keys of every GROUP columns

@@ -65,9 +65,9 @@ def test_topk(n_latents: int, k: int, path: str, dtype: torch.dtype, device: str
 
 
 @pytest.mark.parametrize(
-    ("n_latents", "l0"), [(8192, 60), (12288, 60), (12288, 400), (16384, 2000)]
+    ("n_latents", "l0"), [(8192, 60), (16384, 900), (20000, 60), (20000, 600), (20000, 2000)]
 )
-@pytest.mark.slow_except("8192-60", "12288-60")
+@pytest.mark.slow_except("16384-900", "20000-60")
 def test_top_afa(n_latents: int, l0: int, device: str) -> None:
     """A row in registers, then lists of up to 2,048, of up to 8,192 and of more candidates."""
     pre = torch.randn(2, n_latents, device=device)
