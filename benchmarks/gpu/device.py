@@ -204,6 +204,7 @@ class InterpretedDevice:
         return nullcontext()
 
     def captured(self, call: Callable[[], T]) -> Callable[[], T]:
+        call()  # as a capture warms up
         return call
 
     def kernels(self, call: Call, repeats: int) -> KernelUse:

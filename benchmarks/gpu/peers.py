@@ -20,21 +20,22 @@ from .device import Device
 from .operator_checks import drawn, dtype_of
 from .rows import Judged, NotThere, Rows
 from .sizes import LARGE, SMALL, TINY, Sizes
-from .step_times import autoencoder_on_host, trainer_with_dead
+from .step_times import random_autoencoder, trainer_with_dead
 
 Step = Callable[[Tensor], object]
+_OURS = "sparsteer"
 
 
 def time_peers(device: Device, rows: Rows, tiny: bool) -> None:
     """Ours first at each size and precision; the others are given as multiples of it."""
     plan = [(SMALL, "bfloat16"), (SMALL, "tf32"), (LARGE, "bfloat16"), (SMALL, "float32")]
     for sizes, precision in [(TINY, "float32")] if tiny else plan:
-        ours: list[float] = []
-        for name, make in _PEERS.items():
+        ours: dict[str, float] = {}
+        for name in _PEERS:
             device.release()
             rows.run(
                 f"{name}, step {sizes} {precision}",
-                partial(_timed, device, sizes, precision, make, ours),
+                partial(_timed, device, sizes, precision, name, ours),
             )
 
 
@@ -47,16 +48,18 @@ def _timed(
     device: Device,
     sizes: Sizes,
     precision: str,
-    make: Callable[[Device, Sizes, str], Step],
-    ours: list[float],
+    name: str,
+    ours: dict[str, float],
 ) -> Judged:
-    step = make(device, sizes, precision)
+    step = _PEERS[name](device, sizes, precision)
     x = drawn(device, sizes.rows, sizes.width)
     dtype_of(precision)
     step(x)
     ms = device.median_ms(lambda: step(x), 8 if sizes.weights < 1 << 26 else 4)
-    ours.append(ms)
-    return Judged().note(ms=ms, times_ours=ms / ours[0], peak_gb=device.peak_gb())
+    if name == _OURS:
+        ours[name] = ms
+    times = ms / ours[_OURS] if ours else float("nan")
+    return Judged().note(ms=ms, times_ours=times, peak_gb=device.peak_gb())
 
 
 @contextmanager
@@ -73,7 +76,7 @@ def _dense(device: Device, sizes: Sizes, precision: str) -> Step:
     need = 6 * 4 * sizes.rows * sizes.latents / 1e9 + 32 * sizes.weights / 1e9
     if device.free_gb() < need:
         raise NotThere(f"memory: about {need:.0f} GB of the device")
-    trainer = DenseTrainer(autoencoder_on_host(sizes).to(device.kind), lr=1e-4)
+    trainer = DenseTrainer(random_autoencoder(device, sizes), lr=1e-4)
 
     def step(x: Tensor) -> None:
         with _autocast(device, precision):
@@ -84,7 +87,7 @@ def _dense(device: Device, sizes: Sizes, precision: str) -> Step:
 
 def _sparse(device: Device, sizes: Sizes, precision: str) -> Step:
     """torch.topk, and a sum of gathered rows in place of the dense decoder."""
-    sae = autoencoder_on_host(sizes).to(device.kind)
+    sae = random_autoencoder(device, sizes)
     weights = b_dec, W_enc, b_enc, W_dec = [
         p.detach().clone().requires_grad_() for p in (sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec)
     ]
@@ -152,7 +155,7 @@ def _imported(name: str) -> Any:
 
 
 _PEERS: dict[str, Callable[[Device, Sizes, str], Step]] = {
-    "sparsteer": _ours,
+    _OURS: _ours,
     "plain PyTorch, dense": _dense,
     "plain PyTorch, embedding_bag": _sparse,
     "sparsify": _sparsify,

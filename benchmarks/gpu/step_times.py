@@ -39,9 +39,14 @@ def time_steps(device: Device, rows: Rows, tiny: bool) -> None:
 
 
 @lru_cache(maxsize=1)
-def autoencoder_on_host(sizes: Sizes) -> SparseAutoencoder:
-    """A random autoencoder, to be copied; one of the large size takes ten seconds to draw."""
+def _on_host(sizes: Sizes) -> SparseAutoencoder:
+    """To be copied; one of the large size takes ten seconds to draw."""
     return SparseAutoencoder(TopKConfig(sizes.width, sizes.latents, sizes.k))
+
+
+def random_autoencoder(device: Device, sizes: Sizes) -> SparseAutoencoder:
+    """A random autoencoder on the device, the same at each call."""
+    return copy.deepcopy(_on_host(sizes)).to(device.kind)
 
 
 def trainer_with_dead(device: Device, sizes: Sizes, precision: str, dead: int) -> Trainer:
@@ -50,7 +55,7 @@ def trainer_with_dead(device: Device, sizes: Sizes, precision: str, dead: int) -
     need = _FLOAT32_BYTES_OF_A_WEIGHT * 2 * sizes.weights / 1e9
     if device.free_gb() < need:
         raise NotThere(f"memory: about {need:.0f} GB of the device")
-    sae = copy.deepcopy(autoencoder_on_host(sizes)).to(device.kind)
+    sae = random_autoencoder(device, sizes)
     config = TrainerConfig(
         tokens=10**9,
         batch_size=sizes.rows,
