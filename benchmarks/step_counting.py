@@ -51,6 +51,7 @@ KERNELS_OF = {
 measured. `index_put` with accumulation sorts, and masks as indices search first."""
 _OF_AN_ACCUMULATION = _SORT + 2
 _GATHERS = ("index", "gather", "index_select", "embedding")
+_OF_LISTED_ROWS = ("unverified_products_kernel", "unverified_select_kernel")
 _INDEX_PUTS = ("index_put", "index_put_", "_index_put_impl_")
 _SCATTERS = ("index_put_", "_index_put_impl_", "scatter_", "scatter_add_", "index_add_")
 _FILLS = ("fill_", "zero_", "zeros", "ones", "full", "arange", "new_zeros", "new_ones", "new_full")
@@ -70,12 +71,17 @@ class Guesses:
     that are looked at more closely to be a tenth more."""
     n_dead: int
 
+    @property
+    def unverified(self) -> int:
+        """Rows that the fused encoder encodes again."""
+        return math.ceil(0.002 * self.rows)
+
     def size_of(self, mask: Tensor) -> int:
         """How many elements of a mask are true."""
         if mask.shape == (self.latents,):
             return self.n_dead
         if mask.shape == (self.rows,):
-            return math.ceil(0.002 * self.rows)  # rows that fail the fused encoder's verification
+            return self.unverified
         return min(mask.numel(), self.rows * self.k)
 
     def number(self, is_total: bool) -> int:
@@ -296,10 +302,14 @@ def on_meta(guesses: Guesses, architecture: int = 90) -> Generator[Callable[[], 
         return done
 
     def launched(kernel: Any, *_: Any, **arguments: Any) -> None:
-        tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
+        name = kernel.__name__.strip("_")
+        tensors = {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
         n_bytes = sum(map(_n_bytes, _each_once([*tensors.values()])))
-        flags = {name: value for name, value in arguments.items() if isinstance(value, bool)}
-        count.add(kernel.__name__.strip("_"), 1, n_bytes, tensors, flags)
+        if name in _OF_LISTED_ROWS:  # which are few: of the buffer for all rows hardly any is used
+            used = guesses.unverified / len(arguments["pre_ptr"])
+            n_bytes -= round(_n_bytes(arguments["pre_ptr"]) * (1 - min(1.0, used)))
+        flags = {key: value for key, value in arguments.items() if isinstance(value, bool)}
+        count.add(name, 1, n_bytes, tensors, flags)
 
     def late(numbers: Tensor) -> _LateNumbers:
         return _LateNumbers(count, guesses.n_dead, numbers)

@@ -34,7 +34,7 @@ def _fired_kernel(
 
 
 @jit
-def _count_kernel(
+def _firing_count_kernel(
     counts_ptr: Pointer,  # [F] (in and out) rows since each latent fired, int64
     fired_ptr: Pointer,  # [F] bool
     loss_ptr: Pointer,  # []
@@ -109,7 +109,7 @@ def _launch_count(
     finite = torch.empty_like(loss, dtype=torch.bool)
     numbers, dead = rows_since_fired.new_empty(2), torch.empty_like(rows_since_fired)
     launch(
-        _count_kernel,
+        _firing_count_kernel,
         (1,),
         counts_ptr=rows_since_fired,
         fired_ptr=fired,

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..kernels.codes import Codes
+from ..kernels.dead_latents import dead_latents_mse
 from ..kernels.decode import Reconstruction, decode
-from ..kernels.encode import encode_topk
 from ..kernels.nested import nested_mse
 from ..kernels.numerics import at_least_float32
 from .autoencoder import SparseAutoencoder
@@ -181,8 +181,7 @@ def auxk_loss(
     if len(dead) == 0:
         return x.new_zeros(())
     residual_BD = in_float32(residual).detach()
-    codes = encode_topk(x, sae.center, sae.W_enc[dead], sae.b_enc[dead], min(k_aux, len(dead)))
-    dead_hat_BD = decode(codes, sae.W_dec[dead], torch.zeros_like(sae.b_dec))
-    error = (in_float32(dead_hat_BD) - residual_BD).square().mean()
+    weights = sae.center, sae.W_enc, sae.b_enc, sae.W_dec
+    error = dead_latents_mse(x, *weights, dead, min(k_aux, len(dead)), residual_BD)
     error, spread = means(error, own_variance(residual_BD, mean))
     return error / spread.clamp(min=torch.finfo(error.dtype).tiny)

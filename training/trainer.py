@@ -240,8 +240,9 @@ class Trainer:
             # On a CPU the numbers are there: raise before gradients are made.
             self._finish_check(failed_step=self.steps_done)
 
-        # Dead latents get gradients from AuxK.
-        touched_F = fired_F.index_fill(0, dead_N, True) if len(dead_N) else fired_F
+        touched_F = fired_F
+        if not fired_F.is_cuda:  # where nobody asks; dead latents get gradients from AuxK
+            touched_F = fired_F.index_fill(0, dead_N, True)
         self.dist.backward(losses.total, self.sae, touched_F)
         # The host of a GPU does not know yet whether the loss is finite: `applies` leaves weights
         # and moments as they are on the device if it is not.
