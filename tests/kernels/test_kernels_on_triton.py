@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent / "triton"
 ROOT = Path(__file__).parents[2]
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
 REGISTERS = 65536
-PRODUCTS = {"encode_keys_kernel", "unverified_products_kernel"}
+PRODUCTS = {"encode_keys_kernel", "products_kernel"}
 """Kernels that must use tensor cores."""
 
 pytestmark = pytest.mark.skipif(
