@@ -51,7 +51,7 @@ KERNELS_OF = {
 measured. `index_put` with accumulation sorts, and masks as indices search first."""
 _OF_AN_ACCUMULATION = _SORT + 2
 _GATHERS = ("index", "gather", "index_select", "embedding")
-_OF_LISTED_ROWS = ("unverified_products_kernel", "unverified_select_kernel")
+_OF_LISTED_ROWS = ("products_kernel", "select_kernel")
 _INDEX_PUTS = ("index_put", "index_put_", "_index_put_impl_")
 _SCATTERS = ("index_put_", "_index_put_impl_", "scatter_", "scatter_add_", "index_add_")
 _FILLS = ("fill_", "zero_", "zeros", "ones", "full", "arange", "new_zeros", "new_ones", "new_full")

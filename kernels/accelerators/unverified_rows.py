@@ -23,7 +23,7 @@ _LONGEST_IN_REGISTERS = 32768
 
 
 @jit
-def _unverified_list_kernel(
+def _list_kernel(
     verified_ptr: Pointer,  # [B] bool
     rows_ptr: Pointer,  # [B] (out) the rows that are not, ascending
     count_ptr: Pointer,  # [1] (out) how many
@@ -41,7 +41,7 @@ def _unverified_list_kernel(
 
 
 @jit
-def _unverified_products_kernel(
+def _products_kernel(
     x_ptr: Pointer,  # [B, D] centered rows
     weights_ptr: Pointer,  # [F, D]
     bias_ptr: Pointer,  # [F]
@@ -128,7 +128,7 @@ def _keys_from(
 
 
 @jit
-def _unverified_select_kernel(
+def _select_kernel(
     pre_ptr: Pointer,  # [C, F] pre-activations of C listed rows from the first on
     rows_ptr: Pointer,  # [B] listed rows
     count_ptr: Pointer,  # [1]
@@ -196,7 +196,7 @@ def encode_unverified_(
     rows = torch.empty(n_rows, dtype=torch.int32, device=centered.device)
     count = rows.new_empty(1)
     launch(
-        _unverified_list_kernel,
+        _list_kernel,
         (1,),
         verified_ptr=verified,
         rows_ptr=rows,
@@ -213,7 +213,7 @@ def encode_unverified_(
         listed = {"rows_ptr": rows, "count_ptr": count, "pre_ptr": pre}
         places = {"first": first, "C": at_once, "F": n_latents}
         launch(
-            _unverified_products_kernel,
+            _products_kernel,
             (ceil_div(n_latents, _LATENTS), tiles),
             x_ptr=centered.contiguous(),
             weights_ptr=W_enc.contiguous(),
@@ -228,7 +228,7 @@ def encode_unverified_(
             **places,
         )
         launch(
-            _unverified_select_kernel,
+            _select_kernel,
             (min(at_once, _SELECTIONS_AT_ONCE),),
             indices_ptr=codes.indices,
             values_ptr=codes.values,

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 KB = 1024
 SHARED_LIMIT = {80: 163 * KB, 86: 99 * KB, 89: 99 * KB, 90: 227 * KB, 100: 227 * KB, 120: 99 * KB}
 REGISTERS = 65536
-PRODUCTS = {"encode_keys_kernel", "unverified_products_kernel"}
+PRODUCTS = {"encode_keys_kernel", "products_kernel"}
 """Kernels that must use tensor cores."""
 
 pytestmark = pytest.mark.skipif(
