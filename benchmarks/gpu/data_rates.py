@@ -7,21 +7,18 @@ shape, so that nothing is downloaded. Without transformers and datasets caching 
 import json
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from random_cache import SITE, write_random_cache
-from torch import Tensor
 
 from sparsteer.training import ActivationCache
 from sparsteer.training.data.corpus_config import CacheDtype
-from sparsteer.training.runtime.transfers import prefetch_to_device
 
 from .device import Device
 from .rows import Judged, NotThere, Rows
@@ -61,21 +58,11 @@ def time_loader(
     )
 
 
-def batches_on(
-    device: torch.device, cache: ActivationCache, batch_size: int, start: int
-) -> Generator[Tensor]:
-    """The batches on the device as `training.loop.read_batches` makes them, which needs more
-    packages than may be there: the cache brings them, or copies are sent ahead."""
-    read: Any = cache.batches
-    if "device" in signature(read).parameters:
-        return read(batch_size, site=SITE, start=start, device=device)
-    return prefetch_to_device(read(batch_size, site=SITE, start=start), device)
-
-
 def _epoch(device: Device, cache: ActivationCache, batch_size: int, epoch: int) -> float:
     per_epoch = cache.n_train // batch_size
     started = time.perf_counter()
-    batches = batches_on(torch.device(device.kind), cache, batch_size, epoch * per_epoch)
+    on_device = torch.device(device.kind)
+    batches = cache.batches(batch_size, site=SITE, start=epoch * per_epoch, device=on_device)
     total = torch.zeros((), device=device.kind)
     for x in islice(batches, per_epoch):
         total += x[0, 0]  # used on the device, so that it must be there

@@ -28,12 +28,12 @@ from sparsteer.cli.main import main
 from sparsteer.training.trainer import Trainer
 step = Trainer.step
 saved = pathlib.Path(sys.argv[sys.argv.index("--out") + 1], "checkpoints", "step-20")
-def step_or_die(self, x):
+def step_or_die(self, x, **options):
     if self.steps_done == 27:
         while not saved.exists():  # a thread writes it
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, x)
+    return step(self, x, **options)
 Trainer.step = step_or_die
 main(sys.argv[1:])
 """

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -141,7 +142,7 @@ def test_another_run_in_the_same_folder(
 def test_a_loss_that_is_not_finite(
     sparsteer: Sparsteer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverged(self: Trainer, x: object) -> object:
+    def diverged(self: Trainer, x: object, **options: Any) -> object:
         raise NonFiniteLoss("the loss of step 0 is not finite")
 
     monkeypatch.setattr(Trainer, "step", diverged)
@@ -162,10 +163,10 @@ def test_interrupted_it_goes_on(
 ) -> None:
     step = Trainer.step
 
-    def interrupted(self: Trainer, x: object) -> object:
+    def interrupted(self: Trainer, x: torch.Tensor, **options: Any) -> object:
         if self.steps_done == 25:
             signal.raise_signal(number)
-        return step(self, x)  # pyright: ignore[reportArgumentType] - a tensor
+        return step(self, x, **options)
 
     words = ("--cache", cache, "--out", tmp_path / "run", "--site", SITES[1], *TRAIN_WORDS)
     more = ("--checkpoint-every", 10)
@@ -191,11 +192,11 @@ def test_the_command_sets_threads_and_a_run_keeps_them(
     used: list[int] = []
     step = Trainer.step
 
-    def interrupted(self: Trainer, x: object) -> object:
+    def interrupted(self: Trainer, x: torch.Tensor, **options: Any) -> object:
         used.append(torch.get_num_threads())
         if len(used) == 5:
             signal.raise_signal(signal.SIGTERM)
-        return step(self, x)  # pyright: ignore[reportArgumentType] - a tensor
+        return step(self, x, **options)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
     monkeypatch.setattr("sparsteer.training.train.allowed_cores", lambda: 2)

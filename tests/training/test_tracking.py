@@ -20,9 +20,9 @@ import signal, sys
 from sparsteer.cli.main import main
 from sparsteer.training.trainer import Trainer
 step = Trainer.step
-def signalled(self, x):
+def signalled(self, x, **options):
     signal.raise_signal(signal.SIGTERM)
-    return step(self, x)
+    return step(self, x, **options)
 Trainer.step = signalled
 first = main(sys.argv[1:])
 Trainer.step = step
