@@ -14,16 +14,16 @@ from sparsteer.kernels import dispatch
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # Launches and waits of a step without dead latents, and with a tenth of them dead.
 BUDGETS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
-    "topk, float32": ((81, 0), (121, 0)),
-    "topk, bfloat16": ((95, 0), (141, 0)),
-    "nested topk, float32": ((446, 0), (486, 0)),
-    "nested topk, bfloat16": ((463, 0), (509, 0)),
-    "batch_topk, float32": ((157, 2), (197, 2)),
-    "batch_topk, bfloat16": ((170, 2), (216, 2)),
+    "topk, float32": ((49, 0), (89, 0)),
+    "topk, bfloat16": ((57, 0), (101, 0)),
+    "nested topk, float32": ((400, 0), (440, 0)),
+    "nested topk, bfloat16": ((415, 0), (459, 0)),
+    "batch_topk, float32": ((123, 2), (163, 2)),
+    "batch_topk, bfloat16": ((132, 2), (176, 2)),
     "jumprelu, float32": ((363, 2), (403, 2)),
-    "jumprelu, bfloat16": ((411, 2), (457, 2)),
-    "top_afa, float32": ((113, 1), (153, 1)),
-    "top_afa, bfloat16": ((126, 1), (172, 1)),
+    "jumprelu, bfloat16": ((406, 2), (450, 2)),
+    "top_afa, float32": ((76, 1), (116, 1)),
+    "top_afa, bfloat16": ((85, 1), (129, 1)),
 }
 
 pytestmark = pytest.mark.skipif(
