@@ -38,6 +38,7 @@ def autoencoder_mse(
     W_enc: Float[Tensor, "F D"],
     b_enc: Float[Tensor, "F"],
     W_dec: Float[Tensor, "F D"],
+    *,
     squares: SquareSums | None = None,
 ) -> Autoencoding:
     """Decode and compare with the rows that were encoded.

@@ -102,10 +102,9 @@ def backend_of(tensor: Tensor) -> Backend:
 def takes_tf32() -> bool:
     """Whether float32 products may be rounded to TF32, by whichever of PyTorch's settings."""
     matmul = torch.backends.cuda.matmul
-    precision = getattr(matmul, "fp32_precision", "none")
-    if precision != "none":  # the old flag refuses to be read once the new one is set
-        return precision == "tf32"
-    return bool(matmul.allow_tf32)
+    precision = getattr(matmul, "fp32_precision", None)  # tells of the old flag, too
+    # The old flag refuses to be read once the new setting has been used.
+    return bool(matmul.allow_tf32) if precision is None else precision == "tf32"
 
 
 @dataclass(frozen=True)

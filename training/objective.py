@@ -163,7 +163,7 @@ def _reconstruction(
         with torch.no_grad():
             codes = sae.encode_train(rows_BD, k, dist.topk_group)
         weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
-        return autoencoder_mse(codes, rows_BD, *weights, dist.square_sums)
+        return autoencoder_mse(codes, rows_BD, *weights, squares=dist.square_sums)
     codes = sae.encode_train(rows_BD, k, dist.topk_group)
     if sae.config.prefixes:
         return Autoencoding(*nested_loss(sae, codes, target_BD), codes)

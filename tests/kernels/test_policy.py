@@ -159,6 +159,7 @@ class NewSetting:
         (OldFlagAlone, True),
         (lambda: NewSetting("tf32"), True),
         (lambda: NewSetting("ieee"), False),
+        (lambda: NewSetting("none"), False),
     ],
 )
 def test_either_setting_of_tf32_is_understood(

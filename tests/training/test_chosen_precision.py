@@ -74,7 +74,6 @@ def test_on_a_cpu_auto_is_float32_and_tf32_is_refused() -> None:
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_tf32_is_set_and_put_back(before: bool, precision: str) -> None:
     matmul = torch.backends.cuda.matmul
-    was = matmul.fp32_precision
     try:
         matmul.allow_tf32 = before
         with pytest.raises(ZeroDivisionError), products_in(precision, CUDA):
@@ -84,7 +83,7 @@ def test_tf32_is_set_and_put_back(before: bool, precision: str) -> None:
         with products_in(precision, CPU):
             assert matmul.allow_tf32 is before
     finally:
-        matmul.fp32_precision = was
+        matmul.allow_tf32 = False
 
 
 @pytest.mark.gpu

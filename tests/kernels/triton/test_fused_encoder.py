@@ -22,10 +22,10 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "SPARSTEER_TILES",
         "encode_topk:BLOCK_B=16,BLOCK_F=64,BLOCK_D=32,GROUP=16,KEPT=4,num_warps=4",
     )
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    matmul = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "tf32"
     yield
-    torch.backends.cuda.matmul.allow_tf32 = before
+    matmul.fp32_precision = before
 
 
 def inputs(
@@ -151,5 +151,5 @@ def test_it_serves_only_what_it_computes_without_loss(
     x = torch.randn(4, 20, device=device)
     assert is_fused(x, 12288, 8)
     assert not is_fused(x, 40, 20)  # nearly every row would be computed twice
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
     assert not is_fused(x, 12288, 8) and is_fused(x.bfloat16(), 12288, 8)

@@ -54,8 +54,8 @@ def test_rows_are_those_of_a_plain_reading(
     sizes: list[int] = []
     for start in range(0, 7, 2):
         some = contexts[start : start + 2]
-        tokens = torch.stack([torch.from_numpy(one.context.tokens) for one in some])
-        rows = torch.stack([torch.from_numpy(one.rows) for one in some])
+        tokens = torch.stack([torch.tensor(one.context.tokens) for one in some])
+        rows = torch.stack([torch.tensor(one.rows) for one in some])
         sizes.append(int(rows.sum()))
         for name, acts in read_sites(reader.model, reader.sites, tokens).items():
             expected[name].append(acts[rows].float())
