@@ -22,8 +22,9 @@ TOPICS: dict[str, str] = {
     "steering": "feature picks strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
     "server": "port host expose allowed-host token-limit prompt-limit",
-    "run": "slots queue grid seed data-seed device shards log-every eval-every eval-rows "
-    "checkpoint-every keep-checkpoints track dry-run gpu force part-rows prefix top",
+    "run": "slots queue grid seed data-seed device shards shard-optimizer log-every log-seconds "
+    "eval-every eval-minutes eval-rows checkpoint-every checkpoint-minutes keep-checkpoints "
+    "track dry-run gpu force part-rows prefix top",
 }
 """The options of each topic, in the order in which help shows them."""
 

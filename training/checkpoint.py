@@ -22,12 +22,6 @@ _NAME = re.compile(r"step-(\d+)", re.ASCII)
 _REMEDY = "training goes on from an older one"
 
 
-def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep: int) -> Path:
-    """`write_checkpoint` with the trainer's weights, optimizer state, counters and step."""
-    state, step = trainer_state(trainer), trainer.steps_done
-    return write_checkpoint(checkpoints, state, step=step, seconds=seconds, keep=keep)
-
-
 def write_checkpoint(
     checkpoints: Path, state: dict[str, Tensor], *, step: int, seconds: float, keep: int
 ) -> Path:

@@ -39,13 +39,13 @@ class CheckpointWriter:
         keep: int,
         moments: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Begin to write `step-N` into the folder of checkpoints, as `save_checkpoint` does, once
+        """Begin to write `step-N` into the folder of checkpoints, as `write_checkpoint` does, once
         the one before is written.
 
         The trainer may go on at once. Raises what `wait` raises.
 
         Args:
-            checkpoints, trainer, seconds, keep: as for `save_checkpoint`.
+            checkpoints, trainer, seconds, keep: as for `write_checkpoint`.
             moments: whole ones to save in place of the optimizer's, of which it has but some rows,
                 by the names that `Adam.state` gives; in main memory, and changed no more.
         """

@@ -221,9 +221,11 @@ def fit(
 
 def _save_on_main(run: TrainingRun) -> None:
     """Let rank 0 begin to write a checkpoint of what all ranks have; every rank calls this."""
+    dist = run.trainer.dist
+    dist.run_on_main(run.writer.wait)  # else rank 0 would hold what is gathered twice
     run.gather_shards()
     run.gather_moments()
-    run.trainer.dist.run_on_main(run.save, wait=False)
+    dist.run_on_main(run.save, wait=False)
 
 
 def _saves_what_is_done(run: TrainingRun) -> bool:

@@ -283,13 +283,14 @@ class RunFolder:
             return
         complete = f"{self.path} is complete with tokens={tokens} and cannot be trained further"
         steps = tokens // now["batch_size"]
-        if now["checkpoint_every"] >= steps and not any(self.checkpoints.glob("step-*")):
+        by_clock = self.settings()["trainer"].get("checkpoint_minutes") is not None
+        every = now["checkpoint_every"]
+        if not by_clock and every >= steps and not any(self.checkpoints.glob("step-*")):
             raise InputError(
                 f"{complete}: it has no checkpoint, as it took {counted(steps, 'step')} and "
-                f"--checkpoint-every is {now['checkpoint_every']}; give another --out, and a "
+                f"--checkpoint-every is {every}; give another --out, and a "
                 "--checkpoint-every below the number of steps to train that run further later"
             )
-        by_clock = self.settings()["trainer"].get("checkpoint_minutes") is not None
         never = ", or it ended before --checkpoint-minutes had passed" if by_clock else ""
         raise InputError(
             f"{complete}: its checkpoints in {self.checkpoints} are gone or damaged{never}; give "

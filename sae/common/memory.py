@@ -31,11 +31,26 @@ def require_memory(n_bytes: int, needs: str, remedy: str, *, field: str | None =
 
 
 def available_memory() -> float:
-    """Bytes that this machine can still give without moving anything out of memory, infinite where
-    the system does not tell (it is Linux that does)."""
+    """Bytes that this machine, or the control group of this process, can still give without moving
+    anything out of memory, infinite where the system does not tell (it is Linux that does)."""
     try:
         told = Path("/proc/meminfo").read_text()
     except OSError:
         return float("inf")
     found = re.search(r"^MemAvailable:\s+(\d+) kB", told, re.MULTILINE)
-    return float("inf") if found is None else 1024.0 * int(found[1])
+    of_machine = float("inf") if found is None else 1024.0 * int(found[1])
+    return min(of_machine, _left_to_group(Path("/sys/fs/cgroup")))
+
+
+def _left_to_group(root: Path) -> float:
+    """Bytes below the limit of this process's control group (version 2), infinite without one."""
+    try:
+        group = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+        folder = root / ("" if group is None else group[1])
+        folder = folder if (folder / "memory.max").exists() else root  # within a container
+        limit, used = (
+            (folder / name).read_text().strip() for name in ("memory.max", "memory.current")
+        )
+        return float("inf") if limit == "max" else max(0.0, float(limit) - float(used))
+    except (OSError, ValueError):
+        return float("inf")

@@ -22,8 +22,10 @@ from sparsteer.sae.common.tensor_files import load_tensors, save_tensors
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.metrics import measure_rows
 from sparsteer.training import Trainer, TrainerConfig
-from sparsteer.training.checkpoint import restore_newest, save_checkpoint, trainer_state
+from sparsteer.training.checkpoint import restore_newest, trainer_state
 from sparsteer.training.initialize import initialize_from_rows
+
+from .training_cases import save_checkpoint
 
 D, F, K, B, STEPS = 16, 80, 6, 128, 60
 CONFIGS: dict[str, SAEConfig] = {

@@ -18,7 +18,7 @@ from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.metrics import measure_rows
 from sparsteer.training import train as train_module
 from sparsteer.training import trainer as trainer_module
-from sparsteer.training.checkpoint import restore_newest, save_checkpoint
+from sparsteer.training.checkpoint import restore_newest
 from sparsteer.training.checkpoint_writer import CheckpointWriter
 from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
@@ -28,7 +28,7 @@ from sparsteer.training.runtime.threads import use_threads
 from sparsteer.training.train import train
 from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
 
-from .training_cases import TRAINER
+from .training_cases import TRAINER, save_checkpoint
 
 
 def config_of(cache: Path, out: Path, activation: Any = "topk", **changes: Any) -> TrainConfig:

@@ -15,6 +15,7 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.config import SAEConfig
+from sparsteer.training.checkpoint import trainer_state, write_checkpoint
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.distributed.sharded import Sharded, shard_of
@@ -123,3 +124,9 @@ def config_of(cache: Path, out: Path, activation: Any = "topk", **changes: Any) 
         k=4 if "topk" in activation else None,
         trainer=dataclasses.replace(TRAINER, **changes),
     )
+
+
+def save_checkpoint(checkpoints: Path, trainer: Trainer, *, seconds: float, keep: int) -> Path:
+    """Write a checkpoint of the trainer as it stands, at once."""
+    state, step = trainer_state(trainer), trainer.steps_done
+    return write_checkpoint(checkpoints, state, step=step, seconds=seconds, keep=keep)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.distributed as torch_dist
 
+from ...sae.common.text import first_line
 from .collectives import Distributed
 from .data_parallel import DataParallel
 from .torchrun import under_torchrun
@@ -58,7 +59,8 @@ def init_distributed() -> Generator[Distributed]:
         if "gloo/transport" in str(error) or isinstance(error, torch_dist.DistBackendError):
             raise ProcessLost(
                 "another process of this run ended first, killed or for a reason that it said "
-                "itself; the same command goes on from what is saved"
+                "itself, or cannot be reached; the same command goes on from what is saved "
+                f"({first_line(error)})"
             ) from error
         raise
     finally:

@@ -4,6 +4,7 @@ Memory and disk are counted from sizes. Time is measured on a CPU by a few steps
 a GPU from published ceilings, which no real step reaches. Nothing is written.
 """
 
+import math
 import os
 import shutil
 import time
@@ -16,6 +17,7 @@ import torch
 from ...kernels.policy import backend_of
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.devices import resolve_device
+from ...sae.common.memory import available_memory
 from ...sae.config import SAEConfig
 from ..chosen_precision import chosen_precision, with_precision
 from ..config import TrainConfig, TrainerConfig
@@ -125,12 +127,15 @@ def estimate_run(
     host = _own_memory() + held_out
     if backend.on_cpu:
         parts["held_out"] = held_out
+        parts["checkpoint_copy"] = checkpoint_bytes(sizes) // trainer.shards
         host += total(parts) - held_out
     else:  # what a checkpoint is made of, and the rows on their way
         host += checkpoint_bytes(sizes) // trainer.shards + parts["windows"]
     seconds, seconds_are, unknown = _seconds(config, sizes, found, data, total(parts), say)
     if config.cache is None and gpu is not None:
         unknown.append("the memory and time of the language model on that GPU are not counted")
+    if trainer.shard_optimizer:
+        unknown.append("memory is that of a process with whole moments and the whole batch")
     disk = (trainer.keep_checkpoints + 1) * checkpoint_bytes(sizes)
     return TrainingEstimate(
         run=config.out,
@@ -213,20 +218,25 @@ def least_step_seconds(sizes: StepSizes, gpu: Gpu) -> float:
     precision, and the passes over weights, gradients, moments and rows at that of its memory."""
     rows = sizes.trainer.batch_size * sizes.sae.d_model
     product = 2.0 * rows * sizes.n_latents / gpu.operations(sizes.precision)
-    # Gradient written, and read for the norm and by Adam; weights and moments read and written.
-    per_parameter = 4 + 4 + 28 + (2 + 2 + 2 if sizes.precision == "bfloat16" else 0)
+    # Gradient written; it, weights and moments read by Adam, and these written.
+    per_parameter = 4 + 28 + (2 + 2 + 2 if sizes.precision == "bfloat16" else 0)
     averages = 0 if sizes.trainer.ema_decay is None else 12
     moved = (per_parameter + averages) * sizes.n_parameters + 4 * 4 * rows
     return product + moved / gpu.bytes_per_second
 
 
 def _probe(config: TrainConfig, sae: SAEConfig, data: ActivationSource) -> float:
-    """Seconds of a step on a CPU, the shortest of a few with real rows after a first one."""
+    """Seconds of a step on a CPU, the shortest of a few after a first one: with rows of the cache,
+    or where there is none with random ones, for those of a stream are noted in the run's folder."""
     trainer_config = config.trainer
     sites = [
         data.site_name(name) for name in (config.site, config.target_site)[: 1 + sae.transcoder]
     ]
-    rows = [data.sample(trainer_config.batch_size, site=site) for site in sites]
+    batch_size = trainer_config.batch_size
+    if config.cache is None:
+        rows = [torch.randn(batch_size, data.d_model) for _ in sites]
+    else:
+        rows = [data.sample(batch_size, site=site) for site in sites]
     cpu = torch.device("cpu")
     trainer = Trainer(SparseAutoencoder(sae), with_precision(trainer_config, cpu))
     trainer.step(*rows)
@@ -240,12 +250,8 @@ def _probe(config: TrainConfig, sae: SAEConfig, data: ActivationSource) -> float
 
 def _free_memory() -> int | None:
     """Main memory that new work can have; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        (found,) = (line for line in lines if line.startswith("MemAvailable:"))
-        return 1024 * int(found.split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
+    free = available_memory()
+    return None if math.isinf(free) else int(free)
 
 
 def _free_on(device: torch.device) -> int:

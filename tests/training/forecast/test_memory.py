@@ -16,7 +16,7 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.config import SAEConfig
-from sparsteer.training.checkpoint import save_checkpoint, trainer_state
+from sparsteer.training.checkpoint import trainer_state
 from sparsteer.training.config import TrainerConfig
 from sparsteer.training.forecast.gpus import GPUS
 from sparsteer.training.forecast.memory import (
@@ -29,6 +29,7 @@ from sparsteer.training.forecast.memory import (
 )
 from sparsteer.training.trainer import Trainer
 
+from ..training_cases import save_checkpoint
 from .allocations import most_allocated
 
 

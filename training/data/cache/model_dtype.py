@@ -65,10 +65,12 @@ def with_stream_dtypes(
     Args:
         begun: the stream's settings in the run that has begun; empty if there is none.
     """
-    fast = device.type == "cuda" and multiplies_bfloat16(device)
+    fast = not begun and device.type == "cuda" and multiplies_bfloat16(device)
     model_dtype: ModelDtype = "bfloat16" if fast else "float32"
     model_dtype = config.model_dtype or begun.get("model_dtype", model_dtype)
-    dtype = config.dtype or begun.get("dtype", stored_dtype(model_dtype, device))
+    # What an older version began, without saying so, is stored in its default.
+    stored = _DTYPE if begun else stored_dtype(model_dtype, device)
+    dtype = config.dtype or begun.get("dtype", stored)
     return dataclasses.replace(config, model_dtype=model_dtype, dtype=dtype)
 
 
