@@ -1,15 +1,15 @@
 """How well the dead latents of an autoencoder predict rows: AuxK's error and its gradients.
 
 Each row keeps its k largest pre-activations of the dead latents alone, and their decoder rows are
-to sum to the row's target. Few of a row's dead latents stay zero, so on a GPU all products are
-dense: with a the kept values [B, N], x_hat = a @ W_dec[dead] and r the gradient of x_hat,
+to sum to the row's target. On a GPU all products are dense, which `sparse_plan` takes to be faster
+unless there are very many dead latents for each that is kept: with a the kept values [B, N],
+x_hat = a @ W_dec[dead] and r the gradient of x_hat,
     dW_dec[dead] = a^T @ r,  da = r @ W_dec[dead]^T where a is kept,
     dW_enc[dead] = da^T @ (x - center),  db_enc[dead] = sum of da,  dcenter = -db_enc @ W_enc[dead].
 The gradients' rows are copied to their places; indexing's own gradient would sort them to add.
 Elsewhere sparse operators take the selected weights.
 """
 
-import math
 from typing import Any, cast
 
 import torch
@@ -108,13 +108,11 @@ class _DenseMSE(torch.autograd.Function):
 
 
 def _placed(gradients: list[Tensor], dead_N: Tensor, n_latents: int) -> list[Tensor]:
-    """Gradients of all latents from those of the dead ones, in one buffer of zeros."""
-    shapes = [(n_latents, *gradient.shape[1:]) for gradient in gradients]
-    zeros = gradients[0].new_zeros(sum(map(math.prod, shapes)))
-    parts = torch.split(zeros, [math.prod(shape) for shape in shapes])
+    """Gradients of all latents from those of the dead ones, each in memory of its own, to which
+    autograd then adds others in place."""
     return [
-        part.view(shape).index_copy_(0, dead_N, gradient)
-        for part, shape, gradient in zip(parts, shapes, gradients, strict=True)
+        gradient.new_zeros(n_latents, *gradient.shape[1:]).index_copy_(0, dead_N, gradient)
+        for gradient in gradients
     ]
 
 

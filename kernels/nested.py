@@ -49,8 +49,8 @@ def nested_mse(
     Returns:
         The mean over the prefixes of their mean squared errors, differentiable with respect to the
         values, W_dec and b_dec, and the reconstructions from all latents, detached. Without
-        `l0_gate` a slot of index 0 and value 0 gets no gradient, but for a GPU, where it has no
-        meaning.
+        `l0_gate` a slot of index 0 and value 0 gets no gradient on a CPU; on a GPU it gets one,
+        which the encoder drops.
 
     Raises:
         ValueError: the prefixes do not rise from 1 or more to F.

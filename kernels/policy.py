@@ -6,7 +6,8 @@ call takes the same path in every run. Operators ask for their plan at each call
 one PyTorch implementation asks `dispatch.uses_triton` alone.
 
 Two choices depend on data and are made by the code that sees it: `screened_topk` gives up where too
-many of its first rows fail verification, and rows that fail take the path `blocks`.
+many of its first rows fail verification, and rows that fail take the path `blocks`, or on a GPU
+`unverified_rows`.
 """
 
 import math
@@ -101,10 +102,8 @@ def backend_of(tensor: Tensor) -> Backend:
 
 def takes_tf32() -> bool:
     """Whether float32 products may be rounded to TF32, by whichever of PyTorch's settings."""
-    matmul = torch.backends.cuda.matmul
-    precision = getattr(matmul, "fp32_precision", None)  # tells of the old flag, too
-    # The old flag refuses to be read once the new setting has been used.
-    return bool(matmul.allow_tf32) if precision is None else precision == "tf32"
+    # It tells of the old flag `allow_tf32`, too, which refuses to be read once it has been set.
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 @dataclass(frozen=True)

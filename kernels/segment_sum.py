@@ -197,7 +197,15 @@ def launch_segment_sums(
             need a second pair, whose coefficients their scale multiplies, too; a slot is used where
             these are not 0.
         second: further coefficients [B, M] and rows [B, D] of the same slots.
+
+    Raises:
+        ValueError: there are 2^31 slots or more, which the kernels cannot number.
     """
+    if indices.numel() >= 2**31:
+        raise ValueError(
+            f"a batch of {len(indices)} rows with {indices.shape[1]} slots each has 2^31 slots or "
+            "more; make it smaller"
+        )
     D = rows.shape[1]
     sizes = tile("backward", architecture(rows), D=D, F=n_latents, K=indices.shape[1])
     dots = coefficients if isinstance(coefficients, Dots) else None

@@ -2,10 +2,10 @@
 
 Without a sort of the row. PyTorch: the k + 1 largest entries, looked for in the k + 1 groups of
 columns with the largest maxima; the extra entry shows whether the k-th value is tied across the
-cut, and only such rows are ordered again, so that the lowest index wins. Triton: rows of up to
-32,768 latents are bisected in registers (the row is read from memory once, and again from the cache
-when the codes are written); of longer rows only the groups of columns whose maximum reaches the
-k-th largest maximum are looked at.
+cut, and only such rows are ordered again, so that the lowest index wins. Triton: a row is bisected
+in registers (read from memory once, and again from the cache when the codes are written), or only
+the groups of columns whose maximum reaches the k-th largest maximum are looked at; `topk_plan` says
+which.
 """
 
 import torch

@@ -90,14 +90,9 @@ def in_float32(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     return x.to(at_least_float32(x.dtype))
 
 
-def variance(rows: Float[Tensor, "B D"], mean: Mean = own_mean) -> Float[Tensor, ""]:
-    """Mean over rows and dimensions of (row - mean row)^2."""
-    return mean(own_variance(rows, mean))
-
-
 def own_variance(rows: Float[Tensor, "B D"], mean: Mean = own_mean) -> Float[Tensor, ""]:
-    """The mean over these rows alone of what `variance` takes the mean of over all: their squared
-    distance from the mean row of all."""
+    """Mean over these rows and dimensions of (row - mean row)^2, with the mean row of the whole
+    batch; its mean over the batch is the variance."""
     # Row by row first: the bits of a mean over all values at once depend on the number of threads.
     return (rows - mean(rows.mean(0))).square().mean(-1).mean()
 

@@ -76,10 +76,12 @@ def products_in(precision: str, device: torch.device) -> Generator[None]:
     """Within the context, float32 products on a GPU are rounded to TF32 or not, as the precision
     says; after it PyTorch's setting is as before. On other devices nothing changes.
 
-    In float32 they are not, whatever the setting was. In bfloat16, which is coarser than TF32, the
-    float32 products that are left are.
+    In float32 they are not, whatever the setting was; in bfloat16 the setting stays as it is. It is
+    one for all threads of the process: a stream's language model in float32 multiplies by it, too,
+    where its pass falls into a step. A value that `torch.backends.fp32_precision` gave is put back
+    as the setting's own.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or precision == "bfloat16":
         yield
         return
     matmul = torch.backends.cuda.matmul

@@ -279,17 +279,18 @@ class Trainer:
         Raises ValueError if the target does not suit, as `step` does.
         """
         self._require_batch(scaled_BD, target_BD)
-        return objective(
-            self.sae,
-            self.config,
-            scaled_BD,
-            dead_N,
-            target_BD=target_BD,
-            k_aux=self.k_aux,
-            k=self.annealed_k(self.steps_done),
-            dist=self.dist,
-            rounded=self._rounded,
-        )
+        with products_in(self.config.precision, scaled_BD.device):
+            return objective(
+                self.sae,
+                self.config,
+                scaled_BD,
+                dead_N,
+                target_BD=target_BD,
+                k_aux=self.k_aux,
+                k=self.annealed_k(self.steps_done),
+                dist=self.dist,
+                rounded=self._rounded,
+            )
 
     def trained(self) -> SparseAutoencoder:
         """The autoencoder to evaluate and save: with `ema_decay` a copy with averaged weights."""
@@ -364,7 +365,8 @@ class Trainer:
         return known.latents
 
     def _counts_version(self) -> int:
-        """How often `tokens_since_fired` was changed in place, by `step` or anybody else."""
+        """How often `tokens_since_fired` was changed in place; on a GPU by others than `step`, for
+        PyTorch does not see its kernel."""
         return self.tokens_since_fired._version  # pyright: ignore[reportPrivateUsage] - documented
 
     @torch.no_grad()

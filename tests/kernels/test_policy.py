@@ -1,6 +1,6 @@
 """Each path is planned where its conditions hold, and operators follow their plans."""
 
-from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -136,34 +136,7 @@ def test_a_plan_for_every_operator_with_a_reason() -> None:
         assert all(plan.why and not plan.why.endswith(".") for plan in plans.values())
 
 
-class OldFlagAlone:
-    """PyTorch's setting before there was another."""
-
-    allow_tf32 = True
-
-
-class NewSetting:
-    """The newer setting, after which the old flag refuses to be read."""
-
-    def __init__(self, precision: str) -> None:
-        self.fp32_precision = precision
-
-    @property
-    def allow_tf32(self) -> bool:
-        raise RuntimeError("mix of the legacy and new APIs")
-
-
-@pytest.mark.parametrize(
-    ("setting", "expected"),
-    [
-        (OldFlagAlone, True),
-        (lambda: NewSetting("tf32"), True),
-        (lambda: NewSetting("ieee"), False),
-        (lambda: NewSetting("none"), False),
-    ],
-)
-def test_either_setting_of_tf32_is_understood(
-    monkeypatch: pytest.MonkeyPatch, setting: Callable[[], object], expected: bool
-) -> None:
-    monkeypatch.setattr(torch.backends.cuda, "matmul", setting())
-    assert policy.takes_tf32() == expected
+@pytest.mark.parametrize("precision", ["tf32", "ieee", "none"])
+def test_tf32_is_taken_where_it_is_set(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(fp32_precision=precision))
+    assert policy.takes_tf32() == (precision == "tf32")

@@ -77,7 +77,9 @@ def test_tf32_is_set_and_put_back(before: bool, precision: str) -> None:
     try:
         matmul.allow_tf32 = before
         with pytest.raises(ZeroDivisionError), products_in(precision, CUDA):
-            assert matmul.fp32_precision == ("ieee" if precision == "float32" else "tf32")
+            expected = {"float32": "ieee", "tf32": "tf32"}
+            unchanged = "tf32" if before else "ieee"
+            assert matmul.fp32_precision == expected.get(precision, unchanged)
             raise ZeroDivisionError
         assert matmul.allow_tf32 is before
         with products_in(precision, CPU):

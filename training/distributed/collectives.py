@@ -141,7 +141,7 @@ class Distributed:
     def all_reduce_mean(self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The mean of a value over ranks: of means over equally many rows, that over all rows.
 
-        Differentiable; the gradient is passed on unchanged, see the module's docstring.
+        Differentiable; the gradient is passed on unchanged, see `data_parallel`.
         """
         return value
 
