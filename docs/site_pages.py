@@ -194,7 +194,7 @@ _MODULE = """\
       heading_level: 2
       show_root_full_path: true
       show_symbol_type_heading: false
-      members: [{members}]
+      members: {members}
 """
 
 
@@ -210,7 +210,7 @@ def _package_page(package: str) -> str:
         if path.stem.startswith("_") or not members:
             continue
         shown = [name for name in members if name not in _exported(ROOT / "package/__init__.py")]
-        parts.append(_MODULE.format(name=f"{package}.{path.stem}", members=", ".join(shown)))
+        parts.append(_MODULE.format(name=f"{package}.{path.stem}", members=json.dumps(shown)))
         there = [name for name in members if name not in shown]
         links = ", ".join(f"[{name}](index.md#sparsteer.{name})" for name in there)
         if there:

@@ -97,8 +97,8 @@ def _table(operator: str, arch: int, D: int, F: int, K: int) -> Tile:
                 "SLOTS": 2 if D <= 2048 else 1,
                 "CHUNK": 256,
                 "STAGES": 3,
-                # Triton 3.7 spills two words with 8 warps on 80.
-                "num_warps": 4 if D <= 1024 else 16 if arch == 80 and D > 2048 else 8,
+                # Triton 3.7 spills two words with 8 warps on 80, 86 and 89.
+                "num_warps": 4 if D <= 1024 else 16 if arch < 90 and D > 2048 else 8,
             }
         case "adam":  # a row in registers
             return {"num_warps": 4 if D <= 1024 else 8 if D <= 4096 else 16}

@@ -125,7 +125,9 @@ def test_a_killed_run_with_options_ends_with_the_same_bits(
     train(killed)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
     name = next(iter(options))
-    plain = config_of(planted_cache, tmp_path / "killed", activation)
+    # By default a run goes on in its own precision.
+    other = {"precision": "float32"} if name == "precision" else {}
+    plain = config_of(planted_cache, tmp_path / "killed", activation, **other)
     with pytest.raises(InputError, match=f"holds a run with {name}={options[name]!r}, not"):
         train(plain)
 
