@@ -24,6 +24,7 @@ _MEANT = {
     "windows": "stored rows that are shuffled together",
     "batches": "on their way",
     "held_out": "rows to measure on",
+    "checkpoint_copy": "a checkpoint that is being written",
 }
 
 

@@ -58,3 +58,13 @@ def test_what_is_refused(
     given = ("--cache", cache, "--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
     refused = sparsteer("train", *given, *words)
     assert refused.status == 2 and sentence in refused.error
+
+
+def test_of_a_stream_nothing_is_written_either(
+    sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    words = ("train", "--model", tiny_model_folder, "--dataset", corpus, "--context-length", 32)
+    words = (*words, "--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
+    done = sparsteer(*words, "--dry-run", "--json")
+    assert done.status == 0 and done.values["seconds_are"] == "measured"
+    assert list(tmp_path.iterdir()) == []
