@@ -46,9 +46,11 @@ _WIDEST_DECODE_MSE = 4096  # columns of a row that one program holds in register
 # Columns in a group on a CPU, and the fraction of the columns below which such groups pay; faster
 # than `torch.topk` at k=32 of 12,288 (benchmarks/bench_kernels.py).
 _GROUPINGS = ((16, 1 / 256), (8, 1 / 96))
-_LONGEST_IN_REGISTERS = 32768
-# Computed (docs/kernels.md): beyond this length the maxima of groups cost less than a search of the
-# whole row where at most this part of it is then left. How much top-AFA leaves is not known before.
+LONGEST_IN_REGISTERS = 32768
+"""Keys of a row that one program holds."""
+# By a count of instructions, not measured: beyond this length the maxima of groups cost less than a
+# search of the whole row where at most this part of it is then left. How much top-AFA leaves is not
+# known before.
 _LONGEST_SEARCHED_WHOLE, _MOST_LISTED = 8192, 1 / 4
 _LONGEST_TOP_AFA_IN_REGISTERS = 16384
 
@@ -254,8 +256,8 @@ def pre_activation_rows(n_latents: int, product: ProductPlan, backend: Backend) 
 def topk_plan(n_latents: int, n: int, *, triton: bool) -> TopKPlan:
     """How the n largest of a row of n_latents entries are found."""
     if triton:
-        if n_latents > _LONGEST_IN_REGISTERS:
-            why = f"{n_latents} entries exceed the {_LONGEST_IN_REGISTERS} that fit in registers"
+        if n_latents > LONGEST_IN_REGISTERS:
+            why = f"{n_latents} entries exceed the {LONGEST_IN_REGISTERS} that fit in registers"
             return TopKPlan("listed_groups", why)
         columns = tile("select_group", 90)["GROUP"]
         if n_latents > _LONGEST_SEARCHED_WHOLE and n * columns <= _MOST_LISTED * n_latents:

@@ -21,6 +21,7 @@ from .topk_keys import (
     blocks_with_few_groups,
     column_at,
     emit_row,
+    emit_whole_row,
     group_maxima,
     group_width,
     key_shift,
@@ -49,23 +50,9 @@ def _topk_row_kernel(
     columns = tl.arange(0, BLOCK_F)
     keys = row_keys(pre_ptr, pre_ptr, columns, columns < F, False, SHIFT)
     threshold, ties = kth_largest(keys, K)
-    emit_row(
-        pre_ptr=pre_ptr,
-        norms_ptr=pre_ptr,  # not read
-        groups_ptr=indices_ptr,  # not read
-        n_positions=F,
-        indices_ptr=indices_ptr + row * K,
-        values_ptr=values_ptr + row * K,
-        F=F,
-        M=K,
-        threshold=threshold,
-        ties=ties,
-        SCALED=False,
-        LISTED=False,
-        SHIFT=SHIFT,
-        GROUP=1,
-        EMIT=EMIT,
-    )
+    indices_ptr += row * K
+    values_ptr += row * K
+    emit_whole_row(pre_ptr, indices_ptr, values_ptr, F, K, threshold, ties, SHIFT, EMIT)
 
 
 @jit

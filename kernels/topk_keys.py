@@ -196,6 +196,38 @@ def emit_row(
 
 
 @jit
+def emit_whole_row(
+    pre_ptr: Pointer,  # [F] one row
+    indices_ptr: Pointer,  # [K] (out)
+    values_ptr: Pointer,  # [K] (out)
+    F: Scalar,
+    K: Scalar,
+    threshold: Scalar,
+    ties: Scalar,
+    SHIFT: constexpr,
+    EMIT: constexpr,
+) -> None:
+    """`emit_row` for all columns of a row whose keys are its own values."""
+    emit_row(
+        pre_ptr=pre_ptr,
+        norms_ptr=pre_ptr,  # not read
+        groups_ptr=indices_ptr,  # not read
+        n_positions=F,
+        indices_ptr=indices_ptr,
+        values_ptr=values_ptr,
+        F=F,
+        M=K,
+        threshold=threshold,
+        ties=ties,
+        SCALED=False,
+        LISTED=False,
+        SHIFT=SHIFT,
+        GROUP=1,
+        EMIT=EMIT,
+    )
+
+
+@jit
 def list_groups(
     maxima_ptr: Pointer,  # [G] one row
     groups_ptr: Pointer,  # [G] (out) ascending groups whose maximum reaches the bound

@@ -250,8 +250,8 @@ class Trainer:
         norm = self.optimizer.step(self.steps_done + 1, rate, applies=counted.finite)
         self.steps_done += 1
         # The averages are of the weights after the step. What an activation changes, such as
-        # batch_topk's threshold, comes last because a step that is not done, which has raised
-        # above, must not move it.
+        # batch_topk's threshold, comes last because a step that is not done must not move it: on a
+        # CPU it has raised above. On a GPU both move, and the next step or `synchronize` raises.
         if self.averages is not None:
             self.averages.update(self.steps_done)
         self.sae.activation.after_step(self.sae, losses.codes, self.dist.all_reduce_min)

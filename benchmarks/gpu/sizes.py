@@ -3,11 +3,9 @@
 Bytes and operations that no way of computing can avoid are counted here, for the floors.
 """
 
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
-
-from sparsteer.training.config import Precision
 
 
 class Sizes(NamedTuple):
@@ -56,8 +54,5 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def trainer_precision(precision: str, kind: str) -> Any:
-    """What `TrainerConfig` is asked for. A CPU has no TF32; a trainer that does not set it itself
-    is in float32 with what `allow_tf32` has set."""
-    if precision == "tf32" and (kind == "cpu" or precision not in get_args(Precision)):
-        return "float32"
-    return precision
+    """What `TrainerConfig` is asked for: a CPU, on which the check is tried, has no TF32."""
+    return "float32" if precision == "tf32" and kind == "cpu" else precision

@@ -14,12 +14,12 @@ from torch import Tensor
 from ..codes import Codes
 from ..dispatch import Block, Pointer, Scalar, constexpr, jit, launch, tl
 from ..numerics import ceil_div, next_power_of_2
-from ..topk_keys import emit_row, key_shift, kth_largest, row_keys
+from ..policy import LONGEST_IN_REGISTERS
+from ..topk_keys import emit_whole_row, key_shift, kth_largest, row_keys
 
 _ROWS, _LATENTS, _BYTES_OF_WIDTH = 16, 128, 128  # a tile of the product; wider rows in turns
 _TILES_OF_ROWS_AT_ONCE = 2
 _SELECTIONS_AT_ONCE = 512
-_LONGEST_IN_REGISTERS = 32768
 
 
 @jit
@@ -152,22 +152,16 @@ def _select_kernel(
         else:
             threshold, ties = _kth_largest_in_memory(row_ptr, F, K, SHIFT, EMIT)
         row = tl.load(rows_ptr + first + place).to(tl.int64)
-        emit_row(
-            pre_ptr=row_ptr,
-            norms_ptr=row_ptr,  # not read
-            groups_ptr=rows_ptr,  # not read
-            n_positions=F,
-            indices_ptr=indices_ptr + row * K,
-            values_ptr=values_ptr + row * K,
-            F=F,
-            M=K,
-            threshold=threshold,
-            ties=ties,
-            SCALED=False,
-            LISTED=False,
-            SHIFT=SHIFT,
-            GROUP=1,
-            EMIT=EMIT,
+        emit_whole_row(
+            row_ptr,
+            indices_ptr + row * K,
+            values_ptr + row * K,
+            F,
+            K,
+            threshold,
+            ties,
+            SHIFT,
+            EMIT,
         )
 
 
@@ -207,7 +201,7 @@ def encode_unverified_(
     )
     at_once = min(n_rows, rows_at_once)
     pre = centered.new_empty(at_once, n_latents)
-    in_registers = n_latents <= _LONGEST_IN_REGISTERS
+    in_registers = n_latents <= LONGEST_IN_REGISTERS
     tiles = min(_TILES_OF_ROWS_AT_ONCE, ceil_div(at_once, _ROWS))
     for first in range(0, n_rows, at_once):
         listed = {"rows_ptr": rows, "count_ptr": count, "pre_ptr": pre}

@@ -237,3 +237,10 @@ def _rename_exchange(one: Path, other: Path) -> bool:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+def free_disk(path: str | Path) -> int:
+    """Bytes free on the disk where the path is, or would be made."""
+    absolute = Path(path).absolute()
+    there = next(folder for folder in (absolute, *absolute.parents) if folder.exists())
+    return shutil.disk_usage(there).free

@@ -6,14 +6,13 @@ reached. Only a whole file gets its name in the cache, so that an interruption l
 """
 
 import glob
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import InputError
-from ..common.files import nearest
+from ..common.files import free_disk, nearest
 from ..common.text import first_line
 from ..common.wording import size
 
@@ -227,8 +226,7 @@ def _require_space(repository: str, needed: int) -> None:
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
-    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    free = free_disk(cache)
     if needed > free:
         raise InputError(
             f"what is wanted of {repository} has {size(needed)}, but the disk of {cache} has "

@@ -6,7 +6,6 @@ a GPU from published ceilings, which no real step reaches. Nothing is written.
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ import torch
 from ...kernels.policy import backend_of
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.devices import resolve_device
+from ...sae.common.files import free_disk
 from ...sae.common.memory import available_memory
 from ...sae.config import SAEConfig
 from ..chosen_precision import chosen_precision, with_precision
 from ..config import TrainConfig, TrainerConfig
 from ..data.activation_source import ActivationSource
-from ..data.cache.reader import ActivationCache
+from ..data.cache.reader import BYTES_OF_VALUE, ActivationCache
 from ..data.shuffling import BUFFER_BYTES
 from ..run import RunFolder
 from ..trainer import Trainer
@@ -32,7 +32,6 @@ from .memory import StepSizes, checkpoint_bytes, gpu_backend, memory_bytes, tota
 _PROBED_STEPS, _PROBE_SECONDS = 4, 10.0
 _MOST_PROBED_OPERATIONS = 4e11
 """Of the encoder's product in one step: some 20 seconds on a slow core."""
-_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +155,7 @@ def estimate_run(
         host_bytes=host,
         checkpoint_bytes=checkpoint_bytes(sizes),
         disk_bytes=disk + 4 * sizes.n_parameters * trainer.shards,
-        disk_free=_free_disk(config.out),
+        disk_free=free_disk(RunFolder(config.out).path),
         seconds=seconds,
         seconds_are=seconds_are,
         unknown=tuple(unknown),
@@ -165,7 +164,7 @@ def estimate_run(
 
 def _window_bytes(config: TrainConfig, data: ActivationSource) -> int:
     """Of the stored rows that are shuffled together."""
-    row_bytes = data.d_model * _ITEM_BYTES[data.dtype]
+    row_bytes = data.d_model * BYTES_OF_VALUE[data.dtype]
     if isinstance(data, ActivationCache):
         return min(BUFFER_BYTES, data.n_train * row_bytes)
     return config.stream.chunk_rows * row_bytes
@@ -265,9 +264,3 @@ def _own_memory() -> int:
         return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _free_disk(out: str) -> int:
-    absolute = RunFolder(out).path.absolute()
-    there = next(path for path in (absolute, *absolute.parents) if path.exists())
-    return shutil.disk_usage(there).free

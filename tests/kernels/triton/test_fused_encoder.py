@@ -96,7 +96,7 @@ def test_however_many_rows_are_not_verified_each_is_exact(
     longest: int, fraction: float, rows_at_once: int, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others stay as they are; the buffer may hold all rows, or take several rounds."""
-    monkeypatch.setattr(unverified_rows, "_LONGEST_IN_REGISTERS", longest)
+    monkeypatch.setattr(unverified_rows, "LONGEST_IN_REGISTERS", longest)
     B, F, D, k = 43, 150, 40, 5
     x, W_enc, b_enc = inputs(B, F, D, torch.float32, device)
     b_enc[:2] = b_enc[2]

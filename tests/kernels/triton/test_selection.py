@@ -16,7 +16,7 @@ from sparsteer.kernels.topk import topk_select
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of top-k meet every shape."""
     if request.param == "by groups":
-        monkeypatch.setattr(policy, "_LONGEST_IN_REGISTERS", 0)
+        monkeypatch.setattr(policy, "LONGEST_IN_REGISTERS", 0)
     return request.param
 
 
@@ -86,7 +86,7 @@ def test_topk_reads_strided_rows(path: str, device: str) -> None:
 def test_topk_of_more_tied_groups_than_fit_in_registers(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policy, "_LONGEST_IN_REGISTERS", 0)
+    monkeypatch.setattr(policy, "LONGEST_IN_REGISTERS", 0)
     pre = torch.randint(-1, 3, (3, 900), device=device).float()
     pre[1] = 1
     for k in (1, 5):  # 32 and 128 candidates in registers; about 900 in the list

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from ....sae.common.errors import InputError
+from ....sae.common.files import free_disk
 from ....sae.common.wording import counted
 from ....sae.config import ModelDtype
 from ....sae.language_model.model import LanguageModel
@@ -146,7 +146,7 @@ def estimate_cache(
         rows_there=rows_there,
         shards=math.ceil(n_contexts / manifest.contexts_per_shard),
         bytes=round(sample.bytes * rows / sample.rows),
-        bytes_free=_free_bytes(folder),
+        bytes_free=free_disk(folder),
         seconds=left * sample.seconds / sample.timed_rows,
         rows_per_second=sample.timed_rows / sample.seconds,
         memory_bytes=_most_memory()
@@ -229,12 +229,6 @@ def _sample(source: ContextSource, reader: ContextReader, batch_size: int) -> _S
         seconds=seconds,
         ended=ended,
     )
-
-
-def _free_bytes(folder: Path) -> int:
-    absolute = folder.absolute()
-    there = next(path for path in (absolute, *absolute.parents) if path.exists())
-    return shutil.disk_usage(there).free
 
 
 def _most_memory() -> int:

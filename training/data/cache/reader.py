@@ -27,7 +27,8 @@ _FEW_SHARDS = 32
 _LARGEST_ON_DEVICE = 2**30
 """Bytes of the largest buffer of rows that is kept on a GPU; there are two at a time."""
 
-_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+BYTES_OF_VALUE = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+"""By the dtype of a cache."""
 
 
 class ActivationCache:
@@ -180,7 +181,7 @@ class ActivationCache:
                 field="batch_size",
             )
         self.require_batch(batch_size)
-        row_bytes = self.d_model * _ITEM_BYTES[self.manifest.dtype]
+        row_bytes = self.d_model * BYTES_OF_VALUE[self.manifest.dtype]
         on_gpu = device is not None and device.type == "cuda"
         cut_there = on_gpu and largest_buffer(self.manifest.shards, row_bytes) <= _LARGEST_ON_DEVICE
         batches = shuffled_batches(
