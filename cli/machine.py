@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -168,6 +167,7 @@ def memory(problems: list[Problem]) -> tuple[int, int]:
 
 def cache_space(problems: list[Problem]) -> int:
     """Bytes free on the disk of the cache folder, which must be writable."""
+    from ..sae.common.files import free_disk
     from ..sae.fetching.fetch import cache_folder
 
     folder = cache_folder()
@@ -175,7 +175,7 @@ def cache_space(problems: list[Problem]) -> int:
     if not (there.is_dir() and os.access(there, os.W_OK)):
         remedy = "set SPARSTEER_CACHE to a folder that is"
         problems.append(Problem(f"the cache folder {folder} is not writable", remedy, True))
-    free = shutil.disk_usage(there).free
+    free = free_disk(folder)
     if free < _LEAST_DISK:
         what = f"only {free / 1e9:.1f} GB are free on the disk of {folder}"
         problems.append(Problem(what, "free some, or set SPARSTEER_CACHE to another disk"))

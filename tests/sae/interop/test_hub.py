@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -234,11 +233,11 @@ def test_a_download_that_breaks_off_leaves_whole_files(
 def test_a_disk_too_small_is_said_before_anything_is_downloaded(
     hub: HubStandIn, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def usage(path: Path) -> SimpleNamespace:
+    def free_disk(path: Path) -> int:
         del path
-        return SimpleNamespace(free=1500)
+        return 1500
 
-    monkeypatch.setattr("sparsteer.sae.fetching.hub.shutil.disk_usage", usage)
+    monkeypatch.setattr("sparsteer.sae.fetching.hub.free_disk", free_disk)
     message = refused(f"hub:{NAME}")
     assert "1.5 kB left; free some, or set HF_HOME" in message
     assert not any("resolve" in asked for asked in hub.requests)
