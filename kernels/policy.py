@@ -55,8 +55,12 @@ _LONGEST_SEARCHED_WHOLE, _MOST_LISTED = 8192, 1 / 4
 _LONGEST_TOP_AFA_IN_REGISTERS = 16384
 
 # Screening: below these, rounding the weights or finding the candidates costs too much.
-_FEWEST_ROWS_SCREENED, _FEWEST_WEIGHTS_SCREENED = 1024, 1 << 20
-_FEWEST_LATENTS_PER_CANDIDATE = 96
+_FEWEST_ROWS_SCREENED, _FEWEST_WEIGHTS_SCREENED = 256, 1 << 20
+_FEWEST_LATENTS_PER_KEPT = 32
+_LATENTS_FOR_A_GATHERED_PRODUCT = 24
+_BYTES_SCREENED_AT_ONCE = 12 << 20
+ROWS_TRIED = 128
+"""Rows that screening tries first; where too many of them fail, no others are tried."""
 
 # Fused encoder: writing and reading the pre-activations costs 267 / D of the product on an H100
 # (computed, not measured); beyond this width that is less than a Triton product loses to cuBLAS.
@@ -208,9 +212,15 @@ def _expected_unverified(n_groups: int, kept: int, k: int) -> float:
     return min(1.0, n_groups * (1 - fewer))
 
 
-def n_screened(k: int) -> int:
-    """How many candidates screening compares in float32 for k latents."""
-    return k + max(8, k // 2) - 1
+def most_candidates(n_latents: int, k: int) -> int:
+    """Of how many candidates of a row screening takes float32 products for k latents; a row of more
+    is left to the dense product."""
+    return max(3 * k, n_latents // _LATENTS_FOR_A_GATHERED_PRODUCT)
+
+
+def screened_rows(n_latents: int) -> int:
+    """For how many rows at a time screening multiplies, so that the result stays in the cache."""
+    return max(ROWS_TRIED, _BYTES_SCREENED_AT_ONCE // (2 * n_latents))
 
 
 def _why_not_screened(
@@ -224,8 +234,8 @@ def _why_not_screened(
         return f"k is {k} of {n_latents} latents"
     if n_rows < _FEWEST_ROWS_SCREENED or n_latents * width < _FEWEST_WEIGHTS_SCREENED:
         return f"{n_rows} rows and {n_latents * width} weights are too few for screening to pay"
-    if n_latents < _FEWEST_LATENTS_PER_CANDIDATE * (n_screened(k) + 1):
-        return f"{n_latents} latents are too few for the {n_screened(k)} candidates of screening"
+    if n_latents < _FEWEST_LATENTS_PER_KEPT * k:
+        return f"{n_latents} latents are too few for screening to pay at k={k}"
     return None
 
 

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = ["kernels", "sae", "training", "steering", "app", "cli"]
-HEAVY = ["transformers", "transformer_lens", "datasets", "wandb", "matplotlib"]
+HEAVY = ["transformers", "transformer_lens", "datasets", "wandb", "matplotlib", "numba"]
 
 
 def listed_packages() -> dict[str, str]:

@@ -2,33 +2,32 @@
 
 The encoder's product only has to rank latents; the values of the few that are kept can be computed
 again. With rows x = x^ + dx and latents w = w^ + dw, x^ and w^ in bfloat16,
-    x . w <= x^ . w^ + ||dx|| ||w|| + ||x^|| ||dw||.
-The candidates are the latents with the largest such upper bounds; their products are taken in
-float32 by gathered dots and the k largest kept. A row is verified, that is certainly right, if the
-largest bound outside of its candidates stays below its k-th value; the bfloat16 result's rounding,
-and float32 rounding here and in a dense product, are part of the bound. `policy.encode_plan` says
-when screening is worth it.
+    |x . w - x^ . w^| <= ||dx|| ||w|| + ||x^|| ||dw||,
+so that each product lies between two bounds; the rounding of the bfloat16 result, and float32
+rounding here and in a dense product, widen them. The k-th largest of the lower bounds is a value
+that k latents certainly reach. Latents whose upper bound reaches it are the row's candidates, as
+many as it happens to have: any other is certainly not among the k largest. Their float32 products
+decide. A row of more candidates than would pay is left to the dense product. `policy.encode_plan`
+says when screening is worth it.
 """
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import BFloat16, Bool, Float
 from torch import Tensor
 
 from ..codes import Codes
-from ..gather_dot import gathered_dots
-from ..numerics import row_blocks, row_norms
-from ..policy import n_screened
-from ..topk import largest, topk_select
+from ..numerics import row_blocks
+from ..policy import ROWS_TRIED, most_candidates, screened_rows
 
-_ROWS_AT_ONCE = 256  # their scores stay in the cache
-_MOST_UNVERIFIED = 0.2  # of the first block; above, screening costs more than it saves
-# Squares of entries below 1e-19 vanish from a norm in float32, and products below 1e-38 from a sum.
-_UNDERFLOW = 1e-15
-# Float32 roundings of x . w, in a dense product, in the gathered one and in the bound itself.
+_MOST_UNVERIFIED = (
+    0.3  # of the rows that are tried first; above, screening costs more than it saves
+)
+# Float32 roundings of x . w, in a dense product, in the one that decides and in the bound itself.
 _ROUNDING, _MORE_ROUNDINGS = 2.0**-22, 16
-_RESULT_ROUNDING = 2.0**-8  # of a product given in bfloat16, relative
 
 
 class Screened(NamedTuple):
@@ -47,80 +46,84 @@ def screened_topk(
     Args:
         centered: [B, D] float32 rows less b_dec.
         W_enc, b_enc: the encoder.
-        k: latents kept of each row, 1 to F - 1.
+        k: latents kept of each row, 1 to F.
 
     Returns:
-        Codes as of `topk_select`, and which rows are verified. The kept values come from dot
-        products, which round otherwise than a dense product's. Where many of the first rows fail
-        verification, the others are not tried and no row is verified.
+        Codes as of `topk_select`, largest first, and which rows are verified. The kept values come
+        from dot products, which round otherwise than a dense product's. Where many of the first
+        rows have too many candidates, the others are not tried.
     """
-    n_candidates = min(n_screened(k), len(W_enc) - 1)
-    bounds = UpperBounds(W_enc, b_enc)
-    indices_BM = torch.zeros(len(centered), n_candidates, dtype=torch.int64)
-    outside_B = centered.new_full([len(centered)], torch.inf)
-    for block in row_blocks(len(centered), _ROWS_AT_ONCE):
-        highest_bn, latents_bn = largest(bounds(centered[block]), n_candidates + 1)
-        indices_BM[block], outside_B[block] = latents_bn[:, :-1], highest_bn[:, -1]
-        if block.start == 0:
-            first = _best(centered[block], W_enc, b_enc, indices_BM[block], outside_B[block], k)
-            if (~first.verified).float().mean() > _MOST_UNVERIFIED:
-                return _none_verified(centered, k)
-    return _best(centered, W_enc, b_enc, indices_BM, outside_B, k)
+    # Compiled loops, and the compiler with them, are loaded where they first run.
+    from ..compiled import over_rows
+    from .candidates import best_candidates
+
+    n_rows, width = centered.shape
+    n_latents = len(W_enc)
+    rows, weights = rounded(centered), rounded(W_enc)
+    bias_F, centered_BD, weights_FD = (
+        tensor.detach().contiguous().numpy() for tensor in (b_enc, centered, W_enc)
+    )
+    largest = np.float32(weights.norms.max() + np.abs(bias_F).max())
+    codes = Codes(
+        torch.zeros(n_rows, k, dtype=torch.int64), torch.zeros(n_rows, k, dtype=centered.dtype)
+    )
+    verified_B = torch.zeros(n_rows, dtype=torch.bool)
+    rows_at_once = screened_rows(n_latents)
+    products_bF = W_enc.new_empty(min(n_rows, rows_at_once), n_latents, dtype=torch.bfloat16)
+    blocks = list(row_blocks(n_rows, rows_at_once))
+    if n_rows > ROWS_TRIED:
+        blocks[:1] = [slice(0, ROWS_TRIED), slice(ROWS_TRIED, blocks[0].stop)]
+    for block in blocks:
+        n = block.stop - block.start
+        torch.mm(rows.rounded[block], weights.rounded.T, out=products_bF[:n])
+        over_rows(
+            best_candidates,
+            n,
+            block.start,
+            products_bF.view(torch.uint16).numpy(),
+            centered_BD,
+            weights_FD,
+            bias_F,
+            weights.norms,
+            weights.errors,
+            rows.norms,
+            bound_errors(rows, width),
+            largest,
+            most_candidates(n_latents, k),
+            codes.indices.numpy(),
+            codes.values.numpy(),
+            verified_B.numpy(),
+        )
+        if block.start == 0 and (~verified_B[:n]).float().mean() > _MOST_UNVERIFIED:
+            break
+    return Screened(codes, verified_B)
 
 
-def _none_verified(centered_BD: Tensor, k: int) -> Screened:
-    """Codes of which no row is verified."""
-    values_BK = centered_BD.new_zeros(len(centered_BD), k)
-    verified_B = torch.zeros(len(centered_BD), dtype=torch.bool)
-    return Screened(Codes(values_BK.long(), values_BK), verified_B)
+class Rounded(NamedTuple):
+    """What `rounded` returns."""
+
+    rounded: BFloat16[Tensor, "N D"]
+    norms: npt.NDArray[np.float32]
+    """[N] which neither the rows nor the rounded ones exceed."""
+    errors: npt.NDArray[np.float32]
+    """[N] norms of the differences."""
 
 
-class UpperBounds:
-    """Bounds above every pre-activation; a result lasts until the next call."""
+def rounded(rows_ND: Float[Tensor, "N D"]) -> Rounded:
+    """Float32 rows in bfloat16, and what the products' bounds need."""
+    from ..compiled import over_rows
+    from .candidates import round_rows
 
-    def __init__(self, W_enc_FD: Tensor, b_enc_F: Tensor) -> None:
-        self._weights_FD, self._norms_F, self._errors_F = _rounded(W_enc_FD)
-        self._bias_F = b_enc_F + b_enc_F.abs() * (_MORE_ROUNDINGS * _ROUNDING)
-        F = len(W_enc_FD)
-        self._products_bF = W_enc_FD.new_empty(_ROWS_AT_ONCE, F, dtype=torch.bfloat16)
-        self._bounds_bF = W_enc_FD.new_empty(_ROWS_AT_ONCE, F)
-
-    def __call__(self, rows_bD: Float[Tensor, "b D"]) -> Float[Tensor, "b F"]:
-        rounded_bD, norms_b, errors_b = _rounded(rows_bD)
-        products_bF, bounds_bF = self._products_bF[: len(rows_bD)], self._bounds_bF[: len(rows_bD)]
-        torch.mm(rounded_bD, self._weights_FD.T, out=products_bF)
-        # A positive product may be larger by its rounding, a negative one nearer to 0.
-        larger, nearer = 1 + _RESULT_ROUNDING, 1 - _RESULT_ROUNDING
-        bounds_bF.copy_(products_bF)
-        torch.nn.functional.leaky_relu_(bounds_bF, nearer / larger).mul_(larger)
-        errors_b = errors_b + norms_b * ((rows_bD.shape[1] + _MORE_ROUNDINGS) * _ROUNDING)
-        bounds_bF.addcmul_(errors_b[:, None], self._norms_F)
-        bounds_bF.addcmul_(norms_b[:, None], self._errors_F)
-        return bounds_bF.add_(self._bias_F)
+    rows_ND = rows_ND.detach().contiguous()
+    rounded_ND = rows_ND.new_empty(rows_ND.shape, dtype=torch.bfloat16)
+    norms_N, errors_N = np.empty((2, len(rows_ND)), np.float32)
+    bits = rounded_ND.view(torch.uint16).numpy()
+    over_rows(round_rows, len(rows_ND), rows_ND.numpy(), bits, norms_N, errors_N)
+    return Rounded(rounded_ND, norms_N, errors_N)
 
 
-def _rounded(
-    rows_ND: Float[Tensor, "N D"],
-) -> tuple[BFloat16[Tensor, "N D"], Float[Tensor, "N"], Float[Tensor, "N"]]:
-    """Rows in bfloat16; norms that neither the rows nor the rounded ones exceed; norms of the
-    differences."""
-    rounded_ND = rows_ND.to(torch.bfloat16)
-    errors_N = row_norms(rounded_ND.float().sub_(rows_ND)) + _UNDERFLOW
-    return rounded_ND, row_norms(rows_ND) + errors_N, errors_N
-
-
-def _best(
-    rows_BD: Tensor,
-    W_enc_FD: Tensor,
-    b_enc_F: Tensor,
-    candidates_BM: Tensor,
-    outside_B: Tensor,
-    k: int,
-) -> Screened:
-    """The k largest of the candidates by their float32 products."""
-    candidates_BM = candidates_BM.sort(-1).values  # of equal values the lowest index is kept
-    values_BM = gathered_dots(candidates_BM, rows_BD, W_enc_FD) + b_enc_F[candidates_BM]
-    codes = topk_select(values_BM, k)
-    indices_BK = candidates_BM.gather(-1, codes.indices).masked_fill(codes.values == 0, 0)
-    verified_B = outside_B < codes.values.amin(-1)  # never where either is NaN
-    return Screened(Codes(indices_BK, codes.values), verified_B)
+def bound_errors(rows: Rounded, width: int) -> npt.NDArray[np.float32]:
+    """[B] what a row's products may be wrong by, for weights of norm 1: by the row's own rounding
+    and by that of float32 sums over the width."""
+    errors_B = rows.errors + rows.norms * ((width + _MORE_ROUNDINGS) * _ROUNDING)
+    return errors_B.astype(np.float32)

@@ -12,6 +12,7 @@ from ...kernels.policy import (
     encode_plan,
     pre_activation_rows,
     product_plan,
+    screened_rows,
     sparse_plan,
 )
 from ...kernels.tiles import tile
@@ -124,8 +125,9 @@ def _encoding_bytes(sizes: StepSizes) -> int:
     product = product_plan(n_rows, n_latents * width, backend)
     at_once = min(n_rows, pre_activation_rows(n_latents, product, backend))
     block = at_once * n_latents * item
-    if path == "screened":  # rounded weights, their scores, and exact ones for the rows that fail
-        return rows + slots + 2 * n_latents * width + 2 * block
+    if path == "screened":  # all in bfloat16, its products, and exact ones for the rows that fail
+        screened = min(n_rows, screened_rows(n_latents)) * n_latents
+        return rows + slots + 2 * (n_rows * width + n_latents * width + screened) + block
     if product.path == "onednn":
         # Its own layout of the weights, and each result in two layouts while the last one is there.
         n_blocks = 2 if at_once == n_rows else 3

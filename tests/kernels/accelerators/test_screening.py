@@ -1,5 +1,6 @@
-"""Verified rows are the dense oracle's; a row whose candidates miss a winner is never verified."""
+"""Verified rows are the dense oracle's: the bounds hold, and no winner is missed."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsteer.kernels import encode, reference
-from sparsteer.kernels.accelerators.screening import UpperBounds, screened_topk
+from sparsteer.kernels.accelerators.candidates import bounds
+from sparsteer.kernels.accelerators.screening import bound_errors, rounded, screened_topk
 from sparsteer.kernels.codes import Codes
 from sparsteer.kernels.numerics import row_norms
 from sparsteer.kernels.policy import Backend, EncodePlan
@@ -82,14 +84,49 @@ def test_ordinary_rows_are_verified() -> None:
     )
 
 
-def test_a_missed_winner_fails_verification() -> None:
+def test_a_winner_that_bfloat16_cannot_tell_is_found() -> None:
     D, F, k = 64, 400, 4
     x = torch.ones(3, D)
-    # All round to 1 + 2**-7, but the winner by the least, so that its bound is the smallest.
+    # All round to 1 + 2**-7, but the winner by the least.
     W = torch.full((F, D), 1 + 0.6 * 2.0**-7)
     W[-1] = 1 + 0.9 * 2.0**-7
     codes, verified = screened_topk(x, W, torch.zeros(F), k)
-    assert not (codes.indices == F - 1).any() and not verified.any()
+    assert not verified.any()  # all latents are candidates
+    W[10:-1] = 0.5
+    codes, verified = screened_topk(x, W, torch.zeros(F), k)
+    assert verified.all() and (codes.indices[:, 0] == F - 1).all()
+
+
+@pytest.mark.parametrize("positive", [0, 1, 3])
+def test_rows_of_few_positive_products_leave_slots_unused(positive: int) -> None:
+    x, W = torch.ones(5, 8), -random(1, 300, 8).abs()
+    W[100 : 100 + positive] *= -1
+    codes, verified = screened_topk(x, W, torch.zeros(300), 6)
+    assert verified.all()
+    require_exact(codes, x, W, torch.zeros(300), 6)
+    assert ((codes.values > 0).sum(-1) == positive).all()
+
+
+def test_rows_that_are_tried_first_in_vain_leave_the_others_untried() -> None:
+    x, W, b = torch.ones(300, 40), torch.ones(500, 40), torch.zeros(500)
+    x[200:] = random(0, 100, 40)
+    distinct = random(1, 500, 40)
+    assert screened_topk(x[200:], distinct, b, 5).verified.all()
+    assert not screened_topk(x, W, b, 5).verified.any()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_codes_are_alike_by_any_number_of_threads(threads: int) -> None:
+    x, W, b = random(0, 333, 40), random(1, 1001, 40), random(2, 1001)
+    wanted = screened_topk(x, W, b, 9).codes
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = screened_topk(x, W, b, 9).codes
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found.indices, wanted.indices)
+    assert torch.equal(found.values, wanted.values)
 
 
 @settings(max_examples=60)
@@ -99,38 +136,56 @@ def test_a_missed_winner_fails_verification() -> None:
     scale=st.sampled_from([0.0, 1e-30, 1e-12, 1.0, 1e12]),
     bias_scale=st.sampled_from([0.0, 1.0, 1e6]),
 )
-def test_bounds_lie_above(
+def test_products_lie_between_their_bounds(
     seed: int, shape: tuple[int, int, int], scale: float, bias_scale: float
 ) -> None:
     B, D, F = shape
     x, W, b = random(seed, B, D) * scale, random(seed + 1, F, D), random(seed + 2, F) * bias_scale
-    require_above(x, W, b)
+    require_between(x, W, b)
 
 
-def require_above(x: Tensor, W: Tensor, b: Tensor) -> None:
-    assert (UpperBounds(W, b)(x).double() >= x.double() @ W.double().T + b.double()).all()
+def require_between(x: Tensor, W: Tensor, b: Tensor) -> None:
+    rows, weights = rounded(x), rounded(W)
+    products_BF = (rows.rounded @ weights.rounded.T).view(torch.uint16)
+    errors_B = bound_errors(rows, x.shape[1])
+    pre_BF = x.double() @ W.double().T + b.double()
+    for row, latent in np.ndindex(*pre_BF.shape):
+        doubt = errors_B[row] * weights.norms[latent] + rows.norms[row] * weights.errors[latent]
+        bits, bias = np.uint16(int(products_BF[row, latent])), np.float32(float(b[latent]))
+        lower, upper = bounds(bits, bias, np.float32(doubt))
+        assert lower <= pre_BF[row, latent] <= upper
 
 
-def test_bounds_lie_above_where_all_errors_add_up() -> None:
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_rows_round_to_the_nearest_bfloat16(scale: float) -> None:
+    x = random(0, 70, 33) * scale
+    assert torch.equal(rounded(x).rounded, x.bfloat16())
+    halfway = torch.tensor([[1 + 2.0**-8, 1 + 3 * 2.0**-8, -(1 + 2.0**-8), 0.0, -0.0]])
+    assert torch.equal(rounded(halfway).rounded, halfway.bfloat16())
+    exact = row_norms(x.double() - x.bfloat16().double())
+    assert (torch.tensor(rounded(x).errors) >= exact * (1 - 1e-5)).all()
+
+
+def test_bounds_hold_where_all_errors_add_up() -> None:
     """In bfloat16 these products are 0; what rounding takes from one factor is all of them."""
     signs = torch.tensor([1.0, -1.0]).repeat(32)[None]
     rounded_to_one = torch.where(signs > 0, 1 + 0.4 * 2.0**-7, 1 - 0.4 * 2.0**-8)
     for x, W in ((signs, rounded_to_one), (rounded_to_one, signs)):
         assert not (x.bfloat16() @ W.bfloat16().T).any()
-        require_above(x, W, torch.zeros(1))
+        require_between(x, W, torch.zeros(1))
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("part", [0.3, 0.8])
-def test_bounds_lie_above_what_the_result_rounds_away(sign: float, part: float) -> None:
+def test_bounds_hold_for_what_the_result_rounds_away(sign: float, part: float) -> None:
     x, W = torch.ones(1, 2), sign * torch.tensor([[1.0, part * 2.0**-7]]).bfloat16().float()
-    require_above(x, W, torch.tensor([2.0]))
+    require_between(x, W, torch.tensor([2.0]))
 
 
-def test_bounds_lie_above_what_float32_rounds_away() -> None:
+def test_bounds_hold_for_what_float32_rounds_away() -> None:
     one = torch.ones(1, 1)
-    require_above(one, one / 64, torch.tensor([1e6]))
-    require_above(torch.tensor([[2.0**24, 1.0, -(2.0**24)]]), torch.ones(1, 3), torch.zeros(1))
+    require_between(one, one / 64, torch.tensor([1e6]))
+    require_between(torch.tensor([[2.0**24, 1.0, -(2.0**24)]]), torch.ones(1, 3), torch.zeros(1))
 
 
 def test_equal_latents_go_to_the_lowest_index() -> None:
@@ -151,7 +206,7 @@ def test_rows_that_are_not_finite_fail_verification(bad: float) -> None:
 
 @pytest.mark.parametrize("apart", [1.0, 1e-4])
 def test_encoding_is_exact_either_way(apart: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of near duplicates few rows are verified, so all take the exact path."""
+    """Of near duplicates few rows are verified, and most take the exact path."""
     monkeypatch.setattr(encode, "encode_plan", always)
     x, W, b = random(0, 600, 33), random(1, 1, 33) + apart * random(2, 450, 33), random(3, 450)
     b, b_dec, k = b * apart, random(4, 33), 6
@@ -160,7 +215,7 @@ def test_encoding_is_exact_either_way(apart: float, monkeypatch: pytest.MonkeyPa
     found = torch.autograd.grad(codes.values.square().sum(), tensors)
     require_exact(Codes(codes.indices, codes.values.detach()), x - b_dec, W, b, k)
     verified = screened_topk((x - b_dec).detach(), W.detach(), b.detach(), k).verified
-    assert bool(verified.any()) == (apart == 1.0)
+    assert bool(verified.all()) == (apart == 1.0)
     dense = reference.topk_select(reference.pre_activations(x, b_dec, W, b), k)
     wanted = torch.autograd.grad(dense.values.square().sum(), tensors)
     for one, other in zip(found, wanted, strict=True):

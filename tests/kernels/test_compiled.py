@@ -1,0 +1,86 @@
+"""Rows are all computed once by any number of threads; errors come back; no folder is needed."""
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from sparsteer.kernels import compiled
+from sparsteer.kernels.compiled import over_rows
+
+
+def count(start: int, stop: int, seen: npt.NDArray[np.int64]) -> None:
+    seen[start:stop] += 1
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("n_rows", [0, 1, 63, 64, 65, 1000])
+def test_every_row_is_computed_once(n_rows: int) -> None:
+    seen = np.zeros(n_rows, np.int64)
+    over_rows(count, n_rows, seen)
+    assert (seen == 1).all()
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_error_in_a_thread_is_raised() -> None:
+    def fail(start: int, stop: int) -> None:
+        if start <= 200 < stop:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        over_rows(fail, 300)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
+def test_a_forked_process_makes_threads_of_its_own() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        over_rows(count, 200, np.zeros(200, np.int64))
+        child = os.fork()
+        if child == 0:
+            seen = np.zeros(200, np.int64)
+            over_rows(count, 200, seen)
+            os._exit(0 if (seen == 1).all() else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_nan_and_infinity_keep_their_meaning() -> None:
+    @compiled.compiled
+    def larger(one: float, other: float) -> float:
+        return one if one > other else other
+
+    assert larger(1.0, np.inf) == np.inf
+    assert np.isnan(larger(np.nan, np.nan))
+    assert larger(np.nan, 2.0) == 2.0
+
+
+def test_loops_are_compiled_where_no_folder_can_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    njit: Any = compiled.numba.njit  # pyright: ignore[reportUnknownMemberType] - untyped
+
+    def without_cache(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(compiled.numba, "njit", without_cache)
+
+    @compiled.compiled
+    def twice(x: int) -> int:
+        return 2 * x
+
+    assert twice(21) == 42
