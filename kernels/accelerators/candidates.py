@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compiled import compiled
+from ..marked import list_marked, marks_for
 
 Matrix = Vector = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.uint16]
@@ -91,8 +92,7 @@ def best_candidates(
     # Groups enough that few hold two of the largest.
     n_groups = -(-n_latents // max(1, min(_MOST_OF_A_GROUP, n_latents // (_GROUPS_OF_KEPT * k))))
     lower_G = np.empty(n_groups, np.float32)
-    reaches_F = np.zeros(-(-n_latents // 8) * 8, np.bool_)
-    eight_reach = reaches_F.view(np.uint64)  # whether any of eight neighbors does
+    reaches_F = marks_for(n_latents)
     candidates_M = np.empty(most, np.int64)
     found_M = np.empty(most, np.float32)
     for row in range(start, stop):
@@ -111,14 +111,7 @@ def best_candidates(
         # At least k latents are certainly as large as `least`, or it is 0 and only they are kept.
         least = _reached_by(lower_G, k)
         _mark_reaching(products_F, bias_F, norms_F, errors_F, norm, error, least, reaches_F)
-        n = 0
-        for eight in range(len(eight_reach)):
-            if eight_reach[eight] != 0:
-                for f in range(8 * eight, 8 * eight + 8):
-                    if reaches_F[f]:
-                        if n < most:
-                            candidates_M[n] = f
-                        n += 1
+        n = list_marked(reaches_F, candidates_M)
         if n <= most:
             _gather_products(candidates_M[:n], centered_BD[b], weights_FD, bias_F, found_M[:n])
             _keep_largest(candidates_M[:n], found_M[:n], indices_BK[b], values_BK[b])

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsteer.kernels import reference
-from sparsteer.kernels.top_afa import top_afa_select
+from sparsteer.kernels.numerics import row_norms
+from sparsteer.kernels.top_afa import _select_by_sort, top_afa_select  # pyright: ignore[reportPrivateUsage] - a GPU's path
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def inputs(n_rows: int, n_latents: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,3 +134,54 @@ def test_max_active_pads_and_never_cuts() -> None:
 def test_no_rows_give_no_codes() -> None:
     codes = top_afa_select(torch.randn(0, 5), torch.ones(5), torch.randn(0))
     assert codes.indices.shape[0] == 0 and codes.counts is not None and len(codes.counts) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
+@pytest.mark.parametrize("of_norm", [0.0, 0.3, 0.9, 2.0])
+def test_rows_of_any_size_are_cut_where_the_float64_oracle_cuts(
+    scale: float, of_norm: float
+) -> None:
+    pre, norms = random(0, 20, 333) * scale, random(1, 333).abs()
+    norms[::7] = 0.0
+    target = of_norm * row_norms(pre.relu().double() * norms)
+    wanted = reference.top_afa_select(pre.double(), norms.double(), target)
+    found = top_afa_select(pre, norms, target)
+    assert found.counts is not None and wanted.counts is not None
+    assert torch.equal(found.counts, wanted.counts)
+    assert torch.equal(found.indices, wanted.indices)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_kept_and_seen(bad: float) -> None:
+    pre, norms = random(0, 3, 50), torch.ones(50)
+    pre[1, 30] = bad
+    found = top_afa_select(pre, norms, torch.full((3,), 2.0))
+    assert found.counts is not None and found.counts[1] == 1 and found.indices[1, 0] == 30
+    assert not found.values[1, 0].isfinite() and found.values[[0, 2]].isfinite().all()
+
+
+def test_minus_infinity_is_never_kept() -> None:
+    pre, norms = random(0, 3, 50), random(1, 50).abs()
+    masked = pre.clone()
+    masked[pre < 0] = -torch.inf
+    target = torch.full((3,), 2.0)
+    wanted, found = (top_afa_select(rows, norms, target) for rows in (pre, masked))
+    assert torch.equal(found.indices, wanted.indices) and torch.equal(found.values, wanted.values)
+
+
+@pytest.mark.parametrize("target", [torch.nan, torch.inf])
+def test_a_target_that_is_not_finite_keeps_the_largest_alone(target: float) -> None:
+    pre = random(0, 4, 50)
+    found = top_afa_select(pre, torch.ones(50), torch.full((4,), target))
+    assert found.indices.shape == (4, 1) and torch.equal(found.indices[:, 0], pre.argmax(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_sort_of_a_gpu_without_kernels_gives_the_same(dtype: torch.dtype) -> None:
+    pre = (random(0, 30, 200) * 8).round().div(8).to(dtype)  # with ties
+    norms, target = random(1, 200).abs().to(dtype), random(2, 30).abs().mul(9).to(dtype)
+    found, wanted = (select(pre, norms, target) for select in (top_afa_select, _select_by_sort))
+    assert found.counts is not None and wanted.counts is not None
+    assert torch.equal(found.counts, wanted.counts)
+    assert torch.equal(found.indices, wanted.indices)
+    assert torch.equal(found.values, wanted.values)
