@@ -1,13 +1,15 @@
 """What bench_training.py trains: on which rows, how large an autoencoder, from which weights."""
 
+import argparse
 import hashlib
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from benchmark_rows import HELD_OUT, KINDS, BenchmarkRows, Kind, benchmark_folder
+from benchmark_rows import HELD_OUT, BenchmarkRows, Kind, benchmark_folder
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType] - untyped
 from torch import Tensor
 from training_competitors import LR
@@ -16,6 +18,9 @@ from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training import Trainer, TrainerConfig
 from sparsteer.training.runtime.malloc import keep_freed_memory
 
+_NAME = re.compile(
+    r"(?P<kind>real|made-up)-(?P<latents>\d+)-(?P<k>\d+)(-after-(?P<steps>\d+))?(?P<dead>-dead)?"
+)
 WEIGHTS = ("b_dec", "W_enc", "b_enc", "W_dec")
 N_BATCHES = 32
 """Batches of rows to train on, which come again and again."""
@@ -45,19 +50,15 @@ class TrainingCase:
         """From KIND-LATENTS-K, then -after-STEPS and -dead if need be; KIND is real or made-up.
 
         Raises:
-            ValueError: it is nothing of the kind.
+            argparse.ArgumentTypeError: it is nothing of the kind.
         """
-        kind: Kind | None = next((kind for kind in KINDS if name.startswith(f"{kind}-")), None)
-        if kind is None:
-            raise ValueError(f"{name!r} begins neither with real- nor with made-up-")
-        words = name.removeprefix(f"{kind}-").split("-")
-        dead = words[-1] == "dead"
-        numbers = words[:-1] if dead else words
-        if len(numbers) == 4 and numbers[2] == "after":
-            del numbers[2]
-        elif len(numbers) != 2:
-            raise ValueError(f"{name!r} is not KIND-LATENTS-K[-after-STEPS][-dead]")
-        return cls(kind, *map(int, numbers), dead=dead)
+        found = _NAME.fullmatch(name)
+        if found is None:
+            form = "KIND-LATENTS-K[-after-STEPS][-dead] with a KIND of real or made-up"
+            raise argparse.ArgumentTypeError(f"{name!r} is not {form}, such as {DEFAULT[0]}")
+        kind: Kind = "real" if found["kind"] == "real" else "made-up"
+        steps, dead = int(found["steps"] or 0), found["dead"] is not None
+        return cls(kind, int(found["latents"]), int(found["k"]), steps, dead)
 
 
 DEFAULT = [

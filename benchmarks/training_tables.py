@@ -60,20 +60,21 @@ def range_sentence(runs: list[TrainingRun]) -> str:
     ranges: list[str] = []
     for peer, ways in PEERS.items():
         found = [
-            (each[0], name, run.host)
+            each[0]
             for run in runs
             for name, case in run.cases.items()
             if not TrainingCase.parse(name).dead and (each := ratio(case, ways))
         ]
         if found:
-            ranges.append(f"{peer} {_figure(min(found)[0])} to {_figure(max(found)[0])}")
+            ranges.append(f"{peer} {_figure(min(found))} to {_figure(max(found))}")
     hosts = dict.fromkeys(run.host for run in runs)
-    n_cases = len({name for run in runs for name in run.cases})
-    where = "; ".join(hosts)
+    cases = {TrainingCase.parse(name) for run in runs for name in run.cases}
+    cases = {case for case in cases if not case.dead}
+    kinds = ", ".join(sorted({case.kind for case in cases}, reverse=True))
     return (
         f"The worst case first, the same step takes {', '.join(ranges)} times as long as ours: "
-        f"ratios of medians over {n_cases} cases, real and made-up rows, new and partly trained, "
-        f"on {len(hosts)} {'host' if len(hosts) == 1 else 'hosts'} ({where})."
+        f"ratios of medians over {len(cases)} cases of rows ({kinds}), sizes and weights, on "
+        f"{len(hosts)} {'host' if len(hosts) == 1 else 'hosts'} ({'; '.join(hosts)})."
     )
 
 

@@ -1,5 +1,6 @@
 """The race of training steps: whole at tiny sizes, it goes on where it stopped, and says all."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -115,7 +116,7 @@ def test_names_of_cases_are_read_as_they_are_written(benchmark: Any) -> None:
         assert case.parse(name).name == name
     assert case.parse("real-64-2-after-300-dead") == case("real", 64, 2, 300, True)
     for name in ["unreal-64-2", "real-64", "real-64-2-300", "made-up-64-2-after-x"]:
-        with pytest.raises(ValueError):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"'{name}' is not KIND-LATENTS-K"):
             case.parse(name)
 
 
@@ -151,7 +152,9 @@ def test_the_sentence_has_the_worst_first_over_cases_and_hosts(benchmark: Any) -
     sentence = benchmark.training_tables.range_sentence(runs)
     assert "plain sparse PyTorch 0.90 to 1.50, SAELens 10 to 10 times" in sentence
     assert "sparsify" not in sentence
-    assert "2 hosts (one; two)" in sentence
+    assert (
+        "over 2 cases of rows (real, made-up), sizes and weights, on 2 hosts (one; two)" in sentence
+    )
     lines = benchmark.training_tables.tables_of(runs[0])
     assert any("| 2000 | 90.0% |  | 1.50 (1.00 to 3.00) |" in line for line in lines)
 
