@@ -15,7 +15,8 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help .venv lock docs notebooks screenshots demo test test-slow test-download test-gpu check audit fix \
-	bench bench-kernels roofline gpu-check bench-serve bench-training check-interop check-steering-exports clean
+	bench bench-kernels roofline gpu-check bench-serve bench-training bench-caching check-interop \
+	check-steering-exports clean
 
 help: ## this list
 	@awk -F ':.* ## ' '/^[a-z.-]+:.* ## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -103,8 +104,12 @@ gpu-check: ## all that a GPU can show, under 8 minutes; OUT=FOLDER WHEELS=FOLDER
 bench-serve: .venv ## the server against its goals, and under load; RUN=FOLDER; minutes
 	$(BIN)/python benchmarks/bench_serve.py $(if $(RUN),--run $(RUN))
 
-bench-training: .venv ## a step against three other toolkits, which it installs into .peers/ once
-	$(BIN)/python benchmarks/bench_training.py
+# Stopped, it goes on with the next case; CASES="real-4608-32 made-up-12288-32" takes some.
+bench-training: .venv ## a step beside PyTorch and three toolkits, in .peers/; minutes; CASES=...
+	$(BIN)/python benchmarks/bench_training.py $(if $(CASES),--cases $(CASES))
+	$(BIN)/python benchmarks/fill_docs.py docs/comparison.md README.md
+
+bench-caching: .venv ## rows a second of the shuffled reader, and of caching against the model alone
 	$(BIN)/python benchmarks/bench_activation_cache.py --write-tokens 8000
 
 # OPENAI is a checkout of github.com/openai/sparse_autoencoder, which is in no registry.

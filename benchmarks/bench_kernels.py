@@ -1,15 +1,17 @@
 """Time every operator and whole training steps against eager PyTorch and floors of the same run.
 
     python benchmarks/bench_kernels.py [--device cpu|cuda] [--precision float32|tf32|bfloat16]
-        [--rows 4096] [--width 768] [--latents 12288] [--k 32] [--turns 9] [--steps 50]
-        [--threads N] [--clock wall|processor]
+        [--activations real made-up] [--rows 4096] [--width 768] [--latents 12288] [--k 32]
+        [--turns 9] [--steps 50] [--threads N] [--clock wall|processor]
 
-Everything takes turns, so that a change of the machine's load meets all of it; a ratio is the
-median of the ratios within a turn. Floors: PyTorch's product into a reused buffer; the encoder's
-product by the library that the encoder takes; a copy of memory, for what is bound by bytes. Each
-result is compared with another way's before it is timed. The same run trains some steps beside a
-plain dense PyTorch loop from the same start and stops if the fraction of variance unexplained
-differs by more than 1 %. The table goes to benchmarks/results/.
+First on activations of the default language model with weights that have been trained for a while,
+then on made-up rows, of the given width, with random weights (kernel_inputs.py). Everything takes
+turns, so that a change of the machine's load meets all of it; a ratio is the median of the ratios
+within a turn. Floors: PyTorch's product into a reused buffer; the encoder's product by the library
+that the encoder takes; a copy of memory, for what is bound by bytes. Each result is compared with
+another way's before it is timed. The same run trains some steps beside a plain dense PyTorch loop
+from the same start and stops if the fraction of variance unexplained differs by more than 1 %. The
+table goes to benchmarks/results/.
 
 On a GPU the precision is bfloat16 by default, times are of events with a cold L2 cache, and steps
 are timed one kind after the other, so that one trainer at a time is in memory. The processor's
@@ -24,33 +26,36 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench_training_step import planted_rows
+from benchmark_rows import KINDS, Kind
 from gpu.device import Cuda
 from gpu.sizes import PRECISIONS, allow_tf32
 from kernel_cases import COPIED, FASTER, Call, Case, floors, operators, require_right, top_afa
+from kernel_inputs import Inputs, kernel_inputs
 from kernel_steps import quality, training_steps
 from results_file import write_table
+from verified_rows import verified_fraction
 
 from sparsteer.kernels import dispatch
-from sparsteer.kernels.accelerators.screening import screened_topk
-from sparsteer.kernels.policy import backend_of, encode_plan, typical_plans
-from sparsteer.sae import SparseAutoencoder, TopKConfig
-from sparsteer.training.initialize import initialize_from_rows
+from sparsteer.kernels.policy import backend_of, typical_plans
 from sparsteer.training.runtime.malloc import keep_freed_memory
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
-def verified(B: int, D: int, F: int, k: int) -> list[str]:
-    """A note on the fraction of planted rows that screening verifies, where it runs."""
-    torch.default_generator.manual_seed(0)
-    x = planted_rows(B, D)
-    if encode_plan(B, D, F, k, backend_of(x)).path != "screened":
-        return []
-    sae = SparseAutoencoder(TopKConfig(D, F, k))
-    initialize_from_rows(sae, x)
-    rows = screened_topk(sae.scaled(x) - sae.b_dec, sae.W_enc, sae.b_enc, k).verified
-    return [f"Screening in bfloat16 verifies {rows.float().mean():.2%} of planted rows."]
+class Options(argparse.Namespace):
+    """The command's arguments."""
+
+    device: str
+    precision: str | None
+    activations: list[Kind]
+    rows: int
+    width: int
+    latents: int
+    k: int
+    turns: int
+    steps: int
+    threads: int
+    clock: str
 
 
 def planned(B: int, D: int, F: int, k: int, device: str, dtype: torch.dtype) -> str:
@@ -128,16 +133,16 @@ def measure(
 
 
 def measured_steps(
-    sizes: tuple[int, int, int, int],
-    device: str,
+    inputs: Inputs,
+    k: int,
     precision: str,
     turns: int,
     seconds: Callable[[Call], float],
 ) -> tuple[list[list[str]], dict[str, float]]:
     """As `measure`, of whole steps; on a GPU one kind at a time, for their memory."""
-    B, D, F, k = sizes
-    lowest = floors(B, D, F, device, PRECISIONS[precision][0])
-    made = training_steps(B, D, F, k, device, precision)
+    device = inputs.x.device.type
+    lowest = floors(inputs.to(device, PRECISIONS[precision][0]))
+    made = training_steps(inputs, k, precision)
     if device == "cpu":
         return measure({name: make() for name, make in made.items()}, lowest, turns, seconds)
     rows: list[list[str]] = []
@@ -156,10 +161,47 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
+def measured_on(kind: Kind, options: Options, precision: str) -> tuple[list[list[str]], list[str]]:
+    """The rows of the table for one kind of activations, and notes."""
+    device, k, turns = options.device, options.k, options.turns
+    seconds = stopwatch(device, options.clock)
+    dtype = PRECISIONS[precision][0]
+    drawn, source = kernel_inputs(kind, options.rows, options.width, options.latents, k)
+    inputs = drawn.to(device, torch.float32)
+    (B, D), F = inputs.x.shape, options.latents
+    share = verified_fraction(inputs.autoencoder(k), inputs.x)
+    with torch.no_grad():
+        cases = operators(inputs.to(device, dtype), k)
+        for fraction in (0.01, 0.5):
+            name = f"top_afa_select, {fraction:.0%} positive"
+            cases[name] = top_afa(B, F, fraction, device, dtype)
+        right = require_right(cases, precision)
+        lowest = floors(inputs.to(device, dtype))
+        rows, found = measure(cases, lowest, turns, seconds)
+    cases.clear()
+    lowest.clear()
+    release()
+    steps, beside_steps = measured_steps(inputs, k, precision, turns, seconds)
+    notes = [
+        f"{kind.capitalize()} rows: {source}; rows {B}, width {D}, latents {F}, k {k}. "
+        f"Floors: PyTorch's product {1e3 * found['product']:.1f} ms (beside the steps "
+        f"{1e3 * beside_steps['product']:.1f}), the encoder's product "
+        f"{1e3 * found[FASTER]:.1f} ms, a copy "
+        f"{2 * COPIED / found['copy'] / 1e9:.1f} GB/s read and written. {right}",
+        planned(B, D, F, k, device, dtype),
+    ]
+    if share is not None:
+        notes.append(f"Screening in bfloat16 verifies {share:.2%} of the {kind} rows.")
+    return [[kind, *row] for row in rows + steps], notes
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=PRECISIONS)
+    parser.add_argument("--activations", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--latents", type=int, default=12288)
@@ -168,50 +210,35 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    options = parser.parse_args()
+    options = parser.parse_args(namespace=Options())
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as `sparsteer train` does
     if options.clock == "processor" and options.device != "cpu":
         parser.error("--clock processor times a CPU only")
-    device, k, turns = options.device, options.k, options.turns
+    device = options.device
     precision = options.precision or ("float32" if device == "cpu" else "bfloat16")
     if device == "cpu" and precision == "tf32":
         parser.error("--precision tf32 is of GPUs; a CPU has float32 and bfloat16")
-    seconds = stopwatch(device, options.clock)
-    B, D, F = sizes = options.rows, options.width, options.latents
-    dtype, tf32 = PRECISIONS[precision]
-    allow_tf32(tf32)
-    notes = quality(max(1, B // 8), D, F, k, options.steps, device)
+    allow_tf32(PRECISIONS[precision][1])
+    sizes = max(1, options.rows // 8), options.width, options.latents, options.k
+    trained = quality(*sizes, options.steps, device)
     release()
-    with torch.no_grad():
-        notes += verified(B, D, F, k) if device == "cpu" else []
-        cases = operators(*sizes, k, device, dtype)
-        for fraction in (0.01, 0.5):
-            name = f"top_afa_select, {fraction:.0%} positive"
-            cases[name] = top_afa(B, F, fraction, device, dtype)
-        notes.append(require_right(cases, precision))
-        lowest = floors(*sizes, device, dtype)
-        rows, found = measure(cases, lowest, turns, seconds)
-    cases.clear()
-    lowest.clear()
-    release()
-    steps, beside_steps = measured_steps((*sizes, k), device, precision, turns, seconds)
     clock = "events, cold L2" if device == "cuda" else f"the {options.clock} clock"
+    rows: list[list[str]] = []
     notes = [
-        f"Sizes: rows {B}, width {D}, latents {F}, k {k}; operators and steps in {precision}. "
-        f"{turns} turns, by {clock}. Triton {dispatch.triton_version()}.",
-        f"Floors: PyTorch's product {1e3 * found['product']:.1f} ms (beside the steps "
-        f"{1e3 * beside_steps['product']:.1f}), the encoder's product "
-        f"{1e3 * found[FASTER]:.1f} ms, a copy "
-        f"{2 * COPIED / found['copy'] / 1e9:.1f} GB/s read and written.",
-        "Share of floor: time of the floor divided by the time, 1 at the floor; above 1 where the "
-        "encoder's library beats PyTorch's product, or data stays in the cache. The last column: "
-        "how many times as long another way takes.",
-        planned(*sizes, k, device, dtype),
-        *notes,
+        f"Operators and steps in {precision}. {options.turns} turns, by {clock}. "
+        f"Triton {dispatch.triton_version()}.",
+        "Fraction of floor: time of the floor divided by the time, 1 at the floor; above 1 where "
+        "the encoder's library beats PyTorch's product, or data stays in the cache. The last "
+        "column: how many times as long another way takes; plain sparse is plain_sparse.py.",
     ]
-    header = ["operator", "median ms", "least ms", "fraction of floor", "times as long"]
-    write_table(f"kernels-{device}", header, rows + steps, notes)
+    for kind in options.activations:
+        found, more = measured_on(kind, options, precision)
+        rows += found
+        notes += more
+        release()
+    header = ["rows", "operator", "median ms", "least ms", "fraction of floor", "times as long"]
+    write_table(f"kernels-{device}", header, rows, [*notes, *trained])
 
 
 if __name__ == "__main__":

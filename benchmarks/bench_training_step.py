@@ -25,15 +25,21 @@ from sparsteer.training.trainer import Trainer
 
 SHAPES = [(576, 4608, 4096, 32), (768, 12288, 4096, 32)]
 """Width, latents, rows, k."""
+_ROWS_AT_ONCE = 16_384  # made up, so that their strengths fit in memory
 
 
 def planted_rows(n_rows: int, width: int, device: str = "cpu") -> Tensor:
     """Rows made of few of 4 * width directions: selection meets realistic pre-activations."""
     directions = torch.randn(4 * width, width, device=device)
-    chosen = torch.rand(n_rows, 4 * width, device=device) < 0.02
-    strengths = chosen * torch.rand(n_rows, 4 * width, device=device)
-    rows = strengths @ torch.nn.functional.normalize(directions, dim=-1)
-    return rows + 0.02 * torch.randn(n_rows, width, device=device)
+    directions = torch.nn.functional.normalize(directions, dim=-1)
+    rows = torch.empty(n_rows, width, device=device)
+    for start in range(0, n_rows, _ROWS_AT_ONCE):
+        block = rows[start : start + _ROWS_AT_ONCE]
+        chosen = torch.rand(len(block), 4 * width, device=device) < 0.02
+        strengths = chosen * torch.rand(len(block), 4 * width, device=device)
+        block.copy_(strengths @ directions)
+        block.add_(torch.randn(len(block), width, device=device), alpha=0.02)
+    return rows
 
 
 def sparsteer_step(

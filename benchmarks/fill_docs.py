@@ -2,17 +2,22 @@
 
     python benchmarks/fill_docs.py docs/kernels.md
 
-`<!-- results NAME -->` ... `<!-- end -->` gets the newest results/DATE-NAME.md without its title. A
-name without a result file keeps what stands there.
+`<!-- results NAME -->` ... `<!-- end -->` gets the newest results/DATE-NAME.md without its title,
+as far to the right as the first comment, for an item of a list. A name without a result file keeps
+what stands there.
 """
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 from results_file import RESULTS
 
-_PART = re.compile(r"(<!-- results (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PART = re.compile(
+    r"^(?P<indent> *)(?P<begin><!-- results (?P<name>\S+) -->\n).*?(?P<end><!-- end -->)",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def filled(page: str, results: Path = RESULTS) -> str:
@@ -23,7 +28,8 @@ def filled(page: str, results: Path = RESULTS) -> str:
         if not found:
             return part[0]
         body = found[-1].read_text(encoding="utf-8").split("\n", 1)[1].strip()
-        return f"{part[1]}\n{body}\n\n{part[3]}"
+        text = f"{part['begin']}\n{body}\n\n{part['end']}"
+        return textwrap.indent(text, part["indent"])
 
     return _PART.sub(replace, page)
 

@@ -1,6 +1,6 @@
 """What bench_kernels.py times: every operator, what it is compared with, and its floor.
 
-Inputs are drawn on the device. The result of each call is compared with another way's first.
+The result of each call is compared with another way's first.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,14 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
+from kernel_inputs import Inputs
 from torch import Tensor
 
 from sparsteer.kernels import reference
 from sparsteer.kernels.accelerators.onednn import Affine
 from sparsteer.kernels.decode import decode, decode_mse
 from sparsteer.kernels.encode import encode_topk, pre_activation_blocks
-from sparsteer.kernels.optimizer import adam_step_, normalize_rows_
+from sparsteer.kernels.optimizer import adam_step_
 from sparsteer.kernels.policy import backend_of, encode_plan
 from sparsteer.kernels.sparse_products import autoencoder_gradients
 from sparsteer.kernels.top_afa import top_afa_select
@@ -63,9 +64,10 @@ def relative(found: Tensor, wanted: Tensor) -> float:
     return float((off / wanted.float().square().sum().clamp(min=1e-30)).sqrt())
 
 
-def operators(B: int, D: int, F: int, k: int, device: str, dtype: torch.dtype) -> dict[str, Case]:
-    """The operators at these sizes, on random inputs."""
-    x, W_enc, W_dec, b_enc, b_dec = parameters(B, D, F, device, dtype)
+def operators(inputs: Inputs, k: int) -> dict[str, Case]:
+    """The operators on these inputs."""
+    x, b_dec, W_enc, b_enc, W_dec = inputs
+    (B, D), F = x.shape, len(W_enc)
     pre = reference.pre_activations(x, b_dec, W_enc, b_enc)
     codes = topk_select(pre, k)
     dense = codes.dense(F)
@@ -142,16 +144,6 @@ def adam(W_dec: Tensor) -> Case:
     return Case(lambda: ours(W_dec), {"eager": eager}, bytes_moved, error)
 
 
-def parameters(B: int, D: int, F: int, device: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """x, W_enc, W_dec, b_enc and b_dec, drawn on the device."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device).to(dtype)
-
-    return random(B, D), random(F, D), normalize_rows_(random(F, D)), random(F) / 99, random(D) / 99
-
-
 def unscreened(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> dict[str, Call]:
     """The same codes by the product in float32, where `encode_topk` ranks in bfloat16."""
     B, D = x.shape
@@ -201,11 +193,12 @@ def top_afa(B: int, F: int, positive: float, device: str, dtype: torch.dtype) ->
     return Case(lambda: top_afa_select(pre, norms, target), others, B * F * size, error)
 
 
-def floors(B: int, D: int, F: int, device: str, dtype: torch.dtype) -> dict[str, Call]:
+def floors(inputs: Inputs) -> dict[str, Call]:
     """The products and a copy."""
-    x, W_enc, _, b_enc, _ = parameters(B, D, F, device, dtype)
-    out = torch.empty(B, F, device=device, dtype=dtype)
-    block = torch.empty(COPIED, dtype=torch.uint8, device=device)
+    x, _, W_enc, b_enc, _ = inputs
+    B = len(x)
+    out = torch.empty(B, len(W_enc), device=x.device, dtype=x.dtype)
+    block = torch.empty(COPIED, dtype=torch.uint8, device=x.device)
     copy = torch.empty_like(block)
 
     def encoder_product() -> None:
@@ -221,6 +214,6 @@ def floors(B: int, D: int, F: int, device: str, dtype: torch.dtype) -> dict[str,
     return {
         "product": lambda: torch.mm(x, W_enc.T, out=out),
         # A GPU takes as many rows at once as fill it.
-        FASTER: encoder_product if device == "cuda" else affine_product,
+        FASTER: encoder_product if x.is_cuda else affine_product,
         "copy": lambda: copy.copy_(block),
     }

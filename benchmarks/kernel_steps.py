@@ -7,6 +7,8 @@ from bench_training_step import planted_rows
 from dense_trainer import DenseTrainer, fvu
 from gpu.sizes import trainer_precision
 from kernel_cases import Call, Case
+from kernel_inputs import Inputs
+from plain_sparse import PlainSparseTrainer
 
 from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import SparseAutoencoder, TopKConfig
@@ -15,18 +17,15 @@ from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.trainer import Trainer
 
 
-def training_steps(
-    B: int, D: int, F: int, k: int, device: str, precision: str
-) -> dict[str, Callable[[], Case]]:
-    """Whole updates, without dead latents and with a tenth of them dead, each made when it is
-    asked for; the dense loop beside them is in float32, as it is written first."""
-    torch.default_generator.manual_seed(0)
-    x = planted_rows(B, D, device)
+def training_steps(inputs: Inputs, k: int, precision: str) -> dict[str, Callable[[], Case]]:
+    """Whole updates of float32 weights, without dead latents and with a tenth of them dead, each
+    made when it is asked for; the plain loops beside them are in float32, as they are written."""
+    x, F = inputs.x, len(inputs.W_enc)
+    B = len(x)
 
     def step(dead: int) -> Call:
-        sae = SparseAutoencoder(TopKConfig(D, F, k)).to(device)
-        initialize_from_rows(sae, x)
-        asked = trainer_precision(precision, device)
+        sae = inputs.autoencoder(k)
+        asked = trainer_precision(precision, x.device.type)
         config = TrainerConfig(tokens=100_000_000, batch_size=B, precision=asked)
         trainer = Trainer(sae, config)
 
@@ -37,8 +36,14 @@ def training_steps(
         return run
 
     def alone() -> Case:
-        dense = DenseTrainer(SparseAutoencoder(TopKConfig(D, F, k)).to(device), lr=1e-4)
-        return Case(step(0), {"dense": lambda: dense.step(x)}, "product")
+        dense = DenseTrainer(inputs.autoencoder(k), lr=1e-4)
+        weights = inputs.b_dec, inputs.W_enc, inputs.b_enc, inputs.W_dec
+        plain = PlainSparseTrainer(*weights, k=k, lr=1e-4)
+        others: dict[str, Call] = {
+            "dense": lambda: dense.step(x),
+            "plain sparse": lambda: plain.step(x),
+        }
+        return Case(step(0), others, "product")
 
     return {
         "training step": alone,

@@ -23,9 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from bench_activation_cache import write_random_cache
-from bench_training import HELD_OUT, WARM_UP, Competitor
 from bench_training_step import planted_rows
+from benchmark_rows import HELD_OUT
 from results_file import write_table
+from training_cases import random_weights, save_weights
+from training_race import OURS, WARM_UP, Competitor, race
 
 SMALL_LATENTS = 4096
 
@@ -43,22 +45,25 @@ def cost_of_widths(arguments: argparse.Namespace, folder: Path) -> list[Cost]:
     """Steps at each number of latents, in turn."""
     file = folder / "rows.npy"
     n_rows = (WARM_UP + arguments.steps) * arguments.batch + HELD_OUT
-    np.save(file, planted_rows(n_rows, arguments.width).numpy(), allow_pickle=False)
-    competitors: list[Competitor] = []
-    for n_latents in arguments.latents:
-        words = ["--rows", file, "--batch", arguments.batch, "--latents", n_latents]
-        words += ["--k", arguments.k, "--held-out", HELD_OUT, "--threads", torch.get_num_threads()]
-        competitors.append(Competitor("sparsteer", sys.executable, [str(word) for word in words]))
-    for number in range(WARM_UP + arguments.steps):
-        for competitor in competitors:
-            competitor.step(number)
+    rows_ND = planted_rows(n_rows, arguments.width)
+    np.save(file, rows_ND.numpy(), allow_pickle=False)
+    words = ["--rows", file, "--batch", arguments.batch, "--k", arguments.k]
+    words += ["--held-out", HELD_OUT, "--threads", torch.get_num_threads()]
+
+    def make(n_latents: str, words: Sequence[str]) -> Competitor:
+        start = folder / f"start-{n_latents}.safetensors"
+        save_weights(start, random_weights(rows_ND, int(n_latents)))
+        return Competitor(OURS, [*words, "--start", str(start)])
+
+    sizes = [str(n_latents) for n_latents in arguments.latents]
+    found = race(sizes, [str(word) for word in words], arguments.steps, make)
     return [
         Cost(
-            n_latents,
-            1e6 * statistics.median(competitor.seconds) / arguments.batch,
-            competitor.finish()["megabytes"],
+            int(each["library"]),
+            1e6 * statistics.median(each["seconds"]) / arguments.batch,
+            each["megabytes"],
         )
-        for n_latents, competitor in zip(arguments.latents, competitors, strict=True)
+        for each in found
     ]
 
 

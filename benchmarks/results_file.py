@@ -42,12 +42,26 @@ def project_version() -> str:
 
 def processor() -> str:
     """The processor's name where the system tells it."""
+    return _processor_facts().get("model name") or platform.processor() or platform.machine()
+
+
+def processor_model() -> str:
+    """Family and model in parentheses, which tell generations of one name apart; empty where the
+    system does not say."""
+    facts = _processor_facts()
+    if "cpu family" not in facts or "model" not in facts:
+        return ""
+    return f" (family {facts['cpu family']}, model {facts['model']})"
+
+
+def _processor_facts() -> dict[str, str]:
+    """What Linux says of the first processor."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first, _, _ = Path("/proc/cpuinfo").read_text().partition("\n\n")
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return {}
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def write_table(

@@ -16,12 +16,18 @@ def fill_docs(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "row"), [("kernels", "| encode_topk |"), ("steering", "| lm-eval | lm-eval 0.4.13")]
+    ("name", "row"),
+    [
+        ("docs/kernels.md", "| encode_topk |"),
+        ("docs/steering.md", "| lm-eval | lm-eval 0.4.13"),
+        ("docs/comparison.md", "| none | sparsify |"),
+        ("README.md", "the same step takes"),
+    ],
 )
 def test_the_page_holds_the_newest_tables(name: str, row: str, fill_docs: Any) -> None:
-    page = (ROOT / "docs" / f"{name}.md").read_text()
+    page = (ROOT / name).read_text()
     assert row in page
-    assert fill_docs.filled(page) == page, f"run: python benchmarks/fill_docs.py docs/{name}.md"
+    assert fill_docs.filled(page) == page, f"run: python benchmarks/fill_docs.py {name}"
 
 
 def test_the_newest_file_of_each_name_is_taken_and_nothing_else_changes(
@@ -36,4 +42,12 @@ def test_the_newest_file_of_each_name_is_taken_and_nothing_else_changes(
     page = "a\n<!-- results fast -->\nx\n<!-- end -->\nb\n<!-- results none -->\ny\n<!-- end -->\n"
     once = fill_docs.filled(page, tmp_path)
     assert once == page.replace("\nx\n", "\n\nnew\n\n")
+    assert fill_docs.filled(once, tmp_path) == once
+
+
+def test_a_block_in_an_item_of_a_list_stays_in_it(fill_docs: Any, tmp_path: Path) -> None:
+    (tmp_path / "2026-01-31-fast.md").write_text("# fast\n\nnew,\nand more\n")
+    page = "- item\n  <!-- results fast -->\n  x\n  <!-- end -->\n- next\n"
+    once = fill_docs.filled(page, tmp_path)
+    assert once == page.replace("\n  x\n", "\n\n  new,\n  and more\n\n")
     assert fill_docs.filled(once, tmp_path) == once

@@ -39,11 +39,12 @@ def test_a_small_run_writes_a_table_of_right_results(precision: str, tmp_path: P
     )
     sizes = ["--rows", "256", "--width", "64", "--latents", "1024", "--k", "8"]
     sizes += ["--turns", "2", "--steps", "20", "--threads", "1", "--device", "cpu"]
+    sizes += ["--activations", "made-up"]
     command = [sys.executable, "-c", program, *sizes, "--precision", precision, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     (table,) = tmp_path.glob("*-kernels-cpu.md")
     text = table.read_text(encoding="utf-8")
-    assert f"operators and steps in {precision}" in text
+    assert f"Operators and steps in {precision}" in text
     assert "Results differ from those of other ways" in text
     assert text.count("| training step") == 2
