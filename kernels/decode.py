@@ -195,9 +195,12 @@ def compare(
     values' gradient may be left out, for `gradients_with_dots` to take.
     """
     n_latents, width = W_dec.shape
-    plan = decode_mse_plan(n_latents, width, indices.shape[-1], backend_of(W_dec))
+    n_slots = slots_per_row(used, *indices.shape)
+    plan = decode_mse_plan(n_latents, width, n_slots, backend_of(W_dec))
     if plan.path == "one_kernel":
         return Comparison(*launch_decode_mse(indices, values, W_dec, b_dec, x, for_values))
+    if plan.path == "compiled" and values.dtype == x.dtype == W_dec.dtype:
+        return _compare_on_cpu(indices, values, W_dec, b_dec, x, every_slot=used is None)
     x_hat_BD = weighted_rows(indices, values, W_dec) + b_dec
     wide = at_least_float32(x.dtype)  # what the loss is summed in and given as
     loss = x.new_zeros((), dtype=wide)
@@ -206,6 +209,30 @@ def compare(
     residual_BD = (x_hat_BD - x).mul_(2 / max(1, x.numel()))
     grad_values_BM = gathered_dots(indices, residual_BD, W_dec, used)
     return Comparison(loss, x_hat_BD, residual_BD, grad_values_BM)
+
+
+def _compare_on_cpu(
+    indices_BM: Tensor,
+    values_BM: Tensor,
+    W_dec_FD: Tensor,
+    b_dec_D: Tensor,
+    x_BD: Tensor,
+    *,
+    every_slot: bool,
+) -> Comparison:
+    from .compiled import over_rows
+    from .gathered_rows import compare_rows
+
+    given = (indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD)
+    arrays = [tensor.detach().contiguous().numpy() for tensor in given]
+    x_hat_BD, residual_BD = torch.empty(2, *x_BD.shape, dtype=x_BD.dtype)
+    dots_BM = torch.empty(values_BM.shape, dtype=x_BD.dtype)
+    squares_B = torch.empty(len(x_BD), dtype=torch.float64)
+    outputs = [tensor.numpy() for tensor in (x_hat_BD, residual_BD, dots_BM, squares_B)]
+    scale = 2 / max(1, x_BD.numel())
+    over_rows(compare_rows, len(x_BD), *arrays, scale, every_slot, *outputs)
+    loss = (squares_B.sum() / max(1, x_BD.numel())).to(x_BD.dtype)
+    return Comparison(loss, x_hat_BD, residual_BD, dots_BM)
 
 
 class _DecodeMSE(torch.autograd.Function):

@@ -43,9 +43,6 @@ _DENSE_BELOW_LATENTS_PER_SLOT_ON_GPU = 145
 _LISTED_BELOW = 0.9  # fraction of used slots below which listing them costs less than it saves
 _WIDEST_DECODE_MSE = 4096  # columns of a row that one program holds in registers
 
-# Columns in a group on a CPU, and the fraction of the columns below which such groups pay; faster
-# than `torch.topk` at k=32 of 12,288 (benchmarks/bench_kernels.py).
-_GROUPINGS = ((16, 1 / 256), (8, 1 / 96))
 LONGEST_IN_REGISTERS = 32768
 """Keys of a row that one program holds."""
 # By a count of instructions, not measured: beyond this length the maxima of groups cost less than a
@@ -147,12 +144,10 @@ class TopKPlan(Plan):
     """How the largest entries of a row are found.
 
     `registers`: Triton bisects a whole row in registers. `listed_groups`: Triton looks only at the
-    groups of columns that can hold one. `groups`: PyTorch does the same with `columns` columns in a
-    group. `torch`: `torch.topk` of the whole row.
+    groups of columns that can hold one. `compiled`: compiled loops bisect it in a CPU's cache.
     """
 
-    path: Literal["registers", "listed_groups", "groups", "torch"]
-    columns: int = 1
+    path: Literal["registers", "listed_groups", "compiled"]
 
 
 @dataclass(frozen=True)
@@ -168,9 +163,10 @@ class SparsePlan(Plan):
 
 @dataclass(frozen=True)
 class DecodeMSEPlan(Plan):
-    """How `decode_mse` gets loss and gradients: in one Triton kernel, or by separate products."""
+    """How `decode_mse` gets loss and gradients: in one Triton kernel, in one compiled loop over a
+    CPU's rows, or by separate products."""
 
-    path: Literal["one_kernel", "separate"]
+    path: Literal["one_kernel", "compiled", "separate"]
 
 
 def encode_plan(n_rows: int, width: int, n_latents: int, k: int, backend: Backend) -> EncodePlan:
@@ -274,11 +270,7 @@ def topk_plan(n_latents: int, n: int, *, triton: bool) -> TopKPlan:
             why = f"{n} of {n_latents} entries lie in few groups of {columns} columns"
             return TopKPlan("listed_groups", why)
         return TopKPlan("registers", f"a row of {n_latents} entries fits in registers")
-    for columns, fraction in _GROUPINGS:
-        if n_latents % columns == 0 and n <= fraction * n_latents:
-            why = f"{n} of {n_latents} entries lie in few groups of {columns} columns"
-            return TopKPlan("groups", why, columns)
-    return TopKPlan("torch", f"groups of columns save nothing for {n} of {n_latents} entries")
+    return TopKPlan("compiled", "a CPU bisects the keys of a row in its cache")
 
 
 def top_afa_in_registers(n_latents: int) -> bool:
@@ -306,6 +298,9 @@ def decode_mse_plan(
 ) -> DecodeMSEPlan:
     """The path of `decode_mse` for codes of slots_per_row slots and rows of `width` columns."""
     products = sparse_plan(n_latents, slots_per_row, backend)
+    wide = backend.dtype in (torch.float32, torch.float64)
+    if products.path == "embedding_bag" and backend.on_cpu and wide:
+        return DecodeMSEPlan("compiled", "a CPU's cache holds the rows of W_dec that a row uses")
     if products.path != "triton":
         return DecodeMSEPlan("separate", f"products with the codes take {products.path}")
     if width > _WIDEST_DECODE_MSE:
@@ -325,7 +320,7 @@ def typical_plans(
     return {
         "encode": encode_plan(n_rows, width, n_latents, k, backend),
         "product": product_plan(n_rows, n_latents * width, backend),
-        "topk": topk_plan(n_latents, k if backend.triton else k + 1, triton=backend.triton),
+        "topk": topk_plan(n_latents, k, triton=backend.triton),
         "decode": sparse_plan(n_latents, k, backend),
         "decode_mse": decode_mse_plan(n_latents, width, k, backend),
         "backward": sparse_plan(n_latents, k, backend),

@@ -1,20 +1,18 @@
 """Top-k selection: codes = the k largest positive entries of each row of pre-activations.
 
-Without a sort of the row. PyTorch: the k + 1 largest entries, looked for in the k + 1 groups of
-columns with the largest maxima; the extra entry shows whether the k-th value is tied across the
-cut, and only such rows are ordered again, so that the lowest index wins. Triton: a row is bisected
-in registers (read from memory once, and again from the cache when the codes are written), or only
-the groups of columns whose maximum reaches the k-th largest maximum are looked at; `topk_plan` says
-which.
+Without a sort of the row. On a CPU compiled loops bisect a row's keys and list what reaches the
+threshold (`topk_rows`). Triton: a row is bisected in registers (read from memory once, and again
+from the cache when the codes are written), or only the groups of columns whose maximum reaches the
+k-th largest maximum are looked at; `topk_plan` says which.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from .codes import Codes
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
-from .numerics import ceil_div, next_power_of_2
+from .numerics import at_least_float32, ceil_div, next_power_of_2
 from .policy import topk_plan
 from .tiles import tile
 from .topk_keys import (
@@ -238,50 +236,34 @@ def topk_select(pre: Float[Tensor, "B F"], k: int) -> Codes:
     with torch.no_grad():
         if uses_triton(pre):
             return _launch_topk(pre.detach(), k)
-        values_BK, indices_BK = largest(pre, min(k + 1, n_latents), in_order=False)
-        if k < n_latents:
-            least_B2, at_B2 = values_BK.topk(2, dim=-1, largest=False)
-            tied_B = (least_B2[:, 0] == least_B2[:, 1]) & (least_B2[:, 0] > 0)
-            values_BK, indices_BK = _without(values_BK, at_B2), _without(indices_BK, at_B2)
-            if tied_B.any():
-                indices_BK[tied_B] = stable_top_indices(pre[tied_B], k)
-                values_BK[tied_B] = pre[tied_B].gather(-1, indices_BK[tied_B])
-        return unused_slots_zeroed(indices_BK, values_BK)
+        return _select_by_sort(pre, k) if pre.is_cuda else _select_on_cpu(pre, k)
 
 
-def _without(slots_BN: Tensor, at_B2: Tensor) -> Tensor:
-    """[B, N - 1] slots without the one that at_B2 names first: the last takes its place."""
-    return slots_BN.scatter(-1, at_B2[:, :1], slots_BN[:, -1:])[:, :-1]
+def _select_on_cpu(pre_BF: Float[Tensor, "B F"], k: int) -> Codes:
+    from .compiled import over_rows
+    from .topk_rows import keep_largest
+
+    # float32 holds bfloat16 and float16 exactly.
+    rows_BF = pre_BF.detach().to(at_least_float32(pre_BF.dtype)).contiguous()
+    bits = torch.int64 if rows_BF.dtype == torch.float64 else torch.int32
+    infinity = torch.tensor(torch.inf, dtype=rows_BF.dtype).view(bits)
+    indices_BK = torch.empty(len(rows_BF), k, dtype=torch.int64)
+    values_BK = rows_BF.new_empty(len(rows_BF), k)
+    over_rows(
+        keep_largest,
+        len(rows_BF),
+        rows_BF.numpy(),
+        rows_BF.view(bits).numpy(),
+        infinity.numpy()[()],
+        indices_BK.numpy(),
+        values_BK.numpy(),
+    )
+    return Codes(indices_BK, values_BK.to(pre_BF.dtype))
 
 
-def largest(
-    scores: Float[Tensor, "B F"], n: int, in_order: bool = True
-) -> tuple[Float[Tensor, "B n"], Int[Tensor, "B n"]]:
-    """`topk`: the n largest entries of each row, descending if in order, and where; of equal ones
-    any.
-
-    Each of them is in one of the n groups of columns with the largest maxima, or equals an entry
-    there: if a group is left out, each of n others has an entry at least as large as all of its.
-    """
-    F = scores.shape[-1]
-    plan = topk_plan(F, n, triton=False)
-    if plan.path == "torch":
-        return scores.topk(n, dim=-1, sorted=in_order)
-    n_groups = F // plan.columns  # group g is columns g, g + n_groups, ...: its maximum vectorizes
-    maxima_BG = scores.reshape(-1, plan.columns, n_groups).amax(1)
-    groups_Bn = maxima_BG.topk(n, dim=-1, sorted=False).indices
-    firsts = torch.arange(0, F, n_groups, device=scores.device)
-    candidates = (groups_Bn[:, :, None] + firsts).flatten(1)
-    values_Bn, places_Bn = scores.gather(-1, candidates).topk(n, dim=-1, sorted=in_order)
-    return values_Bn, candidates.gather(-1, places_Bn)
-
-
-def stable_top_indices(scores_BF: Float[Tensor, "B F"], k: int) -> Tensor:
-    """Indices [B, k] of the k largest entries of each row, of equal ones the lowest."""
-    return scores_BF.argsort(dim=-1, descending=True, stable=True)[:, :k]
-
-
-def unused_slots_zeroed(indices_BK: Tensor, values_BK: Tensor) -> Codes:
-    """Codes whose slots without a positive value are (index 0, value 0); NaN is kept."""
+def _select_by_sort(pre_BF: Float[Tensor, "B F"], k: int) -> Codes:
+    """On a GPU without its kernels."""
+    values_BF, order_BF = pre_BF.sort(dim=-1, descending=True, stable=True)
+    values_BK, indices_BK = values_BF[:, :k], order_BF[:, :k]
     unused_BK = values_BK <= 0
     return Codes(indices_BK.masked_fill(unused_BK, 0), values_BK.masked_fill(unused_BK, 0))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..compiled import compiled
+from ..gathered_rows import gathered_row_dots
 from ..marked import list_marked, marks_for
 
 Matrix = Vector = npt.NDArray[np.float32]
@@ -113,7 +114,9 @@ def best_candidates(
         _mark_reaching(products_F, bias_F, norms_F, errors_F, norm, error, least, reaches_F)
         n = list_marked(reaches_F, candidates_M)
         if n <= most:
-            _gather_products(candidates_M[:n], centered_BD[b], weights_FD, bias_F, found_M[:n])
+            gathered_row_dots(candidates_M[:n], centered_BD[b], weights_FD, found_M[:n])
+            for m in range(n):
+                found_M[m] += bias_F[candidates_M[m]]
             _keep_largest(candidates_M[:n], found_M[:n], indices_BK[b], values_BK[b])
             verified_B[b] = True
 
@@ -177,34 +180,6 @@ def _reached_by(values_G: Vector, k: int) -> np.float32:
         else:
             high = middle
     return low
-
-
-@compiled
-def _gather_products(
-    candidates_M: Indices,
-    centered_D: Vector,
-    weights_FD: Matrix,
-    bias_F: Vector,
-    found_M: Vector,  # (out)
-) -> None:
-    """The candidates' pre-activations, four at a time: memory is slow, and serves four at once."""
-    last = len(candidates_M) - 1
-    for m in range(0, last + 1, 4):
-        one, two = candidates_M[m], candidates_M[min(m + 1, last)]
-        three, four = candidates_M[min(m + 2, last)], candidates_M[min(m + 3, last)]
-        one_D, two_D = weights_FD[one], weights_FD[two]
-        three_D, four_D = weights_FD[three], weights_FD[four]
-        at_one = at_two = at_three = at_four = np.float32(0)
-        for d in range(len(centered_D)):
-            x = centered_D[d]
-            at_one += x * one_D[d]
-            at_two += x * two_D[d]
-            at_three += x * three_D[d]
-            at_four += x * four_D[d]
-        found_M[m] = at_one + bias_F[one]
-        found_M[min(m + 1, last)] = at_two + bias_F[two]
-        found_M[min(m + 2, last)] = at_three + bias_F[three]
-        found_M[min(m + 3, last)] = at_four + bias_F[four]
 
 
 @compiled

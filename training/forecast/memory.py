@@ -132,9 +132,9 @@ def _encoding_bytes(sizes: StepSizes) -> int:
         # Its own layout of the weights, and each result in two layouts while the last one is there.
         n_blocks = 2 if at_once == n_rows else 3
         return rows + slots + _FLOAT * n_latents * width + n_blocks * block
-    # A selection looks at the largest of groups; of low precision on a CPU it makes a copy first.
-    more = block if backend.on_cpu and item < _FLOAT else block // 4
-    return rows + slots + block + more
+    # A selection looks at the largest of groups; on a CPU it makes a copy of low precision first.
+    copy = _FLOAT * at_once * n_latents if item < _FLOAT else 0
+    return rows + slots + block + (copy if backend.on_cpu else block // 4)
 
 
 def _update_bytes(sizes: StepSizes) -> int:
