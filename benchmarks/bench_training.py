@@ -19,6 +19,7 @@ command goes on after the last one; cases of other hosts in the newest file are 
 """
 
 import argparse
+import os
 import shlex
 import sys
 import tempfile
@@ -159,6 +160,8 @@ def parsed(words: list[str] | None = None) -> Options:
 def main(words: list[str] | None = None) -> None:
     options = parsed(words)
     torch.set_num_threads(options.threads)
+    if "OMP_WAIT_POLICY" not in os.environ:  # in every process, as the command does in its own
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     for name in options.libraries:  # pip before anything is timed
         if name in IN_ENVIRONMENT:
             python_of(IN_ENVIRONMENT[name], options.environments)
