@@ -106,6 +106,7 @@ def train_grid(
 
     Raises:
         InputError: as `train`, before any training.
+        OSError, SafetensorError: a checkpoint could not be written.
         Interrupted: `stop` was set; checkpoints of all were saved.
     """
     request = stop or StopRequest()
@@ -114,6 +115,8 @@ def train_grid(
         if ready.runs:
             with request.watched():
                 failures = fit_together(ready.runs, stop=request, report=report)
+            # Where all have stopped, nobody else learns that a checkpoint could not be written.
+            ready.dist.run_on_main(ready.runs[0].writer.wait)
             for run in ready.runs:
                 failure = failures.get(run)
                 summaries[run.config.out] = (
@@ -301,14 +304,18 @@ def _precisions(
 ) -> list[Precision]:
     """The definite precision of each configuration; what is said is said once for all.
 
-    Where `auto` is asked for, a run that has begun goes on in its own.
+    Where `auto` is asked for, a run that has begun goes on in its own. A complete run multiplies
+    nothing, so that its precision need not be this device's.
     """
     found: list[Precision] = []
     sentences: list[str] = []
     for config, folder in zip(configs, folders, strict=True):
+        asked, begun = config.trainer.precision, folder.precision_begun_with()
+        if begun is not None and folder.is_complete() and asked in ("auto", begun):
+            found.append(begun)
+            continue
         here = chosen_precision(config.trainer, device)
-        if config.trainer.precision == "auto":
-            begun = folder.precision_begun_with()
+        if asked == "auto":
             if begun is None:
                 sentences.append(f"training multiplies {here} on {device}; --precision chooses")
             elif begun != here:
@@ -344,6 +351,8 @@ def _begin_folders(
             say(f"{folder.path} is complete; nothing to train")
             complete[config.out] = folder.summary()
         else:
+            # A complete run that is to go further has not been asked yet.
+            require_multiplied(settings[RESOLVED_PRECISION], device)
             begun.append((folder, settings))
     for folder, settings in begun:
         folder.begin(
