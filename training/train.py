@@ -30,7 +30,7 @@ from .loop import ProgressCallback, TrainingRun, fit, read_batches
 from .run import RESOLVED_PRECISION, RunFolder
 from .runtime.stopping import AgreedStop, StopRequest
 from .runtime.threads import allowed_cores, use_threads
-from .spreading import spread
+from .spreading import sharing_moments, spread
 from .tracking import require_tracker
 from .trainer import Trainer
 
@@ -199,13 +199,14 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         # One writer, so that the copy of one run's state at a time is in memory.
         writer = CheckpointWriter()
         held.callback(writer.close)
+        sharing = sharing_moments(first, dist, device)
         runs = [
             TrainingRun(
                 config,
                 site,
                 folder,
                 data,
-                _new_trainer(config, precision, data, site, initial_device, dist),
+                _new_trainer(config, precision, data, site, initial_device, sharing),
                 precision,
                 writer=writer,
             )
@@ -423,7 +424,7 @@ def _resume_or_initialize(runs: Sequence[TrainingRun], data: ActivationSource, s
 def _resume(run: TrainingRun, say: Say) -> None:
     """Load the newest checkpoint if there is one, and drop the metrics beyond it."""
     folder, trainer = run.folder, run.trainer
-    run.seconds = restore_newest(folder.checkpoints, trainer, say)
+    run.seconds = restore_newest(folder.checkpoints, trainer, say, moments=run.moments)
     if trainer.steps_done:
         say(f"{folder.path} goes on from step {trainer.steps_done}")
         keep = run.config.trainer.keep_checkpoints
