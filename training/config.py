@@ -19,6 +19,7 @@ from ..sae.common.validation import (
     require_tuple,
 )
 from ..sae.config import ModelDtype, SAEConfig, activations_with, config_class, require_model_dtype
+from ..sae.device_map import require_device_map
 from ..sae.loss_registry import parse_loss_terms
 from .data.stream.config import StreamConfig
 from .tracking import Tracking
@@ -424,8 +425,14 @@ class EvalSettings:
     device: str = "auto"
     """Where to run: auto, cpu, cuda or cuda:N."""
 
+    device_map: str | None = None
+    """Spread a language model that is too large for one device, in place of --device: auto,
+    balanced (over GPUs), or a JSON object of module names and devices (a GPU's number, cpu, disk).
+    It then runs without TransformerLens' bridge, through the package accelerate."""
+
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
+        require_device_map(self.device_map, self.device)
         require_choice("precision", self.precision, get_args(EvalPrecision))
         require_positive_integer("rows", self.rows)
         _require_variance_of("rows", self.rows)

@@ -1,5 +1,6 @@
 """Evaluation on held-out text: reconstruction, sparsity, overlap, and the model with the SAE in."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -294,10 +295,12 @@ def _language_model_figures(
         given=settings.model,
         device=str(device),
         dtype=settings.model_dtype,
+        device_map=settings.device_map,
         allow_other_weights=settings.allow_other_weights,
         say=say,
         otherwise=", or --contexts 0 to leave the model out",
     )
+    device = model.device  # of a model that is spread perhaps another one
     replacements: list[Replacement] = []
     written = _once(subject.written for subject in subjects)
     for name in written:
@@ -307,7 +310,7 @@ def _language_model_figures(
     replacements += [
         Replacement(
             model.site(subject.written),
-            subject.sae,
+            _on_device(subject.sae, device),
             reads=model.site(subject.site) if subject.target_site else None,
         )
         for subject in subjects
@@ -321,6 +324,11 @@ def _language_model_figures(
         _figures(tokens_C, clean, with_sae, *references[subject.written]) | counts
         for subject, with_sae in zip(subjects, sums[2 * len(references) :], strict=True)
     ]
+
+
+def _on_device(sae: SparseAutoencoder, device: torch.device) -> SparseAutoencoder:
+    """The autoencoder, or a copy where it is on another device."""
+    return sae if sae.W_dec.device == device else copy.deepcopy(sae).to(device)
 
 
 def _figures(
