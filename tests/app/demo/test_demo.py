@@ -23,8 +23,9 @@ from sparsteer.app.report.markup import Html, tag
 from sparsteer.sae import InputError
 from sparsteer.sae.common.locks import hold_folder
 from sparsteer.steering.interventions.intervention import TIERS
-from sparsteer.training.config import EvalSettings, TrainConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.prompt_sides import side_of
+from sparsteer.training.evaluation.config import EvalSettings
 
 HOSTILE = "<script>alert(1)</script>\"'&</style><img src=x onerror=alert(2)>"
 
