@@ -129,14 +129,15 @@ def _encoding_bytes(sizes: StepSizes) -> int:
     path = encode_plan(n_rows, width, n_latents, k, backend).path
     if sizes.sae.activation != "topk":
         path = "blocks"
-    product = product_plan(n_rows, n_latents * width, backend)
-    at_once = min(n_rows, pre_activation_rows(n_latents, product, backend))
-    block = at_once * n_latents * item
     if path == "fused":
         sizes_of_tile = tile("encode_topk", backend.gpu, D=width, F=n_latents, K=k)
         n_keys = ceil_div(n_latents, sizes_of_tile["GROUP"]) * sizes_of_tile["KEPT"]
         # The keys are gone when there is the buffer for rows that could not be verified.
-        return rows + slots + max(n_rows * n_keys * _FLOAT, block)
+        unverified = _rows_at_once(sizes) * n_latents * item
+        return rows + slots + max(n_rows * n_keys * _FLOAT, unverified)
+    product = product_plan(n_rows, n_latents * width, backend)
+    at_once = _rows_at_once(sizes)
+    block = at_once * n_latents * item
     if path == "screened":  # rounded weights, their scores, and exact ones for the rows that fail
         return rows + slots + 2 * n_latents * width + 2 * block
     if product.path == "onednn":
@@ -146,6 +147,13 @@ def _encoding_bytes(sizes: StepSizes) -> int:
     # A selection looks at the largest of groups; of low precision on a CPU it makes a copy first.
     more = block if backend.on_cpu and item < _FLOAT else block // 4
     return rows + slots + block + more
+
+
+def _rows_at_once(sizes: StepSizes) -> int:
+    """Rows whose pre-activations are there together."""
+    n_rows, backend = sizes.trainer.batch_size, sizes.backend
+    product = product_plan(n_rows, sizes.n_latents * sizes.sae.d_model, backend)
+    return min(n_rows, pre_activation_rows(sizes.n_latents, product, backend))
 
 
 def _backward_bytes(sizes: StepSizes) -> int:
