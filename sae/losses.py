@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..kernels.codes import Codes
 from ..kernels.dead_latents import dead_latents_mse
-from ..kernels.decode import Reconstruction, decode
+from ..kernels.decode import Reconstruction, decode, require_comparable
 from ..kernels.nested import nested_mse
 from ..kernels.numerics import at_least_float32
 from .autoencoder import SparseAutoencoder
@@ -136,7 +136,11 @@ def multi_topk_loss(
         x: [B, D] rows in scaled units.
         target: [B, D] what the reconstructions are compared with.
         multiple: of k; as many latents as there are where that is more.
+
+    Raises:
+        ValueError: what `decode_mse` refuses: weights in float16, whose gradients vanish.
     """
+    require_comparable(sae.W_dec, sae.b_dec, target)
     all_codes = sae.encode_train(x, min(multiple * k, sae.config.n_latents))
     order_BM = all_codes.values.argsort(dim=-1, descending=True, stable=True)
     largest, rest = (

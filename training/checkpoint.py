@@ -54,7 +54,13 @@ def remove_older(checkpoints: Path, step: int, *, keep: int) -> None:
         remove_folder(old)
 
 
-def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], None]) -> float:
+def restore_newest(
+    checkpoints: Path,
+    trainer: Trainer,
+    say: Callable[[str], None],
+    *,
+    moments: dict[str, Tensor] | None = None,
+) -> float:
     """Put the trainer into the state of the newest whole checkpoint, if there is one.
 
     Whole means that every byte is as it was written, and that it is not of a later step than the
@@ -64,6 +70,8 @@ def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], Non
         checkpoints: the folder; it may be missing.
         trainer: changed in place; untouched where there is no checkpoint.
         say: told about a broken checkpoint that is passed over.
+        moments: takes the whole ones, in main memory, of those of which the trainer's optimizer has
+            some rows alone, by the names that `Adam.state` gives.
 
     Returns:
         Seconds of training that lie before it, 0 without a checkpoint.
@@ -76,6 +84,8 @@ def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], Non
         return 0.0
     folder, seconds, tensors = newest
     _load_state(trainer, tensors, folder)
+    if moments is not None:
+        moments |= {name: tensors[f"adam.{name}"] for name in trainer.optimizer.partial()}
     trainer.steps_done = _step(folder)
     return seconds
 

@@ -22,6 +22,7 @@ from .objective import Losses, objective
 from .optimizer import Adam
 from .precision import RoundedWeights
 from .runtime.transfers import PendingHostCopy, host_numbers
+from .undone_steps import unchanged_unless
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
@@ -127,6 +128,8 @@ class Trainer:
         self._pending: _PendingCheck | None = None
         self._known_dead: _KnownDead | None = None
         self._may_lack_initialization = not is_initialized(sae)
+        buffers = {name for name, _ in sae.named_buffers()}
+        self._activation_buffers = [name for name in sae.activation.state() if name in buffers]
         self._rounded = RoundedWeights() if uses_triton(sae.W_dec) else None
         self.optimizer = Adam(
             sae,
@@ -236,7 +239,8 @@ class Trainer:
         )
         numbers = PendingHostCopy(counted.numbers)
         self._pending = _PendingCheck(x, target, numbers, counted.dead, self._counts_version())
-        if not uses_triton(self.sae.W_dec):
+        told_late = uses_triton(self.sae.W_dec)
+        if not told_late:
             # On a CPU the numbers are there: raise before gradients are made.
             self._finish_check(failed_step=self.steps_done)
 
@@ -249,12 +253,15 @@ class Trainer:
         rate = self.learning_rate(self.steps_done)
         norm = self.optimizer.step(self.steps_done + 1, rate, applies=counted.finite)
         self.steps_done += 1
-        # The averages are of the weights after the step. What an activation changes, such as
-        # batch_topk's threshold, comes last because a step that is not done must not move it: on a
-        # CPU it has raised above. On a GPU both move, and the next step or `synchronize` raises.
+        # The averages are of the weights after the step. Neither they nor what an activation
+        # changes, such as batch_topk's threshold, move in a step that is not done: on a CPU it has
+        # raised above. On a GPU the device drops the changes, and the next step raises.
+        applies = counted.finite if told_late else None
         if self.averages is not None:
-            self.averages.update(self.steps_done)
-        self.sae.activation.after_step(self.sae, losses.codes, self.dist.all_reduce_min)
+            self.averages.update(self.steps_done, applies)
+        buffers = [self.sae.get_buffer(name) for name in self._activation_buffers]
+        with unchanged_unless(applies, buffers):
+            self.sae.activation.after_step(self.sae, losses.codes, self.dist.all_reduce_min)
         if not measured:
             return None
         return self._metrics(scaled_BD if target_BD is None else target_BD, losses, dead_N, norm)

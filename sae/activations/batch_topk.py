@@ -54,9 +54,9 @@ class BatchTopK(Activation[BatchTopKConfig]):
         threshold = sae.get_buffer("threshold")
         least = torch.where(codes.values > 0, codes.values, torch.inf).amin()
         least = all_reduce_min(least.to(threshold.dtype))
-        least = torch.where(least.isfinite(), least, threshold)
+        least = torch.where(least < torch.inf, least, threshold)
         old = torch.where(threshold > 0, threshold, least)
-        threshold.copy_(least.lerp(old, _THRESHOLD_MEMORY))
+        torch.lerp(least, old, _THRESHOLD_MEMORY, out=threshold)
 
     def thresholds(self, sae: SparseAutoencoder) -> Float[Tensor, "F"]:
         return sae.get_buffer("threshold").expand(self.config.n_latents)
