@@ -3,13 +3,18 @@
 PyTorch's operators each read and write whole tensors. Where a row's work is many short steps on
 data that fits in the cache, a compiled loop reads the row once. Loops see NumPy's views of tensors
 (`Tensor.numpy()`), know no Python objects and release the interpreter's lock. Each row is computed
-alone, so the number of threads changes no result.
+alone, so the number of threads changes no result. They check no bounds: whoever calls them has
+checked shapes, dtypes and indices.
 """
 
 import inspect
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
@@ -30,16 +35,59 @@ _pool_threads = 0
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """The function in machine code, compiled at its first call and kept beside its source, or in
-    the user's cache where that folder cannot be written, or in memory where neither can."""
+    """The function in machine code, compiled at its first call.
+
+    The code is kept beside its source, or in the user's cache where that folder cannot be written.
+    It is compiled anew where that fails, where what is kept is damaged, or where the source of any
+    compiled function has changed since, for these are compiled into each other.
+    """
     # Run-time type checkers wrap functions; the compiler needs the one beneath.
     function = inspect.unwrap(function)
     decorate = cast(Any, numba.njit)  # pyright: ignore[reportUnknownMemberType] - untyped
     options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy"}
     try:
-        return cast(Callable[P, R], decorate(cache=True, **options)(function))
-    except RuntimeError:  # no folder for the cache
-        return cast(Callable[P, R], decorate(**options)(function))
+        loop = decorate(cache=True, **options)(function)
+        stored = loop._cache._cache_file
+        stored._source_stamp = (stored._source_stamp, _sources())
+        loop._cache = _Cache(loop._cache)
+    except (RuntimeError, AttributeError):  # no folder for it, or another numba
+        loop = decorate(**options)(function)
+    return cast(Callable[P, R], loop)
+
+
+@cache
+def _sources() -> str:
+    """Tells one state of the compiled functions' sources from another."""
+    digest = sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        text = path.read_bytes()
+        if b"import compiled" in text or path == Path(__file__):
+            digest.update(text)
+    return digest.hexdigest()
+
+
+class _Cache:
+    """numba's cache of machine code, without which functions are compiled anew."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def load_overload(self, *arguments: Any) -> Any:
+        try:
+            return self._cache.load_overload(*arguments)
+        except Exception:  # whatever a damaged pickle raises
+            self._without_failing(self._cache.flush)
+            return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        self._without_failing(self._cache.save_overload, *arguments)
+
+    def _without_failing(self, do: Callable[..., Any], *arguments: Any) -> None:
+        with suppress(Exception):  # such as of a full disk
+            do(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
 
 
 def over_rows(loop: Callable[..., None], n_rows: int, *arguments: object) -> None:
@@ -51,7 +99,11 @@ def over_rows(loop: Callable[..., None], n_rows: int, *arguments: object) -> Non
         loop(0, n_rows, *arguments)
         return
     submit = _threads(threads).submit
-    tasks: list[Future[None]] = [submit(loop, part.start, part.stop, *arguments) for part in parts]
+    try:
+        tasks = [submit(loop, part.start, part.stop, *arguments) for part in parts]
+    except RuntimeError:  # the interpreter is ending, and starts no thread any more
+        loop(0, n_rows, *arguments)
+        return
     for task in tasks:
         task.result()
 

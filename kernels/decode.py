@@ -223,6 +223,8 @@ def _compare_on_cpu(
     from .compiled import over_rows
     from .gathered_rows import compare_rows
 
+    if indices_BM.numel() and not (0 <= indices_BM.min() and indices_BM.max() < len(W_dec_FD)):
+        raise IndexError(f"the codes name a latent that is none of W_dec's {len(W_dec_FD)}")
     given = (indices_BM, values_BM, W_dec_FD, b_dec_D, x_BD)
     arrays = [tensor.detach().contiguous().numpy() for tensor in given]
     x_hat_BD, residual_BD = torch.empty(2, *x_BD.shape, dtype=x_BD.dtype)

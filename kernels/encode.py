@@ -65,7 +65,7 @@ def encode_topk(
         ValueError: k is not between 1 and F, or widths differ.
     """
 
-    _require_widths(x, b_dec, W_enc)
+    _require_widths(x, b_dec, W_enc, b_enc)
     values, indices = _encode_topk_op(x, b_dec, W_enc, b_enc, k)
     return Codes(indices, values)
 
@@ -148,15 +148,19 @@ def encode_chosen(
 ) -> Codes:
     """The codes that `choose` makes of the pre-activations; positive values are differentiable with
     respect to x, b_dec, W_enc and b_enc, the choice is not."""
-    _require_widths(x, b_dec, W_enc)
+    _require_widths(x, b_dec, W_enc, b_enc)
     slots = _SparseEncode.apply(x, b_dec, W_enc, b_enc, choose)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
     return Codes(*cast(tuple[Tensor, Tensor, Tensor], slots))
 
 
-def _require_widths(x: Tensor, b_dec: Tensor, W_enc: Tensor) -> None:
+def _require_widths(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor) -> None:
     if not x.shape[-1] == W_enc.shape[1] == b_dec.shape[0]:
         raise ValueError(
             f"x has width {x.shape[-1]} and b_dec {b_dec.shape[0]}, but W_enc has {W_enc.shape[1]}"
+        )
+    if b_enc.shape != W_enc.shape[:1]:
+        raise ValueError(
+            f"b_enc has shape {list(b_enc.shape)}, but W_enc has {W_enc.shape[0]} latents"
         )
 
 
@@ -172,7 +176,8 @@ def _encode_topk_op(
     n_rows, width = x.shape
     backend = backend_of(x)
     plan = encode_plan(n_rows, width, len(W_enc), k, backend)
-    if plan.path == "blocks":
+    # Weights of another dtype are PyTorch's to refuse.
+    if plan.path == "blocks" or not x.dtype == W_enc.dtype == b_enc.dtype:
         codes = _select_in_blocks(x, b_dec, W_enc, b_enc, select)
         return codes.values, codes.indices
     centered = x - b_dec

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from .codes import Codes, join_codes
 from .dispatch import uses_triton
-from .numerics import at_least_float32
+from .numerics import at_least_float32, row_blocks
 from .top_afa_kernels import launch_top_afa
+
+_ROWS_AT_ONCE = 512
 
 
 def top_afa_select(
@@ -38,15 +40,26 @@ def top_afa_select(
         summed in float64.
 
     Raises:
-        ValueError: a row keeps more than max_active latents; nothing is ever cut.
+        ValueError: a row keeps more than max_active latents, for nothing is ever cut; or the norms
+            are not [F], or the target is not [B].
     """
+    if decoder_norms.shape != pre.shape[1:] or target.shape != pre.shape[:1]:
+        raise ValueError(
+            f"pre-activations of shape {list(pre.shape)} do not suit decoder norms of shape "
+            f"{list(decoder_norms.shape)} and a target of shape {list(target.shape)}"
+        )
     with torch.no_grad():
         if uses_triton(pre):
             pre = pre if pre.stride(1) == 1 else pre.contiguous()
             parts = launch_top_afa(pre, decoder_norms.contiguous(), target.contiguous())
             return join_codes(parts, pre, max_active)
-        select = _select_by_sort if pre.is_cuda else _select_on_cpu
-        return join_codes([select(pre, decoder_norms, target)], pre, max_active)
+        select = _select_on_cpu if pre.device.type == "cpu" else _select_by_sort
+        # In pieces: one row that keeps thousands of latents makes its whole piece as wide.
+        parts = [
+            select(pre[rows], decoder_norms, target[rows])
+            for rows in row_blocks(len(pre), _ROWS_AT_ONCE)
+        ]
+        return join_codes(parts, pre, max_active)
 
 
 def _select_on_cpu(
@@ -62,7 +75,7 @@ def _select_on_cpu(
     least_B = pre_BF.new_empty(len(pre_BF), dtype=exact)
     widths_B, counts_B = torch.ones(2, len(pre_BF), dtype=torch.int64)
     over_rows(find_thresholds, len(pre_BF), *arguments, least_B.numpy(), widths_B.numpy())
-    width = int(widths_B.max()) if len(widths_B) else 1
+    width = int(widths_B.max())
     indices_BM = torch.empty(len(pre_BF), width, dtype=torch.int64)
     values_BM = torch.empty(len(pre_BF), width, dtype=exact)
     slots = indices_BM.numpy(), values_BM.numpy(), counts_B.numpy()
@@ -73,7 +86,7 @@ def _select_on_cpu(
 def _select_by_sort(
     pre_BF: Float[Tensor, "B F"], norms_F: Float[Tensor, "F"], target_B: Float[Tensor, "B"]
 ) -> Codes:
-    """On a GPU without its kernels."""
+    """On other devices, and a GPU without its kernels."""
     acts_BF = pre_BF.relu()
     scaled_BF = acts_BF.to(at_least_float32(pre_BF.dtype)) * norms_F
     order_BF = scaled_BF.argsort(dim=-1, descending=True, stable=True)
@@ -87,5 +100,5 @@ def _select_by_sort(
 def _cut(codes: Codes) -> Codes:
     """As wide as the longest prefix."""
     assert codes.counts is not None
-    width = int(codes.counts.max()) if len(codes.counts) else 1
+    width = int(codes.counts.max())
     return Codes(codes.indices[:, :width], codes.values[:, :width], codes.counts)

@@ -36,7 +36,7 @@ def find_thresholds(
 ) -> None:
     """For rows `start` to `stop` a threshold that the whole kept prefix reaches, and one beyond
     unless all do."""
-    scaled_F = np.empty(len(norms_F), pre_BF.dtype)
+    scaled_F = np.empty(pre_BF.shape[1], pre_BF.dtype)
     guess = pre_BF.dtype.type(0)
     for b in range(start, stop):
         largest = _scale(pre_BF[b], norms_F, scaled_F)
@@ -44,6 +44,10 @@ def find_thresholds(
         if not largest < np.inf:
             continue
         square = target_B[b] * target_B[b]
+        if not square < np.inf:  # no prefix is nearer than another, and the first is kept
+            least_B[b] = largest
+            widths_B[b] = max(1, _exact_mass(scaled_F, largest)[1])
+            continue
         guess = _bisect(scaled_F, largest, square, guess)
         mass, count = _exact_mass(scaled_F, guess)
         if not mass > square:
@@ -160,7 +164,9 @@ def keep_prefixes(
                     break
             continue
         _mark_kept(scaled_F, least_B[b], marks_F)
-        n = list_marked(marks_F, indices_BM[b])
+        n = min(list_marked(marks_F, indices_BM[b]), indices_BM.shape[1])
+        if n == 0:  # every norm is 0 where something is positive
+            values_BM[b, 0] = max(pre_BF[b, 0], zero)
         order = np.argsort(-scaled_F[indices_BM[b, :n]], kind="mergesort")
         candidates = indices_BM[b, :n][order]
         mass, nearest = 0.0, np.inf

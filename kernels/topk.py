@@ -236,7 +236,7 @@ def topk_select(pre: Float[Tensor, "B F"], k: int) -> Codes:
     with torch.no_grad():
         if uses_triton(pre):
             return _launch_topk(pre.detach(), k)
-        return _select_by_sort(pre, k) if pre.is_cuda else _select_on_cpu(pre, k)
+        return _select_on_cpu(pre, k) if pre.device.type == "cpu" else _select_by_sort(pre, k)
 
 
 def _select_on_cpu(pre_BF: Float[Tensor, "B F"], k: int) -> Codes:
@@ -262,7 +262,7 @@ def _select_on_cpu(pre_BF: Float[Tensor, "B F"], k: int) -> Codes:
 
 
 def _select_by_sort(pre_BF: Float[Tensor, "B F"], k: int) -> Codes:
-    """On a GPU without its kernels."""
+    """On other devices, and a GPU without its kernels."""
     values_BF, order_BF = pre_BF.sort(dim=-1, descending=True, stable=True)
     values_BK, indices_BK = values_BF[:, :k], order_BF[:, :k]
     unused_BK = values_BK <= 0

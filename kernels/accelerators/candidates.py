@@ -22,7 +22,6 @@ RESULT_ROUNDING = 2.0**-8
 _LARGER, _NEARER = np.float32(1 + RESULT_ROUNDING), np.float32(1 - RESULT_ROUNDING)
 _BIAS_ROUNDING = np.float32(2.0**-18)  # of sums with a bias, relative
 _MOST_OF_A_GROUP, _GROUPS_OF_KEPT = 16, 8
-_MOST_TURNS = 40  # of a bisection between two float32 values
 # Beyond it float32 sums may overflow, and a bound is then not a number.
 _LARGEST_BOUND = np.float32(1e30)
 # Squares of entries below 1e-19 vanish from a norm in float32, and products below 1e-38 from a sum.
@@ -81,7 +80,7 @@ def best_candidates(
     errors_F: Vector,
     norms_B: Vector,
     errors_B: Vector,  # including what rounding may change in dot products
-    largest: float,  # [] of norms_F, and of the biases' sizes
+    largest: float,  # the largest of norms_F and the largest size of a bias, added
     most: int,  # candidates of a row
     indices_BK: Indices,  # (out)
     values_BK: Matrix,  # (out)
@@ -159,27 +158,24 @@ def _mark_reaching(
 @compiled
 def _reached_by(values_G: Vector, k: int) -> np.float32:
     """A value that k or a few more of these reach; 0 where fewer are positive."""
-    low, high = np.float32(0), np.float32(0)
+    bits_G = values_G.view(np.int32)  # in the order of the positive values
+    low = high = np.int32(0)
     count = 0
-    for g in range(len(values_G)):
-        high = values_G[g] if values_G[g] > high else high
-        count += np.int32(values_G[g] > low)
-    if count < k:
-        return low
-    for _ in range(_MOST_TURNS):
-        if count <= k + 1:
-            break
-        middle = np.float32(0.5) * (low + high)
-        reached = 0
-        for g in range(len(values_G)):
-            reached += np.int32(values_G[g] >= middle)
-        if not low < middle < high:
-            break
-        if reached >= k:
-            low, count = middle, reached
-        else:
-            high = middle
-    return low
+    for g in range(len(bits_G)):
+        high = bits_G[g] if bits_G[g] > high else high
+        count += np.int32(bits_G[g] > low)
+    if count >= k:
+        # k or more reach low + 1, fewer than k reach high + 1.
+        while count > k + 1 and low + 1 < high:
+            middle = np.int32(low + (high - low) // 2)
+            reached = 0
+            for g in range(len(bits_G)):
+                reached += np.int32(bits_G[g] >= middle)
+            if reached >= k:
+                low, count = middle, reached
+            else:
+                high = middle
+    return np.int32(low).view(np.float32)
 
 
 @compiled

@@ -35,7 +35,8 @@ class Screened(NamedTuple):
 
     codes: Codes
     verified: Bool[Tensor, "B"]
-    """Rows whose codes are certainly those of a dense product; codes of others mean nothing."""
+    """Rows whose latents are certainly the k largest, but for float32 rounding; codes of other rows
+    mean nothing."""
 
 
 def screened_topk(
@@ -63,7 +64,9 @@ def screened_topk(
     bias_F, centered_BD, weights_FD = (
         tensor.detach().contiguous().numpy() for tensor in (b_enc, centered, W_enc)
     )
-    largest = np.float32(weights.norms.max() + np.abs(bias_F).max())
+    # A bias of minus infinity only keeps its latent out.
+    sizes = np.abs(bias_F[bias_F != -np.inf])
+    largest = np.float32(weights.norms.max() + sizes.max(initial=0))
     codes = Codes(
         torch.zeros(n_rows, k, dtype=torch.int64), torch.zeros(n_rows, k, dtype=centered.dtype)
     )

@@ -1,5 +1,7 @@
 """top-AFA selection against the sorting oracle in float64 and against a search by hand."""
 
+from inspect import unwrap
+
 import pytest
 import torch
 from hypothesis import given
@@ -185,3 +187,28 @@ def test_the_sort_of_a_gpu_without_kernels_gives_the_same(dtype: torch.dtype) ->
     assert torch.equal(found.counts, wanted.counts)
     assert torch.equal(found.indices, wanted.indices)
     assert torch.equal(found.values, wanted.values)
+
+
+@pytest.mark.parametrize(("n_norms", "n_targets"), [(1, 20), (49, 20), (50, 1), (50, 21)])
+def test_norms_or_targets_of_another_length_are_refused(n_norms: int, n_targets: int) -> None:
+    with pytest.raises(ValueError, match=rf"\[20, 50\].*\[{n_norms}\].*\[{n_targets}\]"):
+        # Without the tests' check of shapes, which users do not have.
+        unwrap(top_afa_select)(random(0, 20, 50), torch.ones(n_norms), torch.ones(n_targets))
+
+
+def test_norms_of_zero_keep_the_first_latent_as_the_oracle_does() -> None:
+    pre, norms, target = random(0, 5, 20), torch.zeros(20), torch.ones(5)
+    found, wanted = top_afa_select(pre, norms, target), reference.top_afa_select(pre, norms, target)
+    assert torch.equal(found.indices, wanted.indices)
+    assert torch.equal(found.values, wanted.values)
+
+
+def test_more_rows_than_one_piece_are_cut_alike() -> None:
+    pre, norms, target = random(0, 1100, 60), random(1, 60).abs(), random(2, 1100).abs().mul(4)
+    target[700] = torch.inf
+    found = top_afa_select(pre, norms, target)
+    assert found.counts is not None
+    for rows in (slice(0, 3), slice(510, 514), slice(698, 703), slice(1097, 1100)):
+        alone = top_afa_select(pre[rows], norms, target[rows])
+        assert alone.counts is not None and torch.equal(found.counts[rows], alone.counts)
+        assert torch.equal(found.dense(60)[rows], alone.dense(60))

@@ -1,5 +1,7 @@
 """Verified rows are the dense oracle's: the bounds hold, and no winner is missed."""
 
+from inspect import unwrap
+
 import numpy as np
 import pytest
 import torch
@@ -220,3 +222,39 @@ def test_encoding_is_exact_either_way(apart: float, monkeypatch: pytest.MonkeyPa
     wanted = torch.autograd.grad(dense.values.square().sum(), tensors)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+
+
+def test_a_bias_of_minus_infinity_keeps_its_latent_out() -> None:
+    x, W, b = random(0, 40, 30), random(1, 600, 30), random(2, 600)
+    b[::3] = -torch.inf
+    codes, verified = screened_topk(x, W, b, 7)
+    assert verified.all() and (codes.indices[codes.values > 0] % 3 != 0).all()
+    allowed = b.isfinite().nonzero()[:, 0]
+    among = screened_topk(x, W[allowed], b[allowed], 7).codes
+    assert torch.equal(allowed[among.indices], codes.indices)
+
+
+def test_one_huge_bias_leaves_the_others_in_order() -> None:
+    x, W, b = random(0, 40, 30), random(1, 600, 30), torch.zeros(600)
+    b[5] = 1e18
+    codes, verified = screened_topk(x, W, b, 7)
+    assert verified.all() and (codes.indices[:, 0] == 5).all()
+    require_exact(
+        Codes(codes.indices[:, 1:], codes.values[:, 1:]), x, W * (b == 0)[:, None], b * 0, 6
+    )
+
+
+@pytest.mark.parametrize("length", [1, 1199, 2400])
+@pytest.mark.parametrize("n_rows", [255, 300])
+def test_a_bias_of_another_length_is_refused(n_rows: int, length: int) -> None:
+    x, W = random(0, n_rows, 1024), random(1, 1200, 1024)
+    with pytest.raises(ValueError, match=rf"b_enc has shape \[{length}\].*1200 latents"):
+        # Without the tests' check of shapes, which users do not have.
+        unwrap(encode.encode_topk)(x, torch.zeros(1024), W, torch.zeros(length), 5)
+
+
+@pytest.mark.parametrize("n_rows", [255, 300])
+def test_weights_of_another_dtype_are_refused(n_rows: int) -> None:
+    x, W = random(0, n_rows, 1024), random(1, 1200, 1024).double()
+    with pytest.raises(RuntimeError, match="dtype"):
+        encode.encode_topk(x, torch.zeros(1024), W, torch.zeros(1200), 5)
