@@ -15,7 +15,10 @@ from sparsteer.training.forecast.memory import StepSizes, gpu_backend
     [
         ("NVIDIA H100 80GB HBM3", "h100"),
         ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H100 NVL", "h100-nvl"),
         ("NVIDIA H200", "h200"),
+        ("NVIDIA H200 NVL", "h200-nvl"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb-pcie"),
         ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
         ("NVIDIA A100-PCIE-40GB", "a100"),
         ("NVIDIA A10", "a10"),
@@ -23,7 +26,8 @@ from sparsteer.training.forecast.memory import StepSizes, gpu_backend
         ("NVIDIA L40S", "l40s"),
         ("NVIDIA GeForce RTX 4090", "rtx-4090"),
         ("Tesla T4", "t4"),
-        ("NVIDIA GeForce RTX 5090", None),
+        ("NVIDIA GeForce RTX 5090", "rtx-5090"),
+        ("NVIDIA GeForce RTX 5080", None),
         ("NVIDIA L40", None),
     ],
 )
