@@ -125,13 +125,13 @@ def write_versions(rows: list[Row]) -> None:
             tensor_cores(launches),
         ]
 
-    header = ["Triton", "sm", "launches", "that spill", "most words spilled", "most registers"]
+    header = ["Triton", "sm", "launches", "that spill", "most spills", "most registers"]
     header += ["most shared memory, KB", "launches over it", "tensor cores"]
     groups = grouped(rows, lambda row: (row["triton"], row["arch"]))
     lines = [version_line(version, arch, found) for (version, arch), found in groups.items()]
     note = (
-        "Compiled, not run on a GPU. Words spilled: loads and stores of local memory in a launch's "
-        "code. Shared memory: most of a launch, of what a program may have."
+        "Compiled, not run on a GPU. Spills: loads and stores of local memory in a launch's code. "
+        "Shared memory: most of a launch, of what a program may have."
     )
     write_table("compiled", header, lines, [note])
 
