@@ -15,7 +15,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help .venv lock docs notebooks screenshots demo test test-slow test-download test-gpu check audit fix \
-	bench bench-kernels roofline gpu-check bench-serve bench-training bench-caching check-interop \
+	bench bench-kernels roofline compile-table gpu-check bench-serve bench-training bench-caching check-interop \
 	check-steering-exports clean
 
 help: ## this list
@@ -88,6 +88,11 @@ bench-kernels: .venv ## operators and steps against floors, into docs/kernels.md
 
 roofline: .venv ## a step's times on a GPU, predicted from bytes, into docs/kernels.md
 	$(BIN)/python benchmarks/roofline.py --write
+	$(BIN)/python benchmarks/fill_docs.py docs/kernels.md
+
+# Minutes for each Triton and architecture; PYTHONS are interpreters of environments with other Tritons.
+compile-table: .venv ## every kernel compiled for six GPUs, into docs/kernels.md; PYTHONS="A B"
+	$(BIN)/python benchmarks/compile_table.py $(if $(PYTHONS),--python $(PYTHONS))
 	$(BIN)/python benchmarks/fill_docs.py docs/kernels.md
 
 # An interpreter that has all that the check needs, with a GPU, is taken as it is: no .venv is made.

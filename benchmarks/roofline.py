@@ -113,6 +113,8 @@ def work_of(operation: Operation) -> Work:
         case "select_kernel":
             one_row = operands["pre_ptr"].bytes / operands["pre_ptr"].shape[0]
             return Work(one_row * _unverified(operands), {}, 0.0)
+        case "order_kernel":  # gathers the slots of latents that have many, and no others
+            return Work(operation.bytes - operands["gathered_ptr"].bytes, {}, 0.0)
         case "partial_sums_kernel":  # reads no more where no latent is split
             return Work(operands["items_ptr"].bytes, {}, 0.0)
         case _:

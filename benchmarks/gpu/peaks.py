@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from sparsteer.training.forecast.gpus import GPUS
+
 
 class Peaks(NamedTuple):
     """One GPU."""
@@ -14,16 +16,39 @@ class Peaks(NamedTuple):
     """Dense, with float32 sums."""
 
 
-PEAKS = {
-    # nvidia.com/en-us/data-center/h100 (SXM, without sparsity); the L2 by reads that Chips and
-    # Cheese measured, "Nvidia's H100: Microarchitecture and performance" (2023).
-    "h100": Peaks(3.35, 5.5, 50, 989),
-    # nvidia.com/en-us/data-center/h200 (SXM); the same chip with another memory.
-    "h200": Peaks(4.8, 5.5, 50, 989),
-    # nvidia.com/en-us/data-center/a100 (80 GB SXM); the L2 by the Ampere white paper, 5,120 bytes a
-    # clock at 1.41 GHz.
-    "a100": Peaks(2.04, 7.2, 40, 312),
+_L2 = {
+    # Megabytes, and terabytes a second where a figure is published.
+    "b200": (126, None),  # "Blackwell Tuning Guide" (docs.nvidia.com)
+    "h200-nvl": (50, 5.5),  # the same chip as the H100's
+    "h200": (50, 5.5),
+    "h100-nvl": (50, 5.5),
+    "h100-pcie": (50, 5.5),
+    # "NVIDIA H100 Tensor Core GPU Architecture"; the speed by reads that Chips and Cheese measured,
+    # "Nvidia's H100: Microarchitecture and performance" (2023).
+    "h100": (50, 5.5),
+    # "NVIDIA A100 Tensor Core GPU Architecture": 5,120 bytes a clock at 1.41 GHz.
+    "a100-80gb-pcie": (40, 7.2),
+    "a100-80gb": (40, 7.2),
+    "a100": (40, 7.2),
+    "l40s": (96, None),  # "NVIDIA Ada GPU Architecture", of the chips AD102 and AD104
+    "l4": (48, None),
+    "a10": (6, None),  # "NVIDIA Ampere GA102 GPU Architecture"
+    "rtx-a6000": (6, None),
+    "rtx-5090": (96, None),  # "NVIDIA RTX Blackwell GPU Architecture"
+    "rtx-4090": (72, None),  # "NVIDIA Ada GPU Architecture"
+    "rtx-3090": (6, None),  # "NVIDIA Ampere GA102 GPU Architecture"
 }
+
+
+def _peaks(name: str) -> Peaks:
+    memory = GPUS[name].bytes_per_second / 1e12
+    megabytes, l2 = _L2[name]
+    return Peaks(memory, l2 or memory, megabytes, GPUS[name].operations("bfloat16") / 1e12)
+
+
+PEAKS = {name: _peaks(name) for name in _L2}
+"""Of the GPUs of `sparsteer.training.forecast.gpus`, which says where its figures are from, those
+that multiply bfloat16."""
 
 MEMORY_REACHED = 0.9
 """Part of the memory's peak that a large copy usually reaches. Assumed, as all below."""

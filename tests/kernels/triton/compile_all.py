@@ -50,6 +50,9 @@ triton: Any = import_module("triton")
 compiler: Any = import_module("triton.compiler")
 backends: Any = import_module("triton.backends.compiler")
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+KB = 1024
+SHARED_LIMIT = {80: 163 * KB, 86: 99 * KB, 89: 99 * KB, 90: 227 * KB, 100: 227 * KB, 120: 99 * KB}
+"""Of one program, in bytes: the CUDA programming guide's table of compute capabilities."""
 TYPES = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
@@ -108,6 +111,7 @@ def report(kernel: Any, arch: int, options: dict[str, int], arguments: dict[str,
         "registers": int(registers[1]),
         "spills": instructions["STL"] + instructions["LDL"],
         "shared": code.metadata.shared,
+        "shared_limit": SHARED_LIMIT[arch],
         "warps": options["num_warps"],
         "instructions": instructions.total() - instructions["NOP"],
         "tensor_core": tensor_core,

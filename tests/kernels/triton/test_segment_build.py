@@ -58,7 +58,8 @@ def test_slots_are_sorted_by_latent_and_row(
 ) -> None:
     monkeypatch.setattr(segment_build, "_SLOTS_AT_ONCE", 64)
     monkeypatch.setattr(segment_build, "_LATENTS_AT_ONCE", 128)
-    monkeypatch.setattr(segment_build, "_RANKED_AT_ONCE", 16)
+    monkeypatch.setattr(segment_build, "_RANKED_AT_ONCE", 4)
+    monkeypatch.setattr(segment_build, "_SEARCHED_AT_ONCE", 16)
     n_latents = size[1]
     slots = random_slots(size, torch.bfloat16, device)
     segments = sort_slots(*slots, *count_slots(*slots, n_latents), 8)
@@ -70,7 +71,7 @@ def test_the_order_in_which_slots_were_counted_does_not_matter(
 ) -> None:
     monkeypatch.setattr(segment_build, "_LATENTS_AT_ONCE", 4)  # several blocks of latents
     monkeypatch.setattr(segment_build, "_RANKED_AT_ONCE", 16)
-    slots = random_slots((60, 13, 5), torch.float32, device)
+    slots = random_slots((40, 13, 5), torch.float32, device)
     counts, arrivals = count_slots(*slots, 13)
     flat = slots[0].flatten()
     shuffled = arrivals.clone()
@@ -88,3 +89,29 @@ def test_no_slot_and_no_row_leave_empty_segments(device: str) -> None:
         zeros = torch.zeros(n_rows, 2, device=device)
         segments = sort_slots(indices, zeros, zeros, *count_slots(indices, zeros, zeros, 5), 8)
         require_sorted(segments, (indices, zeros, zeros), 5, 8)
+
+
+@pytest.mark.parametrize("last_row", [1024, 300])
+def test_items_of_a_frequent_latent_share_its_slots(last_row: int, device: str) -> None:
+    """At production sizes: one latent in every row up to last_row, wherever they came."""
+    indices = torch.randint(1, 40, (1024, 3))
+    indices[:last_row, 1] = 0
+    coefficients = torch.randn(2, 1024, 3).to(device)
+    indices = indices.to(device)
+    slots = indices, coefficients[0], coefficients[1]
+    counts, arrivals = count_slots(*slots, 40)
+    own = (indices.flatten() == 0).nonzero()[:, 0]
+    arrivals[own] = arrivals[own[torch.randperm(len(own), device=device)]]
+    assert counts[0] == last_row
+    require_sorted(sort_slots(*slots, counts, arrivals, 256), slots, 40, 256)
+
+
+def test_slots_between_two_ranks_are_found_wherever_they_crowd(device: str) -> None:
+    """Items whose slots are neighbors, far apart, the first ones and the last ones of the batch."""
+    n_rows, width = 24, 3
+    for rows in ([0, 1, 2], [21, 22, 23], [0, 1, 22, 23], list(range(0, 24, 5))):
+        indices = torch.full((n_rows, width), 2)
+        indices[rows] = 1  # several slots of a row
+        ones = torch.ones(n_rows, width, device=device)
+        slots = indices.to(device), ones, ones
+        require_sorted(sort_slots(*slots, *count_slots(*slots, 4), 8), slots, 4, 8)
