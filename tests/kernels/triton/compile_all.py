@@ -44,6 +44,7 @@ from sparsteer.kernels import (
 from sparsteer.kernels.accelerators.fused_encoder import fused_topk
 from sparsteer.kernels.accelerators.unverified_rows import encode_unverified_
 from sparsteer.kernels.codes import Codes
+from sparsteer.kernels.step_numbers import step_numbers
 
 # Triton is untyped.
 triton: Any = import_module("triton")
@@ -185,10 +186,11 @@ def operators() -> list[Callable[[], Any]]:
         for D in (768, 4096, 8192):
             one = fake(1, dtype=torch.float32)
             moments = fake(12288, D, dtype=torch.float32)
-            optimizer._launch_adam(
-                moments, moments, moments, moments, fake(12288, D), one, one,
-                2, 1e-3, (0.9, 0.999), 1e-8, True,
-            )  # fmt: skip
+            for numbers in (step_numbers(2, 1e-3, (0.9, 0.999)), one):
+                optimizer._launch_adam(
+                    moments, moments, moments, moments, fake(12288, D), one, one,
+                    numbers, (0.9, 0.999), 1e-8, True,
+                )  # fmt: skip
 
     def launch_selections() -> None:
         for F, k, dtype in [
