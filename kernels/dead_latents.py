@@ -8,6 +8,9 @@ x_hat = a @ W_dec[dead] and r the gradient of x_hat,
     dW_enc[dead] = da^T @ (x - center),  db_enc[dead] = sum of da,  dcenter = -db_enc @ W_enc[dead].
 The gradients' rows are copied to their places; indexing's own gradient would sort them to add.
 Elsewhere sparse operators take the selected weights.
+
+A list may be padded with other latents, so that its length, and with it every shape, stays the same
+while the number of dead latents changes. Their bias is -inf, so that no row keeps one.
 """
 
 from typing import Any, cast
@@ -33,6 +36,7 @@ def dead_latents_mse(
     dead: Int[Tensor, "N"],
     k: int,
     target: Float[Tensor, "B D"],
+    n_dead: Int[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over rows and dimensions of (x_hat - target)^2, with x_hat from dead latents alone.
 
@@ -43,15 +47,16 @@ def dead_latents_mse(
         dead: [N] int64 the latents that take part, none twice, at least one.
         k: of these the largest that a row keeps, 1 to N.
         target: [B, D] in at least float32, without a gradient.
+        n_dead: on the same device, how many of `dead`, from the first on, take part; None for all.
 
     Returns:
         The error in the target's dtype, differentiable with respect to center, W_enc, b_enc and
         W_dec; the choice of latents carries no gradient.
     """
     if uses_triton(x) and sparse_plan(len(dead), k, backend_of(x)).path == "dense":
-        error = _DenseMSE.apply(x, center, W_enc, b_enc, W_dec, dead, k, target)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
+        error = _DenseMSE.apply(x, center, W_enc, b_enc, W_dec, dead, k, target, n_dead)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - autograd.Function is untyped
         return cast(Tensor, error)
-    codes = encode_topk(x, center, W_enc[dead], b_enc[dead], k)
+    codes = encode_topk(x, center, W_enc[dead], _never_from(b_enc[dead], n_dead), k)
     x_hat_BD = decode(codes, W_dec[dead], W_dec.new_zeros(W_dec.shape[1]))
     return (x_hat_BD.to(target.dtype) - target).square().mean()
 
@@ -68,8 +73,10 @@ class _DenseMSE(torch.autograd.Function):
         dead_N: Tensor,
         k: int,
         target_BD: Tensor,
+        n_dead: Tensor | None,
     ) -> Tensor:
-        W_enc_ND, b_enc_N, W_dec_ND = W_enc_FD[dead_N], b_enc_F[dead_N], W_dec_FD[dead_N]
+        W_enc_ND, W_dec_ND = W_enc_FD[dead_N], W_dec_FD[dead_N]
+        b_enc_N = _never_from(b_enc_F[dead_N], n_dead)
         centered_BD = x_BD - center_D
         backend = backend_of(x_BD)
         product = product_plan(len(x_BD), W_enc_ND.numel(), backend)
@@ -104,7 +111,15 @@ class _DenseMSE(torch.autograd.Function):
         rounded_N = grad_b_enc.to(W_enc_ND.dtype)
         grad_center = torch.addmv(W_enc_ND[0], W_enc_ND.T, rounded_N, beta=0, alpha=-1)
         grads = _placed([grad_W_enc, grad_W_dec, grad_b_enc], dead_N, ctx.n_latents)
-        return None, grad_center, grads[0], grads[2], grads[1], None, None, None
+        return None, grad_center, grads[0], grads[2], grads[1], None, None, None, None
+
+
+def _never_from(bias_N: Tensor, n_dead: Tensor | None) -> Tensor:
+    """The bias with -inf from place `n_dead` on: such latents are kept in no row."""
+    if n_dead is None:
+        return bias_N
+    places_N = torch.arange(len(bias_N), device=bias_N.device)
+    return bias_N.masked_fill(places_N >= n_dead, -torch.inf)
 
 
 def _placed(gradients: list[Tensor], dead_N: Tensor, n_latents: int) -> list[Tensor]:

@@ -159,6 +159,7 @@ def auxk_loss(
     k_aux: int,
     mean: Mean = own_mean,
     means: Means = own_means,
+    n_dead: Int[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """How well the k_aux strongest dead latents predict what the living ones left.
 
@@ -172,11 +173,12 @@ def auxk_loss(
         dead: [N] int64 indices of the dead latents.
         k_aux: latents kept of each row; N where there are fewer.
         mean, means: turn means over these rows into means over a batch of which they are a part.
+        n_dead: on their device, how many of `dead`, from the first on, are dead; None for all.
     """
     if len(dead) == 0:
         return x.new_zeros(())
     residual_BD = in_float32(residual).detach()
     weights = sae.center, sae.W_enc, sae.b_enc, sae.W_dec
-    error = dead_latents_mse(x, *weights, dead, min(k_aux, len(dead)), residual_BD)
+    error = dead_latents_mse(x, *weights, dead, min(k_aux, len(dead)), residual_BD, n_dead)
     error, spread = means(error, own_variance(residual_BD, mean))
     return error / spread.clamp(min=torch.finfo(error.dtype).tiny)
