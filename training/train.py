@@ -18,6 +18,7 @@ from .checkpoint import remove_older, restore_newest
 from .checkpoint_writer import CheckpointWriter
 from .chosen_precision import chosen_precision, require_multiplied
 from .config import Precision, TrainConfig, require_other_site
+from .cuda_graph import require_graphs
 from .data.activation_source import ActivationSource
 from .data.cache.rounding import rounding_caution
 from .data.settings import plain, to_plain
@@ -25,6 +26,7 @@ from .distributed.collectives import Distributed
 from .distributed.joining import init_distributed
 from .distributed.sharded import require_shards
 from .forecast.estimate import TrainingEstimate, estimate_run
+from .graph_trainer import GraphTrainer
 from .grid_loop import GridReport, fit_together
 from .loop import ProgressCallback, TrainingRun, fit, read_batches
 from .run import RESOLVED_PRECISION, RunFolder
@@ -176,6 +178,8 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
             data.require_held_out()  # what does not suffice is refused now, not after training
             data.require_batch(first.batch_size)
             device = resolve_device(dist.device(first.device))
+            if any(config.trainer.cuda_graph for config in configs):
+                require_graphs(device, dist.world_size)
             require_tracker(configs[0].track)
         dist.require_own_device(device)
         held.enter_context(as_current(device))
@@ -397,7 +401,8 @@ def _new_trainer(
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
     if config.trainer.shards > 1:
         precision = "float32"
-    return Trainer(sae, dataclasses.replace(config.trainer, precision=precision), dist)
+    kind = GraphTrainer if config.trainer.cuda_graph else Trainer
+    return kind(sae, dataclasses.replace(config.trainer, precision=precision), dist)
 
 
 def _resume_or_initialize(runs: Sequence[TrainingRun], data: ActivationSource, say: Say) -> None:

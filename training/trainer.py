@@ -1,14 +1,15 @@
 """One update of an autoencoder from a batch: loss, gradients, Adam, dead latents."""
 
-from typing import Literal, NamedTuple, overload
+from typing import ClassVar, Literal, NamedTuple, overload
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..kernels.dispatch import uses_triton
-from ..kernels.firing import count_firings_, fired_latents
+from ..kernels.firing import FiringCounts, count_firings_, fired_latents
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.common.errors import InputError
 from ..sae.common.wording import counted
 from ..sae.loss_registry import OWN_TERMS
 from ..sae.losses import own_variance
@@ -57,6 +58,17 @@ class NonFiniteLoss(ArithmeticError):
     """The loss was NaN or infinite; the update was not made."""
 
 
+class ForwardHalf(NamedTuple):
+    """The first half of a step, up to the loss."""
+
+    target: Float[Tensor, "B D"]
+    """What is predicted, in scaled units: of an autoencoder the rows."""
+    losses: Losses
+    fired: Bool[Tensor, "F"]
+    """Which latents fired in the batch, in any process."""
+    counted: FiringCounts
+
+
 class _PendingCheck(NamedTuple):
     """What a step computed on the device and the host must know before the next step."""
 
@@ -65,7 +77,7 @@ class _PendingCheck(NamedTuple):
     numbers: PendingHostCopy
     """Whether the loss is finite, and the number of latents that are dead after the step."""
     dead: Int[Tensor, "F"] | None
-    """On a GPU those latents, then what is undefined."""
+    """On a GPU those latents, then the others."""
     counts_version: int
     """Version of `tokens_since_fired` from which the dead latents were counted."""
 
@@ -99,6 +111,9 @@ class Trainer:
         dist: the processes that share every batch; each has a trainer like this one.
     """
 
+    records_graphs: ClassVar[bool] = False
+    """Whether it is one that `cuda_graph` asks for."""
+
     def __init__(
         self,
         sae: SparseAutoencoder,
@@ -114,6 +129,11 @@ class Trainer:
         config = with_precision(config or TrainerConfig(), sae.W_dec.device, sae.W_dec.dtype)
         self.config = config
         config.validate_for(sae.config)
+        if config.cuda_graph and not self.records_graphs:
+            raise InputError(
+                "cuda_graph is on, but a Trainer records none; make a GraphTrainer",
+                field="cuda_graph",
+            )
         d_model, n_latents = sae.config.d_model, sae.config.n_latents
         self.k_aux = config.k_aux or max(1, d_model // 2)
         self.dead_after_tokens = config.dead_after_tokens or min(
@@ -216,15 +236,42 @@ class Trainer:
         self.synchronize()
         if self._may_lack_initialization and not self.steps_done:
             self._initialize_from_first_batch(x, target)
+        return self._make_step(x, target, measured=measured)
+
+    def _make_step(
+        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None, *, measured: bool
+    ) -> StepMetrics | None:
+        """The step, once the one before it is known to be done."""
+        dead_N = self._dead_before_step()
+        forward = self._forward(x, target, dead_N)
+        self._begin_check(x, target, forward.counted)
+        if not uses_triton(self.sae.W_dec):
+            # On a CPU the numbers are there: raise before gradients are made.
+            self._finish_check(failed_step=self.steps_done)
+        norm = self._backward(forward, dead_N)
+        self._end_step()
+        # What an activation changes, such as batch_topk's threshold, comes last because a step that
+        # is not done must not move it: on a CPU it has raised above. On a GPU it and the averages
+        # move, and the next step or `synchronize` raises.
+        self.sae.activation.after_step(self.sae, forward.losses.codes, self.dist.all_reduce_min)
+        return self._metrics(forward, len(dead_N), norm) if measured else None
+
+    def _forward(
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None,
+        dead_N: Int[Tensor, "N"],
+        n_dead: Int[Tensor, ""] | None = None,
+    ) -> ForwardHalf:
+        """The loss of a batch, and the firings of its rows counted; `n_dead` as of `loss`.
+
+        Rows are counted before the backward pass: the next step's number of dead latents is then on
+        its way to the host while the GPU is busy with gradients and the update. Where the loss is
+        not finite no rows count.
+        """
         scaled_BD = self.sae.scaled(x)
         target_BD = None if target is None else self.sae.scaled_target(target)
-
-        dead_N = self._dead_before_step()
-        losses = self.loss(scaled_BD, dead_N, target_BD)
-
-        # Count rows before the backward pass: the next step's number of dead latents is then on its
-        # way to the host while the GPU is busy with gradients and the update. Where the loss is not
-        # finite no rows count.
+        losses = self.loss(scaled_BD, dead_N, target_BD, n_dead)
         n_latents = len(self.tokens_since_fired)
         fired_F = self.dist.all_reduce_any(fired_latents(losses.codes, n_latents))
         counted = count_firings_(
@@ -234,30 +281,40 @@ class Trainer:
             n_rows=len(x) * self.dist.data_size,
             dead_after=self.dead_after_tokens,
         )
+        return ForwardHalf(scaled_BD if target_BD is None else target_BD, losses, fired_F, counted)
+
+    def _begin_check(
+        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None, counted: FiringCounts
+    ) -> None:
+        """Send to the host what it must know before the next step."""
         numbers = PendingHostCopy(counted.numbers)
         self._pending = _PendingCheck(x, target, numbers, counted.dead, self._counts_version())
-        if not uses_triton(self.sae.W_dec):
-            # On a CPU the numbers are there: raise before gradients are made.
-            self._finish_check(failed_step=self.steps_done)
 
-        touched_F = fired_F
-        if not fired_F.is_cuda:  # where nobody asks; dead latents get gradients from AuxK
-            touched_F = fired_F.index_fill(0, dead_N, True)
-        self.dist.backward(losses.total, self.sae, touched_F)
+    def _backward(
+        self,
+        forward: ForwardHalf,
+        dead_N: Int[Tensor, "N"],
+        in_memory: Float[Tensor, "3"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Gradients and Adam's step, whose numbers may lie in memory, see `Adam.step`; the norm of
+        the gradients."""
+        touched_F = forward.fired
+        if not touched_F.is_cuda:  # where nobody asks; dead latents get gradients from AuxK
+            touched_F = touched_F.index_fill(0, dead_N, True)
+        self.dist.backward(forward.losses.total, self.sae, touched_F)
         # The host of a GPU does not know yet whether the loss is finite: `applies` leaves weights
         # and moments as they are on the device if it is not.
-        rate = self.learning_rate(self.steps_done)
-        norm = self.optimizer.step(self.steps_done + 1, rate, applies=counted.finite)
+        return self.optimizer.step(
+            self.steps_done + 1,
+            self.learning_rate(self.steps_done),
+            applies=forward.counted.finite,
+            in_memory=in_memory,
+        )
+
+    def _end_step(self) -> None:
         self.steps_done += 1
-        # The averages are of the weights after the step. What an activation changes, such as
-        # batch_topk's threshold, comes last because a step that is not done must not move it: on a
-        # CPU it has raised above. On a GPU both move, and the next step or `synchronize` raises.
-        if self.averages is not None:
+        if self.averages is not None:  # of the weights after the step
             self.averages.update(self.steps_done)
-        self.sae.activation.after_step(self.sae, losses.codes, self.dist.all_reduce_min)
-        if not measured:
-            return None
-        return self._metrics(scaled_BD if target_BD is None else target_BD, losses, dead_N, norm)
 
     def synchronize(self) -> None:
         """Wait until it is known whether the last step's loss is finite.
@@ -272,9 +329,11 @@ class Trainer:
         scaled_BD: Float[Tensor, "B D"],
         dead_N: Int[Tensor, "N"] | None = None,
         target_BD: Float[Tensor, "B D"] | None = None,
+        n_dead: Int[Tensor, ""] | None = None,
     ) -> Losses:
         """The loss of rows, and of a transcoder's target, in scaled units, without side effects; no
-        dead latents by default.
+        dead latents by default. `n_dead` says on the device how many of `dead_N`, from the first
+        on, are dead; None: all.
 
         Raises ValueError if the target does not suit, as `step` does.
         """
@@ -287,6 +346,7 @@ class Trainer:
                 dead_N,
                 target_BD=target_BD,
                 k_aux=self.k_aux,
+                n_dead=n_dead,
                 k=self.annealed_k(self.steps_done),
                 dist=self.dist,
                 rounded=self._rounded,
@@ -359,9 +419,14 @@ class Trainer:
     def _dead_before_step(self) -> Int[Tensor, "N"]:
         """As `dead_latents`, without waiting for a GPU if the host knows their number from the last
         step, and nobody has changed `tokens_since_fired` since."""
+        known = self._take_known_dead()
+        return self.dead_latents() if known is None else known
+
+    def _take_known_dead(self) -> Int[Tensor, "N"] | None:
+        """The dead latents if the host knows their number; it is forgotten."""
         known, self._known_dead = self._known_dead, None
         if known is None or known.counts_version != self._counts_version():
-            return self.dead_latents()
+            return None
         return known.latents
 
     def _counts_version(self) -> int:
@@ -370,18 +435,13 @@ class Trainer:
         return self.tokens_since_fired._version  # pyright: ignore[reportPrivateUsage] - documented
 
     @torch.no_grad()
-    def _metrics(
-        self,
-        target_BD: Float[Tensor, "B D"],
-        losses: Losses,
-        dead_N: Int[Tensor, "N"],
-        norm: Float[Tensor, ""],
-    ) -> StepMetrics:
+    def _metrics(self, forward: ForwardHalf, n_dead: int, norm: Float[Tensor, ""]) -> StepMetrics:
+        target_BD, losses = forward.target, forward.losses
         n_latents = self.sae.config.n_latents
         spread, l0, dead_fraction = self.dist.all_reduce_means(
             own_variance(target_BD, self.dist.all_reduce_mean),
             (losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean(),
-            target_BD.new_full((), len(dead_N) / n_latents),
+            target_BD.new_full((), n_dead / n_latents),
         )
         return StepMetrics(
             loss=losses.total.detach(),

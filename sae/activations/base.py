@@ -27,8 +27,9 @@ class Activation(ABC, Generic[C]):
     autoencoder that is given, so that they are saved, moved and trained with it.
 
     What only some activations have, such as k, is declared by the configuration: its fields are
-    settings of the activation, its `training_settings` those of the trainer that it takes, and
-    `can_be_sharded` whether the dictionary can be cut over several processes.
+    settings of the activation, its `training_settings` those of the trainer that it takes,
+    `can_be_sharded` whether the dictionary can be cut over several processes, and `can_be_captured`
+    whether a step can be a CUDA graph.
 
     Attributes:
         config_class: the configuration, whose `activation` is the name.

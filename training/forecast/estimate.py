@@ -21,6 +21,7 @@ from ...sae.common.memory import available_memory
 from ...sae.config import SAEConfig
 from ..chosen_precision import chosen_precision, with_precision
 from ..config import TrainConfig, TrainerConfig
+from ..cuda_graph import require_graphs
 from ..data.activation_source import ActivationSource
 from ..data.cache.reader import BYTES_OF_VALUE, ActivationCache
 from ..data.shuffling import BUFFER_BYTES
@@ -103,6 +104,8 @@ def estimate_run(
     trainer = config.trainer
     found = None if gpu is None else named_gpu(gpu)
     device = torch.device("cpu") if found else resolve_device(trainer.device)
+    if trainer.cuda_graph and found is None:
+        require_graphs(device, world_size=1)
     data = open_data(str(device))
     sae = config.sae_config(data.d_model)
     site = data.site_name(config.site)
@@ -133,6 +136,8 @@ def estimate_run(
     seconds, seconds_are, unknown = _seconds(config, sizes, found, data, total(parts), say)
     if config.cache is None and gpu is not None:
         unknown.append("the memory and time of the language model on that GPU are not counted")
+    if trainer.cuda_graph:
+        unknown.append("the memory that recorded steps take is not counted")
     if trainer.shard_optimizer:
         unknown.append("memory is that of a process with whole moments and the whole batch")
     disk = (trainer.keep_checkpoints + 1) * checkpoint_bytes(sizes)
