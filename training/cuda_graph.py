@@ -115,7 +115,9 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        # PyTorch hands out few streams in turn, those of a priority apart from others: what else is
+        # queued on this one while it records, such as a copy ahead, would end up in the graph.
+        self._stream = torch.cuda.Stream(device, priority=-1)
         self._pool = torch.cuda.graph_pool_handle()
 
     @contextmanager

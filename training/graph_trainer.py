@@ -33,7 +33,7 @@ class RecordedStep(NamedTuple):
 
 
 class GraphTrainer(Trainer):
-    """A trainer with fewer calls of the host in a step: two CUDA graphs and four copies.
+    """A trainer with fewer calls of the host in a step: two CUDA graphs and three copies.
 
     A step is that of `Trainer`, except that the list of dead latents is padded, see `padded_dead`:
     with dead latents the last bits of AuxK's products can be others. Its own steps are the same

@@ -24,8 +24,11 @@ from sparsteer.sae.common.errors import InputError
 from sparsteer.training.config import Precision, TrainConfig, TrainerConfig
 from sparsteer.training.cuda_graph import WARM_UPS, padded_dead, require_graphs, way_of_step
 from sparsteer.training.graph_trainer import GraphTrainer
-from sparsteer.training.train import train
+from sparsteer.training.runtime.stopping import Interrupted, StopRequest
+from sparsteer.training.train import estimate_training, train
 from sparsteer.training.trainer import Trainer
+
+from .training_cases import config_of
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ROWS, WIDTH, LATENTS, K = 256, 64, 4096, 8
@@ -102,9 +105,43 @@ def test_a_run_that_is_refused_leaves_no_folder(
         out=str(tmp_path / "run"),
         trainer=TrainerConfig(cuda_graph=True, tokens=512, batch_size=64, device="cpu"),
     )
-    with pytest.raises(InputError, match="cuda_graph is on, but training runs on cpu"):
-        train(config)
+    for attempt in (train, estimate_training):
+        with pytest.raises(InputError, match="cuda_graph is on, but training runs on cpu"):
+            attempt(config)
     assert not (tmp_path / "run").exists()
+    estimate = estimate_training(config, gpu="h100")
+    assert any("recorded steps" in sentence for sentence in estimate.unknown)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(
+    tmp_path: Path, write_cache: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, step, stop = write_cache(tmp_path / "cache"), GraphTrainer.step, StopRequest()
+    recorded: list[int] = []
+
+    def config(out: str) -> TrainConfig:
+        return config_of(cache, tmp_path / out, cuda_graph=True, device="cuda")
+
+    def step_until_stopped(trainer: GraphTrainer, *sides: torch.Tensor, measured: bool) -> Any:
+        metrics = step(trainer, *sides, measured=measured)
+        recorded.append(len(trainer.recorded))
+        if trainer.steps_done == 14:
+            stop.set()
+        return metrics
+
+    train(config("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(GraphTrainer, "step", step_until_stopped)
+        with pytest.raises(Interrupted):
+            train(config("parts"), stop=stop)
+    assert max(recorded) > 0
+    train(config("parts"))
+    whole, parts = (
+        SparseAutoencoder.load(tmp_path / out / "sae").state_dict() for out in ("whole", "parts")
+    )
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_numbers_in_memory_need_the_kernel() -> None:
