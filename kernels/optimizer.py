@@ -170,19 +170,9 @@ def adam_step_(
     if uses_triton(weights):
         one = torch.ones((), device=weights.device) if factor is None else factor
         go = torch.ones_like(one, dtype=torch.bool) if applies is None else applies
-        _launch_adam(
-            weights,
-            gradient,
-            first,
-            second,
-            rounded,
-            one,
-            go,
-            numbers if in_memory is None else in_memory,
-            betas,
-            epsilon,
-            unit_rows,
-        )
+        at = numbers if in_memory is None else in_memory
+        tensors = weights, gradient, first, second, rounded, one, go
+        _launch_adam(*tensors, at, betas, epsilon, unit_rows)
         return
     if in_memory is not None:
         raise ValueError("only the Triton kernel reads a step's numbers from memory")
