@@ -32,7 +32,7 @@ def _adam_kernel(
     second_ptr: Pointer,  # [F, D] (in and out)
     rounded_ptr: Pointer,  # [F, D] (out) the new weights in another dtype, if ROUNDED
     factor_ptr: Pointer,  # [] factor of the gradient
-    applies_ptr: Pointer,  # [] whether there is a step at all
+    applies_ptr: Pointer,  # [] bool, whether there is a step at all
     lr: Scalar,
     beta1: Scalar,
     beta2: Scalar,
@@ -96,7 +96,7 @@ def _launch_adam(
         second_ptr=second,
         rounded_ptr=weights if rounded is None else rounded,
         factor_ptr=factor,
-        applies_ptr=applies.to(torch.int32),
+        applies_ptr=applies,
         lr=lr,
         beta1=betas[0],
         beta2=betas[1],

@@ -7,8 +7,8 @@ import torch
 
 from ...kernels.numerics import ceil_div
 from ...kernels.policy import (
-    ROWS_OF_A_BLOCK,
     Backend,
+    dense_rows,
     encode_plan,
     pre_activation_rows,
     product_plan,
@@ -143,7 +143,7 @@ def _update_bytes(sizes: StepSizes) -> int:
     if sizes.backend.on_cpu:
         found += _FLOAT * min(n_weights, _VALUES_IN_CACHE)
     if sparse_plan(n_latents, sizes.slots_per_row, sizes.backend).path == "dense":
-        rows = min(sizes.trainer.batch_size, ROWS_OF_A_BLOCK)
+        rows = min(sizes.trainer.batch_size, dense_rows(n_latents, sizes.backend))
         found += 3 * rows * n_latents * _FLOAT
     return found
 
