@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 from results_file import RESULTS, write_table
 
-from sparsteer.training.config import EvalSettings, TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.train import train_grid
 

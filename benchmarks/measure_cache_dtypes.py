@@ -26,11 +26,12 @@ from torch import Tensor
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.files import atomic_file, atomic_folder
-from sparsteer.training.config import EvalSettings, TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.data.cache.manifest import ShardEntry, write_manifest
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.data.cache.shards import Shard, encode_rows
 from sparsteer.training.data.corpus_config import CacheDtype
+from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.train import train_grid
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..app.report.measures import fvu, held_out, measures, place, places
 from ..sae.common.paths import FilePath
 from ..sae.common.wording import count, counted, percent
-from ..training.config import EvalSettings
+from ..training.evaluation.config import EvalSettings
 from .console import Report, Terminal, table
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ _MEANT = {
     "batches": "on their way",
     "held_out": "rows to measure on",
     "checkpoint_copy": "a checkpoint that is being written",
+    "whole_dictionary": "of all shards, in the first process",
 }
 
 

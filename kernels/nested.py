@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .codes import Codes, pack_entries
-from .decode import Reconstruction, decode
+from .decode import Reconstruction, decode, require_comparable
 from .dispatch import uses_triton
 from .numerics import at_least_float32, ceil_div
 from .policy import backend_of, sparse_plan
@@ -53,8 +53,9 @@ def nested_mse(
         which the encoder drops.
 
     Raises:
-        ValueError: the prefixes do not rise from 1 or more to F.
+        ValueError: the prefixes do not rise from 1 or more to F, or what `decode_mse` refuses.
     """
+    require_comparable(W_dec, b_dec, x)
     ends = (0, *prefixes)
     if not prefixes or ends[-1] != len(W_dec) or any(b <= a for a, b in pairwise(ends)):
         raise ValueError(f"prefixes {prefixes} must rise to the {len(W_dec)} latents")

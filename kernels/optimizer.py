@@ -33,7 +33,7 @@ def _adam_kernel(
     second_ptr: Pointer,  # [F, D] (in and out)
     rounded_ptr: Pointer,  # [F, D] (out) the new weights in another dtype, if ROUNDED
     factor_ptr: Pointer,  # [] factor of the gradient
-    applies_ptr: Pointer,  # [] whether there is a step at all
+    applies_ptr: Pointer,  # [] bool, whether there is a step at all
     numbers_ptr: Pointer,  # [3] lr and both corrections, if IN_MEMORY, in place of these:
     lr: Scalar,
     correction1: Scalar,
@@ -104,7 +104,7 @@ def _launch_adam(
         second_ptr=second,
         rounded_ptr=weights if rounded is None else rounded,
         factor_ptr=factor,
-        applies_ptr=applies.to(torch.int32),
+        applies_ptr=applies,
         numbers_ptr=numbers if in_memory else weights,
         lr=lr,
         correction1=correction1,

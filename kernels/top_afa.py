@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .capacity import SlotCapacity
 from .codes import Codes, join_codes
 from .dispatch import uses_triton
 from .numerics import at_least_float32
@@ -28,6 +29,7 @@ def top_afa_select(
     decoder_norms: Float[Tensor, "F"],
     target: Float[Tensor, "B"],
     max_active: int | None = None,
+    capacity: SlotCapacity | None = None,
 ) -> Codes:
     """Keep of each row the largest latents whose joint norm comes nearest the target.
 
@@ -36,6 +38,8 @@ def top_afa_select(
         decoder_norms: [F] norms of the decoder rows; they weigh the order and the norm.
         target: [B] the norm to match, ||x - b_dec|| in the published method.
         max_active: width M of the codes; the largest count of the batch where it is None.
+        capacity: of one part, in place of that largest count where Triton runs; a row that needs
+            more has NaN for all its values.
 
     Returns:
         Codes with indices and values [B, M] and counts [B]; slots are in descending order of
@@ -50,7 +54,7 @@ def top_afa_select(
     with torch.no_grad():
         if uses_triton(pre):
             pre = pre if pre.stride(1) == 1 else pre.contiguous()
-            parts = launch_top_afa(pre, decoder_norms.contiguous(), target.contiguous())
+            parts = launch_top_afa(pre, decoder_norms.contiguous(), target.contiguous(), capacity)
             return join_codes(parts, pre, max_active)
         return join_codes(_select_in_pieces(pre, decoder_norms, target), pre, max_active)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..kernels.codes import Codes
 from ..kernels.dead_latents import dead_latents_mse
-from ..kernels.decode import Reconstruction, decode
+from ..kernels.decode import Reconstruction, decode, require_comparable
+from ..kernels.dispatch import uses_triton
 from ..kernels.nested import nested_mse
 from ..kernels.numerics import at_least_float32
 from .autoencoder import SparseAutoencoder
@@ -90,9 +91,22 @@ def in_float32(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     return x.to(at_least_float32(x.dtype))
 
 
+def difference(
+    target: Float[Tensor, "*B D"], x_hat: Float[Tensor, "*B D"]
+) -> Float[Tensor, "*B D"]:
+    """target - x_hat in their dtype, given at least in float32, without a gradient."""
+    wide = at_least_float32(target.dtype)
+    missed = torch.empty_like(target, dtype=wide)
+    return torch.sub(target.detach(), x_hat.detach(), out=missed)
+
+
 def own_variance(rows: Float[Tensor, "B D"], mean: Mean = own_mean) -> Float[Tensor, ""]:
     """Mean over these rows and dimensions of (row - mean row)^2, with the mean row of the whole
     batch; its mean over the batch is the variance."""
+    if uses_triton(rows):  # one pass over the rows, then their columns
+        variances_D, own_D = torch.var_mean(rows, 0, correction=0)
+        all_D = mean(own_D)
+        return (variances_D if all_D is own_D else variances_D + (own_D - all_D).square()).mean()
     # Row by row first: the bits of a mean over all values at once depend on the number of threads.
     return (rows - mean(rows.mean(0))).square().mean(-1).mean()
 
@@ -136,7 +150,11 @@ def multi_topk_loss(
         x: [B, D] rows in scaled units.
         target: [B, D] what the reconstructions are compared with.
         multiple: of k; as many latents as there are where that is more.
+
+    Raises:
+        ValueError: what `decode_mse` refuses: weights in float16, whose gradients vanish.
     """
+    require_comparable(sae.W_dec, sae.b_dec, target)
     all_codes = sae.encode_train(x, min(multiple * k, sae.config.n_latents))
     order_BM = all_codes.values.argsort(dim=-1, descending=True, stable=True)
     largest, rest = (

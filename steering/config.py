@@ -15,6 +15,7 @@ from ..sae.common.validation import (
     require_tuple,
 )
 from ..sae.config import ModelDtype, require_model_dtype
+from ..sae.device_map import require_device_map
 from .registries import DIRECTIONS, EDITS, GATES
 
 _LEAST_TEMPERATURE = 1e-5
@@ -166,10 +167,16 @@ class GenerateConfig:
     device: str = "auto"
     """Where to run: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
+    device_map: str | None = None
+    """Spread a language model that is too large for one device, in place of --device: auto,
+    balanced (over GPUs), or a JSON object of module names and devices (a GPU's number, cpu, disk).
+    It then runs without TransformerLens' bridge, through the package accelerate."""
+
     sampling: Sampling = field(default_factory=Sampling)
     """How tokens are chosen."""
 
     def __post_init__(self) -> None:
+        require_device_map(self.device_map, self.device)
         require_model_dtype(self.model_dtype)
         if self.tier != "all":
             GATES.require(self.tier)

@@ -38,7 +38,9 @@ class RunSettings(Protocol):
     def device(self) -> str: ...
 
 
-def load_run_of(config: RunSettings, say: Callable[[str], None]) -> LoadedRun:
+def load_run_of(
+    config: RunSettings, say: Callable[[str], None], *, device_map: str | None = None
+) -> LoadedRun:
     """The run that a verb's settings name, as `load_run` loads it."""
     return load_run(
         config.run,
@@ -47,6 +49,7 @@ def load_run_of(config: RunSettings, say: Callable[[str], None]) -> LoadedRun:
         model_dtype=config.model_dtype,
         allow_other_weights=config.allow_other_weights,
         device=config.device,
+        device_map=device_map,
         say=say,
     )
 
@@ -59,6 +62,7 @@ def load_run(
     model_dtype: ModelDtype | None = None,
     allow_other_weights: bool = False,
     device: str = "auto",
+    device_map: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> LoadedRun:
     """Load the autoencoder of a run folder (or an autoencoder's folder), its model and its site.
@@ -72,6 +76,8 @@ def load_run(
         allow_other_weights: take a language model with other weights than the one the autoencoder
             was trained on, too, and say it.
         device: auto, cpu, cuda or cuda:N, for both.
+        device_map: places the model in place of the device, as for `LanguageModel.load`; the
+            autoencoder is then where it takes its tokens.
         say: told what takes time.
 
     Raises:
@@ -87,7 +93,11 @@ def load_run(
     of = f"the autoencoder of {run}"
     if origin is None:
         language_model = LanguageModel.load(
-            model or "", device=device, dtype=model_dtype or "float32", progress=say
+            model or "",
+            device=device,
+            dtype=model_dtype or "float32",
+            device_map=device_map,
+            progress=say,
         )
     else:
         language_model = load_again(
@@ -96,6 +106,7 @@ def load_run(
             given=model,
             device=device,
             dtype=model_dtype,
+            device_map=device_map,
             allow_other_weights=allow_other_weights,
             say=say,
         )

@@ -115,11 +115,12 @@ def _loaded_and_steered(
             model_dtype=config.model_dtype,
             allow_other_weights=config.allow_other_weights,
             device=config.device,
+            device_map=config.device_map,
             say=say,
         )
         return loaded, {given.tier: given}
     features = steered_features(config.run, config, SparseAutoencoder.load(config.run), say)
-    loaded = load_run_of(config, say)
+    loaded = load_run_of(config, say, device_map=config.device_map)
     return loaded, {
         tier: Intervention(
             site=loaded.site.name,

@@ -26,9 +26,10 @@ from sparsteer.steering.features.search import find
 from sparsteer.steering.selection.config import ScoreConfig
 from sparsteer.steering.selection.scoring import score
 from sparsteer.steering.side_by_side import side_by_side
-from sparsteer.training.config import EvalConfig, TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.data.cache.config import CacheConfig
 from sparsteer.training.data.cache.writer import cache_activations
+from sparsteer.training.evaluation.config import EvalConfig
 from sparsteer.training.evaluation.evaluation import evaluate
 from sparsteer.training.runtime import malloc
 from sparsteer.training.runtime.threads import use_threads

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from ..sae.common.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from .config import EvalConfig as EvalConfig
     from .config import TrainConfig as TrainConfig
     from .config import TrainerConfig as TrainerConfig
     from .data.cache.config import CacheConfig as CacheConfig
     from .data.cache.reader import ActivationCache as ActivationCache
     from .data.cache.writer import cache_activations as cache_activations
+    from .evaluation.config import EvalConfig as EvalConfig
     from .graph_trainer import GraphTrainer as GraphTrainer
     from .initialize import initialize_from_rows as initialize_from_rows
     from .trainer import Trainer as Trainer

@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from ..kernels.numerics import at_least_float32
@@ -26,11 +27,17 @@ class WeightAverages:
         self.tensors = {name: _wide(weights) for name, weights in sae.named_parameters()}
 
     @torch.no_grad()
-    def update(self, number: int) -> None:
-        """Take in the weights after step `number` (from 1)."""
-        new_weight = max(1 - self._decay, 1 / number)
+    def update(self, number: int, applies: Bool[Tensor, ""] | None = None) -> None:
+        """Take in the weights after step `number` (from 1).
+
+        Args:
+            applies: where false the averages stay; on their device, which need not be waited for.
+        """
+        share = max(1 - self._decay, 1 / number)
         for name, weights in self._sae.named_parameters():
-            self.tensors[name].lerp_(weights.to(self.tensors[name].dtype), new_weight)
+            average = self.tensors[name]
+            new_weight = share if applies is None else share * applies.to(average.dtype)
+            average.lerp_(weights.to(average.dtype), new_weight)
 
     @torch.no_grad()
     def autoencoder(self) -> SparseAutoencoder:

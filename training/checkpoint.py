@@ -54,7 +54,13 @@ def remove_older(checkpoints: Path, step: int, *, keep: int) -> None:
         remove_folder(old)
 
 
-def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], None]) -> float:
+def restore_newest(
+    checkpoints: Path,
+    trainer: Trainer,
+    say: Callable[[str], None],
+    *,
+    moments: dict[str, Tensor] | None = None,
+) -> float:
     """Put the trainer into the state of the newest whole checkpoint, if there is one.
 
     Whole means that every byte is as it was written, and that it is not of a later step than the
@@ -64,6 +70,8 @@ def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], Non
         checkpoints: the folder; it may be missing.
         trainer: changed in place; untouched where there is no checkpoint.
         say: told about a broken checkpoint that is passed over.
+        moments: takes the whole ones, in main memory, of those of which the trainer's optimizer has
+            some rows alone, by the names that `Adam.state` gives.
 
     Returns:
         Seconds of training that lie before it, 0 without a checkpoint.
@@ -76,6 +84,8 @@ def restore_newest(checkpoints: Path, trainer: Trainer, say: Callable[[str], Non
         return 0.0
     folder, seconds, tensors = newest
     _load_state(trainer, tensors, folder)
+    if moments is not None:
+        moments |= {name: tensors[f"adam.{name}"] for name in trainer.optimizer.partial()}
     trainer.steps_done = _step(folder)
     return seconds
 
@@ -135,6 +145,8 @@ def trainer_state(trainer: Trainer) -> dict[str, Tensor]:
     if trainer.averages is not None:
         state |= {f"average.{name}": mean for name, mean in trainer.averages.tensors.items()}
     state["tokens_since_fired"] = trainer.tokens_since_fired
+    if trainer.code_widths is not None:
+        state["code_widths"] = trainer.code_widths.tensor
     return state
 
 
@@ -142,6 +154,10 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
     own = trainer.sae.state_dict()
     for name in centers_that_may_lack(trainer.sae.config):
         tensors.setdefault(f"sae.{name}", torch.zeros_like(own[name]))
+    if (
+        trainer.code_widths is not None
+    ):  # training on a CPU, from which this one may go on, has none
+        tensors.setdefault("code_widths", torch.zeros_like(trainer.code_widths.tensor))
     for name, tensor in own.items():
         saved = tensors.get(f"sae.{name}")
         if saved is None or saved.shape != tensor.shape:
@@ -162,3 +178,5 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
         for name, mean in trainer.averages.tensors.items():
             mean.copy_(tensors[f"average.{name}"])
     trainer.tokens_since_fired.copy_(tensors["tokens_since_fired"])
+    if trainer.code_widths is not None:
+        trainer.code_widths.tensor.copy_(tensors["code_widths"])

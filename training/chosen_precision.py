@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import torch
 
 from ..sae.common.errors import InputError
-from .config import EvalPrecision, Precision, TrainerConfig
+from .config import Precision, TrainerConfig
+from .evaluation.config import EvalPrecision
 
 
 def chosen_precision(

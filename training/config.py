@@ -1,4 +1,4 @@
-"""Configurations of training and evaluation, checked when they are made; imports no torch."""
+"""Configurations of training, checked when they are made; imports no torch."""
 
 import dataclasses
 import math
@@ -18,13 +18,12 @@ from ..sae.common.validation import (
     require_positive_integer,
     require_tuple,
 )
-from ..sae.config import ModelDtype, SAEConfig, activations_with, config_class, require_model_dtype
+from ..sae.config import SAEConfig, activations_with, config_class
 from ..sae.loss_registry import parse_loss_terms
 from .data.stream.config import StreamConfig
 from .tracking import Tracking
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
-EvalPrecision = Literal["auto", "float32", "tf32"]
 
 CLOCK_SETTINGS = ("log_seconds", "eval_minutes", "checkpoint_minutes")
 """Settings of a `TrainerConfig` that decide when files are written, and no step: a run may go on
@@ -131,7 +130,7 @@ class TrainerConfig:
         for name in ("tokens", "batch_size", "log_every", "eval_every", "eval_rows"):
             require_positive_integer(name, getattr(self, name))
         for name in ("batch_size", "eval_rows"):
-            _require_variance_of(name, getattr(self, name))
+            require_variance_of(name, getattr(self, name))
         for name in ("checkpoint_every", "keep_checkpoints", "target_l0", "shards"):
             require_positive_integer(name, getattr(self, name))
         for name in ("k_aux", "dead_after_tokens", "k_start"):
@@ -233,7 +232,7 @@ class TrainerConfig:
             )
 
 
-def _require_variance_of(name: str, rows: int) -> None:
+def require_variance_of(name: str, rows: int) -> None:
     """Raise an InputError if so few rows have no variance, of which FVU is a fraction."""
     if rows < 2:
         raise InputError(
@@ -398,54 +397,3 @@ def require_other_site(site: str | None, target_site: str) -> None:
             "leave it out to train an autoencoder",
             field="target_site",
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalSettings:
-    """How autoencoders are measured on the held-out part of an activation cache."""
-
-    cache: FilePath
-    """Folder of the activation cache."""
-
-    site: str | None = None
-    """Site of the cache; by default the one that the autoencoder was trained on."""
-
-    rows: int = 65_536
-    """Most held-out rows for the measures of reconstruction and sparsity."""
-
-    contexts: int = 32
-    """Held-out contexts for the loss with the autoencoder in place; 0 leaves the language model
-    out."""
-
-    model: str | None = None
-    """Language model to put it into; by default the one the cache was made with."""
-
-    model_dtype: ModelDtype | None = None
-    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
-    its weights are stored as. By default as when the cache was written."""
-
-    precision: EvalPrecision = "auto"
-    """What an autoencoder's products multiply on a GPU while it is measured: float32, or float32
-    numbers rounded to tf32. auto: tf32 on a GPU that has it, else float32."""
-
-    allow_other_weights: bool = False
-    """Take a cache or language model though the weights are not those that the autoencoder was
-    trained on, and say so; by default that is refused."""
-
-    device: str = "auto"
-    """Where to run: auto, cpu, cuda or cuda:N."""
-
-    def __post_init__(self) -> None:
-        require_model_dtype(self.model_dtype)
-        require_choice("precision", self.precision, get_args(EvalPrecision))
-        require_positive_integer("rows", self.rows)
-        _require_variance_of("rows", self.rows)
-        require_integer("contexts", self.contexts, least=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig(EvalSettings):
-    """One autoencoder to measure, and how."""
-
-    sae: FilePath
-    """Folder of the autoencoder, or of the run that trained it."""

@@ -85,8 +85,14 @@ class GraphTrainer(Trainer):
             self._recorder.forget()
 
     def _make_step(
-        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None, *, measured: bool
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None,
+        *,
+        measured: bool,
+        again: bool,
     ) -> StepMetrics | None:
+        assert not again  # no width of a step that can be recorded depends on the data
         n_dead = self._list_dead()
         k = self.annealed_k(self.steps_done)
         kind = StepKind(padded_dead(n_dead, len(self._dead)), k)
@@ -121,7 +127,7 @@ class GraphTrainer(Trainer):
         forward = self._forward_of(kind, sides)
         self._begin_check(x, target, forward.counted)
         norm = self._backward_of(kind, forward)
-        self._end_step()
+        self._end_step(forward.counted)
         return forward, norm
 
     def _replay(self, kind: StepKind, x: Tensor, target: Tensor | None) -> None:
@@ -131,7 +137,7 @@ class GraphTrainer(Trainer):
         recorded.forward()
         self._begin_check(x, target, recorded.counted)
         recorded.backward()
-        self._end_step()
+        self._end_step(recorded.counted)
 
     def _record(self, kind: StepKind) -> RecordedStep:
         """What is recorded is not done until it is replayed."""

@@ -42,7 +42,8 @@ class TrainingRun:
         precision: float32, tf32 or bfloat16: what its products multiply.
         full_trainer: with `shards` > 1, on rank 0, a trainer of all latents, which is evaluated and
             saved in place of `trainer`, after `gather_shards`; else None.
-        moments: on rank 0 those that no rank has whole, as of the last `gather_moments`.
+        moments: on rank 0 those that no rank has whole, as of the last `gather_moments`, or as they
+            were restored, until `spread` hands them out.
         seconds: spent on updates, those before the run was resumed included.
         writer: writes its checkpoints, and those of other runs that share it.
     """

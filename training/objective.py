@@ -16,6 +16,7 @@ from ..sae.losses import (
     ForwardPass,
     WeightedTerm,
     auxk_loss,
+    difference,
     multi_topk_loss,
     nested_loss,
     reconstruction_loss,
@@ -137,7 +138,7 @@ def _further_terms(
             sae, rows_BD, x_hat_BD = forward.sae, forward.rows, forward.x_hat
             if isinstance(dist, Sharded):
                 return sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, dist)
-            residual_BD = forward.target - x_hat_BD
+            residual_BD = difference(forward.target, x_hat_BD)
             means = forward.mean, dist.all_reduce_means
             return auxk_loss(sae, rows_BD, residual_BD, dead_N, k_aux, *means, n_dead)
 

@@ -116,10 +116,16 @@ class Adam:
         state = {f"first.{name}": moment for name, moment in self.first.items()}
         return state | {f"second.{name}": moment for name, moment in self.second.items()}
 
+    def partial(self) -> set[str]:
+        """The names, as `state` gives them, of the moments that are of some rows alone."""
+        parameters = [name for name, rows in self._rows.items() if rows is not None]
+        return {f"{order}.{name}" for order in ("first", "second") for name in parameters}
+
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take over moments that `state` gave; KeyError names one that is missing."""
+        """Take over the moments of all rows, as `state` gives them where all are updated here; of
+        those that are `partial` the rows that are updated here. KeyError names a missing one."""
         for name, moment in self.state().items():
-            moment.copy_(state[name])
+            moment.copy_(self._own(name.partition(".")[2], state[name]))
 
     def _own(self, name: str, tensor: Tensor) -> Tensor:
         """The rows of a parameter's tensor that are updated here."""

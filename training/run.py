@@ -72,15 +72,18 @@ class RunFolder:
             InputError: the folder holds something else, or a run of another configuration, or
                 another process is training there.
         """
-        if not (self.path / SETTINGS).exists() and self.path.exists() and _is_other(self.path):
-            raise InputError(
-                f"{self.path} exists and is not a run; give another --out or an empty folder"
-            )
+        self._require_run_or_free()
         self._held.enter_context(hold_folder(self.path))
         self._held.callback(self._leave_nothing_unless_begun)
         goes_further = self.has_begun() and self._goes_further(self.settings(), resolved)
         tidy(self.checkpoints)
         return self.is_complete() and not goes_further
+
+    def require_claimable(self, resolved: dict[str, Any]) -> None:
+        """Raise the InputErrors of `claim` about what the folder holds, which is left as it is."""
+        self._require_run_or_free()
+        if self.has_begun():
+            self._goes_further(self.settings(), resolved)
 
     def begin(
         self, resolved: dict[str, Any], *, threads: int, device: str, processes: int = 1
@@ -232,6 +235,12 @@ class RunFolder:
         threads = found.get("threads")
         known = isinstance(threads, int) and threads >= 1
         return threads if known and found.get("processes", 1) == processes else None
+
+    def _require_run_or_free(self) -> None:
+        if not (self.path / SETTINGS).exists() and self.path.exists() and _is_other(self.path):
+            raise InputError(
+                f"{self.path} exists and is not a run; give another --out or an empty folder"
+            )
 
     def _leave_nothing_unless_begun(self) -> None:
         """Remove what `begin` wrote for a run that has nothing to go on from."""

@@ -1,4 +1,4 @@
-"""Spreading what every process has at first: the latents in shards, or Adam's moments by rows."""
+"""Spreading what rank 0 has at first: the latents in shards, or Adam's moments by rows."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from .checkpoint import trainer_state
-from .config import Precision
+from .config import Precision, TrainerConfig
 from .distributed.collectives import Distributed
 from .distributed.data_parallel import DataParallel
 from .distributed.sharded import Sharded, shard_of, shard_of_state
@@ -15,30 +15,42 @@ from .loop import TrainingRun
 from .trainer import Trainer
 
 
-def spread(runs: Sequence[TrainingRun], dist: Distributed, device: torch.device) -> None:
-    """Give every rank the state of rank 0, then its part of it alone if the configuration says so.
+def sharing_moments(config: TrainerConfig, dist: Distributed, device: torch.device) -> Distributed:
+    """The ranks as trainers take them: where the configuration spreads Adam's moments, a trainer
+    makes those of its rank's rows alone.
 
     Args:
-        runs: of one grid; their trainers are replaced where they are cut.
+        dist: the ranks as they were joined.
+        device: where this rank trains.
+    """
+    if not (config.shard_optimizer and isinstance(dist, DataParallel)):
+        return dist
+    return ShardedMoments(reduce_scatter=device.type == "cuda", host_group=dist.host_group)
+
+
+def spread(runs: Sequence[TrainingRun], dist: Distributed, device: torch.device) -> None:
+    """Give every rank the state of rank 0, or its part of it if the configuration says so.
+
+    Args:
+        runs: of one grid; the trainers of latents in shards are replaced.
         dist: the ranks; every one calls this.
         device: where this rank trains.
     """
     cut = None
-    if runs and isinstance(dist, DataParallel):
-        config = runs[0].config.trainer
-        if config.shards > 1:
-            cut = Sharded(config.shards, device, host_group=dist.host_group)
-        elif config.shard_optimizer:
-            on_gpus = device.type == "cuda"
-            cut = ShardedMoments(reduce_scatter=on_gpus, host_group=dist.host_group)
+    if runs and isinstance(dist, DataParallel) and runs[0].config.trainer.shards > 1:
+        cut = Sharded(runs[0].config.trainer.shards, device, host_group=dist.host_group)
     for run in runs:
-        dist.broadcast(trainer_state(run.trainer).values())
-        run.trainer.steps_done = dist.broadcast_object(run.trainer.steps_done)
-        if isinstance(cut, Sharded):
-            run.full_trainer = run.trainer if cut.is_main else None
-            run.trainer = with_sharded_latents(run.trainer, cut, device, run.precision)
-        elif cut is not None:
-            run.trainer = with_sharded_moments(run.trainer, cut)
+        trainer, state = run.trainer, trainer_state(run.trainer)
+        for name in trainer.optimizer.partial():
+            del state[f"adam.{name}"]
+        dist.broadcast(state.values())
+        trainer.steps_done = dist.broadcast_object(trainer.steps_done)
+        if trainer.steps_done:  # else all moments are zero, as they were made
+            trainer.dist.scatter_moments(trainer.sae, trainer.optimizer.state(), run.moments)
+        run.moments = {}
+        if cut is not None:
+            run.full_trainer = trainer if cut.is_main else None
+            run.trainer = with_sharded_latents(trainer, cut, device, run.precision)
 
 
 def with_sharded_latents(
@@ -51,18 +63,4 @@ def with_sharded_latents(
     shard = shard_of_state(trainer_state(full), dist)
     for name, tensor in trainer_state(part).items():
         tensor.copy_(shard[name])
-    return part
-
-
-def with_sharded_moments(whole: Trainer, dist: ShardedMoments) -> Trainer:
-    """A trainer of the same autoencoder that has the moments of this rank's rows alone."""
-    part = Trainer(whole.sae, whole.config, dist)
-    part.steps_done = whole.steps_done
-    state = trainer_state(whole)
-    for name, tensor in trainer_state(part).items():
-        rows = None
-        if name.startswith("adam."):
-            _, _, parameter = name.split(".", 2)
-            rows = dist.moment_rows(whole.sae.get_parameter(parameter))
-        tensor.copy_(state[name] if rows is None else state[name][rows])
     return part

@@ -10,30 +10,28 @@ import torch
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.devices import as_current, resolve_device
-from ..sae.common.errors import InputError
-from ..sae.config import Origin, config_to_dict
+from ..sae.config import Origin
 from ..sae.language_model.names import lasting_name
 from .cautions import cautions
 from .checkpoint import remove_older, restore_newest
 from .checkpoint_writer import CheckpointWriter
 from .chosen_precision import chosen_precision, require_multiplied
-from .config import Precision, TrainConfig, require_other_site
+from .config import Precision, TrainConfig
 from .cuda_graph import require_graphs
 from .data.activation_source import ActivationSource
 from .data.cache.rounding import rounding_caution
-from .data.settings import plain, to_plain
+from .data.settings import to_plain
 from .distributed.collectives import Distributed
 from .distributed.joining import init_distributed
-from .distributed.sharded import require_shards
 from .forecast.estimate import TrainingEstimate, estimate_run
 from .graph_trainer import GraphTrainer
 from .grid_loop import GridReport, fit_together
 from .loop import ProgressCallback, TrainingRun, fit, read_batches
+from .preconditions import require_shared_data, required_sites, resolved_settings
 from .run import RESOLVED_PRECISION, RunFolder
 from .runtime.stopping import AgreedStop, StopRequest
 from .runtime.threads import allowed_cores, use_threads
-from .spreading import spread
-from .tracking import require_tracker
+from .spreading import sharing_moments, spread
 from .trainer import Trainer
 
 _SAMPLE_ROWS = 16_384
@@ -108,6 +106,7 @@ def train_grid(
 
     Raises:
         InputError: as `train`, before any training.
+        OSError, SafetensorError: a checkpoint could not be written.
         Interrupted: `stop` was set; checkpoints of all were saved.
     """
     request = stop or StopRequest()
@@ -116,6 +115,8 @@ def train_grid(
         if ready.runs:
             with request.watched():
                 failures = fit_together(ready.runs, stop=request, report=report)
+            # Where all have stopped, nobody else learns that a checkpoint could not be written.
+            ready.dist.run_on_main(ready.runs[0].writer.wait)
             for run in ready.runs:
                 failure = failures.get(run)
                 summaries[run.config.out] = (
@@ -174,13 +175,10 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
     ):
         with dist.errors_on_all_ranks():
             data = _open_data(configs, dist, say)
-            sites = [_validated_site(config, data, dist) for config in configs]
-            data.require_held_out()  # what does not suffice is refused now, not after training
-            data.require_batch(first.batch_size)
+            sites = required_sites(configs, data, dist.world_size)
             device = resolve_device(dist.device(first.device))
             if any(config.trainer.cuda_graph for config in configs):
                 require_graphs(device, dist.world_size)
-            require_tracker(configs[0].track)
         dist.require_own_device(device)
         held.enter_context(as_current(device))
         # Rank 0 alone writes the folders.
@@ -189,7 +187,7 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
             held.callback(folder.close)
         precisions = dist.run_on_main(_precisions, configs, folders, device, say)
         resolved = [
-            _resolved(config, data, site, precision)
+            resolved_settings(config, data, site, precision)
             for config, site, precision in zip(configs, sites, precisions, strict=True)
         ]
         complete = dist.run_on_main(
@@ -200,13 +198,14 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         # One writer, so that the copy of one run's state at a time is in memory.
         writer = CheckpointWriter()
         held.callback(writer.close)
+        sharing = sharing_moments(first, dist, device)
         runs = [
             TrainingRun(
                 config,
                 site,
                 folder,
                 data,
-                _new_trainer(config, precision, data, site, initial_device, dist),
+                _new_trainer(config, precision, data, site, initial_device, sharing),
                 precision,
                 writer=writer,
             )
@@ -273,31 +272,8 @@ def _number_of_threads(configs: Sequence[TrainConfig], dist: Distributed, say: S
 def _open_data(configs: Sequence[TrainConfig], dist: Distributed, say: Say) -> ActivationSource:
     """The data, the same for all configurations; where a run has begun, as it began with it."""
     config = next((config for config in configs if RunFolder(config.out).has_begun()), configs[0])
-    if config.cache is None and dist.world_size > 1:
-        raise InputError(
-            f"a stream of activations is for one process, and here are {dist.world_size}; write a "
-            "cache first with `sparsteer cache`, which they can share"
-        )
+    require_shared_data(config, dist.world_size)
     return _open_activations(config, device=dist.device(config.trainer.device), say=say)
-
-
-def _validated_site(config: TrainConfig, data: ActivationSource, dist: Distributed) -> str:
-    """The site that is read. Raises InputError if the configuration fits neither the data nor the
-    number of processes."""
-    shards, batch_size = config.trainer.shards, config.trainer.batch_size
-    sae_config = config.sae_config(data.d_model)
-    require_shards(sae_config, shards, dist.world_size, config.trainer.k_start)
-    n_parts = dist.world_size // shards
-    if batch_size % n_parts:
-        raise InputError(
-            f"batch_size is {batch_size}, which {n_parts} processes cannot share evenly; make it a "
-            f"multiple of {n_parts}",
-            field="batch_size",
-        )
-    site = data.site_name(config.site)
-    if config.target_site is not None:
-        require_other_site(site, data.site_name(config.target_site))
-    return site
 
 
 def _precisions(
@@ -305,14 +281,18 @@ def _precisions(
 ) -> list[Precision]:
     """The definite precision of each configuration; what is said is said once for all.
 
-    Where `auto` is asked for, a run that has begun goes on in its own.
+    Where `auto` is asked for, a run that has begun goes on in its own. A complete run multiplies
+    nothing, so that its precision need not be this device's.
     """
     found: list[Precision] = []
     sentences: list[str] = []
     for config, folder in zip(configs, folders, strict=True):
+        asked, begun = config.trainer.precision, folder.precision_begun_with()
+        if begun is not None and folder.is_complete() and asked in ("auto", begun):
+            found.append(begun)
+            continue
         here = chosen_precision(config.trainer, device)
-        if config.trainer.precision == "auto":
-            begun = folder.precision_begun_with()
+        if asked == "auto":
             if begun is None:
                 sentences.append(f"training multiplies {here} on {device}; --precision chooses")
             elif begun != here:
@@ -348,6 +328,8 @@ def _begin_folders(
             say(f"{folder.path} is complete; nothing to train")
             complete[config.out] = folder.summary()
         else:
+            # A complete run that is to go further has not been asked yet.
+            require_multiplied(settings[RESOLVED_PRECISION], device)
             begun.append((folder, settings))
     for folder, settings in begun:
         folder.begin(
@@ -357,21 +339,6 @@ def _begin_folders(
             processes=processes,
         )
     return complete
-
-
-def _resolved(
-    config: TrainConfig, data: ActivationSource, site: str, precision: str
-) -> dict[str, Any]:
-    """What config.yaml holds: the settings as given, and what those come to that were left open."""
-    settings = to_plain(config)
-    del settings["stream"]  # part of the data's identity if there is one
-    return {
-        **settings,
-        RESOLVED_PRECISION: precision,
-        "sae": plain(config_to_dict(config.sae_config(data.d_model))),
-        "site": site,
-        **data.identity,
-    }
 
 
 def _new_trainer(
@@ -412,14 +379,14 @@ def _resume_or_initialize(runs: Sequence[TrainingRun], data: ActivationSource, s
         _resume(run, say)
     _initialize([run for run in runs if not run.trainer.steps_done], data, say)
     for run in runs:
-        resolved = _resolved(run.config, data, run.site, run.precision)
+        resolved = resolved_settings(run.config, data, run.site, run.precision)
         run.folder.track(run.config.track, resolved)
 
 
 def _resume(run: TrainingRun, say: Say) -> None:
     """Load the newest checkpoint if there is one, and drop the metrics beyond it."""
     folder, trainer = run.folder, run.trainer
-    run.seconds = restore_newest(folder.checkpoints, trainer, say)
+    run.seconds = restore_newest(folder.checkpoints, trainer, say, moments=run.moments)
     if trainer.steps_done:
         say(f"{folder.path} goes on from step {trainer.steps_done}")
         keep = run.config.trainer.keep_checkpoints

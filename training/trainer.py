@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..kernels.capacity import SlotCapacity
 from ..kernels.dispatch import uses_triton
 from ..kernels.firing import FiringCounts, count_firings_, fired_latents
 from ..sae.autoencoder import SparseAutoencoder
@@ -15,6 +16,7 @@ from ..sae.loss_registry import OWN_TERMS
 from ..sae.losses import own_variance
 from .averages import WeightAverages
 from .chosen_precision import products_in, with_precision
+from .code_widths import CodeWidths
 from .config import TrainerConfig
 from .distributed.collectives import Distributed
 from .distributed.torchrun import raised_on_all_ranks
@@ -23,6 +25,7 @@ from .objective import Losses, objective
 from .optimizer import Adam
 from .precision import RoundedWeights
 from .runtime.transfers import PendingHostCopy, host_numbers
+from .undone_steps import unchanged_unless
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
@@ -72,14 +75,18 @@ class ForwardHalf(NamedTuple):
 class _PendingCheck(NamedTuple):
     """What a step computed on the device and the host must know before the next step."""
 
-    x: Float[Tensor, "B D"]
-    target: Float[Tensor, "B D"] | None
+    batch: list[Tensor]
+    """The rows and, of a transcoder, the target."""
+    batch_versions: list[int]
+    """How often each had been changed in place."""
     numbers: PendingHostCopy
     """Whether the loss is finite, and the number of latents that are dead after the step."""
     dead: Int[Tensor, "F"] | None
     """On a GPU those latents, then the others."""
     counts_version: int
     """Version of `tokens_since_fired` from which the dead latents were counted."""
+    capacity: SlotCapacity | None
+    """What the codes' width was taken for granted to be, or was found to need."""
 
 
 class _KnownDead(NamedTuple):
@@ -96,7 +103,9 @@ class Trainer:
     On a GPU `step` only queues work. The host needs two numbers of it: whether the loss is finite,
     and how many latents are dead. They are copied to the host between the forward and the backward
     pass and read where the next step begins, so that the GPU always has work; `synchronize` waits
-    for them.
+    for them. Where an activation lets the data say how wide its codes are, a step takes the width
+    for granted (`code_widths`); one whose rows do not fit is not done, and made again, counting,
+    before the next: until then a batch must not be changed in place.
 
     On a CPU a step is a fifth faster where the process's malloc keeps what is freed, which the
     process itself must ask for: `keep_freed_memory`.
@@ -108,6 +117,7 @@ class Trainer:
         optimizer: Adam and its moments.
         averages: moving averages of the weights; None without `ema_decay`.
         tokens_since_fired: [F] int64 rows since each latent last fired.
+        code_widths: what codes take for granted on a GPU; None where nothing is.
         dist: the processes that share every batch; each has a trainer like this one.
     """
 
@@ -144,9 +154,13 @@ class Trainer:
         self.steps_done = 0
         self.averages = None if config.ema_decay is None else WeightAverages(sae, config.ema_decay)
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
+        n_parts = sae.activation.n_code_parts if uses_triton(sae.W_dec) else 0
+        self.code_widths = CodeWidths(n_parts, sae.W_dec) if n_parts else None
         self._pending: _PendingCheck | None = None
         self._known_dead: _KnownDead | None = None
         self._may_lack_initialization = not is_initialized(sae)
+        buffers = {name for name, _ in sae.named_buffers()}
+        self._activation_buffers = [name for name in sae.activation.state() if name in buffers]
         self._rounded = RoundedWeights() if uses_triton(sae.W_dec) else None
         self.optimizer = Adam(
             sae,
@@ -228,7 +242,12 @@ class Trainer:
             return self._step(x, target, measured=measured)
 
     def _step(
-        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None, *, measured: bool
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None,
+        *,
+        measured: bool,
+        again: bool = False,
     ) -> StepMetrics | None:
         self._require_batch(x, target)
         # Wait for the last step's loss before anything of this step: if it was not finite, that
@@ -236,24 +255,36 @@ class Trainer:
         self.synchronize()
         if self._may_lack_initialization and not self.steps_done:
             self._initialize_from_first_batch(x, target)
-        return self._make_step(x, target, measured=measured)
+        return self._make_step(x, target, measured=measured, again=again)
 
     def _make_step(
-        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None, *, measured: bool
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None,
+        *,
+        measured: bool,
+        again: bool,
     ) -> StepMetrics | None:
         """The step, once the one before it is known to be done."""
         dead_N = self._dead_before_step()
-        forward = self._forward(x, target, dead_N)
-        self._begin_check(x, target, forward.counted)
+        capacity = None
+        if self.code_widths is not None:
+            # Figures are waited for anyhow, and must not be those of a step that is not done.
+            capacity = self.code_widths.capacity(self.steps_done, asks=measured or again)
+        forward = self._forward(x, target, dead_N, capacity=capacity)
+        self._begin_check(x, target, forward.counted, capacity)
         if not uses_triton(self.sae.W_dec):
             # On a CPU the numbers are there: raise before gradients are made.
             self._finish_check(failed_step=self.steps_done)
         norm = self._backward(forward, dead_N)
-        self._end_step()
-        # What an activation changes, such as batch_topk's threshold, comes last because a step that
-        # is not done must not move it: on a CPU it has raised above. On a GPU it and the averages
-        # move, and the next step or `synchronize` raises.
-        self.sae.activation.after_step(self.sae, forward.losses.codes, self.dist.all_reduce_min)
+        # Neither the averages nor what an activation changes, such as batch_topk's threshold, move
+        # in a step that is not done: on a CPU it has raised above. On a GPU the device drops the
+        # changes, and the next step raises.
+        self._end_step(forward.counted)
+        buffers = [self.sae.get_buffer(name) for name in self._activation_buffers]
+        with unchanged_unless(self._applies(forward.counted), buffers):
+            codes = forward.losses.codes
+            self.sae.activation.after_step(self.sae, codes, self.dist.all_reduce_min)
         return self._metrics(forward, len(dead_N), norm) if measured else None
 
     def _forward(
@@ -262,6 +293,7 @@ class Trainer:
         target: Float[Tensor, "B D"] | None,
         dead_N: Int[Tensor, "N"],
         n_dead: Int[Tensor, ""] | None = None,
+        capacity: SlotCapacity | None = None,
     ) -> ForwardHalf:
         """The loss of a batch, and the firings of its rows counted; `n_dead` as of `loss`.
 
@@ -271,7 +303,8 @@ class Trainer:
         """
         scaled_BD = self.sae.scaled(x)
         target_BD = None if target is None else self.sae.scaled_target(target)
-        losses = self.loss(scaled_BD, dead_N, target_BD, n_dead)
+        with self.sae.activation.taking_for_granted(capacity):
+            losses = self.loss(scaled_BD, dead_N, target_BD, n_dead)
         n_latents = len(self.tokens_since_fired)
         fired_F = self.dist.all_reduce_any(fired_latents(losses.codes, n_latents))
         counted = count_firings_(
@@ -284,11 +317,19 @@ class Trainer:
         return ForwardHalf(scaled_BD if target_BD is None else target_BD, losses, fired_F, counted)
 
     def _begin_check(
-        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None, counted: FiringCounts
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None,
+        counted: FiringCounts,
+        capacity: SlotCapacity | None = None,
     ) -> None:
         """Send to the host what it must know before the next step."""
         numbers = PendingHostCopy(counted.numbers)
-        self._pending = _PendingCheck(x, target, numbers, counted.dead, self._counts_version())
+        batch = [x] if target is None else [x, target]
+        versions = _versions(batch), self._counts_version()
+        self._pending = _PendingCheck(
+            batch, versions[0], numbers, counted.dead, versions[1], capacity
+        )
 
     def _backward(
         self,
@@ -311,10 +352,14 @@ class Trainer:
             in_memory=in_memory,
         )
 
-    def _end_step(self) -> None:
+    def _end_step(self, counted: FiringCounts) -> None:
         self.steps_done += 1
         if self.averages is not None:  # of the weights after the step
-            self.averages.update(self.steps_done)
+            self.averages.update(self.steps_done, self._applies(counted))
+
+    def _applies(self, counted: FiringCounts) -> Bool[Tensor, ""] | None:
+        """Whether the step is done, where the host learns it late; None where it has raised."""
+        return counted.finite if uses_triton(self.sae.W_dec) else None
 
     def synchronize(self) -> None:
         """Wait until it is known whether the last step's loss is finite.
@@ -389,8 +434,7 @@ class Trainer:
         """
         if not is_initialized(self.sae):
             sides = [x] if target is None else [x, target]
-            bad = torch.stack([~rows.isfinite().all() for rows in sides])
-            if self.dist.all_reduce_any(bad).any():
+            if self._any_rank_has_bad(sides):
                 raise self._non_finite_loss(x, target)
             alike = torch.stack([(rows == rows[0]).all() for rows in sides])
             if self.dist.all_reduce_any(alike).any():
@@ -412,9 +456,30 @@ class Trainer:
         finite, n_dead = pending.numbers.wait()
         if not finite:
             self.steps_done = failed_step
-            raise self._non_finite_loss(pending.x, pending.target)
+            presumed = pending.capacity is not None and not pending.capacity.asks
+            if presumed and not self._any_rank_has_bad(pending.batch):
+                self._step_again(pending)
+                return
+            raise self._non_finite_loss(*pending.batch)
+        if self.code_widths is not None and pending.capacity is not None:
+            several = self.dist.world_size > 1
+            all_reduce_min = self.dist.all_reduce_min if several else None
+            self.code_widths.learn(pending.capacity, failed_step, all_reduce_min)
         if pending.dead is not None:
             self._known_dead = _KnownDead(pending.dead[:n_dead], pending.counts_version)
+
+    def _step_again(self, pending: _PendingCheck) -> None:
+        """Make a step that is not done, maybe because a row's codes did not fit, now counting what
+        they need; every rank does."""
+        if pending.batch_versions != _versions(pending.batch):
+            raise RuntimeError(
+                f"step {self.steps_done} must be made again, but its batch was changed in place "
+                "meanwhile; give each step a tensor of its own, or call synchronize() before"
+            )
+        x, *target = pending.batch
+        with products_in(self.config.precision, self.sae.W_dec.device):
+            self._step(x, target[0] if target else None, measured=False, again=True)
+        self._finish_check(failed_step=self.steps_done - 1)
 
     def _dead_before_step(self) -> Int[Tensor, "N"]:
         """As `dead_latents`, without waiting for a GPU if the host knows their number from the last
@@ -463,7 +528,7 @@ class Trainer:
                 f"target has shape {list(target.shape)}, but must have that of x, {list(x.shape)}"
             )
 
-    def _non_finite_loss(self, x: Tensor, target: Tensor | None) -> NonFiniteLoss:
+    def _non_finite_loss(self, x: Tensor, target: Tensor | None = None) -> NonFiniteLoss:
         """The error that names the step, and the first bad row or else the remedy; every rank makes
         it, for all know the loss of the whole batch."""
         where = "the batch is finite, so the weights diverged: lower the learning rate"
@@ -474,9 +539,22 @@ class Trainer:
         message = f"the loss of step {self.steps_done} is not finite: {where}"
         return raised_on_all_ranks(NonFiniteLoss(message))
 
+    def _any_rank_has_bad(self, sides: list[Tensor]) -> bool:
+        """Whether rows of some rank are not finite; every rank calls this."""
+        bad = torch.stack([~rows.isfinite().all() for rows in sides])
+        return bool(self.dist.all_reduce_any(bad).any())
+
     def _bad_rows(self, x: Tensor) -> Int[Tensor, "N"]:
         """Numbers of the rows of the whole batch, those of all ranks, that are not finite."""
         bad_B = ~x.isfinite().all(-1)
         all_bad = bad_B.new_zeros(len(x) * self.dist.data_size)
         all_bad[self.dist.local_rows(len(all_bad))] = bad_B
         return self.dist.all_reduce_any(all_bad).nonzero()[:, 0]
+
+
+def _versions(tensors: list[Tensor]) -> list[int]:
+    """How often each was changed in place; of tensors of inference mode nobody counts it."""
+    return [
+        0 if tensor.is_inference() else tensor._version  # pyright: ignore[reportPrivateUsage] - documented
+        for tensor in tensors
+    ]

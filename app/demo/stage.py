@@ -16,7 +16,12 @@ from .config import DemoConfig
 _NOT_IN_KEY = ("out", "run", "cache", "sae", "device")
 """Settings that say where something is or runs, not what comes out."""
 
-_LATER: dict[str, Any] = {"allow_other_weights": False, "loss_term": [], "setting": []}
+_LATER: dict[str, Any] = {
+    "allow_other_weights": False,
+    "device_map": None,
+    "loss_term": [],
+    "setting": [],
+}
 """Settings that came after stages had been kept, and their defaults."""
 
 Update = Callable[[int, int, str], None]

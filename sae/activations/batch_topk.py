@@ -27,6 +27,7 @@ class BatchTopK(Activation[BatchTopKConfig]):
     config_class = BatchTopKConfig
     keeps_pre_activations: ClassVar[bool] = True
     values_are_pre_activations: ClassVar[bool] = True
+    n_code_parts: ClassVar[int] = 1
 
     def state(self) -> dict[str, Tensor]:
         return {"threshold": torch.zeros(())}
@@ -41,7 +42,8 @@ class BatchTopK(Activation[BatchTopKConfig]):
         k: int | None = None,
         group: ProcessGroup | None = None,
     ) -> Codes:
-        return encode_batch_topk(x_BD, sae.center, sae.W_enc, sae.b_enc, k or self.config.k, group)
+        weights = sae.center, sae.W_enc, sae.b_enc
+        return encode_batch_topk(x_BD, *weights, k or self.config.k, group, self.capacity)
 
     @torch.no_grad()
     def after_step(
@@ -54,9 +56,9 @@ class BatchTopK(Activation[BatchTopKConfig]):
         threshold = sae.get_buffer("threshold")
         least = torch.where(codes.values > 0, codes.values, torch.inf).amin()
         least = all_reduce_min(least.to(threshold.dtype))
-        least = torch.where(least.isfinite(), least, threshold)
+        least = torch.where(least < torch.inf, least, threshold)
         old = torch.where(threshold > 0, threshold, least)
-        threshold.copy_(least.lerp(old, _THRESHOLD_MEMORY))
+        torch.lerp(least, old, _THRESHOLD_MEMORY, out=threshold)
 
     def thresholds(self, sae: SparseAutoencoder) -> Float[Tensor, "F"]:
         return sae.get_buffer("threshold").expand(self.config.n_latents)

@@ -22,6 +22,7 @@ from transformers import (
 
 from ..common.errors import InputError
 from ..common.text import first_line
+from ..device_map import DeviceMap
 from .bridge_layers import repair_layers
 from .bridge_network import BridgeNetwork
 from .checks import plain_logits, require_sound
@@ -113,12 +114,17 @@ def load(path: Path, dtype: torch.dtype | None) -> Loaded:
     return load_gguf(path, dtype) if path.is_file() else load_folder(path, dtype)
 
 
-def load_folder(folder: Path, dtype: torch.dtype | None) -> Loaded:
-    """Load a Hugging Face folder; every weight of the model must be in its safetensors files."""
+def load_folder(
+    folder: Path, dtype: torch.dtype | None, *, device_map: DeviceMap | None = None
+) -> Loaded:
+    """Load a Hugging Face folder; every weight of the model must be in its safetensors files.
+
+    With a device map the model is placed by it, which takes accelerate; else it is on the CPU.
+    """
     tokenizer = load_tokenizer(folder)
     with _explained(folder), _quiet():
         require_sizes(folder)
-        model = _load_model(folder, dtype, use_safetensors=True)
+        model = _load_model(folder, dtype, use_safetensors=True, device_map=device_map)
     return model, tokenizer
 
 

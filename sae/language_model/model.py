@@ -20,6 +20,7 @@ from ...kernels.numerics import at_least_float32
 from ..common.devices import resolve_device
 from ..common.errors import InputError
 from ..common.files import nearest
+from ..device_map import parsed_device_map
 from . import checks
 from .bridge_network import BridgeNetwork
 from .loading import bridged, load_plain, load_tokenizer
@@ -29,6 +30,7 @@ from .names import lasting_name
 from .network import Network
 from .plain_network import PlainNetwork
 from .sites import Site
+from .spread_loading import home_of, load_spread
 from .weights_hash import loaded_weights_hash, stored_weights_hash
 
 _DTYPES = {str(d)[6:]: d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
@@ -119,13 +121,17 @@ class LanguageModel:
         *,
         device: str = "cpu",
         dtype: str = "float32",
+        device_map: str | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> "LanguageModel":
         """Load a model by name: `smollm2-135m` (fetched if it is not there yet), a folder of
         transformers, a .gguf file, or a name on the Hugging Face hub.
 
         `device` is "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA where there is one;
-        `dtype` is float32, bfloat16, float16, float64, or "auto" for what is stored. `progress` is
+        `dtype` is float32, bfloat16, float16, float64, or "auto" for what is stored. `device_map`,
+        in place of `device`, spreads a model that is too large for one over several: "auto",
+        "balanced" or a JSON object, see `parsed_device_map`; it then runs without the bridge,
+        through accelerate. `progress` is
         told of steps that take time, and later if text is generated without a cache, of which
         Python warns without it. Only a name that is not fetched yet and a hub name use the network.
         Only safetensors and GGUF weights are read, never a pickle.
@@ -136,18 +142,25 @@ class LanguageModel:
         """
         if dtype not in _DTYPES and dtype != "auto":
             raise InputError(f"dtype {dtype!r} is unknown; use one of {', '.join(_DTYPES)}, auto")
-        where = resolve_device(device)
+        places = None if device_map is None else parsed_device_map(device_map)
+        where = resolve_device(device if places is None else "auto")
         path = locate(source, progress or _nothing)
         (progress or _nothing)(f"loading {source}")
-        original, tokenizer = load_plain(path, where, _DTYPES.get(dtype))
+        if places is None:
+            original, tokenizer = load_plain(path, where, _DTYPES.get(dtype))
+        else:
+            original, tokenizer = load_spread(path, places, _DTYPES.get(dtype))
         if original.dtype not in _DTYPES.values():
             raise InputError(
                 f"{source} is stored in {str(original.dtype)[6:]}, in which it cannot run; give a "
                 f"dtype such as {', '.join(_DTYPES)}"
             )
-        network = bridged(original, tokenizer, path=str(path))
         hash_weights = cache(lambda: stored_weights_hash(path))
         say = progress or warnings.warn
+        if places is not None:
+            spread = PlainNetwork(original, home=home_of(original))
+            return cls(source, spread, tokenizer, hash_weights=hash_weights, say=say)
+        network = bridged(original, tokenizer, path=str(path))
         model = cls(source, network, tokenizer, hash_weights=hash_weights, say=say)
         model._original = original
         return model
@@ -223,9 +236,17 @@ class LanguageModel:
 
         Otherwise it is built when it is asked for first, around the same weights; sites that are
         written here are then not written there.
+
+        Raises InputError for a model that is spread by a device map.
         """
         if isinstance(self.network, BridgeNetwork):
             return self.network.bridge
+        if isinstance(self.network, PlainNetwork) and self.network.is_spread:
+            raise InputError(
+                f"{self.name} is spread over devices, which TransformerLens' bridge cannot run; "
+                "leave device_map out",
+                field="device_map",
+            )
         with TemporaryDirectory() as name:
             # The bridge looks for files of the tokenizer, which need not be where it came from.
             folder = Path(name)

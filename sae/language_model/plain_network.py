@@ -28,8 +28,17 @@ class PlainNetwork(Network):
     Nothing of it is changed: it has hooks as long as a context lasts, and none otherwise.
     """
 
-    def __init__(self, model: PreTrainedModel, *, max_context: int | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        max_context: int | None = None,
+        home: torch.device | None = None,
+    ) -> None:
         """Take a model, and its longest context unless that is what its configuration states.
+
+        `home` is given of a model that is spread over several devices: where it takes tokens. Its
+        activations are there for those who hook it, wherever the layer is.
 
         Raises InputError where its decoder layers cannot be found.
         """
@@ -40,9 +49,11 @@ class PlainNetwork(Network):
         config = network.config.get_text_config()
         self.d_model = config.hidden_size
         self.max_context = max_context or _stated_context(config)
-        self.device = network.device
+        self.device = home or network.device
+        self.is_spread = home is not None
         head: Any = network.get_output_embeddings()
-        self.head = nn.Identity() if head is None else head
+        self._head: nn.Module = nn.Identity() if head is None else head
+        self.head = self._head_at_home if self.is_spread else self._head
         self.n_vocab = config.vocab_size if head is None else len(head.weight)
         self._parameters = frozenset(inspect.signature(network.forward).parameters)
 
@@ -62,15 +73,30 @@ class PlainNetwork(Network):
     @contextmanager
     def hooked(self, site: str, function: SiteHook) -> Generator[None]:
         """By hooks on the module whose input or output the activation is."""
-        with _hooked(self._place(site), function):
+        with _hooked(self._place(site), self._at_home(function)):
             yield
 
     @contextmanager
     def head_hooked(self, function: Callable[[Tensor], Tensor]) -> Generator[None]:
         """By a hook on the output embedding."""
-        head: Any = self.head
-        with _hooked(Place(head, is_input=True), function):
+        with _hooked(Place(self._head, is_input=True), self._at_home(function)):
             yield
+
+    def _head_at_home(self, hidden: Tensor) -> Tensor:
+        return self._head(hidden).to(self.device)
+
+    def _at_home(self, function: SiteHook) -> SiteHook:
+        """The function of activations that lie on the device of their layer, with those at home."""
+
+        def moving(acts: Tensor) -> Tensor | None:
+            here = acts.to(self.device)
+            changed = function(here)
+            if changed is None:
+                return None
+            # What was changed in place is so in the layer's own memory, too.
+            return acts.copy_(changed) if changed is here else changed.to(acts.device)
+
+        return moving if self.is_spread else function
 
     def __call__(
         self,

@@ -26,6 +26,7 @@ def load_again(
     given: str | None,
     device: str,
     dtype: ModelDtype | None = None,
+    device_map: str | None = None,
     otherwise: str = "",
     allow_other_weights: bool = False,
     say: Callable[[str], None] = lambda sentence: None,
@@ -38,6 +39,7 @@ def load_again(
         given: a model that the user names; None takes the recorded one.
         device: auto, cpu, cuda or cuda:N.
         dtype: in which it runs; None takes the recorded one. Another is said.
+        device_map: in place of the device, as for `LanguageModel.load`.
         otherwise: what else may be done than to give the right model, for an error.
         allow_other_weights: take a model with other weights, too, and say it.
         say: told what takes time, and what is not as it was.
@@ -46,7 +48,13 @@ def load_again(
         InputError: the model cannot be loaded, is not there any more, or has other weights.
     """
     source = named_again(made.model, given, of)
-    model = LanguageModel.load(source, device=device, dtype=dtype or made.model_dtype, progress=say)
+    model = LanguageModel.load(
+        source,
+        device=device,
+        dtype=dtype or made.model_dtype,
+        device_map=device_map,
+        progress=say,
+    )
     require_same_weights(
         model, made, of, otherwise, allow_other_weights=allow_other_weights, say=say
     )

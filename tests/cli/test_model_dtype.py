@@ -1,5 +1,7 @@
 """--model-dtype: in which dtype the language model runs, for every verb that loads it."""
 
+import copy
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -13,6 +15,9 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.training.data.cache import model_dtype
+from sparsteer.training.data.cache.config import CacheConfig
+from sparsteer.training.data.stream.config import StreamConfig
+from sparsteer.training.distributed.collectives import Distributed
 
 from .conftest import CACHE_WORDS, TRAIN_WORDS, Sparsteer
 
@@ -160,3 +165,31 @@ def test_what_multiplies_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(model_dtype, "bfloat16_is_faster", lambda fast=fast: fast)
         assert model_dtype.multiplies_bfloat16(torch.device("cpu")) == fast
     assert not model_dtype.multiplies_bfloat16(torch.device("meta"))
+
+
+@pytest.mark.parametrize(
+    ("runs_in", "device", "stored"),
+    [
+        ("bfloat16", "cuda", "bfloat16"),
+        ("float32", "cuda", "float16"),
+        ("bfloat16", "cpu", "float16"),
+    ],
+)
+def test_rows_are_stored_by_the_dtype_that_the_loaded_model_has(
+    runs_in: str, device: str, stored: str, tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    """With `auto` that is known only once the model is loaded."""
+    model = copy.copy(tiny_model)
+    model.dtype, model.device = getattr(torch, runs_in), torch.device(device)
+    asked = CacheConfig(model="m", dataset="d", out=str(tmp_path / "new"), model_dtype="auto")
+    config = model_dtype.with_dtypes(asked, None, Distributed(), lambda sentence: None)
+    assert (config.model_dtype, config.dtype) == ("auto", None)
+    assert model_dtype.with_stored_dtype(config, model).dtype == stored
+    stream = StreamConfig(model="m", dataset="d", model_dtype="auto")
+    stream = model_dtype.with_stream_dtypes(stream, {}, torch.device("cpu"))
+    assert model_dtype.with_stored_dtype(stream, model).dtype == stored
+    begun = {"model_dtype": "auto"}  # by an older version, which stored its default
+    stream = model_dtype.with_stream_dtypes(stream, begun, torch.device("cpu"))
+    assert model_dtype.with_stored_dtype(stream, model).dtype == "float16"
+    given = dataclasses.replace(config, dtype="int8")
+    assert model_dtype.with_stored_dtype(given, model).dtype == "int8"

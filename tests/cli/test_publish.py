@@ -29,7 +29,7 @@ def measured(
 ) -> tuple[Path, Path]:
     """A run with a feature index, and a file with its evaluation."""
     from sparsteer.cli.main import main
-    from sparsteer.training.config import EvalConfig
+    from sparsteer.training.evaluation.config import EvalConfig
     from sparsteer.training.evaluation.evaluation import evaluate
 
     folder = tmp_path_factory.mktemp("measured")

@@ -1,6 +1,7 @@
 """`sparsteer train --dry-run`: what a run would take, and nothing written."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,53 @@ def test_what_is_refused(
     assert refused.status == 2 and sentence in refused.error
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--batch-size", 100_000, "--tokens", 200_000], "training rows; lower"),
+        (["--track", "wandb"], "WANDB_MODE is 'somehow'"),
+        (["--k", 3], "holds a run with k=4, not 3"),
+        (["--out", "other"], "other exists and is not a run"),
+    ],
+)
+def test_what_training_refuses_is_refused(
+    sparsteer: Sparsteer,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[Any],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "somehow")
+    given = ("--cache", cache, "--out", "run", "--site", SITES[0], *TRAIN_WORDS)
+    if "--k" in words:
+        assert sparsteer("train", *given).status == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear reader")
+    before = sorted(tmp_path.rglob("*"))
+    dry = sparsteer("train", *given, *words, "--dry-run")
+    assert sorted(tmp_path.rglob("*")) == before
+    refused = sparsteer("train", *given, *words)
+    assert dry.error == refused.error and sentence in dry.error
+    assert dry.status == refused.status == 2
+
+
+def test_shards_take_main_memory_for_the_whole_dictionary(
+    sparsteer: Sparsteer, cache: Path, tmp_path: Path
+) -> None:
+    words = ("train", "--cache", cache, "--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
+    words = (*words, "--n-latents", 2_000_000, "--dry-run", "--gpu", "h100", "--json")
+    whole, cut = (sparsteer(*words, "--shards", shards).values for shards in (1, 2))
+    assert cut["memory"]["parameters"] == pytest.approx(whole["memory"]["parameters"] / 2, rel=1e-3)
+    # The state of all latents, of which a checkpoint is a copy.
+    assert cut["host_bytes"] - whole["host_bytes"] == pytest.approx(
+        cut["checkpoint_bytes"], rel=0.05
+    )
+    refused = sparsteer(*words, "--shards", 3)
+    assert refused.status == 2 and "does not divide the 2000000 latents" in refused.error
+
+
 def test_of_a_stream_nothing_is_written_either(
     sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
 ) -> None:
@@ -67,4 +115,7 @@ def test_of_a_stream_nothing_is_written_either(
     words = (*words, "--out", tmp_path / "run", "--site", SITES[0], *TRAIN_WORDS)
     done = sparsteer(*words, "--dry-run", "--json")
     assert done.status == 0 and done.values["seconds_are"] == "measured"
+    refused = sparsteer(*words, "--dry-run", "--shards", 2)
+    assert refused.status == 2
+    assert "a stream of activations is for one process, and here are 2" in refused.error
     assert list(tmp_path.iterdir()) == []

@@ -79,3 +79,15 @@ def test_prefixes_must_rise_to_all_latents(prefixes: tuple[int, ...]) -> None:
     codes = topk_select(torch.randn(2, 9), 3)
     with pytest.raises(ValueError, match="must rise to the 9 latents"):
         nested_mse(codes, torch.randn(9, 2), torch.zeros(2), torch.randn(2, 2), prefixes)
+
+
+def test_float16_and_rows_that_want_a_gradient_are_refused() -> None:
+    codes = Codes(torch.zeros(4, 1, dtype=torch.int64), torch.ones(4, 1))
+    W_dec, b_dec, x = torch.randn(9, 3), torch.zeros(3), torch.randn(4, 3)
+    in_float16 = codes._replace(values=codes.values.half()), W_dec.half(), b_dec.half(), x.half()
+    with pytest.raises(ValueError, match="W_dec is float16"):
+        nested_mse(*in_float16, (2, 9))
+    with torch.no_grad():
+        assert nested_mse(*in_float16, (2, 9)).loss.isfinite()
+    with pytest.raises(ValueError, match="x wants a gradient"):
+        nested_mse(codes, W_dec, b_dec, x.requires_grad_(), (2, 9))

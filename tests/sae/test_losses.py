@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sparsteer.kernels import reference
 from sparsteer.sae import SparseAutoencoder, TopKConfig
-from sparsteer.sae.losses import auxk_loss, nested_loss, reconstruction_loss
+from sparsteer.sae.losses import auxk_loss, multi_topk_loss, nested_loss, reconstruction_loss
 
 
 def random_sae() -> SparseAutoencoder:
@@ -82,3 +82,12 @@ def test_every_prefix_reaches_the_encoder_of_its_latents_only() -> None:
     assert (of_each[0][1][:9] != 0).any() and (of_each[0][1][9:] == 0).all()
     for got, *wanted in zip(gradients(loss, sae), *of_each, strict=True):
         torch.testing.assert_close(got, wanted[0] + wanted[1] + wanted[2])
+
+
+def test_float16_is_refused_where_gradients_of_multi_topk_are_wanted() -> None:
+    sae = SparseAutoencoder(TopKConfig(13, 57, 5)).half()
+    x = torch.randn(31, 13).half()
+    with pytest.raises(ValueError, match="W_dec is float16"):
+        multi_topk_loss(sae, x, x, 5, 3)
+    with torch.no_grad():
+        assert multi_topk_loss(sae, x, x, 5, 3).further.isfinite()

@@ -1,5 +1,6 @@
 """What `auto` comes to, TF32 set only for as long, and runs that keep the precision they have."""
 
+import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,27 @@ def test_a_run_begun_on_a_gpu_in_tf32_is_not_gone_on_with_on_a_cpu(
     rewrite(config, "tf32", "auto")
     with pytest.raises(InputError, match="precision is tf32, which cpu does not have"):
         train(config)
+
+
+@pytest.mark.parametrize("asked", ["tf32", "auto"])
+def test_a_complete_run_in_tf32_is_told_to_be_complete_on_a_cpu(
+    planted_cache: Path, tmp_path: Path, asked: str
+) -> None:
+    def config(tokens: int = 10 * 128) -> TrainConfig:
+        constant = {"warmup_fraction": 0.0, "decay_fraction": 0.0, "dead_after_tokens": 10**5}
+        return config_of(planted_cache, tmp_path / "run", tokens=tokens, **constant)
+
+    summary = train(config())
+    rewrite(config(), "tf32", asked)
+    said: list[str] = []
+    settings: dict[str, Any] = {"precision": asked}
+    again, further = (
+        dataclasses.replace(each, trainer=dataclasses.replace(each.trainer, **settings))
+        for each in (config(), config(20 * 128))
+    )
+    found = train(again, say=said.append)
+    assert said == [f"{again.out} is complete; nothing to train"]
+    assert {**found, "crc32": 0} == {**summary, "crc32": 0}
+    with pytest.raises(InputError, match="precision is tf32, which cpu does not have"):
+        train(further)
+    assert (tmp_path / "run" / "sae" / "config.json").exists()

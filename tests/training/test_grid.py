@@ -1,6 +1,7 @@
 """Grids: what they name, what they refuse, and that each autoencoder is the one trained alone."""
 
 import dataclasses
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.common.locks import hold_folder
+from sparsteer.training import checkpoint as checkpoint_module
 from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.data.cache import reader as cache_module
 from sparsteer.training.grid import grid_configs, parse_grid
@@ -239,6 +241,30 @@ def test_one_that_diverges_stops_alone(
     assert bad == {"run": configs[1].out, "failed": "the loss of step 11 is not finite"}
     assert not Path(configs[1].out, "sae").exists()
     assert Path(configs[1].out, "checkpoints", "step-7").is_dir()
+
+
+def test_a_full_disk_is_told_where_all_diverge(
+    planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No run is left whose next checkpoint would tell it."""
+    configs = grid_configs(config_of(planted_cache, tmp_path / "grid"), {"seed": [0, 1]})
+    step = Trainer.step
+
+    def diverging(trainer: Trainer, x: torch.Tensor, **options: Any) -> Any:
+        if trainer.steps_done == 7:
+            raise NonFiniteLoss("the loss of step 7 is not finite")
+        return step(trainer, x, **options)
+
+    def full(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Trainer, "step", diverging)
+    found = train_grid(configs)
+    assert [summary["failed"] for summary in found] == ["the loss of step 7 is not finite"] * 2
+    monkeypatch.setattr(checkpoint_module, "save_tensors", full)
+    configs = grid_configs(config_of(planted_cache, tmp_path / "full"), {"seed": [0]})
+    with pytest.raises(OSError, match="No space left"):
+        train_grid(configs)
 
 
 def test_other_settings_in_one_folder_are_refused_before_any_training(

@@ -343,6 +343,40 @@ def test_a_non_finite_row_stops_before_anything_changes(bad: float) -> None:
         assert torch.equal(tensor, before[name]), name
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "as on a GPU"])
+@pytest.mark.parametrize("ema_decay", [0.5, 0.99])
+def test_a_step_that_is_not_done_leaves_averages_and_threshold(
+    late: bool, ema_decay: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU tells only at the next step that the loss was not finite."""
+
+    def is_late(tensor: Tensor) -> bool:
+        return late
+
+    monkeypatch.setattr(trainer_module, "uses_triton", is_late)
+    settings = TrainerConfig(tokens=64 * B, batch_size=B, lr=1e-2, ema_decay=ema_decay)
+    trainer = Trainer(SparseAutoencoder(BatchTopKConfig(D, F, K)), settings)
+    assert trainer.averages is not None
+    for _ in range(3):
+        trainer.step(planted_rows(B))
+    trainer.synchronize()
+    threshold = trainer.sae.get_buffer("threshold")
+    assert float(threshold) > 0
+    state = {"threshold": threshold, **trainer.averages.tensors, **trainer.optimizer.state()}
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    rows = planted_rows(B)
+    rows[17, 3] = torch.nan
+    with pytest.raises(NonFiniteLoss, match="step 3 "):
+        trainer.step(rows)
+        assert late
+        trainer.synchronize()
+    for name, tensor in state.items():
+        assert torch.equal(tensor, before[name]), name
+    trainer.step(planted_rows(B))
+    trainer.synchronize()
+    assert all((tensor != before[name]).any() for name, tensor in state.items())
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "as on a GPU"])
 def test_a_first_batch_that_is_not_finite_is_told_before_anything(
@@ -376,6 +410,13 @@ def test_a_batch_of_another_shape_is_named(shape: tuple[int, ...]) -> None:
     trainer = Trainer(SparseAutoencoder(TopKConfig(D, F, K)))
     with pytest.raises(ValueError, match="x has shape"):
         trainer.step(torch.randn(shape))
+
+
+def test_rows_that_were_made_in_inference_mode_train() -> None:
+    with torch.inference_mode():
+        rows = planted_rows(B)
+    trainer = Trainer(SparseAutoencoder(TopKConfig(D, F, K)), TrainerConfig(batch_size=B))
+    assert trainer.step(rows).loss.isfinite() and trainer.steps_done == 1
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:

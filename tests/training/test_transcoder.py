@@ -21,9 +21,10 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.metrics import ReconstructionMetrics, measure_rows
-from sparsteer.training.config import EvalConfig, TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.data.stream.config import StreamConfig
+from sparsteer.training.evaluation.config import EvalConfig
 from sparsteer.training.evaluation.evaluation import evaluate
 from sparsteer.training.grid import grid_configs, parse_grid
 from sparsteer.training.initialize import (

@@ -51,6 +51,12 @@ def model_loader(
 
     dtype = config.model_dtype
     assert dtype is not None  # `with_dtypes` has seen to it
+    if config.device_map is not None and dist.world_size > 1:
+        raise InputError(
+            f"device_map spreads the model of one process, and here are {dist.world_size}; leave "
+            "it out, or torchrun",
+            field="device_map",
+        )
 
     @cache
     def load() -> LanguageModel:
@@ -58,6 +64,7 @@ def model_loader(
             config.model,
             device=dist.device(config.device),
             dtype=dtype,
+            device_map=config.device_map,
             progress=say,
         )
 

@@ -197,6 +197,18 @@ class Distributed:
         """
         return {}
 
+    def scatter_moments(
+        self, module: nn.Module, moments: dict[str, Tensor], whole: dict[str, Tensor]
+    ) -> None:
+        """Write to each rank's moments its rows of those of which no rank has all, the opposite of
+        `gather_moments`; every rank calls this.
+
+        Args:
+            module: whose parameters they are of.
+            moments: this rank's, by the names that `Adam.state` gives.
+            whole: on rank 0 what `gather_moments` gave.
+        """
+
     def gather_shards(self, shard: dict[str, Tensor], full: dict[str, Tensor]) -> None:
         """Write the tensors of all shards, concatenated, to those of the same names in `full`,
         which only rank 0 gives. Does nothing where the latents are not sharded."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ...kernels.numerics import ceil_div
 from ...kernels.optimizer import rows_in_cache
 from .data_parallel import DataParallel
-from .gathering import gather_rows
+from .gathering import gather_rows, scatter_rows
 
 _VECTOR = 16
 """Values that a CPU takes at once; of fewer at the end of a block the last bits can differ."""
@@ -93,6 +93,16 @@ class ShardedMoments(DataParallel):
             if full is not None:
                 whole[name] = full
         return whole
+
+    def scatter_moments(
+        self, module: nn.Module, moments: dict[str, Tensor], whole: dict[str, Tensor]
+    ) -> None:
+        for name, own in moments.items():
+            weights = module.get_parameter(name.partition(".")[2])
+            if weights.ndim < 2:
+                continue
+            parts = [self._rows(weights, rank) for rank in range(self.data_size)]
+            scatter_rows(own, whole[name] if self.is_main else None, parts)
 
     def _few_rows(self, touched_F: Bool[Tensor, "F"]) -> bool:
         return not self._reduce_scatter and super()._few_rows(touched_F)

@@ -1,37 +1,30 @@
 """Evaluation on held-out text: reconstruction, sparsity, overlap, and the model with the SAE in."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.devices import resolve_device
-from ...sae.common.errors import InputError
-from ...sae.compatibility import require_fits
 from ...sae.fingerprint import sae_fingerprint
-from ...sae.language_model.reloading import load_again
 from ...sae.metrics import ReconstructionMetrics, measure_rows
 from ..cautions import cautions, cautions_of_few
 from ..chosen_precision import measuring_precision, products_in
-from ..config import EvalConfig, EvalSettings
 from ..data.cache.reader import ActivationCache
+from .config import EvalConfig, EvalSettings
 from .conversion_faults import Rows, likely_causes
-from .replacement import ContextSums, Replacement, replacement_sums
-from .standard_errors import fvu_standard_error, ratio_standard_error
+from .language_model_figures import Progress, TokenProgress, language_model_figures
+from .standard_errors import fvu_standard_error
+from .subjects import Subject, opened_subject
 
 _DENSITY_EDGES = [-6.0 + 0.25 * step for step in range(25)]
 """log10 of the firing rate, from one row in a million to every row."""
 _MOST_OVERLAP_ROWS = 16_384
 _OVERLAP_ROWS_AT_ONCE = 1024
 _ROWS_IN_PLOT = 400
-
-Progress = Callable[[int, int], None]
-"""Told tokens done and tokens in all: those of the rows, and those of each forward pass."""
 
 
 def evaluate(
@@ -88,16 +81,16 @@ def evaluate_all(
     device = resolve_device(settings.device)
     precision = measuring_precision(settings.precision, device)
     cache = ActivationCache(settings.cache)
-    subjects = [_subject(path, cache, settings, device, say) for path in saes]
-    tokens = _Tokens(progress)
-    sites = _once(site for subject in subjects for site in subject.sites)
+    subjects = [opened_subject(path, cache, settings, device, say) for path in saes]
+    tokens = TokenProgress(progress)
+    sites = list(dict.fromkeys(site for subject in subjects for site in subject.sites))
     rows = {site: cache.held_out(site=site, limit=settings.rows) for site in sites}
     documents_N = cache.held_out_documents(limit=settings.rows)
     tokens.total = sum(len(rows[subject.site]) for subject in subjects)
     losses: list[dict[str, float | int | None] | None] = [None] * len(subjects)
     if settings.contexts:
         say(f"putting autoencoders into {settings.model or cache.manifest.model}")
-        losses = [*_language_model_figures(subjects, cache, settings, rows, device, tokens, say)]
+        losses = [*language_model_figures(subjects, cache, settings, rows, device, tokens, say)]
     results: list[dict[str, Any]] = []
     for subject, language_model in zip(subjects, losses, strict=True):
         given = (rows[site] for site in subject.sites)
@@ -177,7 +170,7 @@ def mean_absolute_cosine(W_dec: Float[Tensor, "F D"]) -> float:
 
 
 def _conversion_hints(
-    subject: "_Subject",
+    subject: "Subject",
     found: Mapping[str, float | int],
     rows: Mapping[str, Tensor],
     elsewhere: Mapping[str, Tensor],
@@ -197,164 +190,3 @@ def _conversion_hints(
         f"if another library trained it, likely {cause.cause} (its FVU is {cause.fvu:.4g} then)"
         for cause in causes
     ]
-
-
-class _Tokens:
-    """Counts what is done for the user's progress function."""
-
-    total = 0
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._done = 0
-
-    def add(self, tokens: int) -> None:
-        self._done += tokens
-        self._progress(self._done, self.total)
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """An autoencoder to be measured."""
-
-    path: str
-    sae: SparseAutoencoder
-    site: str
-    target_site: str | None
-    """What a transcoder predicts; None of an autoencoder."""
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """The sites of which it needs rows: the one it reads, then the one it predicts."""
-        return (self.site,) if self.target_site is None else (self.site, self.target_site)
-
-    @property
-    def written(self) -> str:
-        """The site where its output takes the activation's place."""
-        return self.sites[-1]
-
-
-def _subject(
-    path: str,
-    cache: ActivationCache,
-    settings: EvalSettings,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> _Subject:
-    sae = SparseAutoencoder.load(path).to(device)
-    wanted, origin = settings.site, sae.origin
-    if wanted is None and origin is not None:
-        wanted = origin.site
-        if wanted not in cache.sites:
-            raise InputError(
-                f"{path} was trained at {wanted}, which {settings.cache} does not hold; give a "
-                "cache of that site, or --site to measure it at another"
-            )
-    require_fits(
-        sae, of=path, cache=cache, allow_other_weights=settings.allow_other_weights, say=say
-    )
-    site = cache.site_name(wanted)
-    return _Subject(path, sae, site, _target_site(path, sae, site, cache))
-
-
-def _target_site(
-    path: str, sae: SparseAutoencoder, site: str, cache: ActivationCache
-) -> str | None:
-    if not sae.config.transcoder:
-        return None
-    if sae.origin is None or sae.origin.target_site is None:
-        raise InputError(
-            f"the transcoder of {path} does not say which site it predicts; save it with an origin "
-            "that has a target_site"
-        )
-    target_site = cache.site_name(sae.origin.target_site)
-    if site == target_site:
-        raise InputError(f"{path} predicts {target_site} and does not read it; leave --site out")
-    return target_site
-
-
-def _once(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
-
-
-def _language_model_figures(
-    subjects: Sequence[_Subject],
-    cache: ActivationCache,
-    settings: EvalSettings,
-    rows: dict[str, Tensor],
-    device: torch.device,
-    tokens: _Tokens,
-    say: Callable[[str], None],
-) -> list[dict[str, float | int | None]]:
-    """The figures with each autoencoder in the model, the references of each site that is written
-    shared."""
-    model = load_again(
-        cache.manifest,
-        settings.cache,
-        given=settings.model,
-        device=str(device),
-        dtype=settings.model_dtype,
-        allow_other_weights=settings.allow_other_weights,
-        say=say,
-        otherwise=", or --contexts 0 to leave the model out",
-    )
-    replacements: list[Replacement] = []
-    written = _once(subject.written for subject in subjects)
-    for name in written:
-        mean_D = rows[name].mean(0).to(device)
-        ablations = torch.zeros_like, mean_D.expand_as
-        replacements += [Replacement(model.site(name), ablation) for ablation in ablations]
-    replacements += [
-        Replacement(
-            model.site(subject.written),
-            subject.sae,
-            reads=model.site(subject.site) if subject.target_site else None,
-        )
-        for subject in subjects
-    ]
-    tokens_CL, mask_CL = cache.held_out_contexts(settings.contexts)
-    tokens.total += (len(replacements) + 1) * tokens_CL.numel()
-    (clean, *sums), tokens_C = replacement_sums(model, replacements, tokens_CL, mask_CL, tokens.add)
-    references = {name: sums[2 * i : 2 * i + 2] for i, name in enumerate(written)}
-    counts = {"contexts": len(tokens_CL), "tokens": int(tokens_C.sum())}
-    return [
-        _figures(tokens_C, clean, with_sae, *references[subject.written]) | counts
-        for subject, with_sae in zip(subjects, sums[2 * len(references) :], strict=True)
-    ]
-
-
-def _figures(
-    tokens_C: Int[Tensor, "C"],
-    clean: ContextSums,
-    with_sae: ContextSums,
-    zero: ContextSums,
-    mean: ContextSums,
-) -> dict[str, float | int | None]:
-    """Every figure is a ratio of sums over contexts, which gives its standard error, too."""
-    ratios = {
-        "loss": (clean.loss_C, tokens_C),
-        "loss_with_sae": (with_sae.loss_C, tokens_C),
-        "loss_zero_ablated": (zero.loss_C, tokens_C),
-        "loss_mean_ablated": (mean.loss_C, tokens_C),
-        "loss_recovered": _recovered(clean.loss_C, with_sae.loss_C, zero.loss_C),
-        "loss_recovered_from_mean": _recovered(clean.loss_C, with_sae.loss_C, mean.loss_C),
-        "kl_with_sae": (with_sae.kl_C, tokens_C),
-        "kl_zero_ablated": (zero.kl_C, tokens_C),
-        "kl_mean_ablated": (mean.kl_C, tokens_C),
-        "kl_recovered": _recovered(clean.kl_C, with_sae.kl_C, zero.kl_C),
-        "kl_recovered_from_mean": _recovered(clean.kl_C, with_sae.kl_C, mean.kl_C),
-    }
-    figures: dict[str, float | None] = {}
-    for name, ratio in ratios.items():
-        figures[name] = None if ratio is None else float(ratio[0].sum()) / float(ratio[1].sum())
-        figures[f"{name}_standard_error"] = None if ratio is None else ratio_standard_error(*ratio)
-    return figures
-
-
-def _recovered(
-    clean_C: Float[Tensor, "C"], with_sae_C: Float[Tensor, "C"], ablated_C: Float[Tensor, "C"]
-) -> tuple[Tensor, Tensor] | None:
-    """The fraction of what ablation costs that the autoencoder saves, as numerators and
-    denominators; None if it costs nothing."""
-    saved_C, cost_C = ablated_C - with_sae_C, ablated_C - clean_C
-    return (saved_C, cost_C) if cost_C.sum() > 0 else None

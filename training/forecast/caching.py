@@ -57,8 +57,9 @@ def least_reading_seconds(
     sizes: ModelSizes, dtype: torch.dtype, gpu: Gpu, *, tokens: int, context_length: int
 ) -> float:
     """The time that so many tokens take at least: products of the blocks and of attention at the
-    GPU's published ceiling. Raises InputError if the GPU has no products of the dtype."""
-    name = "bfloat16" if dtype.itemsize == 2 else "float32"
+    GPU's published ceiling, in float64 at that of float32. Raises InputError if the GPU has no
+    products of the dtype."""
+    name = str(dtype).removeprefix("torch.") if dtype.itemsize == 2 else "float32"
     attention = 4 * sizes.n_blocks * sizes.d_model * context_length / 2  # causal
     operations = 2 * sizes.n_used + attention
-    return tokens * operations / gpu.operations(name)
+    return tokens * operations / gpu.operations(name, setting="model_dtype")

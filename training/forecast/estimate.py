@@ -4,6 +4,7 @@ Memory and disk are counted from sizes. Time is measured on a CPU by a few steps
 a GPU from published ceilings, which no real step reaches. Nothing is written.
 """
 
+import dataclasses
 import math
 import os
 import time
@@ -25,10 +26,18 @@ from ..cuda_graph import require_graphs
 from ..data.activation_source import ActivationSource
 from ..data.cache.reader import BYTES_OF_VALUE, ActivationCache
 from ..data.shuffling import BUFFER_BYTES
+from ..preconditions import require_shared_data, required_sites, resolved_settings
 from ..run import RunFolder
 from ..trainer import Trainer
 from .gpus import Gpu, known_gpu, named_gpu
-from .memory import StepSizes, checkpoint_bytes, gpu_backend, memory_bytes, total
+from .memory import (
+    StepSizes,
+    checkpoint_bytes,
+    gpu_backend,
+    memory_bytes,
+    total,
+    whole_state_bytes,
+)
 
 _PROBED_STEPS, _PROBE_SECONDS = 4, 10.0
 _MOST_PROBED_OPERATIONS = 4e11
@@ -37,8 +46,8 @@ _MOST_PROBED_OPERATIONS = 4e11
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEstimate:
-    """What a run will take. Sizes are in bytes; of several shards they are those of one process,
-    but on the disk those of the run."""
+    """What a run will take. Sizes are in bytes; of several shards they are those of the first
+    process, but on the disk those of the run."""
 
     run: str
     activation: str
@@ -60,7 +69,8 @@ class TrainingEstimate:
     memory_free: int | None
     """Of a GPU that is only named, all it has; None where it is not known."""
     host_bytes: int
-    """In main memory, with what this process has already."""
+    """In main memory, with what this process has already; of several shards that of the first
+    process."""
     checkpoint_bytes: int
     """One checkpoint."""
     disk_bytes: int
@@ -98,18 +108,20 @@ def estimate_run(
         say: sentences for a person.
 
     Raises:
-        InputError: the configuration does not suit the data, the GPU is unknown or does not have
-            the precision, or the device cannot be used.
+        InputError: what training refuses, with as many processes as there are shards, or the GPU
+            is unknown or does not have the precision.
     """
-    trainer = config.trainer
     found = None if gpu is None else named_gpu(gpu)
+    folder = RunFolder(config.out)
+    config = _as_begun(config, folder)
+    trainer = config.trainer
     device = torch.device("cpu") if found else resolve_device(trainer.device)
     if trainer.cuda_graph and found is None:
         require_graphs(device, world_size=1)
+    require_shared_data(config, trainer.shards)
     data = open_data(str(device))
+    (site,) = required_sites([config], data, trainer.shards)
     sae = config.sae_config(data.d_model)
-    site = data.site_name(config.site)
-    data.require_batch(trainer.batch_size)
     memory_free: int | None
     if found is not None:
         precision, memory_free = _precision_on(found, trainer), int(found.memory_bytes)
@@ -123,16 +135,20 @@ def estimate_run(
         precision, memory_free = chosen_precision(trainer, device), _free_memory()
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         backend = backend_of(torch.empty(0, device=device, dtype=dtype))
+    folder.require_claimable(resolved_settings(config, data, site, precision))
     sizes = StepSizes(sae, trainer, precision, backend)
     parts = memory_bytes(sizes, _window_bytes(config, data))
-    held_out = 4 * trainer.eval_rows * sae.d_model
-    host = _own_memory() + held_out
+    in_host = {
+        "held_out": 4 * trainer.eval_rows * sae.d_model * sizes.n_sites,
+        # The first process writes checkpoints of all shards, from a whole dictionary of its own.
+        "checkpoint_copy": checkpoint_bytes(sizes),
+        "whole_dictionary": whole_state_bytes(sizes),
+    }
     if backend.on_cpu:
-        parts["held_out"] = held_out
-        parts["checkpoint_copy"] = checkpoint_bytes(sizes) // trainer.shards
-        host += total(parts) - held_out
-    else:  # what a checkpoint is made of, and the rows on their way
-        host += checkpoint_bytes(sizes) // trainer.shards + parts["windows"]
+        parts |= {name: n_bytes for name, n_bytes in in_host.items() if n_bytes}
+        host = _own_memory() + total(parts)
+    else:  # the rows on their way, too
+        host = _own_memory() + total(in_host) + parts["windows"]
     seconds, seconds_are, unknown = _seconds(config, sizes, found, data, total(parts), say)
     if config.cache is None and gpu is not None:
         unknown.append("the memory and time of the language model on that GPU are not counted")
@@ -160,11 +176,19 @@ def estimate_run(
         host_bytes=host,
         checkpoint_bytes=checkpoint_bytes(sizes),
         disk_bytes=disk + 4 * sizes.n_parameters * trainer.shards,
-        disk_free=free_disk(RunFolder(config.out).path),
+        disk_free=free_disk(folder.path),
         seconds=seconds,
         seconds_are=seconds_are,
         unknown=tuple(unknown),
     )
+
+
+def _as_begun(config: TrainConfig, folder: RunFolder) -> TrainConfig:
+    """The configuration with the precision of the run that its folder holds, where that is open."""
+    begun = folder.precision_begun_with() if config.trainer.precision == "auto" else None
+    if begun is None:
+        return config
+    return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, precision=begun))
 
 
 def _window_bytes(config: TrainConfig, data: ActivationSource) -> int:

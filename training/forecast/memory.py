@@ -7,8 +7,8 @@ import torch
 
 from ...kernels.numerics import ceil_div
 from ...kernels.policy import (
-    ROWS_OF_A_BLOCK,
     Backend,
+    dense_rows,
     encode_plan,
     pre_activation_rows,
     product_plan,
@@ -19,7 +19,7 @@ from ...sae.config import SAEConfig
 from ..config import TrainerConfig
 
 _FLOAT, _INDEX = 4, 8
-_ROWS_IN_ENCODING, _ROWS_IN_UPDATE = 3, 5
+_ROWS_IN_ENCODING, _ROWS_IN_BACKWARD = 3, 5
 """Tensors of a batch's rows that are there at once in these parts of a step."""
 _VALUES_IN_CACHE = 1 << 20
 """Of the weights, which Adam moves at once on a CPU (`kernels.optimizer`)."""
@@ -50,6 +50,11 @@ class StepSizes(NamedTuple):
         return 2 * n * width + n + width + own
 
     @property
+    def n_sites(self) -> int:
+        """Sites whose rows a step takes."""
+        return 2 if self.sae.transcoder else 1
+
+    @property
     def slots_per_row(self) -> int:
         """Latents of a row; those that jumprelu aims at, and where a row chooses a guess."""
         if self.sae.latents_of_row is not None:
@@ -75,7 +80,8 @@ def memory_bytes(sizes: StepSizes, window_bytes: int) -> dict[str, int]:
     `auxk` is for a tenth of the latents dead; more of them take more.
 
     Args:
-        window_bytes: of stored rows that are shuffled together; two such windows are there.
+        window_bytes: of stored rows of a site that are shuffled together; two such windows of each
+            site are there.
     """
     found = state_bytes(sizes)
     n = sizes.n_parameters
@@ -83,14 +89,20 @@ def memory_bytes(sizes: StepSizes, window_bytes: int) -> dict[str, int]:
         found["rounded_weights"] = 2 * n
     # The pre-activations are gone when there are gradients, so they may have the same memory.
     found["gradients"] = _FLOAT * n
-    encoding, updating = _encoding_bytes(sizes) - found["gradients"], _update_bytes(sizes)
-    found["step"] = max(encoding, updating)
-    found["auxk"] = max(0, updating + _auxk_bytes(sizes) - found["step"])
+    encoding, going_back = _encoding_bytes(sizes) - found["gradients"], _backward_bytes(sizes)
+    found["step"] = max(encoding, going_back + _adam_bytes(sizes))
+    found["auxk"] = max(0, going_back + _auxk_bytes(sizes) - found["step"])
     if sizes.trainer.ema_decay is not None:
         found["averages_measured"] = _FLOAT * n
-    found["windows"] = 2 * window_bytes
-    found["batches"] = 2 * _rows_bytes(sizes)
+    found["windows"] = 2 * sizes.n_sites * window_bytes
+    found["batches"] = 2 * sizes.n_sites * _rows_bytes(sizes)
     return found
+
+
+def whole_state_bytes(sizes: StepSizes) -> int:
+    """The state of a dictionary in shards, together: every process makes it in main memory at the
+    start, and the first one keeps it. 0 where there are no shards."""
+    return checkpoint_bytes(sizes) if sizes.trainer.shards > 1 else 0
 
 
 def checkpoint_bytes(sizes: StepSizes) -> int:
@@ -111,7 +123,7 @@ def _encoding_bytes(sizes: StepSizes) -> int:
     """While the encoder's pre-activations are there."""
     backend, width, n_latents = sizes.backend, sizes.sae.d_model, sizes.n_latents
     n_rows, item = sizes.trainer.batch_size, sizes.backend.dtype.itemsize
-    rows = _ROWS_IN_ENCODING * _rows_bytes(sizes)
+    rows = (_ROWS_IN_ENCODING + sizes.n_sites - 1) * _rows_bytes(sizes)
     k = min(sizes.slots_per_row, n_latents)
     slots = n_rows * k * (_INDEX + _FLOAT)
     path = encode_plan(n_rows, width, n_latents, k, backend).path
@@ -120,9 +132,11 @@ def _encoding_bytes(sizes: StepSizes) -> int:
     if path == "fused":
         sizes_of_tile = tile("encode_topk", backend.gpu, D=width, F=n_latents, K=k)
         n_keys = ceil_div(n_latents, sizes_of_tile["GROUP"]) * sizes_of_tile["KEPT"]
-        return rows + slots + n_rows * n_keys * _FLOAT
+        # The keys are gone when there is the buffer for rows that could not be verified.
+        unverified = _rows_at_once(sizes) * n_latents * item
+        return rows + slots + max(n_rows * n_keys * _FLOAT, unverified)
     product = product_plan(n_rows, n_latents * width, backend)
-    at_once = min(n_rows, pre_activation_rows(n_latents, product, backend))
+    at_once = _rows_at_once(sizes)
     block = at_once * n_latents * item
     if path == "screened":  # rounded weights, their scores, and exact ones for the rows that fail
         return rows + slots + 2 * n_latents * width + 2 * block
@@ -135,29 +149,47 @@ def _encoding_bytes(sizes: StepSizes) -> int:
     return rows + slots + block + more
 
 
-def _update_bytes(sizes: StepSizes) -> int:
-    """Beside the gradients, while weights are moved or gradients summed."""
-    n_latents, n_weights = sizes.n_latents, sizes.n_latents * sizes.sae.d_model
+def _rows_at_once(sizes: StepSizes) -> int:
+    """Rows whose pre-activations are there together."""
+    n_rows, backend = sizes.trainer.batch_size, sizes.backend
+    product = product_plan(n_rows, sizes.n_latents * sizes.sae.d_model, backend)
+    return min(n_rows, pre_activation_rows(sizes.n_latents, product, backend))
+
+
+def _backward_bytes(sizes: StepSizes) -> int:
+    """Beside the gradients, while these are summed."""
+    n_latents = sizes.n_latents
     slots = sizes.trainer.batch_size * sizes.slots_per_row * _SLOT_BYTES
-    found = _ROWS_IN_UPDATE * _rows_bytes(sizes) + slots
-    if sizes.backend.on_cpu:
-        found += _FLOAT * min(n_weights, _VALUES_IN_CACHE)
+    found = (_ROWS_IN_BACKWARD + sizes.n_sites - 1) * _rows_bytes(sizes) + slots
     if sparse_plan(n_latents, sizes.slots_per_row, sizes.backend).path == "dense":
-        rows = min(sizes.trainer.batch_size, ROWS_OF_A_BLOCK)
+        rows = min(sizes.trainer.batch_size, dense_rows(n_latents, sizes.backend))
         found += 3 * rows * n_latents * _FLOAT
     return found
 
 
+def _adam_bytes(sizes: StepSizes) -> int:
+    """While weights are moved, beside what is left of the backward pass."""
+    if not sizes.backend.on_cpu:
+        return 0
+    return _FLOAT * min(sizes.n_latents * sizes.sae.d_model, _VALUES_IN_CACHE)
+
+
 def _auxk_bytes(sizes: StepSizes) -> int:
-    """AuxK of a tenth of the latents: their rows of both matrices with gradients, those of the
-    whole matrices beside the others, and the codes."""
+    """AuxK of a tenth of the latents, beside a backward pass: their rows of both matrices with
+    gradients, gradients of whole matrices, which are added to the others, and activations."""
     if not sizes.trainer.auxk_coefficient:
         return 0
-    width, n_dead = sizes.sae.d_model, sizes.n_latents // 10
+    width, n_dead, backend = sizes.sae.d_model, max(1, sizes.n_latents // 10), sizes.backend
     k_aux = min(sizes.trainer.k_aux or max(1, width // 2), n_dead)
-    rows = 4 * _FLOAT * n_dead * width + _FLOAT * sizes.n_latents * width
-    codes = sizes.trainer.batch_size * k_aux * _SLOT_BYTES
-    return rows + codes + 2 * _rows_bytes(sizes)
+    n_rows, item = sizes.trainer.batch_size, backend.dtype.itemsize
+    # An autoencoder's others come for both matrices at once, before these are added.
+    n_whole = 1 if sizes.sae.transcoder or sizes.sae.prefixes else 2
+    found = n_whole * _FLOAT * sizes.n_latents * width
+    found += 2 * (item + _FLOAT) * n_dead * width + 2 * _rows_bytes(sizes)
+    if backend.triton and sparse_plan(n_dead, k_aux, backend).path == "dense":
+        # Activations of all dead latents, their gradients, and these before those of 0 are dropped.
+        return found + 3 * n_rows * n_dead * item
+    return found + n_rows * k_aux * _SLOT_BYTES
 
 
 def gpu_backend(architecture: int, precision: str) -> Backend:

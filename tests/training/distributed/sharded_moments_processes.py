@@ -19,6 +19,7 @@ import torch.distributed as torch_dist
 
 from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.common.files import write_json
+from sparsteer.training import optimizer
 from sparsteer.training.distributed import sharded_moments
 from sparsteer.training.distributed.data_parallel import DataParallel
 from sparsteer.training.distributed.joining import init_distributed
@@ -45,12 +46,14 @@ def main(cache: Path, out: Path) -> None:
         settings: dict[str, Any] = {"batch_size": BATCH, "tokens": 40 * BATCH}
         train(config_of(cache, out / "whole", **settings))
         settings["shard_optimizer"] = True
-        train(config_of(cache, out / "parts", **settings))
+        with rows_of_moments() as results["rows made"]:
+            train(config_of(cache, out / "parts", **settings))
         for name in ("resumed", "left"):
             with stopped_in_a_step(dist) as stop:
                 parts = config_of(cache, out / name, **settings)
                 results[name] = outcome(partial(train, parts, stop=stop))
-        train(config_of(cache, out / "resumed", **settings))
+        with rows_of_moments() as results["rows made when resumed"]:
+            train(config_of(cache, out / "resumed", **settings))
         results |= collectives_of_training(cache, out)
         write_json(out / f"rank-{dist.rank}.json", results)
 
@@ -79,6 +82,21 @@ def compared(name: str, *, reduce_scatter: bool, **changes: Any) -> dict[str, An
         "own rows": len(parts.optimizer.first["W_enc"]),
         "unit": float((row_norms(parts.sae.W_dec.detach()) - 1).abs().max()),
     }
+
+
+@contextmanager
+def rows_of_moments() -> Generator[list[int]]:
+    """The numbers of rows of all matrices of moments that are made."""
+    found: list[int] = []
+    make: Callable[[torch.Tensor], torch.Tensor] = getattr(optimizer, "_moment")  # noqa: B009
+
+    def noting(parameter: torch.Tensor) -> torch.Tensor:
+        if parameter.ndim > 1:
+            found.append(len(parameter))
+        return make(parameter)
+
+    with patch.object(optimizer, "_moment", noting):
+        yield found
 
 
 def collectives_of_training(cache: Path, out: Path) -> dict[str, dict[str, int]]:

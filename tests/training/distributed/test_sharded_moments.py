@@ -95,6 +95,15 @@ def test_runs_and_their_checkpoints(results: Results) -> None:
 
 
 @pytest.mark.slow
+def test_no_process_ever_has_whole_moments(results: Results) -> None:
+    size, said, _ = results
+    each = rows_of_rank(torch.Size((70, 12)), size)
+    for rank, every in enumerate(said):
+        own = min(each, 70 - rank * each)
+        assert every["rows made"] == every["rows made when resumed"] == [own] * 4
+
+
+@pytest.mark.slow
 def test_one_process_goes_on_where_several_stopped(results: Results, planted_cache: Path) -> None:
     _, _, folder = results
     train(config_of(planted_cache, folder / "left", batch_size=BATCH, tokens=40 * BATCH))

@@ -17,8 +17,9 @@ from sparsteer.app.report.files import write_plots
 from sparsteer.app.report.measures import fvu
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.sae.common.errors import InputError
-from sparsteer.training.config import EvalConfig, EvalSettings, TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig, TrainerConfig
 from sparsteer.training.evaluation import evaluation
+from sparsteer.training.evaluation.config import EvalConfig, EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate, evaluate_all, mean_absolute_cosine
 from sparsteer.training.train import train
 

@@ -5,6 +5,7 @@ import torch
 
 from sparsteer.sae import InputError, TopKConfig
 from sparsteer.training.config import TrainerConfig
+from sparsteer.training.forecast.caching import ModelSizes, least_reading_seconds
 from sparsteer.training.forecast.estimate import least_step_seconds
 from sparsteer.training.forecast.gpus import GPUS, known_gpu, named_gpu
 from sparsteer.training.forecast.memory import StepSizes, gpu_backend
@@ -15,7 +16,10 @@ from sparsteer.training.forecast.memory import StepSizes, gpu_backend
     [
         ("NVIDIA H100 80GB HBM3", "h100"),
         ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H100 NVL", "h100-nvl"),
         ("NVIDIA H200", "h200"),
+        ("NVIDIA H200 NVL", "h200-nvl"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb-pcie"),
         ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
         ("NVIDIA A100-PCIE-40GB", "a100"),
         ("NVIDIA A10", "a10"),
@@ -23,7 +27,8 @@ from sparsteer.training.forecast.memory import StepSizes, gpu_backend
         ("NVIDIA L40S", "l40s"),
         ("NVIDIA GeForce RTX 4090", "rtx-4090"),
         ("Tesla T4", "t4"),
-        ("NVIDIA GeForce RTX 5090", None),
+        ("NVIDIA GeForce RTX 5090", "rtx-5090"),
+        ("NVIDIA GeForce RTX 5080", None),
         ("NVIDIA L40", None),
     ],
 )
@@ -55,3 +60,17 @@ def test_the_least_time_of_a_step_counted_by_hand() -> None:
     assert seconds("h100", "bfloat16", width=768, n_latents=12_288) == pytest.approx(by_hand)
     by_hand = product / 67e12 + (32 * n + 16 * 8192 * 768) / 3.35e12
     assert seconds("h100", "float32", width=768, n_latents=12_288) == pytest.approx(by_hand)
+
+
+def test_a_language_model_is_read_in_a_dtype_that_the_gpu_has() -> None:
+    sizes = ModelSizes(n_weights=10**9, n_used=5 * 10**8, n_blocks=8, d_model=1024)
+
+    def seconds(dtype: torch.dtype, name: str) -> float:
+        return least_reading_seconds(sizes, dtype, GPUS[name], tokens=10**6, context_length=128)
+
+    by_hand = 10**6 * (2 * 5 * 10**8 + 4 * 8 * 1024 * 64)
+    assert seconds(torch.float16, "t4") == pytest.approx(by_hand / 65e12)
+    assert seconds(torch.float16, "h100") == seconds(torch.bfloat16, "h100")
+    assert seconds(torch.float32, "t4") == pytest.approx(by_hand / 8.1e12)
+    with pytest.raises(InputError, match="model_dtype is bfloat16, which T4 does not multiply"):
+        seconds(torch.bfloat16, "t4")

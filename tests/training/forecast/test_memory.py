@@ -26,6 +26,7 @@ from sparsteer.training.forecast.memory import (
     memory_bytes,
     state_bytes,
     total,
+    whole_state_bytes,
 )
 from sparsteer.training.trainer import Trainer
 
@@ -52,6 +53,7 @@ def new_trainer(sae: SAEConfig, batch_size: int, **settings: Any) -> Trainer:
         pytest.param(BatchTopKConfig(64, 4096, 8), 2048, marks=pytest.mark.slow),
         pytest.param(TopAFAConfig(64, 4096), 1024, marks=pytest.mark.slow),
         pytest.param(JumpReLUConfig(64, 4096), 1024, marks=pytest.mark.slow),
+        pytest.param(TopKConfig(64, 1024, 16, transcoder=True), 2048, marks=pytest.mark.slow),
     ],
     ids=lambda value: (
         f"{value.activation}-{value.n_latents}" if isinstance(value, SAEConfig) else ""
@@ -59,24 +61,29 @@ def new_trainer(sae: SAEConfig, batch_size: int, **settings: Any) -> Trainer:
 )
 def test_memory_is_what_a_step_takes(sae: SAEConfig, batch_size: int) -> None:
     trainer = new_trainer(sae, batch_size)
-    x = torch.randn(batch_size, sae.d_model)
-    trainer.step(x)
+    rows = [torch.randn(batch_size, sae.d_model) for _ in range(2 if sae.transcoder else 1)]
+    trainer.step(*rows)
     sizes = sizes_of(sae, trainer.config)
     state = sum(tensor.nbytes for tensor in trainer_state(trainer).values())
     assert total(state_bytes(sizes)) == pytest.approx(state, rel=0.005)
     parts = memory_bytes(sizes, 0)
-    taken = most_allocated(lambda: trainer.step(x))
+    taken = most_allocated(lambda: trainer.step(*rows))
     assert 0.7 * taken < parts["gradients"] + parts["step"] < 1.4 * taken
 
 
-def test_memory_where_a_tenth_is_dead() -> None:
-    trainer = new_trainer(TopKConfig(128, 8192, 8), 64)
-    x = torch.randn(64, 128)
-    trainer.step(x)
-    trainer.tokens_since_fired[:819] = 2 * 10**6
-    parts = memory_bytes(sizes_of(trainer.sae.config, trainer.config), 0)
-    taken = most_allocated(lambda: trainer.step(x))
-    assert 0.7 * taken < parts["gradients"] + parts["step"] + parts["auxk"] < 1.4 * taken
+@pytest.mark.parametrize("transcoder", [False, True])
+@pytest.mark.parametrize(("width", "batch_size"), [(128, 64), (512, 16)])
+def test_memory_where_a_tenth_is_dead(width: int, batch_size: int, transcoder: bool) -> None:
+    """Where weights count most: AuxK's gradients are of whole matrices, too."""
+    sae = TopKConfig(width, 4096, 8, transcoder=transcoder)
+    trainer = new_trainer(sae, batch_size)
+    rows = [torch.randn(batch_size, width) for _ in range(2 if transcoder else 1)]
+    trainer.step(*rows)
+    trainer.tokens_since_fired[:409] = 2 * 10**6
+    parts = memory_bytes(sizes_of(sae, trainer.config), 0)
+    taken = most_allocated(lambda: trainer.step(*rows))
+    assert taken > (3 if transcoder else 4) * 4 * 4096 * width
+    assert 0.9 * taken < parts["gradients"] + parts["step"] + parts["auxk"] < 1.4 * taken
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
@@ -95,6 +102,31 @@ def test_shards_cut_what_a_process_takes_and_no_checkpoint() -> None:
     half = sizes_of(TopKConfig(64, 4096, 8), dataclasses.replace(trainer, shards=2))
     assert total(state_bytes(half)) == pytest.approx(total(state_bytes(whole)) / 2, rel=0.001)
     assert checkpoint_bytes(half) == pytest.approx(checkpoint_bytes(whole), rel=0.001)
+    assert whole_state_bytes(whole) == 0 and whole_state_bytes(half) == checkpoint_bytes(half)
+
+
+def test_a_transcoder_has_windows_and_batches_of_two_sites() -> None:
+    one, two = (
+        memory_bytes(sizes_of(TopKConfig(64, 512, 8, transcoder=both), TrainerConfig()), 1000)
+        for both in (False, True)
+    )
+    assert (one["windows"], two["windows"]) == (2000, 4000)
+    assert two["batches"] == 2 * one["batches"] == 4 * 4 * 4096 * 64
+
+
+def test_the_fused_encoder_has_a_buffer_for_rows_that_it_cannot_verify() -> None:
+    """Of all rows of the batch where these are as few as 2^27 pre-activations."""
+    sae = TopKConfig(768, 12_288, 32)
+    sizes = StepSizes(
+        sae,
+        TrainerConfig(batch_size=8192, auxk_coefficient=0.0),
+        "bfloat16",
+        gpu_backend(90, "bfloat16"),
+    )
+    parts = memory_bytes(sizes, 0)
+    buffer, rows = 2 * 8192 * 12_288, 4 * 8192 * 768
+    slots = 8192 * 32 * 12
+    assert parts["gradients"] + parts["step"] == buffer + 3 * rows + slots
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "tf32", "float32"])

@@ -10,6 +10,7 @@ from ....sae.common.validation import (
     require_positive_integer,
     require_tuple,
 )
+from ....sae.device_map import require_device_map
 from ..corpus_config import CorpusConfig
 
 
@@ -49,8 +50,14 @@ class CacheConfig(CorpusConfig):
     """Device of the language model: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is
     one."""
 
+    device_map: str | None = None
+    """Spread a language model that is too large for one device, in place of --device: auto,
+    balanced (over GPUs), or a JSON object of module names and devices (a GPU's number, cpu, disk).
+    It then runs without TransformerLens' bridge, through the package accelerate."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_device_map(self.device_map, self.device)
         for name in ("model", "dataset", "out", "device"):
             require_given(name, getattr(self, name))
         self._check_site()

@@ -27,7 +27,7 @@ from ..context_length import context_length_of
 from ..contexts import ContextSource, model_loader, no_activations, open_source_corpus, require_text
 from ..extraction import ContextReader
 from .config import CacheConfig
-from .model_dtype import with_dtypes
+from .model_dtype import with_dtypes, with_stored_dtype
 from .resume import as_begun, previous_manifest, require_same_corpus, require_same_model
 from .writer import context_reader, first_manifest
 
@@ -109,6 +109,7 @@ def estimate_cache(
     require_text(corpus)
     model = load()
     config = dataclasses.replace(config, context_length=context_length_of(config, model))
+    config = with_stored_dtype(config, model)
     sites = [model.site(name) for name in config.site or (None,)]
     if previous:
         if previous.complete:  # what an unfinished one has not read yet may change

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,6 +17,8 @@ from ..stream.config import StreamConfig
 from .config import CacheConfig
 from .manifest import FILE, CacheManifest, read_manifest
 
+_Config = TypeVar("_Config", CacheConfig, StreamConfig)
+
 _DTYPE: CacheDtype = "float16"
 """How rows were stored by default before that depended on the device, and still are on a CPU."""
 
@@ -27,10 +29,12 @@ def with_dtypes(
     dist: Distributed,
     say: Callable[[str], None],
 ) -> CacheConfig:
-    """The configuration with a dtype of the model and one of the rows: the given ones, else those
-    of the cache which its folder holds; else that of the model that is loaded already, or the
-    fastest that is good enough, which is said, and of the rows `stored_dtype`. All processes follow
-    the first.
+    """The configuration with a dtype of the model: the given one, else that of the cache which its
+    folder holds; else that of the model that is loaded already, or the fastest that is good enough,
+    which is said. All processes follow the first.
+
+    So it is with the dtype of the rows where it is given or the folder holds a cache; else it stays
+    open until the model is loaded, see `with_stored_dtype`.
 
     Raises InputError where the folder's manifest is broken, or the device is unknown.
     """
@@ -43,11 +47,11 @@ def with_dtypes(
                 config.model_dtype or found.config.get("model_dtype", CacheManifest.model_dtype),
                 config.dtype or found.dtype,
             )
-        device = model.device if model else resolve_device(dist.device(config.device))
-        model_dtype = config.model_dtype
-        if model_dtype is None:
-            model_dtype = model.dtype_name if model else _fastest(config.model, device, say)
-        return model_dtype, config.dtype or stored_dtype(model_dtype, device)
+        if config.model_dtype is not None:
+            return config.model_dtype, config.dtype
+        if model is not None:
+            return model.dtype_name, config.dtype
+        return _fastest(config.model, resolve_device(dist.device(config.device)), say), config.dtype
 
     if config.model_dtype is not None and config.dtype is not None:
         return config
@@ -58,9 +62,11 @@ def with_dtypes(
 def with_stream_dtypes(
     config: StreamConfig, begun: Mapping[str, Any], device: torch.device
 ) -> StreamConfig:
-    """The configuration of a stream with both dtypes: the given ones, else those of the run that
-    has begun; else the model's is bfloat16 on a GPU that multiplies it natively and float32
-    elsewhere, and the rows' is `stored_dtype`.
+    """The configuration of a stream with a dtype of the model: the given one, else that of the run
+    that has begun; else bfloat16 on a GPU that multiplies it natively and float32 elsewhere.
+
+    So it is with the dtype of the rows where it is given or a run has begun; else it stays open
+    until the model is loaded, see `with_stored_dtype`.
 
     Args:
         begun: the stream's settings in the run that has begun; empty if there is none.
@@ -69,14 +75,24 @@ def with_stream_dtypes(
     model_dtype: ModelDtype = "bfloat16" if fast else "float32"
     model_dtype = config.model_dtype or begun.get("model_dtype", model_dtype)
     # What an older version began, without saying so, is stored in its default.
-    stored = _DTYPE if begun else stored_dtype(model_dtype, device)
-    dtype = config.dtype or begun.get("dtype", stored)
+    dtype = config.dtype or begun.get("dtype", _DTYPE if begun else None)
     return dataclasses.replace(config, model_dtype=model_dtype, dtype=dtype)
+
+
+def with_stored_dtype(config: _Config, model: LanguageModel) -> _Config:
+    """The configuration with a dtype of the rows: the given one, else `stored_dtype` of the model,
+    in the dtype that it has, whatever was asked for, and where it is."""
+    dtype = config.dtype or stored_dtype(model.dtype_name, model.device)
+    return dataclasses.replace(config, dtype=dtype)
 
 
 def stored_dtype(model_dtype: str, device: torch.device) -> CacheDtype:
     """bfloat16 where the model runs in it on a GPU: rows lose nothing and cannot overflow, and a
-    step in bfloat16 takes them as they are. Else float16."""
+    step in bfloat16 takes them as they are. Else float16.
+
+    Args:
+        model_dtype: of the loaded model; never `auto`.
+    """
     return "bfloat16" if model_dtype == "bfloat16" and device.type == "cuda" else _DTYPE
 
 

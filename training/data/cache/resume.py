@@ -21,7 +21,7 @@ from .manifest import FILE as MANIFEST
 from .manifest import CacheManifest, ShardEntry, read_manifest
 from .shards import Shard, ShardContent
 
-_INDIFFERENT = ("out", "device", "skip_bad_rows")
+_INDIFFERENT = ("out", "device", "device_map", "skip_bad_rows")
 """Settings that do not decide the content: without `skip_bad_rows` there was nothing to skip."""
 _ROUNDING = "batch_size"
 """Decides nothing but last bits, and may have to be lowered for want of memory."""

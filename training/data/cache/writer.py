@@ -29,7 +29,7 @@ from ..extraction import ContextReader
 from ..held_out import held_out_bound
 from .config import CacheConfig
 from .manifest import CacheManifest, CorpusEntry, ShardEntry, write_manifest
-from .model_dtype import with_dtypes
+from .model_dtype import with_dtypes, with_stored_dtype
 from .resume import (
     about_other_rounding,
     as_begun,
@@ -108,6 +108,7 @@ def _write_cache(
         require_text(corpus)
         model = load()
         config = dataclasses.replace(config, context_length=context_length_of(config, model))
+        config = with_stored_dtype(config, model)
         sites = [model.site(name) for name in config.site or (None,)]
         begun = previous or first_manifest(config, model, sites, corpus)
     # All follow the first process, whose threads and held-out bound may be its own.
@@ -287,7 +288,7 @@ def _finished(
 
 def context_reader(config: CacheConfig, model: LanguageModel, sites: list[Site]) -> ContextReader:
     """The reader of the configuration's contexts."""
-    assert config.dtype is not None  # `with_dtypes` has seen to it
+    assert config.dtype is not None  # `with_stored_dtype` has seen to it
     return ContextReader(
         model,
         sites,
@@ -304,7 +305,7 @@ def first_manifest(
     corpus: Corpus,
 ) -> CacheManifest:
     """The manifest of a cache without shards yet, made with as many threads as torch has."""
-    assert config.dtype is not None  # `with_dtypes` has seen to it
+    assert config.dtype is not None  # `with_stored_dtype` has seen to it
     context_length = context_length_of(config, model)
     tokens_per_batch = context_length * config.batch_size
     return CacheManifest(

@@ -31,7 +31,7 @@ from ....sae.language_model.sites import Site
 from ...runtime.read_ahead import one_ahead
 from ...runtime.threads import use_threads
 from ...runtime.transfers import prefetch_to_device
-from ..cache.model_dtype import with_stream_dtypes
+from ..cache.model_dtype import with_stored_dtype, with_stream_dtypes
 from ..cache.shards import EncodedRows
 from ..content_tokens import ChosenContext
 from ..context_length import context_length_of
@@ -110,6 +110,7 @@ def open_stream(
         config.model, device=str(where), dtype=config.model_dtype, progress=say
     )
     config = dataclasses.replace(config, context_length=context_length_of(config, model))
+    config = with_stored_dtype(config, model)
     return ActivationStream(
         config,
         corpus,

@@ -136,3 +136,12 @@ def test_a_named_gpu_is_predicted_for(config: CacheConfig, tiny_model: LanguageM
     assert not dataclasses.replace(found, device_memory_bytes=81_000_000_000).fits and found.fits
     with pytest.raises(InputError, match="gpu 'h1' is not known here"):
         estimate_cache(config, model=tiny_model, gpu="h1")
+
+
+def test_a_gpu_without_bfloat16_is_predicted_in_float16(
+    config: CacheConfig, tiny_model_folder: Path
+) -> None:
+    in_float16 = LanguageModel.load(str(tiny_model_folder), dtype="float16")
+    config = dataclasses.replace(config, dtype="float16", model_dtype="float16")
+    found = estimate_cache(config, model=in_float16, gpu="t4")
+    assert found.gpu == "T4" and found.gpu_seconds is not None
