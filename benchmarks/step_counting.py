@@ -109,6 +109,8 @@ class Operation(NamedTuple):
     """Of a kernel by its parameters, of an operator by their places."""
     flags: dict[str, bool]
     """What is compiled into a kernel and is true or false."""
+    numbers: tuple[Any, ...] = ()
+    """What it was given besides tensors, in order: a CUDA graph of it repeats it with these."""
 
 
 @dataclass
@@ -132,12 +134,13 @@ class Count:
         n_bytes: int,
         operands: dict[str, Tensor] | None = None,
         flags: dict[str, bool] | None = None,
+        numbers: tuple[Any, ...] = (),
     ) -> None:
         told = {
             key: Operand(tuple(tensor.shape), tensor.numel() * tensor.element_size(), id(tensor))
             for key, tensor in (operands or {}).items()
         }
-        self.operations.append(Operation(name, n_launches, n_bytes, told, flags or {}))
+        self.operations.append(Operation(name, n_launches, n_bytes, told, flags or {}, numbers))
         self.launches += n_launches
         self.bytes += n_bytes
         self.by_kernel[name] += n_launches
@@ -176,7 +179,7 @@ class _CountingMode(TorchDispatchMode):
                     kwargs.get("accumulate") or True in args[3:4]
                 )
                 n_launches = _OF_AN_ACCUMULATION if accumulates else KERNELS_OF.get(name, 1)
-                self._note(name, func, n_launches, inputs, outputs)
+                self._note(name, func, n_launches, inputs, outputs, _numbers((args, kwargs)))
         if name == "cumsum" or (name in ("max", "amax") and id(args[0]) in self._totals):
             self._totals.add(id(result))
             self._kept.append(result)
@@ -223,7 +226,13 @@ class _CountingMode(TorchDispatchMode):
         return func(args[0], index, *args[2:], **kwargs)
 
     def _note(
-        self, name: str, func: Any, n_launches: int, inputs: list[Tensor], outputs: list[Tensor]
+        self,
+        name: str,
+        func: Any,
+        n_launches: int,
+        inputs: list[Tensor],
+        outputs: list[Tensor],
+        numbers: tuple[Any, ...],
     ) -> None:
         if name in _NO_KERNEL or func.is_view or (outputs and not any(map(_n_bytes, outputs))):
             return
@@ -236,7 +245,7 @@ class _CountingMode(TorchDispatchMode):
         else:
             n_bytes = sum(map(_n_bytes, _each_once(inputs))) + sum(map(_n_bytes, outputs))
         operands = {str(place): tensor for place, tensor in enumerate([*inputs, *outputs])}
-        self._count.add(name, n_launches, n_bytes, operands)
+        self._count.add(name, n_launches, n_bytes, operands, numbers=numbers)
 
 
 class _FromHostMode(TorchFunctionMode):
@@ -261,6 +270,10 @@ def _n_bytes(tensor: Tensor) -> int:
     """What lies in memory: of an expanded tensor its elements once."""
     sizes = [size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
     return tensor.element_size() * math.prod(sizes) if tensor.numel() else 0
+
+
+def _numbers(values: Any) -> tuple[Any, ...]:
+    return tuple(leaf for leaf in tree_leaves(values) if not isinstance(leaf, Tensor))
 
 
 def _each_once(tensors: list[Tensor]) -> list[Tensor]:
@@ -301,7 +314,7 @@ def on_meta(guesses: Guesses, architecture: int = 90) -> Generator[Callable[[], 
         mode._count = count  # pyright: ignore[reportPrivateUsage]
         return done
 
-    def launched(kernel: Any, *_: Any, **arguments: Any) -> None:
+    def launched(kernel: Any, *_: Any, grid: Any, **arguments: Any) -> None:
         name = kernel.__name__.strip("_")
         tensors = {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
         n_bytes = sum(map(_n_bytes, _each_once([*tensors.values()])))
@@ -309,7 +322,7 @@ def on_meta(guesses: Guesses, architecture: int = 90) -> Generator[Callable[[], 
             used = guesses.unverified / len(arguments["pre_ptr"])
             n_bytes -= round(_n_bytes(arguments["pre_ptr"]) * (1 - min(1.0, used)))
         flags = {key: value for key, value in arguments.items() if isinstance(value, bool)}
-        count.add(name, 1, n_bytes, tensors, flags)
+        count.add(name, 1, n_bytes, tensors, flags, _numbers((grid, arguments)))
 
     def late(numbers: Tensor) -> _LateNumbers:
         return _LateNumbers(count, guesses.n_dead, numbers)

@@ -52,8 +52,8 @@ def count_step(
     k: int = 32,
     measured: bool = False,
 ) -> Count:
-    """What a step of the kind asks of a GPU, once training runs: the third step. With `measured` it
-    is one that is logged.
+    """What a step of the kind asks of a GPU, once training runs: the third step, which takes the
+    width of its codes for granted. With `measured` it is one that is logged, and asks.
 
     Raises KeyError for an unknown kind.
     """

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -63,35 +63,6 @@ def pack_entries(
     return Codes(indices_BM, values_BM, counts)
 
 
-def pack_kept(
-    entries: COOEntries, kept: list[Bool[Tensor, "N"]], n_rows: int, unused: float = 0.0
-) -> list[Codes]:
-    """As `pack_entries` of the kept entries, of each mask in turn; waits for the device once.
-
-    Args:
-        entries: of n_rows rows, sorted by row.
-        kept: [N] masks.
-        unused: the value of unused slots.
-    """
-    rows, columns, values = entries
-    counts = [rows.new_zeros(n_rows).index_add_(0, rows, mask.to(rows.dtype)) for mask in kept]
-    if not n_rows:
-        return [Codes(rows.new_zeros(0, 1), values.new_zeros(0, 1), none) for none in counts]
-    widths: list[int] = torch.stack([each.max() for each in counts]).tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped builtin
-    packed: list[Codes] = []
-    for mask, counts_B, widest in zip(kept, counts, widths, strict=True):
-        width = max(1, widest)
-        before_B = counts_B.cumsum(0) - counts_B
-        slots = mask.cumsum(0) - 1 - before_B[rows]
-        # What is not kept goes behind the end, where it is cut off.
-        at = torch.where(mask, rows * width + slots, n_rows * width)
-        indices = rows.new_zeros(n_rows * width + 1).scatter_(0, at, columns)
-        filled = values.new_full((n_rows * width + 1,), unused).scatter_(0, at, values)
-        shape = n_rows, width
-        packed.append(Codes(indices[:-1].view(shape), filled[:-1].view(shape), counts_B))
-    return packed
-
-
 def join_codes(parts: list[Codes], like: Tensor, max_active: int | None = None) -> Codes:
     """One Codes with counts from those of consecutive rows.
 
@@ -115,8 +86,12 @@ def join_codes(parts: list[Codes], like: Tensor, max_active: int | None = None) 
         )
 
     def padded(slots_BM: Tensor) -> Tensor:
+        if slots_BM.shape[-1] == width:
+            return slots_BM
         return torch.nn.functional.pad(slots_BM, (0, width - slots_BM.shape[-1]))
 
+    if len(parts) == 1:
+        return Codes(padded(parts[0].indices), padded(parts[0].values), parts[0].counts)
     return Codes(
         torch.cat([padded(part.indices) for part in parts]),
         torch.cat([padded(part.values) for part in parts]),

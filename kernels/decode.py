@@ -17,7 +17,7 @@ from .codes import Codes
 from .decode_kernels import launch_decode, launch_decode_mse
 from .gather_dot import gathered_dots
 from .numerics import at_least_float32, row_blocks
-from .policy import backend_of, decode_mse_plan, sparse_plan
+from .policy import backend_of, decode_mse_plan, pre_activation_rows, sparse_plan
 from .slots import UsedSlots, dense_block, slots_per_row, used_slots
 from .sparse_products import gradient_dtype, weight_gradient
 
@@ -105,7 +105,8 @@ def weighted_rows(
     if plan.path == "dense":
         out_BD = values.new_empty(len(values), weights.shape[-1])
         product = Affine(weights.T, None, len(values))
-        for block in row_blocks(len(values), product.plan.rows_at_once):
+        rows_at_once = pre_activation_rows(len(weights), product.plan, backend)
+        for block in row_blocks(len(values), rows_at_once):
             out_BD[block] = product(dense_block(indices[block], values[block], len(weights)))
         return out_BD
     if plan.path == "triton":

@@ -27,6 +27,7 @@ from .accelerators.onednn import Affine
 from .accelerators.screening import screened_topk
 from .accelerators.unverified_rows import encode_unverified_
 from .batch_topk import BatchTop
+from .capacity import SlotCapacity
 from .codes import Codes, join_codes
 from .decode import weighted_rows
 from .numerics import row_blocks, row_norms
@@ -78,6 +79,7 @@ def encode_top_afa(
     decoder_norms: Float[Tensor, "F"],
     max_active: int | None = None,
     target_scale: float = 1.0,
+    capacity: SlotCapacity | None = None,
 ) -> Codes:
     """Encode rows and keep of each the latents whose joint norm is nearest a multiple of
     ||x - b_dec||.
@@ -87,6 +89,7 @@ def encode_top_afa(
         decoder_norms: [F] norms of the decoder rows.
         max_active: width of the codes; the largest count of the batch where it is None.
         target_scale: the multiple; 1 as published (arXiv 2503.24277).
+        capacity: as for `top_afa_select`.
 
     Returns:
         Codes [B, M] with counts, as of `top_afa_select`; differentiable as `encode_topk`. The
@@ -97,7 +100,9 @@ def encode_top_afa(
     """
 
     def select(pre_BF: Tensor, centered_BD: Tensor) -> Codes:
-        return top_afa_select(pre_BF, decoder_norms, target_scale * row_norms(centered_BD))
+        norms_B = row_norms(centered_BD)
+        target_B = norms_B if target_scale == 1 else target_scale * norms_B
+        return top_afa_select(pre_BF, decoder_norms, target_B, capacity=capacity)
 
     def choose() -> Codes:
         return _select_in_blocks(x, b_dec, W_enc, b_enc, select)
@@ -113,6 +118,7 @@ def encode_batch_topk(
     b_enc: Float[Tensor, "F"],
     k: int,
     group: ProcessGroup | None = None,
+    capacity: SlotCapacity | None = None,
 ) -> Codes:
     """Encode rows and keep the B * k largest positive pre-activations of the batch.
 
@@ -121,6 +127,7 @@ def encode_batch_topk(
         k: latents kept of a row on average, 1 to F.
         group: processes that hold the other rows of the batch, equally many each; the choice is
             among the rows of all ranks, and every rank must call this.
+        capacity: as for `BatchTop`.
 
     Returns:
         Codes [B, M] with counts, as of `batch_topk_select`; differentiable as `encode_topk`.
@@ -131,7 +138,8 @@ def encode_batch_topk(
     require_k(k, len(W_enc))
 
     def choose() -> Codes:
-        top = BatchTop(len(x) * k * (1 if group is None else group.size), x)
+        n_rows = len(x) * (1 if group is None else group.size)
+        top = BatchTop(n_rows * k, x, capacity, n_rows)
         for pre_BF, _ in pre_activation_blocks(x, b_dec, W_enc, b_enc):
             top.add(pre_BF)
         return top.codes(group)

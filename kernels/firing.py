@@ -1,7 +1,7 @@
 """Which latents fired, and which have been silent for so long that they count as dead.
 
-On a GPU two kernels do it, one of which also writes the list of dead latents, whose length the host
-learns later: nothing waits.
+On a GPU two kernels do it, one of which also lists the dead latents, then the others. The host
+learns later how many are dead: nothing waits.
 """
 
 from typing import NamedTuple
@@ -40,7 +40,7 @@ def _firing_count_kernel(
     loss_ptr: Pointer,  # []
     finite_ptr: Pointer,  # [] (out) bool
     numbers_ptr: Pointer,  # [2] (out) int64: finite, number of dead latents
-    dead_ptr: Pointer,  # [F] (out) the dead latents, ascending, int64
+    dead_ptr: Pointer,  # [F] (out) the dead latents, ascending, then the others, falling, int64
     n_rows: Scalar,
     dead_after: Scalar,
     F: Scalar,
@@ -58,7 +58,8 @@ def _firing_count_kernel(
         tl.store(counts_ptr + latents, counts, mask=inside)
         dead = inside & (counts >= dead_after)
         places = n_dead + tl.cumsum(dead.to(tl.int32), 0) - 1
-        tl.store(dead_ptr + places, latents.to(tl.int64), mask=dead)
+        places = tl.where(dead, places, F - 1 - (latents - places - 1))
+        tl.store(dead_ptr + places, latents.to(tl.int64), mask=inside)
         n_dead += tl.sum(dead.to(tl.int32), 0)
     tl.store(finite_ptr, finite)
     tl.store(numbers_ptr, finite.to(tl.int64))
@@ -99,8 +100,8 @@ class FiringCounts(NamedTuple):
     numbers: Int[Tensor, "2"]
     """int64, for the host: the same as 0 or 1, and the number of dead latents."""
     dead: Int[Tensor, "F"] | None
-    """The dead latents, ascending, int64; so many, the rest is undefined. None where Triton does
-    not run."""
+    """The dead latents, ascending, and behind them all others, int64. None where Triton does not
+    run."""
 
 
 def _launch_count(

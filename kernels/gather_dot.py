@@ -12,7 +12,7 @@ from torch import Tensor
 from .accelerators.onednn import Affine
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
 from .numerics import row_blocks
-from .policy import backend_of, sparse_plan
+from .policy import backend_of, pre_activation_rows, sparse_plan
 from .slots import UsedSlots, slots_per_row
 from .tiles import tile
 
@@ -82,13 +82,17 @@ def gathered_dots(
     """
     n_rows, n_slots = indices.shape
     per_row = slots_per_row(used, n_rows, n_slots)
-    plan = sparse_plan(len(weights), per_row, backend_of(rows))
+    backend = backend_of(rows)
+    plan = sparse_plan(len(weights), per_row, backend)
     if plan.path == "dense":
         product = Affine(weights, None, n_rows)
+        rows_at_once = pre_activation_rows(len(weights), product.plan, backend)
         blocks = [
             product(rows[block]).gather(-1, indices[block])
-            for block in row_blocks(n_rows, product.plan.rows_at_once)
+            for block in row_blocks(n_rows, rows_at_once)
         ]
+        if len(blocks) == 1:
+            return blocks[0]
         return torch.cat(blocks) if blocks else rows.new_zeros(n_rows, n_slots)
     if plan.path == "triton":
         return _launch_gathered_dots(indices, rows, weights)

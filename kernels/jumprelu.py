@@ -14,106 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .codes import Codes, COOEntries, pack_entries, pack_kept
-from .dispatch import Block, Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
+from .capacity import SlotCapacity
+from .codes import Codes, COOEntries, pack_entries
+from .dispatch import uses_triton
 from .encode import encode_chosen, pre_activation_blocks
+from .jumprelu_kernels import joined, launch_jumprelu
 from .sparse_products import latent_sums
-from .tiles import tile
-
-
-@jit
-def _exceeding(
-    pre_ptr: Pointer,  # [F] one row
-    low_ptr: Pointer,  # [F]
-    columns: Block,
-    F: Scalar,
-) -> tuple[Block, Block]:
-    """(pre, exceeds): some columns of a row, and which of them exceed their bound or are NaN."""
-    inside = columns < F
-    pre = tl.load(pre_ptr + columns, mask=inside, other=0.0)
-    low = tl.load(low_ptr + columns, mask=inside, other=0.0).to(tl.float32)
-    wide = pre.to(tl.float32)
-    return pre, inside & ((wide > low) | (wide != wide))
-
-
-@jit
-def _jump_count_kernel(
-    pre_ptr: Pointer,  # [B, F]
-    low_ptr: Pointer,  # [F]
-    counts_ptr: Pointer,  # [B] (out)
-    stride_pre: Scalar,
-    F: Scalar,
-    EMIT: constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    pre_ptr += row * stride_pre
-    total = tl.zeros([EMIT], tl.int32)
-    for start in range(0, F, EMIT):
-        _, exceeds = _exceeding(pre_ptr, low_ptr, start + tl.arange(0, EMIT), F)
-        total += exceeds.to(tl.int32)
-    tl.store(counts_ptr + row, tl.sum(total, 0))
-
-
-@jit
-def _jump_emit_kernel(
-    pre_ptr: Pointer,  # [B, F]
-    low_ptr: Pointer,  # [F]
-    ends_ptr: Pointer,  # [B] where each row's entries end, int64
-    counts_ptr: Pointer,  # [B]
-    columns_ptr: Pointer,  # [N] (out)
-    values_ptr: Pointer,  # [N] (out)
-    stride_pre: Scalar,
-    F: Scalar,
-    EMIT: constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    pre_ptr += row * stride_pre
-    used = tl.load(ends_ptr + row) - tl.load(counts_ptr + row)
-    for start in range(0, F, EMIT):
-        columns = start + tl.arange(0, EMIT)
-        pre, exceeds = _exceeding(pre_ptr, low_ptr, columns, F)
-        slots = used + tl.cumsum(exceeds.to(tl.int32), 0) - 1
-        tl.store(columns_ptr + slots, columns.to(tl.int64), mask=exceeds)
-        tl.store(values_ptr + slots, pre, mask=exceeds)
-        used += tl.sum(exceeds.to(tl.int32), 0)
-
-
-def _launch_entries(pre: Float[Tensor, "B F"], low: Float[Tensor, "F"]) -> COOEntries:
-    n_rows, n_latents = pre.shape
-    if pre.stride(1) != 1:
-        pre = pre.contiguous()
-    counts = torch.empty(n_rows, dtype=torch.int32, device=pre.device)
-    sizes = tile("select_group", architecture(pre), F=n_latents)
-    shared: dict[str, Any] = {
-        "pre_ptr": pre,
-        "low_ptr": low,
-        "counts_ptr": counts,
-        "stride_pre": pre.stride(0),
-        "F": n_latents,
-        "EMIT": sizes["EMIT"],
-        "num_warps": sizes["num_warps"],
-    }
-    launch(_jump_count_kernel, (n_rows,), **shared)
-    ends = counts.cumsum(0)
-    total = int(ends.max()) if n_rows else 0
-    columns = torch.empty(total, dtype=torch.int64, device=pre.device)
-    values = torch.empty(total, dtype=pre.dtype, device=pre.device)
-    launch(
-        _jump_emit_kernel,
-        (n_rows,),
-        ends_ptr=ends,
-        columns_ptr=columns,
-        values_ptr=values,
-        **shared,
-    )
-    rows = torch.arange(n_rows, device=pre.device).repeat_interleave(counts, output_size=total)
-    return COOEntries(rows, columns, values)
 
 
 def _entries_above(pre: Float[Tensor, "B F"], low: Float[Tensor, "F"]) -> COOEntries:
     """What exceeds its column's bound, NaN included; waits for a GPU."""
-    if uses_triton(pre):
-        return _launch_entries(pre, low)
     rows, columns = (pre <= low).logical_not_().nonzero().unbind(1)
     return COOEntries(rows, columns, pre[rows, columns])
 
@@ -123,17 +33,10 @@ def _pack(entries: COOEntries, threshold: Float[Tensor, "F"], n_rows: int, besid
     pre-activations as values, and minus infinity in slots that hold nothing."""
     rows, columns, pre = entries
     kept = (pre <= threshold[columns]).logical_not_()
-    if uses_triton(pre):
-        packed = pack_kept(entries, [kept, ~kept] if beside else [kept], n_rows, -torch.inf)
-        return _side_by_side(packed[0], packed[-1]) if beside else packed[0]
     codes = _padded(pack_entries(rows[kept], columns[kept], pre[kept], n_rows))
     if not beside:
         return codes
     others = _padded(pack_entries(rows[~kept], columns[~kept], pre[~kept], n_rows))
-    return _side_by_side(codes, others)
-
-
-def _side_by_side(codes: Codes, others: Codes) -> Codes:
     return Codes(
         torch.cat([codes.indices, others.indices], 1),
         torch.cat([codes.values, others.values], 1),
@@ -227,8 +130,12 @@ def jumprelu_select(
     """
     low_F = _lower_bound(threshold, bandwidth)
     with torch.no_grad():
-        entries = _entries_above(pre.detach(), low_F)
-        slots = _pack(entries, threshold, len(pre), bandwidth > 0)
+        if uses_triton(pre):
+            low = low_F if bandwidth else None
+            slots = launch_jumprelu(pre.detach(), threshold.contiguous(), low).codes
+        else:
+            entries = _entries_above(pre.detach(), low_F)
+            slots = _pack(entries, threshold, len(pre), bandwidth > 0)
     unused_BM = slots.values == -torch.inf
     pre_BM = pre.gather(-1, slots.indices).masked_fill(unused_BM, -torch.inf)
     return _jump(slots._replace(values=pre_BM), threshold, bandwidth)
@@ -241,12 +148,15 @@ def encode_jumprelu(
     b_enc: Float[Tensor, "F"],
     threshold: Float[Tensor, "F"],
     bandwidth: float = 0.0,
+    capacity: SlotCapacity | None = None,
 ) -> Codes:
     """Encode rows and keep the pre-activations above their latent's threshold.
 
     Args:
         x, b_dec, W_enc, b_enc: as for `encode_topk`.
         threshold, bandwidth: as for `jumprelu_select`.
+        capacity: of kept latents and, with a bandwidth, of those below their threshold, in place of
+            what the fullest rows need where Triton runs; a row that needs more has a value NaN.
 
     Returns:
         Codes as of `jumprelu_select`, without [B, F] in memory; the values are differentiable with
@@ -258,10 +168,14 @@ def encode_jumprelu(
     low_F = _lower_bound(threshold, bandwidth)
 
     def choose() -> Codes:
+        blocks = pre_activation_blocks(x, b_dec, W_enc, b_enc)
+        if len(x) and uses_triton(x):
+            low, high = low_F if bandwidth else None, threshold.detach().contiguous()
+            return joined([launch_jumprelu(pre_BF, high, low, capacity) for pre_BF, _ in blocks])
         none = x.new_empty(0, dtype=torch.int64)
         parts: list[COOEntries] = [COOEntries(none, none, x.new_empty(0))]
         n_rows = 0
-        for pre_BF, _ in pre_activation_blocks(x, b_dec, W_enc, b_enc):
+        for pre_BF, _ in blocks:
             rows, columns, pre = _entries_above(pre_BF, low_F)
             parts.append(COOEntries(rows + n_rows, columns, pre))
             n_rows += len(pre_BF)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl, uses_triton
 from .numerics import ceil_div, next_power_of_2, row_norms
+from .step_numbers import StepNumbers, step_numbers
 from .tiles import tile
 
 _VALUES_IN_CACHE = 1 << 20  # of each of the weights, the gradient and two moments: 16 MB in float32
@@ -32,19 +33,25 @@ def _adam_kernel(
     second_ptr: Pointer,  # [F, D] (in and out)
     rounded_ptr: Pointer,  # [F, D] (out) the new weights in another dtype, if ROUNDED
     factor_ptr: Pointer,  # [] factor of the gradient
-    applies_ptr: Pointer,  # [] whether there is a step at all
+    applies_ptr: Pointer,  # [] bool, whether there is a step at all
+    numbers_ptr: Pointer,  # [3] lr and both corrections, if IN_MEMORY, in place of these:
     lr: Scalar,
-    beta1: Scalar,
-    beta2: Scalar,
     correction1: Scalar,
     correction2: Scalar,
+    beta1: Scalar,
+    beta2: Scalar,
     epsilon: Scalar,
     D: Scalar,
     N: Scalar,
     UNIT_ROWS: constexpr,
     ROUNDED: constexpr,
+    IN_MEMORY: constexpr,
     BLOCK_D: constexpr,
 ) -> None:
+    if IN_MEMORY:
+        lr = tl.load(numbers_ptr)
+        correction1 = tl.load(numbers_ptr + 1)
+        correction2 = tl.load(numbers_ptr + 2)
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK_D)
     at = row * D + columns
@@ -77,12 +84,13 @@ def _launch_adam(
     rounded: Tensor | None,
     factor: Tensor,
     applies: Tensor,
-    step: int,
-    lr: float,
+    numbers: StepNumbers | Tensor,
     betas: tuple[float, float],
     epsilon: float,
     unit_rows: bool,
 ) -> None:
+    in_memory = isinstance(numbers, Tensor)
+    lr, correction1, correction2 = StepNumbers(1.0, 1.0, 1.0) if in_memory else numbers
     N = weights.numel()
     # Without norms a row means nothing, and a bias of any length is cut into even pieces.
     D = weights.shape[-1] if unit_rows else min(N, _FLAT_ROW)
@@ -96,17 +104,19 @@ def _launch_adam(
         second_ptr=second,
         rounded_ptr=weights if rounded is None else rounded,
         factor_ptr=factor,
-        applies_ptr=applies.to(torch.int32),
+        applies_ptr=applies,
+        numbers_ptr=numbers if in_memory else weights,
         lr=lr,
+        correction1=correction1,
+        correction2=correction2,
         beta1=betas[0],
         beta2=betas[1],
-        correction1=1 - betas[0] ** step,
-        correction2=1 - betas[1] ** step,
         epsilon=epsilon,
         D=D,
         N=N,
         UNIT_ROWS=unit_rows,
         ROUNDED=rounded is not None,
+        IN_MEMORY=in_memory,
         BLOCK_D=next_power_of_2(D),
         num_warps=sizes["num_warps"],
     )
@@ -127,6 +137,7 @@ def adam_step_(
     rounded: Float[Tensor, "*F D"] | None = None,
     factor: Float[Tensor, ""] | None = None,
     applies: Bool[Tensor, ""] | None = None,
+    in_memory: Float[Tensor, "3"] | None = None,
 ) -> None:
     """Take one Adam step in place; for unit rows with projected gradient and norm 1 after it.
 
@@ -142,12 +153,15 @@ def adam_step_(
             `clipping_factor`'s; 1 if None.
         applies: scalar on the same device; where false weights and moments stay as they are. True
             if None.
+        in_memory: float32, the step's `step_numbers` on the same device, which the Triton kernel
+            reads there in place of `step` and `lr`, to the same bits: a CUDA graph of the step
+            then takes whatever they hold when it is replayed.
 
     Raises:
-        ValueError: step is below 1, or what is changed in place is not contiguous.
+        ValueError: step is below 1, what is changed in place is not contiguous, or the numbers lie
+            in memory where Triton does not run.
     """
-    if step < 1:
-        raise ValueError(f"step is {step}, but steps count from 1")
+    numbers = step_numbers(step, lr, betas)
     written = (weights, first, second, weights if rounded is None else rounded)
     if not all(tensor.is_contiguous() for tensor in written):
         raise ValueError(
@@ -156,10 +170,12 @@ def adam_step_(
     if uses_triton(weights):
         one = torch.ones((), device=weights.device) if factor is None else factor
         go = torch.ones_like(one, dtype=torch.bool) if applies is None else applies
-        _launch_adam(
-            weights, gradient, first, second, rounded, one, go, step, lr, betas, epsilon, unit_rows
-        )
+        at = numbers if in_memory is None else in_memory
+        tensors = weights, gradient, first, second, rounded, one, go
+        _launch_adam(*tensors, at, betas, epsilon, unit_rows)
         return
+    if in_memory is not None:
+        raise ValueError("only the Triton kernel reads a step's numbers from memory")
     if applies is not None and not applies:
         return
     count = torch.tensor(float(step), device=weights.device)

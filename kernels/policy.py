@@ -23,7 +23,7 @@ from .numerics import ceil_div
 from .tiles import tile
 
 ROWS_OF_A_BLOCK = 512
-"""Rows of which a dense [rows, F] block is no burden."""
+"""Rows of which a dense [rows, F] block is no burden to a CPU."""
 # Larger results of oneDNN come anew from the system each time; PyTorch's go into one buffer.
 _ROWS_OF_A_BLOCK_IN_ONEDNN = 256
 # A GPU has no cache for a block to stay in: as many pre-activations as fill the chip.
@@ -254,9 +254,16 @@ def product_plan(
 
 def pre_activation_rows(n_latents: int, product: ProductPlan, backend: Backend) -> int:
     """For how many rows at a time the encoder's pre-activations are taken."""
-    if backend.triton and product.path == "torch":
-        return max(product.rows_at_once, _PRE_ACTIVATIONS_AT_ONCE_ON_GPU // n_latents)
+    if product.path == "torch":
+        return dense_rows(n_latents, backend)
     return product.rows_at_once
+
+
+def dense_rows(n_latents: int, backend: Backend) -> int:
+    """Rows of a dense [rows, F] block outside of oneDNN."""
+    if backend.triton:
+        return max(ROWS_OF_A_BLOCK, _PRE_ACTIVATIONS_AT_ONCE_ON_GPU // n_latents)
+    return ROWS_OF_A_BLOCK
 
 
 def topk_plan(n_latents: int, n: int, *, triton: bool) -> TopKPlan:

@@ -11,16 +11,18 @@ On a GPU the gradients of low-precision weights are given in float32, as their s
 (`gradient_dtype`): an optimizer with float32 weights then reads what was summed, without rounding.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .accelerators.onednn import add_product_
-from .numerics import at_least_float32, row_blocks
+from .numerics import at_least_float32, row_blocks, wide_product
 from .optimizer import SquareSums
-from .policy import ROWS_OF_A_BLOCK, backend_of, sparse_plan
+from .policy import ROWS_OF_A_BLOCK, backend_of, dense_rows, sparse_plan
 from .segment_sum import Dots, launch_segment_sums, segment_sums, sorted_slots
-from .slots import slots_per_row, used_slots
+from .slots import dense_block, slots_per_row, used_slots
 
 
 def gradient_dtype(rows: Tensor) -> torch.dtype:
@@ -43,18 +45,52 @@ def weight_gradient(
     used = used_slots(coefficients != 0, backend)
     plan = sparse_plan(n_latents, slots_per_row(used, *indices.shape), backend)
     if plan.path == "dense":
-        # The running sum of low-precision blocks is kept in float32: rounding it after each block
-        # would lose small terms beside large ones.
-        wide = at_least_float32(rows.dtype)
-        out_FD = rows.new_zeros(n_latents, rows.shape[-1], dtype=wide)
-        for block in row_blocks(len(rows), ROWS_OF_A_BLOCK):
-            dense_Fb = rows.new_zeros(n_latents, len(rows[block]))
-            dense_Fb.scatter_add_(0, indices[block].T, coefficients[block].T)
-            add_product_(out_FD, dense_Fb.to(wide), rows[block].to(wide))
-        return out_FD.to(gradient_dtype(rows))
+        return _dense_weight_gradient(indices, coefficients, rows, n_latents)
     if plan.path == "triton":
         return launch_segment_sums(indices, coefficients, rows, n_latents).out
     return segment_sums(sorted_slots(indices, n_latents, used), coefficients, rows)
+
+
+def _dense_weight_gradient(
+    indices: Int[Tensor, "B M"],
+    coefficients: Float[Tensor, "B M"],
+    rows: Float[Tensor, "B D"],
+    n_latents: int,
+) -> Float[Tensor, "F D"]:
+    if backend_of(rows).triton:
+        return _dense_on_gpu(indices, coefficients, rows, n_latents)[0]
+    # The running sum of low-precision blocks is kept in float32: rounding it after each block
+    # would lose small terms beside large ones.
+    wide = at_least_float32(rows.dtype)
+    out_FD = rows.new_zeros(n_latents, rows.shape[-1], dtype=wide)
+    for block in row_blocks(len(rows), ROWS_OF_A_BLOCK):
+        dense_Fb = rows.new_zeros(n_latents, len(rows[block]))
+        dense_Fb.scatter_add_(0, indices[block].T, coefficients[block].T)
+        add_product_(out_FD, dense_Fb.to(wide), rows[block].to(wide))
+    return out_FD.to(rows.dtype)
+
+
+def _dense_on_gpu(
+    indices: Int[Tensor, "B M"],
+    coefficients: Float[Tensor, "B M"],
+    rows: Float[Tensor, "B D"],
+    n_latents: int,
+    with_sums: bool = False,
+) -> tuple[Float[Tensor, "F D"], Float[Tensor, "F"] | None]:
+    """The weight gradient and, if asked, each latent's sum of coefficients, in `gradient_dtype`."""
+    wide = at_least_float32(rows.dtype)
+    out_FD = sums_F = None
+    for block in row_blocks(len(rows), dense_rows(n_latents, backend_of(rows))):
+        dense_bF = dense_block(indices[block], coefficients[block], n_latents)
+        product_FD = wide_product(dense_bF.T, rows[block])
+        out_FD = product_FD if out_FD is None else out_FD.add_(product_FD)
+        if with_sums:
+            own_F = dense_bF.sum(0, dtype=wide)
+            sums_F = own_F if sums_F is None else sums_F.add_(own_F)
+    if out_FD is None:
+        out_FD = rows.new_zeros(n_latents, rows.shape[-1], dtype=wide)
+        sums_F = rows.new_zeros(n_latents, dtype=wide)
+    return out_FD, sums_F
 
 
 def encoder_gradients(
@@ -67,6 +103,9 @@ def encoder_gradients(
     if sparse_plan(n_latents, indices.shape[-1], backend_of(rows)).path == "triton":
         found = launch_segment_sums(indices, grad_pre, rows, n_latents)
         return found.out, found.sums
+    if backend_of(rows).triton:
+        weight, bias = _dense_on_gpu(indices, grad_pre, rows, n_latents, with_sums=True)
+        return weight, cast(Tensor, bias)
     weight = weight_gradient(indices, grad_pre, rows, n_latents)
     return weight, latent_sums(indices, grad_pre, n_latents)
 
@@ -93,8 +132,11 @@ def autoencoder_gradients(
     used = used_slots((values != 0) | (grad_values != 0), backend)
     plan = sparse_plan(n_latents, slots_per_row(used, *indices.shape), backend)
     if plan.path == "dense":
-        dW_enc = weight_gradient(indices, grad_values, centered, n_latents)
         dW_dec = weight_gradient(indices, values, grad_x_hat, n_latents)
+        if backend.triton:
+            found = _dense_on_gpu(indices, grad_values, centered, n_latents, with_sums=True)
+            return dW_dec, found[0], cast(Tensor, found[1])
+        dW_enc = weight_gradient(indices, grad_values, centered, n_latents)
         return dW_dec, dW_enc, latent_sums(indices, grad_values, n_latents)
     if plan.path == "triton":
         second = values, grad_x_hat

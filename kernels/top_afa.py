@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .capacity import SlotCapacity
 from .codes import Codes, join_codes
 from .dispatch import uses_triton
 from .numerics import at_least_float32, row_blocks
@@ -23,6 +24,7 @@ def top_afa_select(
     decoder_norms: Float[Tensor, "F"],
     target: Float[Tensor, "B"],
     max_active: int | None = None,
+    capacity: SlotCapacity | None = None,
 ) -> Codes:
     """Keep of each row the largest latents whose joint norm comes nearest the target.
 
@@ -31,6 +33,8 @@ def top_afa_select(
         decoder_norms: [F] norms of the decoder rows; they weigh the order and the norm.
         target: [B] the norm to match, ||x - b_dec|| in the published method.
         max_active: width M of the codes; the largest count of the batch where it is None.
+        capacity: of one part, in place of that largest count where Triton runs; a row that needs
+            more has NaN for all its values.
 
     Returns:
         Codes with indices and values [B, M] and counts [B]; slots are in descending order of
@@ -51,7 +55,7 @@ def top_afa_select(
     with torch.no_grad():
         if uses_triton(pre):
             pre = pre if pre.stride(1) == 1 else pre.contiguous()
-            parts = launch_top_afa(pre, decoder_norms.contiguous(), target.contiguous())
+            parts = launch_top_afa(pre, decoder_norms.contiguous(), target.contiguous(), capacity)
             return join_codes(parts, pre, max_active)
         select = _select_on_cpu if pre.device.type == "cpu" else _select_by_sort
         # In pieces: one row that keeps thousands of latents makes its whole piece as wide.

@@ -3,23 +3,24 @@
 `top_afa` says what is kept, `top_afa_search` how a row's threshold is found.
 
 A row whose keys fit in registers is read once for its threshold, and once more for the codes, whose
-width the largest count decides. Of longer rows the masses of the maxima of groups of columns bound
-t from below, and only the groups that reach the bound are looked at; their keys stay in registers,
-too, where they are few enough.
+width the largest count decides, unless it is taken for granted. Of longer rows the masses of the
+maxima of groups of columns bound t from below, and only the groups that reach the bound are looked
+at; their keys stay in registers, too, where they are few enough.
 """
 
 import torch
 from torch import Tensor
 
+from .capacity import SlotCapacity
 from .codes import Codes
 from .dispatch import Pointer, Scalar, architecture, constexpr, jit, launch, tl
 from .numerics import ceil_div, next_power_of_2
 from .policy import top_afa_in_registers
 from .tiles import tile
+from .top_afa_emit import emit_cut_rows
 from .top_afa_search import cut, cut_held, power_of_two, squares
 from .topk_keys import (
     blocks_with_few_groups,
-    emit_row,
     group_maxima,
     group_width,
     list_groups,
@@ -157,65 +158,29 @@ def _afa_threshold_kernel(
     tl.store(counts_ptr + row, count.to(tl.int64))
 
 
-@jit
-def _afa_emit_kernel(
-    pre_ptr: Pointer,  # [B, F]
-    norms_ptr: Pointer,  # [F]
-    groups_ptr: Pointer,  # [B, G], read if LISTED
-    n_groups_ptr: Pointer,  # [B], read if LISTED
-    cuts_ptr: Pointer,  # [B, 2]
-    indices_ptr: Pointer,  # [B, M] (out)
-    values_ptr: Pointer,  # [B, M] (out)
-    stride_pre: Scalar,
-    F: Scalar,
-    G: Scalar,
-    M: Scalar,
-    LISTED: constexpr,
-    GROUP: constexpr,
-    EMIT: constexpr,
-) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    if LISTED:
-        n_positions = tl.load(n_groups_ptr + row) * GROUP
-    else:
-        n_positions = F
-    emit_row(
-        pre_ptr=pre_ptr + row * stride_pre,
-        norms_ptr=norms_ptr,
-        groups_ptr=groups_ptr + row * G,
-        n_positions=n_positions,
-        indices_ptr=indices_ptr + row * M,
-        values_ptr=values_ptr + row * M,
-        F=F,
-        M=M,
-        threshold=tl.load(cuts_ptr + row * 2),
-        ties=tl.load(cuts_ptr + row * 2 + 1),
-        SCALED=True,
-        LISTED=LISTED,
-        SHIFT=0,
-        GROUP=GROUP,
-        EMIT=EMIT,
-    )
-
-
-def launch_top_afa(pre: Tensor, norms: Tensor, target: Tensor) -> list[Codes]:
-    """The codes of consecutive blocks of rows, each as wide as its largest count.
+def launch_top_afa(
+    pre: Tensor, norms: Tensor, target: Tensor, capacity: SlotCapacity | None = None
+) -> list[Codes]:
+    """The codes of consecutive blocks of rows, each as wide as its largest count, or as a capacity
+    of one part says.
 
     Reading that count waits for the GPU, once a block.
     """
     if not len(pre):
         return []
     if top_afa_in_registers(pre.shape[1]):
-        return [_launch_in_registers(pre, norms, target)]
+        return [_launch_in_registers(pre, norms, target, capacity)]
     sizes = tile("select_group", architecture(pre), F=pre.shape[1])
     groups = ceil_div(pre.shape[1], group_width(pre.shape[1], sizes["GROUP"]))
     return [
-        _launch_of_long_rows(pre[rows], norms, target[rows])
+        _launch_of_long_rows(pre[rows], norms, target[rows], capacity)
         for rows in blocks_with_few_groups(len(pre), groups)
     ]
 
 
-def _launch_in_registers(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
+def _launch_in_registers(
+    pre: Tensor, norms: Tensor, target: Tensor, capacity: SlotCapacity | None
+) -> Codes:
     n_rows, n_latents = pre.shape
     sizes = tile("select_row", architecture(pre), F=n_latents)
     cuts = torch.empty(n_rows, 2, dtype=torch.int32, device=pre.device)
@@ -233,10 +198,12 @@ def _launch_in_registers(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
         BLOCK_F=max(16, next_power_of_2(n_latents)),
         num_warps=min(16, 2 * sizes["num_warps"]),  # masses in float64 need registers, too
     )
-    return _emit(pre, norms, counts, cuts, (cuts, cuts, 0))  # no lists: not read
+    return emit_cut_rows(pre, norms, counts, cuts, (cuts, cuts, 0), capacity)  # no lists: not read
 
 
-def _launch_of_long_rows(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
+def _launch_of_long_rows(
+    pre: Tensor, norms: Tensor, target: Tensor, capacity: SlotCapacity | None
+) -> Codes:
     n_rows, n_latents = pre.shape
     sizes = tile("select_group", architecture(pre), F=n_latents)
     group = group_width(n_latents, sizes["GROUP"])
@@ -275,36 +242,4 @@ def _launch_of_long_rows(pre: Tensor, norms: Tensor, target: Tensor) -> Codes:
         GROUP=group,
         **tile("select_listed", architecture(pre), F=n_latents),
     )
-    return _emit(pre, norms, counts, cuts, (groups, n_groups, group))
-
-
-def _emit(
-    pre: Tensor, norms: Tensor, counts: Tensor, cuts: Tensor, listed: tuple[Tensor, Tensor, int]
-) -> Codes:
-    """The codes above the cuts; listed: groups, how many each row has, and their width, or 0."""
-    groups, n_groups, group = listed
-    n_rows, n_latents = pre.shape
-    sizes = tile("select_group", architecture(pre), F=n_latents)
-    M = int(counts.max())
-    indices = torch.empty(n_rows, M, dtype=torch.int64, device=pre.device)
-    values = torch.empty(n_rows, M, dtype=pre.dtype, device=pre.device)
-    launch(
-        _afa_emit_kernel,
-        (n_rows,),
-        pre_ptr=pre,
-        norms_ptr=norms,
-        groups_ptr=groups,
-        n_groups_ptr=n_groups,
-        cuts_ptr=cuts,
-        indices_ptr=indices,
-        values_ptr=values,
-        stride_pre=pre.stride(0),
-        F=n_latents,
-        G=groups.shape[1],
-        M=M,
-        LISTED=group > 0,
-        GROUP=group,
-        EMIT=sizes["EMIT"],
-        num_warps=sizes["num_warps"],
-    )
-    return Codes(indices, values, counts)
+    return emit_cut_rows(pre, norms, counts, cuts, (groups, n_groups, group), capacity)

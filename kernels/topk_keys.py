@@ -13,6 +13,7 @@ from torch import Tensor
 from .dispatch import Block, Pointer, Scalar, architecture, constexpr, jit, launch, tl
 from .numerics import ceil_div, next_power_of_2, row_blocks
 from .tiles import tile
+from .unused_slots import zero_unused
 
 # Rows are taken in blocks whose maxima and lists stay below 64 MB each.
 _MOST_GROUPS_AT_ONCE = 1 << 24
@@ -136,23 +137,6 @@ def emit_keys(
 
 
 @jit
-def zero_unused(
-    indices_ptr: Pointer,  # [M] (out)
-    values_ptr: Pointer,  # [M] (out)
-    used: Scalar,
-    M: Scalar,
-    EMIT: constexpr,
-) -> None:
-    """Make the slots from `used` on (index 0, value 0)."""
-    for start in range(0, M, EMIT):
-        slots = start + tl.arange(0, EMIT)
-        unused = (slots >= used) & (slots < M)
-        zeros = tl.zeros([EMIT], tl.int64)
-        tl.store(indices_ptr + slots, zeros, mask=unused)
-        tl.store(values_ptr + slots, zeros.to(values_ptr.dtype.element_ty), mask=unused)
-
-
-@jit
 def emit_row(
     pre_ptr: Pointer,  # [F] one row
     norms_ptr: Pointer,  # [F], read if SCALED
@@ -169,8 +153,11 @@ def emit_row(
     SHIFT: constexpr,
     GROUP: constexpr,
     EMIT: constexpr,
-) -> None:
-    """Write the columns above the threshold and the first `ties` equal to it; zero unused slots."""
+) -> Scalar:
+    """Write the columns above the threshold and the first `ties` equal to it; zero unused slots.
+
+    Gives how many such columns there are, of which M at most were written.
+    """
     above = threshold * 0
     equal = threshold * 0
     for start in range(0, n_positions, EMIT):
@@ -192,7 +179,9 @@ def emit_row(
             above,
             equal,
         )
-    zero_unused(indices_ptr, values_ptr, above + tl.minimum(equal, ties), M, EMIT)
+    used = above + tl.minimum(equal, ties)
+    zero_unused(indices_ptr, values_ptr, used, M, EMIT)
+    return used
 
 
 @jit

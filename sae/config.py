@@ -80,6 +80,10 @@ class SAEConfig:
     the `k` latents with the largest positive pre-activations, on which the processes agree, and the
     activation has no state."""
 
+    can_be_captured: ClassVar[bool] = False
+    """Whether a training step on a GPU can be recorded as a CUDA graph. Only if in it the host
+    waits for no result, no shape depends on the data, and the activation has no state."""
+
     d_model: int
     """D, width of the activations read."""
     n_latents: int
@@ -153,6 +157,7 @@ class TopKConfig(SAEConfig):
         *("k_start", "k_anneal_fraction"),
     )
     can_be_sharded: ClassVar[bool] = True
+    can_be_captured: ClassVar[bool] = True
 
     k: int
     """Latents kept of each row."""

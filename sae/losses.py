@@ -17,6 +17,7 @@ from torch import Tensor
 from ..kernels.codes import Codes
 from ..kernels.dead_latents import dead_latents_mse
 from ..kernels.decode import Reconstruction, decode, require_comparable
+from ..kernels.dispatch import uses_triton
 from ..kernels.nested import nested_mse
 from ..kernels.numerics import at_least_float32
 from .autoencoder import SparseAutoencoder
@@ -90,9 +91,22 @@ def in_float32(x: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     return x.to(at_least_float32(x.dtype))
 
 
+def difference(
+    target: Float[Tensor, "*B D"], x_hat: Float[Tensor, "*B D"]
+) -> Float[Tensor, "*B D"]:
+    """target - x_hat in their dtype, given at least in float32, without a gradient."""
+    wide = at_least_float32(target.dtype)
+    missed = torch.empty_like(target, dtype=wide)
+    return torch.sub(target.detach(), x_hat.detach(), out=missed)
+
+
 def own_variance(rows: Float[Tensor, "B D"], mean: Mean = own_mean) -> Float[Tensor, ""]:
     """Mean over these rows and dimensions of (row - mean row)^2, with the mean row of the whole
     batch; its mean over the batch is the variance."""
+    if uses_triton(rows):  # one pass over the rows, then their columns
+        variances_D, own_D = torch.var_mean(rows, 0, correction=0)
+        all_D = mean(own_D)
+        return (variances_D if all_D is own_D else variances_D + (own_D - all_D).square()).mean()
     # Row by row first: the bits of a mean over all values at once depend on the number of threads.
     return (rows - mean(rows.mean(0))).square().mean(-1).mean()
 
@@ -163,6 +177,7 @@ def auxk_loss(
     k_aux: int,
     mean: Mean = own_mean,
     means: Means = own_means,
+    n_dead: Int[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """How well the k_aux strongest dead latents predict what the living ones left.
 
@@ -176,11 +191,12 @@ def auxk_loss(
         dead: [N] int64 indices of the dead latents.
         k_aux: latents kept of each row; N where there are fewer.
         mean, means: turn means over these rows into means over a batch of which they are a part.
+        n_dead: on their device, how many of `dead`, from the first on, are dead; None for all.
     """
     if len(dead) == 0:
         return x.new_zeros(())
     residual_BD = in_float32(residual).detach()
     weights = sae.center, sae.W_enc, sae.b_enc, sae.W_dec
-    error = dead_latents_mse(x, *weights, dead, min(k_aux, len(dead)), residual_BD)
+    error = dead_latents_mse(x, *weights, dead, min(k_aux, len(dead)), residual_BD, n_dead)
     error, spread = means(error, own_variance(residual_BD, mean))
     return error / spread.clamp(min=torch.finfo(error.dtype).tiny)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .data.cache.reader import ActivationCache as ActivationCache
     from .data.cache.writer import cache_activations as cache_activations
     from .evaluation.config import EvalConfig as EvalConfig
+    from .graph_trainer import GraphTrainer as GraphTrainer
     from .initialize import initialize_from_rows as initialize_from_rows
     from .trainer import Trainer as Trainer
 

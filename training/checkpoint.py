@@ -145,6 +145,8 @@ def trainer_state(trainer: Trainer) -> dict[str, Tensor]:
     if trainer.averages is not None:
         state |= {f"average.{name}": mean for name, mean in trainer.averages.tensors.items()}
     state["tokens_since_fired"] = trainer.tokens_since_fired
+    if trainer.code_widths is not None:
+        state["code_widths"] = trainer.code_widths.tensor
     return state
 
 
@@ -152,6 +154,10 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
     own = trainer.sae.state_dict()
     for name in centers_that_may_lack(trainer.sae.config):
         tensors.setdefault(f"sae.{name}", torch.zeros_like(own[name]))
+    if (
+        trainer.code_widths is not None
+    ):  # training on a CPU, from which this one may go on, has none
+        tensors.setdefault("code_widths", torch.zeros_like(trainer.code_widths.tensor))
     for name, tensor in own.items():
         saved = tensors.get(f"sae.{name}")
         if saved is None or saved.shape != tensor.shape:
@@ -172,3 +178,5 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
         for name, mean in trainer.averages.tensors.items():
             mean.copy_(tensors[f"average.{name}"])
     trainer.tokens_since_fired.copy_(tensors["tokens_since_fired"])
+    if trainer.code_widths is not None:
+        trainer.code_widths.tensor.copy_(tensors["code_widths"])

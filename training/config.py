@@ -121,6 +121,11 @@ class TrainerConfig:
     """Let each process of torchrun hold Adam's moments of its part of the rows alone (ZeRO stage
     1): of n processes each has 1/n of them. Results and checkpoints are the same."""
 
+    cuda_graph: bool = False
+    """Record the steps of a GPU as CUDA graphs and replay them, which leaves the host little to do.
+    Only topk in one process can. Last bits can differ from a run without, as lists of dead latents
+    are padded."""
+
     def __post_init__(self) -> None:
         for name in ("tokens", "batch_size", "log_every", "eval_every", "eval_rows"):
             require_positive_integer(name, getattr(self, name))
@@ -196,6 +201,12 @@ class TrainerConfig:
                 f"shard_optimizer is on, but with shards {self.shards} each process has the "
                 "moments of its own latents alone already; leave one of the two out",
                 field="shard_optimizer",
+            )
+        if self.cuda_graph and (self.shards > 1 or self.loss_term or not sae.can_be_captured):
+            raise InputError(
+                "cuda_graph is on, but only steps of topk without shards and further loss terms "
+                "never wait for the host, as a graph must; leave it out",
+                field="cuda_graph",
             )
         if self.multi_topk_coefficient and (
             "multi_topk_coefficient" not in sae.training_settings or sae.prefixes

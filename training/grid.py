@@ -22,7 +22,7 @@ Grid = Mapping[str, Sequence[Any]]
 _SHARED = (
     *("cache", "out", "trainer", "track", "tokens", "batch_size", "data_seed", "device"),
     *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "shards"),
-    "shard_optimizer",
+    *("shard_optimizer", "cuda_graph"),
     *CLOCK_SETTINGS,
     *("stream", *(field.name for field in dataclasses.fields(StreamConfig))),
 )

@@ -16,6 +16,7 @@ from ..sae.losses import (
     ForwardPass,
     WeightedTerm,
     auxk_loss,
+    difference,
     multi_topk_loss,
     nested_loss,
     reconstruction_loss,
@@ -46,6 +47,7 @@ def objective(
     *,
     target_BD: Float[Tensor, "B D"] | None = None,
     k_aux: int,
+    n_dead: Int[Tensor, ""] | None = None,
     k: int | None = None,
     dist: Distributed | None = None,
     rounded: RoundedWeights | None = None,
@@ -58,6 +60,7 @@ def objective(
         dead_N: [N] dead latents, which AuxK revives; none where it is None.
         target_BD: [B, D] what a transcoder predicts, in scaled units; None: the rows themselves.
         k_aux: dead latents kept of each row for AuxK.
+        n_dead: on the device, how many of `dead_N`, from the first on, are dead; None for all.
         k: latents of a row, in place of the configuration's; only topk and batch_topk have it.
         dist: the processes that have the other rows of the batch; the terms are those of all
             rows, and its `backward` makes their gradients. By default these are all rows.
@@ -68,7 +71,8 @@ def objective(
     def terms(
         sae: SparseAutoencoder, rows_BD: Tensor, target_BD: Tensor
     ) -> tuple[Float[Tensor, ""], Losses]:
-        own = _terms(sae, config, rows_BD, target_BD, scaled_BD, dead_N, k_aux, k, dist)
+        further = _further_terms(sae, config, dead_N, n_dead, k_aux, dist)
+        own = _terms(sae, config, rows_BD, target_BD, scaled_BD, further, k, dist)
         return own.total, own
 
     target_BD = scaled_BD if target_BD is None else target_BD
@@ -84,13 +88,12 @@ def _terms(
     rows_BD: Float[Tensor, "B D"],
     target_BD: Float[Tensor, "B D"],
     scaled_BD: Float[Tensor, "B D"],
-    dead_N: Int[Tensor, "N"] | None,
-    k_aux: int,
+    further: list[WeightedTerm],
     k: int | None,
     dist: Distributed,
 ) -> Losses:
     """The loss of rows that the autoencoder reads, which are the target, too, unless it is a
-    transcoder; `scaled_BD` are the rows before any rounding."""
+    transcoder; `scaled_BD` are the rows before any rounding, `further` the terms to add."""
     mean = dist.all_reduce_mean
     k = k or sae.config.latents_of_row
     values: dict[str, Tensor] = {}
@@ -108,7 +111,7 @@ def _terms(
         else:
             mse = total = mean(own_loss)
     forward = ForwardPass(sae, rows_BD, scaled_BD, target_BD, x_hat_BD, codes, mean)
-    for term in _further_terms(sae, config, dead_N, k_aux, dist):
+    for term in further:
         if term.name in values or term.name in FIGURES:
             raise InputError(
                 f"two terms of the loss or figures are called {term.name}; rename the term"
@@ -122,6 +125,7 @@ def _further_terms(
     sae: SparseAutoencoder,
     config: TrainerConfig,
     dead_N: Int[Tensor, "N"] | None,
+    n_dead: Int[Tensor, ""] | None,
     k_aux: int,
     dist: Distributed,
 ) -> list[WeightedTerm]:
@@ -134,10 +138,9 @@ def _further_terms(
             sae, rows_BD, x_hat_BD = forward.sae, forward.rows, forward.x_hat
             if isinstance(dist, Sharded):
                 return sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, dist)
-            residual_BD = forward.target - x_hat_BD
-            return auxk_loss(
-                sae, rows_BD, residual_BD, dead_N, k_aux, forward.mean, dist.all_reduce_means
-            )
+            residual_BD = difference(forward.target, x_hat_BD)
+            means = forward.mean, dist.all_reduce_means
+            return auxk_loss(sae, rows_BD, residual_BD, dead_N, k_aux, *means, n_dead)
 
         terms.append(WeightedTerm("auxk", config.auxk_coefficient, auxk))
     terms += sae.activation.loss_terms(config.activation_settings(sae.config))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..kernels.numerics import at_least_float32
 from ..kernels.optimizer import adam_step_, clipping_factor, gradient_norm
+from ..kernels.step_numbers import StepNumbers, step_numbers
 from .precision import RoundedWeights
 
 
@@ -56,14 +57,25 @@ class Adam:
         self.second = {name: _moment(part) for name, part in own.items()}
         self._rounded = rounded
 
+    def numbers(self, number: int, lr: float) -> StepNumbers:
+        """What alone step `number` (from 1) does not share with the others."""
+        return step_numbers(number, lr, self._betas)
+
     def step(
-        self, number: int, lr: float, applies: Bool[Tensor, ""] | None = None
+        self,
+        number: int,
+        lr: float,
+        applies: Bool[Tensor, ""] | None = None,
+        *,
+        in_memory: Float[Tensor, "3"] | None = None,
     ) -> Float[Tensor, ""]:
         """Take step `number` (from 1) with the gradients that are there, and drop them.
 
         Args:
             applies: where false weights and moments stay; on their device, which need not be
                 waited for.
+            in_memory: `numbers` on that device, which is read in place of `number` and `lr`; see
+                `adam_step_`.
 
         Returns:
             The norm of all gradients together, before any clipping.
@@ -91,6 +103,7 @@ class Adam:
                 rounded=copy,
                 factor=factor,
                 applies=applies,
+                in_memory=in_memory,
             )
             if self._rounded is not None and copy is not None:
                 self._rounded.written(name, parameter)

@@ -5,7 +5,7 @@ their gradients in float32, as the kernels sum them, and rounds none; a node of 
 hands them on to the parameters.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -63,6 +63,19 @@ class RoundedWeights:
         None where there is none of the weights as they are."""
         copy = self._copies.get(name)
         return copy.rounded if copy is not None and copy.is_of(weights) else None
+
+    def are_written(self, parameters: Mapping[str, Tensor]) -> bool:
+        """Whether the next step takes every copy of parameters, given by name, as an optimizer
+        wrote it, and rounds none anew."""
+        found = {name: self._copies.get(name) for name in ROUNDED}
+        return all(
+            name in self._written and copy is not None and copy.is_of(parameters[name])
+            for name, copy in found.items()
+        )
+
+    def copies(self) -> list[BFloat16[Tensor, "..."]]:
+        """All copies there are."""
+        return [copy.rounded for copy in self._copies.values()]
 
     def written(self, name: str, weights: Float[Tensor, "..."]) -> None:
         """Take the buffer for the new weights' copy, as long as these are not changed again."""

@@ -17,12 +17,14 @@ from .checkpoint import remove_older, restore_newest
 from .checkpoint_writer import CheckpointWriter
 from .chosen_precision import chosen_precision, require_multiplied
 from .config import Precision, TrainConfig
+from .cuda_graph import require_graphs
 from .data.activation_source import ActivationSource
 from .data.cache.rounding import rounding_caution
 from .data.settings import to_plain
 from .distributed.collectives import Distributed
 from .distributed.joining import init_distributed
 from .forecast.estimate import TrainingEstimate, estimate_run
+from .graph_trainer import GraphTrainer
 from .grid_loop import GridReport, fit_together
 from .loop import ProgressCallback, TrainingRun, fit, read_batches
 from .preconditions import require_shared_data, required_sites, resolved_settings
@@ -175,6 +177,8 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
             data = _open_data(configs, dist, say)
             sites = required_sites(configs, data, dist.world_size)
             device = resolve_device(dist.device(first.device))
+            if any(config.trainer.cuda_graph for config in configs):
+                require_graphs(device, dist.world_size)
         dist.require_own_device(device)
         held.enter_context(as_current(device))
         # Rank 0 alone writes the folders.
@@ -364,7 +368,8 @@ def _new_trainer(
     sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
     if config.trainer.shards > 1:
         precision = "float32"
-    return Trainer(sae, dataclasses.replace(config.trainer, precision=precision), dist)
+    kind = GraphTrainer if config.trainer.cuda_graph else Trainer
+    return kind(sae, dataclasses.replace(config.trainer, precision=precision), dist)
 
 
 def _resume_or_initialize(runs: Sequence[TrainingRun], data: ActivationSource, say: Say) -> None:

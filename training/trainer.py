@@ -1,19 +1,22 @@
 """One update of an autoencoder from a batch: loss, gradients, Adam, dead latents."""
 
-from typing import Literal, NamedTuple, overload
+from typing import ClassVar, Literal, NamedTuple, overload
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..kernels.capacity import SlotCapacity
 from ..kernels.dispatch import uses_triton
-from ..kernels.firing import count_firings_, fired_latents
+from ..kernels.firing import FiringCounts, count_firings_, fired_latents
 from ..sae.autoencoder import SparseAutoencoder
+from ..sae.common.errors import InputError
 from ..sae.common.wording import counted
 from ..sae.loss_registry import OWN_TERMS
 from ..sae.losses import own_variance
 from .averages import WeightAverages
 from .chosen_precision import products_in, with_precision
+from .code_widths import CodeWidths
 from .config import TrainerConfig
 from .distributed.collectives import Distributed
 from .distributed.torchrun import raised_on_all_ranks
@@ -58,17 +61,32 @@ class NonFiniteLoss(ArithmeticError):
     """The loss was NaN or infinite; the update was not made."""
 
 
+class ForwardHalf(NamedTuple):
+    """The first half of a step, up to the loss."""
+
+    target: Float[Tensor, "B D"]
+    """What is predicted, in scaled units: of an autoencoder the rows."""
+    losses: Losses
+    fired: Bool[Tensor, "F"]
+    """Which latents fired in the batch, in any process."""
+    counted: FiringCounts
+
+
 class _PendingCheck(NamedTuple):
     """What a step computed on the device and the host must know before the next step."""
 
-    x: Float[Tensor, "B D"]
-    target: Float[Tensor, "B D"] | None
+    batch: list[Tensor]
+    """The rows and, of a transcoder, the target."""
+    batch_versions: list[int]
+    """How often each had been changed in place."""
     numbers: PendingHostCopy
     """Whether the loss is finite, and the number of latents that are dead after the step."""
     dead: Int[Tensor, "F"] | None
-    """On a GPU those latents, then what is undefined."""
+    """On a GPU those latents, then the others."""
     counts_version: int
     """Version of `tokens_since_fired` from which the dead latents were counted."""
+    capacity: SlotCapacity | None
+    """What the codes' width was taken for granted to be, or was found to need."""
 
 
 class _KnownDead(NamedTuple):
@@ -85,7 +103,9 @@ class Trainer:
     On a GPU `step` only queues work. The host needs two numbers of it: whether the loss is finite,
     and how many latents are dead. They are copied to the host between the forward and the backward
     pass and read where the next step begins, so that the GPU always has work; `synchronize` waits
-    for them.
+    for them. Where an activation lets the data say how wide its codes are, a step takes the width
+    for granted (`code_widths`); one whose rows do not fit is not done, and made again, counting,
+    before the next: until then a batch must not be changed in place.
 
     On a CPU a step is a fifth faster where the process's malloc keeps what is freed, which the
     process itself must ask for: `keep_freed_memory`.
@@ -97,8 +117,12 @@ class Trainer:
         optimizer: Adam and its moments.
         averages: moving averages of the weights; None without `ema_decay`.
         tokens_since_fired: [F] int64 rows since each latent last fired.
+        code_widths: what codes take for granted on a GPU; None where nothing is.
         dist: the processes that share every batch; each has a trainer like this one.
     """
+
+    records_graphs: ClassVar[bool] = False
+    """Whether it is one that `cuda_graph` asks for."""
 
     def __init__(
         self,
@@ -115,6 +139,11 @@ class Trainer:
         config = with_precision(config or TrainerConfig(), sae.W_dec.device, sae.W_dec.dtype)
         self.config = config
         config.validate_for(sae.config)
+        if config.cuda_graph and not self.records_graphs:
+            raise InputError(
+                "cuda_graph is on, but a Trainer records none; make a GraphTrainer",
+                field="cuda_graph",
+            )
         d_model, n_latents = sae.config.d_model, sae.config.n_latents
         self.k_aux = config.k_aux or max(1, d_model // 2)
         self.dead_after_tokens = config.dead_after_tokens or min(
@@ -125,6 +154,8 @@ class Trainer:
         self.steps_done = 0
         self.averages = None if config.ema_decay is None else WeightAverages(sae, config.ema_decay)
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
+        n_parts = sae.activation.n_code_parts if uses_triton(sae.W_dec) else 0
+        self.code_widths = CodeWidths(n_parts, sae.W_dec) if n_parts else None
         self._pending: _PendingCheck | None = None
         self._known_dead: _KnownDead | None = None
         self._may_lack_initialization = not is_initialized(sae)
@@ -211,7 +242,12 @@ class Trainer:
             return self._step(x, target, measured=measured)
 
     def _step(
-        self, x: Float[Tensor, "B D"], target: Float[Tensor, "B D"] | None, *, measured: bool
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None,
+        *,
+        measured: bool,
+        again: bool = False,
     ) -> StepMetrics | None:
         self._require_batch(x, target)
         # Wait for the last step's loss before anything of this step: if it was not finite, that
@@ -219,15 +255,56 @@ class Trainer:
         self.synchronize()
         if self._may_lack_initialization and not self.steps_done:
             self._initialize_from_first_batch(x, target)
+        return self._make_step(x, target, measured=measured, again=again)
+
+    def _make_step(
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None,
+        *,
+        measured: bool,
+        again: bool,
+    ) -> StepMetrics | None:
+        """The step, once the one before it is known to be done."""
+        dead_N = self._dead_before_step()
+        capacity = None
+        if self.code_widths is not None:
+            # Figures are waited for anyhow, and must not be those of a step that is not done.
+            capacity = self.code_widths.capacity(self.steps_done, asks=measured or again)
+        forward = self._forward(x, target, dead_N, capacity=capacity)
+        self._begin_check(x, target, forward.counted, capacity)
+        if not uses_triton(self.sae.W_dec):
+            # On a CPU the numbers are there: raise before gradients are made.
+            self._finish_check(failed_step=self.steps_done)
+        norm = self._backward(forward, dead_N)
+        # Neither the averages nor what an activation changes, such as batch_topk's threshold, move
+        # in a step that is not done: on a CPU it has raised above. On a GPU the device drops the
+        # changes, and the next step raises.
+        self._end_step(forward.counted)
+        buffers = [self.sae.get_buffer(name) for name in self._activation_buffers]
+        with unchanged_unless(self._applies(forward.counted), buffers):
+            codes = forward.losses.codes
+            self.sae.activation.after_step(self.sae, codes, self.dist.all_reduce_min)
+        return self._metrics(forward, len(dead_N), norm) if measured else None
+
+    def _forward(
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None,
+        dead_N: Int[Tensor, "N"],
+        n_dead: Int[Tensor, ""] | None = None,
+        capacity: SlotCapacity | None = None,
+    ) -> ForwardHalf:
+        """The loss of a batch, and the firings of its rows counted; `n_dead` as of `loss`.
+
+        Rows are counted before the backward pass: the next step's number of dead latents is then on
+        its way to the host while the GPU is busy with gradients and the update. Where the loss is
+        not finite no rows count.
+        """
         scaled_BD = self.sae.scaled(x)
         target_BD = None if target is None else self.sae.scaled_target(target)
-
-        dead_N = self._dead_before_step()
-        losses = self.loss(scaled_BD, dead_N, target_BD)
-
-        # Count rows before the backward pass: the next step's number of dead latents is then on its
-        # way to the host while the GPU is busy with gradients and the update. Where the loss is not
-        # finite no rows count.
+        with self.sae.activation.taking_for_granted(capacity):
+            losses = self.loss(scaled_BD, dead_N, target_BD, n_dead)
         n_latents = len(self.tokens_since_fired)
         fired_F = self.dist.all_reduce_any(fired_latents(losses.codes, n_latents))
         counted = count_firings_(
@@ -237,34 +314,52 @@ class Trainer:
             n_rows=len(x) * self.dist.data_size,
             dead_after=self.dead_after_tokens,
         )
-        numbers = PendingHostCopy(counted.numbers)
-        self._pending = _PendingCheck(x, target, numbers, counted.dead, self._counts_version())
-        told_late = uses_triton(self.sae.W_dec)
-        if not told_late:
-            # On a CPU the numbers are there: raise before gradients are made.
-            self._finish_check(failed_step=self.steps_done)
+        return ForwardHalf(scaled_BD if target_BD is None else target_BD, losses, fired_F, counted)
 
-        touched_F = fired_F
-        if not fired_F.is_cuda:  # where nobody asks; dead latents get gradients from AuxK
-            touched_F = fired_F.index_fill(0, dead_N, True)
-        self.dist.backward(losses.total, self.sae, touched_F)
+    def _begin_check(
+        self,
+        x: Float[Tensor, "B D"],
+        target: Float[Tensor, "B D"] | None,
+        counted: FiringCounts,
+        capacity: SlotCapacity | None = None,
+    ) -> None:
+        """Send to the host what it must know before the next step."""
+        numbers = PendingHostCopy(counted.numbers)
+        batch = [x] if target is None else [x, target]
+        versions = _versions(batch), self._counts_version()
+        self._pending = _PendingCheck(
+            batch, versions[0], numbers, counted.dead, versions[1], capacity
+        )
+
+    def _backward(
+        self,
+        forward: ForwardHalf,
+        dead_N: Int[Tensor, "N"],
+        in_memory: Float[Tensor, "3"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Gradients and Adam's step, whose numbers may lie in memory, see `Adam.step`; the norm of
+        the gradients."""
+        touched_F = forward.fired
+        if not touched_F.is_cuda:  # where nobody asks; dead latents get gradients from AuxK
+            touched_F = touched_F.index_fill(0, dead_N, True)
+        self.dist.backward(forward.losses.total, self.sae, touched_F)
         # The host of a GPU does not know yet whether the loss is finite: `applies` leaves weights
         # and moments as they are on the device if it is not.
-        rate = self.learning_rate(self.steps_done)
-        norm = self.optimizer.step(self.steps_done + 1, rate, applies=counted.finite)
+        return self.optimizer.step(
+            self.steps_done + 1,
+            self.learning_rate(self.steps_done),
+            applies=forward.counted.finite,
+            in_memory=in_memory,
+        )
+
+    def _end_step(self, counted: FiringCounts) -> None:
         self.steps_done += 1
-        # The averages are of the weights after the step. Neither they nor what an activation
-        # changes, such as batch_topk's threshold, move in a step that is not done: on a CPU it has
-        # raised above. On a GPU the device drops the changes, and the next step raises.
-        applies = counted.finite if told_late else None
-        if self.averages is not None:
-            self.averages.update(self.steps_done, applies)
-        buffers = [self.sae.get_buffer(name) for name in self._activation_buffers]
-        with unchanged_unless(applies, buffers):
-            self.sae.activation.after_step(self.sae, losses.codes, self.dist.all_reduce_min)
-        if not measured:
-            return None
-        return self._metrics(scaled_BD if target_BD is None else target_BD, losses, dead_N, norm)
+        if self.averages is not None:  # of the weights after the step
+            self.averages.update(self.steps_done, self._applies(counted))
+
+    def _applies(self, counted: FiringCounts) -> Bool[Tensor, ""] | None:
+        """Whether the step is done, where the host learns it late; None where it has raised."""
+        return counted.finite if uses_triton(self.sae.W_dec) else None
 
     def synchronize(self) -> None:
         """Wait until it is known whether the last step's loss is finite.
@@ -279,9 +374,11 @@ class Trainer:
         scaled_BD: Float[Tensor, "B D"],
         dead_N: Int[Tensor, "N"] | None = None,
         target_BD: Float[Tensor, "B D"] | None = None,
+        n_dead: Int[Tensor, ""] | None = None,
     ) -> Losses:
         """The loss of rows, and of a transcoder's target, in scaled units, without side effects; no
-        dead latents by default.
+        dead latents by default. `n_dead` says on the device how many of `dead_N`, from the first
+        on, are dead; None: all.
 
         Raises ValueError if the target does not suit, as `step` does.
         """
@@ -294,6 +391,7 @@ class Trainer:
                 dead_N,
                 target_BD=target_BD,
                 k_aux=self.k_aux,
+                n_dead=n_dead,
                 k=self.annealed_k(self.steps_done),
                 dist=self.dist,
                 rounded=self._rounded,
@@ -336,8 +434,7 @@ class Trainer:
         """
         if not is_initialized(self.sae):
             sides = [x] if target is None else [x, target]
-            bad = torch.stack([~rows.isfinite().all() for rows in sides])
-            if self.dist.all_reduce_any(bad).any():
+            if self._any_rank_has_bad(sides):
                 raise self._non_finite_loss(x, target)
             alike = torch.stack([(rows == rows[0]).all() for rows in sides])
             if self.dist.all_reduce_any(alike).any():
@@ -359,16 +456,42 @@ class Trainer:
         finite, n_dead = pending.numbers.wait()
         if not finite:
             self.steps_done = failed_step
-            raise self._non_finite_loss(pending.x, pending.target)
+            presumed = pending.capacity is not None and not pending.capacity.asks
+            if presumed and not self._any_rank_has_bad(pending.batch):
+                self._step_again(pending)
+                return
+            raise self._non_finite_loss(*pending.batch)
+        if self.code_widths is not None and pending.capacity is not None:
+            several = self.dist.world_size > 1
+            all_reduce_min = self.dist.all_reduce_min if several else None
+            self.code_widths.learn(pending.capacity, failed_step, all_reduce_min)
         if pending.dead is not None:
             self._known_dead = _KnownDead(pending.dead[:n_dead], pending.counts_version)
+
+    def _step_again(self, pending: _PendingCheck) -> None:
+        """Make a step that is not done, maybe because a row's codes did not fit, now counting what
+        they need; every rank does."""
+        if pending.batch_versions != _versions(pending.batch):
+            raise RuntimeError(
+                f"step {self.steps_done} must be made again, but its batch was changed in place "
+                "meanwhile; give each step a tensor of its own, or call synchronize() before"
+            )
+        x, *target = pending.batch
+        with products_in(self.config.precision, self.sae.W_dec.device):
+            self._step(x, target[0] if target else None, measured=False, again=True)
+        self._finish_check(failed_step=self.steps_done - 1)
 
     def _dead_before_step(self) -> Int[Tensor, "N"]:
         """As `dead_latents`, without waiting for a GPU if the host knows their number from the last
         step, and nobody has changed `tokens_since_fired` since."""
+        known = self._take_known_dead()
+        return self.dead_latents() if known is None else known
+
+    def _take_known_dead(self) -> Int[Tensor, "N"] | None:
+        """The dead latents if the host knows their number; it is forgotten."""
         known, self._known_dead = self._known_dead, None
         if known is None or known.counts_version != self._counts_version():
-            return self.dead_latents()
+            return None
         return known.latents
 
     def _counts_version(self) -> int:
@@ -377,18 +500,13 @@ class Trainer:
         return self.tokens_since_fired._version  # pyright: ignore[reportPrivateUsage] - documented
 
     @torch.no_grad()
-    def _metrics(
-        self,
-        target_BD: Float[Tensor, "B D"],
-        losses: Losses,
-        dead_N: Int[Tensor, "N"],
-        norm: Float[Tensor, ""],
-    ) -> StepMetrics:
+    def _metrics(self, forward: ForwardHalf, n_dead: int, norm: Float[Tensor, ""]) -> StepMetrics:
+        target_BD, losses = forward.target, forward.losses
         n_latents = self.sae.config.n_latents
         spread, l0, dead_fraction = self.dist.all_reduce_means(
             own_variance(target_BD, self.dist.all_reduce_mean),
             (losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean(),
-            target_BD.new_full((), len(dead_N) / n_latents),
+            target_BD.new_full((), n_dead / n_latents),
         )
         return StepMetrics(
             loss=losses.total.detach(),
@@ -410,7 +528,7 @@ class Trainer:
                 f"target has shape {list(target.shape)}, but must have that of x, {list(x.shape)}"
             )
 
-    def _non_finite_loss(self, x: Tensor, target: Tensor | None) -> NonFiniteLoss:
+    def _non_finite_loss(self, x: Tensor, target: Tensor | None = None) -> NonFiniteLoss:
         """The error that names the step, and the first bad row or else the remedy; every rank makes
         it, for all know the loss of the whole batch."""
         where = "the batch is finite, so the weights diverged: lower the learning rate"
@@ -421,9 +539,22 @@ class Trainer:
         message = f"the loss of step {self.steps_done} is not finite: {where}"
         return raised_on_all_ranks(NonFiniteLoss(message))
 
+    def _any_rank_has_bad(self, sides: list[Tensor]) -> bool:
+        """Whether rows of some rank are not finite; every rank calls this."""
+        bad = torch.stack([~rows.isfinite().all() for rows in sides])
+        return bool(self.dist.all_reduce_any(bad).any())
+
     def _bad_rows(self, x: Tensor) -> Int[Tensor, "N"]:
         """Numbers of the rows of the whole batch, those of all ranks, that are not finite."""
         bad_B = ~x.isfinite().all(-1)
         all_bad = bad_B.new_zeros(len(x) * self.dist.data_size)
         all_bad[self.dist.local_rows(len(all_bad))] = bad_B
         return self.dist.all_reduce_any(all_bad).nonzero()[:, 0]
+
+
+def _versions(tensors: list[Tensor]) -> list[int]:
+    """How often each was changed in place; of tensors of inference mode nobody counts it."""
+    return [
+        0 if tensor.is_inference() else tensor._version  # pyright: ignore[reportPrivateUsage] - documented
+        for tensor in tensors
+    ]

@@ -1,4 +1,4 @@
-"""Whole training steps: they repeat, they wait for nothing, and a CUDA graph holds them."""
+"""Whole training steps: they repeat, they wait for nothing, and CUDA graphs hold them."""
 
 from functools import partial
 
@@ -10,11 +10,12 @@ from sparsteer.kernels.encode import encode_topk
 from sparsteer.kernels.topk import topk_select
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training.config import TrainerConfig
+from sparsteer.training.graph_trainer import GraphTrainer
 from sparsteer.training.trainer import Trainer
 
 from .device import Device
 from .operator_checks import drawn, dtype_of
-from .rows import Judged, Rows
+from .rows import Judged, NotThere, Rows
 from .sizes import SMALL, TINY, Sizes, trainer_precision
 
 ROUNDS, N_BATCHES = 4, 4
@@ -33,9 +34,13 @@ def check_steps(device: Device, rows: Rows, tiny: bool) -> None:
     rows.run("operators in a graph", partial(check_operators_in_graph, device, sizes))
     for precision in ("float32", "bfloat16"):
         rows.run(f"step in a graph, {precision}", partial(check_graph, device, sizes, precision))
+    for precision in precisions:
+        rows.run(f"steps replayed, {precision}", partial(check_replays, device, sizes, precision))
 
 
-def trainer_of(device: Device, sizes: Sizes, precision: str) -> Trainer:
+def trainer_of(
+    device: Device, sizes: Sizes, precision: str, *, cuda_graph: bool = False
+) -> Trainer:
     """A new trainer whose last tenth of latents is silent."""
     dtype_of(precision)
     B, D, F, k = sizes
@@ -46,8 +51,9 @@ def trainer_of(device: Device, sizes: Sizes, precision: str) -> Trainer:
         lr=1e-3,
         dead_after_tokens=3 * B,
         precision=trainer_precision(precision, device.kind),
+        cuda_graph=cuda_graph,
     )
-    trainer = Trainer(sae, config)
+    trainer = GraphTrainer(sae, config) if cuda_graph else Trainer(sae, config)
     trainer.initialize(batches(device, sizes, 1)[0])
     with torch.no_grad():
         sae.b_enc[-max(1, F // 10) :] = -9
@@ -157,4 +163,25 @@ def check_graph(device: Device, sizes: Sizes, precision: str) -> Judged:
     replayed = [tensor.clone() for tensor in replay()]
     found.note(captured="yes")
     found.holds("same", all(torch.equal(a, b) for a, b in zip(replayed, call(), strict=True)))
+    return found
+
+
+def check_replays(device: Device, sizes: Sizes, precision: str) -> Judged:
+    """Steps of `cuda_graph` end with the same bits whether they are replayed or, since they are
+    measured, launched one by one; the learning rate rises meanwhile, and AuxK has work."""
+    if device.kind != "cuda":
+        raise NotThere("CUDA graphs")
+    ends: list[list[Tensor]] = []
+    fractions: list[float] = []
+    for measured in (False, True):
+        trainer = trainer_of(device, sizes, precision, cuda_graph=True)
+        for x in batches(device, sizes, N_BATCHES) * 6:
+            if (metrics := trainer.step(x, measured=measured)) is not None:
+                fractions.append(float(metrics.dead_fraction))
+        trainer.synchronize()
+        state = [*trainer.sae.parameters(), *trainer.optimizer.state().values()]
+        ends.append([tensor.detach().clone() for tensor in state])
+    found = Judged().note(largest_dead_fraction=max(fractions))
+    found.holds("some_dead", max(fractions) > 0.05)
+    found.holds("same_bits", all(torch.equal(a, b) for a, b in zip(*ends, strict=True)))
     return found

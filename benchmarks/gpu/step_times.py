@@ -8,6 +8,8 @@ import torch
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training.config import TrainerConfig
+from sparsteer.training.cuda_graph import WARM_UPS
+from sparsteer.training.graph_trainer import GraphTrainer
 from sparsteer.training.trainer import Trainer
 
 from .device import Device, host_and_wall_ms
@@ -31,11 +33,14 @@ def time_steps(device: Device, rows: Rows, tiny: bool) -> None:
         ]
     for each, precision in order:
         for dead in (0, each.latents // 10):
-            device.release()
-            rows.run(
-                f"step {each} {precision}, {dead:,} dead",
-                partial(time_step, device, each, precision, dead),
-            )
+            for replayed in (False, True):
+                if replayed and precision != "bfloat16":
+                    continue  # what the host has to do is alike in all
+                device.release()
+                rows.run(
+                    f"step {each} {precision}, {dead:,} dead" + replayed * ", replayed",
+                    partial(time_step, device, each, precision, dead, replayed),
+                )
 
 
 @lru_cache(maxsize=1)
@@ -49,7 +54,9 @@ def random_autoencoder(device: Device, sizes: Sizes) -> SparseAutoencoder:
     return copy.deepcopy(_on_host(sizes)).to(device.kind)
 
 
-def trainer_with_dead(device: Device, sizes: Sizes, precision: str, dead: int) -> Trainer:
+def trainer_with_dead(
+    device: Device, sizes: Sizes, precision: str, dead: int, *, cuda_graph: bool = False
+) -> Trainer:
     """A trainer whose first latents are dead, and stay so: nothing that they encode is large."""
     dtype_of(precision)
     need = _FLOAT32_BYTES_OF_A_WEIGHT * 2 * sizes.weights / 1e9
@@ -61,8 +68,9 @@ def trainer_with_dead(device: Device, sizes: Sizes, precision: str, dead: int) -
         batch_size=sizes.rows,
         dead_after_tokens=10**8,
         precision=trainer_precision(precision, device.kind),
+        cuda_graph=cuda_graph,
     )
-    trainer = Trainer(sae, config)
+    trainer = GraphTrainer(sae, config) if cuda_graph else Trainer(sae, config)
     trainer.initialize(drawn(device, sizes.rows, sizes.width))
     with torch.no_grad():
         sae.W_enc[:dead] *= 0.01
@@ -70,16 +78,20 @@ def trainer_with_dead(device: Device, sizes: Sizes, precision: str, dead: int) -
     return trainer
 
 
-def time_step(device: Device, sizes: Sizes, precision: str, dead: int) -> Judged:
-    """The step at one size."""
-    trainer = trainer_with_dead(device, sizes, precision, dead)
+def time_step(
+    device: Device, sizes: Sizes, precision: str, dead: int, replayed: bool = False
+) -> Judged:
+    """The step at one size, launched kernel by kernel or as CUDA graphs."""
+    if replayed and device.kind != "cuda":
+        raise NotThere("CUDA graphs")
+    trainer = trainer_with_dead(device, sizes, precision, dead, cuda_graph=replayed)
     batches = [drawn(device, sizes.rows, sizes.width) for _ in range(2)]
     turn = iter(range(1 << 30))
 
     def step() -> None:
         trainer.step(batches[next(turn) % 2], measured=False)  # as most steps of a run
 
-    for _ in range(min(3, device.most_repeats)):
+    for _ in range(min(3 + 2 * WARM_UPS if replayed else 3, device.most_repeats)):
         step()
     dead_fraction = trainer.step(batches[0]).dead_fraction
     host, wall = host_and_wall_ms(device, step, 20 if sizes.weights < 1 << 26 else 6)

@@ -23,7 +23,8 @@ from ..codes import Codes
 from ..dispatch import Block, Pointer, Scalar, architecture, constexpr, jit, launch, tl
 from ..numerics import ceil_div, next_power_of_2
 from ..tiles import tile
-from ..topk_keys import kth_largest, relu_bits, zero_unused
+from ..topk_keys import kth_largest, relu_bits
+from ..unused_slots import zero_unused
 
 _MOST_KEYS_AT_ONCE = 1 << 26
 

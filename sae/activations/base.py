@@ -2,12 +2,14 @@
 the same for every activation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from ...kernels.capacity import SlotCapacity
 from ...kernels.codes import Codes
 from ...kernels.process_group import ProcessGroup
 from ..autoencoder import SparseAutoencoder
@@ -27,8 +29,9 @@ class Activation(ABC, Generic[C]):
     autoencoder that is given, so that they are saved, moved and trained with it.
 
     What only some activations have, such as k, is declared by the configuration: its fields are
-    settings of the activation, its `training_settings` those of the trainer that it takes, and
-    `can_be_sharded` whether the dictionary can be cut over several processes.
+    settings of the activation, its `training_settings` those of the trainer that it takes,
+    `can_be_sharded` whether the dictionary can be cut over several processes, and `can_be_captured`
+    whether a step can be a CUDA graph.
 
     Attributes:
         config_class: the configuration, whose `activation` is the name.
@@ -38,15 +41,30 @@ class Activation(ABC, Generic[C]):
         values_are_pre_activations: whether every value of a code is its latent's pre-activation.
             Then the gates of steering look at the picked latents' pre-activations first, and encode
             only rows where one of them is large enough.
+        n_code_parts: of a row, where the data say how wide the codes of `encode_train` are; see
+            `capacity`. 0 where they do not.
         config: of the autoencoder.
+        capacity: what `encode_train` may take for granted of that width on a GPU, a width for each
+            part; None: nothing.
     """
 
     config_class: ClassVar[type[SAEConfig]]
     keeps_pre_activations: ClassVar[bool] = False
     values_are_pre_activations: ClassVar[bool] = False
+    n_code_parts: ClassVar[int] = 0
 
     def __init__(self, config: C) -> None:
         self.config = config
+        self.capacity: SlotCapacity | None = None
+
+    @contextmanager
+    def taking_for_granted(self, capacity: SlotCapacity | None) -> Generator[None]:
+        """Within, `encode_train` has this capacity."""
+        self.capacity = capacity
+        try:
+            yield
+        finally:
+            self.capacity = None
 
     def state(self) -> dict[str, Tensor]:
         """The tensors beside the autoencoder's weights, as they are at first, by their names.

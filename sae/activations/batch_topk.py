@@ -27,6 +27,7 @@ class BatchTopK(Activation[BatchTopKConfig]):
     config_class = BatchTopKConfig
     keeps_pre_activations: ClassVar[bool] = True
     values_are_pre_activations: ClassVar[bool] = True
+    n_code_parts: ClassVar[int] = 1
 
     def state(self) -> dict[str, Tensor]:
         return {"threshold": torch.zeros(())}
@@ -41,7 +42,8 @@ class BatchTopK(Activation[BatchTopKConfig]):
         k: int | None = None,
         group: ProcessGroup | None = None,
     ) -> Codes:
-        return encode_batch_topk(x_BD, sae.center, sae.W_enc, sae.b_enc, k or self.config.k, group)
+        weights = sae.center, sae.W_enc, sae.b_enc
+        return encode_batch_topk(x_BD, *weights, k or self.config.k, group, self.capacity)
 
     @torch.no_grad()
     def after_step(

@@ -30,6 +30,7 @@ class JumpReLU(Activation[JumpReLUConfig]):
 
     config_class = JumpReLUConfig
     values_are_pre_activations: ClassVar[bool] = True
+    n_code_parts: ClassVar[int] = 2
 
     def state(self) -> dict[str, Tensor]:
         if self.config.fixed_thresholds:
@@ -48,7 +49,8 @@ class JumpReLU(Activation[JumpReLUConfig]):
     ) -> Codes:
         """The codes have `l0_gate`, too, and the slots that move the thresholds."""
         thresholds_F, bandwidth = self.thresholds(sae), self.config.bandwidth
-        return encode_jumprelu(x_BD, sae.center, sae.W_enc, sae.b_enc, thresholds_F, bandwidth)
+        weights = sae.center, sae.W_enc, sae.b_enc
+        return encode_jumprelu(x_BD, *weights, thresholds_F, bandwidth, self.capacity)
 
     @torch.no_grad()
     def initialize(

@@ -22,10 +22,12 @@ class TopAFA(Activation[TopAFAConfig]):
     config_class = TopAFAConfig
     keeps_pre_activations: ClassVar[bool] = True
     values_are_pre_activations: ClassVar[bool] = True
+    n_code_parts: ClassVar[int] = 1
 
     def encode(self, sae: SparseAutoencoder, x_BD: Float[Tensor, "B D"]) -> Codes:
         weights = sae.center, sae.W_enc, sae.b_enc, sae.decoder_norms()
-        return encode_top_afa(x_BD, *weights, target_scale=self.config.target_scale)
+        scale = self.config.target_scale
+        return encode_top_afa(x_BD, *weights, target_scale=scale, capacity=self.capacity)
 
     def loss_terms(self, settings: Mapping[str, Any]) -> Sequence[WeightedTerm]:
         def norm_loss(forward: ForwardPass) -> Float[Tensor, ""]:

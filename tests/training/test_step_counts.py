@@ -14,16 +14,16 @@ from sparsteer.kernels import dispatch
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # Launches and waits of a step without dead latents, and with a tenth of them dead.
 BUDGETS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
-    "topk, float32": ((49, 0), (91, 0)),
-    "topk, bfloat16": ((57, 0), (103, 0)),
-    "nested topk, float32": ((400, 0), (442, 0)),
-    "nested topk, bfloat16": ((415, 0), (461, 0)),
-    "batch_topk, float32": ((123, 2), (165, 2)),
-    "batch_topk, bfloat16": ((132, 2), (178, 2)),
-    "jumprelu, float32": ((363, 2), (405, 2)),
-    "jumprelu, bfloat16": ((406, 2), (452, 2)),
-    "top_afa, float32": ((76, 1), (118, 1)),
-    "top_afa, bfloat16": ((85, 1), (131, 1)),
+    "topk, float32": ((45, 0), (78, 0)),
+    "topk, bfloat16": ((53, 0), (88, 0)),
+    "nested topk, float32": ((122, 0), (155, 0)),
+    "nested topk, bfloat16": ((137, 0), (172, 0)),
+    "batch_topk, float32": ((80, 0), (113, 0)),
+    "batch_topk, bfloat16": ((88, 0), (123, 0)),
+    "jumprelu, float32": ((105, 0), (138, 0)),
+    "jumprelu, bfloat16": ((116, 0), (151, 0)),
+    "top_afa, float32": ((63, 0), (96, 0)),
+    "top_afa, bfloat16": ((72, 0), (107, 0)),
 }
 
 pytestmark = pytest.mark.skipif(

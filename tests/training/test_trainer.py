@@ -412,6 +412,13 @@ def test_a_batch_of_another_shape_is_named(shape: tuple[int, ...]) -> None:
         trainer.step(torch.randn(shape))
 
 
+def test_rows_that_were_made_in_inference_mode_train() -> None:
+    with torch.inference_mode():
+        rows = planted_rows(B)
+    trainer = Trainer(SparseAutoencoder(TopKConfig(D, F, K)), TrainerConfig(batch_size=B))
+    assert trainer.step(rows).loss.isfinite() and trainer.steps_done == 1
+
+
 def test_the_learning_rate_rises_stays_and_falls() -> None:
     config = TrainerConfig(tokens=1000 * B, batch_size=B, lr=0.5)
     trainer = Trainer(SparseAutoencoder(TopKConfig(D, F, K)), config)

@@ -22,6 +22,7 @@ from ...sae.common.memory import available_memory
 from ...sae.config import SAEConfig
 from ..chosen_precision import chosen_precision, with_precision
 from ..config import TrainConfig, TrainerConfig
+from ..cuda_graph import require_graphs
 from ..data.activation_source import ActivationSource
 from ..data.cache.reader import BYTES_OF_VALUE, ActivationCache
 from ..data.shuffling import BUFFER_BYTES
@@ -115,6 +116,8 @@ def estimate_run(
     config = _as_begun(config, folder)
     trainer = config.trainer
     device = torch.device("cpu") if found else resolve_device(trainer.device)
+    if trainer.cuda_graph and found is None:
+        require_graphs(device, world_size=1)
     require_shared_data(config, trainer.shards)
     data = open_data(str(device))
     (site,) = required_sites([config], data, trainer.shards)
@@ -149,6 +152,8 @@ def estimate_run(
     seconds, seconds_are, unknown = _seconds(config, sizes, found, data, total(parts), say)
     if config.cache is None and gpu is not None:
         unknown.append("the memory and time of the language model on that GPU are not counted")
+    if trainer.cuda_graph:
+        unknown.append("the memory that recorded steps take is not counted")
     if trainer.shard_optimizer:
         unknown.append("memory is that of a process with whole moments and the whole batch")
     disk = (trainer.keep_checkpoints + 1) * checkpoint_bytes(sizes)

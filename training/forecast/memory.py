@@ -7,8 +7,8 @@ import torch
 
 from ...kernels.numerics import ceil_div
 from ...kernels.policy import (
-    ROWS_OF_A_BLOCK,
     Backend,
+    dense_rows,
     encode_plan,
     pre_activation_rows,
     product_plan,
@@ -164,7 +164,7 @@ def _backward_bytes(sizes: StepSizes) -> int:
     slots = sizes.trainer.batch_size * sizes.slots_per_row * _SLOT_BYTES
     found = (_ROWS_IN_BACKWARD + sizes.n_sites - 1) * _rows_bytes(sizes) + slots
     if sparse_plan(n_latents, sizes.slots_per_row, sizes.backend).path == "dense":
-        rows = min(sizes.trainer.batch_size, ROWS_OF_A_BLOCK)
+        rows = min(sizes.trainer.batch_size, dense_rows(n_latents, sizes.backend))
         found += 3 * rows * n_latents * _FLOAT
     return found
 

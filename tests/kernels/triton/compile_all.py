@@ -26,16 +26,17 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from sparsteer.kernels import (
-    batch_topk,
+    batch_topk_launches,
+    dead_rows,
     decode_kernels,
     dispatch,
     firing,
     gather_dot,
     jaccard,
-    jumprelu,
+    jumprelu_kernels,
     optimizer,
     segment_sum,
     top_afa_kernels,
@@ -44,6 +45,7 @@ from sparsteer.kernels import (
 from sparsteer.kernels.accelerators.fused_encoder import fused_topk
 from sparsteer.kernels.accelerators.unverified_rows import encode_unverified_
 from sparsteer.kernels.codes import Codes
+from sparsteer.kernels.step_numbers import step_numbers
 
 # Triton is untyped.
 triton: Any = import_module("triton")
@@ -147,15 +149,15 @@ def launches(arch: int) -> dict[str, tuple[Any, dict[str, int], dict[str, Any]]]
     def architecture(_: Tensor) -> int:
         return arch
 
-    def size(_: Tensor) -> int:
+    def sizes(tensor: Tensor) -> list[int]:
         """What a launcher reads to size its results; fake tensors hold no numbers."""
-        return 300
+        return [300] * len(tensor)
 
     replacements: dict[str, Any] = {"launch": record, "architecture": architecture}
     for module in [m for name, m in sys.modules.items() if name.startswith("sparsteer.kernels")]:
         for name in replacements.keys() & vars(module).keys():
             setattr(module, name, replacements[name])
-    with FakeTensorMode(), patch.object(Tensor, "__int__", size):
+    with FakeTensorMode(), patch.object(FakeTensor, "tolist", sizes):
         for call in operators():
             call()
     return found
@@ -189,10 +191,18 @@ def operators() -> list[Callable[[], Any]]:
         for D in (768, 4096, 8192):
             one = fake(1, dtype=torch.float32)
             moments = fake(12288, D, dtype=torch.float32)
-            optimizer._launch_adam(
-                moments, moments, moments, moments, fake(12288, D), one, one,
-                2, 1e-3, (0.9, 0.999), 1e-8, True,
-            )  # fmt: skip
+            for numbers in (step_numbers(2, 1e-3, (0.9, 0.999)), one):
+                optimizer._launch_adam(
+                    moments, moments, moments, moments, fake(12288, D), one, one,
+                    numbers, (0.9, 0.999), 1e-8, True,
+                )  # fmt: skip
+
+    def launch_dead_rows() -> None:
+        for D, dtype in [(768, torch.bfloat16), (8192, torch.float32)]:
+            weights, dead = fake(12288, D, dtype=dtype), torch.empty(1000, dtype=torch.int64)
+            rows = dead_rows.DeadRows(weights, weights[:, 0].clone(), weights)
+            found, places = dead_rows.launch_gather(rows, dead)
+            dead_rows.launch_put_back(dead_rows.DeadRows(*(t.float() for t in found)), places)
 
     def launch_selections() -> None:
         for F, k, dtype in [
@@ -208,8 +218,11 @@ def operators() -> list[Callable[[], Any]]:
             top_afa_kernels.launch_top_afa(fake(512, width), norms, target)
         for width, dtype in [(12288, torch.bfloat16), (131072, torch.float32)]:
             pre = fake(512, width, dtype=dtype)
-            batch_topk._launch_candidates(pre, 512 * 32, fake(1, dtype=dtype))
-            jumprelu._launch_entries(pre, fake(width, dtype=torch.float32))
+            top = batch_topk_launches.LaunchedBatchTop(512 * 32, pre, None, 512)
+            top.add(pre)
+            top.codes(None)
+            threshold = fake(width, dtype=torch.float32)
+            jumprelu_kernels.launch_jumprelu(pre, threshold, threshold)
 
     def launch_encode() -> None:
         for F, D, k in [(12288, 768, 32), (24576, 2304, 64), (131072, 1000, 64)]:
@@ -235,6 +248,7 @@ def operators() -> list[Callable[[], Any]]:
         launch_encode,
         launch_products,
         launch_adam,
+        launch_dead_rows,
         launch_selections,
         launch_firing,
         launch_jaccard,

@@ -30,3 +30,4 @@ def test_counts_and_dead_latents_are_those_of_pytorch(
     assert ours.dead is not None and eager.dead is None
     dead = (expected >= 1000).nonzero()[:, 0]
     assert torch.equal(ours.dead[: len(dead)], dead)
+    assert torch.equal(ours.dead.sort().values, torch.arange(F, device=device))

@@ -23,6 +23,7 @@ from sparsteer.kernels.optimizer import (
 from sparsteer.kernels.policy import backend_of, decode_mse_plan
 from sparsteer.kernels.segment_sum import launch_segment_sums
 from sparsteer.kernels.sparse_products import autoencoder_gradients, weight_gradient
+from sparsteer.kernels.step_numbers import NumbersInMemory, step_numbers
 
 AccurateAsEager = Callable[[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor]], None]
 SIZES = [(1, 1, 1, 1), (3, 50, 33, 7), (40, 9, 70, 4)]
@@ -297,6 +298,28 @@ def test_adam_equals_the_oracle(unit_rows: bool, shape: tuple[int, ...], device:
         )  # fmt: skip
     for got, want in zip((weights, first, second), expected, strict=True):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 33), (2500,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adam_takes_the_numbers_of_a_step_from_memory_to_the_same_bits(
+    shape: tuple[int, ...], dtype: torch.dtype, device: str
+) -> None:
+    betas = (0.9, 0.999)
+    weights = normalize_rows_(torch.randn(*shape, device=device)).to(dtype)
+    given = [weights, *torch.zeros(2, *shape, device=device).unbind()]
+    read = [tensor.clone() for tensor in given]
+    in_memory = NumbersInMemory(weights.device)
+    for step, lr in [(1, 3e-4), (2, 1 / 3), (7, 1e-7), (100_000, 2e-4)]:
+        gradient = torch.randn(*shape, device=device)
+        in_memory.send(step_numbers(step, lr, betas))
+        for (w, first, second), memory in [(given, None), (read, in_memory.on_device)]:
+            at = (step, lr) if memory is None else (1, torch.nan)  # which are not looked at
+            adam_step_(
+                w, gradient.clone(), first, second, step=at[0], lr=at[1], betas=betas,
+                unit_rows=len(shape) == 2, in_memory=memory,
+            )  # fmt: skip
+        assert all(torch.equal(a, b) for a, b in zip(given, read, strict=True))
 
 
 @pytest.mark.parametrize("applies", [True, False])

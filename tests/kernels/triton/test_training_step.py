@@ -1,74 +1,20 @@
 """A step on a GPU: it waits for nothing, and what the host learns later changes nothing."""
 
 import copy
-import inspect
-from collections.abc import Generator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training.config import TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.trainer import NonFiniteLoss, Trainer
 
+from .no_waiting import no_waiting
+
 D, F, K, B = 16, 60, 3, 20
-WAITING = {
-    *("item", "tolist", "nonzero", "cpu", "numpy", "masked_select", "unique", "argwhere", "equal"),
-    *("__bool__", "__int__", "__float__", "__index__", "__iter__", "bincount"),
-    *("tensor", "as_tensor", "new_tensor"),
-}
-"""To the host, and from it: what a call copies from memory that is not pinned, it waits for."""
-
-
-PLACES_THAT_MAY = ("/triton/runtime/", "/training/runtime/transfers.py")
-"""Triton's interpreter, and where numbers are read that set off before other work was queued."""
-
-
-class NoWaiting(TorchFunctionMode):
-    """Refuses what would make the host wait if the tensors were on a GPU."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name in ("__getitem__", "__setitem__", "index_put_"):
-            index = cast(Any, args[1] if isinstance(args[1], tuple | list) else (args[1],))
-            waits = any(isinstance(i, Tensor) and i.dtype == torch.bool for i in index)
-        elif name == "repeat_interleave":
-            waits = "output_size" not in kwargs and not isinstance(args[1], int)
-        else:
-            waits = name in WAITING
-        assert not waits or _may_wait(), f"{name} waits for the device"
-        return func(*args, **kwargs)
-
-
-def _may_wait() -> bool:
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None:
-        if any(place in frame.f_code.co_filename for place in PLACES_THAT_MAY):
-            return True
-        frame = frame.f_back
-    return False
-
-
-@contextmanager
-def no_waiting(device: str) -> Generator[None]:
-    if device == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            yield
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    else:
-        with NoWaiting():
-            yield
 
 
 def batches(n: int, device: str) -> list[Tensor]:
