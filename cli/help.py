@@ -18,12 +18,12 @@ TOPICS: dict[str, str] = {
     "prefixes multi-topk multi-topk-coefficient afa-coefficient sparsity sparsity-coefficient "
     "target-l0 auxk-coefficient k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
-    "clip-norm precision ema-decay",
+    "clip-norm ema-decay",
     "steering": "feature picks strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
     "server": "port host expose allowed-host token-limit prompt-limit",
-    "run": "slots queue grid seed data-seed device shards shard-optimizer log-every log-seconds "
-    "eval-every eval-minutes eval-rows checkpoint-every checkpoint-minutes keep-checkpoints "
+    "run": "slots queue grid seed data-seed device device-map precision cuda-graph shards "
+    "shard-optimizer log-every log-seconds eval-every eval-minutes eval-rows checkpoint-every checkpoint-minutes keep-checkpoints "
     "track dry-run gpu force part-rows prefix top",
 }
 """The options of each topic, in the order in which help shows them."""

@@ -105,4 +105,5 @@ def _cut(codes: Codes) -> Codes:
     """As wide as the longest prefix."""
     assert codes.counts is not None
     width = int(codes.counts.max())
-    return Codes(codes.indices[:, :width], codes.values[:, :width], codes.counts)
+    slots = (codes.indices[:, :width].contiguous(), codes.values[:, :width].contiguous())
+    return Codes(*slots, codes.counts)
