@@ -23,8 +23,8 @@ TOPICS: dict[str, str] = {
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
     "server": "port host expose allowed-host token-limit prompt-limit",
     "run": "slots queue grid seed data-seed device device-map precision cuda-graph shards "
-    "shard-optimizer log-every log-seconds eval-every eval-minutes eval-rows checkpoint-every checkpoint-minutes keep-checkpoints "
-    "track dry-run gpu force part-rows prefix top",
+    "shard-optimizer log-every log-seconds eval-every eval-minutes eval-rows checkpoint-every "
+    "checkpoint-minutes keep-checkpoints track dry-run gpu force part-rows prefix top",
 }
 """The options of each topic, in the order in which help shows them."""
 
