@@ -21,7 +21,8 @@ from .cuda_graph import (
     way_of_step,
 )
 from .distributed.collectives import Distributed
-from .trainer import ForwardHalf, StepMetrics, Trainer
+from .step_metrics import StepMetrics
+from .trainer import ForwardHalf, Trainer
 
 
 class RecordedStep(NamedTuple):

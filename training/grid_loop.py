@@ -5,8 +5,8 @@ from contextlib import closing
 from functools import partial
 
 from .loop import Batch, TrainingRun, fit, read_batches
+from .non_finite import NonFiniteLoss
 from .runtime.stopping import AgreedStop, Interrupted, StopRequest
-from .trainer import NonFiniteLoss
 
 GridReport = Callable[[str, int, int, dict[str, float]], None]
 """Told after logged steps: the run's folder, steps done, steps in all, the newest figures."""

@@ -18,9 +18,11 @@ from .chosen_precision import products_in
 from .config import Precision, TrainConfig
 from .data.activation_source import ActivationSource
 from .intervals import Intervals
+from .non_finite import NonFiniteLoss
 from .run import RunFolder
 from .runtime.stopping import AgreedStop, Interrupted
-from .trainer import NonFiniteLoss, StepMetrics, Trainer
+from .step_metrics import StepMetrics
+from .trainer import Trainer
 
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
 """Told after logged steps: steps done, steps in all, the newest figures."""

@@ -11,54 +11,23 @@ from ..kernels.dispatch import uses_triton
 from ..kernels.firing import FiringCounts, count_firings_, fired_latents
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
-from ..sae.common.wording import counted
-from ..sae.loss_registry import OWN_TERMS
-from ..sae.losses import own_variance
 from .averages import WeightAverages
 from .chosen_precision import products_in, with_precision
 from .code_widths import CodeWidths
 from .config import TrainerConfig
 from .distributed.collectives import Distributed
-from .distributed.torchrun import raised_on_all_ranks
 from .initialize import initialize_from_rows, is_initialized
+from .non_finite import any_rank_has_bad, non_finite_loss
 from .objective import Losses, objective
 from .optimizer import Adam
 from .precision import RoundedWeights
-from .runtime.transfers import PendingHostCopy, host_numbers
+from .runtime.transfers import PendingHostCopy
+from .step_metrics import StepMetrics, measure_step
 from .undone_steps import unchanged_unless
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
 _MOST_TOKENS_UNTIL_DEAD = 10_000_000
-
-
-class StepMetrics(NamedTuple):
-    """What one update saw: 0-d tensors on the training device, detached."""
-
-    loss: Float[Tensor, ""]
-    mse: Float[Tensor, ""]
-    terms: dict[str, Tensor]
-    """Every further term of the loss, unweighted, by name; see `Losses.terms`."""
-    fvu: Float[Tensor, ""]
-    """Fraction of the batch's variance unexplained, before the update; 1 where it has none."""
-    l0: Float[Tensor, ""]
-    """Mean active latents of a row."""
-    dead_fraction: Float[Tensor, ""]
-    """Fraction of latents that have not fired for `dead_after_tokens` rows."""
-    gradient_norm: Float[Tensor, ""]
-    """Of all gradients together, before clipping."""
-
-    def figures(self) -> dict[str, float]:
-        """All of it as numbers, the terms among them: of this package's terms those that the
-        configuration does not have are 0. Waits for the device, once."""
-        own = {name: value for name, value in self._asdict().items() if name != "terms"}
-        numbers = host_numbers(own | self.terms)
-        names = ["loss", "mse", *(dict.fromkeys(OWN_TERMS) | self.terms), *own]
-        return {name: numbers.get(name, 0.0) for name in names}
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss was NaN or infinite; the update was not made."""
 
 
 class ForwardHalf(NamedTuple):
@@ -434,8 +403,8 @@ class Trainer:
         """
         if not is_initialized(self.sae):
             sides = [x] if target is None else [x, target]
-            if self._any_rank_has_bad(sides):
-                raise self._non_finite_loss(x, target)
+            if any_rank_has_bad(sides, self.dist):
+                raise non_finite_loss(self.steps_done, sides, self.dist)
             alike = torch.stack([(rows == rows[0]).all() for rows in sides])
             if self.dist.all_reduce_any(alike).any():
                 return
@@ -457,10 +426,10 @@ class Trainer:
         if not finite:
             self.steps_done = failed_step
             presumed = pending.capacity is not None and not pending.capacity.asks
-            if presumed and not self._any_rank_has_bad(pending.batch):
+            if presumed and not any_rank_has_bad(pending.batch, self.dist):
                 self._step_again(pending)
                 return
-            raise self._non_finite_loss(*pending.batch)
+            raise non_finite_loss(self.steps_done, pending.batch, self.dist)
         if self.code_widths is not None and pending.capacity is not None:
             several = self.dist.world_size > 1
             all_reduce_min = self.dist.all_reduce_min if several else None
@@ -499,24 +468,9 @@ class Trainer:
         PyTorch does not see its kernel."""
         return self.tokens_since_fired._version  # pyright: ignore[reportPrivateUsage] - documented
 
-    @torch.no_grad()
     def _metrics(self, forward: ForwardHalf, n_dead: int, norm: Float[Tensor, ""]) -> StepMetrics:
-        target_BD, losses = forward.target, forward.losses
         n_latents = self.sae.config.n_latents
-        spread, l0, dead_fraction = self.dist.all_reduce_means(
-            own_variance(target_BD, self.dist.all_reduce_mean),
-            (losses.codes.values > 0).sum(-1).to(target_BD.dtype).mean(),
-            target_BD.new_full((), n_dead / n_latents),
-        )
-        return StepMetrics(
-            loss=losses.total.detach(),
-            mse=losses.mse.detach(),
-            terms={name: value.detach() for name, value in losses.terms.items()},
-            fvu=torch.where(spread > 0, losses.mse.detach() / spread, 1.0),
-            l0=l0 * self.dist.n_shards,
-            dead_fraction=dead_fraction,
-            gradient_norm=norm,
-        )
+        return measure_step(forward.losses, forward.target, n_dead / n_latents, norm, self.dist)
 
     def _require_batch(self, x: Tensor, target: Tensor | None) -> None:
         d_model = self.sae.config.d_model
@@ -527,29 +481,6 @@ class Trainer:
             raise ValueError(
                 f"target has shape {list(target.shape)}, but must have that of x, {list(x.shape)}"
             )
-
-    def _non_finite_loss(self, x: Tensor, target: Tensor | None = None) -> NonFiniteLoss:
-        """The error that names the step, and the first bad row or else the remedy; every rank makes
-        it, for all know the loss of the whole batch."""
-        where = "the batch is finite, so the weights diverged: lower the learning rate"
-        for name, rows in (("target", target), ("batch", x)):
-            if rows is not None and len(bad := self._bad_rows(rows)):
-                many = counted(len(bad), "such row")
-                where = f"row {int(bad[0])} of its {name} is not finite ({many})"
-        message = f"the loss of step {self.steps_done} is not finite: {where}"
-        return raised_on_all_ranks(NonFiniteLoss(message))
-
-    def _any_rank_has_bad(self, sides: list[Tensor]) -> bool:
-        """Whether rows of some rank are not finite; every rank calls this."""
-        bad = torch.stack([~rows.isfinite().all() for rows in sides])
-        return bool(self.dist.all_reduce_any(bad).any())
-
-    def _bad_rows(self, x: Tensor) -> Int[Tensor, "N"]:
-        """Numbers of the rows of the whole batch, those of all ranks, that are not finite."""
-        bad_B = ~x.isfinite().all(-1)
-        all_bad = bad_B.new_zeros(len(x) * self.dist.data_size)
-        all_bad[self.dist.local_rows(len(all_bad))] = bad_B
-        return self.dist.all_reduce_any(all_bad).nonzero()[:, 0]
 
 
 def _versions(tensors: list[Tensor]) -> list[int]:

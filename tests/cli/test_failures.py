@@ -8,7 +8,7 @@ from sparsteer.cli.failures import exit_status, sentence
 from sparsteer.cli.main import VERBS
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.fetching.fetch import FetchError
-from sparsteer.training.trainer import NonFiniteLoss
+from sparsteer.training.non_finite import NonFiniteLoss
 
 
 class OutOfMemoryError(RuntimeError):

@@ -12,7 +12,8 @@ import torch
 
 from sparsteer.sae import SparseAutoencoder, TopAFAConfig
 from sparsteer.training.data.cache.reader import ActivationCache
-from sparsteer.training.trainer import NonFiniteLoss, Trainer
+from sparsteer.training.non_finite import NonFiniteLoss
+from sparsteer.training.trainer import Trainer
 
 from .conftest import CACHE_WORDS, SITES, TRAIN_WORDS, Sparsteer
 

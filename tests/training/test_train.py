@@ -22,11 +22,13 @@ from sparsteer.training.checkpoint import restore_newest
 from sparsteer.training.checkpoint_writer import CheckpointWriter
 from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.run import RunFolder
 from sparsteer.training.runtime.stopping import Interrupted, StopRequest
 from sparsteer.training.runtime.threads import use_threads
+from sparsteer.training.step_metrics import StepMetrics
 from sparsteer.training.train import train
-from sparsteer.training.trainer import NonFiniteLoss, StepMetrics, Trainer
+from sparsteer.training.trainer import Trainer
 
 from .training_cases import TRAINER, save_checkpoint
 

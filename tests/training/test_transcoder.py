@@ -31,8 +31,9 @@ from sparsteer.training.initialize import (
     geometric_median,
     initialize_from_rows,
 )
+from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.train import train, train_grid
-from sparsteer.training.trainer import NonFiniteLoss, Trainer
+from sparsteer.training.trainer import Trainer
 
 from .conftest import SITE, TARGET_SITE
 from .training_cases import TRAINER

@@ -18,7 +18,8 @@ from sparsteer.sae import (
 )
 from sparsteer.training.checkpoint import restore_newest, trainer_state, write_checkpoint
 from sparsteer.training.config import TrainerConfig
-from sparsteer.training.trainer import NonFiniteLoss, Trainer
+from sparsteer.training.non_finite import NonFiniteLoss
+from sparsteer.training.trainer import Trainer
 
 from .no_waiting import no_waiting
 

@@ -18,7 +18,8 @@ from sparsteer.training.config import TrainerConfig
 from sparsteer.training.cuda_graph import CudaRecorder, Recorder
 from sparsteer.training.graph_trainer import GraphTrainer
 from sparsteer.training.initialize import initialize_from_rows
-from sparsteer.training.trainer import NonFiniteLoss, Trainer
+from sparsteer.training.non_finite import NonFiniteLoss
+from sparsteer.training.trainer import Trainer
 
 from .tape import Tape
 

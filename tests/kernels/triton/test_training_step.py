@@ -10,7 +10,8 @@ from torch import Tensor
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training.config import TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows
-from sparsteer.training.trainer import NonFiniteLoss, Trainer
+from sparsteer.training.non_finite import NonFiniteLoss
+from sparsteer.training.trainer import Trainer
 
 from .no_waiting import no_waiting
 
