@@ -63,6 +63,9 @@ class TrainerConfig:
     """Weight of the loss that revives dead latents; 0 turns it off."""
     k_aux: int | None = None
     """Dead latents kept of each row for that loss; by default half of d_model."""
+    auxk_fraction: float = 1.0
+    """Part of each batch's rows on which that loss is taken, the first ones: batches are shuffled,
+    so they are a sample. A quarter saves most of what reviving latents costs."""
     dead_after_tokens: int | None = None
     """Rows without firing after which a latent counts as dead; by default a tenth of `tokens`, at
     most 10 million."""
@@ -139,6 +142,7 @@ class TrainerConfig:
         for name in ("seed", "data_seed"):
             require_integer(name, getattr(self, name), least=0)
         require_in_range("clip_norm", self.clip_norm, low=0.0, high=1e30)
+        require_in_range("auxk_fraction", self.auxk_fraction, low=1e-6, high=1.0)
         if self.ema_decay is not None:
             require_in_range("ema_decay", self.ema_decay, low=0.0, high=1.0, below_high=True)
         if self.lr is not None:
@@ -168,6 +172,10 @@ class TrainerConfig:
                 "raise tokens or lower batch_size",
                 field="tokens",
             )
+
+    def auxk_rows(self, n_rows: int) -> int:
+        """Of how many of a batch's rows AuxK is taken: at least two, which have a variance."""
+        return min(n_rows, max(2, math.ceil(self.auxk_fraction * n_rows)))
 
     @property
     def n_steps(self) -> int:

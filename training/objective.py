@@ -135,10 +135,11 @@ def _further_terms(
     if dead_N is not None and config.auxk_coefficient and (len(dead_N) or shards):
 
         def auxk(forward: ForwardPass) -> Float[Tensor, ""]:
-            sae, rows_BD, x_hat_BD = forward.sae, forward.rows, forward.x_hat
+            n = config.auxk_rows(len(forward.rows))
+            sae, rows_BD, x_hat_BD = forward.sae, forward.rows[:n], forward.x_hat[:n]
             if isinstance(dist, Sharded):
                 return sharded_auxk(sae, rows_BD, x_hat_BD, dead_N, k_aux, dist)
-            residual_BD = difference(forward.target, x_hat_BD)
+            residual_BD = difference(forward.target[:n], x_hat_BD)
             means = forward.mean, dist.all_reduce_means
             return auxk_loss(sae, rows_BD, residual_BD, dead_N, k_aux, *means, n_dead)
 

@@ -26,7 +26,8 @@ from sparsteer.training.initialize import (
     geometric_median,
     initialize_from_rows,
 )
-from sparsteer.training.trainer import NonFiniteLoss, Trainer
+from sparsteer.training.non_finite import NonFiniteLoss
+from sparsteer.training.trainer import Trainer
 
 D, F, K, B = 24, 200, 8, 256
 CONFIGS: dict[str, SAEConfig] = {
@@ -595,6 +596,28 @@ def test_top_afa_has_no_k() -> None:
     assert TrainConfig(cache="c", out="o", activation="top_afa").sae_config(16) == TopAFAConfig(
         16, 128
     )
+
+
+@pytest.mark.parametrize(("fraction", "n"), [(0.25, 64), (0.1, 26), (1e-6, 2), (1.0, 256)])
+def test_auxk_of_a_fraction_is_that_of_the_first_rows(fraction: float, n: int) -> None:
+    x, dead = planted_rows(B), torch.tensor([3, 77, 150])
+    sae = SparseAutoencoder(TopKConfig(D, F, K))
+    gradients: list[Tensor] = []
+    for config, rows in ((TrainerConfig(auxk_fraction=fraction), x), (TrainerConfig(), x[:n])):
+        sae.zero_grad()
+        auxk = Trainer(sae, config).loss(rows, dead).terms["auxk"]
+        auxk.backward()  # pyright: ignore[reportUnknownMemberType] - untyped
+        assert sae.W_dec.grad is not None
+        gradients += [auxk.detach(), sae.W_dec.grad.clone()]
+    torch.testing.assert_close(gradients[0], gradients[2])
+    torch.testing.assert_close(gradients[1], gradients[3])
+    assert gradients[1][dead].any() and not gradients[1][0].any()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.5, float("nan")])
+def test_a_fraction_of_rows_lies_between_0_and_1(fraction: float) -> None:
+    with pytest.raises(InputError, match="auxk_fraction is"):
+        TrainerConfig(auxk_fraction=fraction)
 
 
 def test_weights_do_not_depend_on_the_threads_while_latents_are_dead() -> None:

@@ -183,7 +183,7 @@ def _auxk_bytes(sizes: StepSizes) -> int:
         return 0
     width, n_dead, backend = sizes.sae.d_model, max(1, sizes.n_latents // 10), sizes.backend
     k_aux = min(sizes.trainer.k_aux or max(1, width // 2), n_dead)
-    n_rows, item = sizes.trainer.batch_size, backend.dtype.itemsize
+    n_rows, item = sizes.trainer.auxk_rows(sizes.trainer.batch_size), backend.dtype.itemsize
     # An autoencoder's others come for both matrices at once, before these are added.
     n_whole = 1 if sizes.sae.transcoder or sizes.sae.prefixes else 2
     found = n_whole * _FLOAT * sizes.n_latents * width
