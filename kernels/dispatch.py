@@ -1,8 +1,9 @@
-"""Which implementation an operator runs: Triton on a GPU, PyTorch elsewhere, decided per call.
+"""Which implementation an operator runs: Triton on a GPU, PyTorch or compiled loops elsewhere.
 
-A call takes the Triton kernels if its tensors lie on an NVIDIA GPU and have a dtype the kernels
-compute without loss (float64 has none). Triton missing or outside the tested versions is an error
-that names the remedy, not a slower path; `SPARSTEER_KERNELS=eager` chooses PyTorch on purpose.
+It is decided at each call, which takes the Triton kernels if its tensors lie on an NVIDIA GPU and
+have a dtype the kernels compute without loss (float64 has none). Triton missing or outside the
+tested versions is an error that names the remedy, not a slower path; `SPARSTEER_KERNELS=eager`
+chooses PyTorch on purpose, on a GPU; a CPU's compiled loops stay.
 With `TRITON_INTERPRET=1` the kernels run on CPU tensors, slowly, for tests.
 
 Every launch goes through `launch`. Tile shapes come from a fixed table, never from tuning at run

@@ -1,6 +1,7 @@
 """A row and the rows of weights that its slots name, on a CPU, compiled: sums and dot products.
 
-Four rows of weights are read at a time: memory is slow, and serves four at once.
+Four rows of weights are read at a time: the processor then waits for four reads together and not
+for one after the other.
 """
 
 import numpy as np

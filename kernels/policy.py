@@ -145,9 +145,10 @@ class TopKPlan(Plan):
 
     `registers`: Triton bisects a whole row in registers. `listed_groups`: Triton looks only at the
     groups of columns that can hold one. `compiled`: compiled loops bisect it in a CPU's cache.
+    `sort`: PyTorch sorts it.
     """
 
-    path: Literal["registers", "listed_groups", "compiled"]
+    path: Literal["registers", "listed_groups", "compiled", "sort"]
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,7 @@ def dense_rows(n_latents: int, backend: Backend) -> int:
     return ROWS_OF_A_BLOCK
 
 
-def topk_plan(n_latents: int, n: int, *, triton: bool) -> TopKPlan:
+def topk_plan(n_latents: int, n: int, *, triton: bool, on_cpu: bool = True) -> TopKPlan:
     """How the n largest of a row of n_latents entries are found."""
     if triton:
         if n_latents > LONGEST_IN_REGISTERS:
@@ -277,6 +278,8 @@ def topk_plan(n_latents: int, n: int, *, triton: bool) -> TopKPlan:
             why = f"{n} of {n_latents} entries lie in few groups of {columns} columns"
             return TopKPlan("listed_groups", why)
         return TopKPlan("registers", f"a row of {n_latents} entries fits in registers")
+    if not on_cpu:
+        return TopKPlan("sort", "PyTorch sorts the rows where Triton's kernels are off")
     return TopKPlan("compiled", "a CPU bisects the keys of a row in its cache")
 
 
@@ -327,7 +330,7 @@ def typical_plans(
     return {
         "encode": encode_plan(n_rows, width, n_latents, k, backend),
         "product": product_plan(n_rows, n_latents * width, backend),
-        "topk": topk_plan(n_latents, k, triton=backend.triton),
+        "topk": topk_plan(n_latents, k, triton=backend.triton, on_cpu=backend.on_cpu),
         "decode": sparse_plan(n_latents, k, backend),
         "decode_mse": decode_mse_plan(n_latents, width, k, backend),
         "backward": sparse_plan(n_latents, k, backend),

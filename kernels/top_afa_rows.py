@@ -34,8 +34,8 @@ def find_thresholds(
     least_B: Vector,  # (out) the threshold
     widths_B: Indices,  # (out) how many positive g reach it; 1 of a row of NaN
 ) -> None:
-    """For rows `start` to `stop` a threshold that the whole kept prefix reaches, and one beyond
-    unless all do."""
+    """For rows `start` to `stop` a threshold low enough that all of the kept prefix reaches it and,
+    where there is one, the next latent too."""
     scaled_F = np.empty(pre_BF.shape[1], pre_BF.dtype)
     guess = pre_BF.dtype.type(0)
     for b in range(start, stop):

@@ -223,8 +223,9 @@ def topk_select(pre: Float[Tensor, "B F"], k: int) -> Codes:
 
     Returns:
         Codes with indices and values [B, k] and counts None. A slot that finds no positive
-        pre-activation is unused: index 0, value 0. Of equal values the lowest indices are kept, so
-        the result is deterministic. NaN counts as largest and stays visible in the values.
+        pre-activation is unused: index 0, value 0. The order of a row's slots differs between
+        paths. Of equal values the lowest indices are kept, so the result is deterministic. NaN
+        counts as largest and stays visible in the values.
 
     Raises:
         ValueError: k is not between 1 and F.

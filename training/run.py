@@ -41,7 +41,15 @@ RESOLVED_PRECISION = "resolved_precision"
 """In config.yaml what the precision came to, which may have been asked for as `auto`."""
 _FILES_OF_THE_START = {SETTINGS, "environment.json", METRICS, CHUNK_INDEX}
 _RESTORE = "restore it, or train into another folder"
-_PACKAGES = ("sparsteer", "torch", "triton", "transformer-lens", "transformers", "datasets")
+_PACKAGES = (
+    "sparsteer",
+    "torch",
+    "triton",
+    "numba",
+    "transformer-lens",
+    "transformers",
+    "datasets",
+)
 
 
 class RunFolder:

@@ -56,8 +56,8 @@ def round_rows(
 
 @compiled
 def bounds(bits: np.uint16, bias: np.float32, doubt: np.float32) -> tuple[np.float32, np.float32]:
-    """Between which a pre-activation lies: of a product in bfloat16, by its bits, and what else
-    may be wrong by."""
+    """The lower and the upper bound of a pre-activation, from the bits of its bfloat16 product, its
+    bias, and by how much the rounding of row and weights may have changed the product."""
     product = np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
     # A positive product may be larger by its rounding, a negative one nearer to 0.
     one, other = product * _LARGER, product * _NEARER

@@ -4,11 +4,11 @@ The encoder's product only has to rank latents; the values of the few that are k
 again. With rows x = x^ + dx and latents w = w^ + dw, x^ and w^ in bfloat16,
     |x . w - x^ . w^| <= ||dx|| ||w|| + ||x^|| ||dw||,
 so that each product lies between two bounds; the rounding of the bfloat16 result, and float32
-rounding here and in a dense product, widen them. The k-th largest of the lower bounds is a value
-that k latents certainly reach. Latents whose upper bound reaches it are the row's candidates, as
-many as it happens to have: any other is certainly not among the k largest. Their float32 products
-decide. A row of more candidates than would pay is left to the dense product. `policy.encode_plan`
-says when screening is worth it.
+rounding here and in a dense product, widen them. Of each group of latents the largest lower bound
+is taken; a value that k of these reach is one that k latents certainly reach. Latents whose upper
+bound reaches it are the row's candidates, as many as it happens to have: any other is certainly not
+among the k largest. Their float32 products decide. A row of more candidates than would pay is left
+to the dense product. `policy.encode_plan` says when screening is worth it.
 """
 
 from typing import NamedTuple
@@ -50,9 +50,9 @@ def screened_topk(
         k: latents kept of each row, 1 to F.
 
     Returns:
-        Codes as of `topk_select`, largest first, and which rows are verified. The kept values come
-        from dot products, which round otherwise than a dense product's. Where many of the first
-        rows have too many candidates, the others are not tried.
+        Codes like those of `topk_select`, but largest first, and which rows are verified. The kept
+        values come from dot products, which round otherwise than a dense product's. Where many of
+        the first rows have too many candidates, the others are not tried.
     """
     # Compiled loops, and the compiler with them, are loaded where they first run.
     from ..compiled import over_rows

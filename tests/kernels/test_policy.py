@@ -98,6 +98,11 @@ def test_topk(n_latents: int, n: int, triton: bool, path: str) -> None:
     assert topk_plan(n_latents, n, triton=triton).path == path
 
 
+def test_a_gpu_without_its_kernels_sorts() -> None:
+    plans = typical_plans(4096, 768, 12288, 32, GPU._replace(triton=False))
+    assert plans["topk"].path == "sort"
+
+
 @pytest.mark.parametrize(
     ("n_latents", "slots", "backend", "path"),
     [
