@@ -34,6 +34,7 @@ def words(
     return [str(word) for pair in flags.items() for word in pair]
 
 
+@pytest.mark.slow
 def test_the_whole_chain_and_again(sparsteer: Sparsteer, words: list[str], tmp_path: Path) -> None:
     done = sparsteer("demo", *words, "--json")
     assert done.status == 0

@@ -185,6 +185,7 @@ def test_a_missing_autoencoder(sparsteer: Sparsteer, cache: Path, tmp_path: Path
     assert f"{tmp_path} holds no config.json" in done.error
 
 
+@pytest.mark.slow
 def test_several_autoencoders_share_one_pass(
     sparsteer: Sparsteer, run_folder: Path, cache: Path, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_finished_run(sparsteer: Sparsteer, run: Path, tmp_path: Path, places:
     assert total >= 20 * places and found >= 0.95 * total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", [SAMPLE, SLOW])
 def test_a_run_that_goes_on(sparsteer: Sparsteer, cache: Path, tmp_path: Path, places: int) -> None:
     run = tmp_path / "run"

@@ -62,6 +62,7 @@ def unchanged(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     pass
 
 
+@pytest.mark.slow
 def test_an_import_is_a_run(
     sparsteer: Sparsteer,
     foreign: Callable[[Edit], Path],

@@ -50,6 +50,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
+@pytest.mark.slow
 def test_cache(
     sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -67,6 +68,7 @@ def test_cache(
     assert ours == uninterrupted
 
 
+@pytest.mark.slow
 def test_train(sparsteer: Sparsteer, cache: Path, run_folder: Path, tmp_path: Path) -> None:
     words = ("train", "--cache", cache, "--out", tmp_path / "r", "--site", SITES[1], *TRAIN_WORDS)
     words = (*words, "--checkpoint-every", 10)

@@ -59,6 +59,7 @@ def test_what_a_cache_of_a_small_model_would_take(
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_another_length_than_the_usual_is_not_taken_up_without_being_asked_for(
     sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
 ) -> None:

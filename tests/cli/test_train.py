@@ -224,6 +224,7 @@ def test_a_recipe_and_flags(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -
     assert json.loads(lines[-1])["summary"]["k"] == 5
 
 
+@pytest.mark.slow
 def test_a_grid_trains_each_as_alone_and_resumes(
     sparsteer: Sparsteer, cache: Path, run_folder: Path, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_it_is_measured_where_it_predicts(
     assert f"A topk transcoder of 48 latents that reads {READ} and predicts {PREDICTED}" in page
 
 
+@pytest.mark.slow
 def test_beside_an_autoencoder_it_is_said_where_each_stands(
     sparsteer: Sparsteer, mlp_cache: Path, transcoder: Path, tmp_path: Path
 ) -> None:

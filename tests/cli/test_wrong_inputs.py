@@ -77,6 +77,7 @@ def test_the_good_words_are_right(world: Path) -> None:
     assert set(GOOD) | {"doctor"} >= set(VERBS), "a new verb needs good words"
 
 
+@pytest.mark.slow
 def test_a_sample_of_wrong_inputs(world: Path) -> None:
     """The same ones whatever options are added; `make test-slow` runs all, and wrong files."""
     cases = [case for case in option_cases() if case.is_wrong]

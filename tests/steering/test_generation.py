@@ -185,8 +185,8 @@ def latents(model: LanguageModel, sae: SparseAutoencoder) -> list[int]:
     return latents_of_some_texts(model, sae, PROMPTS, N_TOKENS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", [None, *TIERS])
-@pytest.mark.slow_except("per_token")
 def test_batched_and_cached_is_one_by_one_and_uncached(
     model: LanguageModel, sae: SparseAutoencoder, latents: list[int], tier: str | None
 ) -> None:
@@ -312,8 +312,8 @@ def test_steering_of_no_strength_samples_the_base_text(
         assert generate(model, PROMPTS, sampling, intervention=still, sae=sae) == base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.7, 2.5])
-@pytest.mark.slow_except("0.7")
 def test_draws_follow_the_softmax(model: LanguageModel, temperature: float) -> None:
     prompt = prompt_tokens(model, "The quick")
     probabilities = (model.logits(torch.tensor([prompt]))[0, -1] / temperature).softmax(0)

@@ -142,6 +142,7 @@ def test_each_is_the_one_trained_alone_from_one_reading(
     assert len({str(bits(config.out)) for config in configs}) == len(configs)
 
 
+@pytest.mark.slow
 def test_each_resumes_from_where_it_was(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

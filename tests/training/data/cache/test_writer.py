@@ -333,6 +333,7 @@ cache_activations(CacheConfig(**eval(sys.argv[1])), progress=progress)
 """
 
 
+@pytest.mark.slow
 def test_resumed_after_kill_9(write: Write, config: CacheConfig) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), repr(dataclasses.asdict(config))],

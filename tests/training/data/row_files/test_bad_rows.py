@@ -132,6 +132,7 @@ def test_a_stream_passes_over_bad_rows(
     )
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_from_a_bad_row_as_its_sentence_says(
     tiny_model_folder: Path, tmp_path: Path
 ) -> None:

@@ -326,8 +326,8 @@ def train_until(config: TrainConfig, step: int) -> None:
         train(config, report=report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forget", [False, True])
-@pytest.mark.slow_except("True")
 def test_a_killed_run_ends_with_the_same_bits(
     config: StreamConfig, tmp_path: Path, forget: bool
 ) -> None:
