@@ -115,7 +115,9 @@ def _without_smallest(keys_F: Keys, found_N: Indices) -> int:
 @compiled
 def _above_and_first_ties(keys_F: Keys, least: Integer, found_K: Indices) -> int:
     """All above the threshold, fewer than k, and of those equal to it the first."""
-    ties = len(found_K) - _reaching(keys_F, least + 1)
+    ties = len(found_K)
+    for f in range(len(keys_F)):
+        ties -= np.int64(keys_F[f] > least)
     n = 0
     for f in range(len(keys_F)):
         tied = keys_F[f] == least and ties > 0

@@ -154,9 +154,8 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
     own = trainer.sae.state_dict()
     for name in centers_that_may_lack(trainer.sae.config):
         tensors.setdefault(f"sae.{name}", torch.zeros_like(own[name]))
-    if (
-        trainer.code_widths is not None
-    ):  # training on a CPU, from which this one may go on, has none
+    # Training on a CPU, from which this one may go on, has none.
+    if trainer.code_widths is not None:
         tensors.setdefault("code_widths", torch.zeros_like(trainer.code_widths.tensor))
     for name, tensor in own.items():
         saved = tensors.get(f"sae.{name}")

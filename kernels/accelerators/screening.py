@@ -23,9 +23,8 @@ from ..codes import Codes
 from ..numerics import row_blocks
 from ..policy import ROWS_TRIED, most_candidates, screened_rows
 
-_MOST_UNVERIFIED = (
-    0.3  # of the rows that are tried first; above, screening costs more than it saves
-)
+# Of the rows that are tried first; above, screening costs more than it saves.
+_MOST_UNVERIFIED = 0.3
 # Float32 roundings of x . w, in a dense product, in the one that decides and in the bound itself.
 _ROUNDING, _MORE_ROUNDINGS = 2.0**-22, 16
 

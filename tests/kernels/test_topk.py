@@ -91,3 +91,11 @@ def test_nan_counts_as_largest_and_stays_visible(sign: float, dtype: torch.dtype
 def test_k_out_of_range_is_named(k: int) -> None:
     with pytest.raises(ValueError, match=rf"k is {k}.*10 latents"):
         topk_select(torch.randn(2, 10), k)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float64, 63), (torch.float32, 31)])
+def test_nan_of_the_largest_bits_is_kept_like_others(dtype: torch.dtype, bits: int) -> None:
+    keys = torch.full((2, 40), 2**bits - 1, dtype=torch.int64 if bits == 63 else torch.int32)
+    codes = topk_select(keys.view(dtype), 5)
+    assert codes.values.isnan().all()
+    assert torch.equal(codes.indices, torch.arange(5).expand(2, 5))
