@@ -62,6 +62,8 @@ class CodeWidths:
             max(_MULTIPLE, _MULTIPLE * ceil_div(5 * n, 4 * _MULTIPLE), width - width // 4)
             for n, width in zip(needed, old, strict=True)
         )
+        if step % STEPS_UNTIL_ASKED:  # only what did not fit changes
+            new = tuple(map(max, new, old))
         self.tensor.copy_(torch.tensor(new))
         self._known = self._version(), new
 

@@ -13,6 +13,7 @@ import torch
 
 from ..kernels.dispatch import uses_triton
 from ..sae.common.errors import InputError
+from ..sae.common.text import first_line
 
 T = TypeVar("T")
 
@@ -143,10 +144,12 @@ class CudaRecorder:
         try:
             with torch.cuda.device(self._device), recording:
                 result = call()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise RuntimeError(
-                f"the step could not be recorded as a CUDA graph ({error}); train without "
-                "cuda_graph, which gives the same steps"
+                f"the step could not be recorded as a CUDA graph ({first_line(error)}); begin "
+                "another run without cuda_graph"
             ) from error
         return result, graph.replay
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -39,8 +40,9 @@ class GraphTrainer(Trainer):
     A step is that of `Trainer`, except that the list of dead latents is padded, see `padded_dead`:
     with dead latents the last bits of AuxK's products can be others. Its own steps are the same
     whether they are replayed or not, so that a run that is resumed goes on bit for bit. Steps that
-    are measured, those of batches of another shape, those with a falling k, and those after
-    somebody changed the weights are made without a graph.
+    are measured, as they are unless `step` is told `measured=False`, those of batches of another
+    shape, those with a falling k, and those after somebody changed the weights are made without a
+    graph.
 
     Recording takes memory beside what other steps take: as much as the largest recorded step.
 
@@ -63,6 +65,7 @@ class GraphTrainer(Trainer):
         Args:
             recorder: in place of CUDA's.
         """
+        config = replace(config, cuda_graph=True)  # and refuse what cannot be recorded
         device = sae.W_dec.device
         if recorder is None:
             require_graphs(device, 1 if dist is None else dist.world_size)
@@ -96,7 +99,8 @@ class GraphTrainer(Trainer):
         assert not again  # no width of a step that can be recorded depends on the data
         n_dead = self._list_dead()
         k = self.annealed_k(self.steps_done)
-        kind = StepKind(padded_dead(n_dead, len(self._dead)), k)
+        places = padded_dead(n_dead, len(self._dead)) if self.config.auxk_coefficient else 0
+        kind = StepKind(places, k)
         self._numbers.send(
             self.optimizer.numbers(self.steps_done + 1, self.learning_rate(self.steps_done))
         )
@@ -171,11 +175,13 @@ class GraphTrainer(Trainer):
         return int(self._n_dead)
 
     def _take_batch(self, sides: list[Tensor]) -> bool:
-        """Copy a batch to where recorded kernels read it; whether it is like the first one."""
-        if not self._batch:
-            self._batch = [torch.empty_like(rows_BD) for rows_BD in sides]
+        """Copy a batch to where recorded kernels read it; whether it is like those of recorded
+        steps, or of the last step where none is recorded."""
         if [(r.shape, r.dtype) for r in sides] != [(r.shape, r.dtype) for r in self._batch]:
-            return False
+            if self.recorded:
+                return False
+            self._batch = [torch.empty_like(rows_BD) for rows_BD in sides]
+            self._n_warm_ups.clear()
         for place, rows_BD in zip(self._batch, sides, strict=True):
             place.copy_(rows_BD)
         return True

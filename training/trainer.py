@@ -335,6 +335,8 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: it is NaN or infinite; the step is not done, and not in `steps_done`.
+            RuntimeError: the step must be made again, but its batch was changed in place, on some
+                rank; it is not done either.
         """
         self._finish_check(failed_step=self.steps_done - 1)
 
@@ -440,12 +442,14 @@ class Trainer:
     def _step_again(self, pending: _PendingCheck) -> None:
         """Make a step that is not done, maybe because a row's codes did not fit, now counting what
         they need; every rank does."""
-        if pending.batch_versions != _versions(pending.batch):
-            raise RuntimeError(
-                f"step {self.steps_done} must be made again, but its batch was changed in place "
-                "meanwhile; give each step a tensor of its own, or call synchronize() before"
-            )
         x, *target = pending.batch
+        changed = pending.batch_versions != _versions(pending.batch)
+        if self.dist.all_reduce_any(torch.tensor([changed], device=x.device)).any():
+            raise RuntimeError(
+                f"step {self.steps_done} must be made again, but its batch, or a tensor of which "
+                "it is a part, was changed in place meanwhile; give each step a tensor of its own, "
+                "or call synchronize() before"
+            )
         with products_in(self.config.precision, self.sae.W_dec.device):
             self._step(x, target[0] if target else None, measured=False, again=True)
         self._finish_check(failed_step=self.steps_done - 1)

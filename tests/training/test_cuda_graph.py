@@ -1,7 +1,7 @@
 """Which steps are recorded as CUDA graphs, and that what is recorded holds for all of them."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,25 @@ def test_steps_that_no_graph_can_hold_are_refused(sae: SAEConfig, settings: dict
     with pytest.raises(InputError, match="cuda_graph is on, but only steps of topk") as raised:
         config.validate_for(sae)
     assert raised.value.field == "cuda_graph"
+
+
+class NoRecorder:
+    """For steps of which none is recorded."""
+
+    def warming_up(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def record(self, call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        raise AssertionError("a step is recorded")
+
+    def forget(self) -> None:
+        raise AssertionError("nothing was recorded")
+
+
+def test_a_graph_trainer_refuses_them_whatever_its_configuration_says() -> None:
+    sae = SparseAutoencoder(BatchTopKConfig(8, 32, 2))
+    with pytest.raises(InputError, match="only steps of topk"):
+        GraphTrainer(sae, TrainerConfig(), recorder=NoRecorder())
 
 
 def test_places_that_have_no_graphs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
