@@ -29,6 +29,12 @@ FETCHED_FIELDS = {
     "healthtweets": "text",
     "rtp-prompts": "prompt",
     "instructions": "instruction+output",
+    "encyclopedia": "extract",
+    "chitchat": "text",
+    "cookbook": "text",
+    "haydock": "text",
+    "aws-docs": "text",
+    "python-code": "text",
 }
 """The names that are corpora among those `sparsteer fetch` knows, with the field of the text."""
 
