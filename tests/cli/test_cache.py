@@ -61,6 +61,44 @@ def test_several_sites_may_be_repeated(cache: Path) -> None:
     assert ActivationCache(cache).sites == list(SITES)
 
 
+def test_several_data_sets_with_weights(
+    sparsteer: Sparsteer, words: list[str], corpus: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({"text": f"number {n} " * 9}) + "\n" for n in range(60)))
+    mixed = ["--dataset", f"{corpus}:3", other, "--tokens", 800]
+    done = sparsteer("cache", *words, *mixed, "--json")
+    assert done.status == 0
+    assert done.values["dataset"] == f"{corpus}:3 {other}:1"
+    manifest = ActivationCache(tmp_path / "cache").manifest
+    assert manifest.config["dataset"] == f"{corpus}:3 {other}:1"
+    assert manifest.corpus.parts == (str(corpus), str(other))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"dataset:\n- {corpus}:3\n- {other}\n")
+    without = [word for word in words if word not in ("--dataset", str(corpus))]
+    again = sparsteer("cache", *without, "--config", recipe, "--tokens", 800)
+    assert "is complete (800 rows); nothing to do" in again.err
+    heavier = sparsteer("cache", *words, "--dataset", f"{corpus}:4", other, "--tokens", 800)
+    assert heavier.status == 2 and "holds a cache with dataset=" in heavier.error
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("a:0", "b"), "--dataset has a with a weight of 0; leave it out"),
+        (("a:1", "b", "a"), "--dataset names a twice"),
+        (("a:x", "b"), "--dataset gives a the weight 'x', but a weight is a number above 0"),
+        (("no.jsonl:2", "news"), "no.jsonl is not there"),
+    ],
+)
+def test_wrong_mixtures(
+    sparsteer: Sparsteer, words: list[str], names: tuple[str, ...], sentence: str
+) -> None:
+    done = sparsteer("cache", *words, "--dataset", *names)
+    assert done.status == 2
+    assert sentence in done.error
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "sentence"),
     [

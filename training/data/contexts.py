@@ -112,7 +112,10 @@ class DocumentSource:
         self.documents = self.held_out_documents = self.empty_documents = 0
         self.bad_rows = 0
         self.first_bad_row: str | None = None
-        self._pieces = _pieces(corpus.documents(seed=seed, shuffle_buffer=shuffle_buffer))
+        self.ended: list[str] = []
+        self._pieces = _pieces(
+            corpus.documents(seed=seed, shuffle_buffer=shuffle_buffer, ended=self.ended.append)
+        )
         self._model = model
         self._held_out_below = held_out_below
         self._dist = dist
@@ -223,15 +226,16 @@ class ContextSource:
             at_once=config.batch_size,
         )
 
-    def passed_over(self) -> str | None:
-        """A sentence about the rows that could not be read so far; None if there are none."""
+    def notices(self) -> list[str]:
+        """Sentences about rows that could not be read so far, and about data sets that ended before
+        the others."""
         documents = self._documents
-        if not documents.bad_rows:
-            return None
-        return (
-            f"passed over {counted(documents.bad_rows, 'row')} without a text that can be read, "
-            f"the first: {documents.first_bad_row}"
+        bad = counted(documents.bad_rows, "row")
+        passed_over = (
+            f"passed over {bad} without a text that can be read, the first: "
+            f"{documents.first_bad_row}"
         )
+        return [*([passed_over] if documents.bad_rows else []), *documents.ended]
 
     def count(self, entry: CorpusEntry) -> CorpusEntry:
         """The entry of the manifest with the documents so far."""

@@ -1,22 +1,27 @@
 """Where documents come from: local files, texts that `sparsteer fetch` brings, hub data sets."""
 
+import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 from ...sae.common.errors import InputError
-from ...sae.common.files import nearest
+from ...sae.common.mixtures import Share, shares_of
 from ...sae.fetching.fetch import fetch
+from .document_order import OPEN_PARTS, Document, PartsOf, Source, drawn, in_turn, mixed
 from .documents import SKIP, BadRow, read_texts
+from .hub_rows import hub_commit, hub_rows
 from .prompt_sides import side_of
 from .row_files.formats import file_format, library
 from .row_files.paths import find_files, missing
-from .row_files.row_file import Row, columns_of, fingerprint
+from .row_files.row_file import columns_of, fingerprint
 from .row_files.row_text import TextFields, fields_of_columns, fields_of_texts
+
+__all__ = ["FETCHED_FIELDS", "OPEN_PARTS", "Corpus", "Document", "open_corpus"]
 
 FETCHED_FIELDS = {
     "news": "text",
@@ -24,25 +29,24 @@ FETCHED_FIELDS = {
     "healthtweets": "text",
     "rtp-prompts": "prompt",
     "instructions": "instruction+output",
+    "encyclopedia": "extract",
+    "chitchat": "text",
+    "cookbook": "text",
+    "haydock": "text",
+    "aws-docs": "text",
+    "python-code": "text",
 }
 """The names that are corpora among those `sparsteer fetch` knows, with the field of the text."""
 
 _PROMPTS = "rtp-prompts"
 
-OPEN_PARTS = 8
-"""Files (or hub shards) read in turn; so many are open at a time."""
+_NO_COMMIT = "-"
+"""Among the commits of a mixture: of a data set that has none."""
 
 BUFFER_CHARACTERS = 128_000_000
 """The shuffle buffer holds no more text than this, however many documents it may hold."""
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
-
-
-class Document(NamedTuple):
-    """One text and its number in the corpus, which `Corpus` explains."""
-
-    number: int
-    text: str
 
 
 @dataclass(frozen=True)
@@ -55,26 +59,57 @@ class Corpus:
     dataset: str
     """What the user asked for."""
     fingerprint: str
-    """Of local files, the SHA-256 of the content; of a hub data set, its name and revision."""
+    """Of local files, the SHA-256 of the content; of a hub data set, its name and revision; of a
+    mixture, those of its data sets."""
     revision: str | None
-    """Commit of a hub data set; None for local files."""
+    """Commit of a hub data set; None for local files; of a mixture with a hub data set, the words
+    for each, a hyphen for none."""
     parts: tuple[str, ...]
     """Names of the parts in their order: paths, or shards of the hub data set."""
     read_part: Callable[[int], Iterator[str]]
     """The texts of a part in order, with an empty one where a row has no text; a `BadRow` where
     something is wrong with it and such rows are passed over."""
+    mixture: tuple[PartsOf, ...] = ()
+    """The data sets of a mixture, whose parts lie one after the other."""
 
-    def documents(self, *, seed: int, shuffle_buffer: int) -> Iterator[Document]:
+    def documents(
+        self,
+        *,
+        seed: int,
+        shuffle_buffer: int,
+        ended: Callable[[str], None] = lambda sentence: None,
+    ) -> Iterator[Document]:
         """Every document once, empty ones included, in an order that only `seed` decides.
 
         Several parts are read in turn, a few at a time, in random order; the next document is then
         drawn from a buffer of `shuffle_buffer` documents. A buffer of 1 keeps the parts' order.
+
+        Each data set of a mixture is read so, with a buffer and an order of its own, and the next
+        document is of the one that has given the least text for its weight. `ended` is told in a
+        sentence where one ends before the others.
         """
-        rng = random.Random(seed)
-        order = list(range(len(self.parts)))
+        if not self.mixture:
+            everything = range(len(self.parts))
+            return self._ordered(everything, random.Random(seed), shuffle_buffer, BUFFER_CHARACTERS)
+        most = BUFFER_CHARACTERS // len(self.mixture)
+        sources = [
+            Source(
+                found.name,
+                found.weight,
+                self._ordered(found.parts, random.Random(f"{seed}/{place}"), shuffle_buffer, most),
+            )
+            for place, found in enumerate(self.mixture)
+        ]
+        return mixed(sources, ended)
+
+    def _ordered(
+        self, parts: range, rng: random.Random, shuffle_buffer: int, most_characters: int
+    ) -> Iterator[Document]:
+        order = list(parts)
         if shuffle_buffer > 1:
             rng.shuffle(order)
-        return _drawn(_in_turn(self._part(part) for part in order), rng, shuffle_buffer)
+        in_parts = in_turn(self._part(part) for part in order)
+        return drawn(in_parts, rng, shuffle_buffer, most_characters)
 
     def _part(self, part: int) -> Iterator[Document]:
         for row, text in enumerate(self.read_part(part)):
@@ -102,11 +137,74 @@ def open_corpus(
     `progress` is told of steps that take time, of a layout that was detected, and of files of a
     folder that are not read.
 
+    Several with weights, `news:3 chat:1`, are one corpus whose text is of each as its weight says;
+    `text_field`, `split` and `subset` are then for each, `revision` is that of such a corpus.
+
     Raises:
         InputError: nothing is found under that name, or it cannot be read; the message says what
             is near, and which flag to change.
         FetchError: a fetched name is not in the cache yet and cannot be brought.
     """
+
+    def find(name: str, revision: str | None, say: Callable[[str], None]) -> Corpus:
+        return _open_one(
+            name, text_field, split, subset, revision, skip_bad_rows, skip_remedy, progress=say
+        )
+
+    shares = shares_of(dataset)
+    if not shares:
+        return find(dataset, revision, progress)
+    commits = revision.split() if revision else [_NO_COMMIT] * len(shares)
+    corpora = [
+        find(
+            share.name,
+            None if commit == _NO_COMMIT else commit,
+            lambda message, name=share.name: progress(f"{name}: {message}"),
+        )
+        for share, commit in zip(shares, commits, strict=True)
+    ]
+    return _mixture(dataset, shares, corpora)
+
+
+def _mixture(dataset: str, shares: Sequence[Share], corpora: Sequence[Corpus]) -> Corpus:
+    """One corpus of several, whose parts lie one after the other."""
+    starts = list(accumulate((len(corpus.parts) for corpus in corpora), initial=0))
+    reads = [
+        (corpus.read_part, number) for corpus in corpora for number in range(len(corpus.parts))
+    ]
+    commits = [corpus.revision or _NO_COMMIT for corpus in corpora]
+    identity = "\n".join(
+        f"{share.weight} {corpus.fingerprint}"
+        for share, corpus in zip(shares, corpora, strict=True)
+    )
+
+    def read(part: int) -> Iterator[str]:
+        read_part, number = reads[part]
+        return read_part(number)
+
+    return Corpus(
+        dataset=dataset,
+        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+        revision=None if set(commits) == {_NO_COMMIT} else " ".join(commits),
+        parts=tuple(name for corpus in corpora for name in corpus.parts),
+        read_part=read,
+        mixture=tuple(
+            PartsOf(share.name, share.weight, range(start, end))
+            for share, start, end in zip(shares, starts, starts[1:], strict=False)
+        ),
+    )
+
+
+def _open_one(
+    dataset: str,
+    text_field: str | None,
+    split: str,
+    subset: str | None,
+    revision: str | None,
+    skip_bad_rows: bool,
+    skip_remedy: str,
+    progress: Callable[[str], None],
+) -> Corpus:
     text_field = text_field or FETCHED_FIELDS.get(dataset)
     if dataset in FETCHED_FIELDS:
         files, folder, names = [fetch(dataset, progress=progress)], None, None
@@ -182,7 +280,7 @@ def _hub_corpus(
     match = _HUB_NAME.fullmatch(dataset)
     assert match is not None  # _looks_local has seen to it
     name = match["name"]
-    commit = _hub_commit(dataset, name, revision or match["revision"])
+    commit = hub_commit(dataset, name, revision or match["revision"], FETCHED_FIELDS)
     try:
         stream = library("datasets").load_dataset(
             name, subset, split=split, streaming=True, revision=commit
@@ -196,13 +294,13 @@ def _hub_corpus(
     n_shards = cast(int, stream.num_shards)
     columns: Iterable[str] = cast(list[str] | None, stream.column_names) or ()
     if not columns and text_field is None:
-        columns = [name for row in _hub_rows(stream.take(1), name) for name in columns_of(row)]
+        columns = [name for row in hub_rows(stream.take(1), name) for name in columns_of(row)]
     fields = fields_of_columns(dict.fromkeys(columns, 1), text_field, name)
     _tell(fields, say)
 
     def read(part: int) -> Iterator[str]:
         where = f"{name}, shard {part}"
-        rows = _hub_rows(stream.shard(num_shards=n_shards, index=part), where)
+        rows = hub_rows(stream.shard(num_shards=n_shards, index=part), where)
         for number, row in enumerate(rows, start=1):
             problem = fields.problem(row, lambda row=row: columns_of(row))
             if problem and not skip_bad_rows:
@@ -219,72 +317,3 @@ def _hub_corpus(
         parts=tuple(f"{name}, shard {shard}" for shard in range(n_shards)),
         read_part=read,
     )
-
-
-def _hub_rows(stream: Iterable[Row], where: str) -> Iterator[Row]:
-    n_read = 0
-    try:
-        for row in stream:
-            n_read += 1
-            yield row
-    except Exception as error:  # whichever of its HTTP client's and readers' many errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{where} stopped giving rows after {n_read:,} ({reason}); give the same command again"
-        ) from error
-
-
-def _hub_commit(dataset: str, name: str, revision: str | None) -> str:
-    """The commit that a hub data set stands at, which pins its content."""
-    try:
-        info = library("huggingface_hub").HfApi().dataset_info(name, revision=revision)
-    except Exception as error:  # whichever of its HTTP client's many errors: the name leads nowhere
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{dataset} is neither a file or folder here, nor a fetched name "
-            f"({', '.join(FETCHED_FIELDS)}), nor a data set that the hub gives ({reason}); "
-            f"{_nearest_here(name)}"
-        ) from None
-    return cast(str, info.sha)
-
-
-def _nearest_here(name: str) -> str:
-    path = Path(name)
-    siblings = [str(item) for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = nearest(name, [*FETCHED_FIELDS, *siblings])
-    return f"did you mean {' or '.join(near)}?" if near else "check the name, or give a local file"
-
-
-def _in_turn(parts: Iterator[Iterator[Document]]) -> Iterator[Document]:
-    """One document of each open part after the other; a part that ends makes room for the next."""
-    open_parts = list(islice(parts, OPEN_PARTS))
-    while open_parts:
-        still_open: list[Iterator[Document]] = []
-        for part in open_parts:
-            document = next(part, None)
-            if document is not None:
-                yield document
-                still_open.append(part)
-        open_parts = still_open + list(islice(parts, OPEN_PARTS - len(still_open)))
-
-
-def _drawn(documents: Iterator[Document], rng: random.Random, size: int) -> Iterator[Document]:
-    """Draw the next document from a buffer that is kept full."""
-    buffer: list[Document] = []
-    characters = 0
-    for document in documents:
-        buffer.append(document)
-        characters += len(document.text)
-        while len(buffer) >= size or characters > BUFFER_CHARACTERS:
-            drawn = _take(buffer, rng)
-            characters -= len(drawn.text)
-            yield drawn
-    while buffer:
-        yield _take(buffer, rng)
-
-
-def _take(buffer: list[Document], rng: random.Random) -> Document:
-    # random() is the one method whose sequence Python promises to keep for a seed.
-    place = int(rng.random() * len(buffer))
-    buffer[place], buffer[-1] = buffer[-1], buffer[place]
-    return buffer.pop()

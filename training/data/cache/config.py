@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ....sae.common.errors import InputError
+from ....sae.common.mixtures import Mixture
 from ....sae.common.paths import FilePath
 from ....sae.common.validation import (
     require_given,
@@ -21,12 +22,13 @@ class CacheConfig(CorpusConfig):
     model: str
     """Language model: `smollm2-135m`, a hub name, a folder, or a .gguf file."""
 
-    dataset: str
+    dataset: Mixture
     """Corpus: a .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow or .txt file (the text ones
     also as .gz, .bz2, .xz or .zst), a folder of them, what `datasets` saved with save_to_disk, a
-    quoted pattern such as `'part-*.jsonl'`, a fetched name (news, commons,
-    healthtweets, instructions, rtp-prompts without its reporting side), or a hub name, with
-    `@REVISION` if need be."""
+    quoted pattern such as `'part-*.jsonl'`, a fetched name (`sparsteer fetch --list`; rtp-prompts
+    without its reporting side), or a hub name, with `@REVISION` if need be. Several, as in
+    `encyclopedia:3 chitchat:1`, are mixed so that there is text of each as its weight says; without
+    one a weight is 1."""
 
     out: FilePath
     """Folder of the cache; the same command again goes on where it stopped."""

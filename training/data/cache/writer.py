@@ -7,7 +7,7 @@ without running the model, and writes the others byte for byte as one that was n
 
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -145,7 +145,7 @@ def _write_cache(
         meter = _Meter(config.tokens, progress)
         manifest = _write_shards(folder, manifest, reader, source, kept, meter, dist, require_kept)
         with dist.errors_on_all_ranks():
-            manifest = _finished(manifest, config, source.passed_over())
+            manifest = _finished(manifest, config, source.notices())
             _write_manifest(folder, manifest, dist)
     for notice in manifest.notices:
         say(notice)
@@ -265,13 +265,13 @@ def _write_manifest(folder: Path, manifest: CacheManifest, dist: Distributed) ->
 
 
 def _finished(
-    manifest: CacheManifest, config: CacheConfig, passed_over: str | None
+    manifest: CacheManifest, config: CacheConfig, about_text: Sequence[str]
 ) -> CacheManifest:
     """The manifest of the complete cache, with what the user should know about it."""
     corpus = manifest.corpus
     if manifest.rows == 0:
         raise no_activations(corpus.dataset, corpus.documents, corpus.empty_documents)
-    notices = [passed_over] if passed_over else []
+    notices = list(about_text)
     if manifest.rows < config.tokens:
         notices.append(
             f"{corpus.dataset} ended after {counted(manifest.rows, 'row')}; {config.tokens:,} were "

@@ -47,10 +47,19 @@ class StreamChunk:
 class ChunkSource:
     """The chunks of a corpus for one model and one configuration."""
 
-    def __init__(self, config: StreamConfig, corpus: Corpus, model: LanguageModel) -> None:
+    def __init__(
+        self,
+        config: StreamConfig,
+        corpus: Corpus,
+        model: LanguageModel,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        """`say` is told once where a data set of a mixture ends before the others."""
         self._config = config
         self._corpus = corpus
         self._model = model
+        self._say = say
+        self._said: set[str] = set()
         self._context_length = context_length_of(config, model)
         self._held_out_below = held_out_bound(corpus, config.held_out_fraction)
 
@@ -99,13 +108,22 @@ class ChunkSource:
         if start.epoch:
             digest = hashlib.sha256(f"{seed}/{start.epoch}".encode()).digest()
             seed = int.from_bytes(digest[:8], "big")
-        documents = self._corpus.documents(seed=seed, shuffle_buffer=self._config.shuffle_buffer)
+        documents = self._corpus.documents(
+            seed=seed,
+            shuffle_buffer=self._config.shuffle_buffer,
+            ended=_unheard if held_out else self._tell_once,
+        )
 
         def tokens(text: str) -> Iterator[list[int]]:
             wanted = text.strip() and is_held_out(text, self._held_out_below) == held_out
             return self._model.token_pieces(text) if wanted else iter(())
 
         return _Text(documents, tokens, start)
+
+    def _tell_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._say(sentence)
 
     def _contexts(self, documents: list[TokenizedDocument]) -> list[ChosenContext]:
         length, model = self._context_length, self._model
@@ -117,6 +135,10 @@ class ChunkSource:
         """Tokens that give so many rows or a few more: BOS and the next of a context have none."""
         length = self._context_length
         return n_rows * length // (length - 2) + length
+
+
+def _unheard(sentence: str) -> None:
+    pass
 
 
 class _Text:

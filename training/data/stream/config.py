@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from ....sae.common.errors import InputError
+from ....sae.common.mixtures import Mixture
 from ....sae.common.validation import require_given, require_positive_integer
 from ....sae.config import ModelDtype
 from ..corpus_config import CorpusConfig
@@ -17,7 +18,7 @@ class StreamConfig(CorpusConfig):
     """Without a cache: the language model to read activations from while training, named as for
     `sparsteer cache`. The options of the data behind it are for such a stream."""
 
-    dataset: str | None = None
+    dataset: Mixture | None = None
     """Without a cache: the corpus it reads, named as for `sparsteer cache`, in an order that
     --data-seed decides; should it end, it begins again, in another order unless --shuffle-buffer
     is 1."""

@@ -179,7 +179,7 @@ class ActivationStream:
         self._say = say
         assert config.dtype is not None  # `open_stream` has seen to it
         self._dtype = config.dtype
-        self._source = ChunkSource(config, corpus, model)
+        self._source = ChunkSource(config, corpus, model, say)
         self._reader = ContextReader(
             model,
             [site],
