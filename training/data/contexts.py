@@ -132,6 +132,15 @@ class DocumentSource:
             yield TokenizedDocument(piece.document.number, ids, held_out, start, piece.last)
             start += len(ids)
 
+    def passed_over(self) -> str | None:
+        """A sentence about the rows that could not be read so far; None if there are none."""
+        if not self.bad_rows:
+            return None
+        return (
+            f"passed over {counted(self.bad_rows, 'row')} without a text that can be read, "
+            f"the first: {self.first_bad_row}"
+        )
+
     def _count_empty(self, text: str) -> None:
         self.empty_documents += 1
         if isinstance(text, BadRow):
@@ -225,13 +234,7 @@ class ContextSource:
 
     def passed_over(self) -> str | None:
         """A sentence about the rows that could not be read so far; None if there are none."""
-        documents = self._documents
-        if not documents.bad_rows:
-            return None
-        return (
-            f"passed over {counted(documents.bad_rows, 'row')} without a text that can be read, "
-            f"the first: {documents.first_bad_row}"
-        )
+        return self._documents.passed_over()
 
     def count(self, entry: CorpusEntry) -> CorpusEntry:
         """The entry of the manifest with the documents so far."""
