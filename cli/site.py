@@ -29,6 +29,8 @@ _GEOMETRY = {
 }
 _LEAST = 3
 """Coordinates that are shown where none has a massive value."""
+_MUCH = 0.1
+"""Part of the mean squared norm with which a coordinate is shown, massive or not."""
 _IN_A_CELL = 3
 """Positions or tokens of a coordinate."""
 
@@ -135,8 +137,12 @@ def _coordinates(found: "SiteFindings") -> "RenderableType":
         "positions",
         "tokens",
     )
-    massive = [one for one in found.coordinates if one.massive]
-    for one in massive or found.coordinates[:_LEAST]:
+    striking = [
+        one
+        for one in found.coordinates
+        if one.massive or max(one.share, one.share_centered) >= _MUCH
+    ]
+    for one in striking or found.coordinates[:_LEAST]:
         carriers = one.carriers
         grid.add_row(
             str(one.coordinate),

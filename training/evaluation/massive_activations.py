@@ -28,6 +28,8 @@ _CENTER_ROWS = 16_384
 """Most rows of which the geometric median is taken, as in training."""
 _MEDIAN_VALUES = 2**22
 """Most values of which the median magnitude is taken."""
+_MUCH = 0.1
+"""Part of the mean squared norm with which a coordinate is listed whatever its values."""
 _QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0)
 
 
@@ -96,12 +98,13 @@ def massive_coordinates(x: Float[Tensor, "N D"], massive_from: float) -> Bool[Te
 def coordinate_figures(
     rows: SiteRows, unit: float, massive_from: float, top: int
 ) -> tuple[CoordinateFigures, ...]:
-    """The coordinates with the largest values in rows of any kind, the largest first.
+    """The coordinates with the largest values in rows of any kind, and those that hold a tenth or
+    more of the mean squared norm of content rows; the largest values first.
 
     Args:
         unit: the median magnitude.
         massive_from: the magnitude from which on a value is massive.
-        top: how many at most.
+        top: how many of the largest values; that of the content rows is always among them.
     """
     content_MD = rows.acts[rows.is_content]
     others_RD = rows.acts[~rows.is_content]
@@ -111,8 +114,12 @@ def coordinate_figures(
     center_D = _center(content_MD)
     centered_D = square_D - 2 * center_D * mean_D + center_D.square()
     variance_D = (square_D - mean_D.square()).clamp(min=0)
+    share_D, share_centered_D = square_D / square_D.sum(), centered_D / centered_D.sum()
     any_kind_D = torch.maximum(largest_D, left_out_D)
-    order = any_kind_D.argsort(descending=True, stable=True)[:top]
+    order = any_kind_D.argsort(descending=True, stable=True)
+    listed_D = torch.maximum(share_D, share_centered_D) >= _MUCH
+    listed_D[order[:top]] = True
+    listed_D[largest_D.argmax()] = True
     return tuple(
         CoordinateFigures(
             coordinate=d,
@@ -122,11 +129,11 @@ def coordinate_figures(
             ratio_left_out=float(left_out_D[d]) / unit if len(others_RD) else None,
             mean=float(mean_D[d]),
             spread=float(variance_D[d].sqrt()),
-            share=float(square_D[d] / square_D.sum()),
-            share_centered=float(centered_D[d] / centered_D.sum()),
+            share=float(share_D[d]),
+            share_centered=float(share_centered_D[d]),
             carriers=carriers(rows, rows.acts[:, d].abs() >= massive_from, top),
         )
-        for d in order.tolist()
+        for d in order[listed_D[order]].tolist()
     )
 
 

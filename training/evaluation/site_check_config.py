@@ -49,7 +49,8 @@ class SiteCheckConfig:
     """A row is an outlier above so many times the median norm, as in `features build`."""
 
     top: int = 10
-    """Most coordinates, positions and tokens to list, each."""
+    """Most coordinates, positions and tokens to list, each; coordinates with a tenth of the mean
+    squared norm are listed in any case."""
 
     context_length: int | None = None
     """Tokens in one context, BOS included. Default: 128, or as many as the language model reads if
