@@ -133,7 +133,7 @@ def coordinate_figures(
             share_centered=float(share_centered_D[d]),
             carriers=carriers(rows, rows.acts[:, d].abs() >= massive_from, top),
         )
-        for d in order[listed_D[order]].tolist()
+        for d in map(int, order[listed_D[order]])
     )
 
 
@@ -161,7 +161,7 @@ def carriers(rows: SiteRows, chosen_N: Bool[Tensor, "N"], top: int) -> Carriers:
     """Of which kinds the chosen rows are, and at which positions and tokens most of them are."""
     positions = _counts(rows.position, chosen_N, top)
     tokens = _counts(rows.tokens, chosen_N, top)
-    kinds = torch.bincount(rows.kind[chosen_N], minlength=len(KINDS)).tolist()
+    kinds = [int(number) for number in torch.bincount(rows.kind[chosen_N], minlength=len(KINDS))]
     return Carriers(
         rows=int(chosen_N.sum()),
         kinds={name: number for name, number in zip(KINDS, kinds, strict=True) if number},
@@ -255,5 +255,5 @@ def _counts(
         return []
     n_chosen_V = torch.bincount(labels_N[chosen_N])
     n_all_V = torch.bincount(labels_N, minlength=len(n_chosen_V))
-    order = n_chosen_V.argsort(descending=True, stable=True)[:top].tolist()
+    order = [int(v) for v in n_chosen_V.argsort(descending=True, stable=True)[:top]]
     return [(v, int(n_chosen_V[v]), int(n_all_V[v])) for v in order if n_chosen_V[v]]

@@ -55,9 +55,9 @@ def _left_out(found: SiteFindings) -> list[str]:
     content, both = found.geometry["content"], found.geometry["left_out"]
     return [
         f"leave out {_listed(named)}: with what training does not read the input scale would be "
-        f"{both.scale_ratio:.3g} times as large and the mean cosine of two rows "
-        f"{both.mean_cosine:.2f} in place of {content.mean_cosine:.2f}; {_ALWAYS}, so that only "
-        "rows made in another way need it"
+        f"{both.scale_ratio:.3g} times as large (mean cosine of two rows "
+        f"{both.mean_cosine:.2f}, without {content.mean_cosine:.2f}); {_ALWAYS}, so that only rows "
+        "made in another way need it"
     ]
 
 
@@ -94,7 +94,7 @@ def _coordinates(found: SiteFindings) -> list[str]:
     least = min(_MOST_HEAVY, max(_HEAVY, 10 / found.d_model))
     heavy = [one for one in found.coordinates if one.share_centered >= least]
     massive = [one for one in found.coordinates if one.ratio >= found.massive_ratio]
-    constant = [one for one in massive if one.share >= least and one not in heavy]
+    constant = [o for o in found.coordinates if o.share >= least and o not in heavy]
     harmless = [one for one in massive if one not in heavy and one not in constant]
     lines: list[str] = []
     if heavy:
@@ -108,7 +108,7 @@ def _coordinates(found: SiteFindings) -> list[str]:
             "leaves coordinates out: prefer another site, or judge by what `sparsteer eval` "
             "recovers of the loss"
         )
-    for one in constant[:_NAMED]:
+    for one in sorted(constant, key=lambda one: -one.share)[:_NAMED]:
         content = found.geometry["content"]
         lines.append(
             f"coordinate {one.coordinate} (mean {one.mean:.3g}, spread {one.spread:.3g}) holds "
