@@ -36,6 +36,7 @@ from ..steering.features.config import (
 from ..steering.labels.config import LabelConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
+from ..training.evaluation.site_check_config import SiteCheckConfig
 from ..training.runtime.threads import default_threads, use_threads
 from . import (
     cache,
@@ -55,6 +56,7 @@ from . import (
     selection,
     serve,
     share,
+    site,
     train,
     verify,
 )
@@ -68,6 +70,7 @@ C = TypeVar("C")
 VERBS: dict[str, Verb[Any]] = {
     "doctor": Verb(config=doctor.DoctorOptions, run=doctor.run),
     "fetch": Verb(config=fetch.FetchOptions, run=fetch.run, positional=("name",)),
+    "site check": Verb(config=SiteCheckConfig, run=site.check, computes=True),
     "cache": Verb(
         config=cache.CacheOptions, run=cache.run, computes=True, resumes="from the last whole shard"
     ),

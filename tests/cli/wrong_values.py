@@ -19,6 +19,7 @@ _STREAM = ("--model", "model", "--dataset", "text.jsonl", "--context-length", "3
 
 GOOD: dict[str, tuple[str, ...]] = {
     "fetch": ("no-such-name",),
+    "site check": (*_STREAM, "--tokens", "200"),
     "cache": (*_STREAM, "--tokens", "200", "--out", "new"),
     "cache info": ("cache",),
     "cache verify": ("cache",),

@@ -135,6 +135,15 @@ class DocumentSource:
             yield TokenizedDocument(piece.document.number, ids, held_out, start, piece.last)
             start += len(ids)
 
+    def notices(self) -> list[str]:
+        """Sentences about rows that could not be read so far, and about data sets that ended before
+        the others."""
+        passed_over = (
+            f"passed over {counted(self.bad_rows, 'row')} without a text that can be read, "
+            f"the first: {self.first_bad_row}"
+        )
+        return [*([passed_over] if self.bad_rows else []), *self.ended]
+
     def _count_empty(self, text: str) -> None:
         self.empty_documents += 1
         if isinstance(text, BadRow):
@@ -229,13 +238,7 @@ class ContextSource:
     def notices(self) -> list[str]:
         """Sentences about rows that could not be read so far, and about data sets that ended before
         the others."""
-        documents = self._documents
-        bad = counted(documents.bad_rows, "row")
-        passed_over = (
-            f"passed over {bad} without a text that can be read, the first: "
-            f"{documents.first_bad_row}"
-        )
-        return [*([passed_over] if documents.bad_rows else []), *documents.ended]
+        return self._documents.notices()
 
     def count(self, entry: CorpusEntry) -> CorpusEntry:
         """The entry of the manifest with the documents so far."""
