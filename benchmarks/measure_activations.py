@@ -6,9 +6,10 @@ same rows, several seeds, FVU and loss recovered on held-out text: one table, on
         [--lambdas 0.01 0.003] [--seeds 3] [--lr 1e-3] [--clip-norm 0.1] [--contexts 16]
 
 The L0 of top-AFA is its own choice: it is trained at several target scales with the published
-weight of its norm loss, and at scale 1 with several weights (lambda). Its figures stand beside
-those of top-k at the same L0, between whose points the line is drawn (log L0). The same command
-goes on where it was interrupted; each autoencoder is a run folder in RUNS.
+weight of its norm loss, at scale 1 with several weights (lambda), and with a scale that is led to
+each L0 of the others. Its figures stand beside those of top-k at the same L0, between whose points
+the line is drawn (log L0). The same command goes on where it was interrupted; each autoencoder is a
+run folder in RUNS.
 """
 
 import argparse
@@ -57,6 +58,7 @@ def choices(
         yield Choice("topk", k, {"activation": "topk", "k": k})
         yield Choice("batch_topk", k, {"activation": "batch_topk", "k": k})
         yield Choice("matryoshka", k, {"activation": "topk", "k": k, "prefixes": NESTED})
+        yield Choice("top_afa_l0", k, {"activation": "top_afa"}, {"target_l0": k})
     for scale in scales:
         yield Choice("top_afa", scale, {"activation": "top_afa", "target_scale": scale})
     for weight in lambdas:
@@ -87,9 +89,9 @@ def config_of(choice: Choice, seed: int, arguments: argparse.Namespace) -> Train
     )
 
 
-def measured(arguments: argparse.Namespace) -> dict[Choice, Point]:
+def measured(everything: Sequence[Choice], arguments: argparse.Namespace) -> dict[Choice, Point]:
+    """Train each choice with every seed on the same rows, measure it on held-out text."""
     found: dict[Choice, list[dict[str, Any]]] = {}
-    everything = list(choices(arguments.l0, arguments.scales, arguments.lambdas))
     for seed in range(arguments.seeds):
         configs = [config_of(choice, seed, arguments) for choice in everything]
         train_grid(configs, say=print)
@@ -166,7 +168,8 @@ def main() -> None:
     parser.add_argument("--clip-norm", type=float, default=0.1, help="0 for no limit")
     parser.add_argument("--contexts", type=int, default=16)
     arguments = parser.parse_args()
-    points = measured(arguments)
+    everything = list(choices(arguments.l0, arguments.scales, arguments.lambdas))
+    points = measured(everything, arguments)
     topk = [point for choice, point in points.items() if choice.kind == "topk"]
     lines: list[list[str]] = []
     for choice, point in points.items():
@@ -185,7 +188,7 @@ def main() -> None:
         )
     header = [
         "kind",
-        "k, scale or lambda",
+        "k, L0, scale or lambda",
         "L0",
         "FVU",
         "loss recovered",
@@ -197,7 +200,7 @@ def main() -> None:
         f"{arguments.latents} latents, {arguments.tokens:,} tokens, {arguments.seeds} seeds of the "
         f"initial directions (mean and standard deviation), lr {arguments.lr:g} and gradients "
         f"clipped at {arguments.clip_norm or math.inf:g} for all; top_afa: "
-        "target scales, lambda 1/32; "
+        "target scales, lambda 1/32; top_afa_l0: the scale led to that L0; "
         f"top_afa_lambda: lambda, scale 1; {cache.sites[0]} of {cache.model}, "
         f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over "
         f"{arguments.contexts} contexts. "

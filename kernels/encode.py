@@ -78,7 +78,7 @@ def encode_top_afa(
     b_enc: Float[Tensor, "F"],
     decoder_norms: Float[Tensor, "F"],
     max_active: int | None = None,
-    target_scale: float = 1.0,
+    target_scale: float | Float[Tensor, ""] = 1.0,
     capacity: SlotCapacity | None = None,
 ) -> Codes:
     """Encode rows and keep of each the latents whose joint norm is nearest a multiple of
@@ -88,7 +88,8 @@ def encode_top_afa(
         x, b_dec, W_enc, b_enc: as for `encode_topk`.
         decoder_norms: [F] norms of the decoder rows.
         max_active: width of the codes; the largest count of the batch where it is None.
-        target_scale: the multiple; 1 as published (arXiv 2503.24277).
+        target_scale: the multiple, a number or a scalar on the device of the rows; 1 as published
+            (arXiv 2503.24277).
         capacity: as for `top_afa_select`.
 
     Returns:
@@ -101,7 +102,9 @@ def encode_top_afa(
 
     def select(pre_BF: Tensor, centered_BD: Tensor) -> Codes:
         norms_B = row_norms(centered_BD)
-        target_B = norms_B if target_scale == 1 else target_scale * norms_B
+        # Of a scalar on a device nobody asks whether it is 1.
+        as_it_is = not isinstance(target_scale, Tensor) and target_scale == 1
+        target_B = norms_B if as_it_is else target_scale * norms_B
         return top_afa_select(pre_BF, decoder_norms, target_B, capacity=capacity)
 
     def choose() -> Codes:

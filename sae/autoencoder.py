@@ -296,7 +296,7 @@ class SparseAutoencoder(nn.Module):
         return {
             "format": FORMAT,
             "version": FORMAT_VERSION,
-            **config_to_dict(self.config),
+            **config_to_dict(self.activation.described_config(self)),
             "origin": None if self.origin is None else _origin_to_dict(self.origin),
         }
 

@@ -18,6 +18,9 @@ from .common.validation import (
 
 T = TypeVar("T")
 
+LEAST_SCALE, MOST_SCALE = 1e-3, 1e3
+"""Between which top_afa's target scale may be."""
+
 NormalizeActivations = Literal["none", "constant_norm_rescale", "layer_norm"]
 """What an autoencoder does to each row of its input, under SAELens' names. `constant_norm_rescale`
 scales it to the norm sqrt(D); `layer_norm` subtracts the mean of its entries and divides by their
@@ -213,11 +216,15 @@ class TopAFAConfig(SAEConfig):
     row itself, so it chooses its own number of latents (arXiv 2503.24277)."""
 
     activation: ClassVar[str] = "top_afa"
-    training_settings: ClassVar[tuple[str, ...]] = ("afa_coefficient",)
+    training_settings: ClassVar[tuple[str, ...]] = ("afa_coefficient", "target_l0")
 
     target_scale: float = dataclasses.field(default=1.0, kw_only=True)
     """Factor of the norm that is aimed at, in the selection and in the norm loss; 1 as published.
     Less keeps fewer latents."""
+
+    learned_scale: bool = dataclasses.field(default=False, kw_only=True)
+    """Whether training leads that factor to the one with which rows keep `target_l0` latents on
+    average; it then belongs to the weights, and `target_scale` is where it begins."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -227,7 +234,8 @@ class TopAFAConfig(SAEConfig):
                 "read, and a transcoder gives another row; choose topk, batch_topk or jumprelu",
                 field="activation",
             )
-        require_in_range("target_scale", self.target_scale, low=1e-3, high=1e3)
+        require_boolean("learned_scale", self.learned_scale)
+        require_in_range("target_scale", self.target_scale, low=LEAST_SCALE, high=MOST_SCALE)
 
 
 @dataclass(frozen=True)
@@ -298,16 +306,19 @@ def activations_with(setting: str) -> list[str]:
 
 _USUAL: dict[str, object] = {
     field.name: field.default
-    for config in (SAEConfig, JumpReLUConfig)
+    for config in (SAEConfig, JumpReLUConfig, TopAFAConfig)
     for field in dataclasses.fields(config)
     if field.name
-    in ("transcoder", "apply_b_dec_to_input", "normalize_activations", "skip", "fixed_thresholds")
+    in (
+        *("transcoder", "apply_b_dec_to_input", "normalize_activations", "skip"),
+        *("fixed_thresholds", "learned_scale"),
+    )
 }
 
 
 def config_to_dict(config: SAEConfig) -> dict[str, Any]:
     """The configuration as plain values, with its activation's name; what every autoencoder has
-    besides its sizes, and `fixed_thresholds`, only where it is not as usual."""
+    besides its sizes, `fixed_thresholds` and `learned_scale`, only where it is not as usual."""
     values = {"activation": config.activation, **dataclasses.asdict(config)}
     values["prefixes"] = list(config.prefixes)
     usual: dict[str, object] = {**_USUAL, "prefixes": []}

@@ -15,7 +15,8 @@ picks still fit."""
 
 def sae_fingerprint(sae: SparseAutoencoder) -> str:
     """SHA-256 over configuration and weights; where it is stored or came from does not matter."""
-    digest = hashlib.sha256(repr(sorted(config_to_dict(sae.config).items())).encode())
+    config = config_to_dict(sae.activation.described_config(sae))
+    digest = hashlib.sha256(repr(sorted(config.items())).encode())
     for name, tensor in sorted(sae.tensors().items()):
         digest.update(f"{_FIRST.get(name, name)} {tensor.dtype} {list(tensor.shape)}".encode())
         values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

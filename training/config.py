@@ -21,6 +21,7 @@ from ..sae.common.validation import (
 from ..sae.config import SAEConfig, activations_with, config_class
 from ..sae.loss_registry import parse_loss_terms
 from .data.stream.config import StreamConfig
+from .target_l0 import DEFAULT_TARGET_L0, require_target_for, scale_settings
 from .tracking import Tracking
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
@@ -80,14 +81,16 @@ class TrainerConfig:
     k_anneal_fraction: float = 0.1
     """Fraction of the steps over which the number of latents falls from `k_start` to k."""
     afa_coefficient: float = 1 / 32
-    """Weight of the top-AFA norm loss (lambda); only top_afa uses it. It steers L0."""
+    """Weight of the top-AFA norm loss (lambda); only top_afa uses it. It steers L0, unless
+    `target_l0` does."""
     sparsity: Literal["step", "tanh"] = "step"
     """How jumprelu counts active latents: step as they are, which moves only thresholds; tanh
     smoothly, which moves the weights, too."""
     sparsity_coefficient: float = 1.0
     """Weight of jumprelu's sparsity loss, (L0 / target_l0 - 1)^2."""
-    target_l0: int = 32
-    """Active latents of a row, on average, that jumprelu aims at."""
+    target_l0: int | None = None
+    """Active latents of a row, on average, that training aims at: of jumprelu, by default 32, and
+    of top_afa where it is given, which then learns its target scale."""
     loss_term: tuple[str, ...] = ()
     """Further terms of the loss, each NAME=COEFFICIENT, which an installed package adds; see
     docs/extending.md."""
@@ -134,9 +137,9 @@ class TrainerConfig:
             require_positive_integer(name, getattr(self, name))
         for name in ("batch_size", "eval_rows"):
             require_variance_of(name, getattr(self, name))
-        for name in ("checkpoint_every", "keep_checkpoints", "target_l0", "shards"):
+        for name in ("checkpoint_every", "keep_checkpoints", "shards"):
             require_positive_integer(name, getattr(self, name))
-        for name in ("k_aux", "dead_after_tokens", "k_start"):
+        for name in ("k_aux", "dead_after_tokens", "k_start", "target_l0"):
             if getattr(self, name) is not None:
                 require_positive_integer(name, getattr(self, name))
         for name in ("seed", "data_seed"):
@@ -183,8 +186,12 @@ class TrainerConfig:
         return self.tokens // self.batch_size
 
     def activation_settings(self, sae: SAEConfig) -> dict[str, Any]:
-        """The settings that the autoencoder's activation takes and others may not, by name."""
-        return {name: getattr(self, name) for name in sae.training_settings}
+        """The settings that the autoencoder's activation takes and others may not, by name; of what
+        is left open what it comes to."""
+        settings = {name: getattr(self, name) for name in sae.training_settings}
+        if "target_l0" in settings and self.target_l0 is None:
+            settings["target_l0"] = DEFAULT_TARGET_L0
+        return settings
 
     @cached_property
     def loss_terms(self) -> dict[str, float]:
@@ -224,6 +231,7 @@ class TrainerConfig:
                 "prefixes has that loss; leave it out",
                 field="multi_topk_coefficient",
             )
+        require_target_for(sae, self.target_l0)
         if self.k_start is None:
             return
         if sae.latents_of_row is None or "k_start" not in sae.training_settings:
@@ -292,7 +300,7 @@ class TrainConfig:
 
     target_scale: float | None = None
     """Factor of the norm that top_afa aims at; only it has one, by default 1, as published. Less
-    keeps fewer latents."""
+    keeps fewer latents. With `target_l0` training finds it."""
 
     setting: tuple[str, ...] = ()
     """Settings without a flag of an activation that an installed package adds, each NAME=VALUE; see
@@ -371,8 +379,10 @@ class TrainConfig:
             f.name == "k" and f.default is dataclasses.MISSING for f in dataclasses.fields(chosen)
         ):
             given.setdefault("k", _DEFAULT_K)
+        given |= scale_settings(chosen, self.trainer.target_l0, self.target_scale)
+        given |= self._without_flag()
         common: Any = {"prefixes": prefixes, "transcoder": self.target_site is not None}
-        return chosen(d_model, n_latents, **given, **self._without_flag(), **common)
+        return chosen(d_model, n_latents, **given, **common)
 
     def _without_flag(self) -> dict[str, Any]:
         """The values of `setting`, for fields of the activation that have no flag."""

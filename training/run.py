@@ -33,6 +33,7 @@ from .config import CLOCK_SETTINGS, Precision, TrainerConfig, autoencoder_settin
 from .data.settings import lasting_names, stream_settings, to_plain
 from .data.stream.chunk_index import CHUNK_INDEX
 from .data.stream.config import StreamConfig
+from .target_l0 import DEFAULT_TARGET_L0
 from .tracking import Tracker, Tracking, open_tracker
 
 SETTINGS = "config.yaml"
@@ -333,6 +334,9 @@ def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
     flat = _flat(resolved)
     precision = _precision(flat)
     flat.pop(RESOLVED_PRECISION, None)
+    if flat.get("target_l0") == DEFAULT_TARGET_L0 and not flat.get("learned_scale"):
+        # As an older sparsteer wrote for every activation; only jumprelu had it, and still does.
+        flat["target_l0"] = None
     return flat | {"precision": precision}
 
 

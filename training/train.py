@@ -419,13 +419,14 @@ def _write_result(run: TrainingRun) -> dict[str, Any]:
     written; give the summary."""
     run.writer.wait()
     config, sae, rows, steps = run.config, run.trained(), run.held_out(), run.trainer.steps_done
+    learned = to_plain(sae.activation.described_config(sae))
     tokens = steps * config.trainer.batch_size
     rounded = [rounding_caution(rows[site], run.data.dtype, site) for site in run.sites]
     held_out = run.measure(rows)
     summary = {
         "run": config.out,
         "activation": config.activation,
-        **{k: v for k, v in to_plain(sae.config).items() if k not in ("d_model", "transcoder")},
+        **{k: v for k, v in learned.items() if k not in ("d_model", "transcoder")},
         **({"target_site": config.target_site} if config.target_site else {}),
         "steps": steps,
         "tokens": tokens,

@@ -246,14 +246,15 @@ class Trainer:
             # On a CPU the numbers are there: raise before gradients are made.
             self._finish_check(failed_step=self.steps_done)
         norm = self._backward(forward, dead_N)
-        # Neither the averages nor what an activation changes, such as batch_topk's threshold, move
+        # Neither the averages nor what an activation changes, such as a learned threshold, move
         # in a step that is not done: on a CPU it has raised above. On a GPU the device drops the
         # changes, and the next step raises.
         self._end_step(forward.counted)
         buffers = [self.sae.get_buffer(name) for name in self._activation_buffers]
         with unchanged_unless(self._applies(forward.counted), buffers):
             codes = forward.losses.codes
-            self.sae.activation.after_step(self.sae, codes, self.dist.all_reduce_min)
+            settings = self.config.activation_settings(self.sae.config)
+            self.sae.activation.after_step(self.sae, codes, settings, self.dist)
         return self._metrics(forward, len(dead_N), norm) if measured else None
 
     def _forward(

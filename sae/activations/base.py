@@ -2,9 +2,9 @@
 the same for every activation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,6 +19,19 @@ from ..losses import WeightedTerm
 from .registry import ACTIVATIONS
 
 C = TypeVar("C", bound=SAEConfig)
+
+
+@runtime_checkable
+class Ranks(Protocol):
+    """The processes that have the rows of a batch; all call the same at once, and get the same."""
+
+    def all_reduce_min(self, value: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The smallest of the processes' values."""
+        ...
+
+    def all_reduce_mean(self, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The mean of the processes' values: of means over equally many rows that over all rows."""
+        ...
 
 
 class Activation(ABC, Generic[C]):
@@ -74,6 +87,11 @@ class Activation(ABC, Generic[C]):
         """
         return {}
 
+    def described_config(self, sae: SparseAutoencoder) -> C:
+        """The configuration as files and summaries say it: of what training learned in place of a
+        setting, what it came to."""
+        return self.config
+
     @abstractmethod
     def encode(self, sae: SparseAutoencoder, x_BD: Float[Tensor, "B D"]) -> Codes:
         """The latents kept of rows in scaled units, once training is over.
@@ -110,13 +128,15 @@ class Activation(ABC, Generic[C]):
         self,
         sae: SparseAutoencoder,
         codes: Codes,
-        all_reduce_min: Callable[[Float[Tensor, ""]], Float[Tensor, ""]],
+        settings: Mapping[str, Any],
+        ranks: Ranks,
     ) -> None:
-        """Change buffers after an update, in place.
+        """Change buffers after an update, in place, as all processes do alike.
 
         Args:
             codes: of the batch before the update, or of this process's part of it.
-            all_reduce_min: gives the smallest of the processes' values.
+            settings: the trainer's, of those that the configuration declares.
+            ranks: the processes that have the batch.
         """
 
     def loss_terms(self, settings: Mapping[str, Any]) -> Sequence[WeightedTerm]:

@@ -1,7 +1,7 @@
 """batch_topk: in training a batch of B rows keeps its B * k largest latents, and later each row
 those above one threshold, a moving average of the smallest that a batch kept (arXiv 2412.06410)."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from ...kernels.process_group import ProcessGroup
 from ..autoencoder import SparseAutoencoder
 from ..common.errors import InputError
 from ..config import BatchTopKConfig, JumpReLUConfig
-from .base import Activation
+from .base import Activation, Ranks
 from .jumprelu import saelens_thresholds, set_thresholds
 
 _THRESHOLD_MEMORY = 0.95  # some 20 batches, whose smallest activations are precise quantiles
@@ -50,12 +50,13 @@ class BatchTopK(Activation[BatchTopKConfig]):
         self,
         sae: SparseAutoencoder,
         codes: Codes,
-        all_reduce_min: Callable[[Float[Tensor, ""]], Float[Tensor, ""]],
+        settings: Mapping[str, Any],
+        ranks: Ranks,
     ) -> None:
         """Let the threshold follow the smallest activation of the batch."""
         threshold = sae.get_buffer("threshold")
         least = torch.where(codes.values > 0, codes.values, torch.inf).amin()
-        least = all_reduce_min(least.to(threshold.dtype))
+        least = ranks.all_reduce_min(least.to(threshold.dtype))
         least = torch.where(least < torch.inf, least, threshold)
         old = torch.where(threshold > 0, threshold, least)
         torch.lerp(least, old, _THRESHOLD_MEMORY, out=threshold)

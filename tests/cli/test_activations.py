@@ -1,5 +1,6 @@
 """Every activation through the whole chain: train, eval, features, generate, score."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from .conftest import SITES, Sparsteer
 ACTIVATIONS: dict[str, tuple[tuple[object, ...], SAEConfig]] = {
     "batch_topk": (("--k", 4), BatchTopKConfig(32, 48, 4)),
     "jumprelu": (("--target-l0", 4, "--bandwidth", 0.3), JumpReLUConfig(32, 48, 0.3)),
+    "top_afa": (("--target-l0", 5), TopAFAConfig(32, 48, learned_scale=True)),
     "nested batch_topk": (
         ("--k", 4, "--prefixes", 0.25, 30),
         BatchTopKConfig(32, 48, 4, prefixes=(12, 30)),
@@ -31,10 +33,14 @@ def test_the_whole_chain(sparsteer: Sparsteer, cache: Path, tmp_path: Path, name
     train = ("--cache", cache, "--out", run, "--activation", config.activation)
     trained = sparsteer("train", *train, *words, *LIMITS, "--json")
     assert trained.status == 0
-    assert SparseAutoencoder.load(run).config == config
+    found = SparseAutoencoder.load(run).config
+    if isinstance(found, TopAFAConfig) and found.learned_scale:
+        assert found.target_scale == trained.values["target_scale"] != 1
+        found = dataclasses.replace(found, target_scale=1.0)
+    assert found == config
     assert json.loads((run / "sae" / "config.json").read_text())["activation"] == config.activation
     l0 = trained.values["held_out"]["l0"]
-    assert l0 > 0 if config.activation == "top_afa" else 2 < l0 < 8
+    assert l0 > 0 if name == "nested top_afa" else 2 < l0 < 8
 
     measured = sparsteer("eval", run, "--cache", cache, "--contexts", 3, "--json")
     assert measured.status == 0
@@ -67,6 +73,12 @@ def test_the_whole_chain(sparsteer: Sparsteer, cache: Path, tmp_path: Path, name
         (["--prefixes", 48], "prefixes are 48, which do not rise below the 48 latents"),
         (["--prefixes", 2.5], "--prefixes has 2.5"),
         (["--activation", "jumprelu", "--target-l0", 0], "--target-l0 is 0"),
+        (["--target-l0", 4], "--target-l0 is 4, but topk has none; leave it out"),
+        (["--activation", "top_afa", "--target-l0", 49], "but there are only 48 latents"),
+        (
+            ["--activation", "top_afa", "--target-l0", 4, "--target-scale", 0.7],
+            "with target_l0 4 training finds the scale; leave one of the two out",
+        ),
         (["--activation", "jump_relu"], "perhaps you meant jumprelu"),
     ],
 )

@@ -25,6 +25,7 @@ from sparsteer.sae.config import (
         TopKConfig(8, 32, 4),
         BatchTopKConfig(8, 32, 4, prefixes=(3, 9)),
         TopAFAConfig(8, 32, prefixes=(31,)),
+        TopAFAConfig(8, 32, target_scale=0.7, learned_scale=True),
         JumpReLUConfig(8, 32, 0.5),
     ],
 )

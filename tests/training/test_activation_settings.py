@@ -31,6 +31,7 @@ def test_a_name_leads_to_one_configuration_and_one_class(name: str) -> None:
 def test_activations_with_a_setting_are_those_that_declare_it() -> None:
     assert activations_with("k") == activations_with("k_start") == ["topk", "batch_topk"]
     assert activations_with("target_scale") == activations_with("afa_coefficient") == ["top_afa"]
+    assert activations_with("target_l0") == ["top_afa", "jumprelu"]
     assert activations_with("lr") == activations_with("n_latents") == []
 
 
@@ -44,7 +45,7 @@ def test_settings_of_the_autoencoder_are_compared_as_its_own_configuration() -> 
     [
         ("topk", {"k", "k_start", "k_anneal_fraction", "multi_topk", "multi_topk_coefficient"}),
         ("batch_topk", {"k", "k_start", "k_anneal_fraction"}),
-        ("top_afa", {"target_scale", "afa_coefficient"}),
+        ("top_afa", {"target_scale", "afa_coefficient", "target_l0"}),
         (
             "jumprelu",
             {"bandwidth", "target_l0", "sparsity", "sparsity_coefficient"},
@@ -52,7 +53,8 @@ def test_settings_of_the_autoencoder_are_compared_as_its_own_configuration() -> 
     ],
 )
 def test_a_grid_varies_a_setting_of_those_that_have_it(name: str, own: set[str]) -> None:
-    of_all = {field.name for field in dataclasses.fields(SAEConfig)} | {"fixed_thresholds"}
+    of_all = {field.name for field in dataclasses.fields(SAEConfig)}
+    of_all |= {"fixed_thresholds", "learned_scale"}
     assert settings_of(config_class(name)) - of_all == own
     values = {"sparsity": "step,tanh", "k_anneal_fraction": "0.2,0.5"}
     config = TrainConfig(cache="c", out="o", n_latents=64)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparsteer.sae import InputError, SparseAutoencoder
+from sparsteer.sae import InputError, SparseAutoencoder, TopAFAConfig
 from sparsteer.sae.common.locks import hold_folder
 from sparsteer.training import checkpoint as checkpoint_module
 from sparsteer.training.config import TrainConfig, TrainerConfig
@@ -78,6 +78,20 @@ def test_a_setting_of_training_goes_to_the_activations_that_have_it() -> None:
     assert (few.trainer.k_start, few.trainer.k_anneal_fraction) == (40, 0.2)
     assert many.trainer.k_anneal_fraction == 0.5
     assert jump.trainer.k_start is None and jump.sae_config(12).n_latents == 40
+
+
+def test_a_target_l0_goes_to_the_activations_that_have_one() -> None:
+    config = config_of("c", Path("out"))
+    config = dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, target_l0=9))
+    topk, afa, jump = grid_configs(config, parse_grid(["activation=topk,top_afa,jumprelu"]))
+    assert (topk.trainer.target_l0, afa.trainer.target_l0, jump.trainer.target_l0) == (None, 9, 9)
+    assert afa.sae_config(12) == TopAFAConfig(12, 40, learned_scale=True)
+    words = ["activation=topk,top_afa", "k=3", "target-l0=5,7"]
+    assert names(grid_configs(config, parse_grid(words))) == [
+        "topk-k3",
+        "top_afa-target_l05",
+        "top_afa-target_l07",
+    ]
 
 
 def test_words_become_values_of_the_settings_type() -> None:

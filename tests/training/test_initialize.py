@@ -74,7 +74,7 @@ def trained(name: str, shift: str | None, precision: Any = "float32") -> dict[st
         tokens=STEPS * B,
         batch_size=B,
         lr=4e-3,
-        target_l0=K,
+        target_l0=K if isinstance(config, JumpReLUConfig) else None,
         dead_after_tokens=20 * B,
         precision=precision,
     )

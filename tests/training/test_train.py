@@ -114,6 +114,7 @@ def test_a_killed_run_ends_with_the_same_bits(
         ("batch_topk", {"k_start": 12, "k_anneal_fraction": 0.9}),
         ("topk", {"multi_topk_coefficient": 0.125, "multi_topk": 3, "k_start": 12}),
         ("jumprelu", {"ema_decay": 0.95}),
+        ("top_afa", {"target_l0": 6}),
         ("batch_topk", {"precision": "bfloat16"}),
     ],
 )

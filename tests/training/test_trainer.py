@@ -22,6 +22,7 @@ from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.metrics import ReconstructionMetrics
 from sparsteer.training import trainer as trainer_module
 from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.initialize import (
     geometric_median,
     initialize_from_rows,
@@ -46,6 +47,11 @@ CONFIGS: dict[str, SAEConfig] = {
 @pytest.fixture(params=CONFIGS)
 def config(request: pytest.FixtureRequest) -> SAEConfig:
     return CONFIGS[request.param]
+
+
+def aim(config: SAEConfig) -> int | None:
+    """A target L0 for those that have one."""
+    return K if isinstance(config, JumpReLUConfig) else None
 
 
 def planted_rows(n_rows: int) -> Tensor:
@@ -127,7 +133,7 @@ class DenseTrainer:
         loss = torch.stack([x_hat - x for x_hat in partial]).square().mean()
         if isinstance(self.config, JumpReLUConfig):
             count = self.l0 if trainer.sparsity == "step" else (4 * acts).tanh()
-            gap = count.sum(-1).mean() / trainer.target_l0 - 1
+            gap = count.sum(-1).mean() / trainer.activation_settings(self.config)["target_l0"] - 1
             loss = loss + trainer.sparsity_coefficient * gap.square()
         if isinstance(self.config, TopAFAConfig):
             scale = self.config.target_scale
@@ -178,7 +184,7 @@ def test_fifty_steps_land_where_a_dense_trainer_does(config: SAEConfig, auxk: fl
         lr=3e-3,
         auxk_coefficient=auxk,
         dead_after_tokens=3 * B,
-        target_l0=K,
+        target_l0=aim(config),
         clip_norm=0.0,  # which the dense trainer does not do
     )
     sae = SparseAutoencoder(config, seed=1).double()
@@ -208,7 +214,9 @@ def test_fifty_steps_land_where_a_dense_trainer_does(config: SAEConfig, auxk: fl
 @pytest.mark.parametrize("sparsity", ["step", "tanh"])
 def test_gradients_equal_dense_autograd(config: SAEConfig, sparsity: Any) -> None:
     sae = SparseAutoencoder(config, seed=2).double()
-    trainer = Trainer(sae, TrainerConfig(dead_after_tokens=1, sparsity=sparsity, target_l0=K))
+    trainer = Trainer(
+        sae, TrainerConfig(dead_after_tokens=1, sparsity=sparsity, target_l0=aim(config))
+    )
     trainer.tokens_since_fired[::3] = 5
     dense = DenseTrainer(sae, trainer)
     dense.since_fired[::3] = 5
@@ -244,7 +252,7 @@ def test_rows_stay_on_the_unit_sphere_and_step_leaves_the_scale() -> None:
 
 
 def test_a_step_that_is_not_measured_changes_the_same(config: SAEConfig) -> None:
-    settings = TrainerConfig(tokens=20 * B, batch_size=B, target_l0=K)
+    settings = TrainerConfig(tokens=20 * B, batch_size=B, target_l0=aim(config))
     measured, silent = (Trainer(SparseAutoencoder(config, seed=4), settings) for _ in range(2))
     for rows in (planted_rows(B), planted_rows(B)):
         assert silent.step(rows, measured=False) is None
@@ -257,7 +265,7 @@ def test_a_step_that_is_not_measured_changes_the_same(config: SAEConfig) -> None
 @pytest.mark.parametrize("bad", [torch.full((B, D), 3.0), torch.full((B, D), math.nan)])
 def test_the_first_step_initializes_a_new_autoencoder(config: SAEConfig, bad: Tensor) -> None:
     """As `initialize` does; a batch that tells nothing is passed over."""
-    settings = TrainerConfig(tokens=20 * B, batch_size=B, target_l0=K)
+    settings = TrainerConfig(tokens=20 * B, batch_size=B, target_l0=aim(config))
     first = 50 * planted_rows(B) + 1000
     called, left = (Trainer(SparseAutoencoder(config, seed=4), settings) for _ in range(2))
     called.initialize(first)
@@ -496,7 +504,7 @@ def test_a_batch_without_any_activation_leaves_the_threshold() -> None:
     sae.get_buffer("threshold").fill_(0.7)
     with torch.no_grad():
         sae.b_enc.fill_(-1e6)
-    sae.activation.after_step(sae, sae.encode_train(torch.randn(5, D)), lambda least: least)
+    sae.activation.after_step(sae, sae.encode_train(torch.randn(5, D)), {}, Distributed())
     assert float(sae.get_buffer("threshold")) == pytest.approx(0.7)
 
 

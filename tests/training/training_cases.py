@@ -29,6 +29,7 @@ CASES: dict[str, tuple[SAEConfig, dict[str, Any]]] = {
     "topk": (TopKConfig(D, F, K), {"ema_decay": 0.9}),
     "batch_topk": (BatchTopKConfig(D, F, K), {}),
     "top_afa": (TopAFAConfig(D, F, target_scale=0.8), {}),
+    "top_afa of a wanted L0": (TopAFAConfig(D, F, learned_scale=True), {"target_l0": K}),
     "multi topk": (TopKConfig(D, F, K), {"multi_topk_coefficient": 0.125}),
     "jumprelu": (JumpReLUConfig(D, F, 0.3), {"target_l0": K}),
     "jumprelu tanh": (JumpReLUConfig(D, F, 0.3), {"target_l0": K, "sparsity": "tanh"}),

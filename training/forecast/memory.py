@@ -18,6 +18,7 @@ from ...kernels.policy import (
 from ...kernels.tiles import tile
 from ...sae.config import SAEConfig
 from ..config import TrainerConfig
+from ..target_l0 import aimed_l0
 
 _FLOAT, _INDEX = 4, 8
 _ROWS_IN_ENCODING, _ROWS_IN_BACKWARD = 3, 5
@@ -57,12 +58,10 @@ class StepSizes(NamedTuple):
 
     @property
     def slots_per_row(self) -> int:
-        """Latents of a row; those that jumprelu aims at, and where a row chooses a guess."""
+        """Latents of a row; those that training aims at, and where a row chooses a guess."""
         if self.sae.latents_of_row is not None:
             return max(self.sae.latents_of_row, self.trainer.k_start or 0)
-        return min(
-            self.trainer.target_l0 if self.sae.activation == "jumprelu" else 256, self.n_latents
-        )
+        return min(aimed_l0(self.sae, self.trainer.target_l0) or 256, self.n_latents)
 
 
 def state_bytes(sizes: StepSizes) -> dict[str, int]:

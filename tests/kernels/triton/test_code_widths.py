@@ -28,6 +28,7 @@ CONFIGS: dict[str, SAEConfig] = {
     "batch_topk": BatchTopKConfig(D, F, 3),
     "jumprelu": JumpReLUConfig(D, F, bandwidth=0.5),
     "top_afa": TopAFAConfig(D, F),
+    "top_afa of a wanted L0": TopAFAConfig(D, F, learned_scale=True),
 }
 
 
@@ -39,6 +40,8 @@ def config(request: pytest.FixtureRequest) -> SAEConfig:
 def trainer_of(config: SAEConfig, device: str, **settings: Any) -> Trainer:
     torch.manual_seed(1)  # pyright: ignore[reportUnknownMemberType] - untyped
     settings = {"precision": "float32", "ema_decay": 0.9} | settings
+    if isinstance(config, TopAFAConfig) and config.learned_scale:
+        settings["target_l0"] = 5
     trainer = TrainerConfig(tokens=1000 * B, batch_size=B, lr=1e-3, **settings)
     return Trainer(SparseAutoencoder(config).to(device), trainer)
 
