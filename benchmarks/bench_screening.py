@@ -72,14 +72,17 @@ def measured(case: Case, turns: int) -> tuple[list[str], str]:
     x, source = rows_of(case)
     B, D = x.shape
     F, k = case.n_latents, case.k
-    W = torch.randn(F, D, generator=torch.Generator().manual_seed(1))
-    W = torch.nn.functional.normalize(W, dim=-1)
+    drawn_FD = torch.randn(F, D, generator=torch.Generator().manual_seed(1))
+    W = torch.nn.functional.normalize(drawn_FD, dim=-1)
     b_dec, b_enc = x.mean(0), torch.zeros(F)
     low_x, low_W = (x - b_dec).bfloat16(), W.bfloat16()
     low, wide = torch.empty(B, F, dtype=torch.bfloat16), torch.empty(B, F)
 
     def encoded(path: Any) -> None:
-        with patch.object(encode, "encode_plan", lambda *sizes: EncodePlan(path, "forced")):
+        def forced(*_: Any) -> EncodePlan:
+            return EncodePlan(path, "forced")
+
+        with patch.object(encode, "encode_plan", forced):
             encode.encode_topk(x, b_dec, W, b_enc, k)
 
     calls: dict[str, Callable[[], object]] = {
@@ -122,7 +125,8 @@ def main(words: list[str] | None = None) -> None:
     header += ["by the float32 product, times"]
     notes = [
         f"Medians of {options.turns} turns; weights are random, screening is forced. The last "
-        "columns: `encode_topk` over the bfloat16 product, and by blocks of the float32 product over `encode_topk`.",
+        "columns: `encode_topk` over the bfloat16 product, and by blocks of the float32 product "
+        "over `encode_topk`.",
         *(f"{kind.capitalize()} rows: {source}." for kind, source in sources.items()),
     ]
     write_table("screening", header, rows, notes, options.results)
