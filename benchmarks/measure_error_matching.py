@@ -4,6 +4,7 @@ wanted L0, top-AFA with a norm predicted for each row (`norm_predicted.py`) and 
 
     python benchmarks/measure_error_matching.py CACHE RUNS [--l0 64] [--tokens 2000000]
         [--latents 4096] [--most 4] [--seeds 3] [--lr 1e-3] [--clip-norm 0.1] [--contexts 16]
+        [--site SITE]
 
 For a CPU. The same command goes on where it was interrupted; each autoencoder is a run in RUNS.
 """
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--clip-norm", type=float, default=0.1, help="0 for no limit")
     parser.add_argument("--contexts", type=int, default=16)
+    parser.add_argument("--site", help="of a cache with several")
     arguments = parser.parse_args()
     register_activation(ErrorMatched)
     register_activation(NormPredicted)
@@ -66,10 +68,11 @@ def main() -> None:
         for choice, point in points.items()
     ]
     cache = ActivationCache(arguments.cache).manifest
+    site = arguments.site or cache.sites[0]
     note = (
         f"{arguments.latents} latents, {arguments.tokens:,} tokens, {arguments.seeds} seeds of the "
         f"initial directions (mean and standard deviation), lr {arguments.lr:g}, gradients clipped "
-        f"at {arguments.clip_norm or math.inf:g}; {cache.sites[0]} of {cache.model}, "
+        f"at {arguments.clip_norm or math.inf:g}; {site} of {cache.model}, "
         f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over "
         f"{arguments.contexts} contexts. A row of {ERROR_MATCHED} or {NORM_PREDICTED} keeps at "
         f"most {arguments.most} times as many latents as are wanted."
