@@ -4,16 +4,17 @@ Written from the description of SynthSAEBench (arXiv 2602.14687). Equal in distr
 generator, not in numbers: those come from another order of random draws.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ....kernels.codes import COOEntries, pack_entries
+from ....kernels.decode import decode
 from .config import FeatureSettings
 from .directions import pushed_apart
 from .rates import drawn_rates, levels, rates_left, wanted_rates
@@ -23,15 +24,6 @@ _MOST_SHARED = 0.99
 _PURPOSES = ("features", "training", "first rows", "measuring")
 
 Purpose = Literal["features", "training", "first rows", "measuring"]
-
-
-class ActiveFeatures(NamedTuple):
-    """Which features are active on which rows, ordered by row."""
-
-    rows: Int[Tensor, "M"]
-    features: Int[Tensor, "M"]
-    strengths: Float[Tensor, "M"]
-    """Positive."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class SyntheticFeatures:
         cls, settings: FeatureSettings, device: str | torch.device = "cpu"
     ) -> "SyntheticFeatures":
         """The features of the settings' seed, the same on every device up to rounding."""
-        generator = seeded(settings.seed, "features", torch.device("cpu"))
+        generator = _seeded(settings.seed, "features", torch.device("cpu"))
         n, d = settings.n_features, settings.d_model
         directions_ND = torch.randn(n, d, generator=generator)
         bias_D = torch.nn.functional.normalize(torch.randn(d, generator=generator), dim=0)
@@ -84,37 +76,27 @@ class SyntheticFeatures:
     @torch.no_grad()
     def sample(
         self, n_rows: int, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "B D"], ActiveFeatures]:
-        """Rows, the sum of the active features' directions times their strengths and the bias, and
-        what is active in them."""
-        active = self._active(n_rows, generator)
-        counts_B = torch.bincount(active.rows, minlength=n_rows)
-        rows_BD = torch.nn.functional.embedding_bag(
-            active.features,
-            self.directions,
-            counts_B.cumsum(0) - counts_B,
-            mode="sum",
-            per_sample_weights=active.strengths,
-        )
-        return rows_BD + self.bias, active
+    ) -> tuple[Float[Tensor, "B D"], COOEntries]:
+        """Rows, and the strengths of the features in them, the positive entries of a [B, N] matrix.
 
-    def batches(
-        self, batch_size: int, *, seed: int, purpose: Purpose = "training"
-    ) -> Iterator[tuple[Float[Tensor, "B D"], ActiveFeatures]]:
-        """Fresh rows without end; those of two seeds or purposes are independent.
+        A row is the sum of the directions, each times its strength, and of the bias.
+        """
+        active = self._active(n_rows, generator)
+        return decode(pack_entries(*active, n_rows), self.directions, self.bias), active
+
+    def generator(self, seed: int, purpose: Purpose) -> torch.Generator:
+        """What to draw rows with: those of two seeds or purposes are independent.
 
         A CPU and a GPU draw other numbers.
         """
-        generator = seeded(seed, purpose, self.directions.device)
-        while True:
-            yield self.sample(batch_size, generator)
+        return _seeded(seed, purpose, self.directions.device)
 
     def expected_rates(self) -> Float[Tensor, "N"]:
         """Fraction of rows on which each feature is active, were they not correlated; float64."""
         positive_N = torch.special.ndtr(self.mean_strengths.double() / self.spreads.double())
         return rates_left(self.settings, self.drawn_rates.double() * positive_N)
 
-    def _active(self, n_rows: int, generator: torch.Generator) -> ActiveFeatures:
+    def _active(self, n_rows: int, generator: torch.Generator) -> COOEntries:
         """Draw what is active, by a Gaussian copula: a feature is where a normal variable, which is
         correlated with those of others through the hidden factors, exceeds its threshold.
 
@@ -130,9 +112,9 @@ class SyntheticFeatures:
         found = self._with_strengths(rows_M, first_I[column_M], generator)
         parts = [found]
         for parents, children in levels(self.settings):
-            is_parent_M = (found.features >= parents.start) & (found.features < parents.stop)
+            is_parent_M = (found.columns >= parents.start) & (found.columns < parents.stop)
             found = self._children(
-                ActiveFeatures(*(part[is_parent_M] for part in found)),
+                COOEntries(*(part[is_parent_M] for part in found)),
                 children.start - parents.start * self.settings.branching,
                 hidden_BR,
                 generator,
@@ -140,15 +122,15 @@ class SyntheticFeatures:
             parts.append(found)
         rows, features, strengths = (torch.cat(part) for part in zip(*parts, strict=True))
         order = torch.argsort(rows, stable=True)
-        return ActiveFeatures(rows[order], features[order], strengths[order])
+        return COOEntries(rows[order], features[order], strengths[order])
 
     def _children(
         self,
-        parents: ActiveFeatures,
+        parents: COOEntries,
         offset: int,
         hidden_BR: Float[Tensor, "B R"],
         generator: torch.Generator,
-    ) -> ActiveFeatures:
+    ) -> COOEntries:
         """Of the children of each active parent one of the active ones, each equally likely; its
         strength is multiplied by the parent's, over the parent's mean.
 
@@ -156,7 +138,7 @@ class SyntheticFeatures:
             offset: the first child of feature p has the number offset + p * branching.
         """
         branching, device = self.settings.branching, hidden_BR.device
-        first_P1 = offset + parents.features[:, None] * branching
+        first_P1 = offset + parents.columns[:, None] * branching
         features_PC = first_P1 + torch.arange(branching, device=device)
         shape = features_PC.shape
         shared_PC = torch.einsum("pr,pcr->pc", hidden_BR[parents.rows], self.factors[features_PC])
@@ -167,9 +149,9 @@ class SyntheticFeatures:
         active_PC = (normal_PC > self._thresholds[features_PC]) & (strengths_PC > 0)
         lots_PC = torch.rand(shape, generator=generator, device=device)
         winner_P1 = lots_PC.masked_fill(~active_PC, -1.0).argmax(-1, keepdim=True)
-        scale_P = parents.strengths / self.mean_strengths[parents.features]
+        scale_P = parents.values / self.mean_strengths[parents.columns]
         has_one_P = active_PC.any(-1)
-        return ActiveFeatures(
+        return COOEntries(
             parents.rows[has_one_P],
             features_PC.gather(1, winner_P1)[has_one_P, 0],
             (strengths_PC.gather(1, winner_P1)[:, 0] * scale_P)[has_one_P],
@@ -177,12 +159,12 @@ class SyntheticFeatures:
 
     def _with_strengths(
         self, rows_M: Int[Tensor, "M"], features_M: Int[Tensor, "M"], generator: torch.Generator
-    ) -> ActiveFeatures:
+    ) -> COOEntries:
         """Those drawn that have a positive strength."""
         noise_M = torch.randn(len(rows_M), generator=generator, device=rows_M.device)
         strengths_M = self.mean_strengths[features_M] + self.spreads[features_M] * noise_M
         positive_M = strengths_M > 0
-        return ActiveFeatures(rows_M[positive_M], features_M[positive_M], strengths_M[positive_M])
+        return COOEntries(rows_M[positive_M], features_M[positive_M], strengths_M[positive_M])
 
     @cached_property
     def _without_parent(self) -> Int[Tensor, "I"]:
@@ -202,7 +184,7 @@ class SyntheticFeatures:
         return -torch.special.ndtri(self.drawn_rates.double()).float()
 
 
-def seeded(seed: int, purpose: Purpose, device: torch.device) -> torch.Generator:
+def _seeded(seed: int, purpose: Purpose, device: torch.device) -> torch.Generator:
     """A generator of its own for each seed and purpose, which are mixed into one number of 32 bits:
     that of a CPU takes no more."""
     mixed = np.random.SeedSequence((seed, _PURPOSES.index(purpose))).generate_state(1)
