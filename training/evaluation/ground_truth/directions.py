@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ....kernels.optimizer import adam_step_
+
 
 def pushed_apart(
     directions_ND: Float[Tensor, "N D"], *, steps: int, lr: float
@@ -15,13 +17,12 @@ def pushed_apart(
     of all rows in place of the N x N one.
     """
     rows_ND = torch.nn.functional.normalize(directions_ND, dim=-1)
-    optimizer = torch.optim.Adam([rows_ND], lr=lr)
-    for _ in range(steps):
+    first_ND, second_ND = torch.zeros_like(rows_ND), torch.zeros_like(rows_ND)
+    for step in range(1, steps + 1):
         squares_N1 = rows_ND.square().sum(-1, keepdim=True)
         weights_N1 = len(rows_ND) * (squares_N1 - 1) - squares_N1
-        rows_ND.grad = 4 * (rows_ND @ (rows_ND.T @ rows_ND) + weights_N1 * rows_ND)
-        optimizer.step()
-    rows_ND.grad = None
+        gradient_ND = 4 * (rows_ND @ (rows_ND.T @ rows_ND) + weights_N1 * rows_ND)
+        adam_step_(rows_ND, gradient_ND, first_ND, second_ND, step=step, lr=lr)
     return torch.nn.functional.normalize(rows_ND, dim=-1)
 
 
