@@ -134,7 +134,7 @@ def _results(
     settings: GroundTruthSettings,
     sae: SAEConfig,
     common: dict[str, Any],
-    seeds: list[dict[str, float]],
+    seeds: list[dict[str, float | int]],
 ) -> dict[str, Any]:
     of_size = settings.of_size.features
     names = [name for name in seeds[0] if name != "seed"]

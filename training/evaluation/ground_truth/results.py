@@ -16,7 +16,7 @@ class SavedSeeds:
         self._path = path
         self._common = common
 
-    def seeds(self, most: int) -> list[dict[str, float]]:
+    def seeds(self, most: int) -> list[dict[str, float | int]]:
         """The measures of the first seeds, at most so many, that the file has.
 
         Raises:
