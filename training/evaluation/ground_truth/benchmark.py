@@ -73,18 +73,18 @@ def ground_truth(
         "trainer": _of_every_seed(configs[0]),
     }
     saved = SavedSeeds(out, common)
-    seeds = saved.seeds(settings.seeds)
-    total = settings.seeds * (settings.wanted_samples + settings.wanted_rows)
-    done = len(seeds) * (settings.wanted_samples + settings.wanted_rows)
-    with as_current(device):
+    with as_current(device), saved.held():
+        seeds = saved.seeds(settings.seeds)
         say(f"making {settings.of_size.features.n_features:,} features")
         features = SyntheticFeatures.make(settings.of_size.features, device)
         common["overlap_of_features"] = mean_largest_overlap(features.directions)
+        of_one = settings.wanted_samples + settings.wanted_rows
+        done = len(seeds) * of_one
 
         def count(rows: int) -> None:
             nonlocal done
             done += rows
-            progress(done, total)
+            progress(done, settings.seeds * of_one)
 
         for config in configs[len(seeds) :]:
             trained = _train(at_size, config, features, count)

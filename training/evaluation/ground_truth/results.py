@@ -1,11 +1,14 @@
 """Results of the benchmark on disk, seed by seed; imports no torch."""
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ....sae.common.errors import InputError
 from ....sae.common.files import json_text, read_json, write_json
+from ....sae.common.locks import hold
 
 
 class SavedSeeds:
@@ -15,6 +18,18 @@ class SavedSeeds:
         """Take the file, None for none, and what must be equal in it."""
         self._path = path
         self._common = common
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Within, no other process writes the file; its folder is made if missing.
+
+        Raises AnotherWriter if one does, and OSError if nothing can be written there.
+        """
+        if self._path is None:
+            yield
+            return
+        with hold(self._path):
+            yield
 
     def seeds(self, most: int) -> list[dict[str, float | int]]:
         """The measures of the first seeds, at most so many, that the file has.
