@@ -9,6 +9,7 @@ from sparsteer.training.evaluation.ground_truth.config import (
     SIZES,
     BenchmarkSize,
     FeatureSettings,
+    SizeName,
 )
 
 from .conftest import Sparsteer
@@ -20,7 +21,8 @@ WORDS = ("synthetic", "eval", "--seeds", 2, "--samples", 192)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sizes in the twinkling of an eye; the published rows do not look at them."""
     few = FeatureSettings(n_features=20, d_model=10, n_roots=1, depth=1, correlation_rank=2)
-    for name, l0 in (("small", 2), ("16k", 25)):
+    l0s: dict[SizeName, int] = {"small": 2, "16k": 25}
+    for name, l0 in l0s.items():
         size = BenchmarkSize(
             features=few, n_latents=30, l0=l0, samples=640, lr=1e-3, rows=100, batch_size=64
         )

@@ -64,7 +64,7 @@ def ground_truth(
     device = resolve_device(settings.device)
     at_size = autoencoder_at(sae, settings)
     configs = [training_at(at_size, trainer, settings, seed=seed) for seed in range(settings.seeds)]
-    common = {
+    common: dict[str, Any] = {
         "size": settings.size,
         "rows": settings.wanted_rows,
         "device": device.type,

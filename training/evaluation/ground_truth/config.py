@@ -19,8 +19,8 @@ from ...config import require_variance_of
 
 SizeName = Literal["small", "16k"]
 
-_MOST_SEEDS = 1000
-_MOST_ROWS = 10**8
+_MOST_SEEDS = 1000.0
+_MOST_ROWS = 1e8
 """To measure on: their errors are a hundredth of what seeds differ by."""
 
 
@@ -180,7 +180,7 @@ class GroundTruthSettings:
     def __post_init__(self) -> None:
         require_choice("size", self.size, get_args(SizeName))
         require_positive_integer("seeds", self.seeds)
-        require_in_range("seeds", self.seeds, low=1, high=_MOST_SEEDS)
+        require_in_range("seeds", self.seeds, low=1.0, high=_MOST_SEEDS)
         if self.l0 is not None:
             require_positive_integer("l0", self.l0)
         if self.wanted_l0 > self.of_size.n_latents:
@@ -194,7 +194,7 @@ class GroundTruthSettings:
         if self.rows is not None:
             require_positive_integer("rows", self.rows)
             require_variance_of("rows", self.rows)
-            require_in_range("rows", self.rows, low=2, high=_MOST_ROWS)
+            require_in_range("rows", self.rows, low=2.0, high=_MOST_ROWS)
         if self.samples is not None:
             require_positive_integer("samples", self.samples)
         if self.wanted_samples < self.of_size.batch_size:

@@ -4,6 +4,7 @@ Written from the description of SynthSAEBench (arXiv 2602.14687). Equal in distr
 generator, not in numbers: those come from another order of random draws.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -93,7 +94,8 @@ class SyntheticFeatures:
 
     def expected_rates(self) -> Float[Tensor, "N"]:
         """Fraction of rows on which each feature is active, were they not correlated; float64."""
-        positive_N = torch.special.ndtr(self.mean_strengths.double() / self.spreads.double())
+        in_spreads_N = self.mean_strengths.double() / self.spreads.double()
+        positive_N = torch.erfc(-in_spreads_N / math.sqrt(2)) / 2
         return rates_left(self.settings, self.drawn_rates.double() * positive_N)
 
     def _active(self, n_rows: int, generator: torch.Generator) -> COOEntries:
@@ -181,7 +183,7 @@ class SyntheticFeatures:
     @cached_property
     def _thresholds(self) -> Float[Tensor, "N"]:
         """What a standard normal variable exceeds at the drawn rates."""
-        return -torch.special.ndtri(self.drawn_rates.double()).float()
+        return (math.sqrt(2) * torch.erfinv(1 - 2 * self.drawn_rates.double())).float()
 
 
 def _seeded(seed: int, purpose: Purpose, device: torch.device) -> torch.Generator:

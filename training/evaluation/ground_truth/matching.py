@@ -1,5 +1,8 @@
 """Which latent stands for which known feature, by the directions of both."""
 
+from importlib import import_module
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -22,13 +25,7 @@ def best_assignment(gain: Float[np.ndarray, "R C"]) -> Int[np.ndarray, "R"]:
     Raises:
         InputError: scipy is not installed.
     """
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError:
-        raise InputError(
-            "matching latents and features needs scipy, which is not installed; pip install "
-            "'sparsteer[eval]'"
-        ) from None
+    linear_sum_assignment = scipy("scipy.optimize").linear_sum_assignment
     column_of = np.full(len(gain), -1, dtype=np.int64)
     rows, columns = linear_sum_assignment(gain, maximize=True)
     column_of[rows] = columns
@@ -50,11 +47,24 @@ def chance_cosine(d_model: int, n_features: int) -> float:
     The integral over t from 0 to 1 of 1 - P(|cosine| < t)^N, where cosine^2 is a Beta variable
     with 1/2 and (D - 1)/2. An MCC of random latents, far fewer than features, is just below it.
     """
-    from scipy.special import betainc
-
     nodes, weights = np.polynomial.legendre.leggauss(400)
     t = (nodes + 1) / 2
     if d_model == 1:
         return 1.0
-    below = betainc(0.5, (d_model - 1) / 2, t**2)
+    below = scipy("scipy.special").betainc(0.5, (d_model - 1) / 2, t**2)
     return float(1 - (weights / 2) @ below**n_features)
+
+
+def scipy(module: str) -> Any:
+    """A module of scipy, which is imported when it is first asked for.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise InputError(
+            "measuring against known features needs scipy, which is not installed; pip install "
+            "'sparsteer[eval]'"
+        ) from None

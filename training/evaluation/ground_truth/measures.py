@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from ....sae.autoencoder import SparseAutoencoder
@@ -58,7 +59,7 @@ def measure_recovery(
         "precision": float(detection.precision().mean()),
         "recall": float(detection.recall().mean()),
         "mcc": mean_correlation_coefficient(cosines_FN),
-        "uniqueness": len(feature_of_F.unique()) / len(feature_of_F),
+        "uniqueness": len(np.unique(feature_of_F.cpu().numpy())) / len(feature_of_F),
         **{name: measured[name] for name in ("explained_variance", "l0", "dead_fraction")},
         "true_l0": n_active / rows,
     }

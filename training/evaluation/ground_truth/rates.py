@@ -44,7 +44,7 @@ def drawn_rates(settings: FeatureSettings, rates_N: Float[Tensor, "N"]) -> Float
     """
     drawn_N = rates_N.double()
     for parents, children in levels(settings):
-        given_PC = rates_N[children].double().unflatten(0, (-1, settings.branching))
+        given_PC = rates_N[children].double().view(-1, settings.branching)
         given_PC = given_PC / rates_N[parents, None].double()
         rivals_PC = given_PC.sum(-1, keepdim=True) - given_PC
         drawn_N[children] = (given_PC * (1 + rivals_PC)).flatten()
@@ -70,7 +70,7 @@ def rates_left(settings: FeatureSettings, drawn_N: Float[Tensor, "N"]) -> Float[
     t_Q = torch.as_tensor((nodes_Q + 1) / 2).to(left_N)
     dt_Q = torch.as_tensor(weights_Q / 2).to(left_N)
     for parents, children in levels(settings):
-        own_PC = left_N[children].unflatten(0, (-1, settings.branching))
+        own_PC = left_N[children].view(-1, settings.branching)
         lets_PCQ = 1 - own_PC[..., None] * (1 - t_Q)
         siblings = range(settings.branching)
         wins = [lets_PCQ[:, [j for j in siblings if j != i]].prod(1) @ dt_Q for i in siblings]

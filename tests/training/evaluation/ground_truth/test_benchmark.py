@@ -51,7 +51,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(activation: str = "topk", **changes: Any) -> dict[str, Any]:
-    settings = GroundTruthSettings(**{"seeds": 1, **changes})
+    changed: dict[str, Any] = {"seeds": 1, **changes}
+    settings = GroundTruthSettings(**changed)
     return ground_truth(plain_autoencoder(activation, (), settings), settings=settings)
 
 
@@ -84,7 +85,11 @@ def test_seeds_reproduce_and_results_go_on(tmp_path: Path) -> None:
     assert json.loads(out.read_text()) == json.loads(json.dumps(one))
     more = dataclasses.replace(settings, seeds=3)
     said: list[tuple[int, int]] = []
-    three = ground_truth(sae, settings=more, out=out, progress=lambda *at: said.append(at))
+
+    def progress(done: int, total: int) -> None:
+        said.append((done, total))
+
+    three = ground_truth(sae, settings=more, out=out, progress=progress)
     assert three["seeds"][0] == one["seeds"][0]
     assert [seed["seed"] for seed in three["seeds"]] == [0, 1, 2]
     assert len({seed["mcc"] for seed in three["seeds"]}) == 3
