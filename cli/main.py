@@ -57,6 +57,7 @@ from . import (
     serve,
     share,
     site,
+    synthetic,
     train,
     verify,
 )
@@ -80,6 +81,12 @@ VERBS: dict[str, Verb[Any]] = {
         config=train.TrainOptions, run=train.run, computes=True, resumes="from the last checkpoint"
     ),
     "eval": Verb(config=evaluate.EvalOptions, run=evaluate.run, computes=True, positional=("sae",)),
+    "synthetic eval": Verb(
+        config=synthetic.SyntheticOptions,
+        run=synthetic.run,
+        computes=True,
+        resumes="with the next seed, if it has --out",
+    ),
     "import": Verb(
         config=importing.ImportOptions, run=importing.run, computes=True, positional=("source",)
     ),
