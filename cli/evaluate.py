@@ -79,7 +79,7 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
     """A line for each autoencoder."""
     from rich.table import Table
 
-    from ..app.report.files import short_names
+    from ..training.run_places import short_names
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     grid.add_column("autoencoder", overflow="fold")

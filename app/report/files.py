@@ -10,6 +10,7 @@ from ...sae.common.errors import InputError
 from ...sae.common.files import atomic_file
 from ...sae.common.locks import PATIENCE, hold, tidy
 from ...training.run import RunFolder
+from ...training.run_places import is_run, run_of, shared_folder, short_names
 from . import plots
 from .inline import FIRST, PAGE
 from .page import GENERATOR
@@ -38,11 +39,11 @@ def require_no_other(saes: Sequence[str], *, force: bool) -> None:
     unless `force` says to replace it."""
     if force:
         return
-    folders = [_run_of(Path(sae)) for sae in saes]
+    folders = [run_of(Path(sae)) for sae in saes]
     paths = [_plots_of(folder) / f"{name}.svg" for folder in folders for name in _PLOTS]
-    paths += [folder / "report.html" for folder in folders if _is_run(folder)]
+    paths += [folder / "report.html" for folder in folders if is_run(folder)]
     if len(folders) > 1:
-        paths += [_shared(folders) / name for name in ("fvu-against-l0.svg", "report.html")]
+        paths += [shared_folder(folders) / name for name in ("fvu-against-l0.svg", "report.html")]
     for path in paths:
         if path.exists() and not is_made_here(path):
             raise InputError(
@@ -65,7 +66,7 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
     their folders; beside the first of them where there is none.
     An autoencoder that lies in no run has those two beside it, in `NAME-plots/`, and no page.
     """
-    folders = [_run_of(Path(result["sae"])) for result in results]
+    folders = [run_of(Path(result["sae"])) for result in results]
     styles = plots.styles(short_names(folders))
     curves = [
         (style, RunFolder(folder).curve()) for style, folder in zip(styles, folders, strict=True)
@@ -76,7 +77,7 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
         drawings = _drawings(result, style, points, plots.PAPER)
         target = _plots_of(folder)
         written += [_write(target / f"{name}.svg", one.svg) for name, one in drawings.items()]
-        if _is_run(folder):
+        if is_run(folder):
             tidy(folder)
             own = plots.PlotStyle(name=style.name, color=FIRST)
             inlined = _drawings(result, own, points, PAGE)
@@ -84,7 +85,7 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
             pages.append(_write(folder / "report.html", text))
     if len(results) > 1:
         width = max(r["d_model"] for r in results)
-        shared = _shared(folders)
+        shared = shared_folder(folders)
         together = plots.fvu_against_l0(curves, results, width)
         written.append(_write(shared / "fvu-against-l0.svg", together.svg))
         links = [
@@ -111,30 +112,8 @@ def _drawings(
     return drawings
 
 
-def short_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names; whole paths where two have the same."""
-    names = [folder.name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "config.yaml").exists()
-
-
 def _plots_of(folder: Path) -> Path:
-    return folder / "plots" if _is_run(folder) else folder.with_name(f"{folder.name}-plots")
-
-
-def _run_of(sae: Path) -> Path:
-    """The run folder that an autoencoder lies in, else the autoencoder's own."""
-    return sae.parent if sae.name == "sae" and _is_run(sae.parent) else sae
-
-
-def _shared(folders: Sequence[Path]) -> Path:
-    paths = [folder.absolute() for folder in folders]
-    shared = Path(os.path.commonpath([path.parent for path in paths]))
-    near = all(len(path.relative_to(shared).parts) <= 2 for path in paths)
-    return shared if near else paths[0].parent  # never in / or somebody's home
+    return folder / "plots" if is_run(folder) else folder.with_name(f"{folder.name}-plots")
 
 
 def _write(path: Path, text: str) -> Path:
