@@ -12,11 +12,13 @@ from ...sae.common.locks import PATIENCE, hold, tidy
 from ...training.run import RunFolder
 from ...training.run_places import is_run, run_of, shared_folder, short_names
 from . import plots
+from .fronts import fronts_of
 from .inline import FIRST, PAGE
 from .page import GENERATOR
 from .run_page import comparison_page, run_page
 
 _PLOTS = ("fvu", "l0", "density", "zf")
+_FRONTS = ("fvu", "recovered")
 _MADE_HERE = {
     ".html": f'<meta name="generator" content="{GENERATOR}">',
     ".svg": f"<dc:title>{GENERATOR}</dc:title>",
@@ -26,12 +28,19 @@ _MADE_HERE = {
 
 def require_matplotlib() -> None:
     """Raise InputError if plots cannot be drawn."""
+    if not has_matplotlib():
+        raise InputError(
+            "plots need matplotlib, which is not installed; pip install 'sparsteer[plots]'"
+        )
+
+
+def has_matplotlib() -> bool:
+    """Whether plots can be drawn."""
     try:
         import_module("matplotlib")
     except ImportError:
-        raise InputError(
-            "plots need matplotlib, which is not installed; pip install 'sparsteer[plots]'"
-        ) from None
+        return False
+    return True
 
 
 def require_no_other(saes: Sequence[str], *, force: bool) -> None:
@@ -43,7 +52,8 @@ def require_no_other(saes: Sequence[str], *, force: bool) -> None:
     paths = [_plots_of(folder) / f"{name}.svg" for folder in folders for name in _PLOTS]
     paths += [folder / "report.html" for folder in folders if is_run(folder)]
     if len(folders) > 1:
-        paths += [shared_folder(folders) / name for name in ("fvu-against-l0.svg", "report.html")]
+        names = ["fvu-against-l0.svg", *(f"front-{name}.svg" for name in _FRONTS), "report.html"]
+        paths += [shared_folder(folders) / name for name in names]
     for path in paths:
         if path.exists() and not is_made_here(path):
             raise InputError(
@@ -62,8 +72,9 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
 
     Into `plots/` of each run: fvu.svg and l0.svg over training (where metrics.jsonl is), and
     density.svg and zf.svg; beside it `report.html`, the page of the run. Of several autoencoders
-    also fvu-against-l0.svg and a report.html that compares them, into the folder that holds them or
-    their folders; beside the first of them where there is none.
+    also fvu-against-l0.svg, front-fvu.svg, front-recovered.svg where the language model was run,
+    and a report.html that compares them, into the folder that holds them or their folders; beside
+    the first of them where there is none.
     An autoencoder that lies in no run has those two beside it, in `NAME-plots/`, and no page.
     """
     folders = [run_of(Path(result["sae"])) for result in results]
@@ -76,25 +87,27 @@ def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:
     for result, folder, (style, points) in zip(results, folders, curves, strict=True):
         drawings = _drawings(result, style, points, plots.PAPER)
         target = _plots_of(folder)
-        written += [_write(target / f"{name}.svg", one.svg) for name, one in drawings.items()]
+        written += [write_page(target / f"{name}.svg", one.svg) for name, one in drawings.items()]
         if is_run(folder):
             tidy(folder)
             own = plots.PlotStyle(name=style.name, color=FIRST)
             inlined = _drawings(result, own, points, PAGE)
             text = run_page(RunFolder(folder), result, inlined)
-            pages.append(_write(folder / "report.html", text))
+            pages.append(write_page(folder / "report.html", text))
     if len(results) > 1:
         width = max(r["d_model"] for r in results)
         shared = shared_folder(folders)
         together = plots.fvu_against_l0(curves, results, width)
-        written.append(_write(shared / "fvu-against-l0.svg", together.svg))
+        written.append(write_page(shared / "fvu-against-l0.svg", together.svg))
+        for name, drawing in fronts_of(results).items():
+            written.append(write_page(shared / f"front-{name}.svg", drawing.svg))
         links = [
             os.path.relpath(f, shared) if f / "report.html" in pages else None for f in folders
         ]
         inlined = plots.fvu_against_l0(curves, results, width, PAGE)
         names = [style.name for style in styles]
-        text = comparison_page(names, results, links, inlined)
-        pages.append(_write(shared / "report.html", text))
+        text = comparison_page(names, results, links, inlined, fronts_of(results, PAGE))
+        pages.append(write_page(shared / "report.html", text))
     return [*written, *pages]
 
 
@@ -116,7 +129,8 @@ def _plots_of(folder: Path) -> Path:
     return folder / "plots" if is_run(folder) else folder.with_name(f"{folder.name}-plots")
 
 
-def _write(path: Path, text: str) -> Path:
+def write_page(path: Path, text: str) -> Path:
+    """Write a page or a plot, whole; give its path."""
     remedy = "give the same command again when it has ended"
     with hold(path, patience=PATIENCE, remedy=remedy), atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

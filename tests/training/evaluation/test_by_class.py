@@ -91,7 +91,13 @@ def by_hand(
     with torch.no_grad():
         missed = (x.double() - sae(x).double()).square().sum(-1)
         l0 = (sae.encode(x).values > 0).sum(-1).double()
-    return kinds, missed, (x.double() - mean).square().sum(-1), l0, x.double().square().sum(-1).sqrt()
+    return (
+        kinds,
+        missed,
+        (x.double() - mean).square().sum(-1),
+        l0,
+        x.double().square().sum(-1).sqrt(),
+    )
 
 
 @pytest.mark.parametrize("n_contexts", [1000, 3])
