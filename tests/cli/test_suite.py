@@ -36,6 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_the_suite(sparsteer: Sparsteer, runs: list[Path], cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "suite"
     words = ["eval", *runs, "--cache", cache, "--suite", "--contexts", 6, "--suite-out", out]
@@ -73,6 +74,7 @@ def test_the_suite(sparsteer: Sparsteer, runs: list[Path], cache: Path, tmp_path
     assert all(f">{name}<" in page for name in names)
 
 
+@pytest.mark.slow
 def test_results_lie_beside_the_runs(sparsteer: Sparsteer, runs: list[Path], cache: Path) -> None:
     words = ("--cache", cache, "--suite", "--contexts", 0, "--baselines", "none", "--json")
     several = sparsteer("eval", *runs[:2], *words)
@@ -115,6 +117,7 @@ def test_wrong_words(
     assert sentence in done.error
 
 
+@pytest.mark.slow
 def test_an_interrupted_suite_says_that_it_goes_on(
     sparsteer: Sparsteer,
     run_folder: Path,
