@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ....kernels.codes import Codes, COOEntries
+
+
+class PooledText(NamedTuple):
+    """Of one text the latents that fire in it, or the coordinates of its activation."""
+
+    columns: Int[Tensor, "E"]
+    """In rising order."""
+    values: Float[Tensor, "E"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +61,8 @@ class PooledCodes:
 
 def pool_codes(
     codes: Codes, lengths: Sequence[int], norms_F: Float[Tensor, "F"], *, last: bool
-) -> list[tuple[Int[Tensor, "E"], Float[Tensor, "E"]]]:
-    """Of each text its latents, in rising order, with their pooled values above 0.
+) -> list[PooledText]:
+    """The latents of each text with their pooled values, which are above 0.
 
     Args:
         codes: of the content tokens of all texts, one text after the other.
@@ -63,7 +72,7 @@ def pool_codes(
         last: whether to take the value at the last token, else the mean over all.
     """
     indices_CM, values_CM = codes.indices.cpu(), codes.values.detach().cpu().double()
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[PooledText] = []
     end = 0
     for length in lengths:
         rows = slice(end + length - 1 if last else end, end + length)
@@ -73,16 +82,14 @@ def pool_codes(
         )
         latents_E = sums_F.nonzero()[:, 0]
         means_E = sums_F[latents_E] / (1 if last else length)
-        found.append((latents_E, means_E * norms_F[latents_E]))
+        found.append(PooledText(latents_E, means_E * norms_F[latents_E]))
     return found
 
 
-def join_texts(
-    texts: Sequence[tuple[Int[Tensor, "E"], Float[Tensor, "E"]]], n_latents: int
-) -> PooledCodes:
+def join_texts(texts: Sequence[PooledText], n_latents: int) -> PooledCodes:
     """The pooled codes of texts, numbered in their order, of which there is at least one."""
-    counts = torch.tensor([len(latents) for latents, _ in texts])
+    counts = torch.tensor([len(text.columns) for text in texts])
     rows = torch.repeat_interleave(torch.arange(len(texts)), counts)
-    columns = torch.cat([latents for latents, _ in texts])
-    values = torch.cat([values for _, values in texts])
+    columns = torch.cat([text.columns for text in texts])
+    values = torch.cat([text.values for text in texts])
     return PooledCodes(COOEntries(rows, columns, values), len(texts), n_latents)

@@ -107,11 +107,18 @@ def ranked_latents(
 def shuffled(
     labels_N: Bool[Tensor, "N"], held_out_N: Bool[Tensor, "N"], seed: int
 ) -> Bool[Tensor, "N"]:
-    """The labels with those of the training texts in another order, drawn from the seed."""
-    numbers = (~held_out_N).nonzero()[:, 0]
-    order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))
+    """The labels with those of half of each label's training texts changed, drawn from the seed.
+
+    So the training labels tell nothing of the true ones. Were they put in any order, a few more
+    than half would agree or disagree with the truth, and a latent that knows the truth would be
+    always right or always wrong.
+    """
+    generator = torch.Generator().manual_seed(seed)
     mixed_N = labels_N.clone()
-    mixed_N[numbers] = labels_N[numbers[order]]
+    for label in (False, True):
+        numbers = ((labels_N == label) & ~held_out_N).nonzero()[:, 0]
+        order = torch.randperm(len(numbers), generator=generator)
+        mixed_N[numbers[order[: len(numbers) // 2]]] = not label
     return mixed_N
 
 

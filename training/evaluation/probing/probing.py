@@ -15,7 +15,7 @@ from ....sae.common.errors import InputError
 from ....sae.compatibility import require_fits
 from ....sae.language_model.model import LanguageModel
 from .config import ProbingSettings
-from .pooled import PooledCodes, join_texts
+from .pooled import PooledCodes, PooledText, join_texts
 from .probes import (
     dense_probe,
     fit_probe,
@@ -114,7 +114,7 @@ class _Split:
         """Of probes of the best coordinates, and of all."""
         acts_ND = self.task.activations
         every = torch.arange(acts_ND.shape[1])
-        coordinates = join_texts([(every, acts_D) for acts_D in acts_ND], len(every))
+        coordinates = join_texts([PooledText(every, acts_D) for acts_D in acts_ND], len(every))
         best = ranked_latents(coordinates, self.labels_N, self.held_out_N, ks[-1])
         dense = dense_probe(acts_ND, self.texts, self.labels_N, self.held_out_N, self.seed)
         return [

@@ -12,10 +12,8 @@ from ....sae.common.errors import InputError
 from ....sae.language_model.model import LanguageModel
 from ....sae.language_model.sites import read_sites
 from .config import LEAST_TEXTS, ProbingSettings
-from .pooled import PooledCodes, join_texts, pool_codes
+from .pooled import PooledCodes, PooledText, join_texts, pool_codes
 from .tasks import ProbingTask
-
-_Pooled = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ def read_tasks(
     chosen = [choose_examples(task, model, settings) for task in tasks]
     every = [example for examples in chosen for example in examples]
     total = sum(len(example.tokens) for example in every)
-    activations: list[Tensor] = [torch.empty(0)] * len(every)
-    codes: list[_Pooled] = [[(torch.empty(0), torch.empty(0))] * len(every) for _ in saes]
+    activations: dict[int, Tensor] = {}
+    codes: list[dict[int, PooledText]] = [{} for _ in saes]
     norms = [sae.decoder_norms().cpu().double() for sae in saes]
     reader = model.fastest([site])
     last = settings.pooling == "last"
@@ -86,19 +84,19 @@ def read_tasks(
         for sae, norms_F, pooled in zip(saes, norms, codes, strict=True):
             with torch.no_grad():
                 found = pool_codes(sae.encode(rows_CD.to(sae.W_enc)), lengths, norms_F, last=last)
-            for number, of_text in zip(numbers, found, strict=True):
-                pooled[number] = of_text
+            pooled.update(zip(numbers, found, strict=True))
         done += sum(len(every[number].tokens) for number in numbers)
         progress(done, total)
     read: list[ReadTask] = []
+    end = 0
     for task, examples in zip(tasks, chosen, strict=True):
-        start = sum(len(earlier.examples) for earlier in read)
-        part = slice(start, start + len(examples))
+        part = range(end, end + len(examples))
+        end = part.stop
         of_saes = [
-            join_texts(pooled[part], sae.config.n_latents)
+            join_texts([pooled[number] for number in part], sae.config.n_latents)
             for sae, pooled in zip(saes, codes, strict=True)
         ]
-        acts_ND = torch.stack(activations[part])
+        acts_ND = torch.stack([activations[number] for number in part])
         read.append(ReadTask(task.name, task.labels, tuple(examples), acts_ND, tuple(of_saes)))
     return read
 
