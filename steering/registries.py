@@ -79,6 +79,7 @@ SUITE_PARTS: "Registry[Part]" = Registry(
     {
         "held_out": f"{__package__}.suite.parts.held_out:HELD_OUT",
         "classes": f"{__package__}.suite.parts.classes:CLASSES",
+        "probing": f"{__package__}.suite.parts.probing:PROBING",
     },
 )
 """What the evaluation suite measures, in the order in which it is shown."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .evaluation.config import EvalConfig as EvalConfig
     from .evaluation.ground_truth.benchmark import ground_truth as ground_truth
     from .evaluation.ground_truth.config import GroundTruthSettings as GroundTruthSettings
+    from .evaluation.probing.config import ProbingSettings as ProbingSettings
+    from .evaluation.probing.probing import probe as probe
     from .evaluation.site_check import check_site as check_site
     from .evaluation.site_check_config import SiteCheckConfig as SiteCheckConfig
     from .graph_trainer import GraphTrainer as GraphTrainer

@@ -39,7 +39,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> list[Path]:
 @pytest.mark.slow
 def test_the_suite(sparsteer: Sparsteer, runs: list[Path], cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "suite"
-    words = ["eval", *runs, "--cache", cache, "--suite", "--contexts", 6, "--suite-out", out]
+    parts = ["--parts", "held_out", "classes"]
+    words = ["eval", *runs, "--cache", cache, "--suite", *parts]
+    words += ["--contexts", 6, "--suite-out", out]
     done = sparsteer(*words, "--json")
     assert done.status == 0, done.err
     values = done.values
