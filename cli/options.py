@@ -106,6 +106,8 @@ class Option:
             return "(required)"
         if self.default is None or self.default is False or self.default == ():
             return ""
+        if isinstance(self.default, tuple):
+            return f"(default: {' '.join(map(str, cast(tuple[Any, ...], self.default)))})"  # pyright: ignore[reportUnknownMemberType] - of any items
         is_long = isinstance(self.default, int) and self.default >= 10_000
         return f"(default: {self.default:_})" if is_long else f"(default: {self.default})"
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .interventions.edits import Edit
     from .interventions.gates import Gate
     from .selection.methods import Method
+    from .suite.part import Part
 
 EDITS: "Registry[Edit]" = Registry(
     "edit", "sparsteer.edits", {"add": f"{__package__}.interventions.edits:add"}
@@ -71,3 +72,13 @@ STEERING_FORMATS: "Registry[SteeringFormat]" = Registry(
     },
 )
 """As what an intervention is exported for other tools."""
+
+SUITE_PARTS: "Registry[Part]" = Registry(
+    "part",
+    "sparsteer.suite_parts",
+    {
+        "held_out": f"{__package__}.suite.parts.held_out:HELD_OUT",
+        "classes": f"{__package__}.suite.parts.classes:CLASSES",
+    },
+)
+"""What the evaluation suite measures, in the order in which it is shown."""
