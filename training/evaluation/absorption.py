@@ -7,10 +7,12 @@ linear probe. Its numbers are not those of the published one, and where a model 
 a letter it says nothing of that letter.
 """
 
+import random
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
@@ -88,8 +90,7 @@ def absorption(
     W_dec = torch.nn.functional.normalize(sae.W_dec.float(), dim=-1).cpu()
     cosines_FL = W_dec @ probe.directions.T
     projections_FL = sae.W_dec.float().cpu() @ probe.directions.T
-    order = torch.randperm(len(letters), generator=torch.Generator().manual_seed(seed)).numpy()
-    shuffled = [letters[n] for n in order.tolist()]
+    shuffled = random.Random(seed).sample(letters, len(letters))
     # Each letter takes the direction of the one behind it in a random order, never its own.
     another = dict(zip(shuffled, [*shuffled[1:], shuffled[0]], strict=True))
     by_letter: dict[str, dict[str, Any]] = {}
@@ -97,7 +98,7 @@ def absorption(
     tokens: list[Tensor] = []
     counts: list[Tensor] = []
     for letter, latents in main.items():
-        fires_N = _any_fires(indices_NM, values_NM, latents)
+        fires_N = _fires(indices_NM, values_NM, latents).any(-1)
         main_f1 = f1_of(fires_N[given.test], given.letter[given.test] == letter)
         if main_f1 < _LEAST_MAIN_F1:
             without.append(LETTERS[letter])
@@ -153,10 +154,15 @@ def _codes(
     return joined([part.indices for part in parts]), joined([part.values for part in parts])
 
 
-def _any_fires(
+def _fires(
     indices_NM: Int[Tensor, "N M"], values_NM: Float[Tensor, "N M"], latents: list[int]
-) -> Tensor:
-    return (torch.isin(indices_NM, torch.tensor(latents)) & (values_NM > 0)).any(-1)
+) -> Bool[Tensor, "N C"]:
+    """On which rows each of some latents fires."""
+    place_F = torch.full((1 + max(int(indices_NM.max()), *latents),), len(latents))
+    place_F[torch.tensor(latents)] = torch.arange(len(latents))
+    place_NM = place_F[indices_NM].masked_fill(values_NM <= 0, len(latents))
+    fires_NC = torch.zeros(len(indices_NM), len(latents) + 1, dtype=torch.bool)
+    return fires_NC.scatter_(1, place_NM, True)[:, :-1]
 
 
 def _main_latents(
@@ -179,8 +185,9 @@ def _main_latents(
     candidates = f1_F.topk(min(_CANDIDATES, n_latents)).indices.numpy().tolist()
     chosen: list[int] = [candidates[0]]
     best = float(f1_F[candidates[0]])
-    said_N = _any_fires(indices_NM, values_NM, chosen)
-    fires = {n: _any_fires(indices_NM, values_NM, [n]) for n in candidates[1:]}
+    fires_NC = _fires(indices_NM, values_NM, candidates)
+    said_N = fires_NC[:, 0]
+    fires = {n: fires_NC[:, place] for place, n in enumerate(candidates) if place}
     while fires and len(chosen) < _MOST_MAIN:
         gained = {n: f1_of(said_N | fires_N, is_letter_N) for n, fires_N in fires.items()}
         latent = max(gained, key=lambda n: gained[n])
@@ -210,7 +217,8 @@ def _carried(
 
 
 def _error_over_tokens(absorbed_R: Float[Tensor, "R"], token_R: Int[Tensor, "R"]) -> float | None:
-    names, place_R = torch.unique(token_R, return_inverse=True)
+    names, place_R = np.unique(token_R.numpy(), return_inverse=True)
     sums_2T = torch.zeros(2, len(names), dtype=torch.float64)
-    sums_2T.index_add_(1, place_R, torch.stack([absorbed_R, torch.ones_like(absorbed_R)]))
+    both_2R = torch.stack([absorbed_R, torch.ones_like(absorbed_R)])
+    sums_2T.index_add_(1, torch.as_tensor(place_R), both_2R)
     return ratio_standard_error(*sums_2T)

@@ -81,37 +81,34 @@ class LetterProbe:
     directions: Float[Tensor, "26 D"]
     """Unit vectors: where a row must move for a letter against the mean of all."""
     predicted: Int[Tensor, "N"]
-    """The letter of each row, as the probe has it."""
+    """The letter of each row, as the probe has it; -1 of a probe that knows none."""
     f1: Float[Tensor, "26"]
     """On the rows for testing; NaN of a letter without rows on either side."""
 
 
 def letter_probe(given: LetterRows) -> LetterProbe:
-    """Fit the probe on the rows for fitting.
+    """Fit the probe on the rows for fitting; with fewer than two letters there it knows none.
 
     Raises:
-        InputError: scikit-learn is not installed, or fewer than two letters have rows.
+        InputError: scikit-learn is not installed.
     """
     fit_N = ~given.test
+    known = np.unique(given.letter[fit_N].numpy())
+    f1 = torch.full((len(LETTERS),), torch.nan, dtype=torch.float64)
+    directions = torch.zeros(len(LETTERS), given.rows.shape[1])
+    if len(known) < 2:
+        return LetterProbe(directions, torch.full_like(given.letter, -1), f1)
     mean_D, scale_D = given.rows[fit_N].mean(0), given.rows[fit_N].std(0)
     # Columns that vary less than most are not blown up: other tokens may vary in them.
     scale_D = scale_D.clamp(min=float(scale_D.mean()) or 1.0)
     standard_ND = ((given.rows - mean_D) / scale_D).numpy()
-    known = torch.unique(given.letter[fit_N])
-    if len(known) < 2:
-        raise InputError(
-            "the held-out text has too few words to learn their first letters from; measure more "
-            "contexts"
-        )
     model = _logistic(standard_ND[fit_N.numpy()], given.letter[fit_N].numpy())
     weights_KD = torch.as_tensor(model.coef_).float()
     if len(known) == 2:  # scikit-learn then has one row of weights
         weights_KD = torch.cat([-weights_KD, weights_KD])
-    directions = torch.zeros(len(LETTERS), given.rows.shape[1])
-    directions[known] = (weights_KD - weights_KD.mean(0)) / scale_D
+    directions[torch.as_tensor(known)] = (weights_KD - weights_KD.mean(0)) / scale_D
     predicted_N = torch.as_tensor(model.predict(standard_ND))
-    f1 = torch.full((len(LETTERS),), torch.nan, dtype=torch.float64)
-    for letter in known.numpy().tolist():
+    for letter in known.tolist():
         is_letter_N = given.letter[given.test] == letter
         said_N = predicted_N[given.test] == letter
         if is_letter_N.any():

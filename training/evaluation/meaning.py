@@ -32,6 +32,7 @@ def meaning(
     settings: MeaningSettings,
     *,
     site: str | None = None,
+    seed: int = 0,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> list[dict[str, Any]]:
     """Measure a random sample of the latents of autoencoders of one site on held-out text.
@@ -48,6 +49,7 @@ def meaning(
         model: the language model of the cache; None leaves out the agreement of examples.
         settings: how much is looked at.
         site: of the cache; by default its only one.
+        seed: of every draw.
         progress: told the tokens of each forward pass and the rows of each encoding.
 
     Returns:
@@ -77,16 +79,16 @@ def meaning(
             rows,
             before=settings.before,
             after=settings.after,
-            seed=settings.seed,
+            seed=seed,
             progress=progress,
         )
     results: list[dict[str, Any]] = []
     for sae in saes:
-        sample = sample_latents(sae, rows, settings.latents, seed=settings.seed, progress=progress)
-        result = _of_tokens(sample, rows, settings)
+        sample = sample_latents(sae, rows, settings.latents, seed=seed, progress=progress)
+        result = _of_tokens(sample, rows, settings, seed)
         result["agreement"] = None
         if embeddings_NH is not None:
-            found = _of_texts(sample, rows, embeddings_NH, settings)
+            found = _of_texts(sample, rows, embeddings_NH, settings, seed)
             result["agreement"] = {**found, "embedding_site": embedding_site}
         results.append(result)
     return results
@@ -98,10 +100,10 @@ def default_embedding_site(model: LanguageModel) -> str:
 
 
 def _of_tokens(
-    sample: LatentSample, rows: HeldOutRows, settings: MeaningSettings
+    sample: LatentSample, rows: HeldOutRows, settings: MeaningSettings, seed: int
 ) -> dict[str, Any]:
     tokens_N = rows.tokens
-    explained_S = token_explained(sample, tokens_N, rows.document, rows.kept, seed=settings.seed)
+    explained_S = token_explained(sample, tokens_N, rows.document, rows.kept, seed=seed)
     shares_S = share_of_one_token(sample, tokens_N, rows.document, settings.examples)
     known_S = explained_S[~explained_S.isnan()]
     return {
@@ -121,10 +123,11 @@ def _of_texts(
     rows: HeldOutRows,
     embeddings_NH: Float[Tensor, "N H"],
     settings: MeaningSettings,
+    seed: int,
 ) -> dict[str, Any]:
     usable_N = rows.kept & embeddings_NH.any(-1)
     kinds: dict[str, list[Tensor]] = {"top": [], "weighted": []}
-    generator = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(seed)
     for place in range(len(sample.latents)):
         rows_M, values_M = sample.of(place)
         usable_M = usable_N[rows_M]
@@ -141,7 +144,7 @@ def _of_texts(
     for kind, examples in kinds.items():
         compared = [rows_P for rows_P, is_enough in zip(examples, enough, strict=True) if is_enough]
         measured = agreement(
-            compared, embeddings_NH, rows.tokens, rows.document, usable_N, seed=settings.seed
+            compared, embeddings_NH, rows.tokens, rows.document, usable_N, seed=seed
         )
         found[kind] = {
             "beyond_token": summary(measured.beyond_token),

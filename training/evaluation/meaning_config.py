@@ -33,14 +33,11 @@ class MeaningSettings:
     outlier_norm: float = 5.0
     """Rows whose norm is more than so many times the median do not count; 0 counts all."""
 
-    seed: int = 0
-    """Of every draw."""
-
     def __post_init__(self) -> None:
         for name in ("latents", "contexts"):
             require_positive_integer(name, getattr(self, name))
         require_integer("examples", self.examples, least=3)
-        for name in ("before", "after", "seed"):
+        for name in ("before", "after"):
             require_integer(name, getattr(self, name), least=0)
         if not self.before + self.after:
             raise InputError(

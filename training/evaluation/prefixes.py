@@ -12,10 +12,16 @@ from typing import Any
 import torch
 
 from ...sae.common.errors import InputError
+from ...sae.language_model.model import LanguageModel
 from ...sae.metrics import ReconstructionMetrics, measure_rows
 from ..data.cache.reader import ActivationCache
 from .config import EvalSettings
-from .language_model_figures import Progress, TokenProgress, language_model_figures
+from .language_model_figures import (
+    Progress,
+    TokenProgress,
+    language_model_figures,
+    model_of_cache,
+)
 from .prefix_view import PrefixView
 from .standard_errors import fvu_standard_error
 from .subjects import Subject
@@ -37,6 +43,7 @@ def measure_prefixes(
     settings: EvalSettings,
     *,
     widths: Sequence[int] | None = None,
+    load_model: Callable[[], LanguageModel] | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -49,6 +56,7 @@ def measure_prefixes(
         others: autoencoders of the same site, such as some trained at these widths.
         cache, settings: what they are measured on.
         widths: where to cut; by default as `widths_of`.
+        load_model: gives the language model; by default it is loaded, unless `contexts` is 0.
         say: sentences for a person.
         progress: see `Progress`.
 
@@ -80,14 +88,14 @@ def measure_prefixes(
     views = [PrefixView(sae, width) for width in sorted(widths)]
     subjects = [Subject(nested.path, view, nested.site, nested.target_site) for view in views]
     subjects += others
-    device = sae.W_dec.device
     rows = {site: cache.held_out(site=site, limit=settings.rows) for site in nested.sites}
     documents_N = cache.held_out_documents(limit=settings.rows)
     tokens = TokenProgress(progress)
     tokens.total = (1 + len(others)) * len(documents_N)
     losses: list[dict[str, float | int | None] | None] = [None] * len(subjects)
     if settings.contexts:
-        losses = [*language_model_figures(subjects, cache, settings, rows, device, tokens, say)]
+        load = load_model or (lambda: model_of_cache(cache, settings, sae.W_dec.device, say))
+        losses = [*language_model_figures(subjects, cache, settings, rows, tokens, load())]
     given = [rows[site] for site in nested.sites]
     measures = _measure_views(views, given, tokens)
     measures += [measure_rows(other.sae, *given, progress=tokens.add) for other in others]

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from .matching import nearest_rows
+from .prefix_view import PrefixView
 from .summaries import summary
 
 _ROWS_AT_ONCE = 2048
@@ -35,7 +36,7 @@ def splitting(
 
     Args:
         small, large: two autoencoders of one site, or a prefix (`PrefixView`) and the whole of a
-            nested one.
+            nested one, of which only the latents behind the prefix count then.
         rows_ND: raw rows, on which latents must fire to count.
         least_cosine: of a part; 0.5 as a default, which nothing derives.
         seed: of what `contained` is held against.
@@ -57,6 +58,8 @@ def splitting(
             f"{large.config.d_model}, which do not compare; give those of one site"
         )
     parents, children = (_firing_latents(sae, rows_ND) for sae in (small, large))
+    if isinstance(small, PrefixView) and small.whole is large:
+        children = children[children >= small.config.n_latents]
     cosines_C1, nearest_C1 = nearest_rows(large.W_dec[children], small.W_dec[parents])
     cosines_C, nearest_C = cosines_C1[:, 0].double().cpu(), nearest_C1[:, 0].cpu()
     is_part_C = cosines_C >= least_cosine

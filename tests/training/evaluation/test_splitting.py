@@ -16,9 +16,10 @@ from sparsteer.training.evaluation.first_letters import (
     letter_probe,
     letter_rows,
 )
+from sparsteer.training.evaluation.prefix_view import PrefixView
 from sparsteer.training.evaluation.splitting import splitting
 
-WORDS, TIMES = 8, 12
+WORDS, TIMES = 6, 8
 N_LETTERS = len(LETTERS)
 N_TOKENS = N_LETTERS * WORDS
 WIDTH = N_LETTERS + N_TOKENS
@@ -64,6 +65,18 @@ def test_the_same_dictionary_is_not_split() -> None:
     found = splitting(sae, thresholded(torch.eye(6)[order], torch.eye(6)[order]), rows)
     assert found["parents_with"]["1"] == 1 and found["contained"]["mean"] == 1
     assert found["cosine"]["mean"] == pytest.approx(1)
+
+
+def test_of_a_nested_dictionary_what_is_behind_the_prefix_is_compared() -> None:
+    """Latents 3 and 4 are near the first one, 5 is near none."""
+    eye = torch.eye(6)
+    rows_of_decoder = torch.stack([*eye[:3], eye[0] + 0.2 * eye[3], eye[0] + 0.2 * eye[4], eye[5]])
+    whole = thresholded(rows_of_decoder, rows_of_decoder)
+    found = splitting(PrefixView(whole, 3), whole, torch.rand(400, 6))
+    assert (found["parents"], found["children"]) == (3, 3)
+    assert found["found"] == pytest.approx(2 / 3)
+    assert found["parents_with"]["2"] == pytest.approx(1 / 3)
+    assert found["parents_with"]["0"] == pytest.approx(2 / 3)
 
 
 def test_what_does_not_compare_or_fire_is_refused() -> None:
@@ -130,6 +143,14 @@ def test_without_a_probe_nothing_is_said(words: LetterRows) -> None:
     found = absorption(thresholded(torch.eye(WIDTH), torch.eye(WIDTH)), noise, letter_probe(noise))
     assert found["rate"] is None and found["by_chance"] is None and found["letters"] == ""
     assert "probe" in found["why"]
+
+
+def test_of_text_without_words_nothing_is_said(words: LetterRows) -> None:
+    none = LetterRows(*(column[:0] for column in vars(words).values()))
+    probe = letter_probe(none)
+    assert probe.f1.isnan().all()
+    found = absorption(thresholded(torch.eye(WIDTH), torch.eye(WIDTH)), none, probe)
+    assert found["rate"] is None and set(found["probe_f1"].values()) == {None}
 
 
 def test_without_latents_of_letters_nothing_is_said(words: LetterRows) -> None:
