@@ -85,6 +85,7 @@ SUITE_PARTS: "Registry[Part]" = Registry(
         "stability": f"{__package__}.suite.parts.stability:STABILITY",
         "prefixes": f"{__package__}.suite.parts.prefixes:PREFIXES",
         "absorption": f"{__package__}.suite.parts.absorption:ABSORPTION",
+        "ground_truth": f"{__package__}.suite.parts.ground_truth:GROUND_TRUTH",
     },
 )
 """What the evaluation suite measures, in the order in which it is shown."""
