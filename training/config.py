@@ -83,17 +83,19 @@ class TrainerConfig:
     afa_coefficient: float = 1 / 32
     """Weight of the top-AFA norm loss (lambda); only top_afa uses it. It steers L0, unless
     `target_l0` does."""
-    sparsity: Literal["step", "tanh"] = "step"
+    sparsity: Literal["step", "tanh", "quadratic"] = "step"
     """How jumprelu counts active latents: step as they are, which moves only thresholds; tanh
-    smoothly, which moves the weights, too."""
+    smoothly, which moves the weights, too; quadratic as step, but of each row by itself."""
     sparsity_coefficient: float = 1.0
-    """Weight of jumprelu's sparsity loss, (L0 / target_l0 - 1)^2."""
+    """Weight of jumprelu's sparsity loss, (L0 / target_l0 - 1)^2, with L0 that of the batch or, of
+    quadratic, of each row."""
     target_l0: int | None = None
     """Active latents of a row, on average, that training aims at: of jumprelu, by default 32, and
     of top_afa where it is given, which then learns its target scale."""
     loss_term: tuple[str, ...] = ()
-    """Further terms of the loss, each NAME=COEFFICIENT, which an installed package adds; see
-    docs/extending.md."""
+    """Further terms of the loss, each NAME=COEFFICIENT: frequency (a penalty on latents that fire
+    often), orthogonality (on decoder rows that point the same way), or one that an installed
+    package adds (docs/extending.md). 0 measures it alone."""
     seed: int = 0
     """Seed of the initial directions."""
     data_seed: int = 0
@@ -168,7 +170,7 @@ class TrainerConfig:
                 "multi_topk is 1, which adds nothing; give 2 or more", field="multi_topk"
             )
         require_choice("precision", self.precision, get_args(Precision))
-        require_choice("sparsity", self.sparsity, ("step", "tanh"))
+        require_choice("sparsity", self.sparsity, ("step", "tanh", "quadratic"))
         if self.tokens < self.batch_size:
             raise InputError(
                 f"tokens is {self.tokens}, less than one batch of {self.batch_size}; "

@@ -14,6 +14,7 @@ from ..sae.common.errors import InputError
 from ..sae.loss_registry import FIGURES, LOSS_TERMS
 from ..sae.losses import (
     ForwardPass,
+    LossTerm,
     WeightedTerm,
     auxk_loss,
     difference,
@@ -51,6 +52,7 @@ def objective(
     k: int | None = None,
     dist: Distributed | None = None,
     rounded: RoundedWeights | None = None,
+    step: int = 0,
 ) -> Losses:
     """The loss of a batch and its terms, differentiable with respect to the weights.
 
@@ -65,6 +67,7 @@ def objective(
         dist: the processes that have the other rows of the batch; the terms are those of all
             rows, and its `backward` makes their gradients. By default these are all rows.
         rounded: where training in bfloat16 may find the rounded weights.
+        step: the number of the step, from 0.
     """
     dist = dist or Distributed()
 
@@ -72,7 +75,7 @@ def objective(
         sae: SparseAutoencoder, rows_BD: Tensor, target_BD: Tensor
     ) -> tuple[Float[Tensor, ""], Losses]:
         further = _further_terms(sae, config, dead_N, n_dead, k_aux, dist)
-        own = _terms(sae, config, rows_BD, target_BD, scaled_BD, further, k, dist)
+        own = _terms(sae, config, rows_BD, target_BD, scaled_BD, further, k, dist, step)
         return own.total, own
 
     target_BD = scaled_BD if target_BD is None else target_BD
@@ -91,6 +94,7 @@ def _terms(
     further: list[WeightedTerm],
     k: int | None,
     dist: Distributed,
+    step: int,
 ) -> Losses:
     """The loss of rows that the autoencoder reads, which are the target, too, unless it is a
     transcoder; `scaled_BD` are the rows before any rounding, `further` the terms to add."""
@@ -110,7 +114,7 @@ def _terms(
             total, mse = dist.all_reduce_means(own_loss, own_mse)
         else:
             mse = total = mean(own_loss)
-    forward = ForwardPass(sae, rows_BD, scaled_BD, target_BD, x_hat_BD, codes, mean)
+    forward = ForwardPass(sae, rows_BD, scaled_BD, target_BD, x_hat_BD, codes, mean, step)
     for term in further:
         if term.name in values or term.name in FIGURES:
             raise InputError(
@@ -129,7 +133,7 @@ def _further_terms(
     k_aux: int,
     dist: Distributed,
 ) -> list[WeightedTerm]:
-    """AuxK, the activation's own terms, and those of other packages, in the order of addition."""
+    """AuxK, the activation's own terms, and those asked for by name, in the order of addition."""
     terms: list[WeightedTerm] = []
     shards = isinstance(dist, Sharded)  # others of them may have dead latents
     if dead_N is not None and config.auxk_coefficient and (len(dead_N) or shards):
@@ -146,10 +150,21 @@ def _further_terms(
         terms.append(WeightedTerm("auxk", config.auxk_coefficient, auxk))
     terms += sae.activation.loss_terms(config.activation_settings(sae.config))
     terms += [
-        WeightedTerm(name, coefficient, LOSS_TERMS.get(name))
+        WeightedTerm(name, coefficient, _measured_only(term) if coefficient == 0 else term)
         for name, coefficient in config.loss_terms.items()
+        for term in (LOSS_TERMS.get(name),)
     ]
     return terms
+
+
+def _measured_only(term: LossTerm) -> LossTerm:
+    """The term without a gradient: it is logged, and changes nothing."""
+
+    def measured(forward: ForwardPass) -> Float[Tensor, ""]:
+        with torch.no_grad():
+            return term(forward)
+
+    return measured
 
 
 def _reconstruction(

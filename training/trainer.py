@@ -367,6 +367,7 @@ class Trainer:
                 k=self.annealed_k(self.steps_done),
                 dist=self.dist,
                 rounded=self._rounded,
+                step=self.steps_done,
             )
 
     def trained(self) -> SparseAutoencoder:

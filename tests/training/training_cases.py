@@ -33,6 +33,12 @@ CASES: dict[str, tuple[SAEConfig, dict[str, Any]]] = {
     "multi topk": (TopKConfig(D, F, K), {"multi_topk_coefficient": 0.125}),
     "jumprelu": (JumpReLUConfig(D, F, 0.3), {"target_l0": K}),
     "jumprelu tanh": (JumpReLUConfig(D, F, 0.3), {"target_l0": K, "sparsity": "tanh"}),
+    "jumprelu quadratic": (JumpReLUConfig(D, F, 0.3), {"target_l0": K, "sparsity": "quadratic"}),
+    "topk penalties": (TopKConfig(D, F, K), {"loss_term": ("frequency=0.01", "orthogonality=0.1")}),
+    "jumprelu penalty": (
+        JumpReLUConfig(D, F, 0.3),
+        {"target_l0": K, "loss_term": ("frequency=0.01",)},
+    ),
     "nested topk": (TopKConfig(D, F, K, prefixes=(13, 50)), {}),
     "nested batch_topk": (BatchTopKConfig(D, F, K, prefixes=(50,)), {}),
     "transcoder": (TopKConfig(D, F, K, transcoder=True), {}),
