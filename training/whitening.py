@@ -2,6 +2,7 @@
 
 import copy
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,8 +20,8 @@ class Whitening:
     With the covariance C of a sample, shrunk to S = (1 - shrinkage) C + shrinkage * mean variance,
     the matrix is c * S^(-strength / 2): of strength 1 ZCA whitening but for the shrinkage, of
     strength 0 the unit matrix. The factor c keeps the mean variance as it was, so that rates and
-    penalties keep their meaning. PCA whitening (arXiv 2511.13981) differs by a rotation, to which
-    an autoencoder with random initial directions is indifferent.
+    penalties keep their meaning. PCA whitening (arXiv 2511.13981) differs from ZCA whitening by a
+    rotation, which changes no distance between rows.
 
     Attributes:
         matrix: [D, D] symmetric, the unit matrix until it is estimated.
@@ -40,8 +41,8 @@ class Whitening:
         wide_ND = rows.to(self.matrix.device).double()
         centered_ND = wide_ND - wide_ND.mean(0)
         covariance_DD = centered_ND.T @ centered_ND / len(rows)
-        eigen = torch.linalg.eigh(covariance_DD)
-        variances_D, axes_DD = eigen.eigenvalues.clamp(min=0), eigen.eigenvectors
+        variances_D, axes_DD = _eigen(covariance_DD)
+        variances_D = variances_D.clamp(min=0)  # of fewer rows than directions some are rounding
         shrunk_D = torch.lerp(variances_D, variances_D.mean(), self.shrinkage)
         factors_D = shrunk_D ** (-self.strength / 2)
         factors_D *= (variances_D.sum() / (factors_D.square() * variances_D).sum()).sqrt()
@@ -77,6 +78,13 @@ class Whitening:
         folded.W_dec.copy_(sae.W_dec.double() @ out_of)
         folded.b_dec.copy_(sae.b_dec.double() @ out_of)
         return folded
+
+
+def _eigen(symmetric: Float[Tensor, "D D"]) -> tuple[Float[Tensor, "D"], Float[Tensor, "D D"]]:
+    """Rising eigenvalues, and the eigenvectors as columns."""
+    linalg: Any = torch.linalg  # untyped
+    values_D, vectors_DD = linalg.eigh(symmetric)
+    return values_D, vectors_DD
 
 
 def mse_in_units(

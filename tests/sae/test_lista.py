@@ -1,5 +1,6 @@
 """One LISTA step of the encoder: its formula, its gradients, and where it is refused."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def test_codes_are_those_of_the_formula(config: SAEConfig) -> None:
     x = 3 * torch.randn(40, D, dtype=torch.float64)
     dense = sae.encode(x).dense(F)
     torch.testing.assert_close(dense, by_formula(sae, sae.scaled(x)))
-    once = SparseAutoencoder(type(config)(**{**vars(config), "lista_step": 0.0})).double()
+    once = SparseAutoencoder(dataclasses.replace(config, lista_step=0.0)).double()
     once.load_state_dict(sae.state_dict())
     assert not torch.equal(dense > 0, once.encode(x).dense(F) > 0), "the choice is the same"
     torch.testing.assert_close(sae(x), sae.decode(sae.encode(x)))
@@ -66,7 +67,7 @@ def test_codes_are_those_of_the_formula(config: SAEConfig) -> None:
 def test_a_row_that_is_rebuilt_exactly_keeps_its_codes() -> None:
     sae = SparseAutoencoder(TopKConfig(8, 8, 3, lista_step=ETA)).double()
     with torch.no_grad():
-        sae.W_enc.copy_(torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64))[0])
+        sae.W_enc.copy_(torch.eye(8)[torch.randperm(8)])
         sae.W_dec.copy_(sae.W_enc)
     codes = torch.zeros(5, 8, dtype=torch.float64)
     codes[:, 2:5] = torch.rand(5, 3) + 0.1

@@ -52,7 +52,7 @@ def train_until(config: TrainConfig, step: int) -> None:
         train(config, report=report)
 
 
-ALL = {"whitening": 0.8, "loss_term": ("frequency=0.01", "orthogonality=0.1")}
+ALL: dict[str, Any] = {"whitening": 0.8, "loss_term": ("frequency=0.01", "orthogonality=0.1")}
 
 
 def test_a_killed_run_with_all_of_them_ends_with_the_same_bits(
