@@ -29,7 +29,7 @@ def test_every_recipe_can_be_trained_and_differs_from_plain_by_its_option_alone(
     assert len({config.out for config in configs.values()}) == len(everything)
     for one in everything:
         config, plain = configs[one.name], configs[one.activation]
-        sae_config = config.sae_config(576)
+        sae_config: Any = config.sae_config(576)
         assert sae_config.n_latents == 4096 and config.trainer.seed == 1
         l0 = sae_config.k if one.activation == "topk" else config.trainer.target_l0
         assert l0 == 64
