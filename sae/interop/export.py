@@ -13,7 +13,8 @@ from ..common.files import atomic_folder
 from ..common.locks import hold
 from ..common.paths import require_no_file_at
 from . import saelens
-from .layouts import ExportDtype, writable_layout
+from .folding import require_one_reading
+from .layouts import OWN, ExportDtype, writable_layout
 
 _EXPORTED = {
     saelens.CONFIG_FILE,
@@ -48,6 +49,8 @@ def export(
             the autoencoder, or another process is writing there.
     """
     writer = writable_layout(layout)
+    if layout != OWN:
+        require_one_reading(sae)
     with export_folder(Path(out), force=force) as folder:
         writer.write(sae, folder, getattr(torch, dtype))
 
