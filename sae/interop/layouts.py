@@ -21,8 +21,8 @@ OWN = "sparsteer"
 
 _L0_IN_NAME = re.compile(r"l0[_-](\d+(?:\.\d+)?)(?![\dk])", re.IGNORECASE)
 
-ExportDtype = Literal["float32", "bfloat16", "float16"]
-"""What exported weights are stored in."""
+ExportDtype = Literal["float32", "bfloat16", "float16", "int8"]
+"""What exported weights are stored in; int8 only in this package's own layout."""
 
 
 @runtime_checkable
