@@ -6,6 +6,7 @@ from typing import Annotated
 
 from ..sae.common.errors import InputError
 from ..sae.common.paths import FilePath
+from ..sae.common.shipped import is_shipped, shipped_folder
 from ..sae.common.wording import count
 from ..sae.interop.layouts import LAYOUTS, ExportDtype
 from ..steering.config import SteeringChoice
@@ -52,6 +53,8 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
     from ..training.run import SETTINGS
 
     source, out = Path(options.sae), Path(options.out).resolve()
+    if is_shipped(options.sae):
+        source = shipped_folder(options.sae)
     source = sae_folder(source) if is_own_folder(source) else source
     if source.resolve() in (out, *out.parents):
         raise InputError(

@@ -102,7 +102,7 @@ def find(source: str | Path, layout: str | None = None) -> Found:
         InputError: there is nothing of that name, no layout fits, or several do; a folder that has
             this package's own layout has no other.
     """
-    located = locate(str(source))
+    located = locate(source)
     name = layout or located.layout
     if name is not None:
         if not isinstance(LAYOUTS.get(name), ReadableLayout):
