@@ -8,8 +8,11 @@ import numpy as np
 
 from ...sae.common.errors import InputError
 from ...sae.common.mixtures import shares_of
-from ...sae.fetching.open_texts import OPEN_TEXTS
+from ...sae.fetching.artifacts import ARTIFACTS
 from ...training.data.cache.reader import ActivationCache
+
+_UNSTATED = "not stated"
+"""How the license of a text begins of which its package says none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ def text_sources(cache: ActivationCache, licenses: Mapping[str, str]) -> list[Te
         licenses: of files that are not fetched by name, by the names of the files.
 
     Raises:
-        InputError: a text is not one of those that are fetched with a stated open license, and
+        InputError: a text is not one of those that are fetched with a stated license, and
             `licenses` does not give its license.
     """
     parts = cache.manifest.corpus.parts
@@ -58,8 +61,9 @@ def weights_of(cache: ActivationCache) -> dict[str, str]:
 
 def _source(part: str, licenses: Mapping[str, str], rows: int, share: float) -> TextSource:
     path = Path(part)
-    for artifact in OPEN_TEXTS:
-        if (path.parent.name, path.name) == (artifact.name, artifact.file):
+    for artifact in ARTIFACTS.values():
+        named = (path.parent.name, path.name) == (artifact.name, artifact.file)
+        if named and not artifact.license.startswith(_UNSTATED):
             return TextSource(
                 name=artifact.name,
                 summary=artifact.summary,
