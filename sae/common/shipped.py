@@ -19,6 +19,8 @@ DEFAULT = "smollm2-135m-default"
 NAMES = (DEFAULT,)
 """Of all dictionaries that a whole installation has."""
 
+_OF_MODELS = {"smollm2-135m": DEFAULT}
+
 FOLDER = Path(__file__).parents[1] / "dictionaries"
 SAE_FOLDER, PACKED_INDEX, CARD, RECORD = "sae", "features.zip", "README.md", "dictionary.json"
 """In the folder of a dictionary."""
@@ -31,6 +33,13 @@ def is_shipped(source: str | Path) -> bool:
     """Whether a source is the name of a dictionary, be it in this installation or not. A file or
     folder of that name is `./NAME`, or a `Path`."""
     return isinstance(source, str) and source in NAMES
+
+
+def dictionary_of(model: str) -> str | None:
+    """The name of the dictionary of a language model, by the name it is fetched under; None where
+    this installation holds none."""
+    name = _OF_MODELS.get(model)
+    return name if name is not None and is_here(name) else None
 
 
 def shipped_folder(name: str) -> Path:
