@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -113,8 +112,6 @@ def made(
         one = Made(maker, settings, folder / "work", folder / "dictionaries" / NAME)
         one.again()
         yield one
-    for name in [name for name in sys.modules if name.startswith("benchmarks")]:
-        del sys.modules[name]
 
 
 def busiest() -> int:
