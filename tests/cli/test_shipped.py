@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import tomllib
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -39,13 +40,14 @@ class Made:
     work: Path
     out: Path
     executed: list[tuple[str, ...]] = dataclasses.field(default_factory=list[tuple[str, ...]])
+    said: list[str] = dataclasses.field(default_factory=list[str])
 
     def again(self, **changes: Any) -> dict[str, int]:
         """Make it, or go on; what ran is in `executed`."""
         self.executed.clear()
         settings = dataclasses.replace(self.settings, **changes)
         return self.maker.make(
-            settings, self.work, self.out, execute=self._execute, say=lambda sentence: None
+            settings, self.work, self.out, execute=self._execute, say=self.said.append
         )
 
     def _execute(self, words: Sequence[str], output: Path | None) -> None:
@@ -138,6 +140,16 @@ def test_every_step_ran_once_and_its_figures_are_on_the_card(made: Made) -> None
         assert words in card
     assert "sparsteer train --activation batch_topk --n-latents 48 --k 4" in card
     assert str(made.work) not in card
+
+
+def test_all_of_it_is_installed_with_the_package(made: Made) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["sparsteer.sae"]
+    package = made.out.parents[1]
+    files = {path for path in made.out.rglob("*") if path.is_file()}
+    installed = {path for pattern in patterns for path in package.glob(pattern) if path.is_file()}
+    assert files and files == installed
+    assert shipped.MAKE_COMMAND.split()[-1] == made.maker.__name__
 
 
 def test_made_again_only_the_folder_is_written(made: Made) -> None:
