@@ -45,9 +45,13 @@ class Made:
     def again(self, **changes: Any) -> dict[str, int]:
         """Make it, or go on; what ran is in `executed`."""
         self.executed.clear()
-        settings = dataclasses.replace(self.settings, **changes)
+        return self.make(dataclasses.replace(self.settings, **changes))
+
+    def make(self, settings: Any, **given: Path) -> dict[str, int]:
+        """Make it of these settings, and of parts that are there."""
+        say = self.said.append
         return self.maker.make(
-            settings, self.work, self.out, execute=self._execute, say=self.said.append
+            settings, self.work, self.out, execute=self._execute, say=say, **given
         )
 
     def _execute(self, words: Sequence[str], output: Path | None) -> None:
@@ -190,15 +194,37 @@ def test_figures_of_another_autoencoder_are_refused(made: Made, tmp_path: Path) 
         write_dictionary(parts, tmp_path / "out", most_bytes=10**6)
 
 
-def test_a_cache_of_other_texts_is_refused(made: Made) -> None:
-    with pytest.raises(InputError, match="but the settings name"):
-        made.maker.make(
-            dataclasses.replace(made.settings, cache={"dataset": "elsewhere.jsonl"}),
-            made.work,
-            made.out,
-            cache=made.work / "cache",
-            execute=made._execute,  # pyright: ignore[reportPrivateUsage]
-        )
+@pytest.mark.parametrize(
+    ("part", "options", "said"),
+    [
+        (
+            "cache",
+            {"dataset": "elsewhere.jsonl"},
+            "was made with dataset .*, but the settings have",
+        ),
+        ("cache", {"context_length": 16}, "was made with context_length 32, but the settings have"),
+        ("cache", {"site": "blocks.2.hook_resid_post"}, "has no site blocks.2.hook_resid_post"),
+        ("cache", {"tokens": 9000}, "has 2,000 rows, fewer than the 9,000 of the settings"),
+        ("train", {"k": 5}, "was made with k 4, but the settings have 5 under train"),
+        ("train", {"tokens": 2001}, "was made with tokens 2000, but the settings have 2001"),
+    ],
+)
+def test_what_is_there_must_be_of_the_settings(
+    made: Made, part: str, options: dict[str, Any], said: str
+) -> None:
+    given = {**getattr(made.settings, part), **options}
+    settings = dataclasses.replace(made.settings, **{part: given})
+    name = "cache" if part == "cache" else "run"
+    with pytest.raises(InputError, match=said):
+        made.make(settings, **{name: made.work / name})
+
+
+def test_a_cache_and_a_run_that_are_there_are_taken(made: Made) -> None:
+    before = made.digest()
+    made.executed.clear()
+    made.make(made.settings, cache=made.work / "cache", run=made.work / "run")
+    assert [words[0] for words in made.executed] == ["export", "cache"]
+    assert made.digest() == before
 
 
 def test_every_verb_takes_the_name(
