@@ -19,7 +19,7 @@ from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.common import shipped
 from sparsteer.sae.common.files import read_json
 from sparsteer.sae.fingerprint import sae_fingerprint
-from sparsteer.steering.features import FeatureIndex
+from sparsteer.steering.features import FeatureIndex, Picks
 from sparsteer.steering.features.pick_store import PickStore
 from sparsteer.steering.features.run_folder import run_folder as folder_of
 
@@ -264,6 +264,7 @@ def test_every_verb_takes_the_name(
     assert sae_fingerprint(by_name) == sae_fingerprint(by_path)
     with PickStore(NAME) as store:
         assert [pick.label for pick in store.picks().picks] == ["mine"]
+        assert Picks.load(NAME, sae=store.sae) == store.picks()
     assert made.digest() == before
     assert folder_of(NAME).parent.name == "dictionaries"
     assert (folder_of(NAME) / "picks.json").is_file()
