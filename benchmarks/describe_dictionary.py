@@ -76,7 +76,7 @@ def _described(name: str, folder: Path) -> Iterator[str]:
 
 
 def _text(source: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    rows = f"{count(source['rows'])} ({percent(source['share'])})"
+    rows = f"{count(source['rows'])} ({percent(source['fraction'])})"
     return source["name"], rows, source["license"], source["origin"]
 
 
@@ -89,7 +89,7 @@ def _features(index: FeatureIndex) -> Iterator[str]:
         if feature.token_explained is not None:
             facts += f"; the token alone explains {percent(feature.token_explained)}"
         if feature.positive_logits:
-            raised = (_code(token.text) for token in feature.positive_logits[:_TOKENS])
+            raised = (_code(visible(token.text)) for token in feature.positive_logits[:_TOKENS])
             facts += f"; raises {', '.join(raised)}"
         yield f"{facts}."
         examples = [*feature.top[:_TOP], *feature.random[:_OTHERS]]

@@ -1,10 +1,10 @@
 """The settings of a dictionary, and the commands that make it."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.common.yaml_files import read_yaml
@@ -40,6 +40,19 @@ class DictionarySettings:
     """Sentences for the card."""
     licenses: dict[str, str] = field(default_factory=dict[str, str])
     """Of texts that are not fetched by name, by the names of their files."""
+
+    def __post_init__(self) -> None:
+        verbs: dict[str, object] = {
+            "cache": self.cache,
+            "train": self.train,
+            "index": self.index,
+            "evaluations": self.evaluations,
+        }
+        for name, options in verbs.items():
+            if not isinstance(options, dict):
+                raise InputError(f"{name} is {options!r}; give options with their values")
+        if "dataset" not in self.cache:
+            raise InputError("cache has no dataset; name the texts")
 
 
 @dataclass(frozen=True)
@@ -129,10 +142,8 @@ def words(options: Mapping[str, Any]) -> tuple[str, ...]:
         elif isinstance(value, Mapping) or value is None:
             raise InputError(f"the option {name} is {value!r}; give a value or a list of values")
         else:
-            values = (
-                value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            )
-            found += [f"--{flag}", *map(str, values)]  # pyright: ignore[reportUnknownArgumentType] - of YAML
+            values = cast(list[object], value) if isinstance(value, list) else [value]
+            found += [f"--{flag}", *map(str, values)]
     return tuple(found)
 
 

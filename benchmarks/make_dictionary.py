@@ -10,7 +10,6 @@ size was checked, and `python -m benchmarks.describe_dictionary` writes its figu
 
 import argparse
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -25,13 +24,12 @@ from benchmarks.dictionary_steps import (
     read_settings,
     steps,
 )
+from benchmarks.given_parts import require_same_cache, require_same_run
 from sparsteer.app.publish.dictionary import DictionaryParts, write_dictionary
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.common.files import atomic_file, read_json, write_json
-from sparsteer.sae.common.mixtures import joined
 from sparsteer.sae.common.shipped import DEFAULT, FOLDER, MAKE_COMMAND
 from sparsteer.sae.common.wording import size
-from sparsteer.training.data.cache.reader import ActivationCache
 
 _DONE = "done.json"
 """In the folder of the work: of each step that was done, what it was done with."""
@@ -66,13 +64,15 @@ def make(
         Bytes of each file of the dictionary.
 
     Raises:
-        InputError: the cache is of other texts than the settings name, or `write_dictionary`
+        InputError: the cache or the run was made with other settings, or `write_dictionary`
             refuses.
     """
     places = places_in(work, cache=cache, run=run)
     work.mkdir(parents=True, exist_ok=True)
     if cache is not None:
-        _require_same_texts(settings, cache)
+        require_same_cache(settings, cache)
+    if run is not None:
+        require_same_run(settings, run)
     for step in steps(settings, places):
         is_given = (step.words[0] == "cache" and str(cache) in step.words) or (
             step.words[0] == "train" and run is not None
@@ -117,17 +117,6 @@ def in_a_process(words: Sequence[str], output: Path | None) -> None:
                 raise SystemExit(done.returncode)
     if done.returncode:
         raise SystemExit(done.returncode)
-
-
-def _require_same_texts(settings: DictionarySettings, cache: Path) -> None:
-    """Raise an InputError if the cache that is given is of other texts."""
-    asked = settings.cache["dataset"]
-    wanted = joined([str(word) for word in asked]) if isinstance(asked, list) else str(asked)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - of YAML
-    found = ActivationCache(cache).dataset
-    if found != wanted and found != os.path.abspath(wanted):
-        raise InputError(
-            f"the cache {cache} is of {found}, but the settings name {wanted}; change one of them"
-        )
 
 
 def _is_done(step: Step, places: Places) -> bool:

@@ -7,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.common.files import read_json
-from ..sae.common.shipped import is_shipped
 from ..sae.common.wording import counted
 from ..sae.fingerprint import sae_fingerprint
 from .config import GenerateConfig
@@ -200,8 +199,7 @@ def steered_features(
     strengths = dict.fromkeys(config.feature, factor)
     if config.picks is not None:
         # Those of an autoencoder that is in no run lie where `pick` keeps them.
-        is_run = config.picks == run or is_shipped(config.picks)
-        place = run_folder(config.picks) if is_run else config.picks
+        place = run_folder(run) if config.picks == run else config.picks
         every = Picks.load(place, sae=fingerprint).picks
         picks = [pick for pick in every if pick.steers]
         if not picks:

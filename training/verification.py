@@ -43,6 +43,7 @@ _BESIDE = {
     "config.json": ("sae.safetensors",),
     "manifest.json": ("shard-*.safetensors", "statistics.parquet", "part-*.json"),
     "config.yaml": ("sae/sae.safetensors", "checkpoints", "metrics.jsonl"),
+    "dictionary.json": ("features.zip", "sae/sae.safetensors"),
     "environment.json": ("config.yaml", "sae/sae.safetensors", "checkpoints"),
     "tracking.json": ("config.yaml", "sae/sae.safetensors", "checkpoints"),
     "picks.json": ("sae/sae.safetensors", "stages"),

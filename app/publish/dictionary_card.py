@@ -91,7 +91,7 @@ def _texts(facts: DictionaryFacts) -> Iterator[str]:
             source.name,
             source.summary,
             facts.weights.get(source.name, ""),
-            f"{count(source.rows)} ({percent(source.share)})",
+            f"{count(source.rows)} ({percent(source.fraction)})",
             source.license,
             source.origin,
         )
@@ -153,7 +153,7 @@ def _limits(facts: DictionaryFacts) -> Iterator[str]:
     if len(facts.sources) > 1:
         largest = max(facts.sources, key=lambda source: source.rows)
         yield (
-            f"{percent(largest.share)} of its rows are of {largest.name}: most features will be "
+            f"{percent(largest.fraction)} of its rows are of {largest.name}: most features will be "
             "of that text, and other kinds of text are represented as the table above says."
         )
     yield (

@@ -27,7 +27,7 @@ class TextSource:
     """The packages that it is from; empty of a file of the user's."""
     rows: int
     """Rows of the cache that are of it."""
-    share: float
+    fraction: float
     """Of all rows of the cache."""
 
 
@@ -59,7 +59,7 @@ def weights_of(cache: ActivationCache) -> dict[str, str]:
     return {share.name: f"{float(share.weight):g}" for share in shares_of(cache.dataset)}
 
 
-def _source(part: str, licenses: Mapping[str, str], rows: int, share: float) -> TextSource:
+def _source(part: str, licenses: Mapping[str, str], rows: int, fraction: float) -> TextSource:
     path = Path(part)
     for artifact in ARTIFACTS.values():
         named = (path.parent.name, path.name) == (artifact.name, artifact.file)
@@ -70,7 +70,7 @@ def _source(part: str, licenses: Mapping[str, str], rows: int, share: float) -> 
                 license=artifact.license,
                 origin=artifact.origin,
                 rows=rows,
-                share=share,
+                fraction=fraction,
             )
     if path.name not in licenses:
         raise InputError(
@@ -78,5 +78,10 @@ def _source(part: str, licenses: Mapping[str, str], rows: int, share: float) -> 
             "it out of the cache, or give its license under `licenses`"
         )
     return TextSource(
-        name=path.name, summary="", license=licenses[path.name], origin="", rows=rows, share=share
+        name=path.name,
+        summary="",
+        license=licenses[path.name],
+        origin="",
+        rows=rows,
+        fraction=fraction,
     )

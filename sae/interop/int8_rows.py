@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from ...kernels.numerics import row_norms
 from ..common.errors import InputError
 
 ROUNDED = ("W_enc", "W_dec")
@@ -30,8 +31,8 @@ def round_rows(
     wide_FD = matrix_FD.detach().double()
     largest_F1 = wide_FD.abs().amax(1, keepdim=True)
     rounded_FD = (wide_FD / largest_F1.clamp(min=1e-300) * _LARGEST).round()
-    norms_F = rounded_FD.norm(dim=1).clamp(min=1)
-    return rounded_FD.to(torch.int8), (wide_FD.norm(dim=1) / norms_F).float()
+    norms_F = row_norms(rounded_FD).clamp(min=1)
+    return rounded_FD.to(torch.int8), (row_norms(wide_FD) / norms_F).float()
 
 
 def rows_from(rounded_FD: Int8[Tensor, "F D"], scale_F: Float[Tensor, "F"]) -> Float[Tensor, "F D"]:

@@ -19,7 +19,6 @@ from typing import Any
 
 from ...sae.common.errors import InputError, NotFound
 from ...sae.common.locks import PATIENCE, hold
-from ...sae.common.shipped import is_shipped
 from .pick_database import DATABASE, PickDatabase
 from .pick_history import CannotUndo, Step, undone
 from .pick_journal import (
@@ -32,7 +31,7 @@ from .pick_journal import (
     recorded_file,
 )
 from .picks import FILE, Pick, Picks
-from .run_folder import run_folder
+from .run_folder import run_path
 from .saved_searches import SavedSearches
 
 COMMAND = "command"
@@ -68,7 +67,7 @@ class PickStore:
         Raises:
             InputError: there is no run, or its picks.json is damaged or of another autoencoder.
         """
-        self.run = run_folder(run) if is_shipped(run) else Path(run)
+        self.run = run_path(run)
         if sae is None or n_latents is None:
             sae, n_latents = _autoencoder_of(self.run)
         self.sae, self.n_latents = sae, n_latents

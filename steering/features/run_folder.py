@@ -35,5 +35,11 @@ def run_folder(path: str | Path) -> Path:
     return imported_run(source)
 
 
+def run_path(path: str | Path) -> Path:
+    """A path as it is given, be a run there or not; the name of a dictionary that comes with this
+    package is its run."""
+    return run_folder(path) if is_shipped(path) else Path(path)
+
+
 def _is_run(path: Path) -> bool:
     return (path / "sae" / "config.json").is_file()

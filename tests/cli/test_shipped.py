@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
-import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.common import shipped
 from sparsteer.sae.common.files import read_json
 from sparsteer.sae.fingerprint import sae_fingerprint
-from sparsteer.steering.features import FeatureIndex
+from sparsteer.steering.features import FeatureIndex, Picks
 from sparsteer.steering.features.pick_store import PickStore
 from sparsteer.steering.features.run_folder import run_folder as folder_of
 
@@ -40,13 +40,18 @@ class Made:
     work: Path
     out: Path
     executed: list[tuple[str, ...]] = dataclasses.field(default_factory=list[tuple[str, ...]])
+    said: list[str] = dataclasses.field(default_factory=list[str])
 
     def again(self, **changes: Any) -> dict[str, int]:
         """Make it, or go on; what ran is in `executed`."""
         self.executed.clear()
-        settings = dataclasses.replace(self.settings, **changes)
+        return self.make(dataclasses.replace(self.settings, **changes))
+
+    def make(self, settings: Any, **given: Path) -> dict[str, int]:
+        """Make it of these settings, and of parts that are there."""
+        say = self.said.append
         return self.maker.make(
-            settings, self.work, self.out, execute=self._execute, say=lambda sentence: None
+            settings, self.work, self.out, execute=self._execute, say=say, **given
         )
 
     def _execute(self, words: Sequence[str], output: Path | None) -> None:
@@ -113,8 +118,6 @@ def made(
         one = Made(maker, settings, folder / "work", folder / "dictionaries" / NAME)
         one.again()
         yield one
-    for name in [name for name in sys.modules if name.startswith("benchmarks")]:
-        del sys.modules[name]
 
 
 def busiest() -> int:
@@ -141,6 +144,16 @@ def test_every_step_ran_once_and_its_figures_are_on_the_card(made: Made) -> None
         assert words in card
     assert "sparsteer train --activation batch_topk --n-latents 48 --k 4" in card
     assert str(made.work) not in card
+
+
+def test_all_of_it_is_installed_with_the_package(made: Made) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["sparsteer.sae"]
+    package = made.out.parents[1]
+    files = {path for path in made.out.rglob("*") if path.is_file()}
+    installed = {path for pattern in patterns for path in package.glob(pattern) if path.is_file()}
+    assert files and files == installed
+    assert shipped.MAKE_COMMAND.split()[-1] == made.maker.__name__
 
 
 def test_made_again_only_the_folder_is_written(made: Made) -> None:
@@ -181,15 +194,37 @@ def test_figures_of_another_autoencoder_are_refused(made: Made, tmp_path: Path) 
         write_dictionary(parts, tmp_path / "out", most_bytes=10**6)
 
 
-def test_a_cache_of_other_texts_is_refused(made: Made) -> None:
-    with pytest.raises(InputError, match="but the settings name"):
-        made.maker.make(
-            dataclasses.replace(made.settings, cache={"dataset": "elsewhere.jsonl"}),
-            made.work,
-            made.out,
-            cache=made.work / "cache",
-            execute=made._execute,  # pyright: ignore[reportPrivateUsage]
-        )
+@pytest.mark.parametrize(
+    ("part", "options", "said"),
+    [
+        (
+            "cache",
+            {"dataset": "elsewhere.jsonl"},
+            "was made with dataset .*, but the settings have",
+        ),
+        ("cache", {"context_length": 16}, "was made with context_length 32, but the settings have"),
+        ("cache", {"site": "blocks.2.hook_resid_post"}, "has no site blocks.2.hook_resid_post"),
+        ("cache", {"tokens": 9000}, "has 2,000 rows, fewer than the 9,000 of the settings"),
+        ("train", {"k": 5}, "was made with k 4, but the settings have 5 under train"),
+        ("train", {"tokens": 2001}, "was made with tokens 2000, but the settings have 2001"),
+    ],
+)
+def test_what_is_there_must_be_of_the_settings(
+    made: Made, part: str, options: dict[str, Any], said: str
+) -> None:
+    given = {**getattr(made.settings, part), **options}
+    settings = dataclasses.replace(made.settings, **{part: given})
+    name = "cache" if part == "cache" else "run"
+    with pytest.raises(InputError, match=said):
+        made.make(settings, **{name: made.work / name})
+
+
+def test_a_cache_and_a_run_that_are_there_are_taken(made: Made) -> None:
+    before = made.digest()
+    made.executed.clear()
+    made.make(made.settings, cache=made.work / "cache", run=made.work / "run")
+    assert [words[0] for words in made.executed] == ["export", "cache"]
+    assert made.digest() == before
 
 
 def test_every_verb_takes_the_name(
@@ -229,6 +264,7 @@ def test_every_verb_takes_the_name(
     assert sae_fingerprint(by_name) == sae_fingerprint(by_path)
     with PickStore(NAME) as store:
         assert [pick.label for pick in store.picks().picks] == ["mine"]
+        assert Picks.load(NAME, sae=store.sae) == store.picks()
     assert made.digest() == before
     assert folder_of(NAME).parent.name == "dictionaries"
     assert (folder_of(NAME) / "picks.json").is_file()

@@ -54,7 +54,7 @@ def code_agreement(
     active = np.zeros(2)
     squares = {"code": 0.0, "difference": 0.0, "reconstruction": 0.0, "row": 0.0}
     mean_D = rows_ND.double().mean(0)
-    for block_BD in rows_ND.split(_ROWS_AT_ONCE):
+    for block_BD in torch.split(rows_ND, _ROWS_AT_ONCE):
         codes, others = sae.encode(block_BD), other.encode(block_BD)
         keys, values = _flat(codes, sae.config.n_latents)
         other_keys, other_values = _flat(others, sae.config.n_latents)
