@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ....training.config import TrainerConfig
 from ....training.evaluation.ground_truth.benchmark import ground_truth as measure_ground_truth
@@ -48,10 +48,10 @@ def _training_of(subject: Subject) -> TrainerConfig:
     if not is_run(run):
         return TrainerConfig()
     known = {field.name for field in dataclasses.fields(TrainerConfig)}
-    values = RunFolder(run).settings()["trainer"]
+    values: dict[str, Any] = RunFolder(run).settings()["trainer"]
     return TrainerConfig(
         **{
-            name: tuple(value) if isinstance(value, list) else value
+            name: tuple(cast(list[Any], value)) if isinstance(value, list) else value
             for name, value in values.items()
             if name in known
         }

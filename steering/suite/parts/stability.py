@@ -23,7 +23,7 @@ def stability(context: SuiteContext) -> Sequence[Measured]:
         result = measure_stability([s.sae for s in group], masses, seed=context.seed)
         names = [subject.path for subject in group]
         for number, subject in enumerate(group):
-            pairs = [
+            pairs: list[dict[str, Any]] = [
                 {**pair, "one": names[pair["one"]], "other": names[pair["other"]]}
                 for pair in result["pairs"]
                 if pair["one"] == number
