@@ -60,8 +60,8 @@ def trained(activation: str = "topk", **changes: Any) -> dict[str, Any]:
 def test_training_finds_features() -> None:
     before, after = trained(samples=64), trained()
     measures = {name: one["mean"] for name, one in after["measures"].items()}
-    assert measures["mcc"] > before["measures"]["mcc"]["mean"] + 0.2
-    assert measures["mcc"] > after["chance_mcc"] + 0.2
+    assert measures["mcc"] > before["measures"]["mcc"]["mean"] + 0.15
+    assert measures["mcc"] > after["chance_mcc"] + 0.15
     assert measures["f1"] > before["measures"]["f1"]["mean"] + 0.1
     assert measures["explained_variance"] > 0.4
     assert measures["l0"] == pytest.approx(2, abs=0.1)
