@@ -179,6 +179,9 @@ def test_published_rows_stand_beside_the_published_size() -> None:
     beside = published_beside(plain_autoencoder("topk", (), as_published), as_published)
     assert beside is not None and beside["same_kind"] is None
     assert not any("rows, where" in text or "L0" in text for text in beside["differences"])
+    assert not beside["settings_are_equal"]
+    same = published_beside(plain_autoencoder("jumprelu", (), as_published), as_published)
+    assert same is not None and same["settings_are_equal"]
     other = GroundTruthSettings(size="16k", l0=40)
     far = published_beside(plain_autoencoder("jumprelu", (), other), other)
     assert far is not None and far["same_kind"] == "JumpReLU"
