@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..sae.common.paths import FilePath
 from ..sae.common.validation import require_tuple
 from ..sae.common.wording import count, counted
-from ..training.config import ActivationName
+from ..training.config import ActivationName, require_prefixes
 from ..training.evaluation.ground_truth.config import GroundTruthSettings
 from ..training.evaluation.ground_truth.recipes import plain_autoencoder
 from .console import Report, Terminal, table
@@ -52,6 +52,7 @@ class SyntheticOptions:
 
     def __post_init__(self) -> None:
         require_tuple("prefixes", self.prefixes)
+        require_prefixes(self.prefixes)
 
 
 def run(options: SyntheticOptions, terminal: Terminal) -> Report:

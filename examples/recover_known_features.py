@@ -2,6 +2,8 @@
 
     python examples/recover_known_features.py [--k 2 4 6 8 12 20] [--active 6] [--steps 600]
 
+Needs scipy, which the extra `eval` brings.
+
 Every autoencoder sees the same rows, in which --active features are active on average. MCC and F1
 say how well the latents are these features, and are best at that k, while reconstruction goes on
 improving. On a real model the features are unknown. The overlap of decoder rows, proposed as a

@@ -310,6 +310,23 @@ def require_variance_of(name: str, rows: int) -> None:
         )
 
 
+def require_prefixes(prefixes: tuple[float, ...]) -> None:
+    """Raise an InputError if one is neither a number of latents nor a fraction of them."""
+    for prefix in prefixes:
+        if not 0 < prefix < math.inf or (prefix > 1 and prefix != int(prefix)):
+            raise InputError(
+                f"prefixes has {prefix:g}; give whole numbers of latents, or fractions below 1",
+                field="prefixes",
+            )
+
+
+def prefix_latents(prefixes: tuple[float, ...], n_latents: int) -> tuple[int, ...]:
+    """The latents of each prefix, of which those below 1 are fractions, at least one latent."""
+    return tuple(
+        max(1, round(prefix * n_latents)) if prefix < 1 else int(prefix) for prefix in prefixes
+    )
+
+
 ActivationName = Annotated[str, ACTIVATIONS]
 """An activation's name: one of this package's, or one that an installed package adds."""
 
@@ -397,12 +414,7 @@ class TrainConfig:
                 )
         require_tuple("setting", self.setting)
         self._without_flag()
-        for prefix in self.prefixes:
-            if not 0 < prefix < math.inf or (prefix > 1 and prefix != int(prefix)):
-                raise InputError(
-                    f"prefixes has {prefix:g}; give whole numbers of latents, or fractions below 1",
-                    field="prefixes",
-                )
+        require_prefixes(self.prefixes)
         for name in ("n_latents", "k"):
             if getattr(self, name) is not None:
                 require_positive_integer(name, getattr(self, name))
@@ -425,10 +437,7 @@ class TrainConfig:
 
     def _sae_config(self, d_model: int) -> SAEConfig:
         n_latents = self.n_latents or _DEFAULT_EXPANSION * d_model
-        prefixes = tuple(
-            max(1, round(prefix * n_latents)) if prefix < 1 else int(prefix)
-            for prefix in self.prefixes
-        )
+        prefixes = prefix_latents(self.prefixes, n_latents)
         chosen = config_class(self.activation)
         own = _fields(chosen) - _fields(SAEConfig)
         given = {name: getattr(self, name) for name in autoencoder_settings() if name in own}

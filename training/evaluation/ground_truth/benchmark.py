@@ -52,7 +52,8 @@ def ground_truth(
         JSON-ready: `size`, `features` (their settings and measures), `sae`, `trainer` (those that
         were used), `seeds` (for each its measures, see `measure_recovery`), `measures` (for each
         its mean, standard deviation and 95% interval over seeds), `chance_mcc` of random
-        directions, and `published` (see `published_beside`).
+        directions, `overlap_of_features`, the mean largest |cosine| of a feature's direction with
+        another's, and `published` (see `published_beside`).
 
     Raises:
         InputError: the settings do not go together, the device cannot be used, or `out` has
@@ -75,9 +76,12 @@ def ground_truth(
     saved = SavedSeeds(out, common)
     with as_current(device), saved.held():
         seeds = saved.seeds(settings.seeds)
-        say(f"making {settings.of_size.features.n_features:,} features")
-        features = SyntheticFeatures.make(settings.of_size.features, device)
-        common["overlap_of_features"] = mean_largest_overlap(features.directions)
+        # Before any training, as it needs what may not be installed.
+        of_size = settings.of_size.features
+        facts = {**common, "chance_mcc": chance_cosine(of_size.d_model, of_size.n_features)}
+        say(f"making {of_size.n_features:,} features")
+        features = SyntheticFeatures.make(of_size, device)
+        facts["overlap_of_features"] = mean_largest_overlap(features.directions)
         of_one = settings.wanted_samples + settings.wanted_rows
         done = len(seeds) * of_one
 
@@ -92,8 +96,8 @@ def ground_truth(
                 trained, features, rows=settings.wanted_rows, progress=count
             )
             seeds.append({"seed": config.seed, **measured})
-            saved.write(_results(settings, at_size, common, seeds))
-    return _results(settings, at_size, common, seeds)
+            saved.write(_results(settings, at_size, facts, seeds))
+    return _results(settings, at_size, facts, seeds)
 
 
 def _train(
@@ -133,15 +137,13 @@ _OF_TRAINING = (
 def _results(
     settings: GroundTruthSettings,
     sae: SAEConfig,
-    common: dict[str, Any],
+    facts: dict[str, Any],
     seeds: list[dict[str, float | int]],
 ) -> dict[str, Any]:
-    of_size = settings.of_size.features
     names = [name for name in seeds[0] if name != "seed"]
     return {
-        **common,
+        **facts,
         "seeds": seeds,
         "measures": {name: over_seeds([seed[name] for seed in seeds]) for name in names},
-        "chance_mcc": chance_cosine(of_size.d_model, of_size.n_features),
         "published": published_beside(sae, settings),
     }

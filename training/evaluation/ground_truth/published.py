@@ -64,19 +64,20 @@ def published_beside(sae: SAEConfig, settings: GroundTruthSettings) -> dict[str,
         settings: at which size it was measured.
 
     Returns:
-        `source`, `rows` (those at its L0, all if there are none), `same_kind`, the published
-        architecture nearest to the autoencoder or None, `settings_are_equal`, which they never
-        wholly are, and `differences` in words; None at another size than 16k.
+        `source`, `rows` (those at its L0, all if there are none), `same_kind` (the published
+        architecture of the autoencoder's kind, None if there is none), `settings_are_equal`
+        (whether rows, learning rate and L0 are those of a published row of its kind), and
+        `differences` in words, some of which there always are; None at another size than 16k.
     """
     if settings.size != "16k":
         return None
     rows = [row for row in PUBLISHED if row.l0 == settings.wanted_l0] or list(PUBLISHED)
-    differences = _differences(settings)
+    chosen, same_kind = _chosen(settings), _same_kind(sae)
     return {
         "source": SOURCE,
-        "same_kind": _same_kind(sae),
-        "settings_are_equal": not differences,
-        "differences": differences,
+        "same_kind": same_kind,
+        "settings_are_equal": same_kind is not None and not chosen,
+        "differences": [*_ALWAYS, *chosen],
         "rows": [asdict(row) for row in rows],
     }
 
@@ -87,15 +88,18 @@ def _same_kind(sae: SAEConfig) -> str | None:
     return {"batch_topk": "BatchTopK", "jumprelu": "JumpReLU"}.get(sae.activation)
 
 
-def _differences(settings: GroundTruthSettings) -> list[str]:
-    size = SIZES["16k"]
-    differences = [
-        "the features are drawn anew, alike in distribution to the published ones, not the same",
-        "the learning rate rises over the first twentieth of the steps and falls to 0 over the "
-        "last fifth, where the published one is constant",
-        "initialization, scaling of the rows, and the loss that revives dead latents are this "
-        "library's",
-    ]
+_ALWAYS = (
+    "the features are drawn anew, alike in distribution to the published ones, not the same",
+    "the learning rate rises over the first twentieth of the steps and falls to 0 over the last "
+    "fifth, where the published one is constant",
+    "initialization, scaling of the rows, and the loss that revives dead latents are this "
+    "library's",
+)
+
+
+def _chosen(settings: GroundTruthSettings) -> list[str]:
+    """What differs because other settings were asked for."""
+    size, differences = SIZES["16k"], list[str]()
     if settings.wanted_samples != size.samples:
         differences.append(
             f"{settings.wanted_samples:,} rows, where {size.samples:,} are published"

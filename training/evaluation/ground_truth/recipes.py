@@ -12,7 +12,7 @@ from typing import Any
 from ....sae.activations.registry import ACTIVATIONS
 from ....sae.common.errors import InputError
 from ....sae.config import SAEConfig, config_class
-from ...config import TrainerConfig
+from ...config import TrainerConfig, prefix_latents
 from ...target_l0 import scale_settings
 from .config import GroundTruthSettings
 
@@ -32,11 +32,13 @@ def plain_autoencoder(
     """
     kind, n_latents = config_class(activation), settings.of_size.n_latents
     given: dict[str, Any] = {"k": settings.wanted_l0} if _has(kind, "k") else {}
-    numbers = tuple(
-        max(1, round(prefix * n_latents)) if prefix < 1 else int(prefix) for prefix in prefixes
-    )
     given |= scale_settings(kind, settings.wanted_l0, None)
-    return kind(settings.of_size.features.d_model, n_latents, prefixes=numbers, **given)
+    return kind(
+        settings.of_size.features.d_model,
+        n_latents,
+        prefixes=prefix_latents(prefixes, n_latents),
+        **given,
+    )
 
 
 def autoencoder_at(sae: SAEConfig, settings: GroundTruthSettings) -> SAEConfig:

@@ -23,11 +23,12 @@ class SavedSeeds:
     def held(self) -> Generator[None]:
         """Within, no other process writes the file; its folder is made if missing.
 
-        Raises AnotherWriter if one does, and OSError if nothing can be written there.
+        Raises InputError as `seeds` or if another does, and OSError if nothing can be written.
         """
         if self._path is None:
             yield
             return
+        self.seeds(0)  # a wrong file is refused before anything is written beside it
         with hold(self._path):
             yield
 

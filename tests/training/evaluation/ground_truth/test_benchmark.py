@@ -60,8 +60,8 @@ def trained(activation: str = "topk", **changes: Any) -> dict[str, Any]:
 def test_training_finds_features() -> None:
     before, after = trained(samples=64), trained()
     measures = {name: one["mean"] for name, one in after["measures"].items()}
-    assert measures["mcc"] > before["measures"]["mcc"]["mean"] + 0.2
-    assert measures["mcc"] > after["chance_mcc"] + 0.2
+    assert measures["mcc"] > before["measures"]["mcc"]["mean"] + 0.15
+    assert measures["mcc"] > after["chance_mcc"] + 0.15
     assert measures["f1"] > before["measures"]["f1"]["mean"] + 0.1
     assert measures["explained_variance"] > 0.4
     assert measures["l0"] == pytest.approx(2, abs=0.1)
@@ -179,6 +179,9 @@ def test_published_rows_stand_beside_the_published_size() -> None:
     beside = published_beside(plain_autoencoder("topk", (), as_published), as_published)
     assert beside is not None and beside["same_kind"] is None
     assert not any("rows, where" in text or "L0" in text for text in beside["differences"])
+    assert not beside["settings_are_equal"]
+    same = published_beside(plain_autoencoder("jumprelu", (), as_published), as_published)
+    assert same is not None and same["settings_are_equal"]
     other = GroundTruthSettings(size="16k", l0=40)
     far = published_beside(plain_autoencoder("jumprelu", (), other), other)
     assert far is not None and far["same_kind"] == "JumpReLU"
