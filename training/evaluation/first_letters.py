@@ -128,8 +128,8 @@ def _logistic(x: np.ndarray, y: np.ndarray) -> Any:
         linear: Any = import_module("sklearn.linear_model")
     except ModuleNotFoundError:
         raise InputError(
-            "probes of first letters need scikit-learn, which is missing; run "
-            "`pip install scikit-learn`"
+            "probes of first letters need scikit-learn, which is not installed; pip install "
+            "'sparsteer[eval]'"
         ) from None
     model = linear.LogisticRegression(C=_STRENGTH, max_iter=_STEPS)
     with warnings.catch_warnings():

@@ -18,7 +18,7 @@ def absorption(context: SuiteContext) -> Sequence[Measured]:
     Nothing about transcoders, whose latents write to another place than the letters are read at.
     """
     if find_spec("sklearn") is None:
-        why = "absorption: needs scikit-learn, which is missing; run `pip install scikit-learn`"
+        why = "absorption: needs scikit-learn, which is missing; pip install 'sparsteer[eval]'"
         return [Measured(warnings=[why]) for _ in context.subjects]
     tokenizer: Any = context.model().tokenizer
     names: list[str] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))

@@ -13,7 +13,7 @@ def stability(context: SuiteContext) -> Sequence[Measured]:
     """What `stability` finds about each autoencoder beside those of its other seeds."""
     found: dict[int, Measured] = {}
     if context.seeds and find_spec("scipy") is None:
-        why = "stability: needs scipy, which is missing; run `pip install scipy`"
+        why = "stability: needs scipy, which is missing; pip install 'sparsteer[eval]'"
         return [Measured(warnings=[why]) for _ in context.subjects]
     for group in context.seeds:
         if len(group) < 2:

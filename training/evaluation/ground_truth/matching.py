@@ -65,6 +65,5 @@ def scipy(module: str) -> Any:
         return import_module(module)
     except ImportError:
         raise InputError(
-            "measuring against known features needs scipy, which is not installed; pip install "
-            "'sparsteer[eval]'"
+            "this measure needs scipy, which is not installed; pip install 'sparsteer[eval]'"
         ) from None
