@@ -58,7 +58,7 @@ def planted(tiny_model: LanguageModel) -> SparseAutoencoder:
     inverse = np.linalg.pinv(rows.numpy())
     sae = SparseAutoencoder(ReLUConfig(tiny_model.d_model, 40), seed=3)
     with torch.no_grad():
-        sae.W_enc[KNOWS] = torch.from_numpy(inverse)[:, 0]  # 1 at the letter, 0 at the others
+        sae.W_enc[KNOWS] = torch.tensor(inverse)[:, 0]  # 1 at the letter, 0 at the others
         sae.b_enc[KNOWS] = -0.01
         sae.b_enc[KNOWS + 1 :] = -0.1
         sae.W_dec[KNOWS] *= 10
