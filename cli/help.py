@@ -15,8 +15,9 @@ TOPICS: dict[str, str] = {
     "context-length text-field skip-bad-rows split subset shuffle-buffer dtype held-out-fraction "
     "shard-rows field target-field long-rows max-length rows contexts",
     "sparsity": "activation n-latents k k-start k-anneal-fraction bandwidth target-scale setting "
-    "prefixes multi-topk multi-topk-coefficient afa-coefficient sparsity sparsity-coefficient "
-    "target-l0 auxk-coefficient auxk-fraction k-aux dead-after-tokens loss-term",
+    "prefixes lista-step multi-topk multi-topk-coefficient afa-coefficient sparsity "
+    "sparsity-coefficient target-l0 whitening whitening-shrinkage whitening-loss auxk-coefficient "
+    "auxk-fraction k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
     "clip-norm ema-decay",
     "steering": "feature picks strength tier threshold edit direction max-activation",

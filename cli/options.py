@@ -119,8 +119,10 @@ class Option:
         return joined(parsed) if self.is_mixture else parsed
 
     def default_keyword(self) -> dict[str, Any]:
-        """The default as the keyword of `dataclasses.field`."""
-        return {} if self.required else {"default": self.default}
+        """The default as the keyword of `dataclasses.field`, of the type that is parsed."""
+        if self.required:
+            return {}
+        return {"default": () if self.is_mixture and self.default is None else self.default}
 
     @property
     def _plain(self) -> Any:

@@ -51,7 +51,8 @@ class SparseAutoencoder(nn.Module):
 
     In scaled units: pre = (x - b_dec) @ W_enc^T + b_enc, the activation keeps some of relu(pre),
     x_hat = codes @ W_dec + b_dec. `encode` and `decode` speak raw activations and scale inside:
-    the encoder takes a fixed center off first, which the decoder adds last.
+    the encoder takes a fixed center off first, which the decoder adds last. With a `lista_step` it
+    encodes twice, see `read_again`.
     A transcoder (arXiv 2406.11944) has the same parts, but x_hat predicts another activation than
     x, with a center and a scale of its own, and pre = x @ W_enc^T + b_enc.
     What other libraries trained may differ: the configuration says whether the encoder subtracts
@@ -241,13 +242,34 @@ class SparseAutoencoder(nn.Module):
 
     def encode_scaled(self, x_BD: Float[Tensor, "B D"]) -> Codes:
         """As `encode`, for rows that were scaled already."""
+        if self.config.lista_step:
+            x_BD = self.read_again(x_BD, self.activation.encode(self, x_BD))
         return self.activation.encode(self, x_BD)
+
+    def read_again(self, x_BD: Float[Tensor, "B D"], codes: Codes) -> Float[Tensor, "B D"]:
+        """What a LISTA step encodes in place of rows in scaled units: x + eta (x - x_hat), x_hat
+        being what their first codes decode to.
+
+        As pre-activations are affine in the row, each of them grows by eta (x - x_hat) . W_enc[f].
+        """
+        missed_BD = x_BD - self.decode_scaled(codes)
+        return x_BD + self.config.lista_step * missed_BD
 
     def encode_train(
         self, x_BD: Float[Tensor, "B D"], k: int | None = None, group: ProcessGroup | None = None
     ) -> Codes:
         """As `encode_scaled`, but in training: see `Activation.encode_train`."""
+        if self.config.lista_step:
+            with self.activation.taking_nothing_for_granted():
+                first = self.activation.encode_train(self, x_BD, k, group)
+            x_BD = self.read_again(x_BD, first)
         return self.activation.encode_train(self, x_BD, k, group)
+
+    @property
+    def values_are_pre_activations(self) -> bool:
+        """Whether every value of a code is its latent's pre-activation for the row as it was given;
+        see the attribute of `Activation`. A LISTA step takes that of another row."""
+        return self.activation.values_are_pre_activations and not self.config.lista_step
 
     def thresholds(self) -> Float[Tensor, "F"]:
         """Above which activation each latent of batch_topk or jumprelu is active, in scaled units.
@@ -308,7 +330,8 @@ class SparseAutoencoder(nn.Module):
         and gives what that library's `encode` gives.
 
         Args:
-            source: its folder or file, the run folder that holds it as `sae/`,
+            source: its folder or file, the run folder that holds it as `sae/`, the name of one that
+                comes with this package (`smollm2-135m-default`),
                 `hub:OWNER/NAME[/SUBFOLDER][@REVISION]`, or a name of the catalog
                 (`sparsteer import --list`).
             layout: the file layout, see `sparsteer.sae.interop.layouts`; by default recognized.

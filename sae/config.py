@@ -87,6 +87,10 @@ class SAEConfig:
     """Whether a training step on a GPU can be recorded as a CUDA graph. Only if in it the host
     waits for no result, no shape depends on the data, and the activation has no state."""
 
+    can_be_whitened: ClassVar[bool] = False
+    """Whether rows can be whitened in training. Only if which latents of a row are kept depends on
+    pre-activations alone, as these are what folding the whitening into the weights keeps."""
+
     d_model: int
     """D, width of the activations read."""
     n_latents: int
@@ -111,6 +115,11 @@ class SAEConfig:
     """Whether a transcoder has a matrix W_skip [D, D] besides, and predicts x @ W_skip^T more
     (arXiv 2501.18823)."""
 
+    lista_step: float = dataclasses.field(default=0.0, kw_only=True)
+    """Step size eta with which the encoder reads each row a second time, with eta times what the
+    first codes missed of it added: one step of LISTA (ICML 2010) with the encoder's own weights.
+    0: it reads each row once."""
+
     @property
     def kind(self) -> str:
         """What to call it: autoencoder or transcoder."""
@@ -132,6 +141,13 @@ class SAEConfig:
         require_choice(
             "normalize_activations", self.normalize_activations, get_args(NormalizeActivations)
         )
+        require_in_range("lista_step", self.lista_step, low=0.0, high=1.0)
+        if self.lista_step and self.transcoder:
+            raise InputError(
+                f"lista_step is {self.lista_step:g}, but a transcoder predicts other activations "
+                "than those it reads, so that what it missed of these is unknown; leave it out",
+                field="lista_step",
+            )
         if self.skip and not self.transcoder:
             raise InputError(
                 "skip is true, but an autoencoder with a skip connection would copy its input; "
@@ -161,6 +177,7 @@ class TopKConfig(SAEConfig):
     )
     can_be_sharded: ClassVar[bool] = True
     can_be_captured: ClassVar[bool] = True
+    can_be_whitened: ClassVar[bool] = True
 
     k: int
     """Latents kept of each row."""
@@ -177,6 +194,7 @@ class BatchTopKConfig(SAEConfig):
 
     activation: ClassVar[str] = "batch_topk"
     training_settings: ClassVar[tuple[str, ...]] = ("k_start", "k_anneal_fraction")
+    can_be_whitened: ClassVar[bool] = True
 
     k: int
     """Latents kept of a row, on average over the batch."""
@@ -196,6 +214,7 @@ class JumpReLUConfig(SAEConfig):
         *("sparsity", "sparsity_coefficient"),
         "target_l0",
     )
+    can_be_whitened: ClassVar[bool] = True
 
     bandwidth: float = 0.2
     """Width around a threshold in which pre-activations give it a gradient, in scaled units."""
@@ -233,6 +252,13 @@ class TopAFAConfig(SAEConfig):
                 "activation is top_afa, which keeps latents until their norm is that of the row "
                 "read, and a transcoder gives another row; choose topk, batch_topk or jumprelu",
                 field="activation",
+            )
+        if self.lista_step:
+            raise InputError(
+                f"lista_step is {self.lista_step:g}, but top_afa compares its latents with the "
+                "norm of the row, which a second reading changes; leave it out, or choose topk, "
+                "batch_topk or jumprelu",
+                field="lista_step",
             )
         require_boolean("learned_scale", self.learned_scale)
         require_in_range("target_scale", self.target_scale, low=LEAST_SCALE, high=MOST_SCALE)
@@ -310,7 +336,7 @@ _USUAL: dict[str, object] = {
     for field in dataclasses.fields(config)
     if field.name
     in (
-        *("transcoder", "apply_b_dec_to_input", "normalize_activations", "skip"),
+        *("transcoder", "apply_b_dec_to_input", "normalize_activations", "skip", "lista_step"),
         *("fixed_thresholds", "learned_scale"),
     )
 }

@@ -1,4 +1,5 @@
-"""Loss terms that other packages add, by name, each with a coefficient. Imports no torch.
+"""Loss terms that are asked for by name, each with a coefficient: those of this package and those
+of installed ones. Imports no torch.
 
 A term is a function of `sae.losses.ForwardPass`.
 """
@@ -12,14 +13,23 @@ from .common.registry import Registry
 from .common.validation import require_in_range
 
 OWN_TERMS = ("auxk", "afa", "sparsity", "multi_topk")
-"""The terms that this package has, in the order in which every run logs them."""
+"""The terms that have settings of their own, in the order in which every run logs them."""
 FIGURES = (
     *("loss", "mse", "fvu", "l0", "dead_fraction", "gradient_norm"),
     *("lr", "k", "step", "tokens", "seconds", "held_out", "summary", "crc32"),
 )
 """The other keys of the lines of metrics.jsonl, which no term may be called."""
 
-LOSS_TERMS: Registry[Callable[[Any], Any]] = Registry("loss_term", "sparsteer.loss_terms")
+_HERE = "sparsteer.sae"
+
+LOSS_TERMS: Registry[Callable[[Any], Any]] = Registry(
+    "loss_term",
+    "sparsteer.loss_terms",
+    {
+        "frequency": f"{_HERE}.frequency_penalty:frequency_penalty",
+        "orthogonality": f"{_HERE}.orthogonality_penalty:orthogonality_penalty",
+    },
+)
 """Every one a `sae.losses.LossTerm`."""
 
 

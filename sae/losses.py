@@ -45,6 +45,8 @@ class ForwardPass(NamedTuple):
     """With gradients in their values."""
     mean: Mean
     """Turns a mean over these rows into one over the rows of all processes."""
+    step: int = 0
+    """The number of the step, from 0, which alone may decide what is drawn at random."""
 
 
 LossTerm = Callable[[ForwardPass], Float[Tensor, ""]]

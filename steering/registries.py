@@ -80,6 +80,12 @@ SUITE_PARTS: "Registry[Part]" = Registry(
         "held_out": f"{__package__}.suite.parts.held_out:HELD_OUT",
         "classes": f"{__package__}.suite.parts.classes:CLASSES",
         "probing": f"{__package__}.suite.parts.probing:PROBING",
+        "meaning": f"{__package__}.suite.parts.meaning:MEANING",
+        "judge": f"{__package__}.suite.parts.judge:JUDGE",
+        "stability": f"{__package__}.suite.parts.stability:STABILITY",
+        "prefixes": f"{__package__}.suite.parts.prefixes:PREFIXES",
+        "absorption": f"{__package__}.suite.parts.absorption:ABSORPTION",
+        "ground_truth": f"{__package__}.suite.parts.ground_truth:GROUND_TRUTH",
     },
 )
 """What the evaluation suite measures, in the order in which it is shown."""

@@ -144,6 +144,9 @@ def trainer_state(trainer: Trainer) -> dict[str, Tensor]:
     state |= {f"adam.{name}": moment for name, moment in trainer.optimizer.state().items()}
     if trainer.averages is not None:
         state |= {f"average.{name}": mean for name, mean in trainer.averages.tensors.items()}
+    if trainer.whitening is not None:
+        state["whitening.matrix"] = trainer.whitening.matrix
+        state["whitening.inverse"] = trainer.whitening.inverse
     state["tokens_since_fired"] = trainer.tokens_since_fired
     if trainer.code_widths is not None:
         state["code_widths"] = trainer.code_widths.tensor
@@ -176,6 +179,9 @@ def _load_state(trainer: Trainer, tensors: dict[str, Tensor], folder: Path) -> N
     if trainer.averages is not None:
         for name, mean in trainer.averages.tensors.items():
             mean.copy_(tensors[f"average.{name}"])
+    if trainer.whitening is not None:
+        trainer.whitening.matrix.copy_(tensors["whitening.matrix"])
+        trainer.whitening.inverse.copy_(tensors["whitening.inverse"])
     trainer.tokens_since_fired.copy_(tensors["tokens_since_fired"])
     if trainer.code_widths is not None:
         trainer.code_widths.tensor.copy_(tensors["code_widths"])

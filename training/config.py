@@ -83,17 +83,29 @@ class TrainerConfig:
     afa_coefficient: float = 1 / 32
     """Weight of the top-AFA norm loss (lambda); only top_afa uses it. It steers L0, unless
     `target_l0` does."""
-    sparsity: Literal["step", "tanh"] = "step"
+    sparsity: Literal["step", "tanh", "quadratic"] = "step"
     """How jumprelu counts active latents: step as they are, which moves only thresholds; tanh
-    smoothly, which moves the weights, too."""
+    smoothly, which moves the weights, too; quadratic as step, but of each row by itself."""
     sparsity_coefficient: float = 1.0
-    """Weight of jumprelu's sparsity loss, (L0 / target_l0 - 1)^2."""
+    """Weight of jumprelu's sparsity loss, (L0 / target_l0 - 1)^2, with L0 that of the batch or, of
+    quadratic, of each row."""
     target_l0: int | None = None
     """Active latents of a row, on average, that training aims at: of jumprelu, by default 32, and
     of top_afa where it is given, which then learns its target scale."""
+    whitening: float = 0.0
+    """How far rows are whitened for training, from 0, not at all, to 1, in which case all
+    directions of a sample have the same variance but for `whitening_shrinkage`. It is folded into
+    the weights that are evaluated and saved."""
+    whitening_shrinkage: float = 0.01
+    """How far the variances of the sample are drawn to their mean before that: with 0.01 no
+    direction is stretched more than ten times what one of mean variance is."""
+    whitening_loss: Literal["original", "whitened"] = "original"
+    """In what units whitened rows and their reconstructions are compared: in those of before, or as
+    they are, in which every direction counts alike and less of the variance is rebuilt."""
     loss_term: tuple[str, ...] = ()
-    """Further terms of the loss, each NAME=COEFFICIENT, which an installed package adds; see
-    docs/extending.md."""
+    """Further terms of the loss, each NAME=COEFFICIENT: frequency (a penalty on latents that fire
+    often), orthogonality (on decoder rows that point the same way), or one that an installed
+    package adds (docs/extending.md). 0 measures it alone."""
     seed: int = 0
     """Seed of the initial directions."""
     data_seed: int = 0
@@ -155,6 +167,9 @@ class TrainerConfig:
                 require_in_range(name, getattr(self, name), low=0.0, high=1e6)
         for name in ("warmup_fraction", "decay_fraction", "k_anneal_fraction"):
             require_in_range(name, getattr(self, name), low=0.0, high=1.0)
+        require_in_range("whitening", self.whitening, low=0.0, high=1.0)
+        require_in_range("whitening_shrinkage", self.whitening_shrinkage, low=1e-6, high=1.0)
+        require_choice("whitening_loss", self.whitening_loss, ("original", "whitened"))
         for name in ("beta1", "beta2"):
             require_in_range(name, getattr(self, name), low=0.0, high=1.0, below_high=True)
         for name in ("auxk", "afa", "sparsity", "multi_topk"):
@@ -168,7 +183,7 @@ class TrainerConfig:
                 "multi_topk is 1, which adds nothing; give 2 or more", field="multi_topk"
             )
         require_choice("precision", self.precision, get_args(Precision))
-        require_choice("sparsity", self.sparsity, ("step", "tanh"))
+        require_choice("sparsity", self.sparsity, ("step", "tanh", "quadratic"))
         if self.tokens < self.batch_size:
             raise InputError(
                 f"tokens is {self.tokens}, less than one batch of {self.batch_size}; "
@@ -204,11 +219,12 @@ class TrainerConfig:
     def validate_for(self, sae: SAEConfig) -> None:
         """Raise an InputError if the autoencoder cannot be trained so."""
         refused = self.multi_topk_coefficient or self.ema_decay is not None
-        refused = refused or sae.prefixes or sae.transcoder or self.loss_term
+        refused = refused or sae.prefixes or sae.transcoder or self.loss_term or sae.lista_step
         if self.shards > 1 and (refused or not sae.can_be_sharded):
             raise InputError(
                 f"shards is {self.shards}, but only topk without target site, prefixes, "
-                "Multi-TopK loss, further loss terms and averages can be cut; leave it out",
+                "Multi-TopK loss, further loss terms, LISTA step and averages can be cut; leave it "
+                "out",
                 field="shards",
             )
         if self.shards > 1 and self.shard_optimizer:
@@ -223,6 +239,19 @@ class TrainerConfig:
                 "never wait for the host, as a graph must; leave it out",
                 field="cuda_graph",
             )
+        if self.cuda_graph and sae.lista_step:
+            raise InputError(
+                f"cuda_graph is on, but steps with lista_step {sae.lista_step:g} are not recorded; "
+                "leave one of the two out",
+                field="cuda_graph",
+            )
+        if self.multi_topk_coefficient and sae.lista_step:
+            raise InputError(
+                f"multi_topk_coefficient is {self.multi_topk_coefficient:g}, but with lista_step "
+                f"{sae.lista_step:g} the k largest latents of a row are not among its larger "
+                "number; leave one of the two out",
+                field="multi_topk_coefficient",
+            )
         if self.multi_topk_coefficient and (
             "multi_topk_coefficient" not in sae.training_settings or sae.prefixes
         ):
@@ -232,6 +261,8 @@ class TrainerConfig:
                 field="multi_topk_coefficient",
             )
         require_target_for(sae, self.target_l0)
+        if self.whitening:
+            self._require_whitening(sae)
         if self.k_start is None:
             return
         if sae.latents_of_row is None or "k_start" not in sae.training_settings:
@@ -246,6 +277,28 @@ class TrainerConfig:
                 f"{sae.n_latents} latents",
                 field="k_start",
             )
+
+    def _require_whitening(self, sae: SAEConfig) -> None:
+        """Raise an InputError if the autoencoder's rows cannot be whitened in its training."""
+        if sae.transcoder:
+            remedy = "but a transcoder predicts other activations than those it reads; leave it out"
+        elif not sae.can_be_whitened:
+            remedy = (
+                f"but which latents {sae.activation} keeps does not depend on their "
+                "pre-activations alone, and would change when it is folded into the weights; "
+                "leave it out, or choose activation topk, batch_topk or jumprelu"
+            )
+        elif self.shards > 1 or self.cuda_graph:
+            name = "cuda_graph" if self.cuda_graph else "shards"
+            remedy = f"but steps with {name} take rows as they are; leave one of the two out"
+        elif self.multi_topk_coefficient and self.whitening_loss == "original":
+            remedy = (
+                "but the Multi-TopK loss compares rows in the units they are read in; leave one of "
+                "the two out, or choose whitening_loss whitened"
+            )
+        else:
+            return
+        raise InputError(f"whitening is {self.whitening:g}, {remedy}", field="whitening")
 
 
 def require_variance_of(name: str, rows: int) -> None:
@@ -309,6 +362,11 @@ class TrainConfig:
     prefixes: tuple[float, ...] = ()
     """Nested dictionaries (Matryoshka): rising numbers of latents, or fractions of them below 1,
     that must reconstruct alone, too; the whole is always added."""
+
+    lista_step: float = 0.0
+    """Step size of one LISTA step of the encoder, such as 0.3: it reads each row a second time,
+    with so much of what the first codes missed added. Part of the autoencoder; training and
+    encoding take twice as long. 0: none."""
 
     track: Tracking | None = None
     """Tracker that gets the figures too; metrics.jsonl is always written. With WANDB_MODE=offline
@@ -381,7 +439,11 @@ class TrainConfig:
             given.setdefault("k", _DEFAULT_K)
         given |= scale_settings(chosen, self.trainer.target_l0, self.target_scale)
         given |= self._without_flag()
-        common: Any = {"prefixes": prefixes, "transcoder": self.target_site is not None}
+        common: Any = {
+            "prefixes": prefixes,
+            "transcoder": self.target_site is not None,
+            "lista_step": self.lista_step,
+        }
         return chosen(d_model, n_latents, **given, **common)
 
     def _without_flag(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ..sae.common.errors import InputError
 from ..sae.loss_registry import FIGURES, LOSS_TERMS
 from ..sae.losses import (
     ForwardPass,
+    LossTerm,
     WeightedTerm,
     auxk_loss,
     difference,
@@ -25,6 +26,7 @@ from .config import TrainerConfig
 from .distributed.collectives import Distributed
 from .distributed.sharded import Sharded, sharded_auxk, sharded_reconstruction
 from .precision import RoundedWeights, in_bfloat16
+from .whitening import mse_in_units, reconstruction_in_units
 
 
 class Losses(NamedTuple):
@@ -51,6 +53,8 @@ def objective(
     k: int | None = None,
     dist: Distributed | None = None,
     rounded: RoundedWeights | None = None,
+    step: int = 0,
+    units: Float[Tensor, "D D"] | None = None,
 ) -> Losses:
     """The loss of a batch and its terms, differentiable with respect to the weights.
 
@@ -65,6 +69,9 @@ def objective(
         dist: the processes that have the other rows of the batch; the terms are those of all
             rows, and its `backward` makes their gradients. By default these are all rows.
         rounded: where training in bfloat16 may find the rounded weights.
+        step: the number of the step, from 0.
+        units: the matrix that takes reconstructions to the units in which they are compared, where
+            these are others than the rows'; see `whitening`.
     """
     dist = dist or Distributed()
 
@@ -72,7 +79,7 @@ def objective(
         sae: SparseAutoencoder, rows_BD: Tensor, target_BD: Tensor
     ) -> tuple[Float[Tensor, ""], Losses]:
         further = _further_terms(sae, config, dead_N, n_dead, k_aux, dist)
-        own = _terms(sae, config, rows_BD, target_BD, scaled_BD, further, k, dist)
+        own = _terms(sae, config, rows_BD, target_BD, scaled_BD, further, k, dist, step, units)
         return own.total, own
 
     target_BD = scaled_BD if target_BD is None else target_BD
@@ -91,6 +98,8 @@ def _terms(
     further: list[WeightedTerm],
     k: int | None,
     dist: Distributed,
+    step: int,
+    units: Float[Tensor, "D D"] | None,
 ) -> Losses:
     """The loss of rows that the autoencoder reads, which are the target, too, unless it is a
     transcoder; `scaled_BD` are the rows before any rounding, `further` the terms to add."""
@@ -104,13 +113,16 @@ def _terms(
         mse, values["multi_topk"] = dist.all_reduce_means(own_mse, own_further)
         total = mse + config.multi_topk_coefficient * values["multi_topk"]
     else:
-        own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, target_BD, k, dist)
+        own_loss, x_hat_BD, codes = _reconstruction(sae, rows_BD, target_BD, k, dist, units)
         if sae.config.prefixes:
-            own_mse = reconstruction_loss(target_BD, x_hat_BD)
+            compared = target_BD, x_hat_BD
+            own_mse = (
+                reconstruction_loss(*compared) if units is None else mse_in_units(*compared, units)
+            )
             total, mse = dist.all_reduce_means(own_loss, own_mse)
         else:
             mse = total = mean(own_loss)
-    forward = ForwardPass(sae, rows_BD, scaled_BD, target_BD, x_hat_BD, codes, mean)
+    forward = ForwardPass(sae, rows_BD, scaled_BD, target_BD, x_hat_BD, codes, mean, step)
     for term in further:
         if term.name in values or term.name in FIGURES:
             raise InputError(
@@ -129,7 +141,7 @@ def _further_terms(
     k_aux: int,
     dist: Distributed,
 ) -> list[WeightedTerm]:
-    """AuxK, the activation's own terms, and those of other packages, in the order of addition."""
+    """AuxK, the activation's own terms, and those asked for by name, in the order of addition."""
     terms: list[WeightedTerm] = []
     shards = isinstance(dist, Sharded)  # others of them may have dead latents
     if dead_N is not None and config.auxk_coefficient and (len(dead_N) or shards):
@@ -146,10 +158,21 @@ def _further_terms(
         terms.append(WeightedTerm("auxk", config.auxk_coefficient, auxk))
     terms += sae.activation.loss_terms(config.activation_settings(sae.config))
     terms += [
-        WeightedTerm(name, coefficient, LOSS_TERMS.get(name))
+        WeightedTerm(name, coefficient, _measured_only(term) if coefficient == 0 else term)
         for name, coefficient in config.loss_terms.items()
+        for term in (LOSS_TERMS.get(name),)
     ]
     return terms
+
+
+def _measured_only(term: LossTerm) -> LossTerm:
+    """The term without a gradient: it is logged, and changes nothing."""
+
+    def measured(forward: ForwardPass) -> Float[Tensor, ""]:
+        with torch.no_grad():
+            return term(forward)
+
+    return measured
 
 
 def _reconstruction(
@@ -158,17 +181,21 @@ def _reconstruction(
     target_BD: Float[Tensor, "B D"],
     k: int | None,
     dist: Distributed,
+    units: Float[Tensor, "D D"] | None,
 ) -> Autoencoding:
     """The reconstruction loss, the reconstructions and the codes."""
     if isinstance(dist, Sharded) and k:
         return sharded_reconstruction(sae, rows_BD, k, dist)
     at_once = not sae.config.prefixes and sae.activation.keeps_pre_activations
+    at_once = at_once and not sae.config.lista_step and units is None
     if at_once and not sae.config.transcoder:
         with torch.no_grad():
             codes = sae.encode_train(rows_BD, k, dist.topk_group)
         weights = sae.b_dec, sae.W_enc, sae.b_enc, sae.W_dec
         return autoencoder_mse(codes, rows_BD, *weights, squares=dist.square_sums)
     codes = sae.encode_train(rows_BD, k, dist.topk_group)
+    if units is not None:
+        return Autoencoding(*reconstruction_in_units(sae, codes, target_BD, units), codes)
     if sae.config.prefixes:
         return Autoencoding(*nested_loss(sae, codes, target_BD), codes)
     return Autoencoding(*decode_mse(codes, sae.W_dec, sae.b_dec, target_BD), codes)

@@ -24,6 +24,7 @@ from .precision import RoundedWeights
 from .runtime.transfers import PendingHostCopy
 from .step_metrics import StepMetrics, measure_step
 from .undone_steps import unchanged_unless
+from .whitening import Whitening
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
@@ -80,7 +81,9 @@ class Trainer:
     process itself must ask for: `keep_freed_memory`.
 
     Attributes:
-        sae: the autoencoder, changed in place.
+        sae: the autoencoder, changed in place; with `whitening` it is one of whitened rows, which
+            `trained` gives folded.
+        whitening: what whitens rows for it; None without.
         config: how it is trained, its precision definite.
         steps_done: updates so far; the learning rate follows it.
         optimizer: Adam and its moments.
@@ -122,12 +125,17 @@ class Trainer:
         self.lr = 2e-4 / (all_latents / 2**14) ** 0.5 if config.lr is None else config.lr
         self.steps_done = 0
         self.averages = None if config.ema_decay is None else WeightAverages(sae, config.ema_decay)
+        self.whitening = (
+            Whitening(sae.b_dec.detach(), config.whitening, config.whitening_shrinkage)
+            if config.whitening
+            else None
+        )
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
         n_parts = sae.activation.n_code_parts if uses_triton(sae.W_dec) else 0
         self.code_widths = CodeWidths(n_parts, sae.W_dec) if n_parts else None
         self._pending: _PendingCheck | None = None
         self._known_dead: _KnownDead | None = None
-        self._may_lack_initialization = not is_initialized(sae)
+        self._may_lack_initialization = not is_initialized(sae) or self.whitening is not None
         buffers = {name for name, _ in sae.named_buffers()}
         self._activation_buffers = [name for name in sae.activation.state() if name in buffers]
         self._rounded = RoundedWeights() if uses_triton(sae.W_dec) else None
@@ -146,7 +154,8 @@ class Trainer:
     def initialize(
         self, x: Float[Tensor, "N D"], target: Float[Tensor, "N D"] | None = None
     ) -> None:
-        """Estimate scales, centers and the activation's state from a sample, before the first step.
+        """Estimate scales, centers, whitening and the activation's state from a sample, before the
+        first step.
 
         A few thousand rows are enough. Where this is left out, the first step does it from its
         batch, unless the autoencoder has been initialized or trained before.
@@ -159,6 +168,9 @@ class Trainer:
             InputError: the rows are not finite, or all alike.
         """
         initialize_from_rows(self.sae, x, target)
+        if self.whitening is not None:
+            self.whitening.estimate(self.sae.scaled(x.to(self.sae.W_dec.device)))
+            x = self.whitening.raw_whitened(self.sae, x)
         settings = self.config.activation_settings(self.sae.config)
         self.sae.activation.initialize(self.sae, x, settings)
 
@@ -284,7 +296,8 @@ class Trainer:
             n_rows=len(x) * self.dist.data_size,
             dead_after=self.dead_after_tokens,
         )
-        return ForwardHalf(scaled_BD if target_BD is None else target_BD, losses, fired_F, counted)
+        compared_BD = self._compared(scaled_BD) if target_BD is None else target_BD
+        return ForwardHalf(compared_BD, losses, fired_F, counted)
 
     def _begin_check(
         self,
@@ -355,11 +368,15 @@ class Trainer:
         Raises ValueError if the target does not suit, as `step` does.
         """
         self._require_batch(scaled_BD, target_BD)
+        rows_BD, units = scaled_BD, None
+        if self.whitening is not None:
+            rows_BD = self.whitening.whitened(scaled_BD)
+            units = self.whitening.inverse if self.config.whitening_loss == "original" else None
         with products_in(self.config.precision, scaled_BD.device):
             return objective(
                 self.sae,
                 self.config,
-                scaled_BD,
+                rows_BD,
                 dead_N,
                 target_BD=target_BD,
                 k_aux=self.k_aux,
@@ -367,11 +384,21 @@ class Trainer:
                 k=self.annealed_k(self.steps_done),
                 dist=self.dist,
                 rounded=self._rounded,
+                step=self.steps_done,
+                units=units,
             )
 
+    def _compared(self, scaled_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """An autoencoder's rows in the units in which the loss compares them."""
+        if self.whitening is None or self.config.whitening_loss == "original":
+            return scaled_BD
+        return self.whitening.whitened(scaled_BD)
+
     def trained(self) -> SparseAutoencoder:
-        """The autoencoder to evaluate and save: with `ema_decay` a copy with averaged weights."""
-        return self.sae if self.averages is None else self.averages.autoencoder()
+        """The autoencoder to evaluate and save: with `ema_decay` a copy with averaged weights, with
+        `whitening` one that reads plain rows."""
+        sae = self.sae if self.averages is None else self.averages.autoencoder()
+        return sae if self.whitening is None else self.whitening.folded(sae)
 
     def learning_rate(self, step: int) -> float:
         """The rate of the step (from 0): rising, flat, then falling linearly to 0 at the end."""
@@ -404,16 +431,22 @@ class Trainer:
 
         Raises NonFiniteLoss if the batch is not finite, before anything is changed.
         """
-        if not is_initialized(self.sae):
+        lacks_whitening = self.whitening is not None and not self.whitening.is_estimated
+        if lacks_whitening or not is_initialized(self.sae):
             sides = [x] if target is None else [x, target]
             if any_rank_has_bad(sides, self.dist):
                 raise non_finite_loss(self.steps_done, sides, self.dist)
             alike = torch.stack([(rows == rows[0]).all() for rows in sides])
             if self.dist.all_reduce_any(alike).any():
                 return
-            self.initialize(x, target)
+            if self.whitening is not None and is_initialized(self.sae):
+                self.whitening.estimate(self.sae.scaled(x))
+            else:
+                self.initialize(x, target)
             # Each rank has estimated from its own rows.
             self.dist.broadcast(self.sae.state_dict().values())
+            if self.whitening is not None:
+                self.dist.broadcast((self.whitening.matrix, self.whitening.inverse))
         self._may_lack_initialization = False
 
     def _finish_check(self, *, failed_step: int) -> None:

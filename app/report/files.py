@@ -9,6 +9,7 @@ from typing import Any
 from ...sae.common.errors import InputError
 from ...sae.common.files import atomic_file
 from ...sae.common.locks import PATIENCE, hold, tidy
+from ...sae.common.shipped import is_shipped
 from ...training.run import RunFolder
 from ...training.run_places import is_run, run_of, shared_folder, short_names
 from . import plots
@@ -45,7 +46,13 @@ def has_matplotlib() -> bool:
 
 def require_no_other(saes: Sequence[str], *, force: bool) -> None:
     """Raise InputError if a file that `write_plots` would write is there and is not of its making,
-    unless `force` says to replace it."""
+    unless `force` says to replace it; also where it would write into a dictionary that comes with
+    this package."""
+    if shipped := [sae for sae in saes if is_shipped(sae)]:
+        raise InputError(
+            f"{shipped[0]} comes with sparsteer, and nothing is written into it; leave --plots out,"
+            f" or measure a copy: sparsteer export {shipped[0]} --format sparsteer --out DIR"
+        )
     if force:
         return
     folders = [run_of(Path(sae)) for sae in saes]

@@ -109,7 +109,7 @@ def suite_figure(figure: Mapping[str, Any] | None) -> str:
         return percent(None)
     scale, unit = (100, "%") if figure["percent"] else (1, "")
 
-    def shown(number: float) -> str:
+    def shown(number: int | float) -> str:
         return f"{scale * number:.{figure['digits']}f}"
 
     if error is not None:

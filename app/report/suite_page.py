@@ -49,7 +49,12 @@ def fronts(result: Mapping[str, Any], palette: Palette) -> Iterator[tuple[Drawin
     """The fronts that can be drawn of what `run_suite` found, each with what to see in it."""
     for part, name, axis, reading in (*_FRONTS, *_probing(result)):
         points = [
-            Point(family=family_of(one), l0=l0["value"], value=found["value"], error=error)
+            Point(
+                family=family_of(one),
+                l0=float(l0["value"]),
+                value=float(found["value"]),
+                error=error,
+            )
             for one in result["autoencoders"]
             if (l0 := _figure(one, "held_out", "l0")) is not None
             and (found := _figure(one, part, name)) is not None

@@ -43,8 +43,8 @@ class Activation(ABC, Generic[C]):
 
     What only some activations have, such as k, is declared by the configuration: its fields are
     settings of the activation, its `training_settings` those of the trainer that it takes,
-    `can_be_sharded` whether the dictionary can be cut over several processes, and `can_be_captured`
-    whether a step can be a CUDA graph.
+    `can_be_sharded` whether the dictionary can be cut over several processes, `can_be_captured`
+    whether a step can be a CUDA graph, and `can_be_whitened` whether rows can be whitened.
 
     Attributes:
         config_class: the configuration, whose `activation` is the name.
@@ -78,6 +78,15 @@ class Activation(ABC, Generic[C]):
             yield
         finally:
             self.capacity = None
+
+    @contextmanager
+    def taking_nothing_for_granted(self) -> Generator[None]:
+        """Within, `encode_train` has no capacity; afterwards it has that of before."""
+        capacity, self.capacity = self.capacity, None
+        try:
+            yield
+        finally:
+            self.capacity = capacity
 
     def state(self) -> dict[str, Tensor]:
         """The tensors beside the autoencoder's weights, as they are at first, by their names.

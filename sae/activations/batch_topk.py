@@ -80,6 +80,7 @@ class BatchTopK(Activation[BatchTopKConfig]):
             n_latents=self.config.n_latents,
             prefixes=self.config.prefixes,
             transcoder=self.config.transcoder,
+            lista_step=self.config.lista_step,
         )
         exported = SparseAutoencoder(jump, origin=sae.origin).to(sae.W_dec)
         own = {name: tensor for name, tensor in sae.state_dict().items() if name != "threshold"}

@@ -69,7 +69,8 @@ class JumpReLU(Activation[JumpReLUConfig]):
             set_thresholds(sae, least.expand(self.config.n_latents))
 
     def loss_terms(self, settings: Mapping[str, Any]) -> Sequence[WeightedTerm]:
-        loss = {"step": l0_loss, "tanh": tanh_loss}[settings["sparsity"]]
+        losses = {"step": l0_loss, "tanh": tanh_loss, "quadratic": quadratic_l0_loss}
+        loss = losses[settings["sparsity"]]
 
         def distance_from_target(forward: ForwardPass) -> Float[Tensor, ""]:
             return loss(forward.codes, settings["target_l0"], forward.mean)
@@ -122,6 +123,20 @@ def l0_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[T
     if codes.l0_gate is None:
         raise ValueError("the codes have no l0_gate; encode with jumprelu and a bandwidth")
     return (mean(in_float32(codes.l0_gate).sum(-1).mean()) / target - 1).square()
+
+
+def quadratic_l0_loss(
+    codes: Codes, target: int | float, mean: Mean = own_mean
+) -> Float[Tensor, ""]:
+    """Mean over rows of (L0 of the row / target - 1)^2: as `l0_loss`, but every row pays for its
+    own distance, so that their numbers of latents differ less.
+
+    Raises:
+        ValueError: as of `l0_loss`.
+    """
+    if codes.l0_gate is None:
+        raise ValueError("the codes have no l0_gate; encode with jumprelu and a bandwidth")
+    return mean((in_float32(codes.l0_gate).sum(-1) / target - 1).square().mean())
 
 
 def tanh_loss(codes: Codes, target: int | float, mean: Mean = own_mean) -> Float[Tensor, ""]:

@@ -24,8 +24,10 @@ def in_raw_units(sae: SparseAutoencoder) -> SparseAutoencoder:
     float32, on the CPU.
 
     Raises:
-        InputError: thresholds were not learned yet.
+        InputError: thresholds were not learned yet, or it encodes with a LISTA step, which no
+            other library does.
     """
+    require_one_reading(sae)
     sae = sae.activation.exported(sae)
     config = dataclasses.replace(sae.config, prefixes=())
     into, out_of = sae.input_scale.double(), sae.decoder_scale.double()
@@ -54,6 +56,15 @@ def in_raw_units(sae: SparseAutoencoder) -> SparseAutoencoder:
         folded.state_dict() | {name: tensor.float().cpu() for name, tensor in tensors.items()}
     )
     return folded
+
+
+def require_one_reading(sae: SparseAutoencoder) -> None:
+    """Raise an InputError if it encodes with a LISTA step, for a library that does not."""
+    if step := sae.config.lista_step:
+        raise InputError(
+            f"lista_step is {step:g}: the encoder reads each row twice, which no other library's "
+            "layout can say; choose --format sparsteer"
+        )
 
 
 def require_plain_rows(sae: SparseAutoencoder, library: str) -> None:

@@ -24,7 +24,9 @@ _PENDING_AT_ONCE = 1 << 21
 def why_none(sae: SparseAutoencoder) -> str:
     """Why an autoencoder has no near misses, in a sentence; empty if it has."""
     activation = sae.config.activation
-    if not sae.activation.values_are_pre_activations:
+    if sae.config.lista_step:
+        return "a LISTA step compares pre-activations of other rows than those it reads"
+    if not sae.values_are_pre_activations:
         return f"what {activation} compares is not what it keeps"
     try:
         positive = bool((sae.thresholds() > 0).any())

@@ -82,7 +82,7 @@ class LatentTable:
         """
         sae, device = self._sae, h_RLD.device
         h_RLD, asked_RL = h_RLD.to(sae.W_enc.device), asked_RL.to(sae.W_enc.device)
-        if sae.activation.values_are_pre_activations:
+        if sae.values_are_pre_activations:
             asked_RL = asked_RL & self._may_pass(h_RLD)
         acts_RLP = h_RLD.new_zeros(*asked_RL.shape, self.latents_RP.shape[1], dtype=sae.W_enc.dtype)
         rows_N, columns_N = asked_RL.nonzero(as_tuple=True)

@@ -36,6 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_the_suite(sparsteer: Sparsteer, runs: list[Path], cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "suite"
     parts = ["--parts", "held_out", "classes"]
@@ -47,7 +48,7 @@ def test_the_suite(sparsteer: Sparsteer, runs: list[Path], cache: Path, tmp_path
     names = [one["name"] for one in values["autoencoders"]]
     pairs = [f"{kind} L0 {l0}" for kind in ("pca", "random") for l0 in (4, 8)]
     assert names == ["k4-seed0", "k4-seed1", "k8", *pairs, "raw"]
-    assert list(values["parts"]) == ["held_out", "classes"]
+    assert list(values["parts"])[:2] == ["held_out", "classes"]
     for one in values["autoencoders"]:
         figures = one["parts"]["held_out"]["figures"]
         assert figures["fvu"]["value"] == one["parts"]["held_out"]["details"]["fvu"]
@@ -75,6 +76,7 @@ def test_the_suite(sparsteer: Sparsteer, runs: list[Path], cache: Path, tmp_path
     assert all(f">{name}<" in page for name in names)
 
 
+@pytest.mark.slow
 def test_results_lie_beside_the_runs(sparsteer: Sparsteer, runs: list[Path], cache: Path) -> None:
     words = ("--cache", cache, "--suite", "--contexts", 0, "--baselines", "none", "--json")
     several = sparsteer("eval", *runs[:2], *words)
@@ -117,6 +119,7 @@ def test_wrong_words(
     assert sentence in done.error
 
 
+@pytest.mark.slow
 def test_an_interrupted_suite_says_that_it_goes_on(
     sparsteer: Sparsteer,
     run_folder: Path,

@@ -36,7 +36,7 @@ def test_activations_with_a_setting_are_those_that_declare_it() -> None:
 
 
 def test_settings_of_the_autoencoder_are_compared_as_its_own_configuration() -> None:
-    names = ["n_latents", "k", "bandwidth", "target_scale", "prefixes"]
+    names = ["n_latents", "k", "bandwidth", "target_scale", "prefixes", "lista_step"]
     assert autoencoder_settings() == names
 
 

@@ -116,9 +116,13 @@ def test_a_killed_run_ends_with_the_same_bits(
         ("jumprelu", {"ema_decay": 0.95}),
         ("top_afa", {"target_l0": 6}),
         ("batch_topk", {"precision": "bfloat16"}),
+        ("topk", {"ema_decay": 0.95, "whitening": 0.7}),
+        ("nested batch_topk", {"whitening": 1.0, "whitening_loss": "whitened"}),
+        ("jumprelu", {"sparsity": "quadratic", "loss_term": ("frequency=0.01",)}),
+        ("topk", {"lr": 4e-3, "loss_term": ("orthogonality=0.1",)}),
     ],
 )
-@pytest.mark.slow_except("batch_topk-options0")
+@pytest.mark.slow_except("batch_topk-options0", "topk-options5")
 def test_a_killed_run_with_options_ends_with_the_same_bits(
     planted_cache: Path, tmp_path: Path, activation: str, options: dict[str, Any]
 ) -> None:

@@ -33,6 +33,19 @@ CASES: dict[str, tuple[SAEConfig, dict[str, Any]]] = {
     "multi topk": (TopKConfig(D, F, K), {"multi_topk_coefficient": 0.125}),
     "jumprelu": (JumpReLUConfig(D, F, 0.3), {"target_l0": K}),
     "jumprelu tanh": (JumpReLUConfig(D, F, 0.3), {"target_l0": K, "sparsity": "tanh"}),
+    "jumprelu quadratic": (JumpReLUConfig(D, F, 0.3), {"target_l0": K, "sparsity": "quadratic"}),
+    "topk penalties": (TopKConfig(D, F, K), {"loss_term": ("frequency=0.01", "orthogonality=0.1")}),
+    "jumprelu penalty": (
+        JumpReLUConfig(D, F, 0.3),
+        {"target_l0": K, "loss_term": ("frequency=0.01",)},
+    ),
+    "topk with a LISTA step": (TopKConfig(D, F, K, lista_step=0.3), {}),
+    "batch_topk with a LISTA step": (BatchTopKConfig(D, F, K, lista_step=0.3), {}),
+    "topk of whitened rows": (TopKConfig(D, F, K), {"whitening": 0.7}),
+    "nested batch_topk of whitened rows": (
+        BatchTopKConfig(D, F, K, prefixes=(50,)),
+        {"whitening": 1.0, "whitening_loss": "whitened"},
+    ),
     "nested topk": (TopKConfig(D, F, K, prefixes=(13, 50)), {}),
     "nested batch_topk": (BatchTopKConfig(D, F, K, prefixes=(50,)), {}),
     "transcoder": (TopKConfig(D, F, K, transcoder=True), {}),
@@ -91,6 +104,8 @@ def run_case(
         ),
         dist,
     )
+    if trainer.whitening is not None:
+        trainer.whitening.estimate(trainer.sae.scaled(sample[0]))
     curve: list[dict[str, float]] = []
     for batches in zip(*(torch.split(of_site, batch_size) for of_site in given), strict=True):
         metrics = trainer.step(

@@ -162,6 +162,8 @@ def _backward_bytes(sizes: StepSizes) -> int:
     n_latents = sizes.n_latents
     slots = sizes.trainer.batch_size * sizes.slots_per_row * _SLOT_BYTES
     found = (_ROWS_IN_BACKWARD + sizes.n_sites - 1) * _rows_bytes(sizes) + slots
+    if sizes.sae.lista_step:  # of the first reading: codes, rows missed, gradients of both matrices
+        found += 2 * _rows_bytes(sizes) + slots + 2 * _FLOAT * n_latents * sizes.sae.d_model
     if sparse_plan(n_latents, sizes.slots_per_row, sizes.backend).path == "dense":
         rows = min(sizes.trainer.batch_size, dense_rows(n_latents, sizes.backend))
         found += 3 * rows * n_latents * _FLOAT
@@ -184,7 +186,8 @@ def _auxk_bytes(sizes: StepSizes) -> int:
     k_aux = min(sizes.trainer.k_aux or max(1, width // 2), n_dead)
     n_rows, item = sizes.trainer.auxk_rows(sizes.trainer.batch_size), backend.dtype.itemsize
     # An autoencoder's others come for both matrices at once, before these are added.
-    n_whole = 1 if sizes.sae.transcoder or sizes.sae.prefixes else 2
+    at_once = not (sizes.sae.transcoder or sizes.sae.prefixes or sizes.sae.lista_step)
+    n_whole = 2 if at_once else 1
     found = n_whole * _FLOAT * sizes.n_latents * width
     found += 2 * (item + _FLOAT) * n_dead * width + 2 * _rows_bytes(sizes)
     if backend.triton and sparse_plan(n_dead, k_aux, backend).path == "dense":

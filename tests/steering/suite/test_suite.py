@@ -183,6 +183,7 @@ def test_settings_of_parts_are_checked(
     assert len(counter.calls) == 1
 
 
+@pytest.mark.slow
 def test_baselines_stand_beside_at_each_l0(
     counter: Counter, planted_cache: Path, saes: list[str], tmp_path: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_one_baseline_serves_l0s_that_all_but_agree(
     assert suite_subjects.l0s_of(subjects, torch.zeros(2, 4)) == kept
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_the_seed_alone(
     counter: Counter, measure: Callable[..., dict[str, Any]], planted_cache: Path, tmp_path: Path
 ) -> None:
@@ -263,6 +265,7 @@ def test_common_names(names: list[str], common: str) -> None:
     assert common_name(names) == common
 
 
+@pytest.mark.slow
 def test_several_sites_have_baselines_of_their_own(
     counter: Counter, paired_cache: Path, tmp_path: Path
 ) -> None:
