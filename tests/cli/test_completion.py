@@ -69,6 +69,8 @@ def test_verbs_options_and_choices(tmp_path: Path) -> None:
             "find",
             "label",
             "export",
+            "quiz",
+            "quiz-score",
             "--help",
         ],
         "sparsteer features l": ["list", "label"],

@@ -1,15 +1,12 @@
 """One-to-one matching of the rows of two dictionaries, by scipy."""
 
-from importlib import import_module
-from typing import Any
-
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...sae.common.errors import InputError
+from .ground_truth.matching import best_assignment, scipy
 
 MOST_DENSE = 4096
 """Rows of the larger dictionary up to which all pairs are looked at: 128 MiB of float64."""
@@ -68,10 +65,7 @@ def _all_pairs(one_FD: Tensor, other_GD: Tensor) -> Int[Tensor, "F"]:
     unit_FD = torch.nn.functional.normalize(one_FD.detach().float(), dim=-1)
     unit_GD = torch.nn.functional.normalize(other_GD.detach().float(), dim=-1)
     gain_FG = (unit_FD @ unit_GD.T).double().cpu().numpy()
-    rows, columns = _scipy("scipy.optimize").linear_sum_assignment(gain_FG, maximize=True)
-    numbers_F = torch.full((len(one_FD),), -1)
-    numbers_F[torch.as_tensor(rows)] = torch.as_tensor(columns)
-    return numbers_F
+    return torch.as_tensor(best_assignment(gain_FG))
 
 
 def _near_pairs(
@@ -87,20 +81,10 @@ def _near_pairs(
     worth = torch.nn.functional.pad(worth_FK, (0, 1), value=2.0).reshape(-1).numpy()
     starts = np.arange(n_rows + 1) * (n_near + 1)
     shape = (n_rows, n_others + n_rows)
-    graph = _scipy("scipy.sparse").csr_matrix((worth, columns, starts), shape=shape)
+    graph = scipy("scipy.sparse").csr_matrix((worth, columns, starts), shape=shape)
     graph.sort_indices()
-    best = _scipy("scipy.sparse.csgraph").min_weight_full_bipartite_matching
+    best = scipy("scipy.sparse.csgraph").min_weight_full_bipartite_matching
     rows, found = best(graph, maximize=True)
     numbers = np.full(n_rows, -1, dtype=np.int64)
     numbers[rows] = np.where(found < n_others, found, -1)
     return torch.as_tensor(numbers)
-
-
-def _scipy(module: str) -> Any:
-    """A module of scipy, which has no types."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError:
-        raise InputError(
-            "matching latents one to one needs scipy, which is missing; run `pip install scipy`"
-        ) from None

@@ -100,7 +100,7 @@ def window_embeddings(
     Returns:
         float16 [N, H] on the CPU; 0 for a row that is alone in its document and context.
     """
-    place = model.site(site)
+    place = model.fastest([site]).site(site)
     ranges = rows_around(rows, before, after)
     starts_C = torch.searchsorted(rows.context, torch.arange(len(rows.contexts) + 1))
     means: list[Tensor] = []
@@ -110,7 +110,7 @@ def window_embeddings(
         part = slice(int(starts_C[first]), int(starts_C[last]))
         states_BLH = place.read(tokens_BL, mask_BL).cpu()
         states_RH = states_BLH[rows.context[part] - first, rows.offset[part]]
-        means.append(mean_around(states_RH, ranges.part(part), first_row=part.start).half())
+        means.append(mean_around(states_RH, ranges.part(part), first_row=part.start))
         progress(tokens_BL.numel())
     means_NH = torch.cat(means)
     alone_N = ranges.end - ranges.first == 1
