@@ -29,6 +29,8 @@ from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.train import train_grid
 
 FAMILIES = ("plain", "whitening", "orthogonality", "frequency", "lista", "quadratic")
+MEASURED_AT_ONCE = 4
+"""Autoencoders that share a pass of the language model; an interruption loses no more."""
 HEADER = [
     *("recipe", "L0", "FVU", "FVU less plain's", "loss recovered", "recovered less plain's"),
     *("dead", "dense", "mean |cosine|", "nearest cosine", "seconds of training"),
@@ -148,11 +150,13 @@ def measured(
         if failed := [summary for summary in summaries if "failed" in summary]:
             raise SystemExit(f"{failed[0]['run']}: {failed[0]['failed']}")
         missing = [name for name, file in files.items() if not file.exists()]
-        if missing:
-            settings = EvalSettings(cache=arguments.cache, contexts=arguments.contexts)
-            outs = [configs[name].out for name in missing]
-            results = evaluate_all(outs, settings, say=print)
-            for name, out, result in zip(missing, outs, results, strict=True):
+        settings = EvalSettings(cache=arguments.cache, contexts=arguments.contexts)
+        for start in range(0, len(missing), MEASURED_AT_ONCE):
+            names = missing[start : start + MEASURED_AT_ONCE]
+            outs = [configs[name].out for name in names]
+            for name, out, result in zip(
+                names, outs, evaluate_all(outs, settings, say=print), strict=True
+            ):
                 write_json(files[name], figures_of(result, out, seconds[name]))
         for name, file in files.items():
             found[name].append(read_json(file, "measured figures"))
