@@ -15,7 +15,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help .venv lock docs notebooks screenshots demo test test-slow test-download test-gpu check audit fix \
-	bench bench-kernels roofline compile-table gpu-check bench-serve bench-training bench-caching check-interop \
+	dictionary bench bench-kernels bench-screening roofline compile-table gpu-check bench-serve bench-training bench-caching check-interop \
 	check-steering-exports clean
 
 help: ## this list
@@ -47,6 +47,12 @@ notebooks: .venv ## run the notebooks of docs/notebooks and keep what they print
 # RUN is the folder of a run; by default the demo's, whose scores of rows are shown, too.
 screenshots: .venv ## pictures of the browser's pages, into docs/images/; RUN=FOLDER; needs Chromium
 	$(BIN)/python docs/take_screenshots.py $(RUN)
+
+# CACHE and RUN are a cache and a run that are there already; without them all is made, in days.
+dictionary: .venv ## make smollm2-135m-default, which ships, anew; CACHE=FOLDER RUN=FOLDER
+	$(BIN)/python -m benchmarks.make_dictionary $(if $(CACHE),--cache $(CACHE)) $(if $(RUN),--run $(RUN))
+	$(BIN)/python -m benchmarks.describe_dictionary
+	$(BIN)/python benchmarks/fill_docs.py docs/dictionary.md
 
 demo: .venv ## a real language model: SAEs, features, steering, selection, a report; minutes
 	$(BIN)/sparsteer demo
@@ -84,6 +90,11 @@ bench: .venv ## benchmarks of a training step, into benchmarks/results/
 
 bench-kernels: .venv ## operators and steps against floors, into docs/kernels.md; PRECISION=tf32
 	$(BIN)/python benchmarks/bench_kernels.py $(if $(PRECISION),--precision $(PRECISION))
+	$(BIN)/python benchmarks/fill_docs.py docs/kernels.md
+
+# OpenMP's threads sleep soon while they wait, as the command lets its own.
+bench-screening: .venv ## top-k encoding screened in bfloat16 beside its products, into docs/kernels.md
+	GOMP_SPINCOUNT=5000 $(BIN)/python benchmarks/bench_screening.py
 	$(BIN)/python benchmarks/fill_docs.py docs/kernels.md
 
 roofline: .venv ## a step's times on a GPU, predicted from bytes, into docs/kernels.md

@@ -4,6 +4,7 @@ same rows, several seeds, FVU and loss recovered on held-out text: one table, on
     python benchmarks/measure_activations.py CACHE RUNS [--tokens 1000000] [--latents 4096]
         [--l0 32 64 128 256] [--scales 0.6 0.7 0.8 0.9 1.0]
         [--lambdas 0.01 0.003] [--seeds 3] [--lr 1e-3] [--clip-norm 0.1] [--contexts 16]
+        [--site SITE]
 
 The L0 of top-AFA is its own choice: it is trained at several target scales with the published
 weight of its norm loss, at scale 1 with several weights (lambda), and with a scale that is led to
@@ -82,6 +83,7 @@ def config_of(choice: Choice, seed: int, arguments: argparse.Namespace) -> Train
     )
     return TrainConfig(
         cache=arguments.cache,
+        site=arguments.site,
         out=str(Path(arguments.runs) / f"{choice.kind}-{choice.setting:g}-seed{seed}"),
         n_latents=arguments.latents,
         trainer=trainer,
@@ -95,7 +97,9 @@ def measured(everything: Sequence[Choice], arguments: argparse.Namespace) -> dic
     for seed in range(arguments.seeds):
         configs = [config_of(choice, seed, arguments) for choice in everything]
         train_grid(configs, say=print)
-        settings = EvalSettings(cache=arguments.cache, contexts=arguments.contexts)
+        settings = EvalSettings(
+            cache=arguments.cache, site=arguments.site, contexts=arguments.contexts
+        )
         results = evaluate_all([config.out for config in configs], settings, say=print)
         for choice, result in zip(everything, results, strict=True):
             found.setdefault(choice, []).append(result)
@@ -167,6 +171,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--clip-norm", type=float, default=0.1, help="0 for no limit")
     parser.add_argument("--contexts", type=int, default=16)
+    parser.add_argument("--site", help="of a cache with several")
     arguments = parser.parse_args()
     everything = list(choices(arguments.l0, arguments.scales, arguments.lambdas))
     points = measured(everything, arguments)
@@ -196,12 +201,13 @@ def main() -> None:
         "recovered",
     ]
     cache = ActivationCache(arguments.cache).manifest
+    site = arguments.site or cache.sites[0]
     notes = [
         f"{arguments.latents} latents, {arguments.tokens:,} tokens, {arguments.seeds} seeds of the "
         f"initial directions (mean and standard deviation), lr {arguments.lr:g} and gradients "
         f"clipped at {arguments.clip_norm or math.inf:g} for all; top_afa: "
         "target scales, lambda 1/32; top_afa_l0: the scale led to that L0; "
-        f"top_afa_lambda: lambda, scale 1; {cache.sites[0]} of {cache.model}, "
+        f"top_afa_lambda: lambda, scale 1; {site} of {cache.model}, "
         f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over "
         f"{arguments.contexts} contexts. "
         f"Matryoshka: top-k with prefixes of {', '.join(f'{share:g}' for share in NESTED)} of the "

@@ -33,6 +33,7 @@ from sparsteer.training.data.cache.shards import Shard, encode_rows
 from sparsteer.training.data.corpus_config import CacheDtype
 from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate_all
+from sparsteer.training.evaluation.stability import agreement_of_decoders
 from sparsteer.training.train import train_grid
 
 MEASURES = ("fvu", "loss_recovered")
@@ -72,13 +73,6 @@ def storage_error(rows_ND: Float[Tensor, "N D"], dtype: CacheDtype) -> float:
     """Squared error of storing rows, as a fraction of their variance."""
     error_ND = encode_rows(rows_ND, dtype, "rows").restored().double() - rows_ND
     return float(error_ND.square().sum() / (rows_ND.double() - rows_ND.mean(0)).square().sum())
-
-
-def agreement(one: SparseAutoencoder, other: SparseAutoencoder) -> float:
-    """Mean over the latents of one of the largest cosine with a decoder row of the other."""
-    with torch.no_grad():
-        parts = [(rows @ other.W_dec.T).amax(1) for rows in torch.split(one.W_dec, 512)]
-    return float(torch.cat(parts).mean())
 
 
 def run_folder(runs: Path, dtype: str, seed: int) -> str:
@@ -154,12 +148,14 @@ def main() -> None:
             str(row_bytes(dtype, cache.d_model)),
             f"{storage_error(rows_ND, dtype):.1e}",
             *(spread([result[name] for result in results[dtype]]) for name in MEASURES),
-            spread([agreement(saes[dtype, seed], saes["float32", seed]) for seed in seeds]),
+            spread(
+                [agreement_of_decoders(saes[dtype, seed], saes["float32", seed]) for seed in seeds]
+            ),
         ]
         for dtype in DTYPES
     ]
     across = [
-        agreement(saes["float32", one], saes["float32", other])
+        agreement_of_decoders(saes["float32", one], saes["float32", other])
         for one in seeds
         for other in seeds
         if one != other

@@ -2,7 +2,7 @@
 
 import shlex
 
-from ..app.demo.config import DEMO_ACTIVATIONS, STEERED, DemoConfig
+from ..app.demo.config import DEMO_ACTIVATIONS, DemoConfig
 from ..app.report.measures import READ_FVU
 from ..sae.common.wording import count, counted, duration, percent
 from .console import Report, Terminal, next_command, table
@@ -21,9 +21,9 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
     """Run the whole chain on a small scale, and write a report to look at.
 
     Fetches the model and the texts, caches activations, trains a top-k and a top-AFA autoencoder
-    and evaluates both. Then finds features of toxic prompts, measures toxicity with and without
-    steering, and selects instruction rows. The same command again goes on, and reuses what is
-    there.
+    and evaluates both. Then, with the dictionary that comes with sparsteer or the top-k one, finds
+    features of toxic prompts, measures toxicity with and without steering, and selects instruction
+    rows. The same command again goes on, and reuses what is there.
     """
     from ..app.demo.pipeline import run_demo
 
@@ -52,7 +52,8 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
     numbers = ", ".join(str(feature["feature"]) for feature in found)
     selected = summary["selection"]
     shown += [
-        f"features more active in toxic prompts than in the corpus: {numbers} ({best})",
+        f"features of {config.steered} more active in toxic prompts than in the corpus: {numbers} "
+        f"({best})",
         "toxicity of the texts, from 0 to 1:",
         table(
             *(
@@ -67,6 +68,6 @@ def run(config: DemoConfig, terminal: Terminal) -> Report:
             ("by chance", percent(selected["precision_of_random"]), "among random rows"),
         ),
         f"the report, for a browser: {shlex.quote(summary['report'])}",
-        next_command("features", "show", str(config.run(STEERED)), str(found[0]["feature"])),
+        next_command("features", "show", config.steered, str(found[0]["feature"])),
     ]
     return Report(values=summary, shown=shown)

@@ -123,9 +123,12 @@ def _planned(plans: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _storage(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
-    """The cache folder, what was fetched, and whether pip is there to fetch more."""
+    """The cache folder, the dictionaries of this installation, what was fetched, and whether pip is
+    there to fetch more."""
+    from ..sae.common.shipped import NAMES, is_here
     from ..sae.fetching.fetch import ARTIFACTS, cache_folder, is_fetched
 
+    dictionaries = {name: is_here(name) for name in NAMES}
     folder, free_bytes = cache_folder(), cache_space(problems)
     fetched = {name: is_fetched(name) for name in ARTIFACTS}
     pip = importlib.util.find_spec("pip") is not None
@@ -139,11 +142,14 @@ def _storage(problems: list[Problem], lines: list[str]) -> dict[str, Any]:
     here = [name for name, is_here in fetched.items() if is_here]
     others = [name for name, is_here in fetched.items() if not is_here]
     lines.append(f"cache     {folder}, {size(free_bytes)} free on its disk")
+    shipped = [name for name, is_there in dictionaries.items() if is_there]
+    lines.append(f"built in  {', '.join(shipped) or 'no dictionary'}")
     lines.append(f"fetched   {', '.join(here) or 'nothing yet'}")
     if others:
         lines.append(f"          not yet: {', '.join(others)} (sparsteer fetch NAME)")
     return {
         "cache": {"path": str(folder), "free_bytes": free_bytes},
+        "dictionaries": dictionaries,
         "fetched": fetched,
         "pip": pip,
     }

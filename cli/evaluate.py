@@ -1,13 +1,15 @@
 """The verb `eval`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..app.report.measures import fvu, held_out, measures, place, places
+from ..sae.common.errors import InputError
 from ..sae.common.paths import FilePath
 from ..sae.common.wording import count, counted, percent
+from ..steering.suite.config import SuiteSettings
 from ..training.evaluation.config import EvalSettings
 from .console import Report, Terminal, table
 
@@ -33,7 +35,28 @@ class EvalOptions:
     their folders."""
 
     force: bool = False
-    """With plots: replace files of these names that sparsteer did not make."""
+    """With plots or suite: replace files of these names that sparsteer did not make."""
+
+    suite: bool = False
+    """Measure with every part of the suite, baselines beside the autoencoders, and write results
+    and a page into a folder, from which the same command goes on after an interruption."""
+
+    suite_settings: SuiteSettings = field(default_factory=SuiteSettings)
+    """What the suite measures."""
+
+    def __post_init__(self) -> None:
+        if self.suite and self.plots:
+            raise InputError(
+                "plots is given with suite, whose page has its own; leave it out", field="plots"
+            )
+        if self.suite:
+            return
+        for option in fields(SuiteSettings):
+            if getattr(self.suite_settings, option.name) != option.default:
+                raise InputError(
+                    f"{option.name} is given without suite, which alone takes it; add --suite",
+                    field=option.name,
+                )
 
 
 def run(options: EvalOptions, terminal: Terminal) -> Report:
@@ -44,6 +67,8 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
     from ..app.report.files import require_matplotlib, require_no_other, write_plots
     from ..training.evaluation.evaluation import evaluate_all
 
+    if options.suite:
+        return _suite(options, terminal)
     if options.plots:
         require_matplotlib()
         require_no_other(options.sae, force=options.force)
@@ -66,6 +91,54 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
     )
 
 
+def _suite(options: EvalOptions, terminal: Terminal) -> Report:
+    """Measure with the suite, and write its page."""
+    from ..app.report.files import has_matplotlib
+    from ..app.report.suite_page import require_page_replaceable, write_suite_page
+    from ..steering.suite.runner import run_suite, suite_folder
+    from .suite_table import suite_table
+
+    suite = options.suite_settings
+    require_page_replaceable(suite_folder(options.sae, suite), force=options.force)
+    try:
+        with terminal.progress("measuring", "units") as update:
+            result = run_suite(
+                options.sae,
+                options.settings,
+                suite,
+                say=terminal.say,
+                progress=lambda part, done, total: update(done, total, part),
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted; the same command goes on with the part that was not finished"
+        ) from None
+    drawn = has_matplotlib()
+    if not drawn:
+        terminal.say("the page has no plots without matplotlib; pip install 'sparsteer[plots]'")
+    page = write_suite_page(result, with_plots=drawn)
+    readings = [about["reading"] for about in result["parts"].values()]
+    return Report(
+        values={**result, "page": str(page)},
+        shown=[
+            suite_table(result),
+            "",
+            "after ± stands the standard error; of several seeds, the standard deviation over them",
+            *readings,
+            f"written: {page}",
+        ],
+        warnings=list(
+            dict.fromkeys(
+                f"{one['name']}: {text}"
+                for one in result["autoencoders"]
+                if one["baseline"] is None
+                for part in one["parts"].values()
+                for text in part["warnings"]
+            )
+        ),
+    )
+
+
 def _one(result: dict[str, Any]) -> "Sequence[RenderableType]":
     return (
         f"{result['sae']} {place(result)}, on {held_out(result)}:",
@@ -79,7 +152,7 @@ def _several(results: Sequence[dict[str, Any]]) -> "Sequence[RenderableType]":
     """A line for each autoencoder."""
     from rich.table import Table
 
-    from ..app.report.files import short_names
+    from ..training.run_places import short_names
 
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     grid.add_column("autoencoder", overflow="fold")

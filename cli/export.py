@@ -6,6 +6,7 @@ from typing import Annotated
 
 from ..sae.common.errors import InputError
 from ..sae.common.paths import FilePath
+from ..sae.common.shipped import is_shipped, shipped_folder
 from ..sae.common.wording import count
 from ..sae.interop.layouts import LAYOUTS, ExportDtype
 from ..steering.config import SteeringChoice
@@ -34,7 +35,8 @@ class ExportOptions:
     vector in a bias. Installed packages may have others."""
 
     dtype: ExportDtype = "float32"
-    """What the weights of an autoencoder are stored in."""
+    """What the weights of an autoencoder are stored in; int8, a quarter of float32, goes with
+    --format sparsteer, and each row then has a scale of its own."""
 
     steering: SteeringChoice = field(default_factory=SteeringChoice)
     """What is steered, for a format of steering."""
@@ -51,6 +53,8 @@ def run(options: ExportOptions, terminal: Terminal) -> Report:
     from ..training.run import SETTINGS
 
     source, out = Path(options.sae), Path(options.out).resolve()
+    if is_shipped(options.sae):
+        source = shipped_folder(options.sae)
     source = sae_folder(source) if is_own_folder(source) else source
     if source.resolve() in (out, *out.parents):
         raise InputError(

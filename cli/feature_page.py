@@ -1,10 +1,11 @@
 """How a feature is shown in a terminal."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..sae.common.text import visible
 from ..sae.common.wording import count, counted, percent
+from ..steering.features.manifest import source_of
 from .console import table
 
 if TYPE_CHECKING:
@@ -74,8 +75,9 @@ def _together(feature: "Feature") -> list[str]:
     return ["fires together with (in so many of its firings): " + ", ".join(others)]
 
 
-def examples_of(feature: "Feature", limit: int) -> "list[RenderableType]":
-    """Places where a feature fires, at most so many of a kind, of levels at most two each."""
+def examples_of(feature: "Feature", limit: int, manifest: dict[str, Any]) -> "list[RenderableType]":
+    """Places where a feature fires, at most so many of a kind, of levels at most two each; the
+    manifest of the index may say which text each is from."""
     sections = [
         ("largest activations, one for each context:", feature.top[:limit]),
         ("random ones of all its activations:", feature.random[:limit]),
@@ -92,7 +94,7 @@ def examples_of(feature: "Feature", limit: int) -> "list[RenderableType]":
     shown: list[RenderableType] = []
     for title, examples in sections:
         if examples:
-            shown += ["", title, *(_example(e, feature.max_activation) for e in examples)]
+            shown += ["", title, *(_example(e, feature.max_activation, manifest) for e in examples)]
     return shown
 
 
@@ -102,13 +104,15 @@ def _tokens(title: str, tokens: "tuple[RankedToken, ...] | None") -> list[str]:
     return [f"{title}: " + "  ".join(f"'{visible(t.text)}' {t.logit:+.1f}" for t in tokens)]
 
 
-def _example(example: "Example", most: float) -> "Text":
+def _example(example: "Example", most: float, manifest: dict[str, Any]) -> "Text":
     """A line: activation, or a near miss's pre-activation, place, and the tokens with the peak
     between brackets."""
     from rich.text import Text
 
     score = example.activation if example.pre_activation is None else example.pre_activation
-    line = Text(f"{score:8.3f}  doc {example.document} token {example.position}  ")
+    source = source_of(manifest, example.document)
+    document = f"doc {example.document}" if source is None else f"{source[0]} doc {source[1]}"
+    line = Text(f"{score:8.3f}  {document} token {example.position}  ")
     if not example.starts_document:
         line.append("…")
     # Of a character made of several tokens, the first has the text.

@@ -67,11 +67,13 @@ def show(config: ShowConfig, terminal: Terminal) -> Report:
         *([f"machine label: {machine.shown}"] if machine else []),
         f"activations are in {index.manifest['unit']}",
         *statistics_of(feature),
-        *examples_of(feature, config.examples),
+        *examples_of(feature, config.examples, index.manifest),
     )
+    sources = index.manifest.get("sources")
     values = {
         **feature.to_dict(),
         "unit": index.manifest["unit"],
+        **({"sources": sources} if sources else {}),
         "machine_label": machine.to_dict() if machine else None,
     }
     return Report(values=values, shown=shown)

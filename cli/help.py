@@ -22,6 +22,7 @@ TOPICS: dict[str, str] = {
     "clip-norm ema-decay",
     "steering": "feature picks strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
+    "suite": "parts baselines baseline-l0 part-setting suite-out",
     "server": "port host expose allowed-host token-limit prompt-limit",
     "run": "slots queue grid seed data-seed device device-map precision cuda-graph shards "
     "shard-optimizer log-every log-seconds eval-every eval-minutes eval-rows checkpoint-every "

@@ -34,6 +34,7 @@ from ..steering.features.config import (
     ShowConfig,
 )
 from ..steering.labels.config import LabelConfig
+from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.evaluation.site_check_config import SiteCheckConfig
@@ -53,10 +54,12 @@ from . import (
     label,
     pick,
     publish,
+    quiz,
     selection,
     serve,
     share,
     site,
+    synthetic,
     train,
     verify,
 )
@@ -80,6 +83,12 @@ VERBS: dict[str, Verb[Any]] = {
         config=train.TrainOptions, run=train.run, computes=True, resumes="from the last checkpoint"
     ),
     "eval": Verb(config=evaluate.EvalOptions, run=evaluate.run, computes=True, positional=("sae",)),
+    "synthetic eval": Verb(
+        config=synthetic.SyntheticOptions,
+        run=synthetic.run,
+        computes=True,
+        resumes="with the next seed, if it has --out",
+    ),
     "import": Verb(
         config=importing.ImportOptions, run=importing.run, computes=True, positional=("source",)
     ),
@@ -111,6 +120,13 @@ VERBS: dict[str, Verb[Any]] = {
         computes=True,
         positional=("run",),
         resumes="with the next feature",
+    ),
+    "features quiz": Verb(config=QuizConfig, run=quiz.make, positional=("run",)),
+    "features quiz-score": Verb(
+        config=QuizScoreConfig,
+        run=quiz.score,
+        positional=("quiz",),
+        resumes="with the next question",
     ),
     "features export": Verb(config=ShareConfig, run=share.run, positional=("run",)),
     "pick": Verb(

@@ -106,6 +106,8 @@ class Option:
             return "(required)"
         if self.default is None or self.default is False or self.default == ():
             return ""
+        if isinstance(self.default, tuple):
+            return f"(default: {' '.join(map(str, cast(tuple[Any, ...], self.default)))})"  # pyright: ignore[reportUnknownMemberType] - of any items
         is_long = isinstance(self.default, int) and self.default >= 10_000
         return f"(default: {self.default:_})" if is_long else f"(default: {self.default})"
 
@@ -117,8 +119,10 @@ class Option:
         return joined(parsed) if self.is_mixture else parsed
 
     def default_keyword(self) -> dict[str, Any]:
-        """The default as the keyword of `dataclasses.field`."""
-        return {} if self.required else {"default": self.default}
+        """The default as the keyword of `dataclasses.field`, of the type that is parsed."""
+        if self.required:
+            return {}
+        return {"default": () if self.is_mixture and self.default is None else self.default}
 
     @property
     def _plain(self) -> Any:

@@ -330,7 +330,8 @@ class SparseAutoencoder(nn.Module):
         and gives what that library's `encode` gives.
 
         Args:
-            source: its folder or file, the run folder that holds it as `sae/`,
+            source: its folder or file, the run folder that holds it as `sae/`, the name of one that
+                comes with this package (`smollm2-135m-default`),
                 `hub:OWNER/NAME[/SUBFOLDER][@REVISION]`, or a name of the catalog
                 (`sparsteer import --list`).
             layout: the file layout, see `sparsteer.sae.interop.layouts`; by default recognized.

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..kernels.codes import Codes
 from .autoencoder import SparseAutoencoder
 from .common.errors import InputError
 
@@ -45,15 +46,20 @@ class ReconstructionMetrics:
 
     @torch.no_grad()
     def update(
-        self, x_BD: Float[Tensor, "B D"], target_BD: Float[Tensor, "B D"] | None = None
+        self,
+        x_BD: Float[Tensor, "B D"],
+        target_BD: Float[Tensor, "B D"] | None = None,
+        *,
+        codes: Codes | None = None,
     ) -> None:
-        """Add a batch of raw rows, and of what a transcoder predicts from them.
+        """Add a batch of raw rows, of what a transcoder predicts from them, and the rows' codes
+        where they are known.
 
         Raises ValueError if a transcoder has no target, or an autoencoder one.
         """
         sae = self._sae
         sae.require_target(target_BD)
-        codes = sae.encode(x_BD)
+        codes = sae.encode(x_BD) if codes is None else codes
         rows_BD = (x_BD if target_BD is None else target_BD).double()
         self._rows += len(x_BD)
         if self._first_D is None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .interventions.edits import Edit
     from .interventions.gates import Gate
     from .selection.methods import Method
+    from .suite.part import Part
 
 EDITS: "Registry[Edit]" = Registry(
     "edit", "sparsteer.edits", {"add": f"{__package__}.interventions.edits:add"}
@@ -71,3 +72,20 @@ STEERING_FORMATS: "Registry[SteeringFormat]" = Registry(
     },
 )
 """As what an intervention is exported for other tools."""
+
+SUITE_PARTS: "Registry[Part]" = Registry(
+    "part",
+    "sparsteer.suite_parts",
+    {
+        "held_out": f"{__package__}.suite.parts.held_out:HELD_OUT",
+        "classes": f"{__package__}.suite.parts.classes:CLASSES",
+        "probing": f"{__package__}.suite.parts.probing:PROBING",
+        "meaning": f"{__package__}.suite.parts.meaning:MEANING",
+        "judge": f"{__package__}.suite.parts.judge:JUDGE",
+        "stability": f"{__package__}.suite.parts.stability:STABILITY",
+        "prefixes": f"{__package__}.suite.parts.prefixes:PREFIXES",
+        "absorption": f"{__package__}.suite.parts.absorption:ABSORPTION",
+        "ground_truth": f"{__package__}.suite.parts.ground_truth:GROUND_TRUTH",
+    },
+)
+"""What the evaluation suite measures, in the order in which it is shown."""

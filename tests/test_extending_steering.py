@@ -186,3 +186,24 @@ def test_a_format_of_steering_is_exported_to(
     assert layer == "1"
     expected = (2 * 3.0 * sae.W_dec[7] / sae.input_scale).detach()
     torch.testing.assert_close(torch.tensor([float(each) for each in numbers]), expected)
+
+
+@pytest.mark.slow
+def test_a_part_of_the_suite_measures_by_command(
+    sparsteer: Run, folder: Path, sae: SparseAutoencoder, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "text.jsonl"
+    lines = [json.dumps({"text": f"{number} words and more words " * 3}) for number in range(40)]
+    corpus.write_text("\n".join(lines))
+    made = ("--model", tiny_model_folder, "--dataset", corpus, "--out", tmp_path / "cache")
+    how = ("--tokens", 900, "--context-length", 32, "--held-out-fraction", 0.3)
+    sparsteer("cache", *made, *how, "--site", SITE, "--model-dtype", "float32")
+    words = ("--suite", "--parts", "reach", "--baselines", "none", "--suite-out", tmp_path / "out")
+    given = ("--part-setting", "reach.latents=50", "--json")
+    out = sparsteer("eval", folder, "--cache", tmp_path / "cache", *words, *given)
+    (one,) = json.loads(out)["autoencoders"]
+    cosines = sae.W_dec.detach()[:50] @ sae.W_dec.detach()[:50].T
+    largest = float(cosines.fill_diagonal_(-1).max())
+    found = one["parts"]["reach"]
+    assert found["figures"]["reach"]["value"] == pytest.approx(largest, abs=1e-6)
+    assert found["details"] == {"latents": 50}

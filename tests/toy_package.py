@@ -15,11 +15,13 @@ MODULES = {
     "A format of steering": "toy_format",
     "A toxicity scorer": "toy_scorer",
     "A selection method": "toy_method",
+    "A part of the evaluation suite": "toy_part",
     "A file layout": "toy_layout",
 }
 """Of each section of the page, the module that its code is."""
 GROUPS = {"activations", "loss_terms", "edits", "gates", "directions", "scorers"} | {
     "selection_methods",
+    "suite_parts",
     "steering_formats",
     "layouts",
 }

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .data.cache.reader import ActivationCache as ActivationCache
     from .data.cache.writer import cache_activations as cache_activations
     from .evaluation.config import EvalConfig as EvalConfig
+    from .evaluation.ground_truth.benchmark import ground_truth as ground_truth
+    from .evaluation.ground_truth.config import GroundTruthSettings as GroundTruthSettings
+    from .evaluation.probing.config import ProbingSettings as ProbingSettings
+    from .evaluation.probing.probing import probe as probe
     from .evaluation.site_check import check_site as check_site
     from .evaluation.site_check_config import SiteCheckConfig as SiteCheckConfig
     from .graph_trainer import GraphTrainer as GraphTrainer

@@ -27,6 +27,7 @@ from ..sae.common.errors import InputError
 from ..sae.common.files import json_text
 from ..sae.common.locks import is_leftover
 from ..sae.common.paths import files_within, require_regular_file
+from ..sae.common.shipped import is_shipped, shipped_folder
 from ..sae.fetching.fetch import RECORD, fetched_files
 from .data.cache.manifest import FORMAT, CacheManifest, ShardEntry, read_manifest
 from .data.cache.reader import shard_problem
@@ -42,6 +43,7 @@ _BESIDE = {
     "config.json": ("sae.safetensors",),
     "manifest.json": ("shard-*.safetensors", "statistics.parquet", "part-*.json"),
     "config.yaml": ("sae/sae.safetensors", "checkpoints", "metrics.jsonl"),
+    "dictionary.json": ("features.zip", "sae/sae.safetensors"),
     "environment.json": ("config.yaml", "sae/sae.safetensors", "checkpoints"),
     "tracking.json": ("config.yaml", "sae/sae.safetensors", "checkpoints"),
     "picks.json": ("sae/sae.safetensors", "stages"),
@@ -85,7 +87,8 @@ def verify(
     """Compare a file, or every file in a folder and in those within, with its checksum.
 
     Args:
-        path: anything that sparsteer wrote, or a folder of such things.
+        path: anything that sparsteer wrote, a folder of such things, or the name of a dictionary
+            that comes with it.
         progress: told bytes read and bytes in all.
 
     Returns:
@@ -95,7 +98,7 @@ def verify(
     Raises:
         InputError: there is nothing at the path, or a folder of more files than can be meant.
     """
-    path = Path(path)
+    path = shipped_folder(str(path)) if is_shipped(path) else Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a folder or a file that sparsteer wrote")
     folder = path if path.is_dir() else path.parent

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...sae.common.errors import InputError
+from ...sae.common.shipped import NAMES, is_here
 from ...steering.features.layout import FOLDER, MANIFEST
 
 _PLACES = ("*", "runs/*", "demo/runs/*")
@@ -20,9 +21,15 @@ def newest_run() -> Path:
         raise InputError(
             "no run with a feature index is in this folder or its runs/; name one "
             "(`sparsteer serve RUN`), build an index with `sparsteer features build RUN --cache "
-            "DIR`, or make everything with `sparsteer demo`"
+            f"DIR`, or make everything with `sparsteer demo`{_shipped()}"
         )
     return runs[-1]
+
+
+def _shipped() -> str:
+    """The end of the sentence, where a dictionary can be opened."""
+    here = next((name for name in NAMES if is_here(name)), None)
+    return f"; what comes with sparsteer opens with `sparsteer serve {here}`" if here else ""
 
 
 def _runs() -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The stages that use the top-k autoencoder: find features, steer with them, select data."""
+"""The stages that use an autoencoder: find features, steer with them, select data."""
 
 import random
 from collections import Counter
@@ -15,18 +15,28 @@ from .stage import Demo, Result, Stage, settings_of
 N_RANDOM = 3
 """Random features that the steered ones are held against."""
 _EXAMPLES = 4
+_TOKENS_BEFORE = 12
 _TOKENS_OF_A_ROW = 64
 _TARGET_ROWS, _DRAWS, _RATIO = 5, 5, 0.1
 
 
 def _weights(demo: Demo) -> str:
-    return sha256_file(demo.config.run(STEERED) / "sae" / "sae.safetensors")
+    from ...sae.autoencoder import SparseAutoencoder
+    from ...sae.fingerprint import sae_fingerprint
+
+    return sae_fingerprint(SparseAutoencoder.load(demo.config.steered))
 
 
 def _load(demo: Demo) -> Any:
     from ...steering.loading import load_run
 
-    return load_run(str(demo.config.run(STEERED)), device=demo.config.device, say=demo.say)
+    return load_run(demo.config.steered, device=demo.config.device, say=demo.say)
+
+
+def _index_of(demo: Demo) -> Any:
+    from ...steering.features.index import FeatureIndex
+
+    return FeatureIndex.of_run(demo.config.steered)
 
 
 # The feature index, and the features that tell toxic prompts from ordinary text.
@@ -52,10 +62,8 @@ def _index_key(demo: Demo) -> Result:
 
 
 def _is_indexed(demo: Demo) -> bool:
-    from ...steering.features.index import FeatureIndex
-
     try:
-        FeatureIndex.of_run(demo.config.run(STEERED)).feature(0)
+        _index_of(demo).feature(0)
     except InputError:
         return False  # missing or damaged: it is built again
     return True
@@ -63,28 +71,42 @@ def _is_indexed(demo: Demo) -> bool:
 
 def _find(demo: Demo) -> Result:
     from ...steering.detox.prompts import prompts_of
-    from ...steering.features.index import FeatureIndex
     from ...steering.features.search import find_features
 
-    config, run = demo.config, demo.config.run(STEERED)
-    loaded = _load(demo)
+    config, loaded, index = demo.config, _load(demo), _index_of(demo)
     toxic = [prompt.text for prompt in prompts_of("tuning")]
     plain = fragments(_texts(config), [len(text.split()) for text in toxic], config.seed)
     demo.say(f"reading {len(toxic):,} toxic prompts and as many fragments of {config.dataset}")
-    index = FeatureIndex.of_run(run)
     search = find_features(loaded, toxic, plain, top=index.n_latents, seed=config.seed).to_dict()
-    # A feature that fires nowhere in the cache has no largest activation to measure a push by.
+    # A feature that fires nowhere in the index has no largest activation to measure a push by.
     found = [f for f in search.pop("features") if index.max_activation(f["feature"]) > 0]
     if not found:
         raise InputError(
-            f"no feature of {run} fires in a tenth of the toxic prompts; train with more "
-            "--training-tokens or a larger --k"
+            f"no feature of {config.steered} fires in a tenth of the toxic prompts; "
+            + (
+                "train with more --training-tokens or a larger --k"
+                if config.steers_own
+                else "give another --dictionary"
+            )
         )
     found = found[:MOST_PICKS]
     for feature in found:
         feature["max_activation"] = index.max_activation(feature["feature"])
         feature["tokens"] = index.peak_texts(feature["feature"], 8)
+        feature["examples"] = [
+            _window(example) for example in index.feature(feature["feature"]).top[:_EXAMPLES]
+        ]
     return {**search, "features": found}
+
+
+def _window(example: Any) -> Result:
+    """An example's peak token, and the text around it."""
+    first = max(0, example.peak - _TOKENS_BEFORE)
+    return {
+        "before": "".join(example.texts[first : example.peak]),
+        "peak": example.texts[example.peak],
+        "after": "".join(example.texts[example.peak + 1 :]),
+    }
 
 
 def fragments(texts: Iterable[str], words: Sequence[int], seed: int) -> list[str]:
@@ -136,7 +158,6 @@ def _steer(demo: Demo) -> Result:
     from ...steering.detox.measure import RANDOM_FEATURE, measure_tiers, paired_difference
     from ...steering.detox.prompts import prompts_of
     from ...steering.detox.toxicity import identity_bias
-    from ...steering.features.index import FeatureIndex
     from ...steering.features.picks import Pick, Picks
     from ...steering.interventions.intervention import Intervention, SteeredFeature
 
@@ -158,7 +179,7 @@ def _steer(demo: Demo) -> Result:
         ),
     )
     prompts = [prompt.text for prompt in prompts_of("reporting")[: config.prompts]]
-    fired = FeatureIndex.of_run(config.run(STEERED)).statistics["fired"]
+    fired = _index_of(demo).statistics["fired"]
     with demo.progress("generating with and without steering", "conditions") as update:
         measured = measure_tiers(
             loaded.model,
@@ -288,6 +309,7 @@ APPLICATIONS: tuple[Stage, ...] = (
         run=_index,
         key=_index_key,
         is_there=_is_indexed,
+        is_needed=lambda config: config.steers_own,
     ),
     Stage(
         name="features",

@@ -9,7 +9,7 @@ from ...training.data.cache.reader import ActivationCache
 from ...training.data.corpus import open_corpus
 from ..report.files import is_made_here
 from .application import instruction_rows
-from .config import DEMO_ACTIVATIONS, DemoConfig
+from .config import DEMO_ACTIVATIONS, OWN, DemoConfig
 
 
 def fetched_names(config: DemoConfig) -> list[str]:
@@ -35,10 +35,28 @@ def require_possible(config: DemoConfig, say: Callable[[str], None]) -> None:
         if not is_fetched(name):
             fetch(name, progress=say)
     open_corpus(config.dataset)
+    if not config.steers_own:
+        _require_features(config)
     instruction_rows(config)
     if (width := _width(config)) is not None:
         for activation in DEMO_ACTIVATIONS:
             config.train_config(activation).sae_config(width)
+
+
+def _require_features(config: DemoConfig) -> None:
+    """Raise InputError if the dictionary that is given has no feature index, or is of another
+    language model."""
+    from ...sae.autoencoder import SparseAutoencoder
+    from ...steering.features.index import FeatureIndex
+
+    FeatureIndex.of_run(config.steered)
+    origin = SparseAutoencoder.load(config.steered).origin
+    if origin is not None and origin.model != config.model:
+        raise InputError(
+            f"dictionary is {config.steered}, which was trained on {origin.model}, but the model "
+            f"is {config.model}; give --model {origin.model}, or --dictionary {OWN}",
+            field="dictionary",
+        )
 
 
 def _width(config: DemoConfig) -> int | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from ...sae.common.errors import InputError
 from ...sae.common.paths import FilePath
+from ...sae.common.shipped import dictionary_of
 from ...sae.common.validation import require_finite, require_given, require_positive_integer
 from ...sae.config import ModelDtype
 from ...steering.config import Sampling
@@ -21,8 +22,9 @@ from ...training.evaluation.config import EvalConfig
 DEMO_ACTIVATIONS: tuple[ActivationName, ...] = ("topk", "top_afa")
 """The autoencoders that the demo trains, in the order of the report."""
 
+OWN = "own"
+"""As the dictionary: the autoencoder of the next line, which the demo trains."""
 STEERED: ActivationName = "topk"
-"""The one whose features are found, steered and selected by."""
 
 MOST_PICKS = 32
 """Features that are kept of those found."""
@@ -65,6 +67,12 @@ class DemoConfig:
     training_tokens: int = 400_000
     """Rows that each autoencoder is trained on; the cached ones come again in a new order."""
 
+    dictionary: FilePath | None = None
+    """Autoencoder whose features are found, steered with and selected by: the name of one that
+    comes with sparsteer (smollm2-135m-default), the folder of a run that has a feature index, or
+    `own` for the top-k one that the demo trains. By default the one that comes with sparsteer for
+    the language model; where there is none, own."""
+
     n_latents: int | None = None
     """Latents in each dictionary; by default 8 times the width of the activations."""
 
@@ -78,7 +86,7 @@ class DemoConfig:
     """Held-out contexts for the loss of the model with an autoencoder at its site."""
 
     picks: int = 4
-    """Features of the top-k autoencoder to find and to steer with, at most 32."""
+    """Features of the dictionary to find and to steer with, at most 32."""
 
     strength: float = _STRENGTH
     """How far each is pushed, in multiples of its largest activation; negative suppresses it."""
@@ -148,8 +156,23 @@ class DemoConfig:
         """The picks that the demo steers with; those of the run folder are the user's own."""
         return self.folder / "picks.json"
 
+    @property
+    def steered(self) -> str:
+        """The autoencoder whose features are used: a name that comes with sparsteer, or a run."""
+        return self._dictionary or str(self.run(STEERED))
+
+    @property
+    def steers_own(self) -> bool:
+        """Whether that is one which the demo trains."""
+        return self._dictionary is None
+
+    @property
+    def _dictionary(self) -> str | None:
+        chosen = self.dictionary or dictionary_of(self.model)
+        return None if chosen == OWN else chosen
+
     def run(self, activation: ActivationName) -> Path:
-        """The run folder of an autoencoder."""
+        """The run folder of an autoencoder that the demo trains."""
         return self.folder / "runs" / activation
 
     def cache_config(self) -> CacheConfig:
@@ -197,7 +220,7 @@ class DemoConfig:
         )
 
     def build_config(self) -> BuildConfig:
-        """The feature index of the steered autoencoder."""
+        """The feature index of the autoencoder that the demo trains to steer with."""
         return BuildConfig(
             run=str(self.run(STEERED)), cache=str(self.cache), seed=self.seed, device=self.device
         )

@@ -40,11 +40,12 @@ def run_demo(
 
     Returns:
         model, site, tokens (activation rows); seconds {stage: seconds of this run}; saes {topk,
-        top_afa: {fvu, l0, dead_fraction, loss_recovered, tokens_per_second}}; features_found, a
-        list of {feature, auroc_mean, firing_positive, firing_negative}; toxicity, the mean
-        probability for {base, constant, per_input, per_token, random_feature}, and toxic_fraction,
-        the fraction of texts above one half (random_feature: the mean over several); selection
-        {pool, selected, precision_of_target_source, precision_of_random}; report, its path.
+        top_afa: {fvu, l0, dead_fraction, loss_recovered, tokens_per_second}}; dictionary, the
+        autoencoder whose features were used, a name or a folder; features_found, a list of
+        {feature, auroc_mean, firing_positive, firing_negative}; toxicity, the mean probability for
+        {base, constant, per_input, per_token, random_feature}, and toxic_fraction, the fraction of
+        texts above one half (random_feature: the mean over several); selection {pool, selected,
+        precision_of_target_source, precision_of_random}; report, its path.
 
     Raises:
         InputError: matplotlib or the scorer's package is missing, or something that the
@@ -67,10 +68,11 @@ def run_demo(
 
 def _run(demo: Demo) -> dict[str, Any]:
     config, say = demo.config, demo.say
-    for number, stage in enumerate(STAGES, start=1):
+    stages = [stage for stage in STAGES if stage.is_needed(config)]
+    for number, stage in enumerate(stages, start=1):
         demo.stages[stage.name] = outcome = run_stage(stage, demo)
         done = "reused; made in" if outcome.reused else "done in"
-        say(f"{number}/{len(STAGES)} {stage.title}: {done} {outcome.made_in:.0f} s")
+        say(f"{number}/{len(stages)} {stage.title}: {done} {outcome.made_in:.0f} s")
     started = time.perf_counter()
     _write_report(demo)
     seconds = {name: stage.seconds for name, stage in demo.stages.items()}
@@ -80,6 +82,7 @@ def _run(demo: Demo) -> dict[str, Any]:
         "tokens": demo.result("cache")["rows"],
         "seconds": {**seconds, "report": time.perf_counter() - started},
         "saes": {activation: _headline(demo, activation) for activation in DEMO_ACTIVATIONS},
+        "dictionary": config.steered,
         "features_found": [
             {name: found[name] for name in _OF_A_FEATURE}
             for found in picked_features(config, demo.result("features"))

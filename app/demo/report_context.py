@@ -7,7 +7,7 @@ from typing import Any
 from ..report.inline import FIRST, PAGE, SECOND, for_page
 from ..report.markup import Html
 from ..report.plots import PlotStyle, bars
-from .config import DEMO_ACTIVATIONS, DemoConfig
+from .config import DEMO_ACTIVATIONS, STEERED, DemoConfig
 from .stage import StageResult
 
 NAMES = {"topk": "top-k", "top_afa": "top-AFA"}
@@ -38,6 +38,13 @@ class ReportContext:
 
     def result(self, stage: str) -> dict[str, Any]:
         return self.stages[stage].result
+
+    @property
+    def steered(self) -> str:
+        """The autoencoder whose features were used, in words."""
+        if self.config.steers_own:
+            return f"the {NAMES[STEERED]} autoencoder"
+        return f"the dictionary {self.config.steered}"
 
     @property
     def cache(self) -> dict[str, Any]:

@@ -84,6 +84,8 @@ class Stage:
     """What the result depends on: it is reused while this stays the same."""
     is_there: Callable[[Demo], bool] = lambda demo: True
     """Whether the files that it made besides the result are still there."""
+    is_needed: Callable[[DemoConfig], bool] = lambda config: True
+    """Whether a demo of this configuration has it."""
 
 
 def settings_of(config: Any) -> Result:

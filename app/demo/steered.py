@@ -9,7 +9,7 @@ from ...steering.interventions.intervention import TIERS
 from ..report.markup import Html, join, table, tag
 from .application import picked_features
 from .config import STEERED
-from .report_context import NAMES, ReportContext, bars_for_page
+from .report_context import ReportContext, bars_for_page
 
 _TIER_WORDS = {
     "constant": "every token is pushed",
@@ -25,7 +25,7 @@ def features(context: ReportContext) -> Html:
     what = (
         f"{texts:,} prompts of the toxic kind (RealToxicityPrompts, its tuning side) and as many "
         f"fragments of “{context.config.dataset}”, cut to the same numbers of words, were read "
-        f"with the {NAMES[STEERED]} autoencoder. AUROC is the chance that a feature is, on "
+        f"with {context.steered}. AUROC is the chance that a feature is, on "
         "average over a text, more active in a random prompt than in a random fragment: 0.5 says "
         f"nothing, 1 tells all apart. Of {found['considered']:,} features that fire in a tenth of "
         f"the prompts these are the best; with shuffled labels the best reaches "
@@ -46,17 +46,29 @@ def features(context: ReportContext) -> Html:
         "AUROC says that the two kinds of text differ in a feature, not that the feature means "
         "toxicity: their style and their subjects differ too. The tokens at which it is strongest "
         "in the corpus help to judge; so does ",
-        tag("code", f"sparsteer features show {context.config.run(STEERED)} N"),
+        tag("code", f"sparsteer features show {context.config.steered} N"),
         ". A corpus with no insults in it teaches no feature of insults.",
     )
+    picked = picked_features(context.config, found)
     return tag(
         "section",
         tag("h2", "Features of toxic prompts"),
         tag("p", what),
         table(head, rows, class_="plain"),
+        *(_where_strongest(feature) for feature in picked),
         tag("p", join(*caution)),
         id="features",
     )
+
+
+def _where_strongest(feature: dict[str, Any]) -> Html:
+    """The examples of the index at which a feature is most active, the peak marked."""
+    places = [
+        tag("li", join(example["before"], tag("mark", example["peak"]), example["after"]))
+        for example in feature["examples"]
+    ]
+    words = f"Where feature {feature['feature']} is most active in the text of its index"
+    return tag("details", tag("summary", words), tag("ul", places))
 
 
 def steering(context: ReportContext) -> Html:

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from ...sae.common.shipped import is_shipped
 from ...sae.common.wording import percent
 from ...training.config import ActivationName
 from ..report.markup import Child, Html, join, table, tag
-from .config import DEMO_ACTIVATIONS, STEERED
+from .config import DEMO_ACTIVATIONS
 from .report_context import NAMES, ReportContext
 
 _SUITE_TOKENS = 500_000_000
@@ -38,11 +39,18 @@ def introduction(context: ReportContext) -> Html:
         "the norm of the row, so there is no k to set.",
     )
     further = (
-        f"Then the {NAMES[STEERED]} one was used: features that are more active in toxic prompts "
-        "were found, the model was steered with them, and instruction data chosen by its codes."
+        f"Then {context.steered} was used{_why_used(context)}: features that are more active in "
+        "toxic prompts were found, the model was steered with them, and instruction data chosen by "
+        "its codes."
     )
     paragraphs = (tag("p", join(*words)) for words in (what, kinds, further))
     return tag("header", tag("h1", title(context)), *paragraphs)
+
+
+def _why_used(context: ReportContext) -> str:
+    """Of one that comes with sparsteer, why it is taken."""
+    shipped = is_shipped(context.config.steered)
+    return ", which comes with sparsteer and was trained on far more text" if shipped else ""
 
 
 def smallness(context: ReportContext) -> Html:

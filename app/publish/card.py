@@ -9,7 +9,7 @@ import yaml
 
 from ...sae.common.mixtures import renamed, shares_of
 from ...sae.common.wording import count, counted, duration
-from ..report.measures import Measure, held_out, measures, of_rows, place
+from ..report.measures import held_out, measures, of_rows, place
 from .loading import loading
 from .source import Published
 
@@ -44,22 +44,22 @@ def card(
     name = published.config.repo.partition("/")[2]
     sections = [
         f"# {name}",
-        _lead(published),
+        lead(published),
         "## Measures",
-        *_measured(published),
+        *measured(published),
         *(["## Plots", *(f"![{label}]({path})" for path, label in plots.items())] if plots else []),
         "## Loading",
         *loading(published, no_saelens),
         "## Training",
-        *_trained(published),
+        *trained(published),
         *(["## Feature index", *_indexed(published, index)] if index else []),
         "## License",
         _licensed(published),
     ]
-    return "\n\n".join([_front_matter(published, saelens=no_saelens is None), *sections]) + "\n"
+    return "\n\n".join([front_matter(published, saelens=no_saelens is None), *sections]) + "\n"
 
 
-def _front_matter(published: Published, *, saelens: bool) -> str:
+def front_matter(published: Published, *, saelens: bool) -> str:
     """The metadata by which the hub sorts repositories; only what is known."""
     dataset = published.dataset
     names = [share.name for share in shares_of(dataset or "")] or [dataset or ""]
@@ -75,7 +75,8 @@ def _front_matter(published: Published, *, saelens: bool) -> str:
     return f"---\n{yaml.safe_dump(known, sort_keys=False)}---"
 
 
-def _lead(published: Published) -> str:
+def lead(published: Published) -> str:
+    """What it is: activation, sizes, site and language model, in sentences."""
     sae, origin = published.sae, published.sae.origin
     config = sae.config
     kind = f"`{config.activation}` {config.kind}"
@@ -94,7 +95,8 @@ def _model(published: Published) -> str:
     return f"a local model called `{Path(published.model or '').name}`"
 
 
-def _measured(published: Published) -> Iterator[str]:
+def measured(published: Published) -> Iterator[str]:
+    """Paragraphs and a table of what was measured, or of the end of training where it was not."""
     found = published.evaluation
     if found is not None:
         yield f"On {held_out(found)}."
@@ -105,7 +107,7 @@ def _measured(published: Published) -> Iterator[str]:
         rows, model = of_rows(at_end), None
     if model is None:
         rows = [*rows, *((name, _NOT_MEASURED, how) for name, how in _OF_THE_MODEL)]
-    yield _table(("Measure", "Value", "How to read it"), rows)
+    yield table_of(("Measure", "Value", "How to read it"), rows)
     if found is not None:
         yield "The figure after ± is the standard error, over documents or contexts."
     warnings: Sequence[str] = (found or published.summary).get("warnings", ())
@@ -113,7 +115,8 @@ def _measured(published: Published) -> Iterator[str]:
         yield "\n".join(f"- Caution: {text}." for text in warnings)
 
 
-def _trained(published: Published) -> Iterator[str]:
+def trained(published: Published) -> Iterator[str]:
+    """Paragraphs on the training, with all its settings."""
     summary, origin = published.summary, published.sae.origin
     data: list[str] = []
     if origin is not None:
@@ -171,7 +174,8 @@ def _python(code: str) -> str:
     return f"```python\n{code}\n```"
 
 
-def _table(head: Measure, rows: Sequence[Measure]) -> str:
+def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines

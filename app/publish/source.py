@@ -9,6 +9,7 @@ from typing import Any
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.common.files import read_json
+from ...sae.common.shipped import is_shipped
 from ...sae.fetching.artifacts import ARTIFACTS
 from ...sae.fingerprint import sae_fingerprint
 from ...sae.language_model.names import public_name
@@ -70,6 +71,12 @@ def read_run(config: PublishConfig) -> Published:
         InputError: it is not a complete run, a file of it is not as it was written, or the
             evaluation is of another autoencoder.
     """
+    if is_shipped(config.run):
+        raise InputError(
+            f"run is {config.run}, which comes with sparsteer and is published with it; give the "
+            "folder of a run of your own",
+            field="run",
+        )
     run = RunFolder(config.run)
     if not run.is_complete():
         raise InputError(

@@ -96,3 +96,24 @@ def recovered(losses: Mapping[str, Any]) -> str:
     if found is None or error is None:
         return percent(found)
     return f"{with_error(100 * found, 100 * error, 1)}%"
+
+
+def suite_figure(figure: Mapping[str, Any] | None) -> str:
+    """A figure of the suite, or its mean over seeds, with how sure it is; empty where there is
+    none, a dash where it has no meaning."""
+    if figure is None:
+        return ""
+    value = figure["mean"] if "mean" in figure else figure["value"]
+    error = figure["spread"] if "mean" in figure else figure["standard_error"]
+    if value is None:
+        return percent(None)
+    scale, unit = (100, "%") if figure["percent"] else (1, "")
+
+    def shown(number: int | float) -> str:
+        return f"{scale * number:.{figure['digits']}f}"
+
+    if error is not None:
+        return f"{shown(value)} ± {shown(error)}{unit}"
+    if interval := figure.get("interval"):
+        return f"{shown(value)} [{shown(interval[0])}, {shown(interval[1])}]{unit}"
+    return f"{shown(value)}{unit}"

@@ -25,6 +25,13 @@ _CAPTIONS = {
     "it latents are active too little.",
 }
 
+_FRONT_CAPTIONS = {
+    "fvu": "FVU against L0, with standard errors; autoencoders of one kind and width are joined. "
+    "Lower left is better.",
+    "recovered": "The fraction of the loss recovered against L0, with standard errors. Upper left "
+    "is better; above 95% it hardly tells autoencoders apart.",
+}
+
 
 def run_page(run: RunFolder, result: Mapping[str, Any], drawings: Mapping[str, Drawing]) -> str:
     """The page of one run.
@@ -61,6 +68,7 @@ def comparison_page(
     results: Sequence[Mapping[str, Any]],
     links: Sequence[str | None],
     drawing: Drawing,
+    fronts: Mapping[str, Drawing],
 ) -> str:
     """The page that compares autoencoders.
 
@@ -69,6 +77,7 @@ def comparison_page(
         results: what `evaluate_all` found.
         links: the folders of those that have pages of their own, relative to this one's.
         drawing: FVU against L0, drawn for a page.
+        fronts: as of `fronts_of`, drawn for a page.
     """
     head = [
         "Autoencoder",
@@ -101,7 +110,12 @@ def comparison_page(
             "recovered is the fraction of the loss that zeroing the site costs. After ± stands the "
             "standard error; these are the same rows for all, so differences are surer."),
         table(head, rows, class_="plain"),
-        tag("div", figure(for_page(drawing), caption), class_="figures"),
+        tag(
+            "div",
+            figure(for_page(drawing), caption),
+            *(figure(for_page(one), _FRONT_CAPTIONS[name]) for name, one in fronts.items()),
+            class_="figures",
+        ),
     )  # fmt: skip
     return page(title, sections)
 

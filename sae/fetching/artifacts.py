@@ -1,6 +1,6 @@
 """The models and texts that can be fetched by name: where they come from and their checksums."""
 
-from . import convert
+from . import convert, convert_tasks
 from .artifact import Artifact, Package
 from .open_texts import OPEN_TEXTS
 
@@ -156,6 +156,29 @@ _ALL = (
         cached_size=377_460,
         file="instructions.jsonl",
         sha256="5b02e5f4781895b6078d71deb6e17e235de26c86fc9f18466238e02242a1ba1d",
+    ),
+    Artifact(
+        name="probing-tasks",
+        summary="334,092 texts with one of two labels, in 113 data sets, to measure probes on",
+        license="not stated in the wheel; from many sources, for measuring only",
+        packages=(
+            Package(
+                name="sae-probes",
+                version="0.4.2",
+                size=45_068_606,
+                sha256="245700c8df310760e3d5b23d657ae5196489813f3012b55975057d8239d8be03",
+                members={
+                    "sae_probes/data/probing_datasets_MASTER.csv.zst": (
+                        "c2b5634ce96501917f4526784aa65f6f4934b60e270c9ebe2068364ddf233131"
+                    )
+                },
+                patterns=("sae_probes/data/cleaned_data/*.csv.zst",),
+            ),
+        ),
+        convert=convert_tasks.convert_probing_tasks,
+        cached_size=211_448_019,
+        file="probing-tasks.jsonl",
+        sha256="6a1d3a3d7ecfef601a030203d24ecb207dd61b54534c95563076d43e448f5c2a",
     ),
 )
 

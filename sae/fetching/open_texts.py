@@ -117,7 +117,7 @@ OPEN_TEXTS = (
     Artifact(
         name="python-code",
         summary="Python source of Django and SymPy, without tests",
-        license="BSD-3-Clause (both packages)",
+        license="BSD-3-Clause",
         packages=(
             Package(
                 name="django",

@@ -41,16 +41,22 @@ def export(
         layout: name of a layout in `LAYOUTS` that can be written, such as `saelens`, as
             `to_saelens` describes, or `sparsteer`, this package's own, with batch_topk as jumprelu.
         dtype: of the weights; the thresholds of jumprelu and this package's own layout are rounded
-            with them.
+            with them. int8, of that layout alone, rounds the encoder's and decoder's rows, each
+            with a scale of its own (`int8_rows`), and nothing else.
         force: whether an export of another autoencoder or in another layout is replaced.
 
     Raises:
         InputError: the folder has other content, there is no such layout, the layout cannot hold
-            the autoencoder, or another process is writing there.
+            the autoencoder or the dtype, or another process is writing there.
     """
     writer = writable_layout(layout)
     if layout != OWN:
         require_one_reading(sae)
+    if dtype == "int8" and layout != OWN:
+        raise InputError(
+            f"dtype is int8, which {layout} does not have; choose float16, or the layout {OWN}",
+            field="dtype",
+        )
     with export_folder(Path(out), force=force) as folder:
         writer.write(sae, folder, getattr(torch, dtype))
 

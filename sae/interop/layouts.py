@@ -21,8 +21,8 @@ OWN = "sparsteer"
 
 _L0_IN_NAME = re.compile(r"l0[_-](\d+(?:\.\d+)?)(?![\dk])", re.IGNORECASE)
 
-ExportDtype = Literal["float32", "bfloat16", "float16"]
-"""What exported weights are stored in."""
+ExportDtype = Literal["float32", "bfloat16", "float16", "int8"]
+"""What exported weights are stored in; int8 only in this package's own layout."""
 
 
 @runtime_checkable
@@ -102,7 +102,7 @@ def find(source: str | Path, layout: str | None = None) -> Found:
         InputError: there is nothing of that name, no layout fits, or several do; a folder that has
             this package's own layout has no other.
     """
-    located = locate(str(source))
+    located = locate(source)
     name = layout or located.layout
     if name is not None:
         if not isinstance(LAYOUTS.get(name), ReadableLayout):

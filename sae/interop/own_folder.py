@@ -17,15 +17,19 @@ from ..autoencoder import (
     SparseAutoencoder,
     centers_that_may_lack,
 )
-from ..common.checksums import read_checked_json, record_of
+from ..common.checksums import read_checked_json, record_of, recorded_files, write_checked_json
 from ..common.errors import InputError
 from ..common.files import read_json
-from ..common.tensor_files import load_tensors
+from ..common.tensor_files import load_tensors, save_tensors
 from ..config import Origin, SAEConfig, build_dataclass, config_from_dict
+from . import int8_rows
 from .layouts import LAYOUTS, OWN
 
-_VERSIONS = (1, FORMAT_VERSION)
+_INT8_VERSION = 3
+"""Of a folder whose matrices are in int8, which its configuration says as `"weights": "int8"`."""
+_VERSIONS = (1, FORMAT_VERSION, _INT8_VERSION)
 """That are read; the first has no checksums."""
+_WEIGHTS, _INT8 = "weights", "int8"
 _REMEDY = "copy the whole folder again"
 
 
@@ -42,9 +46,11 @@ def read(path: Path) -> SparseAutoencoder:
             the other; the message names it.
     """
     folder = sae_folder(path)
-    config, origin, record = _read_description(folder / CONFIG_FILE)
+    config, origin, record, in_int8 = _read_description(folder / CONFIG_FILE)
     weights = folder / WEIGHTS_FILE
     tensors = load_tensors(weights, _REMEDY, record=record)
+    if in_int8:
+        tensors = int8_rows.widened(tensors, weights)
     # Before anything is built: a broken config.json may name a size that no memory holds.
     _require_shapes_of(config, tensors, weights)
     sae = SparseAutoencoder(config, origin=origin)
@@ -53,8 +59,18 @@ def read(path: Path) -> SparseAutoencoder:
 
 
 def write(sae: SparseAutoencoder, out: Path, dtype: torch.dtype = torch.float32) -> None:
-    """As `SparseAutoencoder.save`, but batch_topk as the jumprelu that encodes alike."""
+    """As `SparseAutoencoder.save`, but batch_topk as the jumprelu that encodes alike.
+
+    In int8 only the encoder's and decoder's rows are rounded (`int8_rows`), each with a scale in
+    float32; in another dtype all tensors are.
+    """
     exported = sae.activation.exported(sae)
+    if dtype == torch.int8:
+        save_tensors(out / WEIGHTS_FILE, int8_rows.rounded(exported.tensors()))
+        values = {**exported.description(), "version": _INT8_VERSION, _WEIGHTS: _INT8}
+        files = recorded_files(out, [WEIGHTS_FILE])
+        write_checked_json(out / CONFIG_FILE, {**values, "files": files})
+        return
     if dtype != torch.float32:
         exported = copy.deepcopy(exported).to(dtype)
     exported.save(out)
@@ -89,8 +105,11 @@ def _other_layouts() -> str:
     return ", ".join(name for name in LAYOUTS.names() if name != OWN)
 
 
-def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str, Any] | None]:
-    """The configuration, the origin, and what is recorded of the weights' file."""
+def _read_description(
+    path: Path,
+) -> tuple[SAEConfig, Origin | None, Mapping[str, Any] | None, bool]:
+    """The configuration, the origin, what is recorded of the weights' file, and whether its
+    matrices are in int8."""
     values = read_checked_json(path, "autoencoder's configuration", remedy=_REMEDY)
     record = record_of(values, WEIGHTS_FILE)
     if values.pop("format", None) != FORMAT:
@@ -100,15 +119,21 @@ def _read_description(path: Path) -> tuple[SAEConfig, Origin | None, Mapping[str
         )
     if (version := values.pop("version", None)) not in _VERSIONS:
         raise InputError(
-            f"{path} has format version {version!r}, but this sparsteer reads {FORMAT_VERSION}; "
-            "use the sparsteer that wrote it or a newer one"
+            f"{path} has format version {version!r}, but this sparsteer reads {_INT8_VERSION} and "
+            "older ones; use the sparsteer that wrote it or a newer one"
+        )
+    stored = values.pop(_WEIGHTS, None) if version == _INT8_VERSION else None
+    if version == _INT8_VERSION and stored != _INT8:
+        raise InputError(
+            f"{path} says that its weights are stored as {stored!r}, but this sparsteer reads "
+            f"{_INT8}; use the sparsteer that wrote it or a newer one"
         )
     if record is not None:
         values.pop("files", None)
     origin = values.pop("origin", None)
     config = config_from_dict(values, str(path))
     read = None if origin is None else build_dataclass(Origin, origin, f"{path}, origin")
-    return config, read, record
+    return config, read, record, stored == _INT8
 
 
 def _require_shapes_of(config: SAEConfig, found: dict[str, Tensor], path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...sae.common.checksums import record_of, require_as_written, require_sizes
 from ...sae.common.errors import InputError, NotFound
+from ...sae.common.shipped import is_shipped
 from .feature import CoActivation as CoActivation
 from .feature import Example as Example
 from .feature import Feature as Feature
@@ -63,7 +64,7 @@ class FeatureIndex:
         """Open the index in a folder, or in the run folder that holds it as `features/`.
 
         Args:
-            path: the folder.
+            path: the folder, or the name of a dictionary that comes with this package.
             sae: fingerprint (`sae_fingerprint`) of the autoencoder that it must be of; by default
                 it is not checked.
 
@@ -71,7 +72,7 @@ class FeatureIndex:
             InputError: there is no index, its manifest is broken or not as it was written, or it is
                 of another autoencoder.
         """
-        self.path = _index_folder(str(path))
+        self.path = _index_folder(path)
         self.manifest = read_manifest(self.path, self._remedy)
         if sae is not None and self.manifest["sae"] != sae:
             raise InputError(
@@ -90,7 +91,7 @@ class FeatureIndex:
         from ...sae.autoencoder import SparseAutoencoder
         from ...sae.fingerprint import sae_fingerprint
 
-        folder = _index_folder(str(run))
+        folder = _index_folder(run)
         sae = SparseAutoencoder.load(folder.parent / "sae")
         return cls(folder, sae=sae_fingerprint(sae))
 
@@ -333,8 +334,8 @@ def has_index(source: str) -> bool:
     return (run_folder(source) / FOLDER).exists()
 
 
-def _index_folder(source: str) -> Path:
-    for folder in (Path(source), Path(source) / FOLDER):
+def _index_folder(source: str | Path) -> Path:
+    for folder in () if is_shipped(source) else (Path(source), Path(source) / FOLDER):
         if (folder / MANIFEST).is_file():
             return folder
     run = run_folder(source)

@@ -85,6 +85,21 @@ def ranked(index: FeatureIndex, by: Statistic, *, lowest: bool = False) -> list[
     return fired[order].tolist()
 
 
+def spread_by_density(
+    index: FeatureIndex, number: int = 20, *, most_density: float = 0.01
+) -> list[int]:
+    """Features chosen by a rule that looks at no text: of those that fired, on less than
+    `most_density` of the rows, sorted by density (of equal ones the smaller number first), those at
+    the middles of `number` equal parts of the list. Fewer if there are not so many.
+    """
+    density = index.statistics["density"]
+    found = np.flatnonzero((index.statistics["fired"] > 0) & (density < most_density))
+    order = found[np.argsort(density[found], kind="stable")]
+    number = min(number, len(order))
+    places = (2 * np.arange(number) + 1) * len(order) // (2 * max(number, 1))
+    return order[places].tolist()
+
+
 def picks_of(index: FeatureIndex) -> dict[int, Pick]:
     """The picks beside the index, by feature."""
     return {pick.feature: pick for pick in picks_beside(index).picks}

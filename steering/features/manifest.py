@@ -51,6 +51,13 @@ def read_manifest(folder: Path, remedy: str) -> dict[str, Any]:
     return manifest
 
 
+def source_of(manifest: dict[str, Any], document: int) -> tuple[str, int] | None:
+    """Of a document by its number in the corpus the name of the part it is from, and its number
+    there, from 0; None in an index that does not name the parts (one that was not packed)."""
+    sources: list[str] = manifest.get("sources") or []
+    return (sources[document % len(sources)], document // len(sources)) if sources else None
+
+
 def leading_shape(name: str, manifest: dict[str, Any]) -> tuple[int, ...]:
     """The first dimensions that the array of this name has in an index, all that are known."""
     n_latents: int = manifest["n_latents"]

@@ -31,6 +31,7 @@ from .pick_journal import (
     recorded_file,
 )
 from .picks import FILE, Pick, Picks
+from .run_folder import run_path
 from .saved_searches import SavedSearches
 
 COMMAND = "command"
@@ -58,7 +59,7 @@ class PickStore:
         """Open the picks of a run; nothing is written before the first change.
 
         Args:
-            run: the run folder.
+            run: the run folder, or the name of a dictionary that comes with this package.
             sae, n_latents: fingerprint (`sae_fingerprint`) and number of latents of its
                 autoencoder; by default that is loaded and asked.
             patience: seconds to wait for another process that writes.
@@ -66,7 +67,7 @@ class PickStore:
         Raises:
             InputError: there is no run, or its picks.json is damaged or of another autoencoder.
         """
-        self.run = Path(run)
+        self.run = run_path(run)
         if sae is None or n_latents is None:
             sae, n_latents = _autoencoder_of(self.run)
         self.sae, self.n_latents = sae, n_latents

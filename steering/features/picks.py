@@ -15,6 +15,7 @@ from ...sae.common.validation import (
     wrong,
 )
 from ...sae.config import build_dataclass
+from .run_folder import run_path
 
 FILE = "picks.json"
 FORMAT = "sparsteer-picks"
@@ -140,7 +141,7 @@ class Picks:
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically, into a folder as `picks.json`."""
-        write_checked_json(_file(Path(path)), self.to_dict())
+        write_checked_json(_file(run_path(path)), self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """What the file holds, but for its checksum."""
@@ -155,17 +156,17 @@ class Picks:
 
     @classmethod
     def load(cls, path: str | Path, *, sae: str) -> "Picks":
-        """Read a file, or the `picks.json` of a run folder.
+        """Read a file, or the `picks.json` of a run.
 
         Args:
-            path: the file or the folder.
+            path: the file, the run folder, or the name of a dictionary that is built in.
             sae: fingerprint of the autoencoder that the picks must be of.
 
         Raises:
             InputError: the file is missing, broken or not as it was written, or its picks are of
                 another autoencoder.
         """
-        path = _file(Path(path))
+        path = _file(run_path(path))
         if not path.exists():
             raise InputError(
                 f"there are no picks at {path}; add one with `sparsteer pick {path.parent} add N`"

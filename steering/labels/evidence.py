@@ -126,23 +126,23 @@ def marked_text(example: Example) -> str:
 
 def short_text(example: Example) -> str:
     """As `marked_text`, but of the few tokens around the peak."""
-    marked = _peak(example)
+    marked = peak_place(example)
     return "".join(_marked(example)[max(0, marked - 6) : marked + 4]).strip()
 
 
 def peak_text(example: Example) -> str:
     """The token on which the feature fires most, on one line."""
-    return visible(example.texts[_peak(example)]).strip()
+    return visible(example.texts[peak_place(example)]).strip()
 
 
-def _peak(example: Example) -> int:
-    # Of a character made of several tokens, the first has the text.
+def peak_place(example: Example) -> int:
+    """Which token to mark; of a character made of several tokens the first, which has the text."""
     return max(n for n in range(example.peak + 1) if example.texts[n] or n == 0)
 
 
 def _marked(example: Example) -> list[str]:
     parts = [visible(text) for text in example.texts]
-    parts[_peak(example)] = f"<<{parts[_peak(example)]}>>"
+    parts[peak_place(example)] = f"<<{parts[peak_place(example)]}>>"
     return parts
 
 

@@ -1,6 +1,5 @@
 """Label the features of a run, one after the other, each saved when it is done."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,14 +10,14 @@ from ...sae.common.wording import count, counted, utc_now
 from ..features.index import FeatureIndex
 from ..features.listing import picks_of, ranked
 from .answers import BadAnswer
-from .chat_client import ChatClient, server_address
+from .chat_client import server_address
 from .config import LOCAL, LabelConfig
 from .estimate import Estimate, estimate, estimate_local
 from .evidence import Evidence, HeldOut, evidence_of, held_out_of, other_examples
 from .labeler import Labeler
 from .machine_label import Detection, MachineLabel
 from .prompts import METHOD, ask_for_label
-from .server_labeler import ServerLabeler
+from .server_labeler import connected
 from .store import LabelStore
 
 _EXAMPLES = 12
@@ -159,24 +158,14 @@ def _labeler(config: LabelConfig, index: FeatureIndex, say: Callable[[str], None
             raise InputError("model is missing, and the index names none; give --model NAME")
         say(f"labels by {name} in this process; small models label badly, so look at the scores")
         return LocalLabeler(LanguageModel.load(str(name), device=config.device, progress=say))
-    key = None
-    if config.api_key_env is not None:
-        key = os.environ.get(config.api_key_env, "").strip()
-        if not key:
-            raise InputError(
-                f"api_key_env is {config.api_key_env}, but there is no such variable, or it is "
-                "empty; set it to the key",
-                field="api_key_env",
-            )
-    client = ChatClient(
+    return connected(
         config.endpoint,
         model=config.model,
-        key=key,
+        api_key_env=config.api_key_env,
         timeout=config.timeout,
         answer_tokens=config.answer_tokens,
         say=say,
     )
-    return ServerLabeler(client)
 
 
 def _labeled(work: _Work, labeler: Labeler) -> MachineLabel:

@@ -12,10 +12,12 @@ import torch
 
 from sparsteer.cli.main import main
 from sparsteer.sae import SparseAutoencoder
+from sparsteer.sae.common import shipped
 from sparsteer.steering.features import FeatureIndex
 from sparsteer.training import ActivationCache
 
 from ..hub_stand_in import HubStandIn
+from ..shipped_stand_in import write_stand_in
 from .conftest import Sparsteer
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +58,9 @@ def test_the_python_of_a_page_runs(
     monkeypatch.chdir(runs_topk)
     given: dict[str, Any] = {"folder": str(tiny_model_folder)}
     with ExitStack() as stack:
+        if page.name == "dictionary.md":
+            write_stand_in(runs_topk / "runs" / "topk", runs_topk / "dictionaries")
+            monkeypatch.setattr(shipped, "FOLDER", runs_topk / "dictionaries")
         if page.name == "endpoint.md":
             given |= stack.enter_context(serving("runs/topk"))
         names = run_python(page, **given)

@@ -25,6 +25,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "cache verify": ("cache",),
     "train": ("--cache", "cache", "--site", _SITE, "--out", "new", *_SMALL),
     "eval": ("run", "--cache", "cache", "--contexts", "0"),
+    "synthetic eval": ("--samples", "1024", "--rows", "2", "--seeds", "1"),
     "import": ("run", "--out", "new", "--no-check"),
     "export": ("run", "--out", "new"),
     "publish": ("run", "--repo", "owner/name", "--out", "new"),
@@ -123,7 +124,10 @@ _ODD_PATH = {
     "pattern": "*.jsonl",
 }
 _NO_DEVICE = ("meta", "privateuseone", "cuda:99", "cpu:-1", "xla", "mps:1", "gpu", "2**64")
-_WITHOUT_END = ("tokens", "training-tokens", "max-new-tokens", "prompts", "shuffle-buffer")
+_WITHOUT_END = (
+    *("tokens", "training-tokens", "max-new-tokens", "prompts", "shuffle-buffer"),
+    "samples",
+)
 """Amounts of work: a large one is right, and never done."""
 
 

@@ -11,6 +11,11 @@ from ..config import require_variance_of
 
 EvalPrecision = Literal["auto", "float32", "tf32"]
 
+Baseline = Literal["pca", "random", "raw"]
+
+BASELINES: tuple[str, ...] = get_args(Baseline)
+"""Dictionaries to compare with that nobody trained, see `baseline` of baselines.py."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:

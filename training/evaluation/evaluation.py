@@ -10,13 +10,19 @@ from torch import Tensor
 
 from ...sae.common.devices import resolve_device
 from ...sae.fingerprint import sae_fingerprint
+from ...sae.language_model.model import LanguageModel
 from ...sae.metrics import ReconstructionMetrics, measure_rows
 from ..cautions import cautions, cautions_of_few
 from ..chosen_precision import measuring_precision, products_in
 from ..data.cache.reader import ActivationCache
 from .config import EvalConfig, EvalSettings
 from .conversion_faults import Rows, likely_causes
-from .language_model_figures import Progress, TokenProgress, language_model_figures
+from .language_model_figures import (
+    Progress,
+    TokenProgress,
+    language_model_figures,
+    model_of_cache,
+)
 from .standard_errors import fvu_standard_error
 from .subjects import Subject, opened_subject
 
@@ -45,6 +51,32 @@ def evaluate_all(
     say: Callable[[str], None] = lambda sentence: None,
     progress: Progress = lambda done, total: None,
 ) -> list[dict[str, Any]]:
+    """Measure the autoencoders of folders, or of runs, on the cache's held-out part.
+
+    See `evaluate_subjects`, which measures autoencoders in memory and says what is found.
+
+    Args:
+        saes: folders of autoencoders, or of runs.
+        settings: the cache, and how much of it.
+        say: sentences for a person.
+        progress: see `Progress`.
+    """
+    device = resolve_device(settings.device)
+    measuring_precision(settings.precision, device)  # before anything is read
+    cache = ActivationCache(settings.cache)
+    subjects = [opened_subject(path, cache, settings, device, say) for path in saes]
+    return evaluate_subjects(subjects, cache, settings, say=say, progress=progress)
+
+
+def evaluate_subjects(
+    subjects: Sequence[Subject],
+    cache: ActivationCache,
+    settings: EvalSettings,
+    *,
+    load_model: Callable[[], LanguageModel] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+    progress: Progress = lambda done, total: None,
+) -> list[dict[str, Any]]:
     """Measure autoencoders on the cache's held-out part; they share everything that can be shared.
 
     Held-out rows are read once a site, the untouched model and its ablations run once a site. All
@@ -52,8 +84,10 @@ def evaluate_all(
     there its output for what it reads in the same forward pass is put, and there is ablated.
 
     Args:
-        saes: folders of autoencoders, or of runs.
-        settings: the cache, and how much of it.
+        subjects: autoencoders, see `subject_of`.
+        cache: the cache of the settings.
+        settings: how much of it.
+        load_model: gives the language model; by default it is loaded, unless `contexts` is 0.
         say: sentences for a person.
         progress: see `Progress`.
 
@@ -80,8 +114,6 @@ def evaluate_all(
     """
     device = resolve_device(settings.device)
     precision = measuring_precision(settings.precision, device)
-    cache = ActivationCache(settings.cache)
-    subjects = [opened_subject(path, cache, settings, device, say) for path in saes]
     tokens = TokenProgress(progress)
     sites = list(dict.fromkeys(site for subject in subjects for site in subject.sites))
     rows = {site: cache.held_out(site=site, limit=settings.rows) for site in sites}
@@ -90,7 +122,8 @@ def evaluate_all(
     losses: list[dict[str, float | int | None] | None] = [None] * len(subjects)
     if settings.contexts:
         say(f"putting autoencoders into {settings.model or cache.manifest.model}")
-        losses = [*language_model_figures(subjects, cache, settings, rows, device, tokens, say)]
+        load = load_model or (lambda: model_of_cache(cache, settings, device, say))
+        losses = [*language_model_figures(subjects, cache, settings, rows, tokens, load())]
     results: list[dict[str, Any]] = []
     for subject, language_model in zip(subjects, losses, strict=True):
         given = (rows[site] for site in subject.sites)

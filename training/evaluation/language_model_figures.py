@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
+from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.reloading import load_again
 from ..data.cache.reader import ActivationCache
 from .config import EvalSettings
@@ -38,18 +39,15 @@ class TokenProgress:
         self._progress(self._done, self.total)
 
 
-def language_model_figures(
-    subjects: Sequence[Subject],
+def model_of_cache(
     cache: ActivationCache,
     settings: EvalSettings,
-    rows: dict[str, Tensor],
     device: torch.device,
-    tokens: TokenProgress,
-    say: Callable[[str], None],
-) -> list[dict[str, float | int | None]]:
-    """The figures with each autoencoder in the model, the references of each site that is written
-    shared."""
-    model = load_again(
+    say: Callable[[str], None] = lambda sentence: None,
+) -> LanguageModel:
+    """The language model that the cache was made with, or the one that the settings name in its
+    place; raises as `load_again`."""
+    return load_again(
         cache.manifest,
         settings.cache,
         given=settings.model,
@@ -60,6 +58,18 @@ def language_model_figures(
         say=say,
         otherwise=", or --contexts 0 to leave the model out",
     )
+
+
+def language_model_figures(
+    subjects: Sequence[Subject],
+    cache: ActivationCache,
+    settings: EvalSettings,
+    rows: dict[str, Tensor],
+    tokens: TokenProgress,
+    model: LanguageModel,
+) -> list[dict[str, float | int | None]]:
+    """The figures with each autoencoder in the model, the references of each site that is written
+    shared."""
     device = model.device  # of a model that is spread perhaps another one
     replacements: list[Replacement] = []
     written = list(dict.fromkeys(subject.written for subject in subjects))

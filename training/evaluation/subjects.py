@@ -17,10 +17,13 @@ class Subject:
     """An autoencoder to be measured."""
 
     path: str
+    """Its folder, or what else it is called."""
     sae: SparseAutoencoder
     site: str
     target_site: str | None
     """What a transcoder predicts; None of an autoencoder."""
+    baseline: str | None = None
+    """Its kind if it is one of `BASELINES`, which nobody trained."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -40,11 +43,29 @@ def opened_subject(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Subject:
-    """The autoencoder of a folder with the sites that it reads and predicts.
+    """The autoencoder of a folder with the sites that it reads and predicts; raises as
+    `subject_of`."""
+    return subject_of(SparseAutoencoder.load(path).to(device), path, cache, settings, say)
+
+
+def subject_of(
+    sae: SparseAutoencoder,
+    path: str,
+    cache: ActivationCache,
+    settings: EvalSettings,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Subject:
+    """An autoencoder in memory with the sites that it reads and predicts.
+
+    Args:
+        sae: the autoencoder, on the device where it is to be measured.
+        path: its folder, or what else to call it.
+        cache: what it is measured on.
+        settings: the site, where another is wanted than that of its origin.
+        say: told of other weights that are allowed.
 
     Raises InputError if it does not belong to the cache, or does not say what it predicts.
     """
-    sae = SparseAutoencoder.load(path).to(device)
     wanted, origin = settings.site, sae.origin
     if wanted is None and origin is not None:
         wanted = origin.site

@@ -5,6 +5,7 @@ import json
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,11 +22,14 @@ from sparsteer.app.demo.report import render
 from sparsteer.app.demo.stage import StageResult, settings_of
 from sparsteer.app.report.markup import Html, tag
 from sparsteer.sae import InputError
+from sparsteer.sae.common import shipped
 from sparsteer.sae.common.locks import hold_folder
 from sparsteer.steering.interventions.intervention import TIERS
 from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.prompt_sides import side_of
 from sparsteer.training.evaluation.config import EvalSettings
+
+from ...shipped_stand_in import write_stand_in
 
 HOSTILE = "<script>alert(1)</script>\"'&</style><img src=x onerror=alert(2)>"
 
@@ -110,6 +114,10 @@ def found_features(rng: random.Random) -> dict[str, Any]:
                 "firing_negative": rng.uniform(0.1, 0.4),
                 "max_activation": rng.uniform(2, 9),
                 "tokens": [f" tok{rng.randrange(99)}" for _ in range(5)],
+                "examples": [
+                    {"before": f"before {rng.random():.3f}", "peak": " peak", "after": " after"}
+                    for _ in range(2)
+                ],
             }
             for _ in range(3)
         ],
@@ -326,6 +334,8 @@ def test_the_report_shows_features_toxicity_and_selection() -> None:
             f"{100 * feature['firing_positive']:.1f}% {100 * feature['firing_negative']:.1f}% "
             f"{' '.join(token.strip() for token in feature['tokens'])}"
         ) in page.text
+        for example in feature["examples"]:
+            assert f"{example['before']} peak after" in page.text
     for shown in (f"{found['chance']:.2f}", f"{found['length_auroc']:.2f}", "1,166"):
         assert shown in page.text
     for name, measured in stages["steering"].result["conditions"].items():
@@ -453,11 +463,13 @@ def tiny_demo_config(
 def require_contract(config: DemoConfig, summary: Mapping[str, Any]) -> None:
     """Exactly the keys and kinds of values that the command promises."""
     assert list(summary) == [
-        *("model", "site", "tokens", "seconds", "saes"),
+        *("model", "site", "tokens", "seconds", "saes", "dictionary"),
         *("features_found", "toxicity", "toxic_fraction", "selection", "report"),
     ]
     assert summary["model"] == config.model
-    assert list(summary["seconds"]) == [*(stage.name for stage in STAGES), "report"]
+    stages = [stage.name for stage in STAGES if stage.is_needed(config)]
+    assert list(summary["seconds"]) == [*stages, "report"]
+    assert summary["dictionary"] == config.steered
     assert all(seconds >= 0 for seconds in summary["seconds"].values())
     assert list(summary["saes"]) == ["topk", "top_afa"]
     for measures in summary["saes"].values():
@@ -672,6 +684,47 @@ def test_the_users_own_picks_stay_and_a_damaged_index_is_built_again(tiny_demo: 
     assert [feature["index"] for feature in spec["features"]] == numbers
     again = [sentence for sentence in said if "done in" in sentence]
     assert len(again) == 2  # the index and the steering
+
+
+@pytest.mark.slow
+def test_a_dictionary_that_comes_with_the_package_is_used_as_it_is(
+    tiny_demo: DemoConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the weights of the demo's own autoencoder, in its place: the same comes out, but that
+    nothing is indexed."""
+    own = run_demo(tiny_demo)
+    write_stand_in(tiny_demo.run("topk"), tmp_path / "dictionaries")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "dictionaries")
+    with_it = dataclasses.replace(tiny_demo, dictionary=shipped.DEFAULT)
+    said: list[str] = []
+    summary = run_demo(with_it, say=said.append)
+    require_contract(with_it, summary)
+    assert summary["dictionary"] == shipped.DEFAULT and "index" not in summary["seconds"]
+    for name in ("features_found", "toxicity", "selection"):
+        assert summary[name] == own[name]
+    text = Path(summary["report"]).read_text(encoding="utf-8")
+    assert f"the dictionary {shipped.DEFAULT} was used, which comes with sparsteer" in text
+    Path(summary["report"]).unlink()
+    other = dataclasses.replace(with_it, dictionary=str(tmp_path / "none"))
+    with pytest.raises(InputError, match="none"):
+        run_demo(other)
+    shutil.copytree(tiny_demo.model, tmp_path / "model")
+    with pytest.raises(InputError, match="which was trained on"):
+        run_demo(dataclasses.replace(with_it, model=str(tmp_path / "model")))
+    assert not tiny_demo.report.exists()
+
+
+def test_which_dictionary_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    topk = str(DemoConfig().run("topk"))
+    assert (DemoConfig().steered, DemoConfig().steers_own) == (topk, True)  # none is there
+    config = tmp_path / shipped.DEFAULT / "sae" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.touch()
+    assert (DemoConfig().steered, DemoConfig().steers_own) == (shipped.DEFAULT, False)
+    assert DemoConfig(dictionary="own").steered == topk
+    assert DemoConfig(model="gpt2").steered == topk
+    assert DemoConfig(model="gpt2", dictionary="runs/mine").steered == "runs/mine"
 
 
 @pytest.mark.download

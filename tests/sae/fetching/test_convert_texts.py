@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_conversations(converted: Converted) -> None:
     def message(text: str) -> dict[str, str]:
         return {"text": text, "timestamp": "2018", "sender": "somebody"}
 
-    conversations = {
+    conversations: dict[str, Any] = {
         "one": {
             "messages": [[message("Hello"), message("é?")], [message("Hi\u2028!")]],
             "prompt": "What now?",

@@ -447,6 +447,7 @@ ROWS = {
     "haydock": 1334,
     "aws-docs": 86_392,
     "python-code": 1536,
+    "probing-tasks": 334_092,
 }
 
 

@@ -76,7 +76,13 @@ def test_plots_lie_in_the_run_folders(planted_cache: Path, runs: list[str]) -> N
     wanted = {
         f"{k}/plots/{name}.svg" for k in ("k2", "k5") for name in ("density", "fvu", "l0", "zf")
     }
-    wanted |= {"fvu-against-l0.svg", "report.html", "k2/report.html", "k5/report.html"}
+    wanted |= {
+        "fvu-against-l0.svg",
+        "front-fvu.svg",
+        "report.html",
+        "k2/report.html",
+        "k5/report.html",
+    }
     assert {str(path.relative_to(parent)) for path in paths} == wanted
     for path in paths:
         if path.suffix == ".svg":

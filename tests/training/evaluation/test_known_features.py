@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsteer.sae import InputError, SparseAutoencoder, TopKConfig
-from sparsteer.training.evaluation.known_features import KnownFeatures, best_assignment, recovery
+from sparsteer.training.evaluation.ground_truth.matching import best_assignment
+from sparsteer.training.evaluation.known_features import KnownFeatures, recovery
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 10_000))
@@ -85,6 +86,7 @@ def test_rows_are_the_sum_of_what_is_active() -> None:
     first, second = next(batches), next(batches)
     assert first.shape == (7, 13) and not torch.equal(first, second)
     assert torch.equal(next(known.batches(7, seed=2)), first)
+    assert not torch.equal(next(known.batches(7, seed=3)), first)
 
 
 @pytest.mark.parametrize(("n_features", "active"), [(4, 3.0), (10, 0.0), (0, 1.0)])

@@ -236,7 +236,7 @@ class ActivationCache:
         """The shards with the rows that `held_out` takes of them."""
         self.require_held_out()
         counts = [entry.held_out_rows for entry in self.manifest.shards]
-        for entry, chosen in self._spread(counts, limit):
+        for entry, chosen in self.spread(counts, limit):
             shard = self.shard(entry)
             yield shard, shard.row_numbers(held_out=True)[chosen]
 
@@ -251,7 +251,7 @@ class ActivationCache:
         counts = [entry.held_out_contexts for entry in self.manifest.shards]
         tokens: list[Tensor] = []
         lengths: list[Tensor] = []
-        for entry, chosen in self._spread(counts, limit):
+        for entry, chosen in self.spread(counts, limit):
             shard = self.shard(entry)
             numbers = np.flatnonzero(shard.tensor("held_out").numpy())[chosen]
             tokens.append(shard.tensor("contexts")[numbers].long())
@@ -269,10 +269,14 @@ class ActivationCache:
             self._checked.add(entry.file)
         return Shard(self.path / entry.file)
 
-    def _spread(
+    def spread(
         self, counts: list[int], limit: int | None
     ) -> Iterator[tuple[ShardEntry, Int[np.ndarray, "M"]]]:
-        """Spread `limit` choices evenly over items of which each shard has `counts`."""
+        """Spread `limit` choices evenly over items of which each shard has `counts`.
+
+        Gives the shards of which something is chosen, with the numbers chosen there, rising; with
+        no limit all.
+        """
         items = [(e, n) for e, n in zip(self.manifest.shards, counts, strict=True) if n]
         if limit is not None:
             items = _some_shards(items, limit)

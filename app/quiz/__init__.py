@@ -1,0 +1,1 @@
+"""The quiz on features as a page that opens from disk."""

@@ -1,0 +1,42 @@
+"""A dictionary that comes with this package, as a run in this user's cache, which is written to."""
+
+from pathlib import Path
+
+from ...sae.common.checksums import read_checked_json
+from ...sae.common.files import atomic_folder
+from ...sae.common.locks import hold
+from ...sae.common.shipped import PACKED_INDEX, RECORD, SAE_FOLDER, shipped_folder
+from ...sae.fetching.fetch import cache_folder
+from .layout import FOLDER, MANIFEST
+from .packing import unpack_index
+
+_COPY = "install sparsteer again"
+
+
+def shipped_run(name: str) -> Path:
+    """The run of a dictionary by its name: its autoencoder and its unpacked feature index.
+
+    The folder is `dictionaries/NAME-...` in this user's cache, made the first time. Picks, labels
+    and whatever else is written into a run stay there, apart from those of another version of the
+    dictionary, whose features are others.
+
+    Raises:
+        InputError: this installation does not hold the dictionary, or it is damaged.
+    """
+    folder = shipped_folder(name)
+    record = read_checked_json(folder / RECORD, "dictionary's record", remedy=_COPY)
+    run = cache_folder() / "dictionaries" / f"{name}-{record['sae'][:12]}"
+    if _is_whole(run):
+        return run
+    with hold(run, patience=-1.0):
+        if not (run / SAE_FOLDER).exists():
+            with atomic_folder(run / SAE_FOLDER) as temporary:
+                for file in (folder / SAE_FOLDER).iterdir():
+                    (temporary / file.name).write_bytes(file.read_bytes())
+        if not (run / FOLDER).exists():
+            unpack_index(folder / PACKED_INDEX, run / FOLDER)
+    return run
+
+
+def _is_whole(run: Path) -> bool:
+    return (run / SAE_FOLDER).is_dir() and (run / FOLDER / MANIFEST).is_file()

@@ -1,0 +1,1 @@
+"""The evaluation suite: parts that measure several autoencoders and baselines together."""

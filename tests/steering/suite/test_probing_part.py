@@ -1,0 +1,81 @@
+"""The part `probing` of the suite, with the tiny model and two made-up tasks."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from sparsteer.sae import LanguageModel
+from sparsteer.steering.registries import SUITE_PARTS
+from sparsteer.steering.suite.part import SuiteContext
+from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.evaluation.config import EvalSettings
+from sparsteer.training.evaluation.probing import tasks as probing_tasks
+from sparsteer.training.evaluation.probing.config import ProbingSettings
+from sparsteer.training.evaluation.subjects import Subject
+
+from ...tiny_runs import SITE, cache_of_texts, random_topk
+
+OTHER_SITE = "blocks.0.hook_resid_post"
+
+
+@pytest.fixture
+def two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of what is fetched."""
+    source = random.Random(3)
+    rows = [
+        {
+            "dataset": dataset,
+            "text": "".join(source.choices("abcdef", k=8)) + "XY"[number % 2],
+            "label": str(number % 2),
+        }
+        for dataset in ("one", "two")
+        for number in range(80)
+    ]
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def fetched(name: str, **_: object) -> Path:
+        assert name == "probing-tasks"
+        return file
+
+    monkeypatch.setattr(probing_tasks, "fetch", fetched)
+
+
+@pytest.mark.usefixtures("two_tasks")
+def test_autoencoders_of_two_sites(tiny_model: LanguageModel, tmp_path: Path) -> None:
+    cache = cache_of_texts(tmp_path, tiny_model, ["abc def abc def"] * 20, rows=100)
+    subjects = tuple(
+        Subject(f"seed{seed}", random_topk(tiny_model, 24, seed=seed), site, None)
+        for seed, site in enumerate((SITE, OTHER_SITE, SITE))
+    )
+    part = SUITE_PARTS.get("probing")
+    assert part.options is ProbingSettings and part.needs_model
+    settings = ProbingSettings(tasks=("two", "one"), texts=60, ks=(1, 4), seeds=1)
+    context = SuiteContext(
+        subjects=subjects,
+        seeds=(),
+        cache=ActivationCache(cache),
+        settings=EvalSettings(cache=str(cache)),
+        options=settings,
+        seed=0,
+        model=lambda: tiny_model,
+    )
+    found = part.measure(context)
+    assert [one.details["site"] for one in found] == [SITE, OTHER_SITE, SITE]
+    assert found[0].details["scores"] != found[2].details["scores"]
+    assert found[0].details["activation"] == found[2].details["activation"]
+    for one in found:
+        figures = {figure.name: figure for figure in one.figures}
+        shown = [figure.heading for figure in one.figures if figure.in_table]
+        assert shown == ["probe 1", "probe 4", "probe of all coordinates"]
+        assert {"random_latents_4", "coordinates_1", "above_coordinates_1"} < figures.keys()
+        scores = [
+            score["accuracy"]
+            for score in one.details["scores"]
+            if (score["arm"], score["k"]) == ("latents", 4)
+        ]
+        assert figures["latents_4"].value == pytest.approx(sum(scores) / len(scores))
+        assert [task["name"] for task in one.details["tasks"]] == ["two", "one"]
+        json.dumps(one.details)
