@@ -33,7 +33,7 @@ MEASURED_AT_ONCE = 4
 """Autoencoders that share a pass of the language model; an interruption loses no more."""
 HEADER = [
     *("recipe", "L0", "FVU", "FVU less plain's", "loss recovered", "recovered less plain's"),
-    *("dead", "dense", "mean |cosine|", "nearest cosine", "seconds of training"),
+    *("dead", "dense", "mean absolute cosine", "nearest cosine", "seconds of training"),
 ]
 Figures = dict[str, Any]
 """Of each of `FIGURES` a number; what was recovered may be None."""
@@ -228,7 +228,7 @@ def main() -> None:
         f"latents, jumprelu is led to as many. {cache.sites[0]} of {cache.model}, "
         f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over "
         f"{arguments.contexts} contexts. Less plain's: the same seed's difference from plain "
-        "training of the activation. Dense: active on over a tenth of the rows. Mean |cosine|: of "
+        "training of the activation. Dense: active on over a tenth of the rows. Mean absolute cosine: of "
         "all pairs of decoder rows; nearest: of each row the largest with another. Seconds are of "
         "trainings that take turns, and compare only with one another.",
     ]
