@@ -29,9 +29,11 @@ from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.train import train_grid
 
 FAMILIES = ("plain", "whitening", "orthogonality", "frequency", "lista", "quadratic")
+MEASURED_AT_ONCE = 4
+"""Autoencoders that share a pass of the language model; an interruption loses no more."""
 HEADER = [
     *("recipe", "L0", "FVU", "FVU less plain's", "loss recovered", "recovered less plain's"),
-    *("dead", "dense", "mean |cosine|", "nearest cosine", "seconds of training"),
+    *("dead", "dense", "mean absolute cosine", "nearest cosine", "seconds of training"),
 ]
 Figures = dict[str, Any]
 """Of each of `FIGURES` a number; what was recovered may be None."""
@@ -148,11 +150,13 @@ def measured(
         if failed := [summary for summary in summaries if "failed" in summary]:
             raise SystemExit(f"{failed[0]['run']}: {failed[0]['failed']}")
         missing = [name for name, file in files.items() if not file.exists()]
-        if missing:
-            settings = EvalSettings(cache=arguments.cache, contexts=arguments.contexts)
-            outs = [configs[name].out for name in missing]
-            results = evaluate_all(outs, settings, say=print)
-            for name, out, result in zip(missing, outs, results, strict=True):
+        settings = EvalSettings(cache=arguments.cache, contexts=arguments.contexts)
+        for start in range(0, len(missing), MEASURED_AT_ONCE):
+            names = missing[start : start + MEASURED_AT_ONCE]
+            outs = [configs[name].out for name in names]
+            for name, out, result in zip(
+                names, outs, evaluate_all(outs, settings, say=print), strict=True
+            ):
                 write_json(files[name], figures_of(result, out, seconds[name]))
         for name, file in files.items():
             found[name].append(read_json(file, "measured figures"))
@@ -224,7 +228,7 @@ def main() -> None:
         f"latents, jumprelu is led to as many. {cache.sites[0]} of {cache.model}, "
         f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over "
         f"{arguments.contexts} contexts. Less plain's: the same seed's difference from plain "
-        "training of the activation. Dense: active on over a tenth of the rows. Mean |cosine|: of "
+        "training of the activation. Dense: active on over a tenth of the rows. Mean absolute cosine: of "
         "all pairs of decoder rows; nearest: of each row the largest with another. Seconds are of "
         "trainings that take turns, and compare only with one another.",
     ]

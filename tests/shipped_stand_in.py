@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from sparsteer.sae import SparseAutoencoder
-from sparsteer.sae.common.checksums import write_checked_json
+from sparsteer.sae.common.checksums import recorded_files, write_checked_json
 from sparsteer.sae.common.shipped import DEFAULT
 from sparsteer.sae.fingerprint import sae_fingerprint
 from sparsteer.steering.features.packing import pack_index
@@ -16,4 +16,6 @@ def write_stand_in(run: Path, dictionaries: Path) -> None:
     shutil.copytree(run / "sae", folder / "sae")
     pack_index(run / "features", folder / "features.zip")
     fingerprint = sae_fingerprint(SparseAutoencoder.load(run))
-    write_checked_json(folder / "dictionary.json", {"name": DEFAULT, "sae": fingerprint})
+    files = recorded_files(folder, ["features.zip"])
+    record = {"name": DEFAULT, "sae": fingerprint, "files": files}
+    write_checked_json(folder / "dictionary.json", record)

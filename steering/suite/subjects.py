@@ -71,9 +71,11 @@ def _baselines(
         context_length=cache.context_length,
         prepends_bos=cache.prepends_bos,
     )
+    # Of both signs of a component one at most is positive.
+    of_kind = {"raw": [0], "pca": sorted({min(l0, cache.d_model) for l0 in wanted})}
     found: list[tuple[str, Subject]] = []
     for kind in kinds:
-        for l0 in [0] if kind == "raw" else wanted:
+        for l0 in of_kind.get(kind, wanted):
             name = kind if kind == "raw" else f"{kind} L0 {l0}"
             sae = baseline(
                 kind,

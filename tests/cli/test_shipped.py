@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 
+from sparsteer.app.browser.config import ServeConfig
+from sparsteer.app.browser.session import Session
 from sparsteer.app.publish.dictionary import DictionaryParts, write_dictionary
 from sparsteer.cli.main import main
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.common import shipped
+from sparsteer.sae.common.checksums import recorded_files, write_checked_json
 from sparsteer.sae.common.files import read_json
 from sparsteer.sae.fingerprint import sae_fingerprint
 from sparsteer.steering.features import FeatureIndex, Picks
+from sparsteer.steering.features.packing import pack_index
 from sparsteer.steering.features.pick_store import PickStore
 from sparsteer.steering.features.run_folder import run_folder as folder_of
 
@@ -267,6 +271,7 @@ def test_every_verb_takes_the_name(
         assert Picks.load(NAME, sae=store.sae) == store.picks()
     assert made.digest() == before
     assert folder_of(NAME).parent.name == "dictionaries"
+    assert Session(ServeConfig(run=NAME, device="cpu"), print).run == folder_of(NAME)
     assert (folder_of(NAME) / "picks.json").is_file()
     assert not (tmp_path / NAME).exists()
 
@@ -300,6 +305,30 @@ def test_damage_of_the_package_is_told(
     finally:
         packed.write_bytes(content)
     assert sparsteer("features", "list", NAME).status == 0
+
+
+def test_another_index_of_the_same_autoencoder_is_unpacked_and_picks_stay(
+    made: Made, sparsteer: Sparsteer
+) -> None:
+    number = busiest()
+    assert sparsteer("pick", NAME, "add", number, "--note", "kept").status == 0
+    run, packed, record = folder_of(NAME), made.out / "features.zip", made.out / "dictionary.json"
+    contents = {file: file.read_bytes() for file in (packed, record)}
+    values = json.loads(record.read_text())
+    try:
+        pack_index(made.work / "compact" / "features", packed, sources=["another"])
+        files = {**values["files"], **recorded_files(made.out, ["features.zip"])}
+        del values["sha256"]
+        write_checked_json(record, {**values, "files": files})
+        assert FeatureIndex.of_run(NAME).manifest["sources"] == ["another"]
+        assert folder_of(NAME) == run
+        with PickStore(NAME) as store:
+            assert store.picks().picks[0].note == "kept"
+    finally:
+        for file, content in contents.items():
+            file.write_bytes(content)
+    assert FeatureIndex.of_run(NAME).manifest["sources"] == ["text.jsonl", "other.jsonl"]
+    assert sparsteer("verify", run).status == 0
 
 
 def test_its_page_is_written_from_it(made: Made, tmp_path: Path) -> None:

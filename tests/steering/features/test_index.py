@@ -164,12 +164,14 @@ def test_the_fingerprint_is_of_content(tmp_path: Path, tiny_model: LanguageModel
         "weight": lambda sae: sae.b_enc.data[0].add_(1e-6),
         "scale": lambda sae: sae.input_scale.mul_(2),
         "center": lambda sae: sae.input_center.add_(1),
-        "k": lambda sae: setattr(sae, "config", TopKConfig(32, N_LATENTS, 5)),
     }
     for name, change in changes.items():
         other = sae_of(tiny_model)
         change(other)
         assert sae_fingerprint(other) != given, name
+    other_k = SparseAutoencoder(TopKConfig(32, N_LATENTS, 5))
+    other_k.load_state_dict(sae.state_dict())
+    assert sae_fingerprint(other_k) != given
 
 
 def test_a_missing_index_names_the_command(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("two_tasks")
 def test_autoencoders_of_two_sites(tiny_model: LanguageModel, tmp_path: Path) -> None:
-    cache = cache_of_texts(tmp_path, tiny_model, ["abc def abc def"] * 20, rows=100)
+    cache = cache_of_texts(tmp_path, tiny_model, ["abc def abc def"] * 20, held_out_fraction=0.0)
     subjects = tuple(
         Subject(f"seed{seed}", random_topk(tiny_model, 24, seed=seed), site, None)
         for seed, site in enumerate((SITE, OTHER_SITE, SITE))

@@ -194,10 +194,10 @@ def test_baselines_stand_beside_at_each_l0(
     assert [one["baseline"] for one in found] == [None, None, "pca", "random", "raw"]
     assert [one["sae"] for one in found] == [*saes, None, None, None]
     assert found[3]["n_latents"] == 30
-    given = dataclasses.replace(suite, baselines=("pca",), baseline_l0=(2, 5))
+    given = dataclasses.replace(suite, baselines=("pca",), baseline_l0=(2, 20))
     found = run_suite(saes, settings, given)["autoencoders"]
-    assert [one["name"] for one in found[2:]] == ["pca L0 2", "pca L0 5"]
-    assert len(counter.calls) == 2 and counter.calls[1] == ["pca L0 2", "pca L0 5"]
+    assert [one["name"] for one in found[2:]] == ["pca L0 2", "pca L0 12"]
+    assert len(counter.calls) == 2 and counter.calls[1] == ["pca L0 2", "pca L0 12"]
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,10 @@ def probe(
         raise InputError("there is no task to probe; give one", field="tasks")
     for sae in saes:
         require_fits(sae, site=model.site(site))
-    read = read_tasks(saes, model, site, tasks, settings, progress)
     facts: list[TaskFacts] = []
     of_activation: list[ProbeScore] = []
     of_saes: list[list[ProbeScore]] = [[] for _ in saes]
-    for task in read:
+    for task in read_tasks(saes, model, site, tasks, settings, progress):
         splits = [_Split(task, seed) for seed in range(settings.seeds)]
         of_activation += [
             score for split in splits for score in split.activation_scores(settings.ks)

@@ -51,9 +51,9 @@ def read_tasks(
     tasks: Sequence[ProbingTask],
     settings: ProbingSettings,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[ReadTask]:
+) -> Iterator[ReadTask]:
     """Choose texts of each task, read them at the site, and pool activations and codes over the
-    content tokens of each.
+    content tokens of each; one task after the other, so that memory holds one.
 
     The model runs once for all autoencoders, on batches of texts of about one length, each behind
     BOS.
@@ -61,44 +61,43 @@ def read_tasks(
     Args:
         saes: of the site's width; each may be on a device of its own.
         model, site: the language model, and where to read it.
-        tasks: at least one.
+        tasks: what to read.
         settings: how many texts, how long, and how they are pooled.
         progress: told the tokens read so far, and how many there are to read.
 
     Raises InputError if a task has too few texts or an activation is not finite.
     """
     chosen = [choose_examples(task, model, settings) for task in tasks]
-    every = [example for examples in chosen for example in examples]
-    total = sum(len(example.tokens) for example in every)
-    activations: dict[int, Tensor] = {}
-    codes: list[dict[int, PooledText]] = [{} for _ in saes]
+    total = sum(len(example.tokens) for examples in chosen for example in examples)
     norms = [sae.decoder_norms().cpu().double() for sae in saes]
     reader = model.fastest([site])
     last = settings.pooling == "last"
     done = 0
-    for numbers in _batches(every, settings.batch_tokens):
-        rows_CD, lengths = _content_rows(reader, site, [every[number] for number in numbers])
-        for number, own_TD in zip(numbers, torch.split(rows_CD, lengths), strict=True):
-            own_TD = own_TD[-1:] if last else own_TD
-            activations[number] = own_TD.double().mean(0).cpu()
-        for sae, norms_F, pooled in zip(saes, norms, codes, strict=True):
-            with torch.no_grad():
-                found = pool_codes(sae.encode(rows_CD.to(sae.W_enc)), lengths, norms_F, last=last)
-            pooled.update(zip(numbers, found, strict=True))
-        done += sum(len(every[number].tokens) for number in numbers)
-        progress(done, total)
-    read: list[ReadTask] = []
-    end = 0
     for task, examples in zip(tasks, chosen, strict=True):
-        part = range(end, end + len(examples))
-        end = part.stop
-        of_saes = [
-            join_texts([pooled[number] for number in part], sae.config.n_latents)
-            for sae, pooled in zip(saes, codes, strict=True)
-        ]
-        acts_ND = torch.stack([activations[number] for number in part])
-        read.append(ReadTask(task.name, task.labels, tuple(examples), acts_ND, tuple(of_saes)))
-    return read
+        activations: dict[int, Tensor] = {}
+        codes: list[dict[int, PooledText]] = [{} for _ in saes]
+        for numbers in _batches(examples, settings.batch_tokens):
+            rows_CD, lengths = _content_rows(reader, site, [examples[number] for number in numbers])
+            for number, own_TD in zip(numbers, torch.split(rows_CD, lengths), strict=True):
+                activations[number] = (own_TD[-1:] if last else own_TD).double().mean(0).cpu()
+            for sae, norms_F, pooled in zip(saes, norms, codes, strict=True):
+                with torch.no_grad():
+                    of_rows = sae.encode(rows_CD.to(sae.W_enc))
+                found = pool_codes(of_rows, lengths, norms_F, last=last)
+                pooled.update(zip(numbers, found, strict=True))
+            done += sum(len(examples[number].tokens) for number in numbers)
+            progress(done, total)
+        every = range(len(examples))
+        yield ReadTask(
+            task.name,
+            task.labels,
+            tuple(examples),
+            torch.stack([activations[number] for number in every]),
+            tuple(
+                join_texts([pooled[number] for number in every], sae.config.n_latents)
+                for sae, pooled in zip(saes, codes, strict=True)
+            ),
+        )
 
 
 def choose_examples(

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -54,9 +55,10 @@ def content_rows(model: LanguageModel, text: str, site: str) -> Tensor:
 def planted(tiny_model: LanguageModel) -> SparseAutoencoder:
     """Random latents, but for one that fires at the letter alone."""
     rows = content_rows(tiny_model, f"x{LETTER}{OTHERS}", SITE)
+    inverse = np.linalg.pinv(rows.numpy())
     sae = SparseAutoencoder(ReLUConfig(tiny_model.d_model, 40), seed=3)
     with torch.no_grad():
-        sae.W_enc[KNOWS] = torch.linalg.pinv(rows)[:, 0]  # 1 at the letter, 0 at the others
+        sae.W_enc[KNOWS] = torch.tensor(inverse)[:, 0]  # 1 at the letter, 0 at the others
         sae.b_enc[KNOWS] = -0.01
         sae.b_enc[KNOWS + 1 :] = -0.1
         sae.W_dec[KNOWS] *= 10
