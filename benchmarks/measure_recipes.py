@@ -7,7 +7,8 @@ training of the same activation, on the same rows, at the same L0, several seeds
         [--contexts 16] [--results FOLDER]
 
 Every autoencoder is a run folder in RUNS, and what was measured of it lies beside them, by the
-number of contexts: the same command goes on where it was interrupted. Differences are of runs with the same seed.
+number of contexts: the same command goes on where it was interrupted. Differences are of runs with
+the same seed.
 """
 
 import argparse
@@ -229,8 +230,8 @@ def main() -> None:
         f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over "
         f"{arguments.contexts} contexts. Less plain's: the same seed's difference from plain "
         "training of the activation. Dense: active on over a tenth of the rows. Mean absolute "
-        "cosine: of all pairs of decoder rows; nearest: of each row the largest with another. Seconds are of "
-        "trainings that take turns, and compare only with one another.",
+        "cosine: of all pairs of decoder rows; nearest: of each row the largest with "
+        "another. Seconds are of trainings that take turns, and compare only with one another.",
     ]
     write_table("recipes", HEADER, rows_of(everything, found), notes, arguments.results)
 
