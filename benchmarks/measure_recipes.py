@@ -6,8 +6,9 @@ training of the same activation, on the same rows, at the same L0, several seeds
         [--whitening 0.5 1] [--orthogonality 0.03 0.3] [--frequency 0.001 0.01] [--lista 0.3]
         [--contexts 16] [--results FOLDER]
 
-Every autoencoder is a run folder in RUNS, and what was measured of it lies in RUNS/measured: the
-same command goes on where it was interrupted. Differences are of runs with the same seed.
+Every autoencoder is a run folder in RUNS, and what was measured of it lies beside them, by the
+number of contexts: the same command goes on where it was interrupted. Differences are of runs with
+the same seed.
 """
 
 import argparse
@@ -137,7 +138,7 @@ def measured(
 ) -> dict[str, list[Figures]]:
     """Of each recipe its figures, seed by seed, measured now or before."""
     found: dict[str, list[Figures]] = {one.name: [] for one in everything}
-    folder = Path(arguments.runs) / "measured"
+    folder = Path(arguments.runs) / f"measured-{arguments.contexts}-contexts"
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.seeds):
         files = {one.name: folder / f"{one.name}-seed{seed}.json" for one in everything}
@@ -228,9 +229,9 @@ def main() -> None:
         f"latents, jumprelu is led to as many. {cache.sites[0]} of {cache.model}, "
         f"{cache.corpus.dataset}, {cache.rows:,} rows cached. Held-out text; loss recovered over "
         f"{arguments.contexts} contexts. Less plain's: the same seed's difference from plain "
-        "training of the activation. Dense: active on over a tenth of the rows. Mean absolute cosine: of "
-        "all pairs of decoder rows; nearest: of each row the largest with another. Seconds are of "
-        "trainings that take turns, and compare only with one another.",
+        "training of the activation. Dense: active on over a tenth of the rows. Mean absolute "
+        "cosine: of all pairs of decoder rows; nearest: of each row the largest with "
+        "another. Seconds are of trainings that take turns, and compare only with one another.",
     ]
     write_table("recipes", HEADER, rows_of(everything, found), notes, arguments.results)
 
