@@ -8,7 +8,7 @@ from .console import Report, Terminal, next_command, table
 
 
 def make(config: QuizConfig, terminal: Terminal) -> Report:
-    """Make a quiz on random features, for a person or a program: are they recognized?
+    """Make a quiz on random features that a person or a program answers.
 
     RUN is the folder of a run with a feature index. DIR gets quiz.html, a page that opens from
     disk, quiz.json with the same questions for programs, and key.json with what is right.

@@ -59,6 +59,10 @@ def world(
         patch.chdir(folder)
         words = ("run", "--cache", "cache", "--examples", "3")
         assert main(["features", "build", *words]) == 0
+        words = ("run", "--out", "quiz", "--n", "3", "--pairs", "1")
+        assert main(["features", "quiz", *words]) == 0
+        quiz = json.loads(Path("quiz/quiz.json").read_text())["quiz"]
+        Path("answers.json").write_text(json.dumps({"quiz": quiz, "answers": {"1": ["A"]}}))
         assert main(["pick", "run", "add", "3", "--label", "a"]) == 0
         words = ("rows.jsonl", "--target", "target.jsonl", "--run", "run")
         assert main(["score", *words, "--out", "explained.jsonl"]) == 0

@@ -34,6 +34,8 @@ GOOD: dict[str, tuple[str, ...]] = {
     "features list": ("run",),
     "features show": ("run", "3"),
     "features label": ("run", "--endpoint", "http://127.0.0.1:9/v1", "--dry-run"),
+    "features quiz": ("run", "--out", "new", "--n", "3", "--pairs", "1"),
+    "features quiz-score": ("quiz", "--answers", "answers.json"),
     "features export": ("run", "--static", "new", "--feature", "3"),
     "features find": ("run", "--positive", "texts.txt", "--negative", "others.txt"),
     "features search": ("run", "--near", "3"),
