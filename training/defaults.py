@@ -27,8 +27,8 @@ LEAST_LR = 2e-4
 """Of `LR_LATENTS` latents however long the run, as published for runs of 500 million tokens."""
 MOST_LR = 5e-3
 """Of any dictionary, however narrow it is and short the run."""
-LR_FACTORS = {"topk": 1.0, "batch_topk": 1.0, "top_afa": 1.0, "jumprelu": 1.0}
-"""By activation; 1 for one that is not named, such as an installed package's."""
+LR_FACTORS = {"top_afa": 0.5}
+"""By activation; 1 for one that is not named. At the rate of topk half of top-AFA's latents die."""
 
 DEAD_FRACTION = 0.1
 """Of the run's tokens."""

@@ -27,6 +27,7 @@ from .forecast.estimate import TrainingEstimate, estimate_run
 from .graph_trainer import GraphTrainer
 from .grid_loop import GridReport, fit_together
 from .loop import ProgressCallback, TrainingRun, fit, read_batches
+from .open_settings import as_begun, begun_with, described, left_open, with_defaults
 from .preconditions import require_shared_data, required_sites, resolved_settings
 from .run import RESOLVED_PRECISION, RunFolder
 from .runtime.stopping import AgreedStop, StopRequest
@@ -141,7 +142,7 @@ def estimate_training(
         InputError: as `train`, or the GPU is unknown or does not have the precision.
     """
 
-    def open_data(device: str) -> ActivationSource:
+    def open_data(config: TrainConfig, device: str) -> ActivationSource:
         return _open_activations(config, device=device, say=say)
 
     return estimate_run(config, open_data, gpu=gpu, say=say)
@@ -173,8 +174,12 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         use_threads(_number_of_threads(configs, dist, say)),
         ExitStack() as held,
     ):
+        derived = [left_open(config.trainer) for config in configs]
+        begun = dist.run_on_main(_begun_with, configs)
+        configs = as_begun(configs, begun)
         with dist.errors_on_all_ranks():
             data = _open_data(configs, dist, say)
+            configs = [with_defaults(config, data.d_model) for config in configs]
             sites = required_sites(configs, data, dist.world_size)
             device = resolve_device(dist.device(first.device))
             if any(config.trainer.cuda_graph for config in configs):
@@ -186,9 +191,12 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         for folder in folders:
             held.callback(folder.close)
         precisions = dist.run_on_main(_precisions, configs, folders, device, say)
+        dist.run_on_main(_say_what_was_open, configs, derived, begun, say)
         resolved = [
-            resolved_settings(config, data, site, precision)
-            for config, site, precision in zip(configs, sites, precisions, strict=True)
+            resolved_settings(config, data, site, precision, names)
+            for config, site, precision, names in zip(
+                configs, sites, precisions, derived, strict=True
+            )
         ]
         complete = dist.run_on_main(
             _begin_folders, configs, resolved, folders, dist.world_size, device, say
@@ -207,10 +215,11 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
                 data,
                 _new_trainer(config, precision, data, site, initial_device, sharing),
                 precision,
+                settings,
                 writer=writer,
             )
-            for config, site, folder, precision in zip(
-                configs, sites, folders, precisions, strict=True
+            for config, site, folder, precision, settings in zip(
+                configs, sites, folders, precisions, resolved, strict=True
             )
             if config.out not in complete
         ]
@@ -240,7 +249,7 @@ def _open_activations(config: TrainConfig, *, device: str, say: Say) -> Activati
     return open_stream(
         config.stream,
         site=config.site,
-        rows=trainer.n_steps * trainer.batch_size,
+        rows=trainer.n_steps * trainer.rows_per_step,
         held_out_rows=trainer.eval_rows,
         device=device,
         folder=run.path,
@@ -274,6 +283,28 @@ def _open_data(configs: Sequence[TrainConfig], dist: Distributed, say: Say) -> A
     config = next((config for config in configs if RunFolder(config.out).has_begun()), configs[0])
     require_shared_data(config, dist.world_size)
     return _open_activations(config, device=dist.device(config.trainer.device), say=say)
+
+
+def _begun_with(configs: Sequence[TrainConfig]) -> list[dict[str, Any] | None]:
+    """The batch size, rate and dead window of each run that has begun; None of one that has not."""
+    settings = [RunFolder(config.out).settings_if_begun() for config in configs]
+    return [begun_with(found) if found else None for found in settings]
+
+
+def _say_what_was_open(
+    configs: Sequence[TrainConfig],
+    names: Sequence[tuple[str, ...]],
+    begun: Sequence[dict[str, Any] | None],
+    say: Say,
+) -> None:
+    """Say once for all what new runs take for what was left open."""
+    sentences = [
+        described(config, of_it)
+        for config, of_it, found in zip(configs, names, begun, strict=True)
+        if of_it and found is None
+    ]
+    for sentence in dict.fromkeys(sentences):
+        say(sentence)
 
 
 def _precisions(
@@ -379,8 +410,7 @@ def _resume_or_initialize(runs: Sequence[TrainingRun], data: ActivationSource, s
         _resume(run, say)
     _initialize([run for run in runs if not run.trainer.steps_done], data, say)
     for run in runs:
-        resolved = resolved_settings(run.config, data, run.site, run.precision)
-        run.folder.track(run.config.track, resolved)
+        run.folder.track(run.config.track, run.settings)
 
 
 def _resume(run: TrainingRun, say: Say) -> None:
@@ -420,7 +450,7 @@ def _write_result(run: TrainingRun) -> dict[str, Any]:
     run.writer.wait()
     config, sae, rows, steps = run.config, run.trained(), run.held_out(), run.trainer.steps_done
     learned = to_plain(sae.activation.described_config(sae))
-    tokens = steps * config.trainer.batch_size
+    tokens = steps * config.trainer.rows_per_step
     rounded = [rounding_caution(rows[site], run.data.dtype, site) for site in run.sites]
     held_out = run.measure(rows)
     summary = {
