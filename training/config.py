@@ -269,6 +269,7 @@ def require_variance_of(name: str, rows: int) -> None:
 ActivationName = Annotated[str, ACTIVATIONS]
 """An activation's name: one of this package's, or one that an installed package adds."""
 
+DEFAULT_ACTIVATION = "topk"
 _DEFAULT_EXPANSION = 8
 _DEFAULT_K = 32
 
@@ -292,7 +293,12 @@ class TrainConfig:
     blocks.15.hook_resid_mid to blocks.15.hook_mlp_out. None: an autoencoder, which reconstructs
     what it reads."""
 
-    activation: ActivationName = "topk"
+    finetune: FilePath | None = None
+    """Trained autoencoder to begin with, of this package or another library: its folder, a run, or
+    what else `sparsteer import` takes. Activation, latents and prefixes are its own, and so are k,
+    bandwidth and target scale where they are left out. None: random directions."""
+
+    activation: ActivationName = DEFAULT_ACTIVATION
     """topk keeps k latents of every row, batch_topk k on average over the batch; top_afa lets each
     row choose how many; jumprelu learns a threshold for each latent."""
 
@@ -376,10 +382,7 @@ class TrainConfig:
 
     def _sae_config(self, d_model: int) -> SAEConfig:
         n_latents = self.n_latents or _DEFAULT_EXPANSION * d_model
-        prefixes = tuple(
-            max(1, round(prefix * n_latents)) if prefix < 1 else int(prefix)
-            for prefix in self.prefixes
-        )
+        prefixes = prefix_sizes(self.prefixes, n_latents)
         chosen = config_class(self.activation)
         own = _fields(chosen) - _fields(SAEConfig)
         given = {name: getattr(self, name) for name in autoencoder_settings() if name in own}
@@ -403,6 +406,13 @@ class TrainConfig:
             if name in free and kind in (int, float, bool, str)
         }
         return read_named_values("setting", self.setting, kinds, of=self.activation)
+
+
+def prefix_sizes(prefixes: tuple[float, ...], n_latents: int) -> tuple[int, ...]:
+    """Latents of nested dictionaries that may be given as fractions of them all."""
+    return tuple(
+        max(1, round(prefix * n_latents)) if prefix < 1 else int(prefix) for prefix in prefixes
+    )
 
 
 def autoencoder_settings() -> list[str]:

@@ -9,6 +9,7 @@ from .config import TrainConfig, require_other_site
 from .data.activation_source import ActivationSource
 from .data.settings import plain, to_plain
 from .distributed.sharded import require_shards
+from .finetuning import Start
 from .open_settings import DERIVED
 from .run import RESOLVED_PRECISION
 from .tracking import require_tracker
@@ -61,6 +62,7 @@ def resolved_settings(
     site: str,
     precision: str,
     derived: Sequence[str] = (),
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """What config.yaml holds: the settings as given, and what those come to that were left open.
 
@@ -68,6 +70,7 @@ def resolved_settings(
         config: with nothing left open of what `open_settings` is about.
         precision: a definite one.
         derived: the names of those that were.
+        start: the autoencoder that a new run begins with.
     """
     settings = to_plain(config)
     del settings["stream"]  # part of the data's identity if there is one
@@ -75,6 +78,7 @@ def resolved_settings(
         **settings,
         RESOLVED_PRECISION: precision,
         DERIVED: list(derived),
+        **({} if start is None else start.recorded),
         "sae": plain(config_to_dict(config.sae_config(data.d_model))),
         "site": site,
         **data.identity,

@@ -330,7 +330,7 @@ def _is_other(path: Path) -> bool:
 
 # Where the files lie does not matter: the fingerprint says which cache it is. What is left open in
 # the autoencoder's own settings, such as n_latents and k, is decided in `sae`.
-_INDIFFERENT = ("out", "cache", "activation", "setting", "track")
+_INDIFFERENT = ("out", "cache", "finetune", "finetune_origin", "activation", "setting", "track")
 
 
 def _settings(resolved: dict[str, Any]) -> dict[str, Any]:

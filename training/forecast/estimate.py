@@ -26,6 +26,7 @@ from ..cuda_graph import require_graphs
 from ..data.activation_source import ActivationSource
 from ..data.cache.reader import BYTES_OF_VALUE, ActivationCache
 from ..data.shuffling import BUFFER_BYTES
+from ..finetuning import Start
 from ..open_settings import as_begun, begun_with, left_open, resolved_defaults, with_defaults
 from ..preconditions import require_shared_data, required_sites, resolved_settings
 from ..run import RunFolder
@@ -100,6 +101,7 @@ def estimate_run(
     config: TrainConfig,
     open_data: Callable[[TrainConfig, str], ActivationSource],
     *,
+    start: Start | None = None,
     gpu: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> TrainingEstimate:
@@ -108,6 +110,7 @@ def estimate_run(
     Args:
         config: the run.
         open_data: opens the cache or stream of a configuration on a device of that name.
+        start: the autoencoder that it begins with.
         gpu: a GPU to predict for, one of `GPUS`, which need not be here; by default what the
             configuration's device is.
         say: sentences for a person.
@@ -125,6 +128,8 @@ def estimate_run(
         require_graphs(device, world_size=1)
     require_shared_data(config, config.trainer.shards)
     data = open_data(config, str(device))
+    if start is not None:
+        start.require_width(data.d_model)
     config = with_defaults(config, data.d_model)
     trainer = config.trainer
     (site,) = required_sites([config], data, trainer.shards)
@@ -142,7 +147,7 @@ def estimate_run(
         precision, memory_free = chosen_precision(trainer, device), _free_memory()
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         backend = backend_of(torch.empty(0, device=device, dtype=dtype))
-    folder.require_claimable(resolved_settings(config, data, site, precision, derived))
+    folder.require_claimable(resolved_settings(config, data, site, precision, derived, start))
     sizes = StepSizes(sae, trainer, precision, backend)
     parts = memory_bytes(sizes, _window_bytes(config, data))
     in_host = {
