@@ -36,6 +36,7 @@ from ..steering.features.config import (
 from ..steering.labels.config import LabelConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
+from ..training.evaluation.perplexity_l0_config import PerplexityL0Config
 from ..training.evaluation.site_check_config import SiteCheckConfig
 from ..training.runtime.threads import default_threads, use_threads
 from . import (
@@ -50,6 +51,7 @@ from . import (
     fetch,
     generate,
     importing,
+    l0,
     label,
     pick,
     publish,
@@ -80,6 +82,7 @@ VERBS: dict[str, Verb[Any]] = {
         config=train.TrainOptions, run=train.run, computes=True, resumes="from the last checkpoint"
     ),
     "eval": Verb(config=evaluate.EvalOptions, run=evaluate.run, computes=True, positional=("sae",)),
+    "l0": Verb(config=PerplexityL0Config, run=l0.run, computes=True, positional=("sae",)),
     "import": Verb(
         config=importing.ImportOptions, run=importing.run, computes=True, positional=("source",)
     ),
