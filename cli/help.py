@@ -11,9 +11,9 @@ from .arguments import Verb, values_without_flag
 from .options import CommonOptions, Option, options_of
 
 TOPICS: dict[str, str] = {
-    "data": "cache site target-site model model-dtype dataset chunk-rows forward-contexts "
-    "context-length text-field skip-bad-rows split subset shuffle-buffer dtype held-out-fraction "
-    "shard-rows field target-field long-rows max-length rows contexts",
+    "data": "cache site target-site finetune model model-dtype dataset chunk-rows forward-contexts "
+    "context-length text-field chat skip-bad-rows split subset shuffle-buffer dtype "
+    "held-out-fraction shard-rows field target-field long-rows max-length rows contexts",
     "sparsity": "activation n-latents k k-start k-anneal-fraction bandwidth target-scale setting "
     "prefixes lista-step multi-topk multi-topk-coefficient afa-coefficient sparsity "
     "sparsity-coefficient target-l0 whitening whitening-shrinkage whitening-loss auxk-coefficient "

@@ -37,6 +37,7 @@ from ..steering.labels.config import LabelConfig
 from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
+from ..training.evaluation.perplexity_l0_config import PerplexityL0Config
 from ..training.evaluation.site_check_config import SiteCheckConfig
 from ..training.runtime.threads import default_threads, use_threads
 from . import (
@@ -51,6 +52,7 @@ from . import (
     fetch,
     generate,
     importing,
+    l0,
     label,
     pick,
     publish,
@@ -89,6 +91,7 @@ VERBS: dict[str, Verb[Any]] = {
         computes=True,
         resumes="with the next seed, if it has --out",
     ),
+    "l0": Verb(config=PerplexityL0Config, run=l0.run, computes=True, positional=("sae",)),
     "import": Verb(
         config=importing.ImportOptions, run=importing.run, computes=True, positional=("source",)
     ),

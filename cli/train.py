@@ -108,9 +108,10 @@ def _grid(options: TrainOptions, terminal: Terminal) -> Report:
         report = _GridFigures(update).report
         summaries = train_grid(configs, report=report, say=terminal.say, stop=stop)
     trained = [summary for summary in summaries if "failed" not in summary]
+    rows = config.trainer.n_steps * config.trainer.rows_per_step
     shown = [
         f"trained {len(trained)} of {counted(len(configs), 'autoencoder')} on the same "
-        f"{counted(config.trainer.n_steps * config.trainer.batch_size, 'row')}; on held-out rows:",
+        f"{counted(rows, 'row')}; on held-out rows:",
         table(*(_grid_row(summary) for summary in summaries)),
     ]
     if trained:

@@ -53,7 +53,10 @@ def estimate(options: "TrainOptions", terminal: Terminal) -> Report:
 
 def _rows(found: "TrainingEstimate") -> list[tuple[str, str, str]]:
     free = "" if found.memory_free is None else f"of {size(found.memory_free)}"
-    rows = [("memory", size(found.memory_bytes), f"on the device {free}".rstrip())]
+    rows = [
+        *_settings(found),
+        ("memory", size(found.memory_bytes), f"on the device {free}".rstrip()),
+    ]
     if found.device != "cpu":
         rows.append(("host", size(found.host_bytes), "main memory of the process"))
     kept = f"checkpoints and autoencoder; {size(found.disk_free)} are free"
@@ -68,6 +71,24 @@ def _rows(found: "TrainingEstimate") -> list[tuple[str, str, str]]:
             ("time", duration(found.seconds), f"{least}: {counted(found.steps, 'step')}, {rate}")
         )
     return rows
+
+
+def _settings(found: "TrainingEstimate") -> list[tuple[str, str, str]]:
+    """Batch size, rate and dead window, and whether they were given."""
+    rows = (
+        ("batch_size", "batch", f"{found.batch_size:,}", "rows of one update"),
+        ("lr", "rate", f"{found.lr:g}", "Adam's learning rate at its highest"),
+        (
+            "dead_after_tokens",
+            "dead after",
+            f"{found.dead_after_tokens:,}",
+            "rows without firing",
+        ),
+    )
+    return [
+        (shown, value, meant + (", by the rule" if name in found.derived_settings else ""))
+        for name, shown, value, meant in rows
+    ]
 
 
 def _parts(found: "TrainingEstimate") -> list[tuple[str, str, str]]:

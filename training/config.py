@@ -21,6 +21,7 @@ from ..sae.common.validation import (
 from ..sae.config import SAEConfig, activations_with, config_class
 from ..sae.loss_registry import parse_loss_terms
 from .data.stream.config import StreamConfig
+from .defaults import derived_batch_size
 from .target_l0 import DEFAULT_TARGET_L0, require_target_for, scale_settings
 from .tracking import Tracking
 
@@ -37,10 +38,12 @@ class TrainerConfig:
 
     tokens: int = 10_000_000
     """Activation rows to train on; rows come again in a new order when the cache is smaller."""
-    batch_size: int = 4096
-    """Rows of one update."""
+    batch_size: int | None = None
+    """Rows of one update; by default a power of two from 128 to 4096 with which `tokens` are some
+    800 updates."""
     lr: float | None = None
-    """Adam's learning rate at its highest; by default 2e-4 / sqrt(n_latents / 16384)."""
+    """Adam's learning rate at its highest; by default from the latents, the number of updates and
+    the activation, see docs/training.md."""
     warmup_fraction: float = 0.05
     """Fraction of the steps over which the learning rate rises from 0."""
     decay_fraction: float = 0.2
@@ -145,15 +148,16 @@ class TrainerConfig:
     are padded."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "batch_size", "log_every", "eval_every", "eval_rows"):
+        for name in ("tokens", "log_every", "eval_every", "eval_rows"):
             require_positive_integer(name, getattr(self, name))
-        for name in ("batch_size", "eval_rows"):
-            require_variance_of(name, getattr(self, name))
         for name in ("checkpoint_every", "keep_checkpoints", "shards"):
             require_positive_integer(name, getattr(self, name))
-        for name in ("k_aux", "dead_after_tokens", "k_start", "target_l0"):
+        for name in ("batch_size", "k_aux", "dead_after_tokens", "k_start", "target_l0"):
             if getattr(self, name) is not None:
                 require_positive_integer(name, getattr(self, name))
+        for name in ("batch_size", "eval_rows"):
+            if getattr(self, name) is not None:
+                require_variance_of(name, getattr(self, name))
         for name in ("seed", "data_seed"):
             require_integer(name, getattr(self, name), least=0)
         require_in_range("clip_norm", self.clip_norm, low=0.0, high=1e30)
@@ -184,9 +188,9 @@ class TrainerConfig:
             )
         require_choice("precision", self.precision, get_args(Precision))
         require_choice("sparsity", self.sparsity, ("step", "tanh", "quadratic"))
-        if self.tokens < self.batch_size:
+        if self.tokens < self.rows_per_step:
             raise InputError(
-                f"tokens is {self.tokens}, less than one batch of {self.batch_size}; "
+                f"tokens is {self.tokens}, less than one batch of {self.rows_per_step}; "
                 "raise tokens or lower batch_size",
                 field="tokens",
             )
@@ -196,9 +200,14 @@ class TrainerConfig:
         return min(n_rows, max(2, math.ceil(self.auxk_fraction * n_rows)))
 
     @property
+    def rows_per_step(self) -> int:
+        """Rows of one update: `batch_size`, or where it is left open what follows from `tokens`."""
+        return self.batch_size or derived_batch_size(self.tokens)
+
+    @property
     def n_steps(self) -> int:
         """Updates of the whole run; the rest of a last incomplete batch is left out."""
-        return self.tokens // self.batch_size
+        return self.tokens // self.rows_per_step
 
     def activation_settings(self, sae: SAEConfig) -> dict[str, Any]:
         """The settings that the autoencoder's activation takes and others may not, by name; of what
@@ -330,6 +339,7 @@ def prefix_latents(prefixes: tuple[float, ...], n_latents: int) -> tuple[int, ..
 ActivationName = Annotated[str, ACTIVATIONS]
 """An activation's name: one of this package's, or one that an installed package adds."""
 
+DEFAULT_ACTIVATION = "topk"
 _DEFAULT_EXPANSION = 8
 _DEFAULT_K = 32
 
@@ -353,7 +363,12 @@ class TrainConfig:
     blocks.15.hook_resid_mid to blocks.15.hook_mlp_out. None: an autoencoder, which reconstructs
     what it reads."""
 
-    activation: ActivationName = "topk"
+    finetune: FilePath | None = None
+    """Trained autoencoder to begin with, of this package or another library: its folder, a run, or
+    what else `sparsteer import` takes. Activation, latents and prefixes are its own, and so are k,
+    bandwidth and target scale where they are left out. None: random directions."""
+
+    activation: ActivationName = DEFAULT_ACTIVATION
     """topk keeps k latents of every row, batch_topk k on average over the batch; top_afa lets each
     row choose how many; jumprelu learns a threshold for each latent."""
 

@@ -20,7 +20,17 @@ Grid = Mapping[str, Sequence[Any]]
 
 # What decides the batches or the schedule of the run is one for all.
 _SHARED = (
-    *("cache", "out", "trainer", "track", "tokens", "batch_size", "data_seed", "device"),
+    *(
+        "cache",
+        "out",
+        "finetune",
+        "trainer",
+        "track",
+        "tokens",
+        "batch_size",
+        "data_seed",
+        "device",
+    ),
     *("log_every", "eval_every", "eval_rows", "checkpoint_every", "keep_checkpoints", "shards"),
     *("shard_optimizer", "cuda_graph"),
     *CLOCK_SETTINGS,

@@ -48,20 +48,28 @@ def initialize_from_rows(
         if target is not None:
             sides.append((target, sae.output_scale, sae.output_center))
         for rows, scale, center in sides:
-            rows_ND = rows.to(center.device).double()
-            _require_finite(rows_ND)
-            # Of rows all alike rounding would leave a tiny norm, and the scale would be enormous.
-            if (rows_ND == rows_ND[0]).all():
-                raise InputError(
-                    f"the first {len(rows)} rows of activations are all alike; cache another site"
-                )
-            median_D = geometric_median(rows_ND)
-            mean_square = (rows_ND - median_D).square().sum(-1).mean()
-            scale.copy_((rows_ND.shape[1] / mean_square).sqrt())
-            center.copy_(median_D * scale)
+            set_scale_and_center(rows, scale, center)
         if target is not None:
             device = sae.W_enc.device
             _align(sae, sae.scaled(x.to(device)), sae.scaled_target(target.to(device)))
+
+
+@torch.no_grad()
+def set_scale_and_center(
+    rows: Float[Tensor, "N D"], scale: Float[Tensor, ""], center: Float[Tensor, "D"]
+) -> None:
+    """Estimate one side's scale and center from a sample, in place; see `initialize_from_rows`."""
+    rows_ND = rows.to(center.device).double()
+    _require_finite(rows_ND)
+    # Of rows all alike rounding would leave a tiny norm, and the scale would be enormous.
+    if (rows_ND == rows_ND[0]).all():
+        raise InputError(
+            f"the first {len(rows)} rows of activations are all alike; cache another site"
+        )
+    median_D = geometric_median(rows_ND)
+    mean_square = (rows_ND - median_D).square().sum(-1).mean()
+    scale.copy_((rows_ND.shape[1] / mean_square).sqrt())
+    center.copy_(median_D * scale)
 
 
 def is_initialized(sae: SparseAutoencoder) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -42,6 +43,7 @@ class TrainingRun:
         data: where batches and held-out rows come from.
         trainer: makes the updates; with `shards` > 1 of this rank's latents alone.
         precision: float32, tf32 or bfloat16: what its products multiply.
+        settings: what config.yaml holds.
         full_trainer: with `shards` > 1, on rank 0, a trainer of all latents, which is evaluated and
             saved in place of `trainer`, after `gather_shards`; else None.
         moments: on rank 0 those that no rank has whole, as of the last `gather_moments`, or as they
@@ -56,6 +58,7 @@ class TrainingRun:
     data: ActivationSource
     trainer: Trainer
     precision: Precision
+    settings: dict[str, Any]
     full_trainer: Trainer | None = None
     moments: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     seconds: float = 0.0
@@ -77,7 +80,7 @@ class TrainingRun:
         figures["lr"] = trainer.learning_rate(step - 1)
         if (k := trainer.annealed_k(step - 1)) is not None:
             figures["k"] = k
-        figures["tokens"] = step * config.batch_size
+        figures["tokens"] = step * config.rows_per_step
         self.folder.log({"step": step, **figures})
         report(step, config.n_steps, figures | {"seconds": self.seconds})
 
@@ -260,11 +263,11 @@ def read_batches(
         by_site: dict[str, Iterator[Float[Tensor, "B D"]]] = {}
         for site in sites:
             rows = data.batches(
-                config.batch_size,
+                config.rows_per_step,
                 site=site,
                 seed=config.data_seed,
                 start=trainer.steps_done,
-                part=dist.local_rows(config.batch_size),
+                part=dist.local_rows(config.rows_per_step),
                 device=device,
             )
             by_site[site] = opened.enter_context(closing(rows))

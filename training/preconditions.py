@@ -9,6 +9,8 @@ from .config import TrainConfig, require_other_site
 from .data.activation_source import ActivationSource
 from .data.settings import plain, to_plain
 from .distributed.sharded import require_shards
+from .finetuning import Start
+from .open_settings import DERIVED
 from .run import RESOLVED_PRECISION
 from .tracking import require_tracker
 
@@ -32,13 +34,13 @@ def required_sites(
     """
     sites = [_required_site(config, data, n_processes) for config in configs]
     data.require_held_out()
-    data.require_batch(configs[0].trainer.batch_size)
+    data.require_batch(configs[0].trainer.rows_per_step)
     require_tracker(configs[0].track)
     return sites
 
 
 def _required_site(config: TrainConfig, data: ActivationSource, n_processes: int) -> str:
-    shards, batch_size = config.trainer.shards, config.trainer.batch_size
+    shards, batch_size = config.trainer.shards, config.trainer.rows_per_step
     sae_config = config.sae_config(data.d_model)
     require_shards(sae_config, shards, n_processes, config.trainer.k_start)
     n_parts = n_processes // shards
@@ -55,18 +57,28 @@ def _required_site(config: TrainConfig, data: ActivationSource, n_processes: int
 
 
 def resolved_settings(
-    config: TrainConfig, data: ActivationSource, site: str, precision: str
+    config: TrainConfig,
+    data: ActivationSource,
+    site: str,
+    precision: str,
+    derived: Sequence[str] = (),
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """What config.yaml holds: the settings as given, and what those come to that were left open.
 
     Args:
+        config: with nothing left open of what `open_settings` is about.
         precision: a definite one.
+        derived: the names of those that were.
+        start: the autoencoder that a new run begins with.
     """
     settings = to_plain(config)
     del settings["stream"]  # part of the data's identity if there is one
     return {
         **settings,
         RESOLVED_PRECISION: precision,
+        DERIVED: list(derived),
+        **({} if start is None else start.recorded),
         "sae": plain(config_to_dict(config.sae_config(data.d_model))),
         "site": site,
         **data.identity,

@@ -6,6 +6,7 @@ RUN/config.yaml  environment.json  metrics.jsonl  checkpoints/step-N/  sae/
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +34,7 @@ from .config import CLOCK_SETTINGS, Precision, TrainerConfig, autoencoder_settin
 from .data.settings import lasting_names, stream_settings, to_plain
 from .data.stream.chunk_index import CHUNK_INDEX
 from .data.stream.config import StreamConfig
+from .open_settings import DERIVED, begun_with
 from .target_l0 import DEFAULT_TARGET_L0
 from .tracking import Tracker, Tracking, open_tracker
 
@@ -272,7 +274,8 @@ class RunFolder:
         )
         other = [name for name in before | now if before.get(name) != now.get(name)]
         if other == ["tokens"] and now["tokens"] > before["tokens"]:
-            self._require_further(before["tokens"], now, streams=resolved.get("cache") is None)
+            streams = resolved.get("cache") is None
+            self._require_further(before["tokens"], now, resolved[DERIVED], streams=streams)
             return True
         for name in other:
             if name not in ("shards", "shard_optimizer"):  # their results are the same
@@ -282,19 +285,21 @@ class RunFolder:
                 )
         return False
 
-    def _require_further(self, tokens: int, now: dict[str, Any], *, streams: bool) -> None:
+    def _require_further(
+        self, tokens: int, now: dict[str, Any], left_open: Sequence[str], *, streams: bool
+    ) -> None:
         """Raise InputError unless a run of so many tokens can go on to more as though they had been
-        asked for at first."""
+        asked for at first, with what is left open derived from them."""
         causes = ["the stream of activations"] if streams else []
         causes += [name for name in ("warmup_fraction", "decay_fraction") if now[name] > 0]
         causes += ["k_start"] if now["k_start"] is not None else []
-        causes += ["dead_after_tokens, left open,"] if now["dead_after_tokens"] is None else []
+        causes += [f"{', '.join(left_open)}, left open,"] if left_open else []
         if causes:
             raise InputError(
                 f"{self.path} holds a run with tokens={tokens}, not {now['tokens']}, and its steps "
                 f"would have been others with more tokens ({' and '.join(causes)} count from the "
-                "total); give another --out: a run with --warmup-fraction 0 --decay-fraction 0 and "
-                "--dead-after-tokens can be trained further"
+                "total); give another --out: a run with --warmup-fraction 0 --decay-fraction 0, "
+                "--batch-size, --lr and --dead-after-tokens can be trained further"
             )
         last = now["tokens"] // now["batch_size"]
         if not self.is_complete() or has_whole_checkpoint(self.checkpoints, last):
@@ -325,7 +330,7 @@ def _is_other(path: Path) -> bool:
 
 # Where the files lie does not matter: the fingerprint says which cache it is. What is left open in
 # the autoencoder's own settings, such as n_latents and k, is decided in `sae`.
-_INDIFFERENT = ("out", "cache", "activation", "setting", "track")
+_INDIFFERENT = ("out", "cache", "finetune", "finetune_origin", "activation", "setting", "track")
 
 
 def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
@@ -334,6 +339,9 @@ def _settings(resolved: dict[str, Any]) -> dict[str, Any]:
     flat = _flat(resolved)
     precision = _precision(flat)
     flat.pop(RESOLVED_PRECISION, None)
+    flat.pop(DERIVED, None)
+    if "sae" in resolved:
+        flat |= begun_with(resolved)
     if flat.get("target_l0") == DEFAULT_TARGET_L0 and not flat.get("learned_scale"):
         # As an older sparsteer wrote for every activation; only jumprelu had it, and still does.
         flat["target_l0"] = None

@@ -23,10 +23,20 @@ from .data.cache.rounding import rounding_caution
 from .data.settings import to_plain
 from .distributed.collectives import Distributed
 from .distributed.joining import init_distributed
+from .finetuning import (
+    Start,
+    as_started,
+    copy_weights,
+    into_training_units,
+    read_start,
+    say_start,
+    start_cautions,
+)
 from .forecast.estimate import TrainingEstimate, estimate_run
 from .graph_trainer import GraphTrainer
 from .grid_loop import GridReport, fit_together
 from .loop import ProgressCallback, TrainingRun, fit, read_batches
+from .open_settings import as_begun, begun_with, described, left_open, with_defaults
 from .preconditions import require_shared_data, required_sites, resolved_settings
 from .run import RESOLVED_PRECISION, RunFolder
 from .runtime.stopping import AgreedStop, StopRequest
@@ -141,10 +151,13 @@ def estimate_training(
         InputError: as `train`, or the GPU is unknown or does not have the precision.
     """
 
-    def open_data(device: str) -> ActivationSource:
+    def open_data(config: TrainConfig, device: str) -> ActivationSource:
         return _open_activations(config, device=device, say=say)
 
-    return estimate_run(config, open_data, gpu=gpu, say=say)
+    start = read_start(config)
+    if start is not None:
+        config = as_started(config, start.sae)
+    return estimate_run(config, open_data, start=start, gpu=gpu, say=say)
 
 
 @dataclass
@@ -174,7 +187,17 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         ExitStack() as held,
     ):
         with dist.errors_on_all_ranks():
+            start = read_start(configs[0])  # a grid has one
+            if start is not None:
+                configs = [as_started(config, start.sae) for config in configs]
+        derived = [left_open(config.trainer) for config in configs]
+        begun = dist.run_on_main(_begun_with, configs)
+        configs = as_begun(configs, begun)
+        with dist.errors_on_all_ranks():
             data = _open_data(configs, dist, say)
+            if start is not None:
+                start.require_width(data.d_model)
+            configs = [with_defaults(config, data.d_model) for config in configs]
             sites = required_sites(configs, data, dist.world_size)
             device = resolve_device(dist.device(first.device))
             if any(config.trainer.cuda_graph for config in configs):
@@ -186,9 +209,12 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         for folder in folders:
             held.callback(folder.close)
         precisions = dist.run_on_main(_precisions, configs, folders, device, say)
+        dist.run_on_main(_say_what_was_open, configs, derived, begun, say)
         resolved = [
-            resolved_settings(config, data, site, precision)
-            for config, site, precision in zip(configs, sites, precisions, strict=True)
+            resolved_settings(config, data, site, precision, names, start)
+            for config, site, precision, names in zip(
+                configs, sites, precisions, derived, strict=True
+            )
         ]
         complete = dist.run_on_main(
             _begin_folders, configs, resolved, folders, dist.world_size, device, say
@@ -205,16 +231,17 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
                 site,
                 folder,
                 data,
-                _new_trainer(config, precision, data, site, initial_device, sharing),
+                _new_trainer(config, precision, data, site, initial_device, sharing, start),
                 precision,
+                settings,
                 writer=writer,
             )
-            for config, site, folder, precision in zip(
-                configs, sites, folders, precisions, strict=True
+            for config, site, folder, precision, settings in zip(
+                configs, sites, folders, precisions, resolved, strict=True
             )
             if config.out not in complete
         ]
-        dist.run_on_main(_resume_or_initialize, runs, data, say)
+        dist.run_on_main(_resume_or_initialize, runs, data, start, say)
         spread(runs, dist, device)
         yield _Ready(dist, runs, complete)
 
@@ -240,7 +267,7 @@ def _open_activations(config: TrainConfig, *, device: str, say: Say) -> Activati
     return open_stream(
         config.stream,
         site=config.site,
-        rows=trainer.n_steps * trainer.batch_size,
+        rows=trainer.n_steps * trainer.rows_per_step,
         held_out_rows=trainer.eval_rows,
         device=device,
         folder=run.path,
@@ -274,6 +301,28 @@ def _open_data(configs: Sequence[TrainConfig], dist: Distributed, say: Say) -> A
     config = next((config for config in configs if RunFolder(config.out).has_begun()), configs[0])
     require_shared_data(config, dist.world_size)
     return _open_activations(config, device=dist.device(config.trainer.device), say=say)
+
+
+def _begun_with(configs: Sequence[TrainConfig]) -> list[dict[str, Any] | None]:
+    """The batch size, rate and dead window of each run that has begun; None of one that has not."""
+    settings = [RunFolder(config.out).settings_if_begun() for config in configs]
+    return [begun_with(found) if found else None for found in settings]
+
+
+def _say_what_was_open(
+    configs: Sequence[TrainConfig],
+    names: Sequence[tuple[str, ...]],
+    begun: Sequence[dict[str, Any] | None],
+    say: Say,
+) -> None:
+    """Say once for all what new runs take for what was left open."""
+    sentences = [
+        described(config, of_it)
+        for config, of_it, found in zip(configs, names, begun, strict=True)
+        if of_it and found is None
+    ]
+    for sentence in dict.fromkeys(sentences):
+        say(sentence)
 
 
 def _precisions(
@@ -348,8 +397,10 @@ def _new_trainer(
     site: str,
     device: torch.device,
     dist: Distributed,
+    start: Start | None,
 ) -> Trainer:
-    """The trainer of a random autoencoder, all latents of it, that has seen no data.
+    """The trainer of an autoencoder, all latents of it, that has seen no data: a random one, or
+    the one that the run starts with.
 
     One that is going to be sharded lies on the CPU and takes no step, so that no precision suits it
     but the CPU's.
@@ -365,22 +416,26 @@ def _new_trainer(
         prepends_bos=data.prepends_bos,
     )
     sae_config = config.sae_config(data.d_model)
-    sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin).to(device)
+    sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin)
+    if start is not None:
+        copy_weights(start.sae, sae)
+    sae = sae.to(device)
     if config.trainer.shards > 1:
         precision = "float32"
     kind = GraphTrainer if config.trainer.cuda_graph else Trainer
     return kind(sae, dataclasses.replace(config.trainer, precision=precision), dist)
 
 
-def _resume_or_initialize(runs: Sequence[TrainingRun], data: ActivationSource, say: Say) -> None:
+def _resume_or_initialize(
+    runs: Sequence[TrainingRun], data: ActivationSource, start: Start | None, say: Say
+) -> None:
     """Bring the trainers to where their runs go on, or to where new ones begin; open trackers."""
     for run in runs:
         data.held_out(site=run.site, limit=1)  # read while nothing can be lost
         _resume(run, say)
-    _initialize([run for run in runs if not run.trainer.steps_done], data, say)
+    _initialize([run for run in runs if not run.trainer.steps_done], data, start, say)
     for run in runs:
-        resolved = resolved_settings(run.config, data, run.site, run.precision)
-        run.folder.track(run.config.track, resolved)
+        run.folder.track(run.config.track, run.settings)
 
 
 def _resume(run: TrainingRun, say: Say) -> None:
@@ -395,17 +450,28 @@ def _resume(run: TrainingRun, say: Say) -> None:
     folder.keep_metrics_until(trainer.steps_done)
 
 
-def _initialize(new_runs: Sequence[TrainingRun], data: ActivationSource, say: Say) -> None:
-    """Set what is estimated from a sample of the data, which is read once for the same sites."""
+def _initialize(
+    new_runs: Sequence[TrainingRun], data: ActivationSource, start: Start | None, say: Say
+) -> None:
+    """Set what is estimated from a sample of the data, which is read once for the same sites; of an
+    autoencoder that was trained before nothing but its units, where it has others."""
+    if start is not None and new_runs:
+        say_start(new_runs[0].config, start, say)
     for sites in dict.fromkeys(run.sites for run in new_runs):
         data_seed = new_runs[0].config.trainer.data_seed
         samples = [data.sample(_SAMPLE_ROWS, site=site, seed=data_seed) for site in sites]
         for site, sample in zip(sites, samples, strict=True):
             if caution := rounding_caution(sample, data.dtype, site):
                 say(f"warning: {caution}")
-        for run in new_runs:
-            if run.sites == sites:
+        of_sites = [run for run in new_runs if run.sites == sites]
+        for run in of_sites:
+            if start is None:
                 run.trainer.initialize(*samples)
+            else:
+                into_training_units(run.trainer.sae, *samples)
+        if start is not None:
+            for caution in start_cautions(of_sites[0].trainer.sae, samples[0], start.sae.origin):
+                say(f"warning: {caution}")
 
 
 def _finish(run: TrainingRun) -> dict[str, Any]:
@@ -420,7 +486,7 @@ def _write_result(run: TrainingRun) -> dict[str, Any]:
     run.writer.wait()
     config, sae, rows, steps = run.config, run.trained(), run.held_out(), run.trainer.steps_done
     learned = to_plain(sae.activation.described_config(sae))
-    tokens = steps * config.trainer.batch_size
+    tokens = steps * config.trainer.rows_per_step
     rounded = [rounding_caution(rows[site], run.data.dtype, site) for site in run.sites]
     held_out = run.measure(rows)
     summary = {

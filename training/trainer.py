@@ -1,5 +1,6 @@
 """One update of an autoencoder from a batch: loss, gradients, Adam, dead latents."""
 
+import dataclasses
 from typing import ClassVar, Literal, NamedTuple, overload
 
 import torch
@@ -19,6 +20,7 @@ from .distributed.collectives import Distributed
 from .initialize import initialize_from_rows, is_initialized
 from .non_finite import any_rank_has_bad, non_finite_loss
 from .objective import Losses, objective
+from .open_settings import resolved_defaults
 from .optimizer import Adam
 from .precision import RoundedWeights
 from .runtime.transfers import PendingHostCopy
@@ -28,7 +30,6 @@ from .whitening import Whitening
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
-_MOST_TOKENS_UNTIL_DEAD = 10_000_000
 
 
 class ForwardHalf(NamedTuple):
@@ -84,7 +85,7 @@ class Trainer:
         sae: the autoencoder, changed in place; with `whitening` it is one of whitened rows, which
             `trained` gives folded.
         whitening: what whitens rows for it; None without.
-        config: how it is trained, its precision definite.
+        config: how it is trained, nothing left open.
         steps_done: updates so far; the learning rate follows it.
         optimizer: Adam and its moments.
         averages: moving averages of the weights; None without `ema_decay`.
@@ -104,12 +105,15 @@ class Trainer:
     ) -> None:
         """Raises InputError if the configuration does not suit the autoencoder or its device.
 
-        The precision `auto` becomes definite in `self.config`; see `chosen_precision`.
+        The precision `auto` becomes definite in `self.config`, see `chosen_precision`, and so do
+        batch size, learning rate and dead window that are left open, see `defaults`.
         """
         self.sae = sae
         self.dist = dist or Distributed()
         config = with_precision(config or TrainerConfig(), sae.W_dec.device, sae.W_dec.dtype)
-        self.config = config
+        all_latents = sae.config.n_latents * self.dist.n_shards
+        defaults = resolved_defaults(config, all_latents, sae.config.activation)
+        self.config = config = dataclasses.replace(config, **dataclasses.asdict(defaults))
         config.validate_for(sae.config)
         if config.cuda_graph and not self.records_graphs:
             raise InputError(
@@ -118,11 +122,8 @@ class Trainer:
             )
         d_model, n_latents = sae.config.d_model, sae.config.n_latents
         self.k_aux = config.k_aux or max(1, d_model // 2)
-        self.dead_after_tokens = config.dead_after_tokens or min(
-            _MOST_TOKENS_UNTIL_DEAD, max(1, config.tokens // 10)
-        )
-        all_latents = n_latents * self.dist.n_shards
-        self.lr = 2e-4 / (all_latents / 2**14) ** 0.5 if config.lr is None else config.lr
+        self.dead_after_tokens = defaults.dead_after_tokens
+        self.lr = defaults.lr
         self.steps_done = 0
         self.averages = None if config.ema_decay is None else WeightAverages(sae, config.ema_decay)
         self.whitening = (

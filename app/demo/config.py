@@ -36,10 +36,8 @@ _TEMPERATURE = 0.7
 # random pushes to 0.18 to 0.20. With twice the push random ones do most of what the features do.
 _STRENGTH = -0.5
 
-# Found by trial on the default model and text with 400,000 rows; the usual values are for runs a
-# thousand times as long. Twice the rate leaves half of top-AFA's latents dead, and the usual weight
-# of its norm loss, 1/32, an FVU of 0.34.
-_LEARNING_RATES: dict[ActivationName, float] = {"topk": 2e-3, "top_afa": 1e-3}
+# Found by trial on the default model and text with 400,000 rows: the usual weight of top-AFA's norm
+# loss, 1/32, leaves an FVU of 0.34.
 _AFA_COEFFICIENT = 3e-4
 
 
@@ -79,8 +77,8 @@ class DemoConfig:
     k: int = 32
     """Latents that topk keeps of each row."""
 
-    batch_size: int = 1024
-    """Rows of one training step."""
+    batch_size: int | None = None
+    """Rows of one training step; by default as `sparsteer train` chooses them."""
 
     contexts: int = 16
     """Held-out contexts for the loss of the model with an autoencoder at its site."""
@@ -126,9 +124,10 @@ class DemoConfig:
                     field=name,
                 )
         cache = self.cache_config()
-        if self.batch_size > (n_rows := max(0, self.tokens - cache.held_out_rows)):
+        batch_size = self.train_config(STEERED).trainer.rows_per_step
+        if batch_size > (n_rows := max(0, self.tokens - cache.held_out_rows)):
             raise InputError(
-                f"batch_size is {self.batch_size}, but of {self.tokens} tokens only {n_rows} are "
+                f"batch_size is {batch_size}, but of {self.tokens} tokens only {n_rows} are "
                 "for training; lower the batch size, or raise tokens",
                 field="batch_size",
             )
@@ -191,10 +190,7 @@ class DemoConfig:
         trainer = TrainerConfig(
             tokens=self.training_tokens,
             batch_size=self.batch_size,
-            lr=_LEARNING_RATES[activation],
             afa_coefficient=_AFA_COEFFICIENT,
-            # A tenth of `training_tokens` would be so few rows that rare latents count as dead.
-            dead_after_tokens=max(1, self.tokens // 4),
             seed=self.seed,
             eval_every=50,
             eval_rows=4096,

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from ...sae.common.shipped import is_shipped
 from ...sae.common.wording import percent
 from ...training.config import ActivationName
+from ...training.open_settings import begun_with
+from ...training.run import RunFolder
 from ..report.markup import Child, Html, join, table, tag
 from .config import DEMO_ACTIVATIONS
 from .report_context import NAMES, ReportContext
@@ -261,8 +263,9 @@ def reproduction(context: ReportContext) -> Html:
 def _settings(context: ReportContext, activation: ActivationName) -> str:
     trainer = context.config.train_config(activation).trainer
     run = context.training[activation]
+    used = begun_with(RunFolder(context.config.run(activation)).settings())
     lambda_ = f", lambda {trainer.afa_coefficient:g}" if activation == "top_afa" else ""
     return (
-        f"{run['n_latents']:,} latents, {run['steps']:,} steps of {trainer.batch_size:,} rows, "
-        f"Adam, lr {trainer.lr:g}{lambda_}, seed {trainer.seed}"
+        f"{run['n_latents']:,} latents, {run['steps']:,} steps of {used['batch_size']:,} rows, "
+        f"Adam, lr {used['lr']:g}{lambda_}, seed {trainer.seed}"
     )

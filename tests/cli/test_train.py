@@ -319,7 +319,7 @@ def test_a_grid_of_sites(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> N
     assert "has no site 'blocks.9'" in unknown.error
 
 
-FURTHER = ("--warmup-fraction", 0, "--decay-fraction", 0, "--dead-after-tokens", 700)
+FURTHER = ("--warmup-fraction", 0, "--decay-fraction", 0, "--dead-after-tokens", 700, "--lr", 0.004)
 
 
 def test_a_run_is_trained_further_as_if_more_was_asked_for_at_first(

@@ -438,11 +438,14 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_the_default_rate_falls_with_the_width() -> None:
-    rates = [
-        Trainer(SparseAutoencoder(TopKConfig(4, n_latents, 2)), TrainerConfig()).lr
+    config = TrainerConfig(tokens=10**6)
+    narrow, wide = (
+        Trainer(SparseAutoencoder(TopKConfig(4, n_latents, 2)), config)
         for n_latents in (2**12, 2**14)
-    ]
-    assert rates == pytest.approx([4e-4, 2e-4])
+    )
+    assert narrow.lr == pytest.approx(2 * wide.lr, rel=0.01)
+    assert narrow.config == dataclasses.replace(wide.config, lr=narrow.lr)
+    assert wide.config.batch_size == config.rows_per_step
 
 
 def test_latents_die_after_silence_and_revive_on_firing() -> None:

@@ -12,6 +12,7 @@ from ...sae.language_model.model import LanguageModel
 from ..distributed.collectives import Distributed
 from .cache.config import CacheConfig
 from .cache.manifest import CacheManifest, CorpusEntry
+from .chat_template import written_text
 from .content_tokens import ChosenContext, choose_rows
 from .context_length import context_length_of
 from .corpus import Corpus, Document, open_corpus
@@ -36,6 +37,7 @@ def open_source_corpus(
         split=config.split,
         subset=config.subset,
         skip_bad_rows=config.skip_bad_rows,
+        chat=config.chat,
         revision=previous.corpus.revision if previous else None,
         progress=say,
     )
@@ -114,7 +116,8 @@ class DocumentSource:
         self.first_bad_row: str | None = None
         self.ended: list[str] = []
         self._pieces = _pieces(
-            corpus.documents(seed=seed, shuffle_buffer=shuffle_buffer, ended=self.ended.append)
+            corpus.documents(seed=seed, shuffle_buffer=shuffle_buffer, ended=self.ended.append),
+            model,
         )
         self._model = model
         self._held_out_below = held_out_below
@@ -192,12 +195,12 @@ class _Piece(NamedTuple):
     last: bool
 
 
-def _pieces(documents: Iterable[Document]) -> Iterator[_Piece]:
+def _pieces(documents: Iterable[Document], model: LanguageModel) -> Iterator[_Piece]:
     for document in documents:
-        end = 0
-        for text in text_pieces(document.text) if document.text else [""]:
+        whole, end = written_text(model, document.text), 0
+        for text in text_pieces(whole) if whole else [""]:
             start, end = end, end + len(text)
-            yield _Piece(document, text, start == 0, end == len(document.text))
+            yield _Piece(document, text, start == 0, end == len(whole))
 
 
 class ContextSource:

@@ -13,7 +13,7 @@ from ...sae.common.errors import InputError
 from ...sae.common.mixtures import Share, shares_of
 from ...sae.fetching.fetch import fetch
 from .document_order import OPEN_PARTS, Document, PartsOf, Source, drawn, in_turn, mixed
-from .documents import SKIP, BadRow, read_texts
+from .documents import SKIP, BadRow, document_of, read_texts
 from .hub_rows import hub_commit, hub_rows
 from .prompt_sides import side_of
 from .row_files.formats import file_format, library
@@ -125,6 +125,7 @@ def open_corpus(
     revision: str | None = None,
     skip_bad_rows: bool = False,
     skip_remedy: str = SKIP,
+    chat: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Corpus:
     """Find the corpus a user names: a fetched name, a local file, folder or pattern, or the hub's.
@@ -133,7 +134,7 @@ def open_corpus(
     folders and hub data sets, `subset` and `revision` for the latter; `revision` pins the commit,
     as `NAME@REVISION` does. Without `text_field` it is `text`, or those of the layout that the
     first rows have. With `skip_bad_rows` a row that cannot be read or holds no text is a `BadRow`;
-    else an error about one ends with `skip_remedy`.
+    else an error about one ends with `skip_remedy`. With `chat` a row is a `ChatText`.
     `progress` is told of steps that take time, of a layout that was detected, and of files of a
     folder that are not read.
 
@@ -148,7 +149,7 @@ def open_corpus(
 
     def find(name: str, revision: str | None, say: Callable[[str], None]) -> Corpus:
         return _open_one(
-            name, text_field, split, subset, revision, skip_bad_rows, skip_remedy, progress=say
+            name, text_field, split, subset, revision, skip_bad_rows, skip_remedy, chat, say
         )
 
     shares = shares_of(dataset)
@@ -203,6 +204,7 @@ def _open_one(
     revision: str | None,
     skip_bad_rows: bool,
     skip_remedy: str,
+    chat: bool,
     progress: Callable[[str], None],
 ) -> Corpus:
     text_field = text_field or FETCHED_FIELDS.get(dataset)
@@ -214,23 +216,27 @@ def _open_one(
     if not files:
         if _looks_local(dataset):
             raise missing(dataset)
-        return _hub_corpus(dataset, text_field, split, subset, revision, skip_bad_rows, progress)
+        return _hub_corpus(
+            dataset, text_field, split, subset, revision, skip_bad_rows, chat, progress
+        )
     if subset is not None or (split != "train" and folder is None):
         raise InputError(
             f"{dataset} is local, and only a hub data set has subsets, or a folder splits; leave "
             "--split and --subset out"
         )
     if dataset == _PROMPTS:
+        _require_turns(dataset, TextFields("text", ("prompt",)), chat=chat)
         return _tuning_prompts(files[0], text_field or "")
     fields = fields_of_texts(files, text_field, dataset)
     _tell(fields, progress)
+    _require_turns(dataset, fields, chat=chat)
     return Corpus(
         dataset=dataset,
         fingerprint=fingerprint(files),
         revision=None,
         parts=names or (str(files[0]),),
         read_part=lambda part: read_texts(
-            files[part], fields, skip_bad_rows=skip_bad_rows, remedy=skip_remedy
+            files[part], fields, chat=chat, skip_bad_rows=skip_bad_rows, remedy=skip_remedy
         ),
     )
 
@@ -239,6 +245,16 @@ def _tell(fields: TextFields, say: Callable[[str], None]) -> None:
     """Say a layout that was detected, unless it is the plain one."""
     if fields.layout not in ("given", "text"):
         say(f"the text of a row is {' + '.join(fields.fields)} (layout {fields.layout}, detected)")
+
+
+def _require_turns(dataset: str, fields: TextFields, *, chat: bool) -> None:
+    """Raise an InputError if rows in turns are asked for and these have plain text alone."""
+    if chat and fields.layout == "text":
+        raise InputError(
+            f"chat is on, but {dataset} has plain text and no turns; leave it out, or choose a "
+            "field of messages with --text-field",
+            field="chat",
+        )
 
 
 def _tuning_prompts(file: Path, text_field: str) -> Corpus:
@@ -275,6 +291,7 @@ def _hub_corpus(
     subset: str | None,
     revision: str | None,
     skip_bad_rows: bool,
+    chat: bool,
     say: Callable[[str], None],
 ) -> Corpus:
     match = _HUB_NAME.fullmatch(dataset)
@@ -297,18 +314,21 @@ def _hub_corpus(
         columns = [name for row in hub_rows(stream.take(1), name) for name in columns_of(row)]
     fields = fields_of_columns(dict.fromkeys(columns, 1), text_field, name)
     _tell(fields, say)
+    _require_turns(name, fields, chat=chat)
 
     def read(part: int) -> Iterator[str]:
         where = f"{name}, shard {part}"
         rows = hub_rows(stream.shard(num_shards=n_shards, index=part), where)
         for number, row in enumerate(rows, start=1):
             problem = fields.problem(row, lambda row=row: columns_of(row))
-            if problem and not skip_bad_rows:
-                remedy = f"choose the field with --text-field, or {SKIP}"
-                raise InputError(f"{where}, row {number}: {problem}; {remedy}")
-            yield (
-                BadRow(f"{where}, row {number}: {problem}") if problem else fields.text_of(row).text
-            )
+            text = BadRow(problem) if problem else document_of(fields, row, chat=chat)
+            if isinstance(text, BadRow):
+                problem = f"{where}, row {number}: {text.problem}"
+                if not skip_bad_rows:
+                    mended = "choose the field with --text-field"
+                    raise InputError(f"{problem}; {mended}, or {SKIP}")
+                text = BadRow(problem)
+            yield text
 
     return Corpus(
         dataset=dataset,

@@ -44,6 +44,10 @@ class CorpusConfig:
     Default: `text`, or the right ones of a fetched name or of a layout such as chat messages or
     instructions."""
 
+    chat: bool = False
+    """Write messages, or a prompt and its answer, as turns in the language model's chat template.
+    Default: their texts alone, one after the other."""
+
     skip_bad_rows: bool = False
     """Pass over rows that cannot be read or hold no text, and say how many; by default the first is
     named and ends the command."""

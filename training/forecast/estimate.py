@@ -26,6 +26,8 @@ from ..cuda_graph import require_graphs
 from ..data.activation_source import ActivationSource
 from ..data.cache.reader import BYTES_OF_VALUE, ActivationCache
 from ..data.shuffling import BUFFER_BYTES
+from ..finetuning import Start
+from ..open_settings import as_begun, begun_with, left_open, resolved_defaults, with_defaults
 from ..preconditions import require_shared_data, required_sites, resolved_settings
 from ..run import RunFolder
 from ..trainer import Trainer
@@ -58,6 +60,10 @@ class TrainingEstimate:
     parameters: int
     steps: int
     batch_size: int
+    lr: float
+    dead_after_tokens: int
+    derived_settings: tuple[str, ...]
+    """Which of the three above were left open."""
     device: str
     gpu: str | None
     """The GPU that is predicted for; None on a CPU, and where its ceilings are not known."""
@@ -93,8 +99,9 @@ class TrainingEstimate:
 
 def estimate_run(
     config: TrainConfig,
-    open_data: Callable[[str], ActivationSource],
+    open_data: Callable[[TrainConfig, str], ActivationSource],
     *,
+    start: Start | None = None,
     gpu: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> TrainingEstimate:
@@ -102,7 +109,8 @@ def estimate_run(
 
     Args:
         config: the run.
-        open_data: opens its cache or stream on a device of that name.
+        open_data: opens the cache or stream of a configuration on a device of that name.
+        start: the autoencoder that it begins with.
         gpu: a GPU to predict for, one of `GPUS`, which need not be here; by default what the
             configuration's device is.
         say: sentences for a person.
@@ -113,13 +121,17 @@ def estimate_run(
     """
     found = None if gpu is None else named_gpu(gpu)
     folder = RunFolder(config.out)
+    derived = left_open(config.trainer)
     config = _as_begun(config, folder)
-    trainer = config.trainer
-    device = torch.device("cpu") if found else resolve_device(trainer.device)
-    if trainer.cuda_graph and found is None:
+    device = torch.device("cpu") if found else resolve_device(config.trainer.device)
+    if config.trainer.cuda_graph and found is None:
         require_graphs(device, world_size=1)
-    require_shared_data(config, trainer.shards)
-    data = open_data(str(device))
+    require_shared_data(config, config.trainer.shards)
+    data = open_data(config, str(device))
+    if start is not None:
+        start.require_width(data.d_model)
+    config = with_defaults(config, data.d_model)
+    trainer = config.trainer
     (site,) = required_sites([config], data, trainer.shards)
     sae = config.sae_config(data.d_model)
     memory_free: int | None
@@ -135,7 +147,7 @@ def estimate_run(
         precision, memory_free = chosen_precision(trainer, device), _free_memory()
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         backend = backend_of(torch.empty(0, device=device, dtype=dtype))
-    folder.require_claimable(resolved_settings(config, data, site, precision))
+    folder.require_claimable(resolved_settings(config, data, site, precision, derived, start))
     sizes = StepSizes(sae, trainer, precision, backend)
     parts = memory_bytes(sizes, _window_bytes(config, data))
     in_host = {
@@ -156,6 +168,7 @@ def estimate_run(
         unknown.append("the memory that recorded steps take is not counted")
     if trainer.shard_optimizer:
         unknown.append("memory is that of a process with whole moments and the whole batch")
+    defaults = resolved_defaults(trainer, sae.n_latents, config.activation)
     disk = (trainer.keep_checkpoints + 1) * checkpoint_bytes(sizes)
     return TrainingEstimate(
         run=config.out,
@@ -166,7 +179,10 @@ def estimate_run(
         k=sae.latents_of_row,
         parameters=sizes.n_parameters,
         steps=trainer.n_steps,
-        batch_size=trainer.batch_size,
+        batch_size=trainer.rows_per_step,
+        lr=defaults.lr,
+        dead_after_tokens=defaults.dead_after_tokens,
+        derived_settings=derived,
         device="cuda" if gpu else str(device),
         gpu=None if found is None else found.title,
         precision=precision,
@@ -184,7 +200,10 @@ def estimate_run(
 
 
 def _as_begun(config: TrainConfig, folder: RunFolder) -> TrainConfig:
-    """The configuration with the precision of the run that its folder holds, where that is open."""
+    """The configuration with the precision, batch size, rate and dead window of the run that its
+    folder holds, where they are open."""
+    settings = folder.settings_if_begun()
+    (config,) = as_begun([config], [begun_with(settings) if settings else None])
     begun = folder.precision_begun_with() if config.trainer.precision == "auto" else None
     if begun is None:
         return config
@@ -230,7 +249,7 @@ def _seconds(
         return n_steps * least_step_seconds(sizes, gpu), "predicted", unknown
     if config.trainer.shards > 1:
         return None, None, ["time of a step in shards is not measured by one process"]
-    operations = 2.0 * sizes.trainer.batch_size * sizes.n_latents * sizes.sae.d_model
+    operations = 2.0 * sizes.trainer.rows_per_step * sizes.n_latents * sizes.sae.d_model
     if operations > _MOST_PROBED_OPERATIONS:
         return None, None, ["a step here is too long to try one for the time"]
     free = _free_memory()
@@ -244,7 +263,7 @@ def _seconds(
 def least_step_seconds(sizes: StepSizes, gpu: Gpu) -> float:
     """The time that a step takes on the GPU at least: its encoder's product at the ceiling of the
     precision, and the passes over weights, gradients, moments and rows at that of its memory."""
-    rows = sizes.trainer.batch_size * sizes.sae.d_model
+    rows = sizes.trainer.rows_per_step * sizes.sae.d_model
     product = 2.0 * rows * sizes.n_latents / gpu.operations(sizes.precision)
     # Gradient written; it, weights and moments read by Adam, and these written.
     per_parameter = 4 + 28 + (2 + 2 + 2 if sizes.precision == "bfloat16" else 0)
@@ -260,7 +279,7 @@ def _probe(config: TrainConfig, sae: SAEConfig, data: ActivationSource) -> float
     sites = [
         data.site_name(name) for name in (config.site, config.target_site)[: 1 + sae.transcoder]
     ]
-    batch_size = trainer_config.batch_size
+    batch_size = trainer_config.rows_per_step
     if config.cache is None:
         rows = [torch.randn(batch_size, data.d_model) for _ in sites]
     else:

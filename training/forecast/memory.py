@@ -116,13 +116,13 @@ def total(parts: Mapping[str, int]) -> int:
 
 
 def _rows_bytes(sizes: StepSizes) -> int:
-    return _FLOAT * sizes.trainer.batch_size * sizes.sae.d_model
+    return _FLOAT * sizes.trainer.rows_per_step * sizes.sae.d_model
 
 
 def _encoding_bytes(sizes: StepSizes) -> int:
     """While the encoder's pre-activations are there."""
     backend, width, n_latents = sizes.backend, sizes.sae.d_model, sizes.n_latents
-    n_rows, item = sizes.trainer.batch_size, sizes.backend.dtype.itemsize
+    n_rows, item = sizes.trainer.rows_per_step, sizes.backend.dtype.itemsize
     rows = (_ROWS_IN_ENCODING + sizes.n_sites - 1) * _rows_bytes(sizes)
     k = min(sizes.slots_per_row, n_latents)
     slots = n_rows * k * (_INDEX + _FLOAT)
@@ -152,7 +152,7 @@ def _encoding_bytes(sizes: StepSizes) -> int:
 
 def _rows_at_once(sizes: StepSizes) -> int:
     """Rows whose pre-activations are there together."""
-    n_rows, backend = sizes.trainer.batch_size, sizes.backend
+    n_rows, backend = sizes.trainer.rows_per_step, sizes.backend
     product = product_plan(n_rows, sizes.n_latents * sizes.sae.d_model, backend)
     return min(n_rows, pre_activation_rows(sizes.n_latents, product, backend))
 
@@ -160,12 +160,12 @@ def _rows_at_once(sizes: StepSizes) -> int:
 def _backward_bytes(sizes: StepSizes) -> int:
     """Beside the gradients, while these are summed."""
     n_latents = sizes.n_latents
-    slots = sizes.trainer.batch_size * sizes.slots_per_row * _SLOT_BYTES
+    slots = sizes.trainer.rows_per_step * sizes.slots_per_row * _SLOT_BYTES
     found = (_ROWS_IN_BACKWARD + sizes.n_sites - 1) * _rows_bytes(sizes) + slots
     if sizes.sae.lista_step:  # of the first reading: codes, rows missed, gradients of both matrices
         found += 2 * _rows_bytes(sizes) + slots + 2 * _FLOAT * n_latents * sizes.sae.d_model
     if sparse_plan(n_latents, sizes.slots_per_row, sizes.backend).path == "dense":
-        rows = min(sizes.trainer.batch_size, dense_rows(n_latents, sizes.backend))
+        rows = min(sizes.trainer.rows_per_step, dense_rows(n_latents, sizes.backend))
         found += 3 * rows * n_latents * _FLOAT
     return found
 
@@ -184,7 +184,7 @@ def _auxk_bytes(sizes: StepSizes) -> int:
         return 0
     width, n_dead, backend = sizes.sae.d_model, max(1, sizes.n_latents // 10), sizes.backend
     k_aux = min(sizes.trainer.k_aux or max(1, width // 2), n_dead)
-    n_rows, item = sizes.trainer.auxk_rows(sizes.trainer.batch_size), backend.dtype.itemsize
+    n_rows, item = sizes.trainer.auxk_rows(sizes.trainer.rows_per_step), backend.dtype.itemsize
     # An autoencoder's others come for both matrices at once, before these are added.
     at_once = not (sizes.sae.transcoder or sizes.sae.prefixes or sizes.sae.lista_step)
     n_whole = 2 if at_once else 1

@@ -29,15 +29,17 @@ ROW_LAYOUTS: dict[str, tuple[str, ...]] = {
 }
 """Fields that hold the text, in order; the field of a layout's name shows that a file has it."""
 
-_ANSWERS = ("output", "completion", "response", "answer", "chosen")
+ANSWERS = ("output", "completion", "response", "answer", "chosen")
 """Fields that answer a prompt."""
 
 _CHATS = ("messages", "conversations")
 """Fields that hold lists of messages."""
 
 _MESSAGE_TEXTS = ("content", "value", "text")
-_ROLES = ("role", "from")
-_OF_MODELS = ("assistant", "gpt", "model", "bot")
+ROLES = ("role", "from")
+"""Fields of a message that say whose it is."""
+MODELS = ("assistant", "gpt", "model", "bot")
+"""Whose messages are the model's."""
 _LISTS_IN_LISTS = 2
 """A list of messages whose contents are lists of parts; deeper ones hold no chat."""
 
@@ -70,7 +72,7 @@ class TextFields:
 
     def text_of(self, row: Row) -> RowText:
         """The row's text; never an error."""
-        values = [_value(row, field) for field in self.fields]
+        values = [field_value(row, field) for field in self.fields]
         if all(value is _NOWHERE for value in values):
             return RowText("", "missing")
         texts: list[str] = []
@@ -94,7 +96,7 @@ class TextFields:
             return f"there is no field {self.fields[0]!r}; {_listed(self.fields[0], names())}"
         if status == "not_text":
             for field in self.fields:
-                value = _value(row, field)
+                value = field_value(row, field)
                 if self._is_odd(value) or _text(value, answers=True) is None:
                     return f"the field {field!r} holds {shown(value)} where text is needed"
         return ""
@@ -147,7 +149,7 @@ def find_text_fields(
     fields = tuple(
         field
         for field in ROW_LAYOUTS[cast(str, layout)]
-        if field in columns and not (prompts and field in _ANSWERS)
+        if field in columns and not (prompts and field in ANSWERS)
     )
     if not fields:
         raise InputError(
@@ -234,7 +236,7 @@ def _listed(field: str, names: Iterable[str]) -> str:
     return f"its fields are {', '.join(listed)}" if listed else "it has no field at all"
 
 
-def _value(row: Row, field: str) -> object:
+def field_value(row: Row, field: str) -> object:
     """What a field holds; for `list.field` the list of what that field holds in its objects."""
     if field in row:
         return row[field]
@@ -243,12 +245,20 @@ def _value(row: Row, field: str) -> object:
         return _NOWHERE
     holder: object = row[head]
     if isinstance(holder, dict):
-        return _value(cast(Row, holder), rest)
+        return field_value(cast(Row, holder), rest)
     if isinstance(holder, list):
         entries = cast(list[object], holder)
-        values = [_value(cast(Row, entry), rest) for entry in entries if isinstance(entry, dict)]
+        values = [
+            field_value(cast(Row, entry), rest) for entry in entries if isinstance(entry, dict)
+        ]
         return [value for value in values if value is not _NOWHERE]
     return None if holder is None else _NOWHERE
+
+
+def message_text(value: object) -> str | None:
+    """The text of a field, or of a list of messages; None where it is none."""
+    text = _text(value, answers=True)
+    return None if text is None else _SURROGATE.sub("\ufffd", text)
 
 
 def _text(value: object, depth: int = 0, *, answers: bool) -> str | None:
@@ -291,4 +301,4 @@ def _is_of_model(message: object) -> bool:
     if not isinstance(message, dict):
         return False
     fields = cast(Row, message)
-    return any(fields.get(name) in _OF_MODELS for name in _ROLES)
+    return any(fields.get(name) in MODELS for name in ROLES)

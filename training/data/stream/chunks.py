@@ -12,6 +12,7 @@ from jaxtyping import Int
 
 from ....sae.common.errors import InputError
 from ....sae.language_model.model import LanguageModel
+from ..chat_template import written_text
 from ..content_tokens import ChosenContext, content_rows
 from ..context_length import context_length_of
 from ..corpus import Corpus, Document
@@ -116,7 +117,9 @@ class ChunkSource:
 
         def tokens(text: str) -> Iterator[list[int]]:
             wanted = text.strip() and is_held_out(text, self._held_out_below) == held_out
-            return self._model.token_pieces(text) if wanted else iter(())
+            if not wanted:
+                return iter(())
+            return self._model.token_pieces(written_text(self._model, text))
 
         return _Text(documents, tokens, start)
 

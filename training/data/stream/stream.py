@@ -91,6 +91,7 @@ def open_stream(
         split=config.split,
         subset=config.subset,
         skip_bad_rows=config.skip_bad_rows,
+        chat=config.chat,
         skip_remedy=_SKIP_REMEDY,
         revision=begun.get("corpus_revision"),
         progress=say,
