@@ -18,6 +18,7 @@ from ..sae.fingerprint import sae_fingerprint
 from ..sae.interop.folding import encoder_biases
 from .config import DEFAULT_ACTIVATION, TrainConfig, autoencoder_settings, prefix_latents
 from .initialize import set_scale_and_center
+from .unit_decoder_rows import with_unit_decoder_rows
 
 FINGERPRINT = "finetune_fingerprint"
 """In config.yaml the hash of the autoencoder that a run began with."""
@@ -75,7 +76,7 @@ def trainable(sae: SparseAutoencoder, *, called: str = "the autoencoder") -> Spa
 
     One that was trained here comes back as it is. What another library trained gets an encoder that
     subtracts b_dec, and jumprelu thresholds that can be learned. Its units stay: rows are not
-    scaled until `into_training_units` does it.
+    scaled until `into_training_units` does it. Decoder rows get norm 1.
 
     Args:
         sae: the autoencoder, which is not changed.
@@ -105,6 +106,7 @@ def trainable(sae: SparseAutoencoder, *, called: str = "the autoencoder") -> Spa
             "positive",
             field="finetune",
         )
+    sae = with_unit_decoder_rows(sae, called=called)
     plain = config.apply_b_dec_to_input or config.transcoder
     if plain and not fixed and not _learned_scale(config):
         return sae
@@ -132,12 +134,19 @@ def as_started(config: TrainConfig, start: SparseAutoencoder) -> TrainConfig:
     Raises:
         InputError: a given setting contradicts the autoencoder.
     """
+    if config.trainer.whitening:
+        raise InputError(
+            f"whitening is {config.trainer.whitening:g}, but an autoencoder to begin with reads "
+            "rows that are not whitened; leave whitening out, or train without finetune",
+            field="whitening",
+        )
     source = start.config
     whole = config.n_latents or source.n_latents
     given = {
         "activation": config.activation if config.activation != DEFAULT_ACTIVATION else None,
         "n_latents": config.n_latents,
         "prefixes": prefix_latents(config.prefixes, whole) or None,
+        "lista_step": config.lista_step or None,
     }
     for name, value in given.items():
         own = getattr(source, name)
@@ -164,7 +173,10 @@ def as_started(config: TrainConfig, start: SparseAutoencoder) -> TrainConfig:
     prefixes = tuple(map(float, source.prefixes))
     setting = config.setting or _free_settings(source)
     return dataclasses.replace(
-        config, **{**taken, "activation": source.activation, "prefixes": prefixes}, setting=setting
+        config,
+        **{**taken, "activation": source.activation, "prefixes": prefixes},
+        lista_step=source.lista_step,
+        setting=setting,
     )
 
 

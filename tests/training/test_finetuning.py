@@ -177,6 +177,39 @@ def test_raw_units_become_those_of_training_and_nothing_else_changes(config: SAE
         assert metrics.figures()["loss"] > 0
 
 
+@pytest.mark.parametrize(
+    "config", [JumpReLUConfig(24, F), TopAFAConfig(24, F), TopKConfig(24, F, K)], ids=str
+)
+def test_decoder_rows_get_norm_1_where_no_latent_is_chosen_otherwise(config: SAEConfig) -> None:
+    sae = SparseAutoencoder(config, seed=3)
+    with torch.no_grad():
+        sae.b_enc.copy_(0.1 * torch.randn(F))
+        sae.W_dec.mul_(torch.rand(F, 1) + 0.5)
+        sae.W_dec[5] = 0
+    rows = planted_rows(200)
+    if config.activation == "topk":
+        with pytest.raises(InputError, match=r"decoder rows of norms from 0 to 1\.[3-5]"):
+            trainable(sae)
+        return
+    before = sae(rows)
+    found = trainable(sae)
+    norms = found.decoder_norms()
+    torch.testing.assert_close(norms[norms > 0], torch.ones(F - 1))
+    torch.testing.assert_close(found(rows), before, rtol=1e-4, atol=1e-4)
+    assert torch.equal(sae(rows), before)  # which is not changed
+
+
+def test_a_lista_step_comes_along_and_whitening_is_refused() -> None:
+    twice = SparseAutoencoder(TopKConfig(D, F, K, lista_step=0.3))
+    config = as_started(TrainConfig(cache="c", out="o", finetune="s"), twice)
+    assert config.sae_config(D) == twice.config
+    with pytest.raises(InputError, match=r"lista_step is 0.1, but s has 0.3"):
+        as_started(TrainConfig(cache="c", out="o", finetune="s", lista_step=0.1), twice)
+    whitened = TrainerConfig(tokens=4096, whitening=0.5)
+    with pytest.raises(InputError, match="whitening"):
+        as_started(TrainConfig(cache="c", out="o", finetune="s", trainer=whitened), twice)
+
+
 def _target(config: SAEConfig) -> int | None:
     return 5 if "target_l0" in config.training_settings and _learns(config) else None
 
