@@ -18,10 +18,10 @@ from results_file import write_table
 from torch import Tensor
 
 from sparsteer.sae import SparseAutoencoder, TopAFAConfig, TopKConfig
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.runtime.malloc import keep_freed_memory
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 SHAPES = [(576, 4608, 4096, 32), (768, 12288, 4096, 32)]
 """Width, latents, rows, k."""

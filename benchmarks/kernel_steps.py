@@ -12,9 +12,9 @@ from plain_sparse import PlainSparseTrainer
 
 from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import SparseAutoencoder, TopKConfig
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 
 def training_steps(inputs: Inputs, k: int, precision: str) -> dict[str, Callable[[], Case]]:

@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 
 from results_file import RESULTS, write_table
 
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.train import train_grid
+from sparsteer.training.trainer_config import TrainerConfig
 
 NESTED = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 MEASURES = ("fvu", "loss_recovered")

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.files import atomic_file, atomic_folder
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.manifest import ShardEntry, write_manifest
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.data.cache.shards import Shard, encode_rows
@@ -35,6 +35,7 @@ from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.evaluation.stability import agreement_of_decoders
 from sparsteer.training.train import train_grid
+from sparsteer.training.trainer_config import TrainerConfig
 
 MEASURES = ("fvu", "loss_recovered")
 DTYPES: tuple[CacheDtype, ...] = ("float32", "float16", "bfloat16", "int8")

@@ -23,11 +23,12 @@ from results_file import RESULTS, write_table
 
 from sparsteer.sae import SparseAutoencoder
 from sparsteer.sae.common.files import read_json, write_json
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate_all
 from sparsteer.training.train import train_grid
+from sparsteer.training.trainer_config import TrainerConfig
 
 FAMILIES = ("plain", "whitening", "orthogonality", "frequency", "lista", "quadratic")
 MEASURED_AT_ONCE = 4

@@ -25,11 +25,12 @@ from descent import Place, descend
 from results_file import write_table
 
 from sparsteer.sae.common.files import remove_folder
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.defaults import TrainingDefaults, derived_defaults
 from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.train import train
+from sparsteer.training.trainer_config import TrainerConfig
 
 DEAD_SHARES = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 LR_UNIT = 1e-3

@@ -24,8 +24,8 @@ from sparsteer.sae import (
     TopAFAConfig,
     TopKConfig,
 )
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 ACTIVATIONS: dict[str, Callable[[int, int, int], SAEConfig]] = {
     "topk": lambda D, F, k: TopKConfig(D, F, k),

@@ -26,8 +26,9 @@ from sparsteer.sae import (
 from sparsteer.sae.activations.registry import ACTIVATIONS
 from sparsteer.sae.loss_registry import LOSS_TERMS
 from sparsteer.sae.losses import WeightedTerm
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .toy_package import code_of, install
 

@@ -26,7 +26,7 @@ from sparsteer.steering.features.search import find
 from sparsteer.steering.selection.config import ScoreConfig
 from sparsteer.steering.selection.scoring import score
 from sparsteer.steering.side_by_side import side_by_side
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.config import CacheConfig
 from sparsteer.training.data.cache.writer import cache_activations
 from sparsteer.training.evaluation.config import EvalConfig
@@ -34,6 +34,7 @@ from sparsteer.training.evaluation.evaluation import evaluate
 from sparsteer.training.runtime import malloc
 from sparsteer.training.runtime.threads import use_threads
 from sparsteer.training.train import train
+from sparsteer.training.trainer_config import TrainerConfig
 
 ROOT = Path(__file__).parents[1]
 THREADS = 3

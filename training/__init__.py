@@ -9,7 +9,6 @@ from ..sae.common.lazy import export_lazily
 
 if TYPE_CHECKING:
     from .config import TrainConfig as TrainConfig
-    from .config import TrainerConfig as TrainerConfig
     from .data.cache.config import CacheConfig as CacheConfig
     from .data.cache.reader import ActivationCache as ActivationCache
     from .data.cache.writer import cache_activations as cache_activations
@@ -23,5 +22,6 @@ if TYPE_CHECKING:
     from .graph_trainer import GraphTrainer as GraphTrainer
     from .initialize import initialize_from_rows as initialize_from_rows
     from .trainer import Trainer as Trainer
+    from .trainer_config import TrainerConfig as TrainerConfig
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 
 from ..sae.common.errors import InputError
-from .config import Precision, TrainerConfig
 from .evaluation.config import EvalPrecision
+from .trainer_config import Precision, TrainerConfig
 
 
 def chosen_precision(

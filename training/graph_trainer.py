@@ -12,7 +12,6 @@ from torch import Tensor
 from ..kernels.firing import FiringCounts
 from ..kernels.step_numbers import NumbersInMemory
 from ..sae.autoencoder import SparseAutoencoder
-from .config import TrainerConfig
 from .cuda_graph import (
     CudaRecorder,
     Recorder,
@@ -24,6 +23,7 @@ from .cuda_graph import (
 from .distributed.collectives import Distributed
 from .step_metrics import StepMetrics
 from .trainer import ForwardHalf, Trainer
+from .trainer_config import TrainerConfig
 
 
 class RecordedStep(NamedTuple):

@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..sae.common.errors import InputError
 from ..sae.common.files import nearest
 from ..sae.config import activations_with, config_class, settings_of
-from .config import CLOCK_SETTINGS, TrainConfig, TrainerConfig
+from .config import TrainConfig
 from .data.stream.config import StreamConfig
+from .trainer_config import CLOCK_SETTINGS, TrainerConfig
 
 Grid = Mapping[str, Sequence[Any]]
 """For each setting that varies its values."""

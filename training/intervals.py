@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from .config import TrainerConfig
 from .distributed.collectives import Distributed
+from .trainer_config import TrainerConfig
 
 Work = Literal["log", "evaluate", "save"]
 

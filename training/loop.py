@@ -16,7 +16,7 @@ from ..sae.metrics import measure_rows
 from .checkpoint import trainer_state
 from .checkpoint_writer import CheckpointWriter
 from .chosen_precision import products_in
-from .config import Precision, TrainConfig
+from .config import TrainConfig
 from .data.activation_source import ActivationSource
 from .intervals import Intervals
 from .non_finite import NonFiniteLoss
@@ -24,6 +24,7 @@ from .run import RunFolder
 from .runtime.stopping import AgreedStop, Interrupted
 from .step_metrics import StepMetrics
 from .trainer import Trainer
+from .trainer_config import Precision
 
 ProgressCallback = Callable[[int, int, dict[str, float]], None]
 """Told after logged steps: steps done, steps in all, the newest figures."""

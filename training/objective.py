@@ -22,10 +22,10 @@ from ..sae.losses import (
     nested_loss,
     reconstruction_loss,
 )
-from .config import TrainerConfig
 from .distributed.collectives import Distributed
 from .distributed.sharded import Sharded, sharded_auxk, sharded_reconstruction
 from .precision import RoundedWeights, in_bfloat16
+from .trainer_config import TrainerConfig
 from .whitening import mse_in_units, reconstruction_in_units
 
 

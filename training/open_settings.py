@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..sae.common.wording import counted
-from .config import TrainConfig, TrainerConfig
+from .config import TrainConfig
 from .defaults import TrainingDefaults, derived_defaults
+from .trainer_config import TrainerConfig
 
 OPEN_SETTINGS = tuple(field.name for field in dataclasses.fields(TrainingDefaults))
 """Settings of a `TrainerConfig` that the rule derives."""

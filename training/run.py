@@ -30,13 +30,14 @@ from ..sae.common.paths import refuse_special_file
 from ..sae.common.wording import counted
 from ..sae.common.yaml_files import read_yaml
 from .checkpoint import has_whole_checkpoint
-from .config import CLOCK_SETTINGS, Precision, TrainerConfig, autoencoder_settings
+from .config import autoencoder_settings
 from .data.settings import lasting_names, stream_settings, to_plain
 from .data.stream.chunk_index import CHUNK_INDEX
 from .data.stream.config import StreamConfig
 from .open_settings import DERIVED, begun_with
 from .target_l0 import DEFAULT_TARGET_L0
 from .tracking import Tracker, Tracking, open_tracker
+from .trainer_config import CLOCK_SETTINGS, Precision, TrainerConfig
 
 SETTINGS = "config.yaml"
 METRICS = "metrics.jsonl"

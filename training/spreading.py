@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import torch
 
 from .checkpoint import trainer_state
-from .config import Precision, TrainerConfig
 from .distributed.collectives import Distributed
 from .distributed.data_parallel import DataParallel
 from .distributed.sharded import Sharded, shard_of, shard_of_state
 from .distributed.sharded_moments import ShardedMoments
 from .loop import TrainingRun
 from .trainer import Trainer
+from .trainer_config import Precision, TrainerConfig
 
 
 def sharing_moments(config: TrainerConfig, dist: Distributed, device: torch.device) -> Distributed:

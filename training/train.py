@@ -16,7 +16,7 @@ from .cautions import cautions
 from .checkpoint import remove_older, restore_newest
 from .checkpoint_writer import CheckpointWriter
 from .chosen_precision import chosen_precision, require_multiplied
-from .config import Precision, TrainConfig
+from .config import TrainConfig
 from .cuda_graph import require_graphs
 from .data.activation_source import ActivationSource
 from .data.cache.rounding import rounding_caution
@@ -43,6 +43,7 @@ from .runtime.stopping import AgreedStop, StopRequest
 from .runtime.threads import allowed_cores, use_threads
 from .spreading import sharing_moments, spread
 from .trainer import Trainer
+from .trainer_config import Precision
 
 _SAMPLE_ROWS = 16_384
 

@@ -15,7 +15,6 @@ from ..sae.common.errors import InputError
 from .averages import WeightAverages
 from .chosen_precision import products_in, with_precision
 from .code_widths import CodeWidths
-from .config import TrainerConfig
 from .distributed.collectives import Distributed
 from .initialize import initialize_from_rows, is_initialized
 from .non_finite import any_rank_has_bad, non_finite_loss
@@ -25,6 +24,7 @@ from .optimizer import Adam
 from .precision import RoundedWeights
 from .runtime.transfers import PendingHostCopy
 from .step_metrics import StepMetrics, measure_step
+from .trainer_config import TrainerConfig
 from .undone_steps import unchanged_unless
 from .whitening import Whitening
 

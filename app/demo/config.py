@@ -15,9 +15,10 @@ from ...steering.config import Sampling
 from ...steering.detox.toxicity import DEFAULT_SCORER
 from ...steering.features.config import BuildConfig
 from ...steering.registries import SCORERS
-from ...training.config import ActivationName, TrainConfig, TrainerConfig
+from ...training.config import ActivationName, TrainConfig
 from ...training.data.cache.config import CacheConfig
 from ...training.evaluation.config import EvalConfig
+from ...training.trainer_config import TrainerConfig
 
 DEMO_ACTIVATIONS: tuple[ActivationName, ...] = ("topk", "top_afa")
 """The autoencoders that the demo trains, in the order of the report."""

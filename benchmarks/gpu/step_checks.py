@@ -9,9 +9,9 @@ from sparsteer.kernels.decode import decode, decode_mse
 from sparsteer.kernels.encode import encode_topk
 from sparsteer.kernels.topk import topk_select
 from sparsteer.sae import SparseAutoencoder, TopKConfig
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.graph_trainer import GraphTrainer
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .device import Device
 from .operator_checks import drawn, dtype_of

@@ -7,10 +7,10 @@ from functools import lru_cache, partial
 import torch
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.cuda_graph import WARM_UPS
 from sparsteer.training.graph_trainer import GraphTrainer
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .device import Device, host_and_wall_ms
 from .operator_checks import drawn, dtype_of

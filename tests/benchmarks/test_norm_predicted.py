@@ -10,8 +10,8 @@ import torch
 from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import SparseAutoencoder, register_activation
 from sparsteer.sae.activations.registry import ACTIVATIONS
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from ..training.training_cases import planted_rows
 

@@ -24,8 +24,9 @@ from sparsteer.sae.interop.export import export
 from sparsteer.sae.interop.push import write_layouts
 from sparsteer.steering.features.near_misses import why_none
 from sparsteer.steering.interventions.firing import LatentTable
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .random_sae import random_sae
 

@@ -13,8 +13,8 @@ from sparsteer.sae.activations.jumprelu import l0_loss, quadratic_l0_loss
 from sparsteer.sae.frequency_penalty import FREQUENCY_SCALE, frequency_penalty
 from sparsteer.sae.losses import ForwardPass, own_mean
 from sparsteer.sae.orthogonality_penalty import nearest_in_chunks, orthogonality_penalty
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 D, F, K = 13, 57, 5
 

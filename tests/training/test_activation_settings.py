@@ -15,9 +15,10 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.activations.registry import ACTIVATIONS
 from sparsteer.sae.config import activations_with, config_class, settings_of
-from sparsteer.training.config import TrainConfig, TrainerConfig, autoencoder_settings
+from sparsteer.training.config import TrainConfig, autoencoder_settings
 from sparsteer.training.grid import grid_configs, parse_grid
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 
 @pytest.mark.parametrize("name", ["topk", "batch_topk", "top_afa", "jumprelu"])

@@ -14,10 +14,11 @@ from sparsteer.sae.common.tensor_files import load_tensors, save_tensors
 from sparsteer.sae.metrics import measure_rows
 from sparsteer.training.averages import WeightAverages
 from sparsteer.training.checkpoint import restore_newest
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.train import train
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .training_cases import save_checkpoint
 

@@ -15,10 +15,10 @@ from sparsteer.training import checkpoint as checkpoint_module
 from sparsteer.training import checkpoint_writer as writer_module
 from sparsteer.training.checkpoint import restore_newest, trainer_state
 from sparsteer.training.checkpoint_writer import CheckpointWriter
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.loop import ProgressCallback
 from sparsteer.training.train import train
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .test_train import Killed, assert_same_run, train_until
 from .training_cases import config_of

@@ -15,10 +15,11 @@ from sparsteer.training.chosen_precision import (
     measuring_precision,
     products_in,
 )
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.run import checked_yaml, read_checked_yaml
 from sparsteer.training.train import train
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .test_train import assert_same_run, config_of, train_until
 

@@ -21,12 +21,13 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.common.errors import InputError
-from sparsteer.training.config import Precision, TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.cuda_graph import WARM_UPS, padded_dead, require_graphs, way_of_step
 from sparsteer.training.graph_trainer import GraphTrainer
 from sparsteer.training.runtime.stopping import Interrupted, StopRequest
 from sparsteer.training.train import estimate_training, train
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import Precision, TrainerConfig
 
 from .training_cases import config_of
 

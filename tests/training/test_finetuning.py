@@ -12,13 +12,14 @@ from sparsteer.sae import JumpReLUConfig, SparseAutoencoder, TopKConfig
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import BatchTopKConfig, ReLUConfig, SAEConfig, TopAFAConfig
 from sparsteer.sae.interop.folding import in_raw_units
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.finetuning import as_started, into_training_units, trainable
 from sparsteer.training.run import RunFolder
 from sparsteer.training.runtime.stopping import Interrupted, StopRequest
 from sparsteer.training.train import train
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .training_cases import config_of, planted_rows
 

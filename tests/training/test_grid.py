@@ -16,13 +16,14 @@ import torch
 from sparsteer.sae import InputError, SparseAutoencoder, TopAFAConfig
 from sparsteer.sae.common.locks import hold_folder
 from sparsteer.training import checkpoint as checkpoint_module
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache import reader as cache_module
 from sparsteer.training.grid import grid_configs, parse_grid
 from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.runtime.stopping import Interrupted, StopRequest
 from sparsteer.training.train import train, train_grid
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 GRID = ["activation=topk,top_afa", "k=3,5", "seed=0,4", "afa_coefficient=0.01,0.1"]
 

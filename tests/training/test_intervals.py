@@ -8,12 +8,12 @@ import pytest
 from sparsteer.sae import InputError
 from sparsteer.training import intervals as intervals_module
 from sparsteer.training import loop as loop_module
-from sparsteer.training.config import CLOCK_SETTINGS, TrainerConfig
 from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.intervals import Intervals
 from sparsteer.training.run import RunFolder
 from sparsteer.training.train import train
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import CLOCK_SETTINGS, TrainerConfig
 
 from .test_train import metrics_of, train_until, weights
 from .training_cases import config_of

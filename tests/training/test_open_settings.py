@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from sparsteer.sae.common.errors import InputError
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.defaults import derived_defaults
 from sparsteer.training.open_settings import OPEN_SETTINGS, as_begun, begun_with, with_defaults
 from sparsteer.training.run import RunFolder, checked_yaml
 from sparsteer.training.train import estimate_training, train, train_grid
+from sparsteer.training.trainer_config import TrainerConfig
 
 TOKENS, LATENTS = 3000, 40
 OPEN = TrainerConfig(

@@ -10,10 +10,11 @@ import torch
 
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.metrics import measure_rows
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.grid import grid_configs, parse_grid
 from sparsteer.training.train import train, train_grid
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .conftest import SITE
 

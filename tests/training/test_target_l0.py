@@ -18,13 +18,14 @@ from sparsteer.sae.interop.export import export
 from sparsteer.sae.metrics import measure_rows
 from sparsteer.training import trainer as trainer_module
 from sparsteer.training.checkpoint import restore_newest, trainer_state
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.forecast.memory import StepSizes
 from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.target_l0 import aimed_l0
 from sparsteer.training.train import train
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .test_train import assert_same_run, config_of, train_until
 from .training_cases import planted_rows, save_checkpoint

@@ -10,10 +10,11 @@ import pytest
 
 from sparsteer.sae import InputError
 from sparsteer.sae.common.checksums import read_line
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.run import RunFolder
 from sparsteer.training.tracking import require_tracker
 from sparsteer.training.train import train
+from sparsteer.training.trainer_config import TrainerConfig
 
 STOPPED_AND_RESUMED = """
 import signal, sys

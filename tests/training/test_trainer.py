@@ -21,7 +21,7 @@ from sparsteer.sae import (
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.metrics import ReconstructionMetrics
 from sparsteer.training import trainer as trainer_module
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.initialize import (
     geometric_median,
@@ -29,6 +29,7 @@ from sparsteer.training.initialize import (
 )
 from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 D, F, K, B = 24, 200, 8, 256
 CONFIGS: dict[str, SAEConfig] = {

@@ -21,7 +21,7 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.config import SAEConfig
 from sparsteer.sae.metrics import ReconstructionMetrics, measure_rows
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.data.stream.config import StreamConfig
 from sparsteer.training.evaluation.config import EvalConfig
@@ -34,6 +34,7 @@ from sparsteer.training.initialize import (
 from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.train import train, train_grid
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .conftest import SITE, TARGET_SITE
 from .training_cases import TRAINER

@@ -17,8 +17,8 @@ from sparsteer.sae import (
     TopKConfig,
 )
 from sparsteer.sae.config import SAEConfig
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 from sparsteer.training.whitening import Whitening, mse_in_units, reconstruction_in_units
 
 from ..sae.random_sae import random_sae

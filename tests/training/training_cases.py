@@ -16,11 +16,12 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.config import SAEConfig
 from sparsteer.training.checkpoint import trainer_state, write_checkpoint
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.distributed.sharded import Sharded, shard_of
 from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 D, F, K, B = 24, 120, 6, 128
 N_STEPS = 30

@@ -7,7 +7,7 @@ from ...sae.common.paths import FilePath
 from ...sae.common.validation import require_choice, require_integer, require_positive_integer
 from ...sae.config import ModelDtype, require_model_dtype
 from ...sae.device_map import require_device_map
-from ..config import require_variance_of
+from ..trainer_config import require_variance_of
 
 EvalPrecision = Literal["auto", "float32", "tf32"]
 

@@ -21,7 +21,7 @@ from ...sae.common.files import free_disk
 from ...sae.common.memory import available_memory
 from ...sae.config import SAEConfig
 from ..chosen_precision import chosen_precision, with_precision
-from ..config import TrainConfig, TrainerConfig
+from ..config import TrainConfig
 from ..cuda_graph import require_graphs
 from ..data.activation_source import ActivationSource
 from ..data.cache.reader import BYTES_OF_VALUE, ActivationCache
@@ -31,6 +31,7 @@ from ..open_settings import as_begun, begun_with, left_open, resolved_defaults, 
 from ..preconditions import require_shared_data, required_sites, resolved_settings
 from ..run import RunFolder
 from ..trainer import Trainer
+from ..trainer_config import TrainerConfig
 from .gpus import Gpu, known_gpu, named_gpu
 from .memory import (
     StepSizes,

@@ -17,8 +17,8 @@ from ...kernels.policy import (
 )
 from ...kernels.tiles import tile
 from ...sae.config import SAEConfig
-from ..config import TrainerConfig
 from ..target_l0 import aimed_l0
+from ..trainer_config import TrainerConfig
 
 _FLOAT, _INDEX = 4, 8
 _ROWS_IN_ENCODING, _ROWS_IN_BACKWARD = 3, 5

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ....training.config import TrainerConfig
 from ....training.evaluation.ground_truth.benchmark import ground_truth as measure_ground_truth
 from ....training.evaluation.ground_truth.config import GroundTruthSettings
 from ....training.evaluation.ground_truth.recipes import autoencoder_at, training_at
 from ....training.evaluation.subjects import Subject
 from ....training.run import RunFolder
 from ....training.run_places import is_run, run_of
+from ....training.trainer_config import TrainerConfig
 from ..part import Figure, Measured, Part, SuiteContext
 
 _SHOWN = (("f1", "F1"), ("mcc", "MCC"), ("explained_variance", "variance"))

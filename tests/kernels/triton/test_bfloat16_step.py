@@ -13,9 +13,9 @@ from sparsteer.kernels import policy
 from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.sae.config import SAEConfig
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 D, F, K, B = 9, 26, 3, 7
 

@@ -17,9 +17,9 @@ from sparsteer.sae import (
     TopAFAConfig,
 )
 from sparsteer.training.checkpoint import restore_newest, trainer_state, write_checkpoint
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .no_waiting import no_waiting
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.training.checkpoint import trainer_state
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.cuda_graph import CudaRecorder, Recorder
 from sparsteer.training.graph_trainer import GraphTrainer
 from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .tape import Tape
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sparsteer.sae import SparseAutoencoder, TopKConfig
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.non_finite import NonFiniteLoss
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from .no_waiting import no_waiting
 

@@ -8,7 +8,7 @@ import pytest
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.steering.suite.part import SuiteContext
 from sparsteer.steering.suite.parts.ground_truth import GROUND_TRUTH
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.ground_truth.config import (
@@ -19,6 +19,7 @@ from sparsteer.training.evaluation.ground_truth.config import (
 )
 from sparsteer.training.evaluation.subjects import Subject
 from sparsteer.training.train import train
+from sparsteer.training.trainer_config import TrainerConfig
 
 TINY = BenchmarkSize(
     features=FeatureSettings(n_features=48, d_model=24, n_roots=2, branching=2, depth=2),

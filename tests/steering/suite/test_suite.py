@@ -20,10 +20,11 @@ from sparsteer.steering.suite.config import SuiteSettings, parsed_part_settings
 from sparsteer.steering.suite.part import Figure, Measured, Part, SuiteContext
 from sparsteer.steering.suite.runner import run_suite, suite_folder
 from sparsteer.steering.suite.seeds import common_name, over_seeds, seed_groups
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.initialize import initialize_from_rows
 from sparsteer.training.train import train
+from sparsteer.training.trainer_config import TrainerConfig
 
 
 @dataclass(frozen=True)

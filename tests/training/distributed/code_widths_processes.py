@@ -15,10 +15,10 @@ import torch
 from sparsteer.sae import BatchTopKConfig, SAEConfig, SparseAutoencoder, TopAFAConfig
 from sparsteer.sae.common.files import write_json
 from sparsteer.training.checkpoint import trainer_state
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.distributed.joining import init_distributed
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 D, F, B = 8, 24, 6
 CONFIGS: dict[str, SAEConfig] = {

@@ -14,10 +14,10 @@ from sparsteer.sae import BatchTopKConfig, InputError, SparseAutoencoder, TopKCo
 from sparsteer.sae.common.tensor_files import load_tensors
 from sparsteer.sae.config import SAEConfig
 from sparsteer.training.checkpoint import trainer_state
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.distributed.collectives import Distributed
 from sparsteer.training.distributed.sharded import require_shards
 from sparsteer.training.train import train
+from sparsteer.training.trainer_config import TrainerConfig
 
 from ..training_cases import CASES, N_STEPS, B, config_of, run_case
 

@@ -12,9 +12,9 @@ import torch
 
 from sparsteer.sae import InputError, TopKConfig
 from sparsteer.sae.common.tensor_files import load_tensors
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.distributed.sharded_moments import rows_of_rank
 from sparsteer.training.train import train
+from sparsteer.training.trainer_config import TrainerConfig
 
 from ..training_cases import config_of
 from .sharded_moments_processes import BATCH

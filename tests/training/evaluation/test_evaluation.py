@@ -17,11 +17,12 @@ from sparsteer.app.report.files import write_plots
 from sparsteer.app.report.measures import fvu
 from sparsteer.sae import SparseAutoencoder, TopKConfig
 from sparsteer.sae.common.errors import InputError
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.evaluation import evaluation
 from sparsteer.training.evaluation.config import EvalConfig, EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate, evaluate_all, mean_absolute_cosine
 from sparsteer.training.train import train
+from sparsteer.training.trainer_config import TrainerConfig
 
 
 @given(st.integers(1, 23), st.integers(1, 9), st.integers(0, 99))

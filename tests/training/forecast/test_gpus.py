@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from sparsteer.sae import InputError, TopKConfig
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.forecast.caching import ModelSizes, least_reading_seconds
 from sparsteer.training.forecast.estimate import least_step_seconds
 from sparsteer.training.forecast.gpus import GPUS, known_gpu, named_gpu
 from sparsteer.training.forecast.memory import StepSizes, gpu_backend
+from sparsteer.training.trainer_config import TrainerConfig
 
 
 @pytest.mark.parametrize(

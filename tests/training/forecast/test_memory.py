@@ -17,7 +17,6 @@ from sparsteer.sae import (
 )
 from sparsteer.sae.config import SAEConfig
 from sparsteer.training.checkpoint import trainer_state
-from sparsteer.training.config import TrainerConfig
 from sparsteer.training.forecast.gpus import GPUS
 from sparsteer.training.forecast.memory import (
     StepSizes,
@@ -29,6 +28,7 @@ from sparsteer.training.forecast.memory import (
     whole_state_bytes,
 )
 from sparsteer.training.trainer import Trainer
+from sparsteer.training.trainer_config import TrainerConfig
 
 from ..training_cases import save_checkpoint
 from .allocations import most_allocated

@@ -8,8 +8,8 @@ from typing import Any
 from ....sae.autoencoder import SparseAutoencoder
 from ....sae.common.devices import as_current, resolve_device
 from ....sae.config import SAEConfig, config_to_dict
-from ...config import TrainerConfig
 from ...trainer import Trainer
+from ...trainer_config import TrainerConfig
 from .config import GroundTruthSettings
 from .directions import mean_largest_overlap
 from .generator import SyntheticFeatures

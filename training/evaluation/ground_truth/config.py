@@ -15,7 +15,7 @@ from ....sae.common.validation import (
     require_positive,
     require_positive_integer,
 )
-from ...config import require_variance_of
+from ...trainer_config import require_variance_of
 
 SizeName = Literal["small", "16k"]
 

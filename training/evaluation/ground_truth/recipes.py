@@ -12,8 +12,9 @@ from typing import Any
 from ....sae.activations.registry import ACTIVATIONS
 from ....sae.common.errors import InputError
 from ....sae.config import SAEConfig, config_class
-from ...config import TrainerConfig, prefix_latents
+from ...config import prefix_latents
 from ...target_l0 import scale_settings
+from ...trainer_config import TrainerConfig
 from .config import GroundTruthSettings
 
 

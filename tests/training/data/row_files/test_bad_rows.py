@@ -10,13 +10,14 @@ import torch
 
 from sparsteer.sae import InputError, LanguageModel, SparseAutoencoder
 from sparsteer.training import CacheConfig, cache_activations
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.estimate import estimate_cache
 from sparsteer.training.data.cache.manifest import CacheManifest
 from sparsteer.training.data.stream.config import StreamConfig
 from sparsteer.training.data.stream.stream import open_stream
 from sparsteer.training.run import RunFolder
 from sparsteer.training.train import train
+from sparsteer.training.trainer_config import TrainerConfig
 
 ROWS = [f"ab cd ef gh {number}" for number in range(100)]
 BAD = 83

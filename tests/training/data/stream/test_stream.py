@@ -16,7 +16,7 @@ from torch import Tensor
 from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.training import train as train_module
-from sparsteer.training.config import TrainConfig, TrainerConfig
+from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.config import CacheConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.data.cache.writer import cache_activations
@@ -29,6 +29,7 @@ from sparsteer.training.grid import grid_configs
 from sparsteer.training.run import RunFolder
 from sparsteer.training.runtime.threads import use_threads
 from sparsteer.training.train import train, train_grid
+from sparsteer.training.trainer_config import TrainerConfig
 
 SITE = "blocks.1.hook_resid_post"
 LENGTH, PASS, FRACTION = 32, 4, 0.3
