@@ -1,6 +1,5 @@
 """Training runs, one or several: open activations, initialize or resume, fit, save."""
 
-import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -8,14 +7,9 @@ from typing import Any
 
 import torch
 
-from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.devices import as_current, resolve_device
-from ..sae.config import Origin
-from ..sae.language_model.names import lasting_name
 from .cautions import cautions
-from .checkpoint import remove_older, restore_newest
 from .checkpoint_writer import CheckpointWriter
-from .chosen_precision import chosen_precision, require_multiplied
 from .config import TrainConfig
 from .cuda_graph import require_graphs
 from .data.activation_source import ActivationSource
@@ -24,28 +18,20 @@ from .data.settings import to_plain
 from .distributed.collectives import Distributed
 from .distributed.joining import init_distributed
 from .finetuning import (
-    Start,
     as_started,
-    copy_weights,
-    into_training_units,
     read_start,
-    say_start,
-    start_cautions,
 )
 from .forecast.estimate import TrainingEstimate, estimate_run
-from .graph_trainer import GraphTrainer
 from .grid_loop import GridReport, fit_together
 from .loop import ProgressCallback, TrainingRun, fit, read_batches
-from .open_settings import as_begun, begun_with, described, left_open, with_defaults
+from .new_trainers import new_trainer, resume_or_initialize
+from .open_settings import as_begun, left_open, with_defaults
 from .preconditions import require_shared_data, required_sites, resolved_settings
-from .run import RESOLVED_PRECISION, RunFolder
+from .run import RunFolder
+from .run_folders import begin_folders, definite_precisions, say_what_was_open, settings_begun_with
 from .runtime.stopping import AgreedStop, StopRequest
 from .runtime.threads import allowed_cores, use_threads
 from .spreading import sharing_moments, spread
-from .trainer import Trainer
-from .trainer_config import Precision
-
-_SAMPLE_ROWS = 16_384
 
 Say = Callable[[str], None]
 
@@ -192,7 +178,7 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
             if start is not None:
                 configs = [as_started(config, start.sae) for config in configs]
         derived = [left_open(config.trainer) for config in configs]
-        begun = dist.run_on_main(_begun_with, configs)
+        begun = dist.run_on_main(settings_begun_with, configs)
         configs = as_begun(configs, begun)
         with dist.errors_on_all_ranks():
             data = _open_data(configs, dist, say)
@@ -209,8 +195,8 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
         folders = [RunFolder(config.out) for config in configs]
         for folder in folders:
             held.callback(folder.close)
-        precisions = dist.run_on_main(_precisions, configs, folders, device, say)
-        dist.run_on_main(_say_what_was_open, configs, derived, begun, say)
+        precisions = dist.run_on_main(definite_precisions, configs, folders, device, say)
+        dist.run_on_main(say_what_was_open, configs, derived, begun, say)
         resolved = [
             resolved_settings(config, data, site, precision, names, start)
             for config, site, precision, names in zip(
@@ -218,7 +204,7 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
             )
         ]
         complete = dist.run_on_main(
-            _begin_folders, configs, resolved, folders, dist.world_size, device, say
+            begin_folders, configs, resolved, folders, dist.world_size, device, say
         )
         # A full dictionary that is going to be sharded may be too large for a GPU.
         initial_device = device if first.shards == 1 else torch.device("cpu")
@@ -232,7 +218,7 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
                 site,
                 folder,
                 data,
-                _new_trainer(config, precision, data, site, initial_device, sharing, start),
+                new_trainer(config, precision, data, site, initial_device, sharing, start),
                 precision,
                 settings,
                 writer=writer,
@@ -242,7 +228,7 @@ def _ready_to_train(configs: Sequence[TrainConfig], say: Say) -> Generator[_Read
             )
             if config.out not in complete
         ]
-        dist.run_on_main(_resume_or_initialize, runs, data, start, say)
+        dist.run_on_main(resume_or_initialize, runs, data, start, say)
         spread(runs, dist, device)
         yield _Ready(dist, runs, complete)
 
@@ -302,177 +288,6 @@ def _open_data(configs: Sequence[TrainConfig], dist: Distributed, say: Say) -> A
     config = next((config for config in configs if RunFolder(config.out).has_begun()), configs[0])
     require_shared_data(config, dist.world_size)
     return _open_activations(config, device=dist.device(config.trainer.device), say=say)
-
-
-def _begun_with(configs: Sequence[TrainConfig]) -> list[dict[str, Any] | None]:
-    """The batch size, rate and dead window of each run that has begun; None of one that has not."""
-    settings = [RunFolder(config.out).settings_if_begun() for config in configs]
-    return [begun_with(found) if found else None for found in settings]
-
-
-def _say_what_was_open(
-    configs: Sequence[TrainConfig],
-    names: Sequence[tuple[str, ...]],
-    begun: Sequence[dict[str, Any] | None],
-    say: Say,
-) -> None:
-    """Say once for all what new runs take for what was left open."""
-    sentences = [
-        described(config, of_it)
-        for config, of_it, found in zip(configs, names, begun, strict=True)
-        if of_it and found is None
-    ]
-    for sentence in dict.fromkeys(sentences):
-        say(sentence)
-
-
-def _precisions(
-    configs: Sequence[TrainConfig], folders: Sequence[RunFolder], device: torch.device, say: Say
-) -> list[Precision]:
-    """The definite precision of each configuration; what is said is said once for all.
-
-    Where `auto` is asked for, a run that has begun goes on in its own. A complete run multiplies
-    nothing, so that its precision need not be this device's.
-    """
-    found: list[Precision] = []
-    sentences: list[str] = []
-    for config, folder in zip(configs, folders, strict=True):
-        asked, begun = config.trainer.precision, folder.precision_begun_with()
-        if begun is not None and folder.is_complete() and asked in ("auto", begun):
-            found.append(begun)
-            continue
-        here = chosen_precision(config.trainer, device)
-        if asked == "auto":
-            if begun is None:
-                sentences.append(f"training multiplies {here} on {device}; --precision chooses")
-            elif begun != here:
-                require_multiplied(begun, device)
-                sentences.append(
-                    f"{folder.path} was begun in {begun} and stays so; a new run would multiply "
-                    f"{here} on {device}"
-                )
-            here = begun or here
-        found.append(here)
-    for sentence in dict.fromkeys(sentences):
-        say(sentence)
-    return found
-
-
-def _begin_folders(
-    configs: Sequence[TrainConfig],
-    resolved: Sequence[dict[str, Any]],
-    folders: Sequence[RunFolder],
-    processes: int,
-    device: torch.device,
-    say: Say,
-) -> dict[str, dict[str, Any]]:
-    """Claim every folder, then write what the runs that are not complete begin or go on with.
-
-    Returns the summaries of the complete ones. A folder that cannot be claimed is told before any
-    is changed.
-    """
-    complete: dict[str, dict[str, Any]] = {}
-    begun: list[tuple[RunFolder, dict[str, Any]]] = []
-    for config, settings, folder in zip(configs, resolved, folders, strict=True):
-        if folder.claim(settings):
-            say(f"{folder.path} is complete; nothing to train")
-            complete[config.out] = folder.summary()
-        else:
-            # A complete run that is to go further has not been asked yet.
-            require_multiplied(settings[RESOLVED_PRECISION], device)
-            begun.append((folder, settings))
-    for folder, settings in begun:
-        folder.begin(
-            settings,
-            threads=torch.get_num_threads(),
-            device=str(device),
-            processes=processes,
-        )
-    return complete
-
-
-def _new_trainer(
-    config: TrainConfig,
-    precision: Precision,
-    data: ActivationSource,
-    site: str,
-    device: torch.device,
-    dist: Distributed,
-    start: Start | None,
-) -> Trainer:
-    """The trainer of an autoencoder, all latents of it, that has seen no data: a random one, or
-    the one that the run starts with.
-
-    One that is going to be sharded lies on the CPU and takes no step, so that no precision suits it
-    but the CPU's.
-    """
-    origin = Origin(
-        model=data.model,
-        site=site,
-        weights_hash=data.weights_hash,
-        target_site=config.target_site,
-        model_dtype=data.model_dtype,
-        dataset=lasting_name(data.dataset),
-        context_length=data.context_length,
-        prepends_bos=data.prepends_bos,
-    )
-    sae_config = config.sae_config(data.d_model)
-    sae = SparseAutoencoder(sae_config, seed=config.trainer.seed, origin=origin)
-    if start is not None:
-        copy_weights(start.sae, sae)
-    sae = sae.to(device)
-    if config.trainer.shards > 1:
-        precision = "float32"
-    kind = GraphTrainer if config.trainer.cuda_graph else Trainer
-    return kind(sae, dataclasses.replace(config.trainer, precision=precision), dist)
-
-
-def _resume_or_initialize(
-    runs: Sequence[TrainingRun], data: ActivationSource, start: Start | None, say: Say
-) -> None:
-    """Bring the trainers to where their runs go on, or to where new ones begin; open trackers."""
-    for run in runs:
-        data.held_out(site=run.site, limit=1)  # read while nothing can be lost
-        _resume(run, say)
-    _initialize([run for run in runs if not run.trainer.steps_done], data, start, say)
-    for run in runs:
-        run.folder.track(run.config.track, run.settings)
-
-
-def _resume(run: TrainingRun, say: Say) -> None:
-    """Load the newest checkpoint if there is one, and drop the metrics beyond it."""
-    folder, trainer = run.folder, run.trainer
-    run.seconds = restore_newest(folder.checkpoints, trainer, say, moments=run.moments)
-    if trainer.steps_done:
-        say(f"{folder.path} goes on from step {trainer.steps_done}")
-        keep = run.config.trainer.keep_checkpoints
-        # A process that was killed after its last checkpoint may not have removed the oldest.
-        remove_older(folder.checkpoints, trainer.steps_done, keep=keep)
-    folder.keep_metrics_until(trainer.steps_done)
-
-
-def _initialize(
-    new_runs: Sequence[TrainingRun], data: ActivationSource, start: Start | None, say: Say
-) -> None:
-    """Set what is estimated from a sample of the data, which is read once for the same sites; of an
-    autoencoder that was trained before nothing but its units, where it has others."""
-    if start is not None and new_runs:
-        say_start(new_runs[0].config, start, say)
-    for sites in dict.fromkeys(run.sites for run in new_runs):
-        data_seed = new_runs[0].config.trainer.data_seed
-        samples = [data.sample(_SAMPLE_ROWS, site=site, seed=data_seed) for site in sites]
-        for site, sample in zip(sites, samples, strict=True):
-            if caution := rounding_caution(sample, data.dtype, site):
-                say(f"warning: {caution}")
-        of_sites = [run for run in new_runs if run.sites == sites]
-        for run in of_sites:
-            if start is None:
-                run.trainer.initialize(*samples)
-            else:
-                into_training_units(run.trainer.sae, *samples)
-        if start is not None:
-            for caution in start_cautions(of_sites[0].trainer.sae, samples[0], start.sae.origin):
-                say(f"warning: {caution}")
 
 
 def _finish(run: TrainingRun) -> dict[str, Any]:
