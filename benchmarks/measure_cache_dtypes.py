@@ -33,7 +33,7 @@ from sparsteer.training.data.cache.shards import Shard, encode_rows
 from sparsteer.training.data.corpus_config import CacheDtype
 from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate_all
-from sparsteer.training.evaluation.stability import agreement_of_decoders
+from sparsteer.training.evaluation.latents.stability import agreement_of_decoders
 from sparsteer.training.train import train_grid
 from sparsteer.training.trainer_config import TrainerConfig
 

@@ -38,7 +38,7 @@ from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.evaluation.perplexity_l0_config import PerplexityL0Config
-from ..training.evaluation.site_check_config import SiteCheckConfig
+from ..training.evaluation.site.site_check_config import SiteCheckConfig
 from ..training.runtime.threads import default_threads, use_threads
 from . import (
     cache,

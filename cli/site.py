@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..sae.common.wording import count, counted
-from ..training.evaluation.site_advice import recommendation, token_name
-from ..training.evaluation.site_check_config import SiteCheckConfig
+from ..training.evaluation.site.site_advice import recommendation, token_name
+from ..training.evaluation.site.site_check_config import SiteCheckConfig
 from .console import Report, Terminal, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from ..training.evaluation.site_findings import Carriers, SiteFindings
+    from ..training.evaluation.site.site_findings import Carriers, SiteFindings
 
 _KINDS = {
     "bos": "BOS",
@@ -42,7 +42,7 @@ def check(config: SiteCheckConfig, terminal: Terminal) -> Report:
     of enormous norm; measures what they do to the input scale that training would estimate. Give
     --model and --dataset, or --cache.
     """
-    from ..training.evaluation.site_check import check_site
+    from ..training.evaluation.site.site_check import check_site
 
     with terminal.progress("reading", "rows") as update:
         found = check_site(

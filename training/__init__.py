@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .evaluation.ground_truth.config import GroundTruthSettings as GroundTruthSettings
     from .evaluation.probing.config import ProbingSettings as ProbingSettings
     from .evaluation.probing.probing import probe as probe
-    from .evaluation.site_check import check_site as check_site
-    from .evaluation.site_check_config import SiteCheckConfig as SiteCheckConfig
+    from .evaluation.site.site_check import check_site as check_site
+    from .evaluation.site.site_check_config import SiteCheckConfig as SiteCheckConfig
     from .graph_trainer import GraphTrainer as GraphTrainer
     from .initialize import initialize_from_rows as initialize_from_rows
     from .trainer import Trainer as Trainer

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from ....training.data.cache.held_out_rows import held_out_rows
-from ....training.evaluation.absorption import absorption as measure_absorption
-from ....training.evaluation.first_letters import first_letters, letter_probe, letter_rows
+from ....training.evaluation.latents.absorption import absorption as measure_absorption
+from ....training.evaluation.latents.first_letters import first_letters, letter_probe, letter_rows
 from ..part import Figure, Measured, Part, SuiteContext
 
 _CONTEXTS = 1024

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ....training.evaluation.meaning import meaning as measure_meaning
-from ....training.evaluation.meaning_config import MeaningSettings
+from ....training.evaluation.latents.meaning import meaning as measure_meaning
+from ....training.evaluation.latents.meaning_config import MeaningSettings
 from ..part import Figure, Measured, Part, SuiteContext
 
 

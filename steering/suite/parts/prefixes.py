@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ....training.evaluation.prefix_view import PrefixView
-from ....training.evaluation.prefixes import measure_prefixes
-from ....training.evaluation.splitting import splitting
+from ....training.evaluation.latents.prefix_view import PrefixView
+from ....training.evaluation.latents.prefixes import measure_prefixes
+from ....training.evaluation.latents.splitting import splitting
 from ..part import Figure, Measured, Part, SuiteContext
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from ....training.evaluation.stability import firing_mass
-from ....training.evaluation.stability import stability as measure_stability
+from ....training.evaluation.latents.stability import firing_mass
+from ....training.evaluation.latents.stability import stability as measure_stability
 from ..part import Figure, Measured, Part, SuiteContext
 
 

@@ -19,7 +19,7 @@ from sparsteer.steering.suite.parts.prefixes import PREFIXES
 from sparsteer.steering.suite.parts.stability import STABILITY
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.evaluation.config import EvalSettings
-from sparsteer.training.evaluation.meaning_config import MeaningSettings
+from sparsteer.training.evaluation.latents.meaning_config import MeaningSettings
 from sparsteer.training.evaluation.subjects import Subject
 
 from ...tiny_runs import SITE, cache_of_texts, random_sae, random_topk

@@ -3,17 +3,17 @@
 import dataclasses
 from dataclasses import dataclass
 
-from ...sae.common.errors import InputError
-from ...sae.common.paths import FilePath
-from ...sae.common.validation import (
+from ....sae.common.errors import InputError
+from ....sae.common.paths import FilePath
+from ....sae.common.validation import (
     require_given,
     require_integer,
     require_positive,
     require_positive_integer,
 )
-from ...sae.config import ModelDtype
-from ...sae.device_map import require_device_map
-from ..data.corpus_config import CorpusConfig
+from ....sae.config import ModelDtype
+from ....sae.device_map import require_device_map
+from ...data.corpus_config import CorpusConfig
 
 _OF_ANY_SOURCE = ("cache", "site", "tokens", "massive_ratio", "outlier_norm", "top")
 """Settings that go with a cache, too."""

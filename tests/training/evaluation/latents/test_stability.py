@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sparsteer.sae import InputError, SparseAutoencoder, TopKConfig
-from sparsteer.training.evaluation import matching
-from sparsteer.training.evaluation.matching import matched_rows, nearest_rows
-from sparsteer.training.evaluation.stability import (
+from sparsteer.training.evaluation.latents import matching
+from sparsteer.training.evaluation.latents.matching import matched_rows, nearest_rows
+from sparsteer.training.evaluation.latents.stability import (
     agreement_of_decoders,
     firing_mass,
     random_nearest,

@@ -11,20 +11,20 @@ from typing import Any
 
 import torch
 
-from ...sae.common.errors import InputError
-from ...sae.language_model.model import LanguageModel
-from ...sae.metrics import ReconstructionMetrics, measure_rows
-from ..data.cache.reader import ActivationCache
-from .config import EvalSettings
-from .language_model_figures import (
+from ....sae.common.errors import InputError
+from ....sae.language_model.model import LanguageModel
+from ....sae.metrics import ReconstructionMetrics, measure_rows
+from ...data.cache.reader import ActivationCache
+from ..config import EvalSettings
+from ..language_model_figures import (
     Progress,
     TokenProgress,
     language_model_figures,
     model_of_cache,
 )
+from ..standard_errors import fvu_standard_error
+from ..subjects import Subject
 from .prefix_view import PrefixView
-from .standard_errors import fvu_standard_error
-from .subjects import Subject
 
 _ROWS_AT_ONCE = 2048
 

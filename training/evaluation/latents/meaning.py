@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...sae.autoencoder import SparseAutoencoder
-from ...sae.language_model.model import LanguageModel
-from ..data.cache.held_out_rows import HeldOutRows, held_out_rows
-from ..data.cache.reader import ActivationCache
+from ....sae.autoencoder import SparseAutoencoder
+from ....sae.language_model.model import LanguageModel
+from ...data.cache.held_out_rows import HeldOutRows, held_out_rows
+from ...data.cache.reader import ActivationCache
 from .example_agreement import agreement
 from .latent_sample import LatentSample, sample_latents, strongest_rows
 from .meaning_config import MeaningSettings

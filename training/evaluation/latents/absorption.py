@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...sae.autoencoder import SparseAutoencoder
+from ....sae.autoencoder import SparseAutoencoder
+from ..standard_errors import ratio_standard_error
 from .first_letters import LETTERS, LetterProbe, LetterRows, f1_of
-from .standard_errors import ratio_standard_error
 
 LEAST_F1 = 0.6
 """Of the probe of a letter that is looked at, as SAEBench asks."""

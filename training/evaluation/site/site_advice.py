@@ -5,8 +5,8 @@ Imports no torch.
 
 from collections.abc import Sequence
 
-from ...sae.common.text import visible
-from ...sae.common.wording import count, counted
+from ....sae.common.text import visible
+from ....sae.common.wording import count, counted
 from .site_findings import Carriers, CoordinateFigures, SiteFindings, TokenCount
 
 _HEAVY = 0.1

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ...sae.common.errors import InputError
-from ...sae.common.validation import require_in_range, require_integer, require_positive_integer
+from ....sae.common.errors import InputError
+from ....sae.common.validation import require_in_range, require_integer, require_positive_integer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...sae.common.errors import InputError
-from ...sae.language_model.model import LanguageModel
-from ...sae.language_model.sites import read_sites
-from ..cautions import why_not_trainable
-from ..data.cache.reader import ActivationCache
-from ..data.content_tokens import ChosenContext, content_rows, stacked, text_mask
-from ..data.context_length import context_length_of
-from ..data.contexts import DocumentSource, no_activations, require_text
-from ..data.corpus import open_corpus
-from ..data.packing import pack
-from ..distributed.collectives import Distributed
+from ....sae.common.errors import InputError
+from ....sae.language_model.model import LanguageModel
+from ....sae.language_model.sites import read_sites
+from ...cautions import why_not_trainable
+from ...data.cache.reader import ActivationCache
+from ...data.content_tokens import ChosenContext, content_rows, stacked, text_mask
+from ...data.context_length import context_length_of
+from ...data.contexts import DocumentSource, no_activations, require_text
+from ...data.corpus import open_corpus
+from ...data.packing import pack
+from ...distributed.collectives import Distributed
 from .site_check_config import SiteCheckConfig
 
 KINDS = ("bos", "separator", "first_token", "content")

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...kernels.numerics import row_blocks, row_norms
-from ...sae.common.errors import InputError
-from ..initialize import geometric_median
+from ....kernels.numerics import row_blocks, row_norms
+from ....sae.common.errors import InputError
+from ...initialize import geometric_median
 from .site_findings import (
     Carriers,
     CoordinateFigures,

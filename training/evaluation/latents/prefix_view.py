@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...kernels.codes import Codes
-from ...sae.autoencoder import SparseAutoencoder
-from ...sae.common.errors import InputError
-from ...sae.config import SAEConfig
+from ....kernels.codes import Codes
+from ....sae.autoencoder import SparseAutoencoder
+from ....sae.common.errors import InputError
+from ....sae.config import SAEConfig
 
 
 class PrefixView(SparseAutoencoder):

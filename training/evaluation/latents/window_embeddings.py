@@ -9,8 +9,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...sae.language_model.model import LanguageModel
-from ..data.cache.held_out_rows import HeldOutRows
+from ....sae.language_model.model import LanguageModel
+from ...data.cache.held_out_rows import HeldOutRows
 
 _CONTEXTS_AT_ONCE = 8
 _ROWS_FOR_SCALE = 16_384

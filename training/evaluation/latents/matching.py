@@ -6,7 +6,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .ground_truth.matching import best_assignment, scipy
+from ..ground_truth.matching import best_assignment, scipy
 
 MOST_DENSE = 4096
 """Rows of the larger dictionary up to which all pairs are looked at: 128 MiB of float64."""

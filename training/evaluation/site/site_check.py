@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from ...sae.language_model.model import LanguageModel
-from ..data.cache.rounding import rounding_fraction
+from ....sae.language_model.model import LanguageModel
+from ...data.cache.rounding import rounding_fraction
 from .massive_activations import (
     all_alike,
     coordinate_figures,

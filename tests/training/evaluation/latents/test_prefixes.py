@@ -18,11 +18,11 @@ from sparsteer.sae.losses import nested_loss
 from sparsteer.sae.metrics import measure_rows
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.evaluation.config import EvalSettings
-from sparsteer.training.evaluation.prefix_view import PrefixView
-from sparsteer.training.evaluation.prefixes import measure_prefixes, widths_of
+from sparsteer.training.evaluation.latents.prefix_view import PrefixView
+from sparsteer.training.evaluation.latents.prefixes import measure_prefixes, widths_of
 from sparsteer.training.evaluation.subjects import Subject
 
-from ...tiny_runs import SITE
+from ....tiny_runs import SITE
 
 CONFIGS = {
     "topk": TopKConfig(12, 40, 5, prefixes=(8, 20)),

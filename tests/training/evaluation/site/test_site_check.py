@@ -15,16 +15,16 @@ from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import TopKConfig
 from sparsteer.training import initialize_from_rows
 from sparsteer.training.data.cache.reader import ActivationCache
-from sparsteer.training.evaluation.massive_activations import (
+from sparsteer.training.evaluation.site.massive_activations import (
     geometry,
     largest_of_rows,
     median_magnitude,
 )
-from sparsteer.training.evaluation.site_advice import recommendation
-from sparsteer.training.evaluation.site_check import check_site, measure_site
-from sparsteer.training.evaluation.site_check_config import SiteCheckConfig
-from sparsteer.training.evaluation.site_findings import SiteFindings
-from sparsteer.training.evaluation.site_rows import (
+from sparsteer.training.evaluation.site.site_advice import recommendation
+from sparsteer.training.evaluation.site.site_check import check_site, measure_site
+from sparsteer.training.evaluation.site.site_check_config import SiteCheckConfig
+from sparsteer.training.evaluation.site.site_findings import SiteFindings
+from sparsteer.training.evaluation.site.site_rows import (
     CONTENT,
     KINDS,
     SiteRows,
@@ -32,7 +32,7 @@ from sparsteer.training.evaluation.site_rows import (
     rows_of_model,
 )
 
-from ...tiny_runs import SITE, cache_of_texts
+from ....tiny_runs import SITE, cache_of_texts
 
 CONTEXTS, LENGTH, WIDTH = 60, 12, 96
 TOKEN = 77

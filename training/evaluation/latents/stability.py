@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...sae.autoencoder import SparseAutoencoder
-from ...sae.common.errors import InputError
+from ....sae.autoencoder import SparseAutoencoder
+from ....sae.common.errors import InputError
 from .matching import matched_rows, nearest_rows
 from .summaries import mean_with_interval
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...sae.autoencoder import SparseAutoencoder
-from ...sae.common.errors import InputError
+from ....sae.autoencoder import SparseAutoencoder
+from ....sae.common.errors import InputError
 from .matching import nearest_rows
 from .prefix_view import PrefixView
 from .summaries import summary

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...sae.autoencoder import SparseAutoencoder
-from ..data.cache.held_out_rows import HeldOutRows
+from ....sae.autoencoder import SparseAutoencoder
+from ...data.cache.held_out_rows import HeldOutRows
 
 _MOST_ENTRIES = 1 << 25
 """Activations that are kept, at 16 bytes each; of dense codes fewer latents are looked at."""

@@ -13,15 +13,18 @@ from sparsteer.sae.config import JumpReLUConfig
 from sparsteer.training.data.cache.held_out_rows import HeldOutRows, held_out_rows
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.data.cache.shards import EncodedRows
-from sparsteer.training.evaluation.example_agreement import agreement
-from sparsteer.training.evaluation.latent_sample import sample_latents, strongest_rows
-from sparsteer.training.evaluation.meaning import meaning
-from sparsteer.training.evaluation.meaning_config import MeaningSettings
-from sparsteer.training.evaluation.summaries import summary
-from sparsteer.training.evaluation.token_explained import share_of_one_token, token_explained
-from sparsteer.training.evaluation.window_embeddings import mean_around, rows_around
+from sparsteer.training.evaluation.latents.example_agreement import agreement
+from sparsteer.training.evaluation.latents.latent_sample import sample_latents, strongest_rows
+from sparsteer.training.evaluation.latents.meaning import meaning
+from sparsteer.training.evaluation.latents.meaning_config import MeaningSettings
+from sparsteer.training.evaluation.latents.summaries import summary
+from sparsteer.training.evaluation.latents.token_explained import (
+    share_of_one_token,
+    token_explained,
+)
+from sparsteer.training.evaluation.latents.window_embeddings import mean_around, rows_around
 
-from ...tiny_runs import SITE, cache_of_texts, random_topk
+from ....tiny_runs import SITE, cache_of_texts, random_topk
 
 N_TOKENS = 40
 

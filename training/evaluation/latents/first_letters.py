@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...sae.common.errors import InputError
-from ..data.cache.held_out_rows import HeldOutRows
+from ....sae.common.errors import InputError
+from ...data.cache.held_out_rows import HeldOutRows
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

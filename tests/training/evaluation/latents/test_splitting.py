@@ -8,16 +8,16 @@ from sparsteer.sae import InputError, SparseAutoencoder
 from sparsteer.sae.config import JumpReLUConfig
 from sparsteer.training.data.cache.held_out_rows import HeldOutRows
 from sparsteer.training.data.cache.shards import EncodedRows
-from sparsteer.training.evaluation.absorption import absorption
-from sparsteer.training.evaluation.first_letters import (
+from sparsteer.training.evaluation.latents.absorption import absorption
+from sparsteer.training.evaluation.latents.first_letters import (
     LETTERS,
     LetterRows,
     first_letters,
     letter_probe,
     letter_rows,
 )
-from sparsteer.training.evaluation.prefix_view import PrefixView
-from sparsteer.training.evaluation.splitting import splitting
+from sparsteer.training.evaluation.latents.prefix_view import PrefixView
+from sparsteer.training.evaluation.latents.splitting import splitting
 
 WORDS, TIMES = 6, 8
 N_LETTERS = len(LETTERS)

@@ -1,0 +1,1 @@
+"""What the latents of a dictionary stand for, and whether others have them, too."""

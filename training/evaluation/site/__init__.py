@@ -1,0 +1,1 @@
+"""A look at a site before an autoencoder is trained there."""
