@@ -60,7 +60,7 @@ class RandomTexts:
 
 
 def agreement(
-    examples: Sequence[Int[Tensor, "P"]],
+    examples: Sequence[Int[Tensor, "_"]],
     embeddings_NH: Float[Tensor, "N H"],
     tokens_N: Int[Tensor, "N"],
     documents_N: Int[Tensor, "N"],

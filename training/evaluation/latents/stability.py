@@ -31,7 +31,7 @@ def agreement_of_decoders(one: SparseAutoencoder, other: SparseAutoencoder) -> f
 
 def stability(
     saes: Sequence[SparseAutoencoder],
-    masses: Sequence[Float[Tensor, "F"] | None] | None = None,
+    masses: Sequence[Float[Tensor, "_"] | None] | None = None,
     *,
     seed: int = 0,
 ) -> dict[str, Any]:

@@ -273,3 +273,11 @@ def test_topk_is_sampled_too() -> None:
         fired, values = sample.of(place)
         assert torch.equal(fired, dense[:, latent].nonzero()[:, 0])
         assert torch.equal(values, dense[fired, latent].detach())
+
+
+def test_latents_may_have_different_numbers_of_examples() -> None:
+    vectors, _, tokens_N, documents_N = topics(0)
+    usable_N = torch.ones(2000, dtype=torch.bool)
+    examples = [torch.arange(3 + n % 5) for n in range(20)]
+    found = agreement(examples, vectors, tokens_N, documents_N, usable_N, seed=0)
+    assert found.in_all.shape == (20,) and not found.in_all.isnan().any()

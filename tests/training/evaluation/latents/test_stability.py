@@ -67,6 +67,12 @@ def test_a_copied_latent_is_matched_once() -> None:
     assert pair["matched"]["above"]["0.9"] == pytest.approx(11 / 20)
 
 
+def test_dictionaries_of_two_widths_compare_with_their_masses() -> None:
+    saes = [dictionary(random_rows(n, 8, n)) for n in (20, 30, 40)]
+    found = stability(saes, [torch.rand(n) + 0.1 for n in (20, 30, 40)])
+    assert [pair["latents"] for pair in found["pairs"]] == [20, 20, 30, 30, 40, 40]
+
+
 def test_mass_decides_how_much_a_latent_counts() -> None:
     rows, others = torch.eye(4), torch.eye(4)
     others = torch.cat([others[:2], -others[2:]])
