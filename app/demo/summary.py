@@ -1,12 +1,13 @@
 """The sections that say what was done, how far to trust it, what came out, and how to repeat it."""
 
+import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ...sae.common.shipped import is_shipped
 from ...sae.common.wording import percent
 from ...training.config import ActivationName
-from ...training.open_settings import begun_with
+from ...training.open_settings import begun_with, resolved_defaults
 from ...training.run import RunFolder
 from ..report.markup import Child, Html, join, table, tag
 from .config import DEMO_ACTIVATIONS
@@ -263,7 +264,9 @@ def reproduction(context: ReportContext) -> Html:
 def _settings(context: ReportContext, activation: ActivationName) -> str:
     trainer = context.config.train_config(activation).trainer
     run = context.training[activation]
-    used = begun_with(RunFolder(context.config.run(activation)).settings())
+    begun = RunFolder(context.config.run(activation)).settings_if_begun()
+    rule = resolved_defaults(trainer, run["n_latents"], activation)
+    used = begun_with(begun) if begun else dataclasses.asdict(rule)
     lambda_ = f", lambda {trainer.afa_coefficient:g}" if activation == "top_afa" else ""
     return (
         f"{run['n_latents']:,} latents, {run['steps']:,} steps of {used['batch_size']:,} rows, "
