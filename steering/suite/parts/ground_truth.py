@@ -49,13 +49,12 @@ def _training_of(subject: Subject) -> TrainerConfig:
         return TrainerConfig()
     known = {field.name for field in dataclasses.fields(TrainerConfig)}
     values: dict[str, Any] = RunFolder(run).settings()["trainer"]
-    return TrainerConfig(
-        **{
-            name: tuple(cast(list[Any], value)) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in known
-        }
-    )
+    given: dict[str, Any] = {
+        name: tuple(cast(list[Any], value)) if isinstance(value, list) else value
+        for name, value in values.items()
+        if name in known
+    }
+    return TrainerConfig(**given)
 
 
 def _figures(measures: Mapping[str, Mapping[str, Any]]) -> list[Figure]:

@@ -110,13 +110,13 @@ def _train(
     trainer.initialize(first_rows)
     generator = features.generator(config.data_seed, "training")
     for step in range(config.n_steps):
-        x_BD, _ = features.sample(config.batch_size, generator)
+        x_BD, _ = features.sample(config.rows_per_step, generator)
         trainer.step(x_BD, measured=False)
         if not (step + 1) % _STEPS_BETWEEN_REPORTS:
-            count(_STEPS_BETWEEN_REPORTS * config.batch_size)
+            count(_STEPS_BETWEEN_REPORTS * config.rows_per_step)
     trainer.synchronize()
-    left = config.n_steps % _STEPS_BETWEEN_REPORTS * config.batch_size
-    count(left + config.tokens - config.n_steps * config.batch_size)
+    left = config.n_steps % _STEPS_BETWEEN_REPORTS * config.rows_per_step
+    count(left + config.tokens - config.n_steps * config.rows_per_step)
     return trainer.trained()
 
 
@@ -130,6 +130,7 @@ _OF_TRAINING = (
     *("precision", "ema_decay", "clip_norm", "auxk_coefficient", "auxk_fraction"),
     *("multi_topk_coefficient", "multi_topk", "afa_coefficient", "sparsity"),
     *("sparsity_coefficient", "target_l0", "loss_term"),
+    *("whitening", "whitening_shrinkage", "whitening_loss"),
 )
 """What of the training could change results; not where files would be written and when."""
 
