@@ -619,7 +619,7 @@ def test_the_command_gives_the_same_settings_again() -> None:
     [
         ({"out": " "}, "out"),
         ({"contexts": 0}, "contexts"),
-        ({"training_tokens": 10}, "tokens"),
+        ({"training_tokens": 1}, "tokens"),
         ({"tokens": 0}, "tokens"),
         ({"k": 0}, "k"),
         ({"picks": 33}, "picks"),
