@@ -152,7 +152,8 @@ def _what_next(config: TrainConfig, run: str, saes: str) -> list[str]:
     for field in dataclasses.fields(CorpusConfig):
         value = getattr(stream, field.name)
         if value != field.default:
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
+            flag = f"--{field.name.replace('_', '-')}"
+            words += [flag] if value is True else [flag, str(value)]
     rows = round(config.trainer.eval_rows / stream.held_out_fraction)
     return [
         next_command("cache", *words, "--tokens", str(rows), "--out", "CACHE"),

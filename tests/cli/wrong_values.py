@@ -25,6 +25,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "cache verify": ("cache",),
     "train": ("--cache", "cache", "--site", _SITE, "--out", "new", *_SMALL),
     "eval": ("run", "--cache", "cache", "--contexts", "0"),
+    "l0": ("run", "--cache", "cache", "--contexts", "2"),
     "synthetic eval": ("--samples", "1024", "--rows", "2", "--seeds", "1"),
     "import": ("run", "--out", "new", "--no-check"),
     "export": ("run", "--out", "new"),

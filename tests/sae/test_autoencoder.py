@@ -273,8 +273,8 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
         return message(folder)
 
     assert "no key 'kk'" in rewritten(kk=3)
-    write_checked_json(folder / CONFIG_FILE, config | {"version": 3})
-    assert "format version 3" in message(folder)
+    write_checked_json(folder / CONFIG_FILE, config | {"version": 4})
+    assert "format version 4" in message(folder)
     assert "not a sparsteer autoencoder" in rewritten(format="other")
     assert "W_dec has shape [57, 13]" in rewritten(n_latents=58)
     assert "W_dec has shape [57, 13]" in rewritten(n_latents=10**15)
