@@ -14,8 +14,8 @@ TOPICS: dict[str, str] = {
     "data": "cache site target-site finetune model model-dtype dataset chunk-rows forward-contexts "
     "context-length text-field chat skip-bad-rows split subset shuffle-buffer dtype "
     "held-out-fraction shard-rows field target-field long-rows max-length rows contexts",
-    "sparsity": "activation n-latents k k-start k-anneal-fraction bandwidth target-scale setting "
-    "prefixes lista-step multi-topk multi-topk-coefficient afa-coefficient sparsity "
+    "sparsity": "activation n-latents k l0 k-start k-anneal-fraction bandwidth target-scale "
+    "setting prefixes lista-step multi-topk multi-topk-coefficient afa-coefficient sparsity "
     "sparsity-coefficient target-l0 whitening whitening-shrinkage whitening-loss auxk-coefficient "
     "auxk-fraction k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "

@@ -12,6 +12,7 @@ from ..sae.common.errors import InputError
 from ..sae.common.wording import count, counted, duration, percent
 from ..training.config import TrainConfig
 from ..training.data.corpus_config import CorpusConfig
+from ..training.l0_rule import L0Rule, parse_l0, require_l0_for, with_number
 from .console import Report, Terminal, Update, next_command, table
 from .dry_runs import require_dry_run
 from .training_estimate import estimate
@@ -24,6 +25,12 @@ class TrainOptions:
 
     train: TrainConfig
     """The autoencoder."""
+
+    l0: str | None = None
+    """Latents of a row, as the activation's k or as its target L0: a number, or how to find one
+    before training. ppl:1%: the fewest with which perplexity is 1% above that of all 256 latents of
+    a pilot that is trained briefly. cosine: of a few pilots the one whose decoder rows overlap
+    least. Needs a cache; pilots lie in the folder OUT-l0."""
 
     grid: tuple[str, ...] = ()
     """Settings that vary, such as `k=32,64 seed=0,1`: one autoencoder for each choice, all on the
@@ -39,10 +46,26 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         require_dry_run(self.gpu, dry_run=self.dry_run)
+        if self.l0 is not None:
+            self._require_l0(parse_l0(self.l0))
         if self.dry_run and self.grid:
             raise InputError(
                 "grid is given, but a dry run is of one autoencoder; leave one of them out",
                 field="grid",
+            )
+
+    def _require_l0(self, rule: L0Rule) -> None:
+        require_l0_for(self.train, rule)
+        if self.grid:
+            raise InputError(
+                f"l0 is {rule}, but a grid is given, which can vary k; leave one of them out",
+                field="l0",
+            )
+        if self.dry_run and rule.measures:
+            raise InputError(
+                f"l0 is {rule}, which trains to find a number, but a dry run trains nothing; give "
+                "a number",
+                field="l0",
             )
 
 
@@ -53,20 +76,26 @@ def run(options: TrainOptions, terminal: Terminal) -> Report:
     model. The same command again goes on from the last checkpoint of an interrupted run, and ends
     with the very weights of one that was not interrupted.
     """
+    if options.l0 is not None and (number := parse_l0(options.l0).number) is not None:
+        options = dataclasses.replace(options, train=with_number(options.train, number), l0=None)
     if options.dry_run:
         return estimate(options, terminal)
     return (_grid if options.grid else _one)(options, terminal)
 
 
 def _one(options: TrainOptions, terminal: Terminal) -> Report:
+    from ..training.chosen_l0 import with_l0
     from ..training.train import train
 
     config = options.train
-    with (
-        training_process(config.trainer.device) as stop,
-        terminal.progress("training", "rows") as update,
-    ):
-        summary = train(config, report=_Figures(update).report, say=terminal.say, stop=stop)
+    found: dict[str, Any] = {}
+    with training_process(config.trainer.device) as stop:
+        if options.l0 is not None:
+            config, found["chosen_l0"] = with_l0(
+                config, parse_l0(options.l0), say=terminal.say, stop=stop
+            )
+        with terminal.progress("training", "rows") as update:
+            summary = train(config, report=_Figures(update).report, say=terminal.say, stop=stop)
     held_out = summary["held_out"]
     silent_on = counted(held_out["rows"], "row")
     sae = Path(config.out) / "sae"
@@ -90,7 +119,9 @@ def _one(options: TrainOptions, terminal: Terminal) -> Report:
         *_what_next(config, config.out, shlex.quote(str(sae))),
     )
     return Report(
-        values={**summary, "sae": str(sae)}, shown=shown, warnings=summary.get("warnings", ())
+        values={**summary, "sae": str(sae), **found},
+        shown=shown,
+        warnings=summary.get("warnings", ()),
     )
 
 

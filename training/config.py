@@ -152,8 +152,12 @@ class TrainConfig:
         self.trainer.validate_for(config)
         return config
 
+    def latents_at(self, d_model: int) -> int:
+        """Latents of the dictionary for activations of the width."""
+        return self.n_latents or _DEFAULT_EXPANSION * d_model
+
     def _sae_config(self, d_model: int) -> SAEConfig:
-        n_latents = self.n_latents or _DEFAULT_EXPANSION * d_model
+        n_latents = self.latents_at(d_model)
         prefixes = prefix_latents(self.prefixes, n_latents)
         chosen = config_class(self.activation)
         own = _fields(chosen) - _fields(SAEConfig)
