@@ -31,8 +31,10 @@ PAGES = [
 
 @pytest.fixture(scope="module")
 def runs_topk(run_folder: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the run that the pages name, its feature index and picks."""
+    """A folder with the run that the pages name, its cache, feature index and picks."""
     folder = tmp_path_factory.mktemp("docs")
+    (folder / "caches").mkdir()
+    (folder / "caches" / "news").symlink_to(cache)
     run = folder / "runs" / "topk"
     shutil.copytree(run_folder / "sae", run / "sae")
     with pytest.MonkeyPatch.context() as patch:
