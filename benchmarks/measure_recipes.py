@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from results_file import RESULTS, write_table
 
 from sparsteer.sae import SparseAutoencoder
@@ -27,6 +26,7 @@ from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.evaluation import evaluate_all
+from sparsteer.training.evaluation.latents.matching import nearest_rows
 from sparsteer.training.train import train_grid
 from sparsteer.training.trainer_config import TrainerConfig
 
@@ -106,17 +106,11 @@ def config_of(recipe: Recipe, seed: int, arguments: argparse.Namespace) -> Train
     )
 
 
-@torch.no_grad()
-def nearest_cosine(sae: SparseAutoencoder, at_once: int = 1024) -> float:
+def nearest_cosine(sae: SparseAutoencoder) -> float:
     """Mean over latents of the largest cosine of its decoder row with another's."""
-    unit_FD = torch.nn.functional.normalize(sae.W_dec.float(), dim=-1)
-    largest: list[torch.Tensor] = []
-    for start in range(0, len(unit_FD), at_once):
-        cosines = unit_FD[start : start + at_once] @ unit_FD.T
-        rows = torch.arange(len(cosines))
-        cosines[rows, rows + start] = -1
-        largest.append(cosines.amax(-1))
-    return float(torch.cat(largest).double().mean())
+    W_dec = sae.W_dec.detach()
+    cosines_FK, _ = nearest_rows(W_dec, W_dec, most=2)  # the first is its own
+    return float(cosines_FK[:, 1].double().mean())
 
 
 def figures_of(result: dict[str, Any], out: str, seconds: float) -> Figures:

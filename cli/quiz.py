@@ -26,7 +26,7 @@ def make(config: QuizConfig, terminal: Terminal) -> Report:
                 count(values["questions"]),
                 f"features, of {count(values['alive'])} alive",
             ),
-            ("left out", count(values["left_out"]), "drawn, but with too few examples"),
+            ("skipped", count(values["skipped"]), "drawn, but with too few examples"),
             ("pairs", count(pairs), "of each; guessing gets half of them"),
             ("near misses", percent(values["near_misses"]), "of the wrong texts"),
             ("recognized", f"{values['needed']} of {pairs}", "must be right, at least"),

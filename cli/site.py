@@ -23,7 +23,7 @@ _KINDS = {
 }
 _GEOMETRY = {
     "content": "as training reads",
-    "left_out": "with what it leaves out",
+    "excluded": "with what it excludes",
     "outliers": "without outliers",
     "massive_coordinates": "without massive coordinates",
 }
@@ -130,7 +130,7 @@ def _coordinates(found: "SiteFindings") -> "RenderableType":
     grid = _grid(
         ">coordinate",
         ">largest",
-        ">left out",
+        ">excluded",
         ">share",
         ">centered",
         ">rows",
@@ -147,7 +147,7 @@ def _coordinates(found: "SiteFindings") -> "RenderableType":
         grid.add_row(
             str(one.coordinate),
             f"{one.ratio:,.4g}x",
-            "" if one.ratio_left_out is None else f"{one.ratio_left_out:,.4g}x",
+            "" if one.ratio_excluded is None else f"{one.ratio_excluded:,.4g}x",
             f"{100 * one.share:.2g}%",
             f"{100 * one.share_centered:.2g}%",
             count(carriers.rows),

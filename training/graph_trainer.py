@@ -22,7 +22,8 @@ from .cuda_graph import (
 )
 from .distributed.collectives import Distributed
 from .step_metrics import StepMetrics
-from .trainer import ForwardHalf, Trainer
+from .step_state import ForwardHalf
+from .trainer import Trainer
 from .trainer_config import TrainerConfig
 
 

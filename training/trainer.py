@@ -1,7 +1,7 @@
 """One update of an autoencoder from a batch: loss, gradients, Adam, dead latents."""
 
 import dataclasses
-from typing import ClassVar, Literal, NamedTuple, overload
+from typing import ClassVar, Literal, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,48 +24,13 @@ from .optimizer import Adam
 from .precision import RoundedWeights
 from .runtime.transfers import PendingHostCopy
 from .step_metrics import StepMetrics, measure_step
+from .step_state import ForwardHalf, KnownDead, PendingCheck, in_place_versions
 from .trainer_config import TrainerConfig
 from .undone_steps import unchanged_unless
 from .whitening import Whitening
 
 # Gradients of a mean over B * D elements are small; this epsilon (arXiv 2406.04093) stays below.
 _ADAM_EPSILON = 6.25e-10
-
-
-class ForwardHalf(NamedTuple):
-    """The first half of a step, up to the loss."""
-
-    target: Float[Tensor, "B D"]
-    """What is predicted, in scaled units: of an autoencoder the rows."""
-    losses: Losses
-    fired: Bool[Tensor, "F"]
-    """Which latents fired in the batch, in any process."""
-    counted: FiringCounts
-
-
-class _PendingCheck(NamedTuple):
-    """What a step computed on the device and the host must know before the next step."""
-
-    batch: list[Tensor]
-    """The rows and, of a transcoder, the target."""
-    batch_versions: list[int]
-    """How often each had been changed in place."""
-    numbers: PendingHostCopy
-    """Whether the loss is finite, and the number of latents that are dead after the step."""
-    dead: Int[Tensor, "F"] | None
-    """On a GPU those latents, then the others."""
-    counts_version: int
-    """Version of `tokens_since_fired` from which the dead latents were counted."""
-    capacity: SlotCapacity | None
-    """What the codes' width was taken for granted to be, or was found to need."""
-
-
-class _KnownDead(NamedTuple):
-    """The dead latents, of which the host knows how many there are."""
-
-    latents: Int[Tensor, "N"]
-    counts_version: int
-    """Version of `tokens_since_fired` from which they were counted."""
 
 
 class Trainer:
@@ -134,8 +99,8 @@ class Trainer:
         self.tokens_since_fired = torch.zeros(n_latents, dtype=torch.int64, device=sae.W_dec.device)
         n_parts = sae.activation.n_code_parts if uses_triton(sae.W_dec) else 0
         self.code_widths = CodeWidths(n_parts, sae.W_dec) if n_parts else None
-        self._pending: _PendingCheck | None = None
-        self._known_dead: _KnownDead | None = None
+        self._pending: PendingCheck | None = None
+        self._known_dead: KnownDead | None = None
         self._may_lack_initialization = not is_initialized(sae) or self.whitening is not None
         buffers = {name for name, _ in sae.named_buffers()}
         self._activation_buffers = [name for name in sae.activation.state() if name in buffers]
@@ -310,8 +275,8 @@ class Trainer:
         """Send to the host what it must know before the next step."""
         numbers = PendingHostCopy(counted.numbers)
         batch = [x] if target is None else [x, target]
-        versions = _versions(batch), self._counts_version()
-        self._pending = _PendingCheck(
+        versions = in_place_versions(batch), self._counts_version()
+        self._pending = PendingCheck(
             batch, versions[0], numbers, counted.dead, versions[1], capacity
         )
 
@@ -472,13 +437,13 @@ class Trainer:
             all_reduce_min = self.dist.all_reduce_min if several else None
             self.code_widths.learn(pending.capacity, failed_step, all_reduce_min)
         if pending.dead is not None:
-            self._known_dead = _KnownDead(pending.dead[:n_dead], pending.counts_version)
+            self._known_dead = KnownDead(pending.dead[:n_dead], pending.counts_version)
 
-    def _step_again(self, pending: _PendingCheck) -> None:
+    def _step_again(self, pending: PendingCheck) -> None:
         """Make a step that is not done, maybe because a row's codes did not fit, now counting what
         they need; every rank does."""
         x, *target = pending.batch
-        changed = pending.batch_versions != _versions(pending.batch)
+        changed = pending.batch_versions != in_place_versions(pending.batch)
         if self.dist.all_reduce_any(torch.tensor([changed], device=x.device)).any():
             raise RuntimeError(
                 f"step {self.steps_done} must be made again, but its batch, or a tensor of which "
@@ -520,11 +485,3 @@ class Trainer:
             raise ValueError(
                 f"target has shape {list(target.shape)}, but must have that of x, {list(x.shape)}"
             )
-
-
-def _versions(tensors: list[Tensor]) -> list[int]:
-    """How often each was changed in place; of tensors of inference mode nobody counts it."""
-    return [
-        0 if tensor.is_inference() else tensor._version  # pyright: ignore[reportPrivateUsage] - documented
-        for tensor in tensors
-    ]

@@ -68,7 +68,7 @@ def dictionary_card(facts: DictionaryFacts) -> str:
 def _used(facts: DictionaryFacts) -> Iterator[str]:
     name = facts.name
     yield (
-        "It lies inside the package: every command and function that takes a run takes its name, "
+        "It is part of the package: every command and function that takes a run takes its name, "
         "and only the language model is fetched, once."
     )
     yield (

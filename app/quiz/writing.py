@@ -31,7 +31,7 @@ def write_quiz(
 
     Returns:
         run, folder, page, quiz (its identity), questions, pairs of each, alive (features that ever
-        fired), left_out (drawn, but with too few examples), near_misses (the fraction of the wrong
+        fired), skipped (drawn, but with too few examples), near_misses (the fraction of the wrong
         texts that are near misses), needed (right pairs of a recognized feature), chance (of
         recognizing a feature by guessing) and warnings, sentences.
 
@@ -59,13 +59,13 @@ def write_quiz(
     misses = [pair.other == "near_miss" for q in quiz.questions for pair in q.pairs]
     return {
         "run": config.run,
-        "folder": str(folder),
-        "page": str(folder / PAGE),
+        "folder": config.out,
+        "page": str(Path(config.out) / PAGE),
         "quiz": quiz.identity,
         "questions": len(quiz.questions),
         "pairs": config.pairs,
         "alive": quiz.n_alive,
-        "left_out": quiz.n_left_out,
+        "skipped": quiz.n_skipped,
         "near_misses": sum(misses) / len(misses),
         "needed": right_needed(config.pairs),
         "chance": chance_to_recognize(config.pairs),

@@ -69,7 +69,7 @@ class Quiz:
     questions: tuple[Question, ...]
     n_alive: int
     """Features that ever fired."""
-    n_left_out: int
+    n_skipped: int
     """Of those that were drawn, how many had too few examples of different documents."""
 
     @property

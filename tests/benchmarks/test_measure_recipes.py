@@ -70,4 +70,4 @@ def test_the_nearest_decoder_row(study: Any) -> None:
     sae = SparseAutoencoder(TopKConfig(6, 40, 3))
     unit = torch.nn.functional.normalize(sae.W_dec.detach(), dim=1)
     cosines = (unit @ unit.T).fill_diagonal_(-1)
-    assert study.nearest_cosine(sae, at_once=7) == pytest.approx(float(cosines.amax(1).mean()))
+    assert study.nearest_cosine(sae) == pytest.approx(float(cosines.amax(1).mean()))

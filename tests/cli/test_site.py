@@ -26,7 +26,7 @@ def test_a_model_is_looked_at(
     assert (values["site"], values["cache"], values["d_model"]) == (SITES[0], None, 32)
     assert set(values["kinds"]) == {"bos", "separator", "first_token", "content"}
     assert values["rows"] == values["kinds"]["content"]["rows"]
-    assert {"content", "left_out"} <= set(values["geometry"])
+    assert {"content", "excluded"} <= set(values["geometry"])
     assert values["massive_coordinates"] >= sum(c["massive"] for c in values["coordinates"]) > 0
     carriers = values["coordinates"][0]["carriers"]
     assert sum(carriers["kinds"].values()) == carriers["rows"]

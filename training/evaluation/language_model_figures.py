@@ -44,9 +44,11 @@ def model_of_cache(
     settings: EvalSettings,
     device: torch.device,
     say: Callable[[str], None] = lambda sentence: None,
+    *,
+    otherwise: str = ", or --contexts 0 to leave the model out",
 ) -> LanguageModel:
     """The language model that the cache was made with, or the one that the settings name in its
-    place; raises as `load_again`."""
+    place; raises as `load_again`, which takes `otherwise`."""
     return load_again(
         cache.manifest,
         settings.cache,
@@ -56,7 +58,7 @@ def model_of_cache(
         device_map=settings.device_map,
         allow_other_weights=settings.allow_other_weights,
         say=say,
-        otherwise=", or --contexts 0 to leave the model out",
+        otherwise=otherwise,
     )
 
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from ...kernels.codes import Codes
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.devices import resolve_device
-from ...sae.language_model.reloading import load_again
 from ..data.cache.reader import ActivationCache
+from .language_model_figures import model_of_cache
 from .perplexity_l0_config import PerplexityL0Config
 from .replacement import Replacement, replacement_sums
 from .standard_errors import ratio_standard_error
@@ -75,17 +75,7 @@ def perplexity_l0(
     subject = opened_subject(config.sae, cache, config, device, say)
     sizes_N = contributions(subject.sae, cache.held_out(site=subject.site, limit=config.rows))
     n_rows = min(config.rows, cache.n_held_out)
-    model = load_again(
-        cache.manifest,
-        config.cache,
-        given=config.model,
-        device=str(device),
-        dtype=config.model_dtype,
-        device_map=config.device_map,
-        allow_other_weights=config.allow_other_weights,
-        say=say,
-        otherwise="",
-    )
+    model = model_of_cache(cache, config, device, say, otherwise="")
     sae = subject.sae
     if sae.W_dec.device != model.device:
         sae = copy.deepcopy(sae).to(model.device)

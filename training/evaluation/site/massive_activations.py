@@ -109,13 +109,13 @@ def coordinate_figures(
     content_MD = rows.acts[rows.is_content]
     others_RD = rows.acts[~rows.is_content]
     largest_D = largest_of_rows(content_MD.T)
-    left_out_D = largest_of_rows(others_RD.T) if len(others_RD) else torch.zeros_like(largest_D)
+    excluded_D = largest_of_rows(others_RD.T) if len(others_RD) else torch.zeros_like(largest_D)
     mean_D, square_D = _moments(content_MD)
     center_D = _center(content_MD)
     centered_D = square_D - 2 * center_D * mean_D + center_D.square()
     variance_D = (square_D - mean_D.square()).clamp(min=0)
     share_D, share_centered_D = square_D / square_D.sum(), centered_D / centered_D.sum()
-    any_kind_D = torch.maximum(largest_D, left_out_D)
+    any_kind_D = torch.maximum(largest_D, excluded_D)
     order = any_kind_D.argsort(descending=True, stable=True)
     listed_D = torch.maximum(share_D, share_centered_D) >= _MUCH
     listed_D[order[:top]] = True
@@ -126,7 +126,7 @@ def coordinate_figures(
             massive=float(any_kind_D[d]) >= massive_from,
             largest=float(largest_D[d]),
             ratio=float(largest_D[d]) / unit,
-            ratio_left_out=float(left_out_D[d]) / unit if len(others_RD) else None,
+            ratio_excluded=float(excluded_D[d]) / unit if len(others_RD) else None,
             mean=float(mean_D[d]),
             spread=float(variance_D[d].sqrt()),
             share=float(share_D[d]),

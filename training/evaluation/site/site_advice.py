@@ -30,10 +30,10 @@ _ALWAYS = "`sparsteer cache` and `sparsteer train --model` always leave them out
 
 def recommendation(found: SiteFindings) -> list[str]:
     """What to leave out, and what need not be left out, a sentence for each matter."""
-    return [*_left_out(found), *_outliers(found), *_coordinates(found), *_storage(found)]
+    return [*_excluded(found), *_outliers(found), *_coordinates(found), *_storage(found)]
 
 
-def _left_out(found: SiteFindings) -> list[str]:
+def _excluded(found: SiteFindings) -> list[str]:
     """About the positions that training does not read: special tokens and first positions."""
     kinds = {_KINDS[name]: kind for name, kind in found.kinds.items() if name in _KINDS}
     if not kinds:
@@ -52,7 +52,7 @@ def _left_out(found: SiteFindings) -> list[str]:
     named = [
         f"{name} (up to {_times(k.largest_ratio)} the median norm)" for name, k in harmful.items()
     ]
-    content, both = found.geometry["content"], found.geometry["left_out"]
+    content, both = found.geometry["content"], found.geometry["excluded"]
     return [
         f"leave out {_listed(named)}: with what training does not read the input scale would be "
         f"{both.scale_ratio:.3g} times as large (mean cosine of two rows "

@@ -103,7 +103,7 @@ def _without(
     massive_D = massive_coordinates(content_MD, massive_from)
     others: dict[str, torch.Tensor] = {}
     if not rows.is_content.all():
-        others["left_out"] = rows.acts
+        others["excluded"] = rows.acts
     if outlier_N.any():
         others["outliers"] = rows.acts[rows.is_content & ~outlier_N]
     if massive_D.any() and not massive_D.all():

@@ -56,7 +56,7 @@ class CoordinateFigures:
     """Largest magnitude."""
     ratio: float
     """The largest magnitude in units of the median magnitude of all values."""
-    ratio_left_out: float | None
+    ratio_excluded: float | None
     """As `ratio`, of the rows that training leaves out; None where there are none."""
     mean: float
     spread: float
@@ -141,7 +141,7 @@ class SiteFindings:
     """Coordinates with a massive value in some row, also those that are not listed."""
     outliers: OutlierFigures
     geometry: Mapping[str, Geometry]
-    """Of `content` rows; with those `left_out`, without `outliers`, and without
+    """Of `content` rows; with those `excluded`, without `outliers`, and without
     `massive_coordinates`; what would be the same as `content` is missing."""
     rounding: Mapping[str, float]
     """By dtype, the variance that storing content rows in it adds, as a fraction of theirs."""

@@ -94,8 +94,8 @@ def test_normal_rows_have_nothing_massive() -> None:
     nothing = found()
     assert nothing.massive_coordinates == nothing.outliers.rows == 0
     assert not any(one.massive or one.carriers.rows for one in nothing.coordinates)
-    assert set(nothing.geometry) == {"content", "left_out"}
-    assert nothing.geometry["left_out"].scale_ratio == pytest.approx(1, abs=0.02)
+    assert set(nothing.geometry) == {"content", "excluded"}
+    assert nothing.geometry["excluded"].scale_ratio == pytest.approx(1, abs=0.02)
     harmless, no_row, no_value = recommendation(nothing)
     assert harmless.startswith("BOS and the first token of a context: at most")
     assert "nothing more to leave out" in no_row and "is massive" in no_value
@@ -133,13 +133,13 @@ def test_sinks_are_told_from_what_training_reads() -> None:
     sinks = found(plant_sinks)
     (first, *_) = sinks.coordinates
     assert (first.coordinate, first.massive) == (7, True)
-    assert first.ratio < 10 and first.ratio_left_out == 2000 / sinks.median_magnitude
+    assert first.ratio < 10 and first.ratio_excluded == 2000 / sinks.median_magnitude
     assert first.carriers.kinds == {"bos": 60, "first_token": 60}
     assert [p.position for p in first.carriers.positions] == [0, 1]
     assert sinks.kinds["bos"].massive_rows == 60 and sinks.kinds["content"].massive_rows == 0
     assert sinks.kinds["bos"].ratio == pytest.approx(2000 / WIDTH**0.5, rel=0.05)
     assert sinks.outliers.rows == 0
-    without, with_them = found().geometry["content"], sinks.geometry["left_out"]
+    without, with_them = found().geometry["content"], sinks.geometry["excluded"]
     assert sinks.geometry["content"] == without
     assert with_them.scale_ratio < 0.02
     leave_out, no_row, _ = recommendation(sinks)
@@ -272,7 +272,7 @@ def test_a_cache_does_not_tell_all(write_cache: Callable[..., Path], tmp_path: P
     shown = check_site(config)
     assert (shown.rows, set(shown.kinds), len(shown.unknown)) == (1000, {"content"}, 2)
     assert set(shown.rounding) == {"float32"}
-    assert shown.coordinates[0].ratio_left_out is None
+    assert shown.coordinates[0].ratio_excluded is None
     cache = ActivationCache(folder)
     everything = rows_of_cache(dataclasses.replace(config, tokens=10**6))
     assert len(everything.acts) == cache.n_train
