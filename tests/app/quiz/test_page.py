@@ -1,7 +1,6 @@
 """The page of the quiz in a browser: it is answered, keeps its answers and saves them."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +10,12 @@ import pytest
 from sparsteer.app.quiz.writing import quiz_page
 from sparsteer.steering.recognition.quiz import Pair, Question, Quiz, Text
 
+from ..pages_from_disk import chromium_without_window, quiet_page
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.slow
-
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 
 
 def quiz(n_questions: int) -> Quiz:
@@ -28,28 +27,8 @@ def quiz(n_questions: int) -> Quiz:
 
 @pytest.fixture
 def page() -> "Iterator[Page]":
-    """A page that must raise no error and ask nobody."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is missing; install Debian's chromium")
-    from playwright.sync_api import sync_playwright
-
-    troubles: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("request", lambda request: _note_others(request.url, troubles))
+    with chromium_without_window() as browser, quiet_page(browser, "file:", "blob:") as page:
         yield page
-        browser.close()
-    assert troubles == []
-
-
-def _note_others(url: str, troubles: list[str]) -> None:
-    if not url.startswith(("file:", "blob:")):
-        troubles.append(url)
 
 
 def test_answers_are_given_kept_and_saved(page: "Page", tmp_path: Path) -> None:

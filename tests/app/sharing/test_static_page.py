@@ -1,7 +1,6 @@
 """The page that opens from disk: what is in its files, and what a browser makes of it."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -18,12 +17,11 @@ from sparsteer.app.sharing.static_page import script_json
 from sparsteer.steering.features import FeatureIndex
 from sparsteer.steering.features.listing import ranked
 
+from ..pages_from_disk import chromium_without_window, quiet_page
 from .conftest import ATTACKS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 
 
 def export(run: Path, folder: Path, **settings: Any) -> list[int]:
@@ -86,33 +84,14 @@ def test_hostile_texts_are_only_text(picked_run: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> "Iterator[Browser]":
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is missing; install Debian's chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with chromium_without_window() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(chromium: "Browser") -> "Iterator[Page]":
-    """A page at phone width that must raise no error and ask nobody."""
-    page = chromium.new_page(viewport={"width": 390, "height": 844})
-    troubles: list[str] = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith("file:") else troubles.append(request.url),
-    )
-    yield page
-    assert troubles == []
-    page.close()
+    with quiet_page(chromium, "file:") as page:
+        yield page
 
 
 @pytest.mark.slow
