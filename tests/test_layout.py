@@ -181,6 +181,7 @@ def test_dir_names_what_a_package_exports(package: str) -> None:
     assert all(getattr(module, name) is not None for name in module.__all__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

@@ -25,8 +25,8 @@ ACTIVATIONS: dict[str, tuple[tuple[object, ...], SAEConfig]] = {
 LIMITS = ("--n-latents", 48, "--tokens", 2000, "--batch-size", 50, "--site", SITES[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.slow_except("batch_topk", "nested top_afa")
 def test_the_whole_chain(sparsteer: Sparsteer, cache: Path, tmp_path: Path, name: str) -> None:
     words, config = ACTIVATIONS[name]
     run = tmp_path / "run"

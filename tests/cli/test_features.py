@@ -120,6 +120,7 @@ def test_picks_become_an_intervention(sparsteer: Sparsteer, run: Path, cache: Pa
     assert found == expected
 
 
+@pytest.mark.slow
 def test_hostile_text_is_shown_harmless(
     sparsteer: Sparsteer, run: Path, hostile_cache: Path
 ) -> None:
@@ -208,6 +209,7 @@ def test_pick(sparsteer: Sparsteer, run: Path) -> None:
     assert sparsteer("pick", run, "undo", "--json").values["picks"] == added.values["picks"]
 
 
+@pytest.mark.slow
 def test_picks_are_judged_and_rejected_ones_do_not_steer(
     sparsteer: Sparsteer, run: Path, cache: Path
 ) -> None:

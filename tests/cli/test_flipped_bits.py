@@ -78,6 +78,7 @@ def test_a_run_that_goes_on(sparsteer: Sparsteer, cache: Path, tmp_path: Path, p
     assert unnoticed == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_done", ["31", "1.5", "1" + 18 * "0"])
 def test_a_checkpoint_that_names_another_step(
     sparsteer: Sparsteer, cache: Path, run_folder: Path, tmp_path: Path, steps_done: str

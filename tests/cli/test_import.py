@@ -94,6 +94,7 @@ def test_an_import_is_a_run(
     assert sparsteer(*words).status == 2  # an index lies in it now
 
 
+@pytest.mark.slow
 def test_an_autoencoder_elsewhere_is_taken_as_it_is(
     sparsteer: Sparsteer, foreign: Callable[[Edit], Path], cache: Path
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 
+@pytest.mark.slow
 def test_it_says_how_many_latents_are_needed(
     sparsteer: Callable[..., Any], cache: Path, run_folder: Path
 ) -> None:

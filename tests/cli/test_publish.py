@@ -161,6 +161,7 @@ def test_published_loaded_again_and_published_again(
     assert sparsteer(*words, "--revision", "tries").values["commit"] == repository.branches["tries"]
 
 
+@pytest.mark.slow
 def test_the_card_loads_it_with_torch_alone(
     sparsteer: Sparsteer, measured: tuple[Path, Path], owner: HubStandIn, tmp_path: Path
 ) -> None:

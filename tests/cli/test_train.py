@@ -262,6 +262,7 @@ def test_a_wrong_grid(
     assert not (tmp_path / "grid").exists()
 
 
+@pytest.mark.slow
 def test_without_a_cache_and_the_commands_that_follow(
     sparsteer: Sparsteer, tiny_model_folder: Path, corpus: Path, tmp_path: Path
 ) -> None:
@@ -322,6 +323,7 @@ def test_a_grid_of_sites(sparsteer: Sparsteer, cache: Path, tmp_path: Path) -> N
 FURTHER = ("--warmup-fraction", 0, "--decay-fraction", 0, "--dead-after-tokens", 700, "--lr", 0.004)
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_further_as_if_more_was_asked_for_at_first(
     sparsteer: Sparsteer, cache: Path, tmp_path: Path
 ) -> None:
@@ -367,6 +369,7 @@ def test_a_schedule_that_counts_from_the_total_is_not_trained_further(
     assert "is complete; nothing to train" in sparsteer("train", *words, 200).err
 
 
+@pytest.mark.slow
 def test_a_result_worse_than_the_mean_is_warned_of(
     sparsteer: Sparsteer, cache: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_it_is_trained_again_in_words(
     assert (origin["site"], origin["target_site"]) == SITES
 
 
+@pytest.mark.slow
 def test_it_is_measured_where_it_predicts(
     sparsteer: Sparsteer, mlp_cache: Path, transcoder: Path
 ) -> None:

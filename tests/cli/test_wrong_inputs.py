@@ -72,6 +72,7 @@ def world(
 def _not_now(session: Session) -> None: ...
 
 
+@pytest.mark.slow
 def test_the_good_words_are_right(world: Path) -> None:
     """Else every wrong value would be hidden behind another mistake."""
     for name, words in GOOD.items():

@@ -70,7 +70,7 @@ def test_several_sites_are_read_in_one_pass_that_ends_at_the_last(family: str) -
         assert torch.equal(acts[name], both.plain.site(name).read(tokens))
 
 
-@pytest.mark.slow_except("gpt2", "gpt_neox")
+@pytest.mark.slow
 @families
 def test_writing_does_what_it_does_in_the_bridge(family: str) -> None:
     both = twins(family)

@@ -75,6 +75,7 @@ def test_a_run_of_an_older_sparsteer_goes_on(planted_cache: Path, tmp_path: Path
         train(config_of(planted_cache, tmp_path / "run", batch_size=256))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPEN_SETTINGS)
 def test_what_was_derived_from_the_total_is_not_trained_further(
     planted_cache: Path, tmp_path: Path, name: str

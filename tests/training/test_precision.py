@@ -120,7 +120,7 @@ def test_a_mean_far_from_zero_costs_no_precision() -> None:
     assert float(moved) == pytest.approx(float(expected), rel=0.01)
 
 
-@pytest.mark.slow_except("topk")
+@pytest.mark.slow
 def test_training_comes_to_the_fvu_of_float32(config: SAEConfig) -> None:
     fvu: dict[str, float] = {}
     for precision in ("float32", "bfloat16"):

@@ -87,6 +87,7 @@ def test_without_an_account_the_remedy_is_named_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_without_tracking_wandb_is_not_imported() -> None:
     code = """
 import sys

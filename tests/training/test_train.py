@@ -108,6 +108,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "options"),
     [
@@ -122,7 +123,6 @@ def test_a_killed_run_ends_with_the_same_bits(
         ("topk", {"lr": 4e-3, "loss_term": ("orthogonality=0.1",)}),
     ],
 )
-@pytest.mark.slow_except("batch_topk-options0", "topk-options5")
 def test_a_killed_run_with_options_ends_with_the_same_bits(
     planted_cache: Path, tmp_path: Path, activation: str, options: dict[str, Any]
 ) -> None:
@@ -588,6 +588,7 @@ def test_asked_before_it_begins_it_stops_after_a_step(planted_cache: Path, tmp_p
         train(config_of(planted_cache, tmp_path / "run"), stop=stop)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["in a step", "in a checkpoint"])
 def test_ctrl_c_in_python_leaves_whole_files_only(
     planted_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str

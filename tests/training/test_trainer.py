@@ -174,10 +174,8 @@ class DenseTrainer:
         return float(error.square().sum() / (x - x.mean(0)).square().sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auxk", [0.0, 1 / 32], ids=["no-auxk", "auxk"])
-@pytest.mark.slow_except(
-    "topk-auxk", "top_afa-no-auxk", "jumprelu-no-auxk", "nested_batch_topk-auxk"
-)
 def test_fifty_steps_land_where_a_dense_trainer_does(config: SAEConfig, auxk: float) -> None:
     settings = TrainerConfig(
         tokens=50 * B,
@@ -483,6 +481,7 @@ def test_wrong_settings_are_named(values: dict[str, float], field: str) -> None:
     assert caught.value.field == field
 
 
+@pytest.mark.slow
 def test_batch_topk_threshold_follows_the_smallest_kept_activation() -> None:
     sae = SparseAutoencoder(BatchTopKConfig(D, F, K))
     initialize_from_rows(sae, planted_rows(1000))

@@ -133,6 +133,7 @@ def test_private_is_not_taken_for_granted(owner: HubStandIn, folder: Path) -> No
     assert push_folder(folder, NAME, message="m", private=True).changed == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["PUT /lfs/", "POST /api/models/owner/saes/commit"])
 def test_a_push_that_breaks_off_changes_nothing(
     at: str, owner: HubStandIn, folder: Path, monkeypatch: pytest.MonkeyPatch

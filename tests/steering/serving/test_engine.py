@@ -160,8 +160,8 @@ def test_texts_together_are_those_alone(
 FAMILIES = ("llama", "gpt2", "gemma3_text", "bloom", "mamba", "rwkv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.slow_except("gemma3_text")
 def test_other_families_in_float32(family: str) -> None:
     both = twins(family)
     with warnings.catch_warnings(action="ignore"):  # that it is slower without a cache

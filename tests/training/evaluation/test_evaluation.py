@@ -70,6 +70,7 @@ def test_several_are_what_each_is_alone(planted_cache: Path, runs: list[str]) ->
     assert together[0]["l0"] <= 2 < together[1]["l0"]
 
 
+@pytest.mark.slow
 def test_plots_lie_in_the_run_folders(planted_cache: Path, runs: list[str]) -> None:
     settings = EvalSettings(cache=str(planted_cache), contexts=0, device="cpu")
     paths = write_plots(evaluate_all([runs[0], f"{runs[1]}/sae"], settings))
@@ -93,6 +94,7 @@ def test_plots_lie_in_the_run_folders(planted_cache: Path, runs: list[str]) -> N
     assert "k2, held out<" in (parent / "k2" / "plots" / "fvu.svg").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_says_its_measures_and_settings_and_loads_nothing(
     planted_cache: Path, runs: list[str]
 ) -> None:
@@ -130,6 +132,7 @@ def test_the_comparison_goes_where_the_runs_are_and_overwrites_none(
     assert write_plots(moved)[-1] == tmp_path / "runs" / "report.html"
 
 
+@pytest.mark.slow
 def test_a_hostile_name_stays_text_on_the_page(planted_cache: Path, tmp_path: Path) -> None:
     runs = [tmp_path / "<script>alert(1)<", tmp_path / "javascript:k=5%20#1?"]
     trainer = TrainerConfig(tokens=64, batch_size=32, device="cpu")

@@ -39,6 +39,7 @@ def config(tiny_model_folder: Path, tmp_path: Path) -> CacheConfig:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_the_estimate_is_what_the_cache_then_is(
     config: CacheConfig, tiny_model: LanguageModel, dtype: CacheDtype

@@ -432,6 +432,7 @@ def reading_threads() -> int:
     return sum("read-ahead" in thread.name for thread in threading.enumerate())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["close", "forget"])
 def test_the_thread_ends_with_the_iterator(cache: ActivationCache, end: str) -> None:
     gc.collect()

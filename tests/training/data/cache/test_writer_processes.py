@@ -64,6 +64,7 @@ def write(
     return cache_activations(changed, model=model, progress=stop_after(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("tokens", [TOKENS, 30, 10**6])
 def test_the_same_bytes_as_one_process(

@@ -132,6 +132,7 @@ def test_held_out_rows_are_the_first_of_the_cache(opened: Open, cache: Activatio
     assert torch.equal(opened(rows=300).held_out(), held_out)
 
 
+@pytest.mark.slow
 def test_an_epoch_is_every_training_document_once(opened: Open, tmp_path: Path) -> None:
     """Small chunks cut contexts elsewhere, so that rows differ from a cache's, but not by much."""
     said: list[str] = []

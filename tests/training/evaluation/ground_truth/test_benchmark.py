@@ -77,6 +77,7 @@ def test_every_activation_is_led_to_the_benchmarks_l0(activation: str) -> None:
     assert found["sae"]["activation"] == activation
 
 
+@pytest.mark.slow
 def test_seeds_reproduce_and_results_go_on(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     settings = GroundTruthSettings(seeds=1, samples=640)
