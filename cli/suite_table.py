@@ -74,7 +74,7 @@ class SuiteTable:
 
 def suite_table(result: Mapping[str, Any]) -> SuiteTable:
     """The table of what `run_suite` found; runs that differ in the seed alone are one line."""
-    rows = list(_rows(result))
+    rows = list(suite_rows(result))
     parts: list[tuple[str, tuple[Column, ...]]] = []
     for part, about in result["parts"].items():
         of_rows = [figures.get(part, {}) for _, figures in rows]
@@ -93,7 +93,7 @@ def suite_table(result: Mapping[str, Any]) -> SuiteTable:
     return SuiteTable(tuple(name for name, _ in rows), tuple(parts))
 
 
-def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def suite_rows(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The name and the figures by part of each line."""
     grouped: set[str] = set()
     for group in result["seeds"]:

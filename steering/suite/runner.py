@@ -22,6 +22,7 @@ from ...training.evaluation.language_model_figures import model_of_cache
 from ...training.evaluation.subjects import Subject
 from ...training.run_places import is_run, run_of, shared_folder
 from ..registries import SUITE_PARTS
+from .comparing import with_probing_above_pca
 from .config import SuiteSettings, parsed_part_settings
 from .part import Part, SuiteContext
 from .seeds import common_name, over_seeds, seed_groups
@@ -124,6 +125,7 @@ def run_suite(
                 results.save(_measured(part, context, [keys[number] for number in missing]))
             for number, key in enumerate(keys):
                 found[number][name] = {**results.by_key[key], "reused": number in reused}
+        found = with_probing_above_pca(subjects, found)
         result = _result(folder, settings, parts, named, fingerprints, found, seeds)
         write_json(folder / RESULT, result)
     return result

@@ -4,12 +4,12 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
-from .part import Measured
+from .part import Figure, Measured
 
 _FOLDER = "parts"
 
@@ -46,15 +46,19 @@ def key_of(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def plain_figures(figures: Sequence[Figure]) -> dict[str, dict[str, Any]]:
+    """Figures by their names, as plain values."""
+    return {
+        figure.name: {k: v for k, v in dataclasses.asdict(figure).items() if k != "name"}
+        for figure in figures
+    }
+
+
 def as_saved(measured: Measured, about: Mapping[str, Any]) -> dict[str, Any]:
     """What is saved of a result: plain values, with null for NaN and infinity."""
-    figures = {
-        figure.name: {k: v for k, v in dataclasses.asdict(figure).items() if k != "name"}
-        for figure in measured.figures
-    }
     values = {
         **about,
-        "figures": figures,
+        "figures": plain_figures(measured.figures),
         "details": dict(measured.details),
         "warnings": list(measured.warnings),
     }

@@ -1,18 +1,24 @@
 """The part `probing` of the suite, with the tiny model and two made-up tasks."""
 
+import dataclasses
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from sparsteer.sae import LanguageModel
 from sparsteer.steering.registries import SUITE_PARTS
+from sparsteer.steering.suite.comparing import with_probing_above_pca
 from sparsteer.steering.suite.part import SuiteContext
 from sparsteer.training.data.cache.reader import ActivationCache
+from sparsteer.training.evaluation.baselines import baseline
 from sparsteer.training.evaluation.config import EvalSettings
 from sparsteer.training.evaluation.probing import tasks as probing_tasks
 from sparsteer.training.evaluation.probing.config import ProbingSettings
+from sparsteer.training.evaluation.probing.result import ProbeScore
 from sparsteer.training.evaluation.subjects import Subject
 
 from ...tiny_runs import SITE, cache_of_texts, random_topk
@@ -79,3 +85,26 @@ def test_autoencoders_of_two_sites(tiny_model: LanguageModel, tmp_path: Path) ->
         assert figures["latents_4"].value == pytest.approx(sum(scores) / len(scores))
         assert [task["name"] for task in one.details["tasks"]] == ["two", "one"]
         json.dumps(one.details)
+
+
+def test_probes_beside_those_of_the_nearest_pca(tiny_model: LanguageModel) -> None:
+    def scores(accuracies: list[float]) -> dict[str, Any]:
+        rows = [
+            ProbeScore(f"task {place // 2}", "latents", 1, place % 2, accuracy, 0.5, (0,))
+            for place, accuracy in enumerate(accuracies)
+        ]
+        details = {"scores": [dataclasses.asdict(row) for row in rows]}
+        return {"probing": {"figures": {}, "details": details}}
+
+    sae = random_topk(tiny_model, 24)
+    subjects = [Subject("own", sae, SITE, None)]
+    for k in (1, sae.config.latents_of_row or 0, 20):
+        beside = baseline("pca", torch.randn(64, sae.config.d_model), l0=min(k, sae.config.d_model))
+        subjects.append(Subject(f"pca {k}", beside, SITE, None, baseline="pca"))
+    found = [scores([0.9, 0.8, 0.7, 0.6]), *(scores([0.5, 0.5, 0.6, n / 10]) for n in (1, 6, 9))]
+    compared = with_probing_above_pca(subjects, found)
+    figure = compared[0]["probing"]["figures"]["above_pca_1"]
+    assert figure["value"] == pytest.approx(0.2)
+    assert figure["interval"][0] <= figure["value"] <= figure["interval"][1]
+    assert compared[1:] == found[1:]
+    assert with_probing_above_pca(subjects[:1], found[:1]) == found[:1]
