@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results_file import RESULTS
-from sparsteer.app.publish.card import table_of
+from sparsteer.app.report.markdown import suite_tables, table_of
 from sparsteer.app.report.measures import held_out, measures
 from sparsteer.sae.common.files import read_json
 from sparsteer.sae.common.shipped import DEFAULT, RECORD, shipped_folder
@@ -63,6 +63,9 @@ def _described(name: str, folder: Path) -> Iterator[str]:
     yield table_of(("Text", "Rows", "License", "From"), [_text(text) for text in record["sources"]])
     for title, file in record["evaluations"].items():
         found = read_json(folder / file, "evaluation")
+        if "autoencoders" in found:
+            yield f"By {title}:"
+            yield from suite_tables(found)
         if "fvu" in found:
             yield f"On {title}, {held_out(found)}:"
             yield table_of(("Measure", "Value", "How to read it"), measures(found))

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from measure_activations import NESTED, Choice
 from results_file import RESULTS, machine
-from suite_tables import tables
 
+from sparsteer.app.report.markdown import suite_tables
 from sparsteer.app.report.suite_page import write_suite_page
 from sparsteer.steering.suite.config import SuiteSettings
 from sparsteer.steering.suite.runner import run_suite
@@ -94,7 +94,7 @@ def main() -> None:
     write_suite_page(result, with_plots=True)
     path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-suite.md"
     texts = ["# suite", f"{datetime.now(UTC):%Y-%m-%d}: {machine()}", note(arguments)]
-    path.write_text("\n\n".join([*texts, *tables(result)]) + "\n", encoding="utf-8")
+    path.write_text("\n\n".join([*texts, *suite_tables(result)]) + "\n", encoding="utf-8")
     print(path)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..app.report.markdown import suite_rows
 from ..app.report.measures import suite_figure
 
 if TYPE_CHECKING:
@@ -91,14 +92,3 @@ def suite_table(result: Mapping[str, Any]) -> SuiteTable:
         if columns:
             parts.append((about["heading"], columns))
     return SuiteTable(tuple(name for name, _ in rows), tuple(parts))
-
-
-def suite_rows(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The name and the figures by part of each line."""
-    grouped: set[str] = set()
-    for group in result["seeds"]:
-        grouped.update(group["members"])
-        yield f"{group['name']} ({len(group['members'])} seeds)", group["parts"]
-    for one in result["autoencoders"]:
-        if one["name"] not in grouped:
-            yield one["name"], {part: found["figures"] for part, found in one["parts"].items()}

@@ -9,6 +9,7 @@ import yaml
 
 from ...sae.common.mixtures import renamed, shares_of
 from ...sae.common.wording import count, counted, duration
+from ..report.markdown import table_of
 from ..report.measures import held_out, measures, of_rows, place
 from .loading import loading
 from .source import Published
@@ -172,11 +173,3 @@ def _code(text: str | None) -> str | None:
 
 def _python(code: str) -> str:
     return f"```python\n{code}\n```"
-
-
-def table_of(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
-    )

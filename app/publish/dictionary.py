@@ -147,12 +147,37 @@ def evaluation_file(title: str) -> str:
 def _evaluation(path: Path, fingerprint: str, parts: DictionaryParts) -> dict[str, Any]:
     """What was measured, without the paths of this machine."""
     found = read_json(path, "evaluation", remedy="measure again")
-    if found.get("fingerprint", fingerprint) != fingerprint:
+    of_suite = found.get("autoencoders", [])
+    measured = next((one for one in of_suite if one["baseline"] is None), found)
+    if measured.get("fingerprint", fingerprint) != fingerprint:
         raise InputError(
             f"the evaluation {path} is of another autoencoder than {parts.compact} holds; remove "
             "it, and measure again"
         )
+    if of_suite:
+        return _short_suite(found, parts)
     return {**without_paths(found), "sae": parts.name, "cache": parts.cache.name}
+
+
+def _short_suite(found: Mapping[str, Any], parts: DictionaryParts) -> dict[str, Any]:
+    """The figures of a suite, without details and paths."""
+    autoencoders = [
+        {
+            "name": one["name"] if one["baseline"] else parts.name,
+            **{key: one[key] for key in ("baseline", "site", "activation", "n_latents")},
+            "parts": {
+                part: {key: measured[key] for key in ("figures", "warnings")}
+                for part, measured in one["parts"].items()
+            },
+        }
+        for one in found["autoencoders"]
+    ]
+    return {
+        "cache": parts.cache.name,
+        "parts": found["parts"],
+        "autoencoders": autoencoders,
+        "seeds": [],
+    }
 
 
 def _agreement(

@@ -6,7 +6,8 @@ from typing import Any
 
 from ...sae.common.wording import count, counted, percent
 from ...training.evaluation.code_agreement import CodeAgreement
-from .card import front_matter, lead, measured, table_of, trained
+from ..report.markdown import suite_tables, table_of
+from .card import front_matter, lead, measured, trained
 from .source import Published
 from .text_sources import TextSource
 
@@ -110,6 +111,9 @@ def _texts(facts: DictionaryFacts) -> Iterator[str]:
 def _evaluated(facts: DictionaryFacts) -> Iterator[str]:
     for title, found in facts.evaluations.items():
         yield f"### {title}"
+        if "autoencoders" in found:
+            yield from suite_tables(found)
+            continue
         if "fvu" in found:
             yield from measured(replace(facts.published, evaluation=found))
         further = list(figures(found))

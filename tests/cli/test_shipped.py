@@ -112,6 +112,7 @@ def made(
                     "cache": {"dataset": str(others[1]), "tokens": 600},
                     "contexts": 4,
                 },
+                "the suite": {"suite": True, "parts": ["held_out", "classes"], "contexts": 2},
             },
             index={"examples": 4, "quantile_examples": 1, "near_misses": 2, "before": 6}
             | {"after": 3, "neighbors": 3, "coactivating": 3, "logits": 3},
@@ -130,7 +131,7 @@ def busiest() -> int:
 
 def test_every_step_ran_once_and_its_figures_are_on_the_card(made: Made) -> None:
     verbs = [words[:2] if words[0] == "features" else words[:1] for words in made.executed]
-    wanted = [("cache",), ("train",), ("export",), ("eval",), ("cache",), ("eval",)]
+    wanted = [("cache",), ("train",), ("export",), ("eval",), ("cache",), ("eval",), ("eval",)]
     assert verbs == [*wanted, ("features", "build")]
     record = read_json(made.out / "dictionary.json", "record")
     assert record["sae"] == sae_fingerprint(SparseAutoencoder.load(NAME))
@@ -141,6 +142,12 @@ def test_every_step_ran_once_and_its_figures_are_on_the_card(made: Made) -> None
     card = (made.out / "README.md").read_text()
     for file in record["evaluations"].values():
         found = read_json(made.out / file, "evaluation")
+        if file == "evaluation-the-suite.json":
+            names = [one["name"] for one in found["autoencoders"]]
+            assert names == [NAME, "pca L0 4", "random L0 4", "raw"]
+            for name in names:
+                assert f"| {name} | " in card
+            continue
         assert found["fingerprint"] == record["sae"]
         assert f"| {found['fvu']:.4f}" in card
         assert f"{found['language_model']['loss_with_sae']:.6g} |" in card
