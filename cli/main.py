@@ -27,12 +27,12 @@ from ..steering.config import GenerateConfig
 from ..steering.features.config import (
     TAKEN_BY_ACTION,
     BuildConfig,
-    FindConfig,
     ListConfig,
     PickConfig,
     SearchConfig,
     ShowConfig,
 )
+from ..steering.features.find_config import FindConfig
 from ..steering.labels.config import LabelConfig
 from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
@@ -47,6 +47,7 @@ from . import (
     doctor,
     evaluate,
     export,
+    feature_find,
     feature_search,
     features,
     fetch,
@@ -116,7 +117,9 @@ VERBS: dict[str, Verb[Any]] = {
         positional=("run",),
         old_names={"promotes": "logit"},
     ),
-    "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
+    "features find": Verb(
+        config=FindConfig, run=feature_find.run, computes=True, positional=("run",)
+    ),
     "features label": Verb(
         config=LabelConfig,
         run=label.run,

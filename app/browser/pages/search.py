@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse, Response
 
 from ....sae.common.errors import InputError
 from ....sae.common.text import visible
-from ....steering.features.config import SEARCHES, Ranking, SearchConfig
+from ....steering.features.config import SEARCHES, SearchConfig
+from ....steering.features.find_config import Ranking
 from ....steering.features.searching import described, looked_up
 from ..rendering import page, session_of
 from ..session import Session
