@@ -1,5 +1,6 @@
 """The verb `features find`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..sae.common.text import visible
@@ -97,7 +98,7 @@ def _output(output: dict[str, Any] | None) -> tuple[str, str, str]:
     )
 
 
-def _quoted(texts: list[str]) -> str:
+def _quoted(texts: Sequence[str]) -> str:
     return " ".join(f"'{visible(text)}'" for text in texts)
 
 
@@ -187,7 +188,7 @@ def _group(group: dict[str, Any] | None, run: str) -> "list[RenderableType]":
     ]
 
 
-def _explained(features: list[dict[str, Any]]) -> "list[RenderableType]":
+def _explained(features: Sequence[dict[str, Any]]) -> "list[RenderableType]":
     """The texts that decided the places of the features."""
     shown: list[RenderableType] = []
     for feature in features:
@@ -204,7 +205,7 @@ def _text(text: dict[str, Any]) -> "Text":
     from rich.text import Text
 
     verb = "above" if text["side"] == "positive" and text["role"] == "for" else "wrong against"
-    activations: list[float] = text["activations"]
+    activations: Sequence[float] = text["activations"]
     most = max(activations, default=0.0)
     peak = activations.index(most) if activations else 0
     line = Text(

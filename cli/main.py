@@ -33,6 +33,7 @@ from ..steering.features.config import (
     ShowConfig,
 )
 from ..steering.features.find_config import FindConfig
+from ..steering.features.shared_config import SharedConfig
 from ..steering.labels.config import LabelConfig
 from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
@@ -49,6 +50,7 @@ from . import (
     export,
     feature_find,
     feature_search,
+    feature_shared,
     features,
     fetch,
     generate,
@@ -119,6 +121,9 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "features find": Verb(
         config=FindConfig, run=feature_find.run, computes=True, positional=("run",)
+    ),
+    "features shared": Verb(
+        config=SharedConfig, run=feature_shared.run, positional=("run", "feature")
     ),
     "features label": Verb(
         config=LabelConfig,

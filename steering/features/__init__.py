@@ -24,5 +24,9 @@ if TYPE_CHECKING:
     from .picks import Pick as Pick
     from .picks import Picks as Picks
     from .search import find_features as find_features
+    from .shared_config import SharedConfig as SharedConfig
+    from .shared_directions import SharedDirection as SharedDirection
+    from .shared_directions import mean_direction as mean_direction
+    from .shared_directions import shared_direction as shared_direction
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)
