@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...kernels.numerics import row_norms
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from .shared_config import SharedConfig
@@ -105,7 +106,7 @@ def mean_direction(W_dec_FD: Float[Tensor, "F D"], latents: Sequence[int]) -> Fl
         raise InputError("no latent is given, so there is no mean direction; name at least one")
     unit_KD = torch.nn.functional.normalize(W_dec_FD[list(latents)].detach().double(), dim=-1)
     mean_D = unit_KD.mean(0)
-    if float(mean_D.norm()) < 1e-9:
+    if float(row_norms(mean_D)) < 1e-9:
         raise InputError(
             f"the decoder rows of {list(latents)} cancel, so they have no mean direction"
         )

@@ -165,6 +165,7 @@ def test_find(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path) -> N
     assert "fires most on" in sparsteer(*words, tmp_path / "n.txt").out
 
 
+@pytest.mark.slow
 def test_find_more(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     (tmp_path / "p.txt").write_text("".join(f"aa{n} ab ba\u202e{n}\n" for n in range(14)))
@@ -173,7 +174,7 @@ def test_find_more(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path)
     words = (*words, tmp_path / "n.txt", "--top", 2, "--outputs", 6, "--rank-by", "output_score")
     assert "has none; run" in sparsteer(*words, "--max-density", 0.5).error
     assert sparsteer("features", "build", run, "--cache", cache).status == 0
-    words = (*words, "--max-density", 0.9, "--max-cosine", 0.3, "--group", 2, "--explain", 1)
+    words = (*words, "--max-density", 0.9, "--max-cosine", 0.05, "--group", 2, "--explain", 1)
     found = sparsteer(*words, "--json")
     assert found.status == 0
     values = found.values
