@@ -105,10 +105,13 @@ def _quoted(texts: Sequence[str]) -> str:
 def _left_out(values: dict[str, Any], config: FindConfig) -> list[str]:
     lines: list[str] = []
     if values["density_left_out"]:
+        limits = [
+            *([f"less than {percent(config.min_density)}"] if config.min_density > 0 else []),
+            *([f"more than {percent(config.max_density)}"] if config.max_density < 1 else []),
+        ]
         lines.append(
-            f"left out: {counted(values['density_left_out'], 'feature')} more that fire on less "
-            f"than {percent(config.min_density)} or more than {percent(config.max_density)} of "
-            "the rows of the index"
+            f"left out: {counted(values['density_left_out'], 'feature')} more that fire on "
+            f"{' or '.join(limits)} of the rows of the index"
         )
     if duplicates := values["duplicates"]:
         named = [
