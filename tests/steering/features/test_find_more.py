@@ -65,11 +65,17 @@ def test_a_copy_of_a_latent_is_left_out_and_named(loaded: LoadedRun) -> None:
     everything = find_features(twice, POSITIVE, NEGATIVE, top=N_LATENTS, min_firing=0.0)
     numbers = [found.feature for found in everything.features]
     first, second = sorted((best, copy), key=numbers.index)
-    for limits in ({"max_cosine": 0.99}, {"max_cofiring": 0.9}):
-        found = find_features(twice, POSITIVE, NEGATIVE, top=N_LATENTS, min_firing=0.0, **limits)
+    for cosine, cofiring in ((0.99, None), (None, 0.9)):
+        found = find_features(
+            *(twice, POSITIVE, NEGATIVE),
+            top=N_LATENTS,
+            min_firing=0.0,
+            max_cosine=cosine,
+            max_cofiring=cofiring,
+        )
         left = {one.feature: one for one in found.duplicates}
         assert left[second].of == first and left[second].value > 0.9
-        assert all(one.value > min(limits.values()) for one in left.values())
+        assert all(one.value > (cosine or cofiring or 1) for one in left.values())
         assert [f.feature for f in found.features] == [n for n in numbers if n not in left]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae import InputError, LanguageModel, SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.features.output_effects import measure_outputs, output_score
@@ -27,7 +28,7 @@ def plant(run: LoadedRun, latent: int) -> int:
     """Let a latent write the direction that raises one token's logit most of all; the token."""
     network: Any = run.model.network.model
     unembedding_VD: Tensor = network.get_output_embeddings().weight.detach()
-    token = int(unembedding_VD.norm(dim=-1).argmax())
+    token = int(row_norms(unembedding_VD).argmax())
     with torch.no_grad():
         run.sae.W_dec[latent] = torch.nn.functional.normalize(unembedding_VD[token], dim=-1)
     return token
