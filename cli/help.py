@@ -22,7 +22,7 @@ TOPICS: dict[str, str] = {
     "clip-norm ema-decay",
     "steering": "feature picks strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
-    "filters": "min-firing min-density max-density max-cosine max-cofiring",
+    "filter": "min-firing min-density max-density max-cosine max-cofiring",
     "evidence": "outputs output-prompt group explain",
     "suite": "parts baselines baseline-l0 part-setting suite-out",
     "server": "port host expose allowed-host token-limit prompt-limit",
