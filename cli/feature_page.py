@@ -1,6 +1,7 @@
 """How a feature is shown in a terminal."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..sae.common.text import visible
@@ -115,17 +116,27 @@ def _example(example: "Example", most: float, manifest: dict[str, Any]) -> "Text
     line = Text(f"{score:8.3f}  {document} token {example.position}  ")
     if not example.starts_document:
         line.append("…")
+    heated(line, example.texts, example.activations, most, example.peak)
+    if example.duplicates:
+        line.append(f"  (and {counted(example.duplicates, 'place')} more)")
+    return line
+
+
+def heated(
+    line: "Text",
+    texts: Sequence[str],
+    activations: Sequence[float],
+    most: float,
+    peak: int | None,
+) -> None:
+    """Append tokens to a line: that of the peak, if there is one, between brackets, and each with a
+    background by its activation as a fraction of `most`."""
     # Of a character made of several tokens, the first has the text.
-    marked = max(n for n in range(example.peak + 1) if example.texts[n] or n == 0)
-    for number, (text, activation) in enumerate(
-        zip(example.texts, example.activations, strict=True)
-    ):
+    marked = None if peak is None else max(n for n in range(peak + 1) if texts[n] or n == 0)
+    for number, (text, activation) in enumerate(zip(texts, activations, strict=True)):
         heat = min(activation / most, 1) if most else 0
         style = _HEAT[math.ceil(heat * (len(_HEAT) - 1))]
         if number == marked:
             line.append(f"⟦{visible(text)}⟧", f"bold {style}")
         else:
             line.append(visible(text), style)
-    if example.duplicates:
-        line.append(f"  (and {counted(example.duplicates, 'place')} more)")
-    return line

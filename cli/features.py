@@ -1,20 +1,16 @@
-"""The verbs `features build`, `features show`, `features list` and `features find`."""
+"""The verbs `features build`, `features show` and `features list`."""
 
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..sae.common.text import visible
-from ..sae.common.wording import count, counted, duration, percent
-from ..steering.features.config import BuildConfig, FindConfig, ListConfig, ShowConfig
+from ..sae.common.wording import count, counted, duration
+from ..steering.features.config import BuildConfig, ListConfig, ShowConfig
 from .console import Report, Terminal, next_command, table
 from .feature_page import examples_of, statistics_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from ..steering.features.index import FeatureIndex
-
-_PEAK_TEXTS = 4
 
 
 def build(config: BuildConfig, terminal: Terminal) -> Report:
@@ -101,29 +97,6 @@ def list_all(config: ListConfig, terminal: Terminal) -> Report:
     return Report(values=values, shown=shown)
 
 
-def find(config: FindConfig, terminal: Terminal) -> Report:
-    """Rank the features that tell two files of texts apart.
-
-    RUN is the folder of a run. If it has a feature index, the tokens on which each feature fires
-    most are shown beside it.
-    """
-    from ..steering.features.index import FeatureIndex, has_index
-    from ..steering.features.search import find as find_in_files
-
-    # Before the work, so that an index of another autoencoder is found at once.
-    index = FeatureIndex.of_run(config.run) if has_index(config.run) else None
-    values = find_in_files(config, say=terminal.say)
-    best = values["features"][0]["feature"] if values["features"] else "N"
-    shown = (
-        f"features of {config.run} by {config.rank_by}, of {count(values['considered'])} that fire "
-        f"in at least {percent(config.min_firing)} of the positive texts:",
-        _found_table(values, index),
-        *_found_context(values),
-        next_command("features", "show", config.run, str(best)),
-    )
-    return Report(values=values, shown=shown)
-
-
 def _listed_table(features: list[dict[str, Any]]) -> "RenderableType":
     from rich.table import Table
 
@@ -157,48 +130,3 @@ def _label(feature: dict[str, Any]) -> str:
     score = machine["detection"]
     shown = f"{score['balanced_accuracy']:.2f}" if score else "not scored"
     return f"(machine, {shown}) {visible(machine['label'])}"
-
-
-def _found_table(values: dict[str, Any], index: "FeatureIndex | None") -> "RenderableType":
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    names = ("feature", "AUROC mean", "AUROC max", "difference", "fires in +", "fires in -")
-    for name in names:
-        grid.add_column(name, justify="right", no_wrap=True)
-    grid.add_column("fires most on" if index else "")
-    for found in values["features"]:
-        peaks = index.peak_texts(found["feature"], _PEAK_TEXTS) if index else []
-        grid.add_row(
-            str(found["feature"]),
-            f"{found['auroc_mean']:.3f}",
-            f"{found['auroc_max']:.3f}",
-            f"{found['difference']:+.4g}",
-            percent(found["firing_positive"]),
-            percent(found["firing_negative"]),
-            " ".join(f"'{visible(peak)}'" for peak in peaks),
-        )
-    return grid
-
-
-def _found_context(values: dict[str, Any]) -> list[str]:
-    """What the ranking is to be held against, and what was not read."""
-    positive, negative = values["positive"], values["negative"]
-    lines = [
-        f"texts: {count(positive['texts'])} positive of {positive['mean_length']:.1f} tokens and "
-        f"{count(negative['texts'])} negative of {negative['mean_length']:.1f} on average",
-        f"length alone: AUROC {values['length_auroc']:.3f} (0.5 tells nothing; far from it, take "
-        "texts of like lengths)",
-        f"chance alone: best {values['rank_by']} {values['chance']:.3f} with the labels shuffled",
-    ]
-    for name, side in (("positive", positive), ("negative", negative)):
-        if side["truncated"]:
-            lines.append(
-                f"cut: {counted(side['truncated'], f'{name} text')}; --max-length reads more"
-            )
-        if side["without_content"]:
-            lines.append(
-                f"left out: {counted(side['without_content'], f'{name} text')} without a token "
-                "that counts"
-            )
-    return lines

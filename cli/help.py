@@ -22,6 +22,8 @@ TOPICS: dict[str, str] = {
     "clip-norm ema-decay",
     "steering": "feature picks strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
+    "filter": "min-firing min-density max-density max-cosine max-cofiring",
+    "evidence": "outputs output-prompt group explain",
     "suite": "parts baselines baseline-l0 part-setting suite-out",
     "server": "port host expose allowed-host token-limit prompt-limit",
     "run": "slots queue grid seed data-seed device device-map precision cuda-graph shards "

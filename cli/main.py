@@ -27,12 +27,13 @@ from ..steering.config import GenerateConfig
 from ..steering.features.config import (
     TAKEN_BY_ACTION,
     BuildConfig,
-    FindConfig,
     ListConfig,
     PickConfig,
     SearchConfig,
     ShowConfig,
 )
+from ..steering.features.find_config import FindConfig
+from ..steering.features.shared_config import SharedConfig
 from ..steering.labels.config import LabelConfig
 from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
@@ -47,7 +48,9 @@ from . import (
     doctor,
     evaluate,
     export,
+    feature_find,
     feature_search,
+    feature_shared,
     features,
     fetch,
     generate,
@@ -116,7 +119,12 @@ VERBS: dict[str, Verb[Any]] = {
         positional=("run",),
         old_names={"promotes": "logit"},
     ),
-    "features find": Verb(config=FindConfig, run=features.find, computes=True, positional=("run",)),
+    "features find": Verb(
+        config=FindConfig, run=feature_find.run, computes=True, positional=("run",)
+    ),
+    "features shared": Verb(
+        config=SharedConfig, run=feature_shared.run, positional=("run", "feature")
+    ),
     "features label": Verb(
         config=LabelConfig,
         run=label.run,

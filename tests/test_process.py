@@ -21,7 +21,8 @@ import torch
 
 from sparsteer.steering.config import GenerateConfig, Sampling
 from sparsteer.steering.features import build_index
-from sparsteer.steering.features.config import BuildConfig, FindConfig
+from sparsteer.steering.features.config import BuildConfig
+from sparsteer.steering.features.find_config import FindConfig
 from sparsteer.steering.features.search import find
 from sparsteer.steering.selection.config import ScoreConfig
 from sparsteer.steering.selection.scoring import score

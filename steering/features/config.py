@@ -16,8 +16,6 @@ from ...sae.common.validation import (
 )
 from ...sae.config import ModelDtype, require_model_dtype
 
-Ranking = Literal["auroc_mean", "auroc_max", "difference"]
-
 Statistic = Literal[
     "interest",
     "max_activation",
@@ -172,74 +170,6 @@ class ListConfig:
     def __post_init__(self) -> None:
         require_positive_integer("top", self.top)
         require_choice("by", self.by, get_args(Statistic))
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindConfig:
-    """Rank the features that tell two sets of texts apart."""
-
-    run: FilePath
-    """Folder of the run."""
-
-    positive: FilePath
-    """Texts that should activate the feature: a .txt file with one on each line, or one in each
-    row of a .jsonl, .ndjson, .json, .csv, .tsv, .parquet or .arrow file; also a folder of such
-    files or a quoted pattern."""
-
-    negative: FilePath
-    """Texts that should not."""
-
-    model: str | None = None
-    """Language model; by default the one that the autoencoder was trained on."""
-
-    site: str | None = None
-    """Site in it; by default the one that the autoencoder was trained on."""
-
-    rank_by: Ranking = "auroc_mean"
-    """What the features are ranked by: AUROC of the mean over a text's tokens, AUROC of the
-    largest activation in a text, or the difference of the means."""
-
-    min_firing: float = 0.1
-    """Leave out features that fire in a smaller fraction of the positive texts."""
-
-    top: int = 20
-    """Features to show."""
-
-    max_length: int | None = None
-    """Tokens read of each text, BOS not counted; by default 256, or the model's context if shorter.
-    The rest is cut, and how many texts were cut is said."""
-
-    batch_size: int = 16
-    """Texts in one forward pass."""
-
-    text_field: str | None = None
-    """Field of a row that holds the text; `A+B` joins several, `A.B` is a field in an object. By
-    default `text`, or the right ones of a layout such as chat messages or instructions."""
-
-    seed: int = 0
-    """Seed of the shuffled labels that show what chance alone would find."""
-
-    model_dtype: ModelDtype | None = None
-    """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
-    its weights are stored as. By default as when the activations were read
-    that the autoencoder was trained on."""
-
-    allow_other_weights: bool = False
-    """Take a language model though the model's weights are not those that the autoencoder
-    was trained on, and say so; by default that is refused."""
-
-    device: str = "auto"
-    """Where to run: auto, cpu, cuda or cuda:N."""
-
-    def __post_init__(self) -> None:
-        require_model_dtype(self.model_dtype)
-        for name in ("top", "batch_size"):
-            require_positive_integer(name, getattr(self, name))
-        if self.max_length is not None:
-            require_positive_integer("max_length", self.max_length)
-        require_in_range("min_firing", self.min_firing, low=0.0, high=1.0)
-        require_integer("seed", self.seed, least=0)
-        require_choice("rank_by", self.rank_by, get_args(Ranking))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,8 @@ class PooledTexts:
     """Largest activation over them; the same pairs in the same order."""
     lengths: Int[Tensor, "N"]
     """int64: content tokens of each text."""
+    numbers: Int[Tensor, "N"]
+    """int64: the place of each among all texts, those that do not count included."""
     without_content: int
     """Texts that do not count."""
     truncated: int
@@ -42,9 +44,11 @@ def pool_texts(encoded: Iterable[EncodedText], n_latents: int) -> PooledTexts:
     """Pool texts as they come; only the pairs of text and latent stay in memory."""
     parts = [(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(0))]
     lengths: list[int] = []
+    numbers: list[int] = []
     n_texts = truncated = 0
     coming = iter(encoded)
     while texts := list(islice(coming, _TEXTS_AT_ONCE)):
+        numbers += [n_texts + n for n, text in enumerate(texts) if len(text.codes.indices)]
         n_texts += len(texts)
         truncated += sum(text.truncated for text in texts)
         counted = [text for text in texts if len(text.codes.indices)]
@@ -58,6 +62,7 @@ def pool_texts(encoded: Iterable[EncodedText], n_latents: int) -> PooledTexts:
         mean=Pooled(latents_E, texts_E, sums_E / lengths_N[texts_E]),
         largest=Pooled(latents_E, texts_E, largest_E),
         lengths=lengths_N,
+        numbers=torch.tensor(numbers, dtype=torch.int64),
         without_content=n_texts - len(lengths),
         truncated=truncated,
     )

@@ -1,86 +1,42 @@
 """Find the features that tell two sets of texts apart."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...sae.common.errors import InputError
 from ...sae.common.wording import counted
 from ...sae.fingerprint import sae_fingerprint
+from ..detox.prompts import reporting_prompts_among
 from ..encoding import encode_texts, read_limit
 from ..loading import LoadedRun, load_run_of
-from .config import FindConfig, Ranking
-from .pooling import Pooled, PooledTexts, pool_texts
-from .ranking import AUROC, area, mean_over
+from .deciding_texts import DecidingText, Side, SourceText, deciding_texts
+from .duplicates import FiringTokens, without_duplicates
+from .find_config import (
+    OUTPUT_PROMPT,
+    OUTPUT_RANKINGS,
+    ContrastRanking,
+    FindConfig,
+    Ranking,
+    group_size,
+    outputs_to_measure,
+)
+from .find_measures import Eligible, Measures, best_by_chance, ranked
+from .found_features import FoundFeature, Search, TextSet
+from .group_selection import require_enough_texts, select_group
+from .index import FeatureIndex, has_index
+from .output_effects import OutputEffect, measure_outputs
+from .pooling import PooledTexts, pool_texts
+from .ranking import area
 from .text_lists import read_text_list
 
-_SHUFFLES = 20
+_SIDES: tuple[Side, Side] = ("positive", "negative")
 
 _MAX_LENGTH = 256
 """Tokens read of a text unless the caller says otherwise or the model's context is shorter."""
-
-
-@dataclass(frozen=True)
-class FoundFeature:
-    """How one feature differs between the positive and the negative texts.
-
-    Activations are in the autoencoder's scaled units; a text is pooled over its content tokens.
-    """
-
-    feature: int
-    auroc_mean: float
-    """AUROC of the mean activation of a text: 1 if it is larger in every positive text."""
-    auroc_max: float
-    """AUROC of the largest activation in a text."""
-    difference: float
-    """mean_positive - mean_negative."""
-    mean_positive: float
-    """Mean over the positive texts of the mean activation of a text."""
-    mean_negative: float
-    firing_positive: float
-    """Fraction of the positive texts in which it fires at all."""
-    firing_negative: float
-
-
-@dataclass(frozen=True)
-class TextSet:
-    """What was read of one set of texts."""
-
-    texts: int
-    """Texts that count."""
-    without_content: int
-    """Texts left out because no token of theirs counts."""
-    truncated: int
-    """Texts of which only the beginning was read."""
-    mean_length: float
-    """Mean number of content tokens read of a text."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """The features found, and what to hold them against."""
-
-    features: tuple[FoundFeature, ...]
-    """Best first."""
-    rank_by: Ranking
-    considered: int
-    """Features that fire in enough of the positive texts to be ranked."""
-    positive: TextSet
-    negative: TextSet
-    length_auroc: float
-    """AUROC of a text's number of content tokens alone. Far from 0.5, length tells the sets apart,
-    and features may be found for it."""
-    chance: float
-    """The best `rank_by` of the same search when the labels of the texts are shuffled, the mean
-    over 20 shuffles; a feature near it may be luck."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        return asdict(self)
 
 
 def find(
@@ -96,6 +52,11 @@ def find(
     """
     positive = read_text_list(config.positive, config.text_field, what="--positive")
     negative = read_text_list(config.negative, config.text_field, what="--negative")
+    if not config.allow_reporting_side:
+        require_no_reporting_prompts(positive, negative)  # before the language model is loaded
+    if config.group is not None:
+        require_enough_texts(positive, negative)
+    density_F = _densities(config.run) if config.filters_by_density else None
     loaded = load_run_of(config, say)
     say(f"reading {len(positive):,} positive and {counted(len(negative), 'negative text')}")
     search = find_features(
@@ -105,9 +66,20 @@ def find(
         top=config.top,
         rank_by=config.rank_by,
         min_firing=config.min_firing,
+        density_F=density_F,
+        min_density=config.min_density,
+        max_density=config.max_density,
+        max_cosine=config.max_cosine,
+        max_cofiring=config.max_cofiring,
+        outputs=config.outputs,
+        output_prompt=config.output_prompt,
+        group=group_size(config.group),
+        explain=config.explain,
+        allow_reporting_side=config.allow_reporting_side,
         max_length=config.max_length,
         batch_size=config.batch_size,
         seed=config.seed,
+        say=say,
     )
     return {
         "run": config.run,
@@ -126,9 +98,20 @@ def find_features(
     top: int = 20,
     rank_by: Ranking = "auroc_mean",
     min_firing: float = 0.1,
+    density_F: Float[Tensor, "F"] | None = None,
+    min_density: float = 0.0,
+    max_density: float = 1.0,
+    max_cosine: float | None = None,
+    max_cofiring: float | None = None,
+    outputs: int | None = None,
+    output_prompt: str = OUTPUT_PROMPT,
+    group: int | None = None,
+    explain: int = 0,
+    allow_reporting_side: bool = False,
     max_length: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Search:
     """Rank the features by how they differ between positive and negative texts.
 
@@ -136,106 +119,174 @@ def find_features(
         loaded: language model, site and autoencoder, from `load_run`.
         positive, negative: the texts.
         top: features to give, at most.
-        rank_by: `auroc_mean`, `auroc_max` or `difference`, see `FoundFeature`.
+        rank_by: `auroc_mean`, `auroc_max` or `difference`, see `FoundFeature`; or `output_score`
+            or `confidence_change` (its size, whatever the sign), see `OutputEffect`, among the
+            `outputs` best by `auroc_mean`.
         min_firing: fraction of the positive texts in which a feature must fire to be ranked.
+        density_F: on which fraction of all tokens each feature fires, as a feature index has it.
+        min_density, max_density: features that fire on less or more are left out.
+        max_cosine: a feature whose decoder row has a larger cosine with that of a better one is
+            left out; None leaves out none.
+        max_cofiring: so is one that fires on the same tokens of these texts: on which both fire,
+            as a fraction of those on which either does.
+        outputs: of how many of the best features the output is measured; by default of 100, or
+            `top` if that is more, where features are ranked by it, else of none.
+        output_prompt: the text at whose end features are amplified for that.
+        group: size of a group of features to choose, see `select_group`; 0 lets cross-validation
+            choose it, None is no group.
+        explain: texts of each role to give with each feature, see `DecidingText`.
+        allow_reporting_side: take RealToxicityPrompts prompts of the reporting side, too.
         max_length: tokens read of each text; by default 256, or the model's context if shorter.
-        batch_size: texts in one forward pass.
-        seed: of the shuffled labels behind `Search.chance`.
+        batch_size: texts, or amplified features, in one forward pass.
+        seed: of the shuffled labels behind `Search.chance`, and of a group.
+        say: told what takes time, before it begins.
 
     Raises:
-        InputError: one of the sets has no text with content.
+        InputError: one of the sets has no text with content, or a prompt of the reporting side; a
+            density is limited without `density_F`; or as `measure_outputs` and `select_group`.
     """
+    texts = list(positive), list(negative)
+    if not allow_reporting_side:
+        require_no_reporting_prompts(*texts)
+    if group is not None:
+        require_enough_texts(*texts)
     n_latents = loaded.sae.config.n_latents
+    eligible = Eligible(min_firing, _allowed(density_F, min_density, max_density))
     limit = read_limit(loaded.model, max_length, _MAX_LENGTH)
-    sides: list[PooledTexts] = []
-    for name, texts in (("positive", positive), ("negative", negative)):
-        encoded = encode_texts(*loaded, texts, batch_size=batch_size, max_length=limit)
-        side = pool_texts(encoded, n_latents)
-        if not len(side.lengths):
-            raise InputError(
-                f"no {name} text has a token that counts; give texts of at least two words"
-            )
-        sides.append(side)
-    measures = _Measures(sides[0], sides[1], n_latents)
+    firing = None if max_cofiring is None else FiringTokens()
+    sides = [
+        _read_side(loaded, name, side, limit, batch_size, firing)
+        for name, side in zip(_SIDES, texts, strict=True)
+    ]
+    measures = Measures(sides[0], sides[1], n_latents)
     found = measures.columns(measures.is_positive_N)
-    order_C = ranked(found, rank_by, min_firing)
+    by_output = rank_by in OUTPUT_RANKINGS
+    by: ContrastRanking = "auroc_mean" if by_output else rank_by
+    order_C = ranked(found, by, eligible)
+    outputs = outputs_to_measure(outputs, rank_by, top)
+    kept, duplicates = without_duplicates(
+        order_C,
+        outputs if by_output else top,
+        loaded.sae.W_dec,
+        max_cosine=max_cosine,
+        firing=firing,
+        max_cofiring=max_cofiring,
+    )
+    effects = _effects(loaded, kept[:outputs], output_prompt, batch_size, say)
+    if by_output:
+        kept.sort(key=lambda feature: effects[feature].strength(rank_by), reverse=True)
+    kept = kept[:top]
+    sources = [
+        SourceText(name, number, own[number])
+        for name, own, side in zip(_SIDES, texts, sides, strict=True)
+        for number in map(int, side.numbers)
+    ]
+    pooled = measures.pooled_for(by)
+    explained: Sequence[tuple[DecidingText, ...]] = [()] * len(kept)
+    if explain:
+        explained = deciding_texts(
+            loaded, sources, pooled, kept, explain, max_length=limit, batch_size=batch_size
+        )
+    n_firing = int(Eligible(min_firing).of(found).sum())
     return Search(
         features=tuple(
-            FoundFeature(int(feature), **{name: float(found[name][feature]) for name in found})
-            for feature in order_C[:top]
+            FoundFeature(
+                feature,
+                **{name: float(found[name][feature]) for name in found},
+                output=effects.get(feature),
+                texts=own,
+            )
+            for feature, own in zip(kept, explained, strict=True)
         ),
         rank_by=rank_by,
+        candidates_by=by,
         considered=len(order_C),
+        density_left_out=n_firing - len(order_C),
+        duplicates=tuple(duplicates),
+        outputs_measured=len(effects),
         positive=_text_set(sides[0]),
         negative=_text_set(sides[1]),
         length_auroc=area(
             torch.cat([side.lengths for side in sides]).double(), measures.is_positive_N
         ),
-        chance=_chance(measures, rank_by, min_firing, seed),
+        chance=best_by_chance(measures, by, eligible, seed),
+        group=None
+        if group is None
+        else select_group(
+            pooled,
+            measures.is_positive_N,
+            [source.text for source in sources],
+            order_C,
+            size=group,
+            seed=seed,
+            say=say,
+        ),
     )
 
 
-Columns = dict[str, Float[Tensor, "F"]]
-"""The fields of FoundFeature, float64, for every latent."""
-
-
-def ranked(columns: Columns, rank_by: Ranking, min_firing: float) -> Int[Tensor, "C"]:
-    """The features that fire in enough positive texts, best first; of equal ones the first."""
-    candidates_C = (columns["firing_positive"] >= min_firing).nonzero()[:, 0]
-    scores_C = columns[rank_by][candidates_C]
-    return candidates_C[scores_C.argsort(descending=True, stable=True)]
-
-
-class _Measures:
-    """Both sets joined and ranked once, to be measured under any labels."""
-
-    def __init__(self, positive: PooledTexts, negative: PooledTexts, n_latents: int) -> None:
-        n_positive = len(positive.lengths)
-        n_texts = n_positive + len(negative.lengths)
-        self.is_positive_N = torch.arange(n_texts) < n_positive
-        self._n_latents = n_latents
-        self._mean = _joined(positive.mean, negative.mean, n_positive)
-        largest = _joined(positive.largest, negative.largest, n_positive)
-        self._auroc_mean = AUROC(self._mean, n_texts, n_latents)
-        self._auroc_max = AUROC(largest, n_texts, n_latents)
-
-    def columns(self, is_positive_N: Bool[Tensor, "N"]) -> Columns:
-        fired = self._mean._replace(values=torch.ones_like(self._mean.values))
-        means, rates = (
-            [
-                mean_over(pooled, side_N, self._n_latents)
-                for side_N in (is_positive_N, ~is_positive_N)
-            ]
-            for pooled in (self._mean, fired)
+def require_no_reporting_prompts(positive: Sequence[str], negative: Sequence[str]) -> None:
+    """Raise an InputError if texts are prompts on which toxicity is reported."""
+    found = [len(reporting_prompts_among(texts)) for texts in (positive, negative)]
+    if any(found):
+        raise InputError(
+            f"{found[0]:,} of the {counted(len(positive), 'positive text')} and {found[1]:,} of "
+            f"the {len(negative):,} negative are RealToxicityPrompts prompts of the reporting "
+            "side: features chosen on them would be judged on what chose them; leave them out, or "
+            "give --allow-reporting-side",
+            field="allow_reporting_side",
         )
-        return {
-            "auroc_mean": self._auroc_mean.areas(is_positive_N),
-            "auroc_max": self._auroc_max.areas(is_positive_N),
-            "difference": means[0] - means[1],
-            "mean_positive": means[0],
-            "mean_negative": means[1],
-            "firing_positive": rates[0],
-            "firing_negative": rates[1],
-        }
 
 
-def _joined(positive: Pooled, negative: Pooled, n_positive: int) -> Pooled:
-    return Pooled(
-        torch.cat([positive.latents, negative.latents]),
-        torch.cat([positive.texts, negative.texts + n_positive]),
-        torch.cat([positive.values, negative.values]),
-    )
+def _densities(run: str) -> Float[Tensor, "F"]:
+    if not has_index(run):
+        raise InputError(
+            f"densities are those of a feature index, and {run} has none; run sparsteer features "
+            f"build {run} --cache DIR, or leave --min-density and --max-density out"
+        )
+    return torch.tensor(FeatureIndex.of_run(run).statistics["density"])
 
 
-def _chance(measures: _Measures, rank_by: Ranking, min_firing: float, seed: int) -> float:
-    """The mean over shuffled labels of the best score; 0 if no feature fires often enough."""
-    generator = torch.Generator().manual_seed(seed)
-    best: list[float] = []
-    for _ in range(_SHUFFLES):
-        order_N = torch.randperm(len(measures.is_positive_N), generator=generator)
-        columns = measures.columns(measures.is_positive_N[order_N])
-        best += [float(columns[rank_by][f]) for f in ranked(columns, rank_by, min_firing)[:1]]
-    return sum(best) / max(len(best), 1)
+def _allowed(
+    density_F: Float[Tensor, "F"] | None, low: float, high: float
+) -> Bool[Tensor, "F"] | None:
+    """Which features fire neither too rarely nor too often; None where that is not limited."""
+    if low <= 0 and high >= 1:
+        return None
+    if density_F is None:
+        raise InputError("min_density and max_density need density_F, of a feature index")
+    return (density_F >= low) & (density_F <= high)
+
+
+def _read_side(
+    loaded: LoadedRun,
+    name: str,
+    texts: Sequence[str],
+    limit: int,
+    batch_size: int,
+    firing: FiringTokens | None,
+) -> PooledTexts:
+    encoded = encode_texts(*loaded, texts, batch_size=batch_size, max_length=limit)
+    if firing is not None:
+        encoded = firing.noted(encoded)
+    side = pool_texts(encoded, loaded.sae.config.n_latents)
+    if not len(side.lengths):
+        raise InputError(
+            f"no {name} text has a token that counts; give texts of at least two words"
+        )
+    return side
+
+
+def _effects(
+    loaded: LoadedRun,
+    features: Sequence[int],
+    prompt: str,
+    batch_size: int,
+    say: Callable[[str], None],
+) -> dict[int, OutputEffect]:
+    if not features:
+        return {}
+    effects = measure_outputs(loaded, features, prompt=prompt, batch_size=batch_size, say=say)
+    return dict(zip(features, effects, strict=True))
 
 
 def _text_set(side: PooledTexts) -> TextSet:

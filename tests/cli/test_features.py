@@ -165,6 +165,47 @@ def test_find(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path) -> N
     assert "fires most on" in sparsteer(*words, tmp_path / "n.txt").out
 
 
+@pytest.mark.slow
+def test_find_more(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    (tmp_path / "p.txt").write_text("".join(f"aa{n} ab ba\u202e{n}\n" for n in range(14)))
+    (tmp_path / "n.txt").write_text("".join(f"ji{n} gh hg{n}\n" for n in range(14)))
+    words = ("features", "find", run, "--positive", tmp_path / "p.txt", "--negative")
+    words = (*words, tmp_path / "n.txt", "--top", 2, "--outputs", 6, "--rank-by", "output_score")
+    assert "has none; run" in sparsteer(*words, "--max-density", 0.5).error
+    assert sparsteer("features", "build", run, "--cache", cache).status == 0
+    words = (*words, "--max-density", 0.9, "--max-cosine", 0.05, "--group", 2, "--explain", 1)
+    found = sparsteer(*words, "--json")
+    assert found.status == 0
+    values = found.values
+    assert values["rank_by"] == "output_score" and values["outputs_measured"] == 6
+    assert values["duplicates"][0].keys() == {"feature", "of", "by", "value"}
+    assert values["features"][0]["texts"][0]["role"] == "for"
+    shown = sparsteer(*words)
+    assert "measuring what 6 features do to the next token" in shown.err
+    assert "choosing a group of features: at most 144 fits to 28 texts" in shown.err
+    first = values["features"][0]
+    for part in (
+        f"by output_score, of the 6 best by auroc_mean of {values['considered']} that fire",
+        f"{first['output']['score']:.3f}",
+        "duplicates of better features: ",
+        f"AUROC on {values['group']['held_out_texts']} other texts",
+        f"texts that speak for feature {first['feature']}:",
+        "⟦",
+        "⟨U+202E⟩",
+    ):
+        assert part in shown.out, part
+
+
+def test_shared(sparsteer: Sparsteer, run: Path) -> None:
+    found = sparsteer("features", "shared", run, 5, "--among", run, "--least-cosine", 0.2, "--json")
+    own, again = found.values["dictionaries"]
+    assert again["latents"][0]["feature"] == 5 and again["count"] == own["count"] + 1
+    text = sparsteer("features", "shared", run, 5, "--among", run).out
+    assert "5 (1.00)" in text and f"next: sparsteer features show {run} 5" in text
+    assert "there is no feature 48" in sparsteer("features", "shared", run, 48).error
+
+
 def test_search(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     assert sparsteer("features", "build", run, "--cache", cache).status == 0
     index = FeatureIndex.of_run(run)

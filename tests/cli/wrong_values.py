@@ -40,6 +40,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "features export": ("run", "--static", "new", "--feature", "3"),
     "features find": ("run", "--positive", "texts.txt", "--negative", "others.txt"),
     "features search": ("run", "--near", "3"),
+    "features shared": ("run", "3"),
     "pick": ("run", "add", "3"),
     "serve": ("run", "--port", "0"),
     "verify": ("run",),

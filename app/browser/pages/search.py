@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse, Response
 
 from ....sae.common.errors import InputError
 from ....sae.common.text import visible
-from ....steering.features.config import SEARCHES, Ranking, SearchConfig
+from ....steering.features.config import SEARCHES, SearchConfig
+from ....steering.features.find_config import OUTPUT_RANKINGS, Ranking
 from ....steering.features.searching import described, looked_up
 from ..rendering import page, session_of
 from ..session import Session
@@ -19,6 +20,8 @@ router = APIRouter()
 _MOST_CHARACTERS = 20_000
 _MOST_TEXTS = 500
 _MOST_FOUND = 200
+_OUTPUTS = 60
+"""Features whose outputs are measured where they are ranked by them: more would be waited for."""
 
 
 class Searched(BaseModel):
@@ -100,6 +103,7 @@ def contrast(request: Request, contrasted: Contrasted) -> Response:
             top=contrasted.top,
             rank_by=contrasted.rank_by,
             min_firing=contrasted.min_firing,
+            outputs=_OUTPUTS if contrasted.rank_by in OUTPUT_RANKINGS else None,
         ).to_dict()
     features = described(session.index, session.picks.picks(), found["features"])
     return JSONResponse({**found, "features": [_shown(match) for match in features]})
@@ -186,6 +190,10 @@ def _shown(match: dict[str, Any]) -> dict[str, Any]:
     for name in ("token", "note"):
         if isinstance(match.get(name), str):
             shown[name] = visible(match[name])
+    if match.get("output"):
+        own = [visible(text) for text in match["output"]["own_tokens"]]
+        next_token = visible(match["output"]["next_token"])
+        shown["output"] = {**match["output"], "own_tokens": own, "next_token": next_token}
     if "firings" in match:
         shown["firings"] = [
             {**firing, "text": visible(firing["text"])} for firing in match["firings"]

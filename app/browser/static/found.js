@@ -3,6 +3,7 @@
 import { element } from "./common.js";
 
 const percent = (share) => `${(100 * share).toPrecision(share >= 0.9995 ? 4 : 3)}%`;
+const signed = (number) => `${number > 0 ? "+" : ""}${number.toFixed(2)}`;
 const figures = (number) => (number === 0 ? "0" : number.toPrecision(3));
 
 // For each kind the columns beside the feature: a title, and a cell of a match.
@@ -32,8 +33,15 @@ const COLUMNS = {
     ["Fires in second", (match) => percent(match.firing_negative)],
   ],
 };
+// Behind those of a contrast, where outputs were measured.
+const OUTPUT = [
+  ["Output score", (match) => (match.output ? match.output.score.toFixed(3) : "")],
+  ["Confidence", (match) => (match.output ? signed(match.output.confidence_change) : "")],
+  ["Own tokens", (match) => chips(match.output ? match.output.own_tokens.slice(0, 4) : [])],
+];
 const NUMBERS = new Set(["Score", "Share of own largest", "Top examples on it", "Place", "Logit", "Cosine",
-  "AUROC mean", "AUROC largest", "Difference", "Fires in first", "Fires in second"]);
+  "AUROC mean", "AUROC largest", "Difference", "Fires in first", "Fires in second",
+  "Output score", "Confidence"]);
 
 function chips(texts) {
   const line = element("span", { class: "peaks" });
@@ -63,7 +71,7 @@ function row(match, columns, withPeaks) {
 // Show the features of an answer of /api/search.
 export function showFound({ by, features }, place) {
   if (!features.length) return place.replaceChildren();
-  const columns = COLUMNS[by];
+  const columns = features[0].output ? [...COLUMNS[by], ...OUTPUT] : COLUMNS[by];
   const withPeaks = by !== "token";
   const titles = [...columns.map(([title]) => title), ...(withPeaks ? ["Fires most on"] : []), "Density"];
   const head = element("tr", {},
@@ -76,12 +84,15 @@ export function showFound({ by, features }, place) {
 
 // Show the features of an answer of /api/contrast, and what to hold them against.
 export function showContrast(answer, place, caution) {
-  const { positive, negative, length_auroc: length, chance, rank_by: rank } = answer;
+  const { positive, negative, length_auroc: length, chance, candidates_by: rank } = answer;
   const lines = [
     `${positive.texts} texts of ${positive.mean_length.toFixed(1)} tokens against ${negative.texts} of ${negative.mean_length.toFixed(1)} on average.`,
     `Length alone: AUROC ${length.toFixed(3)}. 0.5 tells nothing; far from it, the sets differ in length, and features may be found for that.`,
     `Chance alone: the best ${rank === "difference" ? "difference" : "AUROC"} with the labels shuffled is ${rank === "difference" ? figures(chance) : chance.toFixed(3)}. A feature near it may be luck.`,
   ];
+  if (answer.outputs_measured) {
+    lines.push("Output score: 1 if the model surely says one of the feature's own tokens when it is amplified. Confidence: above 0 the model is less sure of the next token, in nats.");
+  }
   for (const [name, side] of [["first", positive], ["second", negative]]) {
     if (side.truncated) lines.push(`Of ${side.truncated} of the ${name} texts only the beginning was read.`);
     if (side.without_content) lines.push(`${side.without_content} of the ${name} texts were left out: no token of theirs counts.`);

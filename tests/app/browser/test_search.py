@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from sparsteer.app.browser.session import Session
+from sparsteer.sae.common.text import visible
 from sparsteer.steering.features.listing import interest
 from sparsteer.steering.features.lookup import by_neighbor, by_token
 from sparsteer.steering.features.search import find_features
@@ -97,6 +98,19 @@ def test_contrast_with_its_controls(client: TestClient, session: Session) -> Non
     scores = [(match.feature, match.auroc_mean) for match in expected.features]
     assert [(match["feature"], match["auroc_mean"]) for match in found["features"]] == scores
     assert found["positive"]["texts"] == 6
+
+
+def test_contrast_by_output(client: TestClient, session: Session) -> None:
+    assert session.loaded, "else the answer is to wait"
+    texts = {"positive": ["cats and dogs", "a cat"], "negative": ["rain 19", "7 of 9"]}
+    found = post(client, "/api/contrast", **texts, rank_by="output_score", top=3)
+    outputs = [match["output"] for match in found["features"]]
+    assert len(outputs) == 3 and found["outputs_measured"] >= 3
+    assert [output["score"] for output in outputs] == sorted(
+        (output["score"] for output in outputs), reverse=True
+    )
+    for output in outputs:
+        assert all(visible(token) == token for token in output["own_tokens"])
 
 
 def test_saved_searches(client: TestClient) -> None:

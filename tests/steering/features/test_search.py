@@ -12,8 +12,9 @@ from sparsteer.sae import InputError, LanguageModel, Origin, SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.encoding import encode_texts
 from sparsteer.steering.features import Search, find_features
-from sparsteer.steering.features.config import FindConfig
-from sparsteer.steering.features.search import find, ranked
+from sparsteer.steering.features.find_config import FindConfig
+from sparsteer.steering.features.find_measures import Eligible, ranked
+from sparsteer.steering.features.search import find
 from sparsteer.steering.features.text_lists import read_text_list
 from sparsteer.steering.loading import LoadedRun
 
@@ -142,7 +143,7 @@ def test_equal_scores_go_by_number() -> None:
         "difference": torch.tensor([1.0, 2.0, 2.0, 3.0], dtype=torch.float64),
         "firing_positive": torch.tensor([1.0, 0.5, 0.9, 0.1], dtype=torch.float64),
     }
-    assert ranked(columns, "difference", 0.2).numpy().tolist() == [1, 2, 0]
+    assert ranked(columns, "difference", Eligible(0.2)).numpy().tolist() == [1, 2, 0]
 
 
 def test_nothing_fires_often_enough(loaded: LoadedRun) -> None:

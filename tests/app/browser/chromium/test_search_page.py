@@ -64,6 +64,10 @@ def test_contrast_shows_what_it_is_to_be_held_against(visit: Visit) -> None:
     expect(caution).to_contain_text("Length alone: AUROC")
     expect(caution).to_contain_text("with the labels shuffled")
     expect(page.locator("table.found tbody tr").first).to_be_visible()
+    page.get_by_label("Rank by").select_option("output_score")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("columnheader", name="Output score")).to_be_visible()
+    expect(caution).to_contain_text("less sure of the next token")
 
 
 def test_what_is_wrong_is_said_and_a_link_opens_a_search(visit: Visit, server: Served) -> None:
