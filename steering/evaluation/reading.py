@@ -21,6 +21,7 @@ from ...kernels.numerics import at_least_float32
 from ...sae.common.errors import InputError
 from ...sae.language_model.kv_cache import new_cache
 from ...sae.language_model.model import LanguageModel
+from ..errors import TooStrong
 from ..texts import left_padded
 
 Steered = Callable[[], AbstractContextManager[Any]]
@@ -80,7 +81,8 @@ def read_continuations(
     Raises:
         InputError: a prompt with its continuation is longer than the model's context, the model's
             key-value cache does not work, without which a continuation cannot be told from its
-            prompt, or the steered model's logits are no numbers.
+            prompt.
+        TooStrong: the steered model's logits are no numbers.
         ArithmeticError: the unsteered model's are not.
     """
     if not model.kv_cache_works:
@@ -136,8 +138,8 @@ def read_texts(
         steered, batch_size: as for `read_continuations`.
 
     Raises:
-        InputError: a text is longer than the model's context, or the steered model's logits are
-            no numbers.
+        InputError: a text is longer than the model's context.
+        TooStrong: the steered model's logits are no numbers.
         ArithmeticError: the unsteered model's are not.
     """
     found: dict[int, _Said] = {}
@@ -181,7 +183,7 @@ def _said(
             "float32"
         )
     if not steered_NV.amax(-1).isfinite().all():
-        raise InputError(
+        raise TooStrong(
             f"the logits of {model.name} are not numbers any more when it is steered; lower the "
             "strength"
         )
