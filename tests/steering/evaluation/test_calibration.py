@@ -97,7 +97,7 @@ def test_what_has_no_answer_is_said():
         calibrate(lambda s: 0.0, 0.5)
     with pytest.raises(InputError, match="broke the model"):
         calibrate(lambda s: math.nan, 0.5)
-    with pytest.raises(InputError, match="target is 0.0"):
+    with pytest.raises(InputError, match=r"target is 0\.0"):
         calibrate(lambda s: s, 0.0)
     with pytest.raises(InputError, match="start is 0"):
         calibrate(lambda s: s, 1.0, start=0.0)
