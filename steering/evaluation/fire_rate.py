@@ -69,8 +69,8 @@ def fire_rate(
             after_BLD = place.read(tokens_BL, mask_BL)
         changed_BL = (after_BLD != before[-1]).any(-1).cpu()
         content_BL = ~model.excluded_tokens(tokens_BL, mask_BL)
-        fired += (changed_BL & content_BL).sum(1).double().tolist()
-        content += content_BL.sum(1).double().tolist()
+        fired += map(float, (changed_BL & content_BL).sum(1))
+        content += map(float, content_BL.sum(1))
     pairs = [(some, all_) for some, all_ in zip(fired, content, strict=True) if all_]
     if not pairs:
         raise InputError("no text has a token to steer at; give longer texts")

@@ -153,7 +153,12 @@ def test_fetched_questions_are_read_off_their_worked_answers(
         {"source": "human-eval", "subject": "python", "instruction": "x", "output": "y"},
     ]
     file = write_rows(tmp_path / "rows.jsonl", rows)
-    monkeypatch.setattr(questions, "fetch", lambda name: file)
+
+    def fetched(name: str) -> Path:
+        assert name == "instructions"
+        return file
+
+    monkeypatch.setattr(questions, "fetch", fetched)
     (found,) = fetched_questions()
     assert found == Question(
         question="Which one?\nReally?",

@@ -86,10 +86,10 @@ def test_continuations_as_single_whole_passes_say(model: LanguageModel, batch_si
     continuations[1] = continuations[1][:1]
     continuations[3] = ()
     found = read_continuations(model, prompts, continuations, context, batch_size=batch_size)
-    assert found.texts_N.tolist() == [
+    assert list(map(int, found.texts_N)) == [
         number for number, tokens in enumerate(continuations) for _ in tokens
     ]
-    assert found.tokens_P.tolist() == [len(tokens) for tokens in continuations]
+    assert list(map(int, found.tokens_P)) == [len(tokens) for tokens in continuations]
     base: list[Tensor] = []
     kl: list[Tensor] = []
     for prompt, continuation in zip(prompts, continuations, strict=True):
@@ -117,7 +117,7 @@ def test_what_wrote_a_text_greedily_finds_its_tokens_likeliest_again(
     continuations = [text.tokens for text in texts]
     logits_BCV = continuation_logits(model, prompts, continuations, context)
     for row, tokens in enumerate(continuations):
-        assert logits_BCV[row, : len(tokens)].argmax(-1).tolist() == list(tokens)
+        assert list(map(int, logits_BCV[row, : len(tokens)].argmax(-1))) == list(tokens)
     assert (read_continuations(model, prompts, continuations, context).kl_N > 0).any()
 
 
@@ -160,7 +160,7 @@ def test_texts_as_single_passes_say(model: LanguageModel, batch_size: int):
     texts = text_tokens(model, TEXTS, max_length=20)
     assert [len(text) for text in texts] == [20, 3, 2, 1, 20]
     found = read_texts(model, texts, context, batch_size=batch_size)
-    assert found.tokens_P.tolist() == [19, 2, 1, 0, 19]
+    assert list(map(int, found.tokens_P)) == [19, 2, 1, 0, 19]
     for number, text in enumerate(texts):
         logs = [alone(model, text, each)[:-1] for each in (nullcontext, context)]
         targets = torch.tensor(text[1:], dtype=torch.int64)

@@ -57,7 +57,11 @@ def test_the_rate_is_that_of_the_answers(model: LanguageModel, monkeypatch: pyte
 
     requests = ["How?", "Why is the sky blue", "x"]
     expected = [text.text for text in generate(model, requests, Sampling(max_new_tokens=4))]
-    monkeypatch.setattr(refusals, "is_refusal", lambda answer: answer == expected[1])
+
+    def refuses(answer: str) -> bool:
+        return answer == expected[1]
+
+    monkeypatch.setattr(refusals, "is_refusal", refuses)
     found = refusal_rate(model, requests, chat=False, max_new_tokens=4, batch_size=2)
     assert found.answers == tuple(expected)
     assert found.rate.mean == pytest.approx(1 / 3)
