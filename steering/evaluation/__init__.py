@@ -2,8 +2,8 @@
 
 What steers is given as a function without arguments that returns a context manager, so that any way
 of steering is measured alike; `contextlib.nullcontext` is the unsteered model. Names are loaded
-when first used; `exact_match`, `multiple_choice` and `fire_rate` are modules here, and the functions
-of those names are theirs.
+when first used; `exact_match`, `multiple_choice` and `fire_rate` are modules here, and the
+functions of those names are theirs.
 """
 
 from typing import TYPE_CHECKING
