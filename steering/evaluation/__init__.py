@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .dose import dose_of as dose_of
     from .dose import generated_dose as generated_dose
     from .dose import neutral_dose as neutral_dose
+    from .equal_cost import at_cost as at_cost
+    from .equal_cost import front as front
     from .fire_rate import FireRate as FireRate
     from .fluency import continuation_perplexity as continuation_perplexity
     from .fluency import cost_of as cost_of
