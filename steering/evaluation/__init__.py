@@ -13,6 +13,7 @@ from ...sae.common.lazy import export_lazily
 if TYPE_CHECKING:
     from .calibration import Calibration as Calibration
     from .calibration import calibrate as calibrate
+    from .continuations import sample_continuations as sample_continuations
     from .dose import Dose as Dose
     from .dose import dose_of as dose_of
     from .dose import generated_dose as generated_dose
