@@ -14,7 +14,7 @@ from sparsteer.steering.generation import generate
 from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature
 from sparsteer.steering.interventions.steering import steer
 
-PROMPTS = ["You are", "The cat sat on", "x"]
+PROMPTS = ["You are", "The cat sat on", "x", "Why did the"]
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,10 @@ def test_a_context_steers_as_an_intervention_given_to_generation_does(
     spec = Intervention(
         site="blocks.1.hook_resid_post", features=(feature,), tier=tier, threshold=0.05
     )
-    sampling = Sampling(max_new_tokens=6, temperature=0.9, seed=5, batch_size=2)
+    sampling = Sampling(max_new_tokens=8, temperature=0.9, seed=5, batch_size=3)
     found = sample_continuations(model, PROMPTS, sampling, 2, lambda: steer(model, sae, spec))
     for number in range(2):
-        own = Sampling(max_new_tokens=6, temperature=0.9, seed=5 + number, batch_size=2)
+        own = Sampling(max_new_tokens=8, temperature=0.9, seed=5 + number, batch_size=3)
         expected = generate(model, PROMPTS, own, intervention=spec, sae=sae)
         assert [each[number].tokens for each in found] == [text.tokens for text in expected]
     base = sample_continuations(model, PROMPTS, sampling, 1)
