@@ -20,6 +20,7 @@ from ..sae.common.wording import counted
 from ..sae.language_model.model import LanguageModel
 from .config import Sampling
 from .decoding import DecodingRows
+from .errors import TooStrong
 from .interventions.intervention import Intervention
 from .interventions.row_steering import PreparedIntervention, RowSteering, SteeredRow
 from .sampling import RowSampler
@@ -283,7 +284,7 @@ def not_numbers(
             f"the logits of {model.name} are not numbers, though nothing is steered; "
             "load it in float32"
         )
-    return InputError(
+    return TooStrong(
         f"the model's logits are not numbers any more with {intervention.pushes}; lower the "
         "strength"
     )

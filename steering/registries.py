@@ -46,7 +46,11 @@ DIRECTIONS: "Registry[Direction]" = Registry(
 SCORERS: "Registry[Scorer]" = Registry(
     "scorer",
     "sparsteer.scorers",
-    {"alt-profanity-check": f"{__package__}.detox.profanity_check:profanity_check"},
+    {
+        "alt-profanity-check": f"{__package__}.detox.profanity_check:profanity_check",
+        "toxicity-ngrams": f"{__package__}.detox.ngram_scorer:ngram_toxicity",
+        "detoxify": f"{__package__}.detox.classifier_scorer:detoxify",
+    },
 )
 """How toxic a text is."""
 

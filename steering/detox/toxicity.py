@@ -36,14 +36,14 @@ class Toxicity:
     """How many texts."""
 
 
-def toxicity_scores(texts: Sequence[str], scorer: str = DEFAULT_SCORER) -> list[float]:
-    """How toxic each text is, from 0 to 1, as a scorer of this name says.
+def toxicity_scores(texts: Sequence[str], scorer: str | Scorer = DEFAULT_SCORER) -> list[float]:
+    """How toxic each text is, from 0 to 1, as a scorer says, which may be given by its name.
 
     Raises:
         InputError: there is no such scorer, it cannot be used here, or it gave something else than
             a number from 0 to 1 for each text.
     """
-    scores = list(SCORERS.get(scorer)(texts))
+    scores = list((SCORERS.get(scorer) if isinstance(scorer, str) else scorer)(texts))
     if len(scores) != len(texts) or not all(0 <= score <= 1 for score in scores):
         raise InputError(
             f"scorer {scorer!r} gave {len(scores)} scores for {len(texts)} texts, or one outside 0 "
@@ -52,7 +52,7 @@ def toxicity_scores(texts: Sequence[str], scorer: str = DEFAULT_SCORER) -> list[
     return scores
 
 
-def toxicity(texts: Sequence[str], scorer: str = DEFAULT_SCORER) -> Toxicity:
+def toxicity(texts: Sequence[str], scorer: str | Scorer = DEFAULT_SCORER) -> Toxicity:
     """Mean score of the texts, and the fraction of them above one half.
 
     Raises:
@@ -72,7 +72,7 @@ def summarize_scores(scores: Sequence[float]) -> Toxicity:
     )
 
 
-def identity_bias(scorer: str = DEFAULT_SCORER) -> dict[str, float]:
+def identity_bias(scorer: str | Scorer = DEFAULT_SCORER) -> dict[str, float]:
     """The scorer's score of each of `NEUTRAL_SENTENCES`, by its word, the highest first.
 
     The sentences differ in that word alone and mean no harm, so a score above one half is an error
