@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .generation import generate as generate
     from .interventions.controls import random_features as random_features
     from .interventions.intervention import Intervention as Intervention
-    from .interventions.intervention import SteeredFeature as SteeredFeature
+    from .interventions.spec import SteeredFeature as SteeredFeature
     from .interventions.steering import steer as steer
     from .loading import LoadedRun as LoadedRun
     from .loading import load_run as load_run

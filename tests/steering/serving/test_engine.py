@@ -21,7 +21,9 @@ from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering import decoding
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Generation
-from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
+from sparsteer.steering.interventions.edits.base import EditRule
+from sparsteer.steering.interventions.intervention import Intervention
+from sparsteer.steering.interventions.spec import SteeredFeature
 from sparsteer.steering.registries import EDITS
 from sparsteer.steering.serving import Engine, GenerationRequest, QueueFull, TokenEvent, TokenStream
 from sparsteer.steering.serving import engine as engine_module
@@ -58,7 +60,7 @@ def spec(
     features = tuple(
         SteeredFeature(index=latent, strength=strength, max_activation=3.0) for latent in latents
     )
-    return Intervention(site=site, features=features, tier=tier)
+    return Intervention.of_features(site=site, features=features, tier=tier)
 
 
 def request(model: LanguageModel, prompt: str, **given: Any) -> GenerationRequest:
@@ -169,7 +171,7 @@ def test_other_families_in_float32(family: str) -> None:
     sae, gated = firing_spec(both, "per_input", both.plain.site().name)
     draw = random.Random(family)
     specs = [None, gated] + [
-        Intervention(site=gated.site, features=gated.features, tier=tier)
+        Intervention.of_features(site=gated.site, features=gated.features, tier=tier)
         for tier in ("constant", "per_token")
     ]
     with Engine(both.plain, sae, site=both.plain.site(), slots=3) as engine:
@@ -312,15 +314,18 @@ def test_n_texts_draw_with_seeds_one_after_another(engine: Engine) -> None:
 
 
 def test_a_request_that_fails_ends_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(h_BLD: Tensor, push: Any) -> Tensor:
-        raise ValueError("it broke")
+    class Broken(EditRule):
+        needs_features = True
 
-    monkeypatch.setattr(EDITS, "_values", {"broken_here": broken})  # in this test alone
+        def change(self, h_BLD: Tensor) -> Tensor:
+            raise ValueError("it broke")
+
+    monkeypatch.setattr(EDITS, "_values", {"broken_here": Broken})  # in this test alone
     good = [
         request(engine.model, prompt, intervention=spec(3), max_new_tokens=20)
         for prompt in PROMPTS[:3]
     ]
-    broken_spec = Intervention(site=SITE, features=spec(4).features, edit="broken_here")
+    broken_spec = Intervention.of_features(site=SITE, features=spec(4).features, edit="broken_here")
     streams = [engine.submit(good[0])]
     huge = engine.submit(request(engine.model, "Hi", intervention=spec(4, strength=1e308), n=2))
     failing = engine.submit(request(engine.model, "Hi", intervention=broken_spec))
