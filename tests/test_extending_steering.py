@@ -82,7 +82,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for section, registry in zip(sections, registries, strict=True):
         exec(code_of(section), names)
         monkeypatch.setattr(registry, "_values", {})
-    found_in.EDITS.register("scale", names["scale"])
+    found_in.EDITS.register("scale", names["Scale"])
     found_in.GATES.register("every_second", names["EverySecond"])
     found_in.DIRECTIONS.register("axis", names["axis"])
     return names
