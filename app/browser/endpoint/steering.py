@@ -32,16 +32,20 @@ def asked_intervention(session: Session, body: Body) -> Intervention | None:
     return intervention_of(session, _with_numbers(steering)) if steering else None
 
 
-def _with_numbers(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON writes 2.0 as 2, too: settings that are numbers as such, also those of parts."""
+def _with_numbers(values: dict[str, Any], depth: int = 3) -> dict[str, Any]:
+    """JSON writes 2.0 as 2, too: settings that are numbers as such, also those of edits, gates and
+    features, which lie no deeper than `depth`."""
+
+    def part(each: object) -> object:
+        if isinstance(each, dict) and depth:
+            return _with_numbers(cast(dict[str, Any], each), depth - 1)
+        return each
 
     def number(name: str, value: object) -> object:
-        if isinstance(value, dict):
-            return _with_numbers(cast(dict[str, Any], value))
         if isinstance(value, list):
-            return [number("", each) for each in cast(list[object], value)]
+            return [part(each) for each in cast(list[object], value)]
         if not isinstance(value, int) or isinstance(value, bool) or name not in _NUMBERS:
-            return value
+            return part(value)
         require_finite(name, value)  # one of hundreds of digits is no float
         return float(value)
 

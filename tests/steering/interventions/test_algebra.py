@@ -1,6 +1,7 @@
 """What each edit, gate and cap does by its own definition, on random rows."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_rotation_keeps_the_norm_and_composes(h: Tensor) -> None:
     second /= second.norm()
     assert close(turned(first[None, None], 90.0), second[None, None])
     angles = torch.atan2(there @ second, there @ first)
-    assert close(angles, torch.full_like(angles, torch.tensor(40.0).deg2rad().item()).double())
+    assert close(angles, torch.full_like(angles, math.radians(40.0)))
     some = turned(h, 40.0, adaptive=True)
     ahead = (h @ first > 0)[..., None]
     assert close(some, torch.where(ahead, turned(h, 40.0), h))

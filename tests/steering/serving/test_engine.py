@@ -29,6 +29,7 @@ from sparsteer.steering.serving import Engine, GenerationRequest, QueueFull, Tok
 from sparsteer.steering.serving import engine as engine_module
 from sparsteer.steering.texts import continuation_text, prompt_tokens
 
+from ..interventions.cases import cap, edits, gates
 from ..model_families import save_model
 from ..plain_families import firing_spec, twins
 
@@ -138,6 +139,30 @@ def require_equal_alone(
         for choice in range(asked.n):
             assert tokens_of(events, choice) == alone(engine, asked, choice)
     assert engine.state.slots_in_use == engine.state.waiting == 0
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_kind_of_edit_and_gate_is_a_row_s_own(
+    model: LanguageModel, sae: SparseAutoencoder, engine: Engine, seed: int
+) -> None:
+    """Several sites, gates of one's own, positions and a cap among them."""
+    draw = random.Random(seed)
+    earlier = "blocks.0.hook_resid_post"
+    tokens = torch.tensor([prompt_tokens(model, " ".join(PROMPTS))])
+    rows = model.site(SITE).read(tokens)[0, 2:]
+    known, open_at = edits(32, SITE, rows), gates(32, earlier, rows)
+    first = edits(32, earlier, rows)["project_out"]
+    latent = dataclasses.replace(known["clamp"], gate=open_at["per_token"])
+    specs = [Intervention(edits=(each,)) for each in known.values()]
+    specs += [Intervention(edits=(known["add_norm"],), gate=gate) for gate in open_at.values()]
+    specs += [
+        Intervention(edits=(latent, first), gate=open_at["cosine_prompt"]),
+        Intervention(edits=(known["rotate"],), gate=open_at["per_input"], positions="generated"),
+        Intervention(edits=(known["add"],), positions="last"),
+        Intervention(edits=(known["add"], known["lowrank"]), cap=cap(rows, 0.8)),
+    ]
+    chosen = draw.sample(specs, 8) + specs[-4:]
+    require_equal_alone(engine, some_requests(model, [None, *chosen], draw, 14), draw)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
