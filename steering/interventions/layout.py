@@ -219,11 +219,11 @@ def _json_number(threshold: float) -> float | str:
 
 
 def _read_edit(values: object, where: str, vectors: Mapping[str, Vectors], place: str) -> Edit:
-    if isinstance(values, Mapping) and "gate" in values:
-        own = dict(cast(Mapping[str, Any], values))
-        own["gate"] = _read_gate(own["gate"], f"{where}, gate", vectors, f"{place}.gate")
-        values = own
-    return _read(Edit, values, where, vectors, place)
+    if not (isinstance(values, Mapping) and "gate" in values):
+        return _read(Edit, cast(object, values), where, vectors, place)
+    own = dict(cast(Mapping[str, Any], values))
+    own["gate"] = _read_gate(own["gate"], f"{where}, gate", vectors, f"{place}.gate")
+    return _read(Edit, own, where, vectors, place)
 
 
 def _read_gate(values: object, where: str, vectors: Mapping[str, Vectors], place: str) -> Gate:

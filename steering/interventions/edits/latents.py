@@ -94,8 +94,8 @@ class LatentMap(LatentEdit):
     needs: ClassVar = {"latents": "P", "w": "P", "b": "P"}
 
     def latents(self) -> Int[Tensor, "P"]:
-        for index in self.tensors["latents"].tolist():
-            require_latent(index, self.sae)
+        for index in self.tensors["latents"]:
+            require_latent(int(index), self.sae)
         return self.tensors["latents"]
 
     def vectors(self) -> Float[Tensor, "P D"]:

@@ -34,7 +34,9 @@ class ProjectOut(EditRule):
         super().__init__(edit, context)
         if edit.features and "u" in self.tensors:
             raise InputError("project_out has features and the vector u; give one of them")
-        given_KD = self.push.vectors_PD if edit.features else torch.atleast_2d(self.tensors["u"])
+        given_KD = (
+            self.push.vectors_PD if edit.features else self.tensors["u"].view(-1, context.width)
+        )
         self.tensors["basis"] = orthonormal(given_KD, "project_out")
         if "projection" in self.tensors:
             unit_KD = given_KD / row_norms(given_KD)[:, None]
