@@ -226,16 +226,18 @@ class _RowsAtSite:
     ) -> None:
         """Write what an intervention adds to its rows into the change."""
         batch, shape = self._batch, (len(rows), *h_BLD.shape[1:])
+        # A list is copied to the device in each pass.
+        chosen = slice(None) if rows == list(range(len(batch.rows))) else rows
         opened = {
             number: self._opened(prepared, rows, number)
             for number in {edit.gate for edit in prepared.edits[self.site.name]}
         }
-        changed = prepared.change(self.site.name, h_BLD[rows], opened)
-        change_BLD[rows] = changed.expand(shape)
+        changed = prepared.change(self.site.name, h_BLD[chosen], opened)
+        change_BLD[chosen] = changed.expand(shape)
         assert batch.open_BL is not None
         for at_RL in opened.values():
             somewhere: Tensor | bool = True if at_RL is None else at_RL.to(h_BLD.device) > 0
-            batch.open_BL[rows] |= somewhere
+            batch.open_BL[chosen] |= somewhere
 
     def _opened(self, prepared: PreparedIntervention, rows: list[int], number: int) -> OpenAt:
         """Where a gate of an intervention is open in each of its rows, [R, L]."""
