@@ -119,6 +119,11 @@ class Intervention:
         return self.gate.kind
 
     @property
+    def threshold(self) -> float:
+        """The gate's threshold."""
+        return self.gate.threshold
+
+    @property
     def features(self) -> tuple[SteeredFeature, ...]:
         """The steered features of all edits, each latent once."""
         found: dict[int, SteeredFeature] = {}

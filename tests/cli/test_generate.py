@@ -71,7 +71,7 @@ def test_base_and_steered_as_python_generates_them(
     assert [(f.index, f.strength, f.sign, f.max_activation) for f in spec.features] == [
         (number, -3.0, 1, index.max_activation(number)) for number in busy
     ]
-    assert (spec.site, spec.tier, spec.gate.threshold) == (SITES[1], "per_input", 0.0)
+    assert (spec.site, spec.tier, spec.threshold) == (SITES[1], "per_input", 0.0)
     model = LanguageModel.load(str(tiny_model_folder))
     sae = SparseAutoencoder.load(run)
     sampling = Sampling(max_new_tokens=9, seed=4, temperature=0.9)
