@@ -133,7 +133,7 @@ def _completed(session: Session, part: object, *, with_site: bool = False) -> An
     """A part of an intervention with what it may leave out; what is none is left to be refused."""
     if not isinstance(part, dict):
         return part
-    values = cast(dict[str, Any], dict(cast(dict[str, Any], part)))
+    values = dict(cast(dict[str, Any], part))
     if with_site:
         values = {"site": session.site, **values}
     if isinstance(features := values.get("features"), list):

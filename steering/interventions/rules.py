@@ -38,6 +38,7 @@ class Rule:
             with spaces between them, of which D is the site's width and each other letter one size;
             `|` stands between shapes of which each will do. A tensor of no dimension is "".
         may_have: the same of tensors that may be left out.
+        may_be_infinite: the tensors whose values may be infinite.
         settings: the settings that it takes, each with its default.
         needs_features: whether it works with features of an autoencoder. False takes none.
         needs_autoencoder: whether it needs an autoencoder though it may have no features.
@@ -45,6 +46,7 @@ class Rule:
 
     needs: ClassVar[Mapping[str, str]] = {}
     may_have: ClassVar[Mapping[str, str]] = {}
+    may_be_infinite: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[Mapping[str, Setting]] = {}
     needs_features: ClassVar[bool] = False
     needs_autoencoder: ClassVar[bool] = False
@@ -73,6 +75,8 @@ class Rule:
             sizes = {WIDTH: context.width}
             for name, tensor in vectors.tensors.items():
                 _require_shape(kind, name, tensor, shapes[name], sizes)
+                if name not in self.may_be_infinite and not bool(tensor.isfinite().all()):
+                    raise InputError(f"the vector {name} of {kind} is infinite; fit it again")
                 self.tensors[name] = tensor.to(context.device)
         for name in self.needs:
             if name not in self.tensors and not self._stands_for(name, features):

@@ -36,10 +36,10 @@ def _with_numbers(values: dict[str, Any], depth: int = 3) -> dict[str, Any]:
     """JSON writes 2.0 as 2, too: settings that are numbers as such, also those of edits, gates and
     features, which lie no deeper than `depth`."""
 
-    def part(each: object) -> object:
+    def part(each: Any) -> Any:
         if isinstance(each, dict) and depth:
             return _with_numbers(cast(dict[str, Any], each), depth - 1)
-        return each
+        return cast(object, each)
 
     def number(name: str, value: object) -> object:
         if isinstance(value, list):

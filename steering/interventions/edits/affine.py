@@ -19,6 +19,7 @@ class Diagonal(EditRule):
 
     needs: ClassVar = {"w": "D", "b": "D"}
     may_have: ClassVar = {"low": "D", "high": "D"}
+    may_be_infinite: ClassVar = ("low", "high")
 
     def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """(w - 1) * h + b within the support, else 0."""

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.config import SAEConfig, TopKConfig
 from sparsteer.steering.interventions.spec import Cap, Edit, Gate, SteeredFeature
@@ -23,7 +24,7 @@ def random_sae(width: int, config: SAEConfig | None = None) -> SparseAutoencoder
         sae.input_center.copy_(0.4 * torch.randn(width, generator=draw))
         for weights, size in ((sae.b_enc, 0.3), (sae.b_dec, 0.5), (sae.W_enc, 0.2)):
             weights += size * torch.randn(weights.shape, generator=draw)
-        sae.W_dec *= torch.linspace(0.5, 2, F)[:, None]
+        sae.W_dec.data *= torch.linspace(0.5, 2, F)[:, None]
     return sae
 
 
@@ -95,8 +96,9 @@ def gates(width: int, earlier: str, rows_ND: Tensor) -> dict[str, Gate]:
     that ask the prompt wherever it has a content token."""
     draw = torch.Generator().manual_seed(2)
     w_D = torch.randn(width, generator=draw, dtype=torch.float64)
-    cosines_N = (rows_ND @ w_D) / rows_ND.norm(dim=1) / w_D.norm()
-    basis_KD = torch.linalg.qr(torch.randn(width, 3, generator=draw, dtype=torch.float64)).Q.T
+    cosines_N = (rows_ND @ w_D) / row_norms(rows_ND) / row_norms(w_D)
+    linalg: Any = torch.linalg  # which leaves its types open
+    basis_KD: Tensor = linalg.qr(torch.randn(width, 3, generator=draw).double()).Q.T
     mean_D = rows_ND.mean(dim=0)
     logistic = {
         "mean": mean_D,
@@ -104,7 +106,7 @@ def gates(width: int, earlier: str, rows_ND: Tensor) -> dict[str, Gate]:
         "w": torch.tensor([1.0, -0.7, 0.3], dtype=torch.float64),
         "b": torch.tensor(0.1, dtype=torch.float64),
     }
-    probe = {"w": w_D, "b": -(rows_ND @ w_D).median()}
+    probe = {"w": w_D, "b": -median_of(rows_ND @ w_D)}
     asked_once: dict[str, Any] = {"scope": "per_input"}
 
     def gate(kind: str, tensors: dict[str, Tensor], threshold: float = 0.0, **given: Any) -> Gate:
@@ -112,7 +114,7 @@ def gates(width: int, earlier: str, rows_ND: Tensor) -> dict[str, Gate]:
         vectors = Vectors(tensors)
         return Gate(kind=kind, threshold=threshold, site=site, vectors=vectors, settings=given)
 
-    middle = float(cosines_N.median())
+    middle = float(median_of(cosines_N))
     return {
         "constant": Gate(),
         "per_input": Gate(kind="per_input", features=features(1.0, 1.0)),
@@ -129,10 +131,15 @@ def gates(width: int, earlier: str, rows_ND: Tensor) -> dict[str, Gate]:
     }
 
 
+def median_of(values_N: Tensor) -> Tensor:
+    return values_N.quantile(0.5)
+
+
 def cap(rows_ND: Tensor, share: float = 0.5) -> Cap:
     """In three components; so many of the rows are within the budget."""
     centered_ND = rows_ND - rows_ND.mean(dim=0)
-    basis_KD = torch.linalg.svd(centered_ND, full_matrices=False).Vh[:3]
+    linalg: Any = torch.linalg  # which leaves its types open
+    basis_KD: Tensor = linalg.svd(centered_ND, full_matrices=False).Vh[:3]
     along_NK = centered_ND @ basis_KD.T
     variances_K = along_NK.square().mean(dim=0)
     distances_N = (along_NK.square() / variances_K).sum(dim=1).sqrt()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import GatedConfig, SAEConfig, TopKConfig
@@ -132,9 +133,9 @@ def test_project_out_nullifies_is_idempotent_and_leaves_the_rest(h: Tensor) -> N
     none = edited(h, "project_out", tensors={"u": several})
     assert float((none @ several.T).abs().max()) < 1e-12
     to = edited(h, "project_out", tensors={"u": u, "projection": torch.tensor(2.5).double()})
-    assert close(to @ (u / u.norm()), torch.full((2, 50), 2.5).double())
+    assert close(to @ (u / row_norms(u)), torch.full((2, 50), 2.5).double())
     # It is the low-rank edit with R = u, W = 0 and b = 0.
-    R, W, b = (u / u.norm())[None], torch.zeros(1, D), torch.zeros(1)
+    R, W, b = (u / row_norms(u))[None], torch.zeros(1, D), torch.zeros(1)
     assert close(edited(h, "lowrank", tensors={"R": R, "W": W, "b": b}), once)
 
 
@@ -169,7 +170,7 @@ def test_rotation_keeps_the_norm_and_composes(h: Tensor) -> None:
 
     for settings in ({}, {"absolute": True}):
         found = turned(h, 40.0, **settings)
-        assert close(found.norm(dim=-1), h.norm(dim=-1))
+        assert close(row_norms(found), row_norms(h))
         assert not close(found, h)
     assert close(turned(turned(h, 25.0), 30.0), turned(h, 55.0))
     assert close(turned(h, 360.0), h)
@@ -177,9 +178,9 @@ def test_rotation_keeps_the_norm_and_composes(h: Tensor) -> None:
     there = turned(h, 40.0, absolute=True)
     assert close(turned(there, 40.0, absolute=True), there)
     # A quarter turn leads b1 to b2, and an absolute angle is that from b1.
-    first = b1 / b1.norm()
+    first = b1 / row_norms(b1)
     second = b2 - (b2 @ first) * first
-    second /= second.norm()
+    second /= row_norms(second)
     assert close(turned(first[None, None], 90.0), second[None, None])
     angles = torch.atan2(there @ second, there @ first)
     assert close(angles, torch.full_like(angles, math.radians(40.0)))
@@ -191,18 +192,18 @@ def test_rotation_keeps_the_norm_and_composes(h: Tensor) -> None:
 def test_units_say_of_what_the_strength_is_a_multiple(h: Tensor, sae: SparseAutoencoder) -> None:
     v = normal(D)
     added = edited(h, "add", unit="norm", tensors={"v": v}) - h
-    assert close(added, h.norm(dim=-1, keepdim=True) * v / v.norm())
+    assert close(added, row_norms(h)[..., None] * v / row_norms(v))
     assert close(edited(h, "add", tensors={"v": v}) - h, v.expand_as(h))
     steered = features(0.5, -2.0)
     rows = sae.W_dec.detach()[[feature.index for feature in steered]]
-    units = rows / rows.norm(dim=1, keepdim=True)
+    units = rows / row_norms(rows)[..., None]
     strengths = torch.tensor([0.5, -2.0]).double()
     scale = sae.input_scale
     expected = {
         "max_activation": (strengths * torch.tensor([2.0, 3.0])) @ rows / scale,
         "p99": (strengths * torch.tensor([1.5, 2.5])) @ rows / scale,
         "raw": strengths @ units,
-        "norm": h.norm(dim=-1, keepdim=True) * (strengths @ units),
+        "norm": row_norms(h)[..., None] * (strengths @ units),
     }
     for unit, change in expected.items():
         assert close(edited(h, "add", sae, features=steered, unit=unit) - h, change.expand_as(h))
@@ -247,7 +248,7 @@ def gate(kind: str, tensors: Mapping[str, Tensor], threshold: float = 0.0, **set
 
 def test_the_cosine_does_not_see_the_scale_and_below_is_not_above(h: Tensor) -> None:
     c = normal(D)
-    cosines = (h @ c) / h.norm(dim=-1) / c.norm()
+    cosines = (h @ c) / row_norms(h) / row_norms(c)
     seen = seen_by(h, 50)
     found = gate("cosine", {"c": c}, 0.1).open(h, seen)
     assert torch.equal(found, (cosines > 0.1) & seen.content_BL)
@@ -263,7 +264,7 @@ def test_a_prompt_is_asked_once_and_each_row_by_itself(h: Tensor, pool: str) -> 
     c = normal(D)
     prompt = h[:, :20]
     pooled = prompt[:, 2:].mean(dim=1) if pool == "mean" else prompt[:, 19]
-    cosines = (pooled @ c) / pooled.norm(dim=-1) / c.norm()
+    cosines = (pooled @ c) / row_norms(pooled) / row_norms(c)
     middle = float(cosines.mean())  # between the two rows
     once: dict[str, Any] = {"scope": "per_input", "pool": pool}
     asked = gate("cosine", {"c": c}, middle, **once)
@@ -370,6 +371,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"kind": "add", "tensors": {"v": normal(D + 1)}}, r"shape \[13\], but must have \[D\] with D"),
     ({"kind": "rotate", "tensors": {"b1": normal(D), "b2": 2 * normal(D)}}, "along the others"),
     ({"kind": "project_out", "tensors": {"u": torch.zeros(D)}}, "0 or along the others"),
+    ({"kind": "add", "tensors": {"v": torch.full((D,), math.inf)}}, "vector v of add is infinite"),
     (
         {"kind": "rotate", "tensors": {"b1": normal(D)}, "settings": {"angel": 3.0}},
         "no setting 'angel'; did you mean angle",

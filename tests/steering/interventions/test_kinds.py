@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.language_model.kv_cache import new_cache
 from sparsteer.sae.language_model.sites import Site
@@ -179,7 +180,7 @@ def test_a_site_is_changed_by_gate_times_strength_times_what_the_edit_says(
 
         def outside(factors: Tensor) -> Tensor:
             at = h_BLD + factors[..., None] * moved - mean
-            return (at @ rows_KD.T).norm(dim=-1) > spec.cap.budget  # pyright: ignore
+            return row_norms(at @ rows_KD.T) > spec.cap.budget  # pyright: ignore
 
         low, high = torch.zeros_like(g_BL), torch.ones_like(g_BL)
         for _ in range(60):  # by bisection
@@ -281,14 +282,14 @@ def test_positions_are_those_of_a_turn_and_never_of_an_earlier_one(
         with noting(both, plain), run, noting(both, seen):
             both.hf(tokens[:, start:end], **{name: cache}, use_cache=True)
         moved = (seen[0] - plain[0]).abs().amax(-1)[0] > 1e-9
-        changed |= {start + column for column in moved.nonzero()[:, 0].tolist()}
+        changed |= {start + int(column) for column in moved.nonzero()[:, 0]}
     assert changed == names[positions]
     # Read anew as a prompt of 11 columns, the first turn's answer is not the model's own any more.
     h_BLD = site(both).read(tokens)
     with steer(both.hf, None, spec, prompt_columns=11):
         moved = (site(both).read(tokens) - h_BLD).abs().amax(-1)[0] > 1e-9
     anew = {"prompt": set(range(11)), "generated": {11, 12, 13}, "last": {10}}
-    assert set(moved.nonzero()[:, 0].tolist()) == anew.get(positions, set(range(14)))
+    assert set(map(int, moved.nonzero()[:, 0])) == anew.get(positions, set(range(14)))
 
 
 @torch.no_grad()
@@ -307,4 +308,4 @@ def test_the_last_token_of_a_prompt_is_found_behind_and_before_padding(
         with steer(both.plain, None, spec):
             moved_BL = (site(both).read(tokens, mask) != h_BLD).any(-1)
         columns = [width - 1 if left else len(row) - 1 for row in own]
-        assert moved_BL.nonzero().tolist() == [[row, c] for row, c in enumerate(columns)]
+        assert torch.equal(moved_BL, torch.nn.functional.one_hot(torch.tensor(columns), width) > 0)
