@@ -14,6 +14,7 @@ from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site
 from .asked_latents import AskedLatents, RowAndGate
 from .gates.base import GateRule
+from .gates.scores import ScoreGate
 from .gates.tiers import FiringGate
 from .prepared import OpenAt, PreparedIntervention
 from .steering import steered_site
@@ -181,6 +182,15 @@ class _RowsAtSite:
             if isinstance(gate := batch.rows[row].gates[number], FiringGate)
         }
         self._latents = AskedLatents(firing, self._watching, sae)
+        self._asked_together: dict[
+            tuple[PreparedIntervention | None, int], tuple[ScoreGate, list[int]]
+        ] = {}
+        for row, numbers in self._gates.items():
+            for number in numbers:
+                gate = batch.rows[row].gates[number]
+                if isinstance(gate, ScoreGate) and gate.asks_each_token:
+                    key = (batch.rows[row].prepared, number)
+                    self._asked_together.setdefault(key, (gate, []))[1].append(row)
 
     @property
     def looks_at_tokens(self) -> bool:
@@ -226,8 +236,7 @@ class _RowsAtSite:
     ) -> None:
         """Write what an intervention adds to its rows into the change."""
         batch, shape = self._batch, (len(rows), *h_BLD.shape[1:])
-        # A list is copied to the device in each pass.
-        chosen = slice(None) if rows == list(range(len(batch.rows))) else rows
+        chosen = self._chosen(rows)
         opened = {
             number: self._opened(prepared, rows, number)
             for number in {edit.gate for edit in prepared.edits[self.site.name]}
@@ -255,16 +264,35 @@ class _RowsAtSite:
         self, h_BLD: Float[Tensor, "B L D"], fires: dict[RowAndGate, Bool[Tensor, "L"]]
     ) -> None:
         """Note where the gates of this site are open in this pass."""
-        batch = self._batch
+        batch, together = self._batch, self._opened_together(h_BLD)
         for row, numbers in self._gates.items():
             prepared, seen = batch.rows[row].prepared, batch.seen[row]
             assert prepared is not None  # since it has gates
             for number in numbers:
                 try:
-                    opened = self._open(row, number, h_BLD, fires.get((row, number)))
+                    opened = together.get((row, number))
+                    if opened is None:
+                        opened = self._open(row, number, h_BLD, fires.get((row, number)))
                     batch.opened.setdefault(row, {})[number] = prepared.open_at(opened, seen)
                 except Exception as error:
                     batch.errors[row] = error
+
+    def _opened_together(self, h_BLD: Float[Tensor, "B L D"]) -> dict[RowAndGate, Tensor]:
+        """Where gates are open that remember nothing, [1, L]: those of an intervention are asked
+        for all its rows at once."""
+        batch, found = self._batch, dict[RowAndGate, Tensor]()
+        for (_, number), (gate, rows) in self._asked_together.items():
+            content_RL = torch.cat([batch.seen[row].content_BL for row in rows]).to(h_BLD.device)
+            try:
+                opened_RL = gate.open_tokens(h_BLD[self._chosen(rows)], content_RL)
+            except Exception:  # They are asked row by row, and what that raises ends the row.
+                continue
+            found |= {(row, number): opened_RL[n : n + 1] for n, row in enumerate(rows)}
+        return found
+
+    def _chosen(self, rows: list[int]) -> list[int] | slice:
+        """What takes these rows of a batch: a list is copied to the device in each pass."""
+        return slice(None) if rows == list(range(len(self._batch.rows))) else rows
 
     def _constant(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B 1 D"]:
         """The vectors of the rows to which one is added everywhere, zeros for the others."""

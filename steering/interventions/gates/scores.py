@@ -60,11 +60,22 @@ class ScoreGate(GateRule):
         """By the scores of the pass, or of the prompt that was read first."""
         content_BL = seen.content_BL.to(h_BLD.device)
         if self.setting("scope") == "per_token":
-            opened_BL = self.opened(self.score(wide(h_BLD)))
-            return torch.where(content_BL, opened_BL, torch.zeros_like(opened_BL))
+            return self.open_tokens(h_BLD, content_BL)
         if not (seen.continues and self._on_B is not None):
             self._on_B = self._of_prompt(h_BLD, content_BL, seen)
         return repeat(self._on_B, "b -> b l", l=h_BLD.shape[1])
+
+    @property
+    def asks_each_token(self) -> bool:
+        """Whether it remembers nothing, so that rows of any texts can be asked together."""
+        return self.setting("scope") == "per_token" and type(self).open is ScoreGate.open
+
+    def open_tokens(
+        self, h_BLD: Float[Tensor, "B L D"], content_BL: Bool[Tensor, "B L"]
+    ) -> Bool[Tensor, "B L"] | Float[Tensor, "B L"]:
+        """Where content tokens open it, each by itself."""
+        opened_BL = self.opened(self.score(wide(h_BLD)))
+        return torch.where(content_BL, opened_BL, torch.zeros_like(opened_BL))
 
     def _of_prompt(
         self, h_BLD: Float[Tensor, "B L D"], content_BL: Bool[Tensor, "B L"], seen: SeenTokens
