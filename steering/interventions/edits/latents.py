@@ -12,7 +12,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ....kernels.numerics import at_least_float32
 from ....sae.autoencoder import SparseAutoencoder
+from ....sae.common.errors import InputError
 from ..rules import Context, require_latent
 from ..spec import Edit, Unit
 from .base import EditRule
@@ -94,12 +96,16 @@ class LatentMap(LatentEdit):
     needs: ClassVar = {"latents": "P", "w": "P", "b": "P"}
 
     def latents(self) -> Int[Tensor, "P"]:
-        for index in self.tensors["latents"]:
+        latents_P = self.tensors["latents"]
+        if latents_P.is_floating_point():
+            raise InputError("the vector latents holds no whole numbers; give numbers of latents")
+        for index in latents_P:
             require_latent(int(index), self.sae)
-        return self.tensors["latents"]
+        return latents_P
 
     def vectors(self) -> Float[Tensor, "P D"]:
-        return self.sae.W_dec.detach()[self.latents_P]
+        rows_PD = self.sae.W_dec.detach()[self.latents_P]
+        return rows_PD.to(at_least_float32(rows_PD.dtype))
 
     def target(self, acts_BLP: Float[Tensor, "B L P"]) -> Float[Tensor, "B L P"]:
         return self.tensor("w", acts_BLP) * acts_BLP + self.tensor("b", acts_BLP)

@@ -384,6 +384,22 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "needs the vector w",
     ),
     (
+        {
+            "kind": "latents",
+            "sae": True,
+            "tensors": {"latents": torch.tensor([99]), "w": torch.ones(1), "b": torch.ones(1)},
+        },
+        "no feature 99; the autoencoder's are 0 to 39",
+    ),
+    (
+        {
+            "kind": "latents",
+            "sae": True,
+            "tensors": {"latents": torch.ones(1), "w": torch.ones(1), "b": torch.ones(1)},
+        },
+        "latents holds no whole numbers",
+    ),
+    (
         {"kind": "rotate", "tensors": {"b1": normal(D), "b2": normal(D, seed=1)}, "unit": "norm"},
         "unit is norm, and strengths of rotate are in",
     ),
