@@ -99,7 +99,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.slow_except("clamp under per_token", "rotate", "cosine_prompt", "logistic", "capped")
+@pytest.mark.slow_except("clamp under per_token", "cosine_prompt", "capped")
 @torch.no_grad()
 def test_text_is_the_same_cached_or_not_alone_or_in_a_batch_bridged_or_plain(
     both: Twins, sae: SparseAutoencoder, rows: Tensor, name: str, tmp_path: Path

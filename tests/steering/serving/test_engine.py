@@ -162,7 +162,8 @@ def test_every_kind_of_edit_and_gate_is_a_row_s_own(
         Intervention(edits=(known["add"], known["lowrank"]), cap=cap(rows, 0.8)),
     ]
     chosen = draw.sample(specs, 8) + specs[-4:]
-    require_equal_alone(engine, some_requests(model, [None, *chosen], draw, 14), draw)
+    n = 14 if seed else 8
+    require_equal_alone(engine, some_requests(model, [None, *chosen], draw, n), draw)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
