@@ -162,9 +162,10 @@ class PreparedIntervention:
             change, at_BL = edit.change(h_BLD), opened[edit.gate]
             if at_BL is not None:
                 at_BL1 = rearrange(at_BL.to(h_BLD.device), "b l -> b l 1")
-                is_part = at_BL.is_floating_point()
-                zero = torch.zeros_like(at_BL1) if is_part else 0.0
-                change = at_BL1.to(h_BLD) * change if is_part else torch.where(at_BL1, change, zero)
+                if at_BL.is_floating_point():
+                    change = at_BL1.to(h_BLD) * change
+                else:
+                    change = torch.where(at_BL1, change, 0.0)
             total = change if total is None else total + change
         assert total is not None  # there is an edit at each site of `edits`
         if (cap := self.caps.get(site)) is not None:
