@@ -64,7 +64,7 @@ class World:
             SteeredFeature(index=7, strength=-1.5, max_activation=11.0),
             SteeredFeature(index=40, strength=0.5, max_activation=9.0),
         )
-        self.intervention = Intervention(site=SITE, features=features)
+        self.intervention = Intervention.of_features(site=SITE, features=features)
         for format in STEERING_FORMATS.names():
             out = folder / format
             export_intervention(self.model, self.sae, self.intervention, out, format)

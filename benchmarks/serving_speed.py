@@ -20,7 +20,8 @@ from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
-from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
+from sparsteer.steering.interventions.intervention import Intervention
+from sparsteer.steering.interventions.spec import SteeredFeature
 from sparsteer.steering.serving import Engine, GenerationRequest
 from sparsteer.steering.texts import prompt_tokens
 
@@ -91,7 +92,7 @@ def serving_speed(model: LanguageModel, *, tokens: int, rounds: int) -> ServingS
                     sampling=Sampling(max_new_tokens=tokens, temperature=0.8, seed=number),
                     intervention=None
                     if tier is None
-                    else Intervention(
+                    else Intervention.of_features(
                         site=site.name,
                         tier=tier,
                         features=(

@@ -54,7 +54,8 @@ def _about(
     """Where a gated tier steered, why the texts are the same if they are, and whether the steered
     one is likely broken."""
     n_steered, said = steered["steered_tokens"], list[str]()
-    if spec.tier != "constant" and n_steered:
+    somewhere = spec.tier != "constant" or spec.positions != "all"
+    if somewhere and n_steered:
         said.append(
             f"tokens steered: {count(n_steered)}, the first is number {steered['steered_from']} "
             f"(the prompt's are 0 to {prompt_tokens - 1})"

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from .generation import generate as generate
     from .interventions.controls import random_features as random_features
     from .interventions.intervention import Intervention as Intervention
-    from .interventions.intervention import SteeredFeature as SteeredFeature
+    from .interventions.spec import Cap as Cap
+    from .interventions.spec import Edit as Edit
+    from .interventions.spec import Gate as Gate
+    from .interventions.spec import SteeredFeature as SteeredFeature
     from .interventions.steering import steer as steer
+    from .interventions.vectors import Vectors as Vectors
     from .loading import LoadedRun as LoadedRun
     from .loading import load_run as load_run
     from .side_by_side import intervention_of_picks as intervention_of_picks

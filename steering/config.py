@@ -16,7 +16,7 @@ from ..sae.common.validation import (
 )
 from ..sae.config import ModelDtype, require_model_dtype
 from ..sae.device_map import require_device_map
-from .registries import DIRECTIONS, EDITS, GATES
+from .registries import DIRECTIONS, FEATURE_EDITS, FEATURE_GATES
 
 _LEAST_TEMPERATURE = 1e-5
 """Logits divided by much less are beyond all numbers."""
@@ -116,14 +116,14 @@ class GenerateConfig:
     with its strength."""
 
     intervention: FilePath | None = None
-    """JSON file of an intervention, such as the playground saves: site, features and all else of
-    the steering, in place of the options for them."""
+    """An intervention in place of the options for it: a JSON file, such as the playground saves, or
+    a folder with vectors, as `steer fit` and Intervention.save write."""
 
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
     Default: 1, or the strength of each pick; with picks it is a factor of theirs."""
 
-    tier: Annotated[str, GATES, "all"] = "constant"
+    tier: Annotated[str, FEATURE_GATES, "all"] = "constant"
     """constant steers every position; per_input the whole text once a feature fires in the prompt,
     else what follows its first firing; per_token only the tokens at which it fires; all writes a
     text under each."""
@@ -131,8 +131,10 @@ class GenerateConfig:
     threshold: float = 0.0
     """A feature fires above this activation, in multiples of its largest (-inf: everywhere)."""
 
-    edit: Annotated[str, EDITS] = "add"
-    """What is done to the activation where it is steered; add adds the push."""
+    edit: Annotated[str, FEATURE_EDITS] = "add"
+    """What is done to the activation where it is steered: add adds the push; clamp gives each
+    feature the activation that --strength says, min_clamp at least that; ablate takes its
+    activation away; project_out takes away the part along its direction."""
 
     direction: Annotated[str, DIRECTIONS] = "decoder"
     """Along which vector a feature pushes: decoder, its row of the decoder; random, as a control,
@@ -179,8 +181,8 @@ class GenerateConfig:
         require_device_map(self.device_map, self.device)
         require_model_dtype(self.model_dtype)
         if self.tier != "all":
-            GATES.require(self.tier)
-        EDITS.require(self.edit)
+            FEATURE_GATES.require(self.tier)
+        FEATURE_EDITS.require(self.edit)
         DIRECTIONS.require(self.direction)
         if not self.prompt and self.prompts is None:
             raise InputError(
@@ -197,6 +199,12 @@ class GenerateConfig:
             )
         if self.strength is not None:
             require_finite("strength", self.strength)
+            if self.edit in ("ablate", "project_out"):
+                raise InputError(
+                    f"strength is {self.strength:g}, but {self.edit} takes away what there is; "
+                    "leave it out",
+                    field="strength",
+                )
         if self.max_activation is not None:
             require_positive("max_activation", self.max_activation)
         if self.threshold != -math.inf:
@@ -233,7 +241,7 @@ class SteeringChoice:
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
     Default: 1, or the strength of each pick; with picks it is a factor of theirs."""
 
-    tier: Annotated[str, GATES] = "constant"
+    tier: Annotated[str, FEATURE_GATES] = "constant"
     """At which tokens; constant, all of them, is what a file for other tools can hold."""
 
     direction: Annotated[str, DIRECTIONS] = "decoder"
@@ -268,7 +276,7 @@ class SteeringChoice:
 
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
-        GATES.require(self.tier)
+        FEATURE_GATES.require(self.tier)
         DIRECTIONS.require(self.direction)
         require_integer("seed", self.seed, least=0)
         if self.strength is not None:

@@ -22,7 +22,8 @@ from .config import Sampling
 from .decoding import DecodingRows
 from .errors import TooStrong
 from .interventions.intervention import Intervention
-from .interventions.row_steering import PreparedIntervention, RowSteering, SteeredRow
+from .interventions.prepared import PreparedIntervention
+from .interventions.row_steering import RowSteering, SteeredRow
 from .sampling import RowSampler
 from .texts import continuation_text, prompt_tokens, text_before_stop
 
@@ -89,7 +90,8 @@ class Generation:
             prompts: token ids of at least one prompt, each of at least one token.
             sampling: how tokens are chosen; its batch_size is not looked at here, and a
                 max_new_tokens of None is that of `in_room` for these prompts.
-            intervention: how to steer; needs `sae`. None generates what the model would.
+            intervention: how to steer; with features it needs `sae`. None generates what the model
+                would.
             sae: the autoencoder of the intervention's features.
             use_cache: False gives the model the whole text anew at each step, which is slower. That
                 is also done where the model's cache does not give the same tokens.
@@ -106,7 +108,7 @@ class Generation:
         self._intervention = intervention
         prepared = None
         if intervention is not None:
-            if sae is None:
+            if sae is None and intervention.needs_autoencoder:
                 raise TypeError("an intervention needs the autoencoder that its features are of")
             prepared = PreparedIntervention.of(intervention, model, sae)
         steering = RowSteering(model, [SteeredRow(prepared) for _ in self._prompts])

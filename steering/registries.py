@@ -12,26 +12,51 @@ if TYPE_CHECKING:
     from .detox.toxicity import Scorer
     from .directions.decoder import Direction
     from .export.formats import SteeringFormat
-    from .interventions.edits import Edit
-    from .interventions.gates import Gate
+    from .interventions.edits.base import EditRule
+    from .interventions.gates.base import GateRule
     from .selection.methods import Method
     from .suite.part import Part
 
-EDITS: "Registry[Edit]" = Registry(
-    "edit", "sparsteer.edits", {"add": f"{__package__}.interventions.edits:add"}
+EDITS: "Registry[type[EditRule]]" = Registry(
+    "edit",
+    "sparsteer.edits",
+    {
+        "add": f"{__package__}.interventions.edits.adding:Add",
+        "clamp": f"{__package__}.interventions.edits.latents:Clamp",
+        "min_clamp": f"{__package__}.interventions.edits.latents:MinClamp",
+        "ablate": f"{__package__}.interventions.edits.latents:Ablate",
+        "project_out": f"{__package__}.interventions.edits.projection:ProjectOut",
+        "latents": f"{__package__}.interventions.edits.latents:LatentMap",
+        "diagonal": f"{__package__}.interventions.edits.affine:Diagonal",
+        "lowrank": f"{__package__}.interventions.edits.affine:LowRank",
+        "rotate": f"{__package__}.interventions.edits.rotation:Rotate",
+    },
 )
 """What an intervention does to an activation."""
 
-GATES: "Registry[type[Gate]]" = Registry(
+FEATURE_EDITS = EDITS.without(
+    "latents", "diagonal", "lowrank", "rotate", remedy="give --intervention FOLDER that has them"
+)
+"""Those edits for which features are enough."""
+
+GATES: "Registry[type[GateRule]]" = Registry(
     "tier",
     "sparsteer.gates",
     {
-        "constant": f"{__package__}.interventions.gates:Constant",
-        "per_input": f"{__package__}.interventions.gates:PerInput",
-        "per_token": f"{__package__}.interventions.gates:PerToken",
+        "constant": f"{__package__}.interventions.gates.tiers:Constant",
+        "per_input": f"{__package__}.interventions.gates.tiers:PerInput",
+        "per_token": f"{__package__}.interventions.gates.tiers:PerToken",
+        "cosine": f"{__package__}.interventions.gates.fitted:Cosine",
+        "logistic": f"{__package__}.interventions.gates.fitted:Logistic",
+        "probe": f"{__package__}.interventions.gates.fitted:Probe",
     },
 )
-"""At which positions; the names are those of tiers, from the most to the least aggressive."""
+"""At which positions; the first three are the tiers, from the most to the least aggressive."""
+
+FEATURE_GATES = GATES.without(
+    "cosine", "logistic", "probe", remedy="give --intervention FOLDER that has them"
+)
+"""Those gates for which features are enough: the tiers, and what packages add."""
 
 DIRECTIONS: "Registry[Direction]" = Registry(
     "direction",

@@ -11,8 +11,9 @@ from torch import Tensor
 from ..kernels.numerics import row_norms
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
-from .interventions.edits import push_of
+from .interventions.edits.base import edit_rule
 from .interventions.intervention import Intervention
+from .interventions.rules import Context
 from .loading import LoadedRun
 
 _TEXTS_AT_ONCE = 16
@@ -32,22 +33,24 @@ class ResidualSample:
         """The median length of an activation."""
         return float(row_norms(self.rows_ND).median())
 
+    @torch.no_grad()
     def fraction(self, intervention: Intervention, sae: SparseAutoencoder) -> float:
-        """How long the push is beside the activation that it is added to: the median over the
-        sample of |push| / |h|. Features of one intervention add up as vectors.
+        """How long the change is beside the activation that it is added to: the median over the
+        sample of |change| / |h|, with all gates open. Changes of one intervention add up as
+        vectors; all are taken at this site.
 
         Raises:
-            InputError: there is no such feature or direction.
+            InputError: there is no such feature or direction, or an edit lacks what it needs.
         """
-        for feature in intervention.features:
-            if feature.index >= sae.config.n_latents:
-                raise InputError(
-                    f"there is no feature {feature.index}; the autoencoder's are 0 to "
-                    f"{sae.config.n_latents - 1}"
-                )
         rows_ND = self.rows_ND.to(sae.W_dec.device)
-        push = push_of(intervention, sae).raw_at(rearrange(rows_ND, "n d -> 1 n d"))
-        sizes_N = row_norms(push.reshape(-1, push.shape[-1]))  # one, or one for each row
+        context = Context(rows_ND.shape[-1], rows_ND.device, sae)
+        total: Tensor | None = None
+        for edit in intervention.edits:
+            change = edit_rule(edit, context).change(rearrange(rows_ND, "n d -> 1 n d"))
+            change = change if edit.strength == 1 else edit.strength * change
+            total = change if total is None else total + change
+        assert total is not None  # an intervention has an edit
+        sizes_N = row_norms(total.reshape(-1, total.shape[-1]))  # one, or one for each row
         return float((sizes_N / row_norms(rows_ND)).median())
 
 

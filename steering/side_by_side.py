@@ -6,7 +6,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
-from ..sae.common.files import read_json
 from ..sae.common.wording import counted
 from ..sae.fingerprint import sae_fingerprint
 from .config import GenerateConfig
@@ -15,9 +14,10 @@ from .features.picks import Picks
 from .features.run_folder import run_folder
 from .features.text_lists import read_text_list
 from .generation import Continuation, Generation, in_room
-from .interventions.intervention import Intervention, SteeredFeature
+from .interventions.intervention import Intervention
+from .interventions.spec import SteeredFeature
 from .loading import LoadedRun, load_run, load_run_of
-from .registries import GATES
+from .registries import FEATURE_GATES
 from .texts import prompt_tokens
 
 Watch = Callable[[list[tuple[str, dict[str, str]]]], None]
@@ -106,8 +106,7 @@ def _loaded_and_steered(
 ) -> tuple[LoadedRun, dict[str, Intervention]]:
     """What the settings load, and how they steer: an intervention by the name of each tier."""
     if config.intervention is not None:
-        values = read_json(config.intervention, "intervention")
-        given = Intervention.from_dict(values, config.intervention)
+        given = Intervention.load(config.intervention)
         loaded = load_run(
             config.run,
             model=config.model,
@@ -122,7 +121,7 @@ def _loaded_and_steered(
     features = steered_features(config.run, config, SparseAutoencoder.load(config.run), say)
     loaded = load_run_of(config, say, device_map=config.device_map)
     return loaded, {
-        tier: Intervention(
+        tier: Intervention.of_features(
             site=loaded.site.name,
             features=features,
             tier=tier,
@@ -131,7 +130,7 @@ def _loaded_and_steered(
             direction=config.direction,
             seed=0 if config.direction == "decoder" else config.sampling.seed,
         )
-        for tier in (GATES.names() if config.tier == "all" else (config.tier,))
+        for tier in (FEATURE_GATES.names() if config.tier == "all" else (config.tier,))
     }
 
 
@@ -157,7 +156,7 @@ def intervention_of_picks(
         InputError: as `steered_features`.
     """
     config = GenerateConfig(run=run, picks=picks or run, prompt=("",), tier=tier)
-    return Intervention(
+    return Intervention.of_features(
         site=site, features=steered_features(run, config, sae), tier=tier, threshold=threshold
     )
 

@@ -71,7 +71,8 @@ def strength_sweep(
 
     Args:
         loaded: the language model, its site and the autoencoder.
-        intervention: what is steered; its strengths are multiplied by each of `strengths`.
+        intervention: what is steered; it is made each of `strengths` times as strong
+            (`Intervention.scaled`).
         prompts: texts, or token ids with BOS, at least one.
         strengths: factors, each finite, in the order in which they are tried.
         sampling: how tokens are chosen; by default the likeliest of 40.
@@ -104,7 +105,7 @@ def strength_sweep(
     features = [feature.index for feature in intervention.features]
 
     def written(strength: float) -> "_Written | None":
-        steered = _scaled(intervention, strength)
+        steered = intervention.scaled(strength)
         return _write(loaded, rows, sampling, steered, features, stopped, turn)
 
     base = written(0.0)
@@ -206,12 +207,3 @@ def _fastest(loaded: LoadedRun) -> LoadedRun:
     """The same, with the language model as it runs fastest."""
     model = loaded.model.fastest([loaded.site.name])
     return LoadedRun(model, model.site(loaded.site.name), loaded.sae)
-
-
-def _scaled(intervention: Intervention, factor: float) -> Intervention:
-    """The intervention with each strength so many times as large."""
-    features = tuple(
-        dataclasses.replace(feature, strength=factor * feature.strength)
-        for feature in intervention.features
-    )
-    return dataclasses.replace(intervention, features=features)

@@ -82,7 +82,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for section, registry in zip(sections, registries, strict=True):
         exec(code_of(section), names)
         monkeypatch.setattr(registry, "_values", {})
-    found_in.EDITS.register("scale", names["scale"])
+    found_in.EDITS.register("scale", names["Scale"])
     found_in.GATES.register("every_second", names["EverySecond"])
     found_in.DIRECTIONS.register("axis", names["axis"])
     return names
@@ -93,7 +93,7 @@ def test_edit_gate_and_direction_steer_one_site_together(
     tiny_model: LanguageModel, sae: SparseAutoencoder
 ) -> None:
     feature = SteeredFeature(index=7, strength=-1.0, max_activation=3.0)
-    spec = Intervention(
+    spec = Intervention.of_features(
         site=SITE, features=(feature,), edit="scale", tier="every_second", direction="axis"
     )
     tokens = torch.tensor([[0, 0, 1, 70, 80, 90, 100], [1, 50, 60, 70, 80, 90, 33]])

@@ -107,14 +107,40 @@ def intervention_of(session: Session, steering: dict[str, Any]) -> Intervention:
     feature's largest activation that of the index.
 
     Raises:
-        InputError: it is no intervention, or a feature of it never fires.
+        InputError: it is no intervention, a feature of it never fires, or it has vectors, which are
+            no part of JSON.
     """
-    features: object = steering.get("features")
-    if not isinstance(features, list):
-        raise InputError("steering needs a list of features; add one")
-    full = [_with_unit(session, each) for each in cast(list[object], features)]
-    site = {"site": session.site}
-    return Intervention.from_dict({**site, **steering, "features": full}, "steering")
+    if "edits" not in steering:
+        if not isinstance(steering.get("features"), list):
+            raise InputError("steering needs a list of features; add one")
+        return Intervention.from_dict(_completed(session, steering, with_site=True), "steering")
+    full = dict(steering)
+    if isinstance(edits := full["edits"], list):
+        parts = cast(list[object], edits)
+        full["edits"] = [_completed(session, each, with_site=True) for each in parts]
+    if "gate" in full:
+        full["gate"] = _completed(session, full["gate"])
+    found = Intervention.from_dict(full, "steering")
+    if found.vectors:
+        raise InputError(
+            f"steering names vectors ({', '.join(found.vectors)}), which a request cannot bring; "
+            "steer with features here, or with generate --intervention FOLDER"
+        )
+    return found
+
+
+def _completed(session: Session, part: object, *, with_site: bool = False) -> Any:
+    """A part of an intervention with what it may leave out; what is none is left to be refused."""
+    if not isinstance(part, dict):
+        return part
+    values = dict(cast(dict[str, Any], part))
+    if with_site:
+        values = {"site": session.site, **values}
+    if isinstance(features := values.get("features"), list):
+        values["features"] = [_with_unit(session, each) for each in cast(list[object], features)]
+    if "gate" in values:
+        values["gate"] = _completed(session, values["gate"])
+    return values
 
 
 def _with_unit(session: Session, feature: object) -> object:

@@ -159,7 +159,8 @@ def _steer(demo: Demo) -> Result:
     from ...steering.detox.prompts import prompts_of
     from ...steering.detox.toxicity import identity_bias
     from ...steering.features.picks import Pick, Picks
-    from ...steering.interventions.intervention import Intervention, SteeredFeature
+    from ...steering.interventions.intervention import Intervention
+    from ...steering.interventions.spec import SteeredFeature
 
     config = demo.config
     loaded = _load(demo)
@@ -167,7 +168,7 @@ def _steer(demo: Demo) -> Result:
     label = "more active in toxic prompts"
     picks = [Pick(feature=f["feature"], label=label, strength=config.strength) for f in picked]
     Picks(sae_fingerprint(loaded.sae), tuple(picks)).save(config.picks_file)
-    intervention = Intervention(
+    intervention = Intervention.of_features(
         site=loaded.site.name,
         features=tuple(
             SteeredFeature(

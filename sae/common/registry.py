@@ -9,7 +9,7 @@ A setting that takes such a name has the type `Annotated[str, EDITS]`, by which 
 completion and errors know the names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
@@ -92,6 +92,44 @@ class Registry(Generic[T]):
                 ) from error
         return self._values[name]
 
+    def without(self, *names: str, remedy: str) -> "Registry[T]":
+        """The same entries but for some that need more than a name, for settings that give no more.
+
+        Args:
+            names: of those that are left out, which need fitted vectors.
+            remedy: ends the error about one of them.
+        """
+        return _Part(self, names, remedy)
+
     @cached_property
     def _installed(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=self._group)}
+
+
+class _Part(Registry[T]):
+    """A registry but for some names; what is registered in either is in both."""
+
+    def __init__(self, whole: Registry[T], left_out: Collection[str], remedy: str) -> None:
+        super().__init__(whole.kind, "")
+        self._whole, self._left_out, self._remedy = whole, frozenset(left_out), remedy
+
+    @property
+    def builtin(self) -> tuple[str, ...]:
+        return tuple(name for name in self._whole.builtin if name not in self._left_out)
+
+    def register(self, name: str, value: T) -> None:
+        self._whole.register(name, value)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in self._whole.names() if name not in self._left_out)
+
+    def require(self, name: str) -> str:
+        if name in [*self._left_out]:
+            raise InputError(
+                f"{self.kind} is {name!r}, which needs fitted vectors; {self._remedy}",
+                field=self.kind,
+            )
+        return self._whole.require(name)
+
+    def get(self, name: str) -> T:
+        return self._whole.get(self.require(name))

@@ -53,7 +53,7 @@ def measure_tiers(
         InputError: as `generate` and `toxicity_scores`.
     """
     conditions: dict[str, Intervention | None] = {BASE: None}
-    conditions |= {tier: dataclasses.replace(intervention, tier=tier) for tier in tiers}
+    conditions |= {tier: intervention.with_tier(tier) for tier in tiers}
     controls = random_features(
         intervention, sae, n=n_random, seed=sampling.seed, candidates=random_candidates
     )

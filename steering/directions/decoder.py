@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
-from ..interventions.intervention import SteeredFeature
+from ..interventions.spec import SteeredFeature
 
 
 class Direction(Protocol):

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...kernels.numerics import row_norms
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
-from ..interventions.intervention import SteeredFeature
+from ..interventions.spec import SteeredFeature
 
 
 def random(

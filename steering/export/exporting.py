@@ -66,7 +66,7 @@ def export_steering(
         device=choice.device,
         say=say,
     )
-    intervention = Intervention(
+    intervention = Intervention.of_features(
         site=site.name,
         features=features,
         tier=choice.tier,
@@ -78,7 +78,7 @@ def export_steering(
 
 def export_intervention(
     model: LanguageModel,
-    sae: SparseAutoencoder,
+    sae: SparseAutoencoder | None,
     intervention: Intervention,
     out: str | Path,
     format: str,
@@ -91,7 +91,7 @@ def export_intervention(
 
     Args:
         model: the language model.
-        sae: the autoencoder whose latents the features are.
+        sae: the autoencoder whose latents the features are; None where there are none.
         intervention: what is steered; it must be the same at every token.
         out: the folder, not there yet or empty, or with this very export.
         format: a name in `STEERING_FORMATS`.
@@ -112,7 +112,7 @@ def export_intervention(
         "blocks": model.n_layers,
         "norm": float(steering.vector_D.square().sum().sqrt()),
         "intervention": intervention.to_dict(),
-        "autoencoder": sae_fingerprint(sae),
+        "autoencoder": None if sae is None else sae_fingerprint(sae),
     }
     with export_folder(out, force=force, marker=RECORD) as folder:
         usage = chosen.write(steering, folder, out)

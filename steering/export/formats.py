@@ -12,7 +12,7 @@ from torch import Tensor
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
-from ..interventions.edits import change
+from ..interventions.added_vector import added_vector
 from ..interventions.intervention import Intervention
 
 
@@ -41,14 +41,15 @@ class ConstantSteering:
     """An intervention that adds one vector to the output of one block, at every position."""
 
     model: LanguageModel
-    sae: SparseAutoencoder
+    sae: SparseAutoencoder | None
+    """Of the features; None where a vector is added that was fitted."""
     intervention: Intervention
 
     def __post_init__(self) -> None:
         """Raise an InputError unless the intervention is of that kind."""
-        require_constant(self.intervention.tier, self.intervention.edit)
-        normalization = self.sae.config.normalize_activations
-        if normalization != "none":
+        _require_one_vector(self.intervention)
+        normalization = "none" if self.sae is None else self.sae.config.normalize_activations
+        if self.intervention.features and normalization != "none":
             raise InputError(
                 f"the autoencoder normalizes each token's activation ({normalization}), so that "
                 "its features push each by another vector, and an exported vector is the same "
@@ -87,7 +88,7 @@ class ConstantSteering:
     def vector_D(self) -> Float[Tensor, "D"]:
         """What is added, in the units of the model's own activations; float32 on the CPU."""
         with torch.no_grad():
-            return change(self.intervention, self.sae).detach().float().cpu().contiguous()
+            return added_vector(self.intervention, self.sae).detach().float().cpu().contiguous()
 
     @property
     def config(self) -> Any:
@@ -97,7 +98,7 @@ class ConstantSteering:
 
 
 def require_constant(tier: str, edit: str = "add") -> None:
-    """Raise an InputError unless an intervention adds the same at every token."""
+    """Raise an InputError unless a gate and an edit add the same at every token."""
     if tier != "constant":
         raise InputError(
             f"tier is {tier}, which asks the autoencoder at every token whether a feature fires, "
@@ -110,3 +111,16 @@ def require_constant(tier: str, edit: str = "add") -> None:
             "everywhere; only the edit add can be exported",
             field="edit",
         )
+
+
+def _require_one_vector(intervention: Intervention) -> None:
+    """Raise an InputError unless an intervention adds the same at every token of one site."""
+    for edit in intervention.edits:
+        require_constant((edit.gate or intervention.gate).kind, edit.kind)
+    limits = {"positions": intervention.positions != "all", "cap": intervention.cap is not None}
+    for name, limited in limits.items():
+        if limited:
+            raise InputError(
+                f"{name} limits where or how far the intervention steers, and an exported vector "
+                f"is added to every token; leave {name} out"
+            )

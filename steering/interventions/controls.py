@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from ...kernels.numerics import row_norms
 from ...sae.autoencoder import SparseAutoencoder
 from ..directions.random_latents import draw_latents
-from .edits import change
-from .intervention import Intervention, SteeredFeature
+from .added_vector import added_vector
+from .intervention import Intervention
+from .spec import SteeredFeature
 
 
 def random_features(
@@ -21,7 +22,7 @@ def random_features(
 
     What they do too is the effect of a push of that size, not of the features' meaning. The tier
     is `constant`, whatever the intervention's is, for a random latent's firing means nothing. The
-    change is added, whatever the intervention's edit is.
+    change is added, whatever the intervention's edit is; one without features must add a vector.
 
     Args:
         intervention: what the controls stand beside.
@@ -34,7 +35,8 @@ def random_features(
         The controls; their strength is in the autoencoder's scaled units (max_activation is 1).
 
     Raises:
-        InputError: there are fewer candidates than n outside the intervention's own features.
+        InputError: there are fewer candidates than n outside the intervention's own features, or
+            the size of its change depends on the activation.
     """
     chosen, signs = draw_latents(
         range(sae.config.n_latents) if candidates is None else candidates,
@@ -42,12 +44,12 @@ def random_features(
         n=n,
         seed=seed,
     )
-    size = float(row_norms(change(intervention, sae) * sae.input_scale))
+    size = float(row_norms(added_vector(intervention, sae) * sae.input_scale))
     controls: list[Intervention] = []
     for index, sign in zip(chosen, signs, strict=True):
         strength = size / float(row_norms(sae.W_dec.detach()[index]))
         feature = SteeredFeature(
             index=index, strength=strength, sign=1 if sign > 0 else -1, max_activation=1.0
         )
-        controls.append(Intervention(site=intervention.site, features=(feature,)))
+        controls.append(Intervention.of_features(site=intervention.site, features=(feature,)))
     return controls

@@ -1,157 +1,201 @@
 """What is steered, where and when: one specification for Python, commands and saved results.
 
-A feature's decoder direction is added to the residual stream at a site, h' = h + delta, so whatever
-the autoencoder does not explain stays as it is. The three tiers follow arXiv 2505.14536. Other
-directions, edits and gates are chosen by their names.
+An intervention changes activations h of a language model at one or several sites, in its general
+form h' = h + gate * strength * (T(h) - h). With features of an autoencoder and the edit `add`, a
+feature's decoder direction is added to the residual stream, so whatever the autoencoder does not
+explain stays as it is; the three tiers of that follow arXiv 2505.14536.
 Nothing here imports torch until an intervention is applied.
 """
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 from ...sae.common.errors import InputError
-from ...sae.common.validation import require_finite, require_integer
-from ...sae.config import build_dataclass
+from ...sae.common.files import json_text, read_json
+from ...sae.common.validation import require_choice
 from ..registries import DIRECTIONS, EDITS, GATES
+from .layout import FeatureSteering, Parts, as_feature_steering, places, plain_values, read_parts
+from .spec import POSITIONS, Cap, Edit, Gate, Positions, SteeredFeature
+from .vectors import Vectors
 
 TIERS = ("constant", "per_input", "per_token")
 """The tiers of the method, from the most to the least aggressive."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteeredFeature:
-    """One feature of an intervention: which latent, and how far the residual stream is moved."""
-
-    index: int
-    """The latent's number in the autoencoder, from 0."""
-
-    strength: float = 1.0
-    """Size of the change, in multiples of `max_activation`; negative suppresses."""
-
-    sign: Literal[1, -1] = 1
-    """A factor of the strength: 1 promotes the feature, -1 suppresses it."""
-
-    max_activation: float
-    """The feature's own largest activation, in the autoencoder's scaled units (the feature index
-    has it)."""
-
-    def __post_init__(self) -> None:
-        require_integer("feature", self.index, least=0)
-        where = f"feature {self.index}"
-        require_finite("strength", self.strength)
-        if self.sign not in (1, -1):
-            raise InputError(f"{where}: sign is {self.sign!r}; give 1 or -1")
-        require_finite("max_activation", self.max_activation)
-        if self.max_activation <= 0:
-            raise InputError(
-                f"{where}: max_activation is {self.max_activation!r}, so it never fired; "
-                "choose another feature"
-            )
-
-    @property
-    def amount(self) -> float:
-        """Signed size of the change along the decoder direction, in scaled units."""
-        return self.sign * self.strength * self.max_activation
-
-
-@dataclass(frozen=True, kw_only=True)
 class Intervention:
-    """Features added to the residual stream at a site, and the rule that says at which positions.
+    """Edits of the activations at some sites, and the gate that says at which tokens.
 
-    With the usual edit and direction every feature adds strength * sign * max_activation * (its
-    decoder row) / input_scale, in the units of the raw activations. A position fires if any of the
-    features has an activation above its threshold there, as the autoencoder's own encode gives it
-    from the residual before anything is added; padding, special tokens and a row's first token
-    never fire.
+    At one site every edit and every gate reads the same activation, as it was before any edit
+    there, and the changes add up. At a later site it has been changed by the earlier ones.
     """
 
-    site: str
-    """The activation that is written to, for example blocks.15.hook_resid_post."""
+    edits: tuple[Edit, ...]
+    """What is done, at least once."""
 
-    features: tuple[SteeredFeature, ...]
-    """What is added; the changes of several features are summed."""
+    gate: Gate = field(default_factory=Gate)
+    """Where it is done; by default everywhere, padding included."""
 
-    tier: Annotated[str, GATES] = "constant"
-    """The gate's name. `constant`: every position. `per_input`: if a prompt token fires, every
-    position; otherwise every position from the first generated token that fires. `per_token`: the
-    positions that fire."""
+    positions: Positions = "all"
+    """Which tokens are steered, of those at which the gate is open: `all`; those of the `prompt`;
+    the `generated` ones; the `last` one of the prompt. Earlier turns of a chat belong to the
+    prompt."""
 
-    threshold: float = 0.0
-    """A feature fires above this activation, in multiples of its `max_activation`; 0 is whenever it
-    is active at all, and a negative one (also minus infinity) always."""
-
-    edit: Annotated[str, EDITS] = "add"
-    """What is done to the activation; `add` adds the push."""
-
-    direction: Annotated[str, DIRECTIONS] = "decoder"
-    """Along which vector each feature pushes: `decoder`, its decoder row; `random`, that of another
-    latent, drawn at random."""
-
-    seed: int = 0
-    """Seed of a direction that draws at random."""
+    cap: Cap | None = None
+    """Limits the change so that the activation stays among ordinary ones."""
 
     def __post_init__(self) -> None:
-        if not isinstance(cast(object, self.site), str) or not self.site.strip():
-            raise InputError(f"site is {self.site!r}; give a site's name", field="site")
-        if not isinstance(cast(object, self.features), list | tuple):
-            raise InputError(
-                f"features is {self.features!r}; give a tuple of features", field="features"
-            )
-        features = tuple(
-            feature
-            if isinstance(cast(object, feature), SteeredFeature)
-            else _feature_from_dict(cast(object, feature), "features")
-            for feature in self.features
+        if not isinstance(cast(object, self.edits), list | tuple):
+            raise InputError(f"edits is {self.edits!r}; give a tuple of edits", field="edits")
+        object.__setattr__(self, "edits", tuple(self.edits))
+        if not self.edits:
+            raise InputError("edits is empty; give at least one edit", field="edits")
+        require_choice("positions", self.positions, POSITIONS)
+
+    @classmethod
+    def of_features(
+        cls,
+        *,
+        site: str,
+        features: tuple[SteeredFeature, ...],
+        tier: Annotated[str, GATES] = "constant",
+        threshold: float = 0.0,
+        edit: Annotated[str, EDITS] = "add",
+        direction: Annotated[str, DIRECTIONS] = "decoder",
+        seed: int = 0,
+    ) -> "Intervention":
+        """Features of an autoencoder steered at one site.
+
+        With the usual edit and direction every feature adds strength * sign * max_activation * (its
+        decoder row) / input_scale, in the units of the raw activations. A position fires if any of
+        the features has an activation above its threshold there, as the autoencoder's own encode
+        gives it from the residual before anything is added; padding, special tokens and a row's
+        first token never fire.
+
+        Args:
+            site: the activation that is written to, for example blocks.15.hook_resid_post.
+            features: what is steered; the changes of several features are summed.
+            tier: the gate's kind. `constant`: every position. `per_input`: if a prompt token fires,
+                every position; otherwise every position from the first generated token that fires.
+                `per_token`: the positions that fire.
+            threshold: a feature fires above this activation, in multiples of its `max_activation`.
+            edit: what is done to the activation, see `Edit.kind`; those that need fitted vectors
+                cannot be made of features alone.
+            direction, seed: along which vector each feature pushes, see `Edit`.
+
+        Raises:
+            InputError: there is no feature, or a value is wrong.
+        """
+        steering = FeatureSteering(
+            site=site,
+            features=features,
+            tier=tier,
+            threshold=threshold,
+            edit=edit,
+            direction=direction,
+            seed=seed,
         )
-        object.__setattr__(self, "features", features)
-        if not features:
-            raise InputError(
-                "features is empty; name at least one feature to steer", field="features"
-            )
-        seen: set[int] = set()
-        for feature in features:
-            if feature.index in seen:
-                raise InputError(f"feature {feature.index} is given twice; give it once")
-            seen.add(feature.index)
-        GATES.require(self.tier)
-        EDITS.require(self.edit)
-        DIRECTIONS.require(self.direction)
-        require_integer("seed", self.seed, least=0)
-        if self.threshold != -math.inf:
-            require_finite("threshold", self.threshold, "a number, or minus infinity for always")
+        return cls(edits=(steering.made_edit,), gate=steering.made_gate)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites that are written to, each once, in the order of the edits."""
+        return tuple(dict.fromkeys(edit.site for edit in self.edits))
+
+    @property
+    def site(self) -> str:
+        """The first edit's site."""
+        return self.edits[0].site
+
+    @property
+    def tier(self) -> str:
+        """The gate's kind."""
+        return self.gate.kind
+
+    @property
+    def threshold(self) -> float:
+        """The gate's threshold."""
+        return self.gate.threshold
+
+    @property
+    def features(self) -> tuple[SteeredFeature, ...]:
+        """The steered features of all edits, each latent once."""
+        found: dict[int, SteeredFeature] = {}
+        for feature in (each for edit in self.edits for each in edit.features):
+            found.setdefault(feature.index, feature)
+        return tuple(found.values())
+
+    @property
+    def vectors(self) -> Mapping[str, Vectors]:
+        """The vectors of its edits, gates and cap by their place, such as `edits.0`."""
+        return places(self._parts)
+
+    @property
+    def needs_autoencoder(self) -> bool:
+        """Whether it has features, which are those of an autoencoder."""
+        gates = [self.gate, *(edit.gate for edit in self.edits if edit.gate is not None)]
+        return any(each.features for each in (*self.edits, *gates)) or any(
+            EDITS.get(edit.kind).needs_autoencoder for edit in self.edits
+        )
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether every strength is 0."""
-        return all(feature.strength == 0 for feature in self.features)
+        """Whether every strength is 0; of an edit that leads a feature's activation to a value that
+        is the edit's own strength alone."""
+        return all(_is_idle(edit) for edit in self.edits)
 
     @property
     def pushes(self) -> str:
-        """In words, which features are pushed and how far, in multiples of their activations."""
+        """In words, what is done and how far."""
+        steering = as_feature_steering(self._parts)
+        if steering is None:
+            return " and ".join(map(_edit_in_words, self.edits))
         parts = [
             f"feature {feature.index} at {feature.sign * feature.strength:+g}"
-            for feature in self.features
+            for feature in steering.features
         ]
         unit = " times its largest activation"
         if len(parts) > 1:
             unit = ", each times its own largest activation"
-        chosen = {name: getattr(self, name) for name in ("edit", "direction")}
-        other = [f"{name} {value}" for name, value in chosen.items() if value != _DEFAULTS[name]]
+        chosen = {name: getattr(steering, name) for name in ("edit", "direction")}
+        usual = {name: getattr(FeatureSteering, name) for name in chosen}
+        other = [f"{name} {value}" for name, value in chosen.items() if value != usual[name]]
         return " and ".join(parts) + unit + (f" ({', '.join(other)})" if other else "")
 
+    def with_tier(self, tier: str) -> "Intervention":
+        """The same under another tier, with the gate's threshold, site and features."""
+        gate = dataclasses.replace(self.gate, kind=tier, vectors=None, settings={})
+        return dataclasses.replace(self, gate=gate)
+
+    def scaled(self, factor: float) -> "Intervention":
+        """The same so many times as strong: the features of `add` and of edits that add to features
+        likewise have strengths so many times as large, any other edit a strength of its own."""
+        return dataclasses.replace(self, edits=tuple(_scaled(edit, factor) for edit in self.edits))
+
+    def apply(
+        self, model: Any, sae: Any = None, *, prompt_columns: int | None = None
+    ) -> AbstractContextManager[Any]:
+        """Steer the model inside a `with` block; see `steer`, which does the same.
+
+        Args:
+            model: a `LanguageModel`, or a model of transformers.
+            sae: the `SparseAutoencoder` of the features; without features none is needed.
+            prompt_columns: see `steer`.
+        """
+        # By its path, as registries name things: that module imports this one.
+        steering = import_module(f"{__package__}.steering")
+        return steering.steer(model, sae, self, prompt_columns=prompt_columns)
+
     def to_dict(self) -> dict[str, Any]:
-        """The specification as plain values that JSON can hold; `from_dict` reads it. The usual
-        edit, direction and seed are not named."""
-        values = dataclasses.asdict(self)
-        values = {n: v for n, v in values.items() if n not in _DEFAULTS or v != _DEFAULTS[n]}
-        values["features"] = list(values["features"])
-        if self.threshold == -math.inf:
-            values["threshold"] = "-inf"
-        return values
+        """The specification as plain values that JSON can hold; `from_dict` reads it. Usual values
+        are not named, and of vectors it has the digest."""
+        return plain_values(self._parts)
 
     def to_json(self) -> str:
         """The specification as one line of JSON; `from_json` reads it."""
@@ -159,7 +203,8 @@ class Intervention:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "intervention") -> "Intervention":
-        """Build the specification that `to_dict` wrote.
+        """Build the specification that `to_dict` wrote. Of vectors it has the digest alone, so one
+        with vectors can be compared and described; `load` reads one that can be applied.
 
         Args:
             values: its keys and values.
@@ -169,17 +214,7 @@ class Intervention:
             InputError: an unknown or missing key, named with the nearest right one, or a wrong
                 value.
         """
-        values = dict(values)
-        if not isinstance(features := values.get("features", []), list | tuple):
-            raise InputError(f"{where}: features is {features!r}; give a list of features")
-        if "features" in values:
-            values["features"] = tuple(
-                _feature_from_dict(feature, f"{where}, features[{number}]")
-                for number, feature in enumerate(cast(list[object], features))
-            )
-        if values.get("threshold") == "-inf":
-            values["threshold"] = -math.inf
-        return build_dataclass(cls, values, where)
+        return cls._of(read_parts(values, where), where)
 
     @classmethod
     def from_json(cls, text: str, where: str = "intervention") -> "Intervention":
@@ -196,13 +231,63 @@ class Intervention:
             raise InputError(f"{where} is not a JSON object {{...}}; write it again")
         return cls.from_dict(cast(dict[str, Any], values), where)
 
+    def save(self, path: str | Path) -> None:
+        """Write `intervention.json`, and `vectors.safetensors` if there are vectors, into a folder
+        that appears whole; it may replace another intervention.
 
-_DEFAULTS = {"edit": Intervention.edit, "direction": Intervention.direction, "seed": 0}
+        Raises:
+            InputError: the path holds something else, or of some vectors only the digest is known.
+        """
+        from .folder import write_folder
+
+        write_folder(Path(path), json_text(self.to_dict()), self.vectors)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Intervention":
+        """Read an intervention: the folder that `save` wrote, or a JSON file of `to_dict`'s values
+        with its vectors, if it has any, beside it.
+
+        Raises:
+            InputError: there is none, a value is wrong, or the vectors are not those of the JSON.
+        """
+        from .folder import read_vectors, spec_file
+
+        file, where = spec_file(Path(path)), str(path)
+        values = read_json(file, "intervention")
+        return cls._of(read_parts(values, where, read_vectors(file)), where)
+
+    @property
+    def _parts(self) -> Parts:
+        return Parts(edits=self.edits, gate=self.gate, positions=self.positions, cap=self.cap)
+
+    @classmethod
+    def _of(cls, parts: Parts, where: str) -> "Intervention":
+        try:
+            return cls(edits=parts.edits, gate=parts.gate, positions=parts.positions, cap=parts.cap)
+        except InputError as error:
+            raise InputError(f"{where}: {error}", field=error.field) from None
 
 
-def _feature_from_dict(values: object, where: str) -> SteeredFeature:
-    if not isinstance(values, Mapping):
-        raise InputError(
-            f'{where}: {values!r} is not a feature; give {{"index": N, "strength": S, ...}}'
-        )
-    return build_dataclass(SteeredFeature, dict(cast(Mapping[str, Any], values)), where)
+def _is_idle(edit: Edit) -> bool:
+    if edit.strength == 0:
+        return True
+    still = bool(edit.features) and all(feature.strength == 0 for feature in edit.features)
+    return still and EDITS.get(edit.kind).adds_features
+
+
+def _scaled(edit: Edit, factor: float) -> Edit:
+    if not (edit.features and EDITS.get(edit.kind).adds_features):
+        return dataclasses.replace(edit, strength=factor * edit.strength)
+    features = tuple(
+        dataclasses.replace(feature, strength=factor * feature.strength)
+        for feature in edit.features
+    )
+    return dataclasses.replace(edit, features=features)
+
+
+def _edit_in_words(edit: Edit) -> str:
+    words = f"{edit.kind} at {edit.site}, strength {edit.strength:g}"
+    if edit.features:
+        each = ", ".join(f"{f.index} at {f.sign * f.strength:+g}" for f in edit.features)
+        words += f", features {each}"
+    return words if edit.unit in (None, "raw") else f"{words} (in units of {edit.unit})"

@@ -6,48 +6,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site
-from ..registries import EDITS, GATES
-from .edits import Edit, Push, add, push_of
-from .firing import LatentTable
-from .gates import FiringGate, Gate
-from .intervention import Intervention
-from .steering import require_fit, steered_site
+from .asked_latents import AskedLatents, RowAndGate
+from .gates.base import GateRule
+from .gates.scores import ScoreGate
+from .gates.tiers import FiringGate
+from .prepared import OpenAt, PreparedIntervention
+from .steering import steered_site
 from .token_watch import SeenTokens
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedIntervention:
-    """An intervention with what it needs of a model and an autoencoder; many rows may share it."""
-
-    intervention: Intervention
-    sae: SparseAutoencoder
-    site: Site
-    push: Push
-    edit: Edit
-    gate: type[Gate]
-
-    @classmethod
-    def of(
-        cls, intervention: Intervention, model: LanguageModel, sae: SparseAutoencoder
-    ) -> "PreparedIntervention":
-        """Raises InputError where the intervention does not fit the model or the autoencoder."""
-        site = model.site(intervention.site)
-        require_fit(intervention, sae, site)
-        push, edit = push_of(intervention, sae), EDITS.get(intervention.edit)
-        return cls(intervention, sae, site, push, edit, GATES.get(intervention.tier))
-
-    @property
-    def adds_one_vector(self) -> bool:
-        """Whether it adds the same vector everywhere."""
-        plain = self.edit is add and self.push.normalize_activations == "none"
-        return self.gate.always_open and plain
 
 
 @dataclass(eq=False)
@@ -58,15 +29,15 @@ class SteeredRow:
     """How it is steered; None leaves it alone."""
     watched: tuple[int, ...] = ()
     """Latents whose activations are read at its last position of each pass."""
-    gate: Gate | None = field(init=False, default=None)
-    """Its own gate, unless that is always open."""
+    gates: tuple[GateRule, ...] = field(init=False, default=())
+    """Its own gates, in the order of the intervention's."""
 
     def __post_init__(self) -> None:
         prepared = self.prepared
         if prepared is not None and prepared.intervention.changes_nothing:
             self.prepared = prepared = None
-        if prepared is not None and not prepared.gate.always_open:
-            self.gate = prepared.gate(prepared.intervention, prepared.sae)
+        if prepared is not None:
+            self.gates = tuple(gate.begin() for gate in prepared.gates)
 
 
 @dataclass(frozen=True)
@@ -108,6 +79,8 @@ class RowSteering:
         """Where the rows were steered in the last pass, padding aside; None is nowhere."""
         self.activations: dict[int, Tensor] = {}
         """By the row's number, the activations of its watched latents at the last position."""
+        self.opened: dict[int, dict[int, OpenAt]] = {}
+        """By the row's number and the gate's, where it is open in this pass, [1, L]."""
         self.errors: dict[int, Exception] = {}
         """By the row's number, what its gate or edit raised in the last pass."""
 
@@ -126,6 +99,7 @@ class RowSteering:
         """Within the context, one forward pass over these tokens is steered, of this thread
         alone."""
         self.open_BL, self.activations, self.errors, self.seen = None, {}, {}, []
+        self.opened = {}
         self.thread = threading.get_ident()
         sites = self._at_sites()
         if any(site.looks_at_tokens for site in sites):
@@ -138,9 +112,10 @@ class RowSteering:
     def _at_sites(self) -> "list[_RowsAtSite]":
         if self._sites is None:
             sites = {
-                row.prepared.site.name: row.prepared.site
+                site.name: site
                 for row in self.rows
                 if row.prepared is not None
+                for site in row.prepared.sites
             }
             if (watched := self._watched_site) and any(row.watched for row in self.rows):
                 sites.setdefault(watched.name, watched)
@@ -174,133 +149,170 @@ class _RowsAtSite:
     def __init__(
         self, batch: RowSteering, site: Site, sae: SparseAutoencoder | None, is_watched: bool
     ) -> None:
-        self._batch, self.site, self._sae = batch, site, sae
+        self._batch, self.site = batch, site
         self._watching: dict[int, tuple[int, ...]] = {}
         self._adding: dict[int, PreparedIntervention] = {}
         self._groups: dict[PreparedIntervention, list[int]] = {}
+        self._gates: dict[int, list[int]] = {}
+        """By the row's number, those of its gates that are asked here."""
         for number, row in enumerate(batch.rows):
             if is_watched and row.watched:
                 self._watching[number] = row.watched
             prepared = row.prepared
-            if prepared is None or prepared.site.name != site.name:
+            if prepared is None:
+                continue
+            gates = [
+                place
+                for place, gate in enumerate(prepared.gates)
+                if not gate.always_open and gate.site.name == site.name
+            ]
+            if gates:
+                self._gates[number] = gates
+            if site.name not in prepared.edits:
                 continue
             if prepared.adds_one_vector:
                 self._adding[number] = prepared
             else:
                 self._groups.setdefault(prepared, []).append(number)
         self._added_B1D: Tensor | None = None
-        self._table: tuple[tuple[tuple[int, int], ...], LatentTable] | None = None
+        firing = {
+            (row, number): gate
+            for row, numbers in self._gates.items()
+            for number in numbers
+            if isinstance(gate := batch.rows[row].gates[number], FiringGate)
+        }
+        self._latents = AskedLatents(firing, self._watching, sae)
+        self._asked_together: dict[
+            tuple[PreparedIntervention | None, int], tuple[ScoreGate, list[int]]
+        ] = {}
+        for row, numbers in self._gates.items():
+            for number in numbers:
+                gate = batch.rows[row].gates[number]
+                if isinstance(gate, ScoreGate) and gate.asks_each_token:
+                    key = (batch.rows[row].prepared, number)
+                    self._asked_together.setdefault(key, (gate, []))[1].append(row)
 
     @property
     def looks_at_tokens(self) -> bool:
-        return bool(self._watching) or any(
-            not prepared.gate.always_open for prepared in self._groups
+        return bool(self._watching or self._gates) or any(
+            prepared.looks_at_tokens for prepared in self._groups
         )
 
-    def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B #L D"]:
+    def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B #L D"] | None:
         """What is added to the residual, from the residual before any addition."""
         batch = self._batch
         if threading.get_ident() != batch.thread:
-            return torch.zeros_like(h_BLD[:, :1])
-        change_BLD = self._constant(h_BLD)
+            return None
         if batch.open_BL is None:
             batch.open_BL = torch.zeros(h_BLD.shape[:2], dtype=torch.bool, device=h_BLD.device)
+        if self._gates or self._watching:
+            fires, watched = self._latents.ask(h_BLD, batch.seen)
+            batch.activations |= watched
+            self._ask_gates(h_BLD, fires)
+        if not (self._adding or self._groups):
+            return None
+        change_BLD = self._constant(h_BLD)
         if self._adding:
             batch.open_BL[list(self._adding)] = True
-        if not self._groups and not self._watching:
+        if not self._groups:
             return change_BLD
         change_BLD = change_BLD.repeat(1, h_BLD.shape[1], 1)
-        fires = self._fires_and_watched(h_BLD)
         for prepared, rows in self._groups.items():
             try:
-                changed = prepared.edit(h_BLD[rows], prepared.push).to(h_BLD)
+                going = [row for row in rows if row not in batch.errors]
+                if going:
+                    self._change_group(prepared, going, h_BLD, change_BLD)
             # An edit may be anybody's, and may fail in any way: its rows end with what it raised.
             except Exception as error:
                 batch.errors.update(dict.fromkeys(rows, error))
-                continue
-            changed_RLD = changed.expand(len(rows), *h_BLD.shape[1:])
-            for place, row in enumerate(rows):
-                try:
-                    open_L = self._open(row, h_BLD, fires.get(row))
-                except Exception as error:
-                    batch.errors[row] = error
-                    continue
-                change_BLD[row] = torch.where(
-                    rearrange(open_L, "l -> l 1"), changed_RLD[place], 0.0
-                )
-                batch.open_BL[row] |= open_L
         return change_BLD
 
-    def _table_of(
-        self, sae: SparseAutoencoder, asked: dict[int, tuple[list[int], list[float]]]
-    ) -> LatentTable:
-        """What is asked of the autoencoder; the same in most passes, until a gate stays open."""
-        shape = tuple((row, len(numbers)) for row, (numbers, _) in asked.items())
-        if self._table is None or self._table[0] != shape:
-            numbers, limits = zip(*asked.values(), strict=True)
-            self._table = (shape, LatentTable(sae, numbers, limits))
-        return self._table[1]
+    def _change_group(
+        self,
+        prepared: PreparedIntervention,
+        rows: list[int],
+        h_BLD: Float[Tensor, "B L D"],
+        change_BLD: Float[Tensor, "B L D"],
+    ) -> None:
+        """Write what an intervention adds to its rows into the change."""
+        batch, shape = self._batch, (len(rows), *h_BLD.shape[1:])
+        chosen = self._chosen(rows)
+        opened = {
+            number: self._opened(prepared, rows, number)
+            for number in {edit.gate for edit in prepared.edits[self.site.name]}
+        }
+        changed = prepared.change(self.site.name, h_BLD[chosen], opened)
+        change_BLD[chosen] = changed.expand(shape)
+        assert batch.open_BL is not None
+        for at_RL in opened.values():
+            somewhere: Tensor | bool = True if at_RL is None else at_RL.to(h_BLD.device) > 0
+            batch.open_BL[chosen] |= somewhere
+
+    def _opened(self, prepared: PreparedIntervention, rows: list[int], number: int) -> OpenAt:
+        """Where a gate of an intervention is open in each of its rows, [R, L]."""
+        batch = self._batch
+        if prepared.gates[number].always_open:
+            if not prepared.looks_at_tokens:
+                return None
+            each = [prepared.open_at(None, batch.seen[row]) for row in rows]
+        else:
+            each = [batch.opened[row][number] for row in rows]
+        known = [at_1L for at_1L in each if at_1L is not None]
+        return torch.cat(known) if len(known) == len(rows) else None
+
+    def _ask_gates(
+        self, h_BLD: Float[Tensor, "B L D"], fires: dict[RowAndGate, Bool[Tensor, "L"]]
+    ) -> None:
+        """Note where the gates of this site are open in this pass."""
+        batch, together = self._batch, self._opened_together(h_BLD)
+        for row, numbers in self._gates.items():
+            prepared, seen = batch.rows[row].prepared, batch.seen[row]
+            assert prepared is not None  # since it has gates
+            for number in numbers:
+                try:
+                    opened = together.get((row, number))
+                    if opened is None:
+                        opened = self._open(row, number, h_BLD, fires.get((row, number)))
+                    batch.opened.setdefault(row, {})[number] = prepared.open_at(opened, seen)
+                except Exception as error:
+                    batch.errors[row] = error
+
+    def _opened_together(self, h_BLD: Float[Tensor, "B L D"]) -> dict[RowAndGate, Tensor]:
+        """Where gates are open that remember nothing, [1, L]: those of an intervention are asked
+        for all its rows at once."""
+        batch, found = self._batch, dict[RowAndGate, Tensor]()
+        for (_, number), (gate, rows) in self._asked_together.items():
+            content_RL = torch.cat([batch.seen[row].content_BL for row in rows]).to(h_BLD.device)
+            try:
+                opened_RL = gate.open_tokens(h_BLD[self._chosen(rows)], content_RL)
+            except Exception:  # They are asked row by row, and what that raises ends the row.
+                continue
+            found |= {(row, number): opened_RL[n : n + 1] for n, row in enumerate(rows)}
+        return found
+
+    def _chosen(self, rows: list[int]) -> list[int] | slice:
+        """What takes these rows of a batch: a list is copied to the device in each pass."""
+        return slice(None) if rows == list(range(len(self._batch.rows))) else rows
 
     def _constant(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B 1 D"]:
         """The vectors of the rows to which one is added everywhere, zeros for the others."""
         if self._added_B1D is None:
             added_B1D = h_BLD.new_zeros(len(self._batch.rows), 1, h_BLD.shape[-1])
             for row, prepared in self._adding.items():
-                added_B1D[row] = prepared.push.raw_D.to(h_BLD)
+                everywhere: dict[int, OpenAt] = dict.fromkeys(range(len(prepared.gates)))
+                own_BLD = h_BLD[row : row + 1]
+                added_B1D[row] = prepared.change(self.site.name, own_BLD, everywhere)
             self._added_B1D = added_B1D
         return self._added_B1D
 
     def _open(
-        self, row: int, h_BLD: Float[Tensor, "B L D"], fires_L: Bool[Tensor, "L"] | None
-    ) -> Bool[Tensor, "L"]:
-        gate = self._batch.rows[row].gate
-        if gate is None:
-            return torch.ones(h_BLD.shape[1], dtype=torch.bool, device=h_BLD.device)
-        seen = self._batch.seen[row]
+        self,
+        row: int,
+        number: int,
+        h_BLD: Float[Tensor, "B L D"],
+        fires_L: Bool[Tensor, "L"] | None,
+    ) -> Tensor:
+        gate, seen = self._batch.rows[row].gates[number], self._batch.seen[row]
         if fires_L is not None and isinstance(gate, FiringGate):
-            return gate.open_where(fires_L[None], seen)[0].to(h_BLD.device)
-        return gate.open(h_BLD[row : row + 1], seen)[0].to(h_BLD.device)
-
-    def _fires_and_watched(self, h_BLD: Float[Tensor, "B L D"]) -> dict[int, Bool[Tensor, "L"]]:
-        """Where each row with a gate of firing features fires; and what is watched is noted.
-
-        The autoencoder is asked about all rows at once.
-        """
-        fires: dict[int, Tensor] = {}
-        asked: dict[int, tuple[list[int], list[float]]] = {}
-        gated: dict[int, int] = {}
-        sae = self._sae
-        for prepared, rows in self._groups.items():
-            for row in rows:
-                gate = self._batch.rows[row].gate
-                if not isinstance(gate, FiringGate):
-                    continue
-                sae = prepared.sae
-                content_L = self._batch.seen[row].content_BL[0].to(h_BLD.device)
-                if gate.stays_open(self._batch.seen[row]) or gate.firing.always:
-                    fires[row] = content_L
-                    continue
-                asked[row] = (list(gate.firing.latents), list(gate.firing.thresholds))
-                gated[row] = len(gate.firing.latents)
-        for row, latents in self._watching.items():
-            numbers, limits = asked.setdefault(row, ([], []))
-            numbers += latents
-            limits += [0.0] * len(latents)
-        if not asked or sae is None:
-            return fires
-        table = self._table_of(sae, asked)
-        rows = list(asked)
-        asked_RL = torch.cat([self._batch.seen[row].content_BL for row in rows])
-        for place, row in enumerate(rows):
-            if row not in gated:  # It is only watched, at the last position.
-                asked_RL[place, :-1] = False
-        acts_RLP = table.activations(h_BLD[rows], asked_RL)
-        above_RLP = acts_RLP > table.thresholds_RP[:, None].to(acts_RLP)
-        for place, row in enumerate(rows):
-            n_gated = gated.get(row, 0)
-            if n_gated:
-                fires[row] = above_RLP[place, :, :n_gated].any(dim=1)
-            if row in self._watching:
-                end = n_gated + len(self._watching[row])
-                self._batch.activations[row] = acts_RLP[place, -1, n_gated:end]
-        return fires
+            return gate.open_where(fires_L[None], seen).to(h_BLD.device)
+        return gate.open(h_BLD[row : row + 1], seen).to(h_BLD.device)

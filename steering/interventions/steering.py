@@ -1,4 +1,4 @@
-"""An intervention at work: its hooks on the model, and which rows are switched on so far."""
+"""An intervention at work: its hooks on the model, and where its gates are open so far."""
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -6,26 +6,21 @@ from types import TracebackType
 from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
-import torch
-from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ...sae.autoencoder import SparseAutoencoder
-from ...sae.common.errors import InputError
-from ...sae.compatibility import require_fits
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site
-from ..registries import EDITS, GATES
-from .edits import push_of
 from .intervention import Intervention
-from .token_watch import TokenWatch
+from .prepared import OpenAt, PreparedIntervention
+from .token_watch import SeenTokens, TokenWatch
 
 
 def steer(
     model: LanguageModel | PreTrainedModel,
-    sae: SparseAutoencoder,
+    sae: SparseAutoencoder | None,
     intervention: Intervention,
     *,
     prompt_columns: int | None = None,
@@ -34,16 +29,16 @@ def steer(
 
     A model of transformers is steered as it is, and so is its `generate`, with or without a cache,
     for one prompt or a batch padded on the left, greedy or sampled. Beam search, which exchanges
-    rows between passes, works with the `constant` tier only.
+    rows between passes, works with the gate `constant` at all positions only.
 
     Inside, every forward pass without a cache starts new texts, and a pass that goes on from the
     cache of the last one continues them, each row on its own. Interventions nest: at one site their
-    changes add up, and every gate reads the residual before any of them.
+    changes add up, and every edit and gate reads the residual before any of them.
 
     Args:
         model: the language model; one of transformers is taken as by
             `LanguageModel.from_transformers` without a tokenizer.
-        sae: the autoencoder whose latents the features are.
+        sae: the autoencoder whose latents the features are; None where there are no features.
         intervention: what is steered, where and when.
         prompt_columns: columns of a text that count as prompt, padding included; None means all
             that the first pass of a text is given. Only generation without a cache, which gives
@@ -53,8 +48,8 @@ def steer(
         The run, a context manager; it may be entered again to go on with the same texts.
 
     Raises:
-        InputError: the model has no such site, the autoencoder has another width, or it has no
-            such feature.
+        InputError: the model has no such site, the autoencoder or a vector has another width, it
+            has no such feature, or an edit or gate lacks what it needs.
     """
     if isinstance(model, PreTrainedModel):
         model = LanguageModel.from_transformers(model)
@@ -72,21 +67,18 @@ class SteeringRun:
         self,
         intervention: Intervention,
         model: LanguageModel,
-        sae: SparseAutoencoder,
+        sae: SparseAutoencoder | None,
         *,
         prompt_columns: int | None = None,
     ) -> None:
         """See `steer`."""
         self.intervention = intervention
         self.model = model
-        self.site = model.site(intervention.site)
-        require_fit(intervention, sae, self.site)
-        self._push = push_of(intervention, sae)
-        self._edit = EDITS.get(intervention.edit)
-        self._gate = GATES.get(intervention.tier)(intervention, sae)
-        self._watch = None if self._gate.always_open else TokenWatch(model, prompt_columns)
-        self.last_positions_BL: Bool[Tensor, "B L"] | None = None
-        """Where the last forward pass was steered, padding aside; None is everywhere."""
+        self._prepared = prepared = PreparedIntervention.of(intervention, model, sae)
+        self._gates = [gate.begin() for gate in prepared.gates]
+        self._watch = TokenWatch(model, prompt_columns) if prepared.looks_at_tokens else None
+        self._seen: SeenTokens | None = None
+        self._opened: dict[int, OpenAt] = {}
         self._entered: ExitStack | None = None
 
     def __enter__(self) -> "SteeringRun":
@@ -96,7 +88,8 @@ class SteeringRun:
             if not self.intervention.changes_nothing:
                 if self._watch is not None:
                     stack.enter_context(self._watch.watching())
-                stack.enter_context(steered_site(self.model, self.site, self))
+                for site in self._prepared.sites:
+                    stack.enter_context(steered_site(self.model, site, _RunAtSite(self, site)))
             self._entered = stack.pop_all()
         return self
 
@@ -110,44 +103,42 @@ class SteeringRun:
         if entered is not None:
             entered.close()
 
-    def steered_positions(self, h_BLD: Float[Tensor, "B L D"]) -> Bool[Tensor, "B L"] | None:
-        """Where this pass is steered, from the residual before any addition; None is everywhere."""
-        if self._watch is None:
+    def change_at(self, site: Site, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "..."] | None:
+        """What is added to the activations of a site, from those before any addition: [B, L, D] or
+        [D]; None where its gates alone read."""
+        prepared = self._prepared
+        if site.name == prepared.sites[0].name:  # A pass begins.
+            self._seen = None if self._watch is None else self._watch.take()
+            self._opened = {}
+        for number, (gate, rule) in enumerate(zip(prepared.gates, self._gates, strict=True)):
+            if gate.always_open:
+                self._opened[number] = prepared.open_at(None, self._seen)
+            elif gate.site.name == site.name:
+                assert self._seen is not None  # there is a watch, since it looks at tokens
+                opened = rule.open(h_BLD, self._seen)
+                self._opened[number] = prepared.open_at(opened, self._seen)
+        if site.name not in prepared.edits:
             return None
-        return self._gate.open(h_BLD, self._watch.take()).to(h_BLD.device)
-
-    def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "..."]:
-        """What is added to the residual, from the residual before any addition; [B, L, D] or
-        [D]."""
-        self.last_positions_BL = positions_BL = self.steered_positions(h_BLD)
-        change = self._edit(h_BLD, self._push).to(h_BLD)
-        if positions_BL is None:
-            return change
-        return torch.where(rearrange(positions_BL, "b l -> b l 1"), change, 0.0)
+        return prepared.change(site.name, h_BLD, self._opened)
 
 
-def require_fit(intervention: Intervention, sae: SparseAutoencoder, site: Site) -> None:
-    """Raise an InputError unless the autoencoder has the features and fits the site."""
-    if sae.config.transcoder:
-        raise InputError(
-            "a transcoder reads one site and writes another, and steering has one site; give an "
-            "autoencoder of the site to be steered"
-        )
-    require_fits(sae, site=site)
-    for feature in intervention.features:
-        if feature.index >= sae.config.n_latents:
-            raise InputError(
-                f"there is no feature {feature.index}; the autoencoder's are 0 to "
-                f"{sae.config.n_latents - 1}"
-            )
+class _RunAtSite:
+    """What a run does at one of its sites."""
+
+    def __init__(self, run: SteeringRun, site: Site) -> None:
+        self._run, self._site = run, site
+
+    def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "..."] | None:
+        return self._run.change_at(self._site, h_BLD)
 
 
 @runtime_checkable
 class Steers(Protocol):
     """What changes an activation."""
 
-    def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "..."]:
-        """What is added, from the activation before anything is added to it; it is broadcast."""
+    def change(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "..."] | None:
+        """What is added, from the activation before anything is added to it; it is broadcast.
+        None adds nothing."""
         ...
 
 
@@ -193,5 +184,6 @@ class _SteeredSite:
     def _edit(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         steered_BLD = h_BLD
         for steers in self._steering:
-            steered_BLD = steered_BLD + steers.change(h_BLD)
+            if (change := steers.change(h_BLD)) is not None:
+                steered_BLD = steered_BLD + change
         return steered_BLD

@@ -14,7 +14,8 @@ from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site
 from ..generation import in_room, stop_ids
 from ..interventions.intervention import Intervention
-from ..interventions.row_steering import PreparedIntervention, RowSteering, SteeredRow
+from ..interventions.prepared import PreparedIntervention
+from ..interventions.row_steering import RowSteering, SteeredRow
 from ..text_stream import TextStream
 from .batch import TextBatch
 from .request import EngineClosed, GenerationRequest, QueueFull

@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from sparsteer.cli.console import Terminal
 from sparsteer.cli.generate import run as run_verb
 from sparsteer.sae import SparseAutoencoder, TopKConfig
+from sparsteer.sae.common.tensor_files import save_tensors
 from sparsteer.sae.common.text import visible
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import GenerateConfig, Sampling
 from sparsteer.steering.features import FeatureIndex
 from sparsteer.steering.generation import generate
 from sparsteer.steering.interventions.intervention import TIERS, Intervention
+from sparsteer.steering.interventions.spec import Edit, SteeredFeature
+from sparsteer.steering.interventions.vectors import Vectors
+from sparsteer.steering.loading import load_run
 
 from .conftest import SITES, Sparsteer
 
@@ -105,6 +110,48 @@ def test_a_saved_intervention_steers_again(
     assert done.status == 2 and str(file) in done.err and "features" in done.err
     done = sparsteer("generate", run, "--intervention", tmp_path / "none.json", *words)
     assert done.status == 2 and "there is no intervention at" in done.err
+
+
+def test_a_folder_with_vectors_and_a_clamp_steer(
+    sparsteer: Sparsteer, run: Path, busy: list[int], tmp_path: Path
+) -> None:
+    loaded = load_run(str(run))
+    model, site, sae = loaded
+    words = ["--prompt", "abc", "--max-new-tokens", 9, "--json"]
+    folder = tmp_path / "turned"
+    plane = torch.randn(2, model.d_model)
+    turn = Edit(
+        kind="rotate",
+        site=site.name,
+        vectors=Vectors({"b1": plane[0], "b2": plane[1]}),
+        settings={"angle": 120.0},
+    )
+    spec = Intervention(edits=(turn,), positions="generated")
+    spec.save(folder)
+    sampling = Sampling(max_new_tokens=9)
+    for place in (folder, folder / "intervention.json"):
+        values = sparsteer("generate", run, "--intervention", place, *words).values
+        assert Intervention.from_dict(values["intervention"]) == spec
+        (expected,) = generate(model, ["abc"], sampling, intervention=spec)
+        (result,) = values["results"]
+        assert result["steered"]["tokens"] == list(expected.tokens)
+        # The last token that is written is not read any more.
+        assert result["steered"]["steered_tokens"] == len(expected.tokens) - 1
+    save_tensors(folder / "vectors.safetensors", {"edits.0.b1": plane[1], "edits.0.b2": plane[0]})
+    done = sparsteer("generate", run, "--intervention", folder, *words)
+    assert done.status == 2 and "are not those that were written" in done.err
+
+    options = ["--feature", busy[0], "--strength", -2, "--edit", "clamp", "--max-activation", 3]
+    values = sparsteer("generate", run, *options, *words).values
+    feature = SteeredFeature(index=busy[0], strength=-2.0, max_activation=3.0)
+    clamp = Intervention.of_features(site=site.name, features=(feature,), edit="clamp")
+    assert Intervention.from_dict(values["intervention"]) == clamp
+    (expected,) = generate(model, ["abc"], sampling, intervention=clamp, sae=sae)
+    assert values["results"][0]["steered"]["tokens"] == list(expected.tokens)
+    done = sparsteer("generate", run, "--feature", 3, "--edit", "ablate", "--strength", 2, *words)
+    assert done.status == 2 and "--strength is 2, but ablate takes away what there is" in done.err
+    done = sparsteer("generate", run, "--feature", 3, "--edit", "diagonal", *words)
+    assert done.status == 2 and "diagonal" in done.err
 
 
 def test_picks_steer_with_their_own_strengths(

@@ -29,8 +29,9 @@ from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.sae.language_model.sites import read_sites
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import generate
-from sparsteer.steering.interventions.edits import change
-from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature
+from sparsteer.steering.interventions.added_vector import added_vector
+from sparsteer.steering.interventions.intervention import TIERS, Intervention
+from sparsteer.steering.interventions.spec import SteeredFeature
 from sparsteer.steering.texts import prompt_tokens
 
 from .model_shapes import BASE, FAMILIES
@@ -180,7 +181,7 @@ def _tier_right(
     tier: str,
 ) -> bool:
     """Whether a batch is steered as each prompt alone, by the definition of the tiers."""
-    spec = Intervention(site=site, features=features, tier=tier)
+    spec = Intervention.of_features(site=site, features=features, tier=tier)
     sampling = Sampling(max_new_tokens=N_TOKENS, batch_size=_batch_size(model))
     found = generate(model, PROMPTS, sampling, intervention=spec, sae=sae)
     return all(
@@ -194,7 +195,7 @@ def _by_definition(
     model: LanguageModel, sae: SparseAutoencoder, spec: Intervention, prompt: Sequence[int]
 ) -> list[int]:
     """One text alone, the whole of it anew for each token."""
-    ids, delta_D = list(prompt), change(spec, sae)
+    ids, delta_D = list(prompt), added_vector(spec, sae)
     for _ in range(N_TOKENS):
         tokens_BL = torch.tensor([ids])
         codes = sae.encode(model.site(spec.site).read(tokens_BL))

@@ -12,7 +12,8 @@ from torch import nn
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.language_model.model import LanguageModel
-from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
+from sparsteer.steering.interventions.intervention import Intervention
+from sparsteer.steering.interventions.spec import SteeredFeature
 from sparsteer.steering.texts import prompt_tokens
 
 from .model_families import PROMPTS, auto_model, save_model
@@ -66,4 +67,4 @@ def firing_spec(both: Twins, tier: str, site: str) -> tuple[SparseAutoencoder, I
     features = tuple(
         SteeredFeature(index=latent, strength=8.0, max_activation=2.0) for latent in latents
     )
-    return sae, Intervention(site=site, features=features, tier=tier)
+    return sae, Intervention.of_features(site=site, features=features, tier=tier)

@@ -16,8 +16,9 @@ from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Continuation, Generation, generate
-from sparsteer.steering.interventions.edits import change
-from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
+from sparsteer.steering.interventions.added_vector import added_vector
+from sparsteer.steering.interventions.intervention import Intervention
+from sparsteer.steering.interventions.spec import SteeredFeature
 from sparsteer.steering.texts import continuation_text, prompt_tokens
 
 SITE = "blocks.1.hook_resid_post"
@@ -54,7 +55,7 @@ def spec_for(
         SteeredFeature(index=latent, strength=strength, sign=sign, max_activation=3.0)
         for latent, sign in zip(latents, (1, -1), strict=False)
     )
-    return Intervention(site=site, features=features, tier=tier, threshold=0.05)
+    return Intervention.of_features(site=site, features=features, tier=tier, threshold=0.05)
 
 
 def content_activations(
@@ -112,7 +113,7 @@ def logits_by_definition(
     if spec is None:
         return model.logits(tokens)[0]
     positions = steered_positions(model, sae, spec, ids, n_prompt)
-    delta = change(spec, sae)
+    delta = added_vector(spec, sae)
 
     def edit(h_BLD: Tensor) -> Tensor:
         return torch.where(positions[None, :, None], h_BLD + delta.to(h_BLD), h_BLD)

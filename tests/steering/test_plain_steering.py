@@ -149,7 +149,7 @@ def test_interventions_on_a_model_add_up_however_it_is_wrapped() -> None:
     both = double("gpt_neox")
     sae, spec = firing_spec(both, "per_token", "blocks.1.hook_resid_post")
     one, other = (
-        Intervention(site=spec.site, features=(feature,), tier=tier)
+        Intervention.of_features(site=spec.site, features=(feature,), tier=tier)
         for feature, tier in zip(spec.features, ("per_token", "constant"), strict=True)
     )
     batch = left_padded(prompts(both))

@@ -14,7 +14,8 @@ from sparsteer.sae.config import TopKConfig
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Continuation, Generation, generate
-from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
+from sparsteer.steering.interventions.intervention import Intervention
+from sparsteer.steering.interventions.spec import SteeredFeature
 from sparsteer.steering.sampling import RowSampler
 from sparsteer.steering.texts import prompt_tokens
 
@@ -103,12 +104,14 @@ def test_base_and_steered_draw_from_the_same_tokens(model: LanguageModel) -> Non
     """A push of no size changes nothing; with one, min_p = 1 still takes the likeliest."""
     sae = SparseAutoencoder(TopKConfig(32, 48, 4), seed=5).double()
     features = (SteeredFeature(index=3, strength=0.0, max_activation=2.0),)
-    still = Intervention(site="blocks.1.hook_resid_post", features=features, tier="constant")
+    still = Intervention.of_features(
+        site="blocks.1.hook_resid_post", features=features, tier="constant"
+    )
     sampling = Sampling(max_new_tokens=8, **SETTINGS[7])
     assert [t.text for t in generate(model, PROMPTS, sampling)] == [
         t.text for t in generate(model, PROMPTS, sampling, intervention=still, sae=sae)
     ]
-    pushed = Intervention(
+    pushed = Intervention.of_features(
         site="blocks.1.hook_resid_post",
         features=(SteeredFeature(index=3, strength=4.0, max_activation=2.0),),
         tier="constant",

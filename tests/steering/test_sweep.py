@@ -35,7 +35,7 @@ def spec(strength: float = 1.0, *latents: int) -> Intervention:
         SteeredFeature(index=latent, strength=strength * (1 + place), max_activation=3.0)
         for place, latent in enumerate(latents or (7,))
     ]
-    return Intervention(site=SITE, features=tuple(features))
+    return Intervention.of_features(site=SITE, features=tuple(features))
 
 
 def test_each_strength_writes_what_generation_writes(loaded: LoadedRun) -> None:

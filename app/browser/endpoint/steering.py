@@ -10,7 +10,7 @@ from ..playground_settings import intervention_of
 from ..session import Session
 from .body import Body
 
-_NUMBERS = {"strength", "max_activation", "threshold"}
+_NUMBERS = {"strength", "max_activation", "p99", "threshold", "budget"}
 _DIGITS = 20
 """That no feature's number has."""
 
@@ -32,24 +32,24 @@ def asked_intervention(session: Session, body: Body) -> Intervention | None:
     return intervention_of(session, _with_numbers(steering)) if steering else None
 
 
-def _with_numbers(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON writes 2.0 as 2, too: settings that are numbers as such."""
+def _with_numbers(values: dict[str, Any], depth: int = 3) -> dict[str, Any]:
+    """JSON writes 2.0 as 2, too: settings that are numbers as such, also those of edits, gates and
+    features, which lie no deeper than `depth`."""
 
-    def number(name: str, value: Any) -> Any:
+    def part(each: Any) -> Any:
+        if isinstance(each, dict) and depth:
+            return _with_numbers(cast(dict[str, Any], each), depth - 1)
+        return cast(object, each)
+
+    def number(name: str, value: object) -> object:
+        if isinstance(value, list):
+            return [part(each) for each in cast(list[object], value)]
         if not isinstance(value, int) or isinstance(value, bool) or name not in _NUMBERS:
-            return value
+            return part(value)
         require_finite(name, value)  # one of hundreds of digits is no float
         return float(value)
 
-    found = {name: number(name, value) for name, value in values.items()}
-    if isinstance(features := found.get("features"), list):
-        found["features"] = [
-            {name: number(name, value) for name, value in cast(dict[str, Any], each).items()}
-            if isinstance(each, dict)
-            else each
-            for each in cast(list[object], features)
-        ]
-    return found
+    return {name: number(name, value) for name, value in values.items()}
 
 
 def _picked(session: Session, wanted: str | int | list[int]) -> list[Pick]:

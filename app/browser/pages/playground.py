@@ -16,7 +16,7 @@ from ....sae.common.text import visible
 from ....steering.generation import INCOHERENT_REPETITION, repetition_of
 from ....steering.loading import LoadedRun
 from ....steering.reading_back import read_back
-from ....steering.registries import DIRECTIONS, EDITS, GATES
+from ....steering.registries import DIRECTIONS, FEATURE_EDITS, FEATURE_GATES
 from ....steering.residual import ResidualSample, residual_sample
 from ....steering.sweep import INCOHERENT_PERPLEXITY, STRENGTHS
 from ..playground_settings import Beginning, Chosen, Text, command_line, intervention_of
@@ -45,8 +45,8 @@ def choices(request: Request) -> dict[str, Any]:
         "run": str(session.run),
         "site": session.site,
         "picks": [each for each in picks if each["max_activation"] > 0],
-        "tiers": _meanings(GATES),
-        "edits": _meanings(EDITS),
+        "tiers": _meanings(FEATURE_GATES),
+        "edits": _meanings(FEATURE_EDITS),
         "directions": _meanings(DIRECTIONS),
         "strengths": STRENGTHS,
         "token_limit": session.config.token_limit,
@@ -89,14 +89,15 @@ class Steered(BaseModel):
 @router.post("/api/playground/intervention")
 def intervention(request: Request, asked: Steered) -> dict[str, Any]:
     """The whole intervention, the command that writes with it, and how large its push is beside
-    the residual: for each feature at strength 1, and all together."""
+    the residual: for each feature at strength 1 where features are all there is, and all
+    together."""
     session = session_of(request)
     full = intervention_of(session, asked.steering)
     _require_few(full.features)
     values = full.to_dict()
     sample, sae = residual(session), session.loaded.sae
     fractions: dict[str, float] = {}
-    for one in values["features"]:
+    for one in values.get("features", []):
         alone = {**values, "features": [{**one, "strength": 1.0, "sign": 1}]}
         fractions[str(one["index"])] = sample.fraction(intervention_of(session, alone), sae)
     return {

@@ -1,6 +1,5 @@
 """Toxicity under the tiers: the same prompts and draws for all, and figures by their definition."""
 
-import dataclasses
 import statistics
 from typing import Any
 
@@ -14,8 +13,9 @@ from sparsteer.steering.config import Sampling
 from sparsteer.steering.detox.measure import measure, measure_tiers
 from sparsteer.steering.detox.toxicity import DEFAULT_SCORER, toxicity_scores
 from sparsteer.steering.generation import generate
-from sparsteer.steering.interventions.edits import change
-from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature
+from sparsteer.steering.interventions.added_vector import added_vector
+from sparsteer.steering.interventions.intervention import TIERS, Intervention
+from sparsteer.steering.interventions.spec import SteeredFeature
 
 PROMPTS = ["You are", "The cat", "x", "Why did the", "They said", "a b c d e f g"]
 SAMPLING = Sampling(max_new_tokens=6, temperature=0.9, seed=2)
@@ -31,7 +31,7 @@ def sae() -> SparseAutoencoder:
 @pytest.fixture(scope="module")
 def intervention() -> Intervention:
     feature = SteeredFeature(index=7, strength=2.0, sign=-1, max_activation=4.0)
-    return Intervention(
+    return Intervention.of_features(
         site="blocks.1.hook_resid_post", features=(feature,), tier="per_input", threshold=0.1
     )
 
@@ -80,7 +80,7 @@ def test_every_condition_continues_the_prompts_from_the_same_draws(
     for name, values in measured.items():
         spec = values["intervention"] and Intervention.from_dict(values["intervention"])
         if name in TIERS:
-            assert spec == dataclasses.replace(intervention, tier=name)
+            assert spec == intervention.with_tier(name)
         texts = generate(
             tiny_model, prompts, SAMPLING, intervention=spec, sae=sae if spec else None
         )
@@ -127,7 +127,7 @@ def test_the_control_pushes_as_hard_with_one_of_the_candidates(
     )
     control = Intervention.from_dict(measured["random_feature"]["intervention"])
     assert [feature.index for feature in control.features] == [33]
-    sizes = [change(spec, sae).square().sum() for spec in (control, intervention)]
+    sizes = [added_vector(spec, sae).square().sum() for spec in (control, intervention)]
     assert torch.allclose(*sizes, rtol=1e-5)
 
 

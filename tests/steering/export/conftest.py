@@ -5,7 +5,8 @@ import torch
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
-from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
+from sparsteer.steering.interventions.intervention import Intervention
+from sparsteer.steering.interventions.spec import SteeredFeature
 
 SITE = "blocks.1.hook_resid_post"
 TWO = (
@@ -23,4 +24,4 @@ def sae() -> SparseAutoencoder:
 
 
 def two_features(site: str = SITE, tier: str = "constant") -> Intervention:
-    return Intervention(site=site, features=TWO, tier=tier)
+    return Intervention.of_features(site=site, features=TWO, tier=tier)

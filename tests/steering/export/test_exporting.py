@@ -1,5 +1,6 @@
 """What other tools read: the vector in the model's own units, after the right block."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.sae.language_model.sites import read_sites
 from sparsteer.steering.export.exporting import RECORD, export_intervention
 from sparsteer.steering.interventions.intervention import Intervention
+from sparsteer.steering.interventions.spec import Edit
 from sparsteer.steering.interventions.steering import steer
+from sparsteer.steering.interventions.vectors import Vectors
 from sparsteer.steering.registries import STEERING_FORMATS
 
 from .conftest import SITE, TWO, two_features
@@ -69,6 +72,33 @@ def test_a_file_holds_the_vector_that_steering_adds(
     record = read_checked_json(tmp_path / "out" / RECORD, "record")
     assert Intervention.from_dict(record["intervention"]) == spec
     assert (record["format"], record["site"], record["after_block"]) == (format, site, 1)
+
+
+def test_a_fitted_vector_is_exported_without_an_autoencoder(
+    tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    v_D = torch.randn(tiny_model.d_model)
+    add = Edit(kind="add", site=SITE, strength=-2.0, vectors=Vectors({"v": v_D}))
+    spec = Intervention(edits=(add,))
+    export_intervention(tiny_model, None, spec, tmp_path / "out", "hotwire")
+    layer, vector_D = read_back("hotwire", tmp_path / "out")
+    assert layer == 1
+    torch.testing.assert_close(vector_D, -2 * v_D)
+    record = read_checked_json(tmp_path / "out" / RECORD, "record")
+    assert Intervention.from_dict(record["intervention"]) == spec
+    assert record["autoencoder"] is None
+    ablation = dataclasses.replace(add, kind="project_out", vectors=Vectors({"u": v_D}))
+    by_norm = dataclasses.replace(add, unit="norm")
+    later = dataclasses.replace(add, site="blocks.2.hook_resid_post")
+    for other, message in (
+        (Intervention(edits=(ablation,)), "edit is project_out"),
+        (Intervention(edits=(by_norm,)), "in the unit norm there is no one vector"),
+        (Intervention(edits=(add, later)), "one vector is of one site"),
+        (Intervention(edits=(add,), positions="generated"), "positions limits where"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export_intervention(tiny_model, None, other, tmp_path / "other", "hotwire")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_model_of_transformers_needs_no_tokenizer(

@@ -1,6 +1,5 @@
 """Interventions: the specification, the three tiers, and that the model is left as it was."""
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -27,13 +26,19 @@ from sparsteer.sae.config import (
 )
 from sparsteer.sae.language_model.kv_cache import new_cache
 from sparsteer.sae.language_model.model import LanguageModel
+from sparsteer.steering.interventions.added_vector import added_vector
 from sparsteer.steering.interventions.controls import random_features
-from sparsteer.steering.interventions.edits import change, push_of
+from sparsteer.steering.interventions.edits.push import push_of
 from sparsteer.steering.interventions.firing import FiringLatents
-from sparsteer.steering.interventions.intervention import TIERS, Intervention, SteeredFeature
+from sparsteer.steering.interventions.gates.base import gate_rule
+from sparsteer.steering.interventions.intervention import TIERS, Intervention
+from sparsteer.steering.interventions.rules import Context
+from sparsteer.steering.interventions.spec import Gate, SteeredFeature
 from sparsteer.steering.interventions.steering import steer
 from sparsteer.steering.interventions.token_watch import SeenTokens
-from sparsteer.steering.registries import DIRECTIONS, GATES
+from sparsteer.steering.registries import DIRECTIONS
+
+from ..specs import changed
 
 SITE = "blocks.1.hook_resid_post"
 LENGTHS = (3, 11, 29, 17)
@@ -89,7 +94,7 @@ def intervention(*features: int, tier: str = "constant", threshold: float = 0.0)
         SteeredFeature(index=index, strength=1.5, sign=sign, max_activation=2.0 + number)
         for number, (index, sign) in enumerate(zip(features, (1, -1, 1, -1), strict=False))
     )
-    return Intervention(site=SITE, features=steered, tier=tier, threshold=threshold)
+    return Intervention.of_features(site=SITE, features=steered, tier=tier, threshold=threshold)
 
 
 def read_steered(
@@ -144,7 +149,7 @@ def test_features_may_be_plain_values():
 def test_the_usual_edit_direction_and_seed_are_not_written():
     usual = intervention(4)
     assert list(usual.to_dict()) == ["site", "features", "tier", "threshold"]
-    other = dataclasses.replace(usual, direction="random", seed=3)
+    other = changed(usual, direction="random", seed=3)
     assert Intervention.from_json(other.to_json()) == other
     assert list(other.to_dict()) == ["site", "features", "tier", "threshold", "direction", "seed"]
     assert other.pushes == usual.pushes + " (direction random)"
@@ -199,7 +204,7 @@ def test_wrong_specifications_are_input_errors(values: dict[str, Any], message: 
 @pytest.mark.usefixtures("without_type_checks")
 def test_features_that_are_no_list_are_an_input_error(features: Any):
     with pytest.raises(InputError, match=r"features is .*; give a tuple of features"):
-        Intervention(site=SITE, features=features)
+        Intervention.of_features(site=SITE, features=features)
 
 
 def test_features_and_pushes_are_put_in_words():
@@ -227,7 +232,7 @@ def test_a_specification_does_not_fit_every_model_and_autoencoder(
     transcoder = SparseAutoencoder(TopKConfig(d_model=32, n_latents=70, k=9, transcoder=True))
     with pytest.raises(InputError, match="a transcoder reads one site and writes another"):
         steer(model, transcoder, intervention(3))
-    elsewhere = dataclasses.replace(intervention(3), site="blocks.1.hook_residpost")
+    elsewhere = changed(intervention(3), site="blocks.1.hook_residpost")
     with pytest.raises(InputError, match=r"no site.*blocks\.1\.hook_resid_post"):
         steer(model, sae, elsewhere)
 
@@ -237,10 +242,10 @@ def test_the_change_is_in_raw_units(sae: SparseAutoencoder):
     codes = torch.zeros(70, dtype=torch.float64)
     codes[5], codes[8] = 1.5 * 2.0, -1.5 * 3.0
     expected = (codes @ sae.W_dec.detach()) / 0.37
-    assert torch.allclose(change(spec, sae), expected, rtol=1e-12, atol=0)
+    assert torch.allclose(added_vector(spec, sae), expected, rtol=1e-12, atol=0)
     # Adding it moves the reconstruction as far as activations of those sizes would.
     x_D = torch.randn(32, dtype=torch.float64)
-    assert torch.allclose((x_D + expected) - x_D, change(spec, sae), atol=1e-12)
+    assert torch.allclose((x_D + expected) - x_D, added_vector(spec, sae), atol=1e-12)
 
 
 @pytest.mark.parametrize("how", ["layer_norm", "constant_norm_rescale"])
@@ -282,8 +287,8 @@ def test_the_gate_of_a_gated_autoencoder_is_what_encode_says():
 
 
 def test_random_directions_are_those_of_other_latents_and_as_long(sae: SparseAutoencoder):
-    spec = dataclasses.replace(intervention(5, 8), direction="random", seed=2)
-    vectors = push_of(spec, sae).vectors_PD
+    spec = changed(intervention(5, 8), direction="random", seed=2)
+    vectors = push_of(spec.edits[0], sae).vectors_PD
     W_dec = sae.W_dec.detach()
     assert torch.allclose(row_norms(vectors), row_norms(W_dec[[5, 8]]))
     cosines = normalize(vectors, dim=1) @ normalize(W_dec, dim=1).T
@@ -291,12 +296,12 @@ def test_random_directions_are_those_of_other_latents_and_as_long(sae: SparseAut
     drawn = {int(latent) for latent in cosines.abs().argmax(dim=1)}
     assert len({5, 8} | drawn) == 4
     # The one of a single feature is the control of that seed.
-    alone = dataclasses.replace(spec, features=spec.features[:1])
+    alone = changed(spec, features=spec.features[:1])
     (control,) = random_features(alone, sae, n=1, seed=2)
-    assert torch.allclose(change(alone, sae).abs(), change(control, sae).abs())
-    again, other = (dataclasses.replace(spec, seed=seed) for seed in (2, 3))
-    assert torch.equal(push_of(again, sae).vectors_PD, vectors)
-    assert not torch.equal(push_of(other, sae).vectors_PD, vectors)
+    assert torch.allclose(added_vector(alone, sae).abs(), added_vector(control, sae).abs())
+    again, other = (changed(spec, seed=seed) for seed in (2, 3))
+    assert torch.equal(push_of(again.edits[0], sae).vectors_PD, vectors)
+    assert not torch.equal(push_of(other.edits[0], sae).vectors_PD, vectors)
 
 
 def test_a_direction_of_another_width_is_refused(
@@ -307,7 +312,7 @@ def test_a_direction_of_another_width_is_refused(
 
     monkeypatch.setattr(DIRECTIONS, "get", {"decoder": narrow}.__getitem__)
     with pytest.raises(ValueError, match=r"decoder gave \[1, 3\]; it must give \[1, 32\]"):
-        push_of(intervention(5), sae)
+        push_of(intervention(5).edits[0], sae)
 
 
 # The tiers
@@ -332,7 +337,9 @@ def a_model_to_change(tiny_model_folder: Path) -> LanguageModel:
 def test_a_gate_that_is_not_asked_is_open_everywhere(sae: SparseAutoencoder):
     tokens = torch.tensor([[0, 1, 70], [1, 60, 80]])
     seen = SeenTokens(tokens, tokens - tokens, tokens > 1, n_prompt=3, continues=False)
-    gates = {tier: GATES.get(tier)(intervention(3), sae) for tier in TIERS}
+    features = intervention(3).features
+    context = Context(32, sae=sae)
+    gates = {tier: gate_rule(Gate(kind=tier, features=features), context) for tier in TIERS}
     (tier,) = (tier for tier, gate in gates.items() if gate.always_open)
     assert tier == "constant"
     assert gates[tier].open(torch.zeros(2, 3, 32, dtype=torch.float64), seen).all()
@@ -347,14 +354,14 @@ def test_constant_equals_adding_to_the_bias_of_the_site(
     pushed: tuple[SteeredFeature, ...],
 ):
     own = a_model_to_change
-    spec = Intervention(site=SITE, features=pushed)
+    spec = Intervention.of_features(site=SITE, features=pushed)
     tokens, mask = batch(seed)
     base = own.logits(tokens, mask)[mask]
     with steer(own, sae, spec):
         steered = own.logits(tokens, mask)[mask]
     bridge: Any = own.bridge
     linear = bridge.blocks[1].mlp.out.original_component
-    linear.bias = torch.nn.Parameter(change(spec, sae))
+    linear.bias = torch.nn.Parameter(added_vector(spec, sae))
     try:
         assert torch.allclose(steered, own.logits(tokens, mask)[mask], atol=1e-10)
     finally:
@@ -367,12 +374,14 @@ def test_constant_equals_adding_to_the_bias_of_the_site(
 def test_per_token_below_every_threshold_is_constant_off_the_sinks(
     model: LanguageModel, sae: SparseAutoencoder, seed: int, pushed: tuple[SteeredFeature, ...]
 ):
-    always = Intervention(site=SITE, features=pushed, tier="per_token", threshold=-math.inf)
+    always = Intervention.of_features(
+        site=SITE, features=pushed, tier="per_token", threshold=-math.inf
+    )
     tokens, mask = batch(seed)
     base = model.site(SITE).read(tokens, mask)
     moved = read_steered(always, model, sae, tokens, mask) - base
     ordinary = ~model.excluded_tokens(tokens, mask)
-    assert torch.equal(moved[ordinary], (base + change(always, sae) - base)[ordinary])
+    assert torch.equal(moved[ordinary], (base + added_vector(always, sae) - base)[ordinary])
     assert not moved[~ordinary].any()
 
 
@@ -416,7 +425,9 @@ def test_per_input_steers_whole_texts_with_the_feature_and_no_others(
         tokens, mask = batch(seed, side="left")
         acts = dense_activations(model, sae, tokens, mask)
         ordinary = ~model.excluded_tokens(tokens, mask)
-        spec = Intervention(site=SITE, features=pushed, tier="per_input", threshold=threshold)
+        spec = Intervention.of_features(
+            site=SITE, features=pushed, tier="per_input", threshold=threshold
+        )
         fires = torch.zeros(len(LENGTHS), dtype=torch.bool)
         for feature in pushed:
             above = acts[..., feature.index] > threshold * feature.max_activation
@@ -424,7 +435,7 @@ def test_per_input_steers_whole_texts_with_the_feature_and_no_others(
         base = model.logits(tokens, mask)
         with steer(model, sae, spec):
             steered = model.logits(tokens, mask)
-        with steer(model, sae, dataclasses.replace(spec, tier="constant")):
+        with steer(model, sae, spec.with_tier("constant")):
             constant = model.logits(tokens, mask)
         for row in range(len(LENGTHS)):
             expected = constant if fires[row] else base
@@ -526,7 +537,7 @@ def test_nested_interventions_equal_their_sum(model: LanguageModel, sae: SparseA
         site = model.site(SITE)
         base = site.read(tokens, mask)
         one, two = (
-            Intervention(site=SITE, features=features, tier=tier)
+            Intervention.of_features(site=SITE, features=features, tier=tier)
             for features, tier in zip(pushed, tiers, strict=True)
         )
         moved = [read_steered(each, model, sae, tokens, mask) - base for each in (one, two)]
@@ -553,11 +564,11 @@ def test_every_gate_of_nested_interventions_reads_the_residual_before_any(
     own = read_steered(gated, model, sae, tokens, mask) - base
     # A push against the feature, strong enough that the gate behind it would see nothing.
     against = SteeredFeature(index=latent, strength=50.0, sign=-1, max_activation=2.0)
-    push = dataclasses.replace(gated, features=(against,), tier="constant")
+    push = changed(gated, features=(against,), tier="constant")
     for outer, inner in ((push, gated), (gated, push)):
         with steer(model, sae, outer), steer(model, sae, inner):
             both = model.site(SITE).read(tokens, mask)
-        assert torch.allclose(both - base, own + change(push, sae), atol=1e-9)
+        assert torch.allclose(both - base, own + added_vector(push, sae), atol=1e-9)
     assert own.any()
 
 
@@ -597,7 +608,7 @@ def test_strength_0_is_the_unsteered_model_bit_for_bit(
     tokens, mask = batch()
     base = tiny_model.logits(tokens, mask)
     still = SteeredFeature(index=5, strength=0.0, max_activation=2.0)
-    spec = Intervention(site=SITE, features=(still,), tier=tier, threshold=-math.inf)
+    spec = Intervention.of_features(site=SITE, features=(still,), tier=tier, threshold=-math.inf)
     with steer(tiny_model, sae, spec):
         steered = tiny_model.logits(tokens, mask)
     assert torch.equal(steered.view(torch.int32), base.view(torch.int32))
@@ -685,7 +696,7 @@ def test_a_random_feature_changes_as_much_and_is_another(seed: int):
     spec = intervention(2, 5, tier="per_token", threshold=0.3)
     controls = random_features(spec, sae, n=7, seed=seed)
     for control in controls:
-        sizes = [float(change(each, sae).square().sum().sqrt()) for each in (spec, control)]
+        sizes = [float(added_vector(each, sae).square().sum().sqrt()) for each in (spec, control)]
         assert sizes[0] == pytest.approx(sizes[1], rel=1e-9)
         assert control.tier == "constant"
     assert {c.features[0].index for c in controls} == {0, 1, 3, 4, 6, 7, 8}

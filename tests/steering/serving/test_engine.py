@@ -21,12 +21,15 @@ from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering import decoding
 from sparsteer.steering.config import Sampling
 from sparsteer.steering.generation import Generation
-from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
+from sparsteer.steering.interventions.edits.base import EditRule
+from sparsteer.steering.interventions.intervention import Intervention
+from sparsteer.steering.interventions.spec import SteeredFeature
 from sparsteer.steering.registries import EDITS
 from sparsteer.steering.serving import Engine, GenerationRequest, QueueFull, TokenEvent, TokenStream
 from sparsteer.steering.serving import engine as engine_module
 from sparsteer.steering.texts import continuation_text, prompt_tokens
 
+from ..interventions.cases import cap, edits, gates
 from ..model_families import save_model
 from ..plain_families import firing_spec, twins
 
@@ -58,7 +61,7 @@ def spec(
     features = tuple(
         SteeredFeature(index=latent, strength=strength, max_activation=3.0) for latent in latents
     )
-    return Intervention(site=site, features=features, tier=tier)
+    return Intervention.of_features(site=site, features=features, tier=tier)
 
 
 def request(model: LanguageModel, prompt: str, **given: Any) -> GenerationRequest:
@@ -138,6 +141,31 @@ def require_equal_alone(
     assert engine.state.slots_in_use == engine.state.waiting == 0
 
 
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_kind_of_edit_and_gate_is_a_row_s_own(
+    model: LanguageModel, sae: SparseAutoencoder, engine: Engine, seed: int
+) -> None:
+    """Several sites, gates of one's own, positions and a cap among them."""
+    draw = random.Random(seed)
+    earlier = "blocks.0.hook_resid_post"
+    tokens = torch.tensor([prompt_tokens(model, " ".join(PROMPTS))])
+    rows = model.site(SITE).read(tokens)[0, 2:]
+    known, open_at = edits(32, SITE, rows), gates(32, earlier, rows)
+    first = edits(32, earlier, rows)["project_out"]
+    latent = dataclasses.replace(known["clamp"], gate=open_at["per_token"])
+    specs = [Intervention(edits=(each,)) for each in known.values()]
+    specs += [Intervention(edits=(known["add_norm"],), gate=gate) for gate in open_at.values()]
+    specs += [
+        Intervention(edits=(latent, first), gate=open_at["cosine_prompt"]),
+        Intervention(edits=(known["rotate"],), gate=open_at["per_input"], positions="generated"),
+        Intervention(edits=(known["add"],), positions="last"),
+        Intervention(edits=(known["add"], known["lowrank"]), cap=cap(rows, 0.8)),
+    ]
+    chosen = draw.sample(specs, 8) + specs[-4:]
+    n = 14 if seed else 8
+    require_equal_alone(engine, some_requests(model, [None, *chosen], draw, n), draw)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.slow_except("0")
 def test_texts_together_are_those_alone(
@@ -169,7 +197,7 @@ def test_other_families_in_float32(family: str) -> None:
     sae, gated = firing_spec(both, "per_input", both.plain.site().name)
     draw = random.Random(family)
     specs = [None, gated] + [
-        Intervention(site=gated.site, features=gated.features, tier=tier)
+        Intervention.of_features(site=gated.site, features=gated.features, tier=tier)
         for tier in ("constant", "per_token")
     ]
     with Engine(both.plain, sae, site=both.plain.site(), slots=3) as engine:
@@ -312,15 +340,18 @@ def test_n_texts_draw_with_seeds_one_after_another(engine: Engine) -> None:
 
 
 def test_a_request_that_fails_ends_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(h_BLD: Tensor, push: Any) -> Tensor:
-        raise ValueError("it broke")
+    class Broken(EditRule):
+        needs_features = True
 
-    monkeypatch.setattr(EDITS, "_values", {"broken_here": broken})  # in this test alone
+        def change(self, h_BLD: Tensor) -> Tensor:
+            raise ValueError("it broke")
+
+    monkeypatch.setattr(EDITS, "_values", {"broken_here": Broken})  # in this test alone
     good = [
         request(engine.model, prompt, intervention=spec(3), max_new_tokens=20)
         for prompt in PROMPTS[:3]
     ]
-    broken_spec = Intervention(site=SITE, features=spec(4).features, edit="broken_here")
+    broken_spec = Intervention.of_features(site=SITE, features=spec(4).features, edit="broken_here")
     streams = [engine.submit(good[0])]
     huge = engine.submit(request(engine.model, "Hi", intervention=spec(4, strength=1e308), n=2))
     failing = engine.submit(request(engine.model, "Hi", intervention=broken_spec))

@@ -220,6 +220,13 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({}, 400, "prompt: Field required|prompt", None),
     ({"prompt": "a", "steering": {"features": [{"index": 4800}]}}, 400, "no feature 4800", None),
     ({"prompt": "a", "steering": {"tier": "constant"}}, 400, "list of features", None),
+    (
+        {"prompt": "a", "steering": {"edits": [{"kind": "diagonal", "vectors": "ab"}]}},
+        400,
+        "which a request cannot bring",
+        None,
+    ),
+    ({"prompt": "a", "steering": {"edits": 3}}, 400, "give a list of edits", None),
     ({"prompt": "a", "watch": [4800]}, 400, "no feature 4800 to watch", None),
     ({"prompt": "a" * 30_000}, 400, "prompt", None),
     ({"prompt": "a", "temperature": 1e-300}, 400, "temperature is 1e-300", "temperature"),

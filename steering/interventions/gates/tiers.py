@@ -1,6 +1,6 @@
-"""Where an intervention works: a gate is open at some positions of a text and closed at others."""
+"""The three tiers of steering with features (arXiv 2505.14536)."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -8,53 +8,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ...sae.autoencoder import SparseAutoencoder
-from .firing import FiringLatents
-from .intervention import Intervention
-from .token_watch import SeenTokens
+from ..rules import Context
+from ..spec import Gate
+from ..token_watch import SeenTokens
+from .base import GateRule
 
 
-class Gate(ABC):
-    """The gate of one intervention, which sees a batch of texts pass by pass.
-
-    A pass that does not continue the texts of the one before begins new ones, each row a text.
-    """
-
-    always_open: ClassVar[bool] = False
-    """Whether it is open everywhere, padding included. Then it is not asked, and the model may be
-    called with embeddings in place of tokens."""
-
-    def __init__(self, intervention: Intervention, sae: SparseAutoencoder) -> None:
-        """Take the intervention that the gate is of, and the autoencoder of its features."""
-        self.intervention = intervention
-        self.firing = FiringLatents(
-            sae,
-            [feature.index for feature in intervention.features],
-            [intervention.threshold * each.max_activation for each in intervention.features],
-        )
-
-    @abstractmethod
-    def open(self, h_BLD: Float[Tensor, "B L D"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
-        """Where the gate is open in this pass.
-
-        Args:
-            h_BLD: raw activations at the site before any intervention.
-            seen: the tokens of the pass, on any device.
-
-        Returns:
-            True where the activation is changed, on any device.
-        """
-
-    def fires(self, h_BLD: Float[Tensor, "B L D"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
-        """Where any of the features exceeds its threshold; padding, special tokens and a text's
-        first token never do."""
-        fires_BL = torch.zeros_like(seen.content_BL)
-        rows_ND = h_BLD[seen.content_BL.to(h_BLD.device)]
-        fires_BL[seen.content_BL] = self.firing.fires(rows_ND).to(fires_BL.device)
-        return fires_BL
-
-
-class Constant(Gate):
+class Constant(GateRule):
     """Open everywhere."""
 
     always_open: ClassVar[bool] = True
@@ -65,9 +25,11 @@ class Constant(Gate):
         return torch.ones_like(seen.content_BL)
 
 
-class FiringGate(Gate):
+class FiringGate(GateRule):
     """A gate that looks at nothing but where the features fire, so that many can be asked at
     once."""
+
+    needs_features: ClassVar[bool] = True
 
     @abstractmethod
     def open_where(self, fires_BL: Bool[Tensor, "B L"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
@@ -94,8 +56,8 @@ class PerToken(FiringGate):
 class PerInput(FiringGate):
     """Open on the whole of a text whose prompt fires, else from the first token that fires on."""
 
-    def __init__(self, intervention: Intervention, sae: SparseAutoencoder) -> None:
-        super().__init__(intervention, sae)
+    def __init__(self, gate: Gate, context: Context) -> None:
+        super().__init__(gate, context)
         self._on_B: Tensor | None = None
 
     def stays_open(self, seen: SeenTokens) -> bool:

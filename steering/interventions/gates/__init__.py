@@ -1,0 +1,1 @@
+"""Where interventions apply: a file for each family of gates, chosen by name."""
