@@ -1,0 +1,1 @@
+"""Directions, maps and gates of steering, fitted to texts."""
