@@ -30,13 +30,15 @@ OF_METHODS = (
 """Settings that go with some methods only; each method names its own."""
 
 
+_CENTERS = {"covariance": ("all", "group"), "principal_component": ("none", "pairs")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """Fit a steering method to texts."""
 
     method: Annotated[str, FIT_METHODS]
-    """How: mean_difference, covariance (with a score), principal_component, whitened_mean, logistic
-    and caa give a direction; cast, dsas and ids a gate (docs/fitting.md says what each is)."""
+    """How the direction or the gate is found; docs/fitting.md says what each method is."""
 
     model: str
     """Language model, named as for `sparsteer cache`."""
@@ -180,6 +182,9 @@ class FitConfig:
                     f"token is {self.token}, but pool is {self.pool}; leave one of them out",
                     field="token",
                 )
+        centers = _CENTERS.get(self.method, ())
+        if self.center is not None and centers:
+            require_choice("center", self.center, centers)
         self._require_one_source()
 
     def _require_one_source(self) -> None:
