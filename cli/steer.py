@@ -16,8 +16,9 @@ def fit(config: FitConfig, terminal: Terminal) -> Report:
     """Fit a direction, or a gate, to texts, and say how well it tells texts apart and what it
     changes.
 
-    Give --positive and --negative, or --pairs, or --scored. Part of the texts is held out, and the
-    separation is measured on it. With --neutral what steering at strength 1 changes is measured.
+    METHOD is how it is found. Give --positive and --negative, or --pairs, or --scored. Part of the
+    texts is held out, and the separation is measured on it. With --neutral what steering at
+    strength 1 changes is measured.
     """
     from ..steering.fitting.fitting import fit as fit_method
     from ..steering.fitting.saving import fitted_values

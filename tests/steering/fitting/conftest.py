@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.fitting.config import FitConfig
 from sparsteer.steering.fitting.examples import Examples
@@ -41,8 +42,10 @@ def biased_by(both: Twins) -> BiasedBy:
 def settings(method: str = "mean_difference", **given: Any) -> FitConfig:
     """Settings of a fit, with files that nobody reads."""
     sources = {"pairs", "scored", "positive"} & set(given)
-    named = {} if sources else {"positive": "positive.txt", "negative": "negative.txt"}
-    return FitConfig(**({"method": method, "model": "tiny", "out": "out"} | named | given))
+    whole: dict[str, Any] = {"method": method, "model": "tiny", "out": "out"}
+    if not sources:
+        whole |= {"positive": "positive.txt", "negative": "negative.txt"}
+    return FitConfig(**(whole | given))
 
 
 def sets(positive_PD: Tensor, negative_MD: Tensor) -> Examples:
@@ -81,6 +84,16 @@ def scored(rows_ND: Tensor, scores_N: Tensor, groups_N: Tensor | None = None) ->
         groups_N=numbers_N if groups_N is None else groups_N,
         weights_N=torch.ones(len(rows_ND), dtype=torch.float64),
     )
+
+
+def listed(values: Any) -> list[Any]:
+    """The values of a tensor."""
+    return values.tolist()
+
+
+def length(v: Tensor) -> float:
+    """The norm of a vector."""
+    return float(row_norms(v))
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

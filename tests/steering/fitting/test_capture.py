@@ -1,5 +1,7 @@
 """Reading and pooling: batches change nothing, and each pooling is the mean that it says."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -24,6 +26,7 @@ from sparsteer.steering.fitting.pooling import (
 )
 
 from ..plain_families import Twins
+from .conftest import listed
 
 TEXTS = ["b", "a few words", "", "some more of these words"]
 SITES = ("blocks.0.hook_resid_mid", "blocks.2.hook_resid_post")
@@ -51,7 +54,7 @@ def test_content_is_all_but_special_tokens_and_the_first(both: Twins) -> None:
     assert [text.n_content for text in texts] == [0, 3, 0, 3, 3]
     assert [text.truncated for text in texts] == [False, True, False, True, True]
     assert texts[1].ids[0] == both.plain.bos_id
-    assert texts[1].content_L.tolist() == [False, False, True, True, True]
+    assert listed(texts[1].content_L) == [False, False, True, True, True]
     with pytest.raises(InputError, match="max_length is 100000"):
         tokenize_texts(both.plain, TEXTS, max_length=100_000)
 
@@ -66,15 +69,13 @@ def test_batches_are_by_length_and_of_limited_size() -> None:
 
 
 @pytest.mark.parametrize("pooling", [token_mean, text_mean, last_token])
-def test_a_pooled_row_is_a_mean_over_content(both: Twins, pooling: object) -> None:
+def test_a_pooled_row_is_a_mean_over_content(both: Twins, pooling: Any) -> None:
     model, texts = both.plain, tokenize_texts(both.plain, TEXTS)
     sites = [model.site(name) for name in SITES]
-    weights: Weights = pooling(texts)  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
+    weights: Weights = pooling(texts)
     found = pooled_rows(model, sites, texts, weights, batch_size=3)
-    assert found.texts_N.tolist() == [1, 3]
-    assert found.weights_N.tolist() == (
-        [10, 23] if pooling is token_mean else pytest.approx([1, 1])
-    )
+    assert listed(found.texts_N) == [1, 3]
+    assert listed(found.weights_N) == pytest.approx([10, 23] if pooling is token_mean else [1, 1])
     for site in sites:
         for row_D, number in zip(found.rows[site.name], (1, 3), strict=True):
             content_CD = site.read(torch.tensor([texts[number].ids]))[0][texts[number].content_L]
@@ -84,10 +85,10 @@ def test_a_pooled_row_is_a_mean_over_content(both: Twins, pooling: object) -> No
 
 def test_the_answer_is_where_a_pair_differs() -> None:
     one, other = tokens_of(1, 5, 6, 7, 9), tokens_of(1, 5, 6, 8)
-    assert [w.tolist() for w in answer_token([one, other])] == [[0, 0, 0, 1, 0], [0, 0, 0, 1]]
+    assert [listed(w) for w in answer_token([one, other])] == [[0, 0, 0, 1, 0], [0, 0, 0, 1]]
     same = answer_token([tokens_of(1, 5), tokens_of(1, 5, 6)])
     assert not any(w.any() for w in same)
-    assert [w.tolist() for w in token_from_end([one, tokens_of(1)], -2)] == [[0, 0, 0, 1, 0], [0]]
+    assert [listed(w) for w in token_from_end([one, tokens_of(1)], -2)] == [[0, 0, 0, 1, 0], [0]]
     cut = TextTokens(one.ids, one.content_L, truncated=True)
     assert not token_from_end([cut], -1)[0].any()
 
@@ -99,7 +100,7 @@ def test_matched_positions_weigh_alike_on_both_sides() -> None:
     for weights_L, side in zip(matched_positions(texts, positive), positive, strict=True):
         totals[int(side), : len(weights_L)] += weights_L
     torch.testing.assert_close(totals[0], totals[1])
-    assert totals[0].tolist() == [0, 0, 2, 2, 1, 1, 1, 1, 1, 0, 0, 0]
+    assert listed(totals[0]) == [0, 0, 2, 2, 1, 1, 1, 1, 1, 0, 0, 0]
 
 
 def test_matched_positions_take_off_what_lengths_do(both: Twins) -> None:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from sparsteer.steering.fitting.methods.whitened_mean import fit_whitened_mean
 from sparsteer.steering.fitting.separation import auroc
 from sparsteer.steering.fitting.site_fit import SiteFit
 
-from .conftest import pairs, randn, scored, sets, settings
+from .conftest import length, pairs, randn, scored, sets, settings
 
 OF_PAIRS = {
     "mean_difference": fit_mean_difference,
@@ -75,7 +77,8 @@ def test_rescaled_and_shifted_activations_scale_the_direction(name: str) -> None
 @pytest.mark.parametrize("name", [name for name in OF_PAIRS if name != "logistic"])
 def test_rotated_activations_rotate_the_direction(name: str) -> None:
     positive_PD, negative_PD = planted()
-    rotation_DD = torch.linalg.qr(randn(8, 8, seed=4))[0]
+    linalg: Any = torch.linalg  # untyped
+    rotation_DD: Tensor = linalg.qr(randn(8, 8, seed=4))[0]
     one = direction(OF_PAIRS[name], pairs(positive_PD, negative_PD))
     other = direction(OF_PAIRS[name], pairs(positive_PD @ rotation_DD, negative_PD @ rotation_DD))
     torch.testing.assert_close(one @ rotation_DD, other, rtol=0, atol=1e-10)
@@ -138,7 +141,7 @@ def test_of_many_rows_the_component_is_that_of_few() -> None:
 def test_weights_of_rows_are_those_of_the_means() -> None:
     examples = sets(randn(3, 4), randn(2, 4, seed=1))
     weights_N = torch.tensor([1.0, 2.0, 5.0, 4.0, 1.0]).double()
-    weighted = Examples(**{**vars(examples), "weights_N": weights_N})
+    weighted = replace(examples, weights_N=weights_N)
     repeated = [
         rows.repeat_interleave(weights.long(), dim=0)
         for rows, weights in zip(examples.sides(), (weights_N[:3], weights_N[3:]), strict=True)
@@ -183,7 +186,7 @@ def test_centering_by_group_takes_off_what_a_group_shares() -> None:
     found = fit_covariance(examples, config).direction_D
     assert found is not None
     torch.testing.assert_close(found, v_D)
-    assert (direction(fit_covariance, examples) - v_D).norm() > 1
+    assert length(direction(fit_covariance, examples) - v_D) > 1
     constant = scored(rows_ND, offsets_G[groups_N], groups_N)
     with pytest.raises(InputError, match="the same within each group"):
         fit_covariance(constant, config)
@@ -192,7 +195,7 @@ def test_centering_by_group_takes_off_what_a_group_shares() -> None:
 def test_of_independent_scores_little_is_left() -> None:
     """As 1 / sqrt(N): a hundred times as many texts leave about a tenth."""
     norms = [
-        float(direction(fit_covariance, scored(randn(n, 20, seed=n), randn(n, seed=n + 1))).norm())
+        length(direction(fit_covariance, scored(randn(n, 20, seed=n), randn(n, seed=n + 1))))
         for n in (200, 20_000)
     ]
     assert 5 < norms[0] / norms[1] < 20

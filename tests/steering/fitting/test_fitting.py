@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.detox.prompts import prompts_of
@@ -22,7 +23,7 @@ from sparsteer.steering.fitting.shift import measure_shift
 from sparsteer.steering.registries import FIT_METHODS
 
 from ..plain_families import Twins
-from .conftest import NEGATIVE, POSITIVE
+from .conftest import NEGATIVE, POSITIVE, length
 
 SITES = ("blocks.1.hook_resid_post", "blocks.0.hook_resid_post")
 NEUTRAL = ["some words", "and others"]
@@ -58,8 +59,9 @@ def config_of(files: Path, method: str, out: Path, turned: str = "", **given: An
         named = {side: str(files / f"{turned}{side}.txt") for side in sides}
     else:
         named = {kind: str(files / f"{turned}{kind}.jsonl")}
-    whole = {"method": method, "model": "tiny", "out": str(out), "site": SITES[:1]}
-    return FitConfig(**(whole | named | given))
+    whole: dict[str, Any] = {"method": method, "model": "tiny", "out": str(out), "site": SITES[:1]}
+    whole |= named
+    return FitConfig(**(whole | given))
 
 
 def tensors_of(fitted: Fitted) -> dict[str, torch.Tensor]:
@@ -102,19 +104,19 @@ def test_the_report_says_what_steering_changes(both: Twins, files: Path, tmp_pat
     shift = measure_shift(model, lambda: applied(model, fitted.edits), NEUTRAL)
     assert report.neutral_kl == pytest.approx(shift.kl_base_steered)
     assert report.details["neutral"]["kl_p95"] == pytest.approx(shift.kl_p95)
-    norm = float(fitted.edits[0].tensors["v"].norm())
+    norm = length(fitted.edits[0].tensors["v"])
     tokens = [torch.tensor([[1, *model.tokenize(text)]]) for text in NEUTRAL]
     acts = [model.site(fitted.edits[0].site).read(row)[0, 2:] for row in tokens]
-    ratios = norm / torch.cat(acts).norm(dim=-1)
+    ratios = norm / row_norms(torch.cat(acts))
     expected = {"p5": 0.05, "median": 0.5, "p95": 0.95}
     for name, at in expected.items():
         assert report.change_norm[name] == pytest.approx(float(ratios.quantile(at)))
 
 
 def test_a_gate_takes_the_edits_of_an_earlier_fit(both: Twins, files: Path, tmp_path: Path) -> None:
-    edits = config_of(files, "mean_difference", tmp_path / "edits", edit="project_out")
+    edits = config_of(files, "mean_difference", tmp_path / "edits", edit_kind="project_out")
     (edit,) = fit(edits, both.plain).edits
-    assert edit.kind == "project_out" and float(edit.tensors["u"].norm()) == pytest.approx(1)
+    assert edit.kind == "project_out" and length(edit.tensors["u"]) == pytest.approx(1)
     given = {"edits_of": str(tmp_path / "edits"), "neutral": str(files / "neutral.txt")}
     gate = config_of(files, "dsas", tmp_path / "gate", site=(), **given)
     fitted = fit(gate, both.plain)
@@ -141,13 +143,14 @@ def test_the_entropy_of_the_next_token_is_a_score(both: Twins, tmp_path: Path) -
     letters = random.Random(3)
     texts = ["".join(letters.choices(string.ascii_letters, k=4)) for _ in range(240)]
     (tmp_path / "texts.txt").write_text("\n".join(texts[:160]))
-    given = {"scored": str(tmp_path / "texts.txt"), "score": "entropy", "batch_size": 160}
     config = FitConfig(
         method="covariance",
         model="tiny",
         site=("blocks.2.hook_resid_post",),
         out=str(tmp_path / "out"),
-        **given,
+        scored=str(tmp_path / "texts.txt"),
+        score="entropy",
+        batch_size=160,
     )
     model, fitted = both.plain, fit(config, both.plain)
     assert fitted.report.details["score_mean"] > 0
@@ -161,8 +164,13 @@ def test_short_texts_are_left_out_and_counted(both: Twins, tmp_path: Path) -> No
     rows = [{"positive": f"yes {n}", "negative": f"no {n}"} for n in range(5)]
     rows += [{"positive": "y", "negative": "nothing"}]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = {"pairs": str(tmp_path / "pairs.jsonl"), "pool": "last"}
-    config = FitConfig(method="caa", model="tiny", out=str(tmp_path / "out"), **given)
+    config = FitConfig(
+        method="caa",
+        model="tiny",
+        out=str(tmp_path / "out"),
+        pairs=str(tmp_path / "pairs.jsonl"),
+        pool="last",
+    )
     report = fit(config, both.plain).report
     assert report.details["without_content"] == 2
     assert report.n_texts == 2 * 3

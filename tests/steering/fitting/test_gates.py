@@ -1,5 +1,7 @@
 """Fitted gates and caps: planted conditions, and what does not change them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ def two_sides(n: int = 60, width: int = 12, seed: int = 0) -> Examples:
 
 
 def scaled(examples: Examples, factor: float) -> Examples:
-    return Examples(**{**vars(examples), "rows_ND": factor * examples.rows_ND})
+    return replace(examples, rows_ND=factor * examples.rows_ND)
 
 
 def test_a_condition_is_found_with_its_threshold() -> None:

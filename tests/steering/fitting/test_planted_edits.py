@@ -9,7 +9,7 @@ from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.fitting.applying import applied
 from sparsteer.steering.fitting.capture import sites_in_order, tokenize_texts
-from sparsteer.steering.fitting.examples import Examples
+from sparsteer.steering.fitting.examples import Examples, unit
 from sparsteer.steering.fitting.fitted import FittedEdit
 from sparsteer.steering.fitting.methods.caa import fit_caa
 from sparsteer.steering.fitting.methods.covariance import fit_covariance
@@ -84,7 +84,7 @@ def test_what_each_kind_of_edit_does(both: Twins) -> None:
     model, tokens = both.plain, torch.tensor([[1, 50, 60, 70]])
     h = model.site(SITE).read(tokens)
     u_D, w_D, b_D = randn(32, seed=1), randn(32, seed=2), randn(32, seed=3)
-    u_D /= u_D.norm()
+    u_D = unit(u_D)
 
     def made(kind: str, **tensors: torch.Tensor) -> torch.Tensor:
         with applied(model, [FittedEdit(kind=kind, site=SITE, tensors=tensors)]):
@@ -105,7 +105,7 @@ def test_what_each_kind_of_edit_does(both: Twins) -> None:
 def test_edits_of_one_site_read_the_same_activation(both: Twins) -> None:
     model, tokens = both.plain, torch.tensor([[1, 50, 60, 70]])
     h, v_D, u_D = model.site(SITE).read(tokens), randn(32), randn(32, seed=1)
-    u_D /= u_D.norm()
+    u_D = unit(u_D)
     edits = [
         FittedEdit(kind="add", site=SITE, tensors={"v": v_D}),
         FittedEdit(kind="project_out", site=SITE, tensors={"u": u_D}),

@@ -1,13 +1,14 @@
 """Scores of directions and of layers, and the published one that chooses for another reason."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from sparsteer.sae.common.errors import InputError
-from sparsteer.steering.fitting.examples import Examples, held_out_groups
+from sparsteer.steering.fitting.examples import held_out_groups
 from sparsteer.steering.fitting.methods.ids import fit_ids
 from sparsteer.steering.fitting.methods.mean_difference import fit_mean_difference
 from sparsteer.steering.fitting.reading import ReadExamples
@@ -26,7 +27,7 @@ SIDES = torch.arange(24) < 10
 
 
 def test_auroc_counts_the_pairs() -> None:
-    scores_N = torch.tensor([round(x, 0) for x in randn(24).mul(2).tolist()])
+    scores_N = (2 * randn(24)).round()
     wins = [
         (float(p) > float(n)) + (float(p) == float(n)) / 2
         for p in scores_N[SIDES]
@@ -162,8 +163,6 @@ def test_a_pair_is_held_out_as_a_whole() -> None:
 def test_differences_are_of_pairs() -> None:
     with pytest.raises(ValueError, match="sets have no pair differences"):
         sets(randn(2, 3), randn(2, 3)).pair_differences()
-    one_side = Examples(
-        **{**vars(sets(randn(2, 3), randn(2, 3))), "scores_N": torch.ones(4).double()}
-    )
+    one_side = replace(sets(randn(2, 3), randn(2, 3)), scores_N=torch.ones(4).double())
     with pytest.raises(InputError, match="none is left on one side"):
         one_side.sides()

@@ -16,7 +16,7 @@ from sparsteer.steering.fitting.fitted import FittedEdit
 from sparsteer.steering.fitting.shift import measure_shift, next_token_entropies
 
 from ..plain_families import Twins
-from .conftest import randn
+from .conftest import listed, randn
 
 SITE = "blocks.1.hook_resid_post"
 TEXTS = ["a few words", "b", "and some more of them"]
@@ -87,7 +87,7 @@ def test_equal_logits_have_the_largest_entropy(both: Twins) -> None:
     model = LanguageModel.from_transformers(hf, both.bridge.tokenizer)
     entropies_N = next_token_entropies(model, tokenize_texts(model, TEXTS))
     expected = math.log(model.network.n_vocab)
-    assert entropies_N.tolist() == pytest.approx([expected] * 3)
+    assert listed(entropies_N) == pytest.approx([expected] * 3)
 
 
 def test_entropies_are_those_behind_each_text(both: Twins) -> None:
