@@ -48,8 +48,8 @@ def reporting_prompts_among(texts: Iterable[str]) -> list[int]:
     """The numbers, from 0, of the texts that are RealToxicityPrompts prompts of the reporting side.
 
     A text is such a prompt if its first six words are those of one, so that one that is cut behind
-    them or goes on is found, too. The prompts are known if they were fetched; otherwise none is
-    found, and nothing is fetched.
+    them or goes on is found, too; prompts of fewer than three words are not looked for. The prompts
+    are known if they were fetched; otherwise none is found, and nothing is fetched.
     """
     if not is_fetched(_PROMPTS):
         return []
@@ -64,7 +64,7 @@ def _reporting_beginnings(file: str, changed: int) -> frozenset[str]:
     del changed
     prompts = (str(row["prompt"]) for row in open_files([Path(file)]).rows())
     beginnings = (beginning_of(prompt) for prompt in prompts if side_of(prompt) == "reporting")
-    return frozenset(beginning for beginning in beginnings if beginning)
+    return frozenset(beginning for beginning in beginnings if beginning.count(" ") > 1)
 
 
 def _merged(rows: Iterable[tuple[str, str]]) -> list[Prompt]:

@@ -141,8 +141,8 @@ def test_a_gate_takes_the_edits_of_an_earlier_fit(both: Twins, files: Path, tmp_
 def test_the_entropy_of_the_next_token_is_a_score(both: Twins, tmp_path: Path) -> None:
     """Along the direction that goes with it, unseen texts get another entropy."""
     letters = random.Random(3)
-    texts = ["".join(letters.choices(string.ascii_letters, k=4)) for _ in range(240)]
-    (tmp_path / "texts.txt").write_text("\n".join(texts[:160]))
+    texts = ["".join(letters.choices(string.ascii_letters, k=4)) for _ in range(150)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts[:110]))
     config = FitConfig(
         method="covariance",
         model="tiny",
@@ -150,13 +150,13 @@ def test_the_entropy_of_the_next_token_is_a_score(both: Twins, tmp_path: Path) -
         out=str(tmp_path / "out"),
         scored=str(tmp_path / "texts.txt"),
         score="entropy",
-        batch_size=160,
+        batch_size=110,
     )
     model, fitted = both.plain, fit(config, both.plain)
     assert fitted.report.details["score_mean"] > 0
     for strength in (-0.02, 0.02):
         with_steering = partial(applied, model, fitted.edits, strength)
-        shift = measure_shift(model, with_steering, texts[160:], last=True, batch_size=80)
+        shift = measure_shift(model, with_steering, texts[110:], last=True, batch_size=80)
         assert shift.entropy_change * strength > 0
 
 

@@ -34,6 +34,7 @@ def contrast(a: LanguageModel, b: LanguageModel, site: str, pooling: Any) -> Exa
     return pairs(rows_of(b, site, weights), rows_of(a, site, weights))
 
 
+@pytest.mark.slow_except("text_mean-bridge", "last_token-plain")
 @pytest.mark.parametrize("kind", ["bridge", "plain"])
 @pytest.mark.parametrize("pooling", [text_mean, last_token])
 def test_a_planted_edit_is_found_and_made(
