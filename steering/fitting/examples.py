@@ -102,10 +102,9 @@ def held_out_groups(source: Source, fraction: float, seed: int) -> set[int]:
     held_out: set[int] = set()
     for side in _sides(source):
         if len(side) < _LEAST:
-            what = "pairs" if source.kind == "pairs" else "texts"
             raise InputError(
-                f"held_out is {fraction:g}, but one side has {len(side)} {what}; give at least "
-                f"{_LEAST}, or --held-out 0 to fit to all of them",
+                f"held_out is {fraction:g}, but there are only {len(side)} {_called(source)}; give "
+                f"at least {_LEAST}, or --held-out 0 to fit to all of them",
                 field="held_out",
             )
         n_held_out = min(max(1, round(fraction * len(side))), len(side) - 2)
@@ -131,6 +130,14 @@ def _sides(source: Source) -> list[set[int]]:
     for group, positive in zip(source.groups, source.is_positive, strict=True):
         sides[int(positive)].add(group)
     return [sides[0] | sides[1]] if sides[0] & sides[1] else sides
+
+
+def _called(source: Source) -> str:
+    """What is held out, in words."""
+    if source.kind == "pairs":
+        return "pairs"
+    grouped = len(set(source.groups)) < len(source.groups)
+    return "groups of texts" if grouped else "texts on one side"
 
 
 def _hashes(source: Source, seed: int) -> dict[int, str]:

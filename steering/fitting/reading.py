@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from ...sae.common.errors import InputError
@@ -38,8 +38,6 @@ class ReadExamples:
     by_site: Mapping[str, Examples]
     is_held_out_N: Bool[Tensor, "N"]
     """Which rows are of held-out texts."""
-    texts_N: Int[Tensor, "N"]
-    """The text of each row, by its place in the source."""
     n_tokens: int
     """Content tokens of the texts that are fitted to."""
     n_texts: int
@@ -88,7 +86,6 @@ def read_examples(
             for name, rows_ND in rows.rows.items()
         },
         is_held_out_N=of_text[rows.texts_N],
-        texts_N=rows.texts_N,
         n_tokens=sum(text.n_content for text in fitted_to),
         n_texts=len(fitted_to),
         without_content=without_content,

@@ -11,7 +11,7 @@ Tensors stand under the names in the file.
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -96,7 +96,9 @@ def load_fitted(folder: str | Path, model: LanguageModel | None = None) -> Fitte
     tensors = load_tensors(
         path.parent / VECTORS_FILE, _REMEDY, record=record_of(values, VECTORS_FILE)
     )
-    if model is not None and values.get("model", {}).get("weights_hash") != model.weights_hash:
+    made: object = values.get("model")
+    known = cast(dict[str, Any], made).get("weights_hash") if isinstance(made, dict) else None
+    if model is not None and known != model.weights_hash:
         raise InputError(
             f"{folder} was fitted to another model than {model.name}, or to other weights of it; "
             "fit it to this one"

@@ -109,10 +109,15 @@ def _sites(
     """
     if edits is None:
         return sites_in_order(model, config.site)
+    if not edits:
+        raise InputError(
+            f"edits_of is {config.edits_of}, which has no edit; give the folder of a direction",
+            field="edits_of",
+        )
     first = sites_in_order(model, [edit.site for edit in edits])[0]
     order = model.site_names.index
     sites = sites_in_order(model, config.site or (first.name,))
-    if edits and order(sites[-1].name) > order(first.name):
+    if order(sites[-1].name) > order(first.name):
         raise InputError(
             f"site is {sites[-1].name}, which lies behind {first.name}, where the edits of "
             f"{config.edits_of} begin; give that site, or an earlier one",

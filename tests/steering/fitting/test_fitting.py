@@ -124,6 +124,10 @@ def test_a_gate_takes_the_edits_of_an_earlier_fit(both: Twins, files: Path, tmp_
     assert torch.equal(fitted.edits[0].tensors["u"], edit.tensors["u"])
     assert fitted.report.neutral_kl is None
     assert 0 < fitted.report.details["neutral"]["mean_opening"] < 1
+    none = config_of(files, "ids", tmp_path / "c", edits_of=str(tmp_path / "none"))
+    fit(config_of(files, "cast", tmp_path / "none"), both.plain)
+    with pytest.raises(InputError, match="which has no edit"):
+        fit(none, both.plain)
     behind = config_of(files, "cast", tmp_path / "c", site=("blocks.2.hook_resid_post",), **given)
     with pytest.raises(InputError, match=r"site is blocks.2.hook_resid_post, which lies behind"):
         fit(behind, both.plain)
@@ -183,7 +187,11 @@ def test_short_texts_are_left_out_and_counted(both: Twins, tmp_path: Path) -> No
         ("mean_difference", {"pool": "answer"}, "compares the texts of a pair"),
         ("mean_difference", {"site": ("blocks.9.hook_resid_post",)}, "has no site"),
         ("mean_difference", {"max_length": 1}, "no text has a token that counts"),
-        ("mean_difference", {"held_out": 0.3, "negative": "few"}, "one side has 2 texts"),
+        (
+            "mean_difference",
+            {"held_out": 0.3, "negative": "few"},
+            "there are only 2 texts on one side",
+        ),
         ("ids", {"site": SITES}, "does not tell texts apart"),
     ],
 )

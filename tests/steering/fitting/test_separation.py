@@ -64,7 +64,6 @@ def read_of(layers: dict[str, tuple[Tensor, Tensor]]) -> ReadExamples:
         source=sets_of(positive, negative),
         by_site=by_site,
         is_held_out_N=torch.zeros(len(first), dtype=torch.bool),
-        texts_N=torch.arange(len(first)),
         n_tokens=99,
         n_texts=len(first),
         without_content=0,
@@ -147,7 +146,9 @@ def test_what_is_held_out_depends_on_texts_alone() -> None:
     assert sum(text.startswith("n") for text in one) == 3
     assert {source.texts[group] for group in held_out_groups(source, 0.3, 1)} != one
     assert held_out_groups(source, 0.0, 0) == set()
-    with pytest.raises(InputError, match=r"held_out is 0\.3, but one side has 3 texts"):
+    with pytest.raises(
+        InputError, match=r"held_out is 0\.3, but there are only 3 texts on one side"
+    ):
         held_out_groups(sets_of(positive, negative[:3]), 0.3, 0)
 
 
