@@ -14,7 +14,6 @@ from ...sae.common.validation import (
     require_positive_integer,
     require_text_field,
     require_tuple,
-    wrong,
 )
 from ...sae.config import ModelDtype, require_model_dtype
 from ...sae.device_map import require_device_map
@@ -80,8 +79,8 @@ class FitConfig:
     its own. By default as the method is published."""
 
     answer_token: int | None = None
-    """With --pool answer: the token at this place counted from the text's end in place of the first
-    that differs; -1 is the last."""
+    """With --pool answer: the token at this place from the text's end in place of the first that
+    differs: 1 is the last, 2 the one before."""
 
     edit_kind: EditKind = "add"
     """What is done along the direction: add it, or project_out, which takes the activation's part
@@ -175,21 +174,17 @@ class FitConfig:
         if self.max_length is not None:
             require_positive_integer("max_length", self.max_length)
         if self.answer_token is not None:
-            self._require_place(self.answer_token)
+            require_positive_integer("answer_token", self.answer_token)
+            if self.pool not in (None, "answer"):
+                raise InputError(
+                    f"answer_token is {self.answer_token}, but pool is {self.pool}; leave one of "
+                    "them out",
+                    field="answer_token",
+                )
         centers = _CENTERS.get(self.method, ())
         if self.center is not None and centers:
             require_choice("center", self.center, centers)
         self._require_one_source()
-
-    def _require_place(self, place: int) -> None:
-        """Raise an InputError unless a token's place is counted from the end, and asked for."""
-        if type(place) is not int or not -(10**6) <= place < 0:
-            raise wrong("answer_token", place, "a whole number from -1 down")
-        if self.pool not in (None, "answer"):
-            raise InputError(
-                f"answer_token is {place}, but pool is {self.pool}; leave one of them out",
-                field="answer_token",
-            )
 
     def _require_one_source(self) -> None:
         """Raise an InputError unless texts are given in one way."""

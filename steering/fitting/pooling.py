@@ -52,12 +52,12 @@ def last_token(texts: Sequence[TextTokens]) -> Weights:
 
 
 def token_from_end(texts: Sequence[TextTokens], place: int) -> Weights:
-    """The token at a place that is counted from the end: -1 the last, -2 the one before.
+    """The token at a place that is counted from the end: 1 is the last, 2 the one before.
 
     A text that is too short for it, and one that was cut, has no weight.
     """
     return [
-        _one(text, place) if -place <= len(text.ids) and not text.truncated else _one(text)
+        _one(text, -place) if place <= len(text.ids) and not text.truncated else _one(text)
         for text in texts
     ]
 

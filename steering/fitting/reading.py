@@ -171,7 +171,7 @@ def _answer(source: Source, texts: Sequence[TextTokens], config: FitConfig) -> W
     if source.kind != "pairs":
         raise InputError(
             "pool is 'answer', which compares the texts of a pair; give --pairs, or with "
-            "--answer-token -1 take each text's last token",
+            "--answer-token 1 take each text's last token",
             field="pool",
         )
     return answer_token(texts)

@@ -2,7 +2,7 @@
 token of the answer.
 
 A pair is one question with two answers, such as `(A` and `(B`. The published code reads the token
-before the last, the answer's letter in `(A)`: --answer-token -2. By default it is the first token
+before the last, the answer's letter in `(A)`: --answer-token 2. By default it is the first token
 in which the two texts differ, which is that letter, wherever it stands.
 """
 

@@ -88,9 +88,9 @@ def test_the_answer_is_where_a_pair_differs() -> None:
     assert [listed(w) for w in answer_token([one, other])] == [[0, 0, 0, 1, 0], [0, 0, 0, 1]]
     same = answer_token([tokens_of(1, 5), tokens_of(1, 5, 6)])
     assert not any(w.any() for w in same)
-    assert [listed(w) for w in token_from_end([one, tokens_of(1)], -2)] == [[0, 0, 0, 1, 0], [0]]
+    assert [listed(w) for w in token_from_end([one, tokens_of(1)], 2)] == [[0, 0, 0, 1, 0], [0]]
     cut = TextTokens(one.ids, one.content_L, truncated=True)
-    assert not token_from_end([cut], -1)[0].any()
+    assert not token_from_end([cut], 1)[0].any()
 
 
 def test_matched_positions_weigh_alike_on_both_sides() -> None:

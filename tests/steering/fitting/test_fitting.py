@@ -258,3 +258,17 @@ def test_prompts_of_the_reporting_side_are_refused(
     with pytest.raises(InputError, match="6 of 12 texts are RealToxicityPrompts prompts"):
         fit(config("reporting"), both.plain)
     fit(config("reporting", allow_reporting_side=True), both.plain)
+
+
+def test_the_answers_token_may_be_counted_from_the_end(
+    both: Twins, files: Path, tmp_path: Path
+) -> None:
+    """The answers of these pairs are the last token; what stands before it is the same in both."""
+    fits = [
+        fit(config_of(files, "caa", tmp_path / str(place), answer_token=place), both.plain)
+        for place in (None, 1)
+    ]
+    found, last = (each.edits[0].tensors["v"] for each in fits)
+    assert torch.equal(found, last)
+    with pytest.raises(InputError, match="no direction between them"):
+        fit(config_of(files, "caa", tmp_path / "2", answer_token=2), both.plain)
