@@ -34,6 +34,7 @@ from ..steering.features.config import (
 )
 from ..steering.features.find_config import FindConfig
 from ..steering.features.shared_config import SharedConfig
+from ..steering.fitting.config import FitConfig
 from ..steering.labels.config import LabelConfig
 from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
@@ -64,6 +65,7 @@ from . import (
     serve,
     share,
     site,
+    steer,
     synthetic,
     train,
     verify,
@@ -148,6 +150,7 @@ VERBS: dict[str, Verb[Any]] = {
         action_help=pick.ACTION_HELP,
     ),
     "generate": Verb(config=GenerateConfig, run=generate.run, computes=True, positional=("run",)),
+    "steer fit": Verb(config=FitConfig, run=steer.fit, computes=True, positional=("method",)),
     "score": Verb(
         config=ScoreConfig,
         run=selection.score,
