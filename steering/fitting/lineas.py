@@ -39,8 +39,8 @@ def fit_lineas(
 
     The loss is the squared 2-Wasserstein distance of each coordinate between the texts' means over
     content tokens, source texts with all maps switched on and target texts in the unedited model;
-    the mean over coordinates and sites. After each gradient step the sparse group lasso takes a
-    proximal step of the length of the learning rate.
+    the sum over coordinates and sites, as in the paper. After each gradient step the sparse group
+    lasso takes a proximal step of the length of the learning rate.
 
     Args:
         model, source, target, saes, neutral: as of `fit_lin_act`.
@@ -52,22 +52,25 @@ def fit_lineas(
     Returns:
         A `diagonal` edit for each site with a map that is not the identity, or one of `latents`
         where it has an autoencoder. The report is as of `fit_lin_act`; its details also have the
-        loss at the beginning and at the end, `loss_before` and `loss_after`, on the texts that were
-        trained on.
+        loss at the beginning and at the end for a coordinate, `loss_before` and `loss_after`, on
+        the texts that were trained on.
 
     Raises:
         InputError: as `fit_lin_act`; the checkpoint is of something else; or the loss is NaN.
     """
     sites = in_order(model, config.sites)
     sets = two_sets(model, source, target, config)
-    with frozen(model):
+    with frozen(model, *(saes or {}).values()):
         coordinates = coordinates_at(model, sites, saes, [*sets.source, *sets.target])
         goals = {each.site: samples(model, each, sets.target, "mean") for each in coordinates}
-        units: dict[str, Tensor] = {}
+        trained: dict[str, TrainedMap] = {}
         for each in coordinates:
             clean_NM = samples(model, each, sets.source, "mean")
-            units[each.site] = deviations(clean_NM) if config.standardize else clean_NM[0] * 0 + 1
-        trained = {name: TrainedMap(unit_M) for name, unit_M in units.items()}
+            unit_M, center_M = deviations(clean_NM), clean_NM.mean(0)
+            if not config.standardize:
+                unit_M, center_M = torch.ones_like(unit_M), torch.zeros_like(center_M)
+            trained[each.site] = TrainedMap(unit_M, center_M)
+        units = {name: each.unit_M for name, each in trained.items()}
         maps = [SiteMap(each, trained[each.site]) for each in coordinates]
         state = LinEASState.new(trained, config)
         weights = [model.weights_hash, *(sae_fingerprint(s) for s in (saes or {}).values())]
@@ -83,6 +86,7 @@ def fit_lineas(
             due = state.step % config.checkpoint_every == 0 or state.step == state.total
             if folder is not None and due:
                 state.save(folder, fingerprint)
+    n_coordinates = sum(each.size for each in coordinates)
     affine = {name: each.affine() for name, each in trained.items()}
     moved = {
         name: float(((each.w_D != 1) | (each.b_D != 0)).double().mean())
@@ -98,8 +102,8 @@ def fit_lineas(
         neutral=neutral,
         config=config,
         details={
-            "loss_before": state.losses[0],
-            "loss_after": objective.value(),
+            "loss_before": state.losses[0] / n_coordinates,
+            "loss_after": objective.value() / n_coordinates,
             "steps": state.total,
         },
     )
@@ -172,10 +176,10 @@ class Objective:
 
     def _loss(self, found: Mapping[str, Tensor], goals: Mapping[str, Tensor]) -> Tensor:
         by_site = [
-            transport_cost(found[name] / unit_M, goals[name] / unit_M).mean()
+            transport_cost(found[name] / unit_M, goals[name] / unit_M).sum()
             for name, unit_M in self._units.items()
         ]
-        return torch.stack(by_site).mean()
+        return torch.stack(by_site).sum()
 
     def _drawn(self, step: int) -> tuple[Sequence[Sequence[int]], Mapping[str, Tensor]]:
         """The texts of a step, which depend on the seed and the step alone."""

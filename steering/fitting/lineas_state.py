@@ -27,18 +27,23 @@ _REMEDY = "delete the folder to begin anew"
 
 
 class TrainedMap(nn.Module):
-    """z -> w z + b of each coordinate, with b = unit * shift; it begins as the identity."""
+    """z -> w (z - center) + center + unit * shift of each coordinate; it begins as the identity.
 
-    def __init__(self, unit_M: Float[Tensor, "M"]) -> None:
-        """Take what a shift of 1 means in each coordinate."""
+    With the mean and the standard deviation of the source as center and unit, w and shift have one
+    scale and do not disturb each other.
+    """
+
+    def __init__(self, unit_M: Float[Tensor, "M"], center_M: Float[Tensor, "M"]) -> None:
+        """Take what a shift of 1 means in each coordinate, and which value w leaves alone."""
         super().__init__()
         self.unit_M = unit_M
+        self.center_M = center_M
         self.w_M = nn.Parameter(torch.ones_like(unit_M))
         self.shift_M = nn.Parameter(torch.zeros_like(unit_M))
 
     def forward(self, z: Float[Tensor, "*B M"]) -> Float[Tensor, "*B M"]:
         """The mapped values, in at least the dtype of the parameters."""
-        return self.w_M * z + self.unit_M * self.shift_M
+        return self.w_M * z + self._b()
 
     @torch.no_grad()
     def proximal_step(self, config: LinEASConfig, step: float) -> None:
@@ -51,7 +56,10 @@ class TrainedMap(nn.Module):
     @torch.no_grad()
     def affine(self) -> AffineMap:
         """The map as it is now."""
-        return AffineMap(self.w_M.detach().clone(), (self.unit_M * self.shift_M).detach())
+        return AffineMap(self.w_M.detach().clone(), self._b().detach())
+
+    def _b(self) -> Float[Tensor, "M"]:
+        return (1 - self.w_M) * self.center_M + self.unit_M * self.shift_M
 
 
 @dataclass(eq=False)

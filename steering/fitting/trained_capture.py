@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...kernels.numerics import at_least_float32
 from ...sae.common.errors import InputError
@@ -147,10 +147,11 @@ def site_activations(
 
 
 @contextmanager
-def frozen(model: LanguageModel) -> Generator[None]:
-    """Within the context no weight of the model asks for a gradient, which saves memory."""
+def frozen(model: LanguageModel, *others: nn.Module) -> Generator[None]:
+    """Within the context no weight of the model, or of other modules, asks for a gradient, which
+    saves memory."""
     network: Any = model.network
-    modules: list[Any] = [network.model, *filter(None, [getattr(network, "bridge", None)])]
+    modules: list[Any] = [network.model, *filter(None, [getattr(network, "bridge", None)]), *others]
     weights = [w for module in modules for w in module.parameters() if w.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)

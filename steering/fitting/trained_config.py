@@ -109,17 +109,18 @@ class LinEASConfig(TextFit):
     """adam with betas 0.9 and 0.9, or sgd, both without weight decay."""
 
     standardize: bool = True
-    """Measure every coordinate in standard deviations of the unedited negative texts, in the loss
-    and for the shifts b, so that one learning rate suits all sites; off is the loss of the paper,
-    whose sites lie behind norms."""
+    """Measure every coordinate from the mean of the unedited negative texts and in their standard
+    deviations, so that one learning rate suits all sites; off is the loss of the paper, whose sites
+    lie behind norms."""
 
     l1: float = 0.0
-    """Weight of the absolute values of w - 1 and b: coordinates that hardly help stay as they are.
-    In units of the loss, of which the learning rate takes a proximal step."""
+    """Weight of the absolute values of w - 1 and of the shift: coordinates that hardly help stay as
+    they are. With sgd those whose gap between the sets is about below l1 / 2 standard deviations;
+    with adam, whose steps have about one length, values below 1 leave out little."""
 
     group: float = 0.0
-    """Weight of the norms of w - 1 and of b at each site: sites that hardly help stay as they
-    are."""
+    """Weight of the norms of w - 1 and of the shift at each site, times the root of the number of
+    coordinates: sites that hardly help stay as they are."""
 
     post_steps: int = 0
     """Further steps in which what is left moves without l1 and group, so that it is not shrunk."""
