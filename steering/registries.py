@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .detox.toxicity import Scorer
     from .directions.decoder import Direction
     from .export.formats import SteeringFormat
+    from .fitting.method import FitMethod
     from .interventions.edits import Edit
     from .interventions.gates import Gate
     from .selection.methods import Method
@@ -42,6 +43,19 @@ DIRECTIONS: "Registry[Direction]" = Registry(
     },
 )
 """Along which vector, for each of the features."""
+
+FIT_METHODS: "Registry[FitMethod]" = Registry(
+    "method",
+    "sparsteer.fit_methods",
+    {
+        name: f"{__package__}.fitting.methods.{name}:METHOD"
+        for name in (
+            *("mean_difference", "covariance", "principal_component", "whitened_mean", "logistic"),
+            *("caa", "cast", "dsas", "ids"),
+        )
+    },
+)
+"""How a direction or a gate is fitted to texts."""
 
 SCORERS: "Registry[Scorer]" = Registry(
     "scorer",

@@ -3,11 +3,15 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from ...sae.common.errors import InputError
-from ...sae.fetching.fetch import fetch
-from ...training.data.prompt_sides import SIDES, normal_form, side_of
+from ...sae.fetching.fetch import cached_path, fetch, is_fetched
+from ...training.data.prompt_sides import SIDES, beginning_of, normal_form, side_of
 from ...training.data.row_files.opening import open_files
+
+_PROMPTS = "rtp-prompts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +39,32 @@ def prompts_of(side: str) -> list[Prompt]:
     """
     if side not in SIDES:
         raise InputError(f"side is {side!r}; give one of {', '.join(SIDES)}")
-    rows = open_files([fetch("rtp-prompts")]).rows()
+    rows = open_files([fetch(_PROMPTS)]).rows()
     prompts = _merged((str(row["prompt"]), str(row["attribute"])) for row in rows)
     return [prompt for prompt in prompts if side_of(prompt.text) == side]
+
+
+def reporting_prompts_among(texts: Iterable[str]) -> list[int]:
+    """The numbers, from 0, of the texts that are RealToxicityPrompts prompts of the reporting side.
+
+    A text is such a prompt if its first six words are those of one, so that one that is cut behind
+    them or goes on is found, too. The prompts are known if they were fetched; otherwise none is
+    found, and nothing is fetched.
+    """
+    if not is_fetched(_PROMPTS):
+        return []
+    file = cached_path(_PROMPTS)
+    known = _reporting_beginnings(str(file), file.stat().st_mtime_ns)
+    return [number for number, text in enumerate(texts) if beginning_of(text) in known]
+
+
+@lru_cache(maxsize=1)
+def _reporting_beginnings(file: str, changed: int) -> frozenset[str]:
+    """Of the prompts in a file, which was changed at that time."""
+    del changed
+    prompts = (str(row["prompt"]) for row in open_files([Path(file)]).rows())
+    beginnings = (beginning_of(prompt) for prompt in prompts if side_of(prompt) == "reporting")
+    return frozenset(beginning for beginning in beginnings if beginning)
 
 
 def _merged(rows: Iterable[tuple[str, str]]) -> list[Prompt]:

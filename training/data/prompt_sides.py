@@ -21,9 +21,14 @@ def side_of(prompt: str) -> Side:
     Case, white space, punctuation, digits and the order of those words do not matter, so copies of
     a prompt stay together, and so do texts that were cut at two points or slightly reworded.
     """
+    return SIDES[hashlib.sha256(beginning_of(prompt).encode()).digest()[0] % 2]
+
+
+def beginning_of(prompt: str) -> str:
+    """What decides the side of a prompt: its first six words in alphabetical order, in lower case
+    and without punctuation."""
     words = re.findall(r"[^\W\d_]+", normal_form(prompt))
-    digest = hashlib.sha256(" ".join(sorted(words[:_WORDS_OF_SIDE])).encode()).digest()
-    return SIDES[digest[0] % 2]
+    return " ".join(sorted(words[:_WORDS_OF_SIDE]))
 
 
 def normal_form(prompt: str) -> str:
