@@ -52,7 +52,8 @@ def matched_ranks(n: int, m: int) -> tuple[Int[Tensor, "K"], Int[Tensor, "K"], F
     Returns:
         Ranks in the first and in the second sample, and the mass of each pair, float64, in all 1.
     """
-    ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
+    of_both = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n])
+    ends = torch.tensor(sorted(set(map(int, of_both))))
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     return starts // m, starts // n, (ends - starts).double() / (n * m)
 

@@ -21,9 +21,15 @@ from .trained_capture import SiteEdit, TextBatch, site_activations
 class Coordinates(Protocol):
     """Numbers read of an activation, and how a change of them is written back."""
 
-    site: str
-    size: int
-    """How many there are."""
+    @property
+    def site(self) -> str:
+        """Where."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
 
     def read(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L M"]:
         """The coordinates of an activation; differentiable."""

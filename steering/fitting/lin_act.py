@@ -25,7 +25,7 @@ def fit_lin_act(
     config: LinActConfig,
     *,
     saes: Mapping[str, SparseAutoencoder] | None = None,
-    neutral: Sequence[str | Sequence[int]] = (),
+    neutral: Sequence[str] = (),
 ) -> Fitted:
     """Fit maps that carry the activations of the source texts to those of the target texts.
 

@@ -30,7 +30,7 @@ def fit_lineas(
     config: LinEASConfig,
     *,
     saes: Mapping[str, SparseAutoencoder] | None = None,
-    neutral: Sequence[str | Sequence[int]] = (),
+    neutral: Sequence[str] = (),
     checkpoint: str | Path | None = None,
     progress: Progress = lambda done, total, loss: None,
 ) -> Fitted:
@@ -72,7 +72,7 @@ def fit_lineas(
             trained[each.site] = TrainedMap(unit_M, center_M)
         units = {name: each.unit_M for name, each in trained.items()}
         maps = [SiteMap(each, trained[each.site]) for each in coordinates]
-        state = LinEASState.new(trained, config)
+        state = LinEASState(trained, config)
         weights = [model.weights_hash, *(sae_fingerprint(s) for s in (saes or {}).values())]
         fingerprint = fingerprint_of(config, sets.rows, weights)
         folder = None if checkpoint is None else Path(checkpoint)

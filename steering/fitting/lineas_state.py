@@ -4,12 +4,12 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...sae.common.checksums import read_checked_json, recorded_files, write_checked_json
@@ -69,17 +69,13 @@ class LinEASState:
     maps: dict[str, TrainedMap]
     """By site, in the model's order."""
     config: LinEASConfig
-    optimizer: torch.optim.Optimizer
-    losses: list[float]
-    left: dict[str, Bool[Tensor, "M"]]
-    """In the further steps without penalties: which parameters still move, by their name."""
+    losses: list[float] = field(default_factory=list[float])
+    left: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """In the further steps without penalties: which elements still move, by the parameter's
+    name."""
 
-    @classmethod
-    def new(cls, maps: dict[str, TrainedMap], config: LinEASConfig) -> "LinEASState":
-        """At the beginning."""
-        state = cls(maps, config, torch.optim.SGD([torch.zeros(1)]), [], {})
-        state.optimizer = state._new_optimizer()
-        return state
+    def __post_init__(self) -> None:
+        self._optimizer = self._new_optimizer()
 
     @property
     def step(self) -> int:
@@ -111,10 +107,10 @@ class LinEASState:
         n_steps = self.config.steps if in_main_part else self.config.post_steps
         done = self.step if in_main_part else self.step - self.config.steps
         lr = self.config.lr * (1e-3 + (1 - 1e-3) * (1 + math.cos(math.pi * done / n_steps)) / 2)
-        for group in self.optimizer.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
         if in_main_part:
             for trained in self.maps.values():
                 trained.proximal_step(self.config, lr)
@@ -132,7 +128,7 @@ class LinEASState:
         tensors = {name: parameter.data for name, parameter in self.parameters().items()}
         tensors |= {f"left/{name}": mask for name, mask in self.left.items()}
         for name, parameter in self.parameters().items():
-            for key, value in self.optimizer.state[parameter].items():
+            for key, value in self._optimizer.state[parameter].items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer/{key}/{name}"] = value
         with atomic_folder(folder) as new:
@@ -162,7 +158,7 @@ class LinEASState:
         with torch.no_grad():
             for name, parameter in self.parameters().items():
                 parameter.copy_(tensors[name])
-                self.optimizer.state[parameter] = {
+                self._optimizer.state[parameter] = {
                     key.split("/")[1]: value.to(parameter.device if "step" not in key else "cpu")
                     for key, value in tensors.items()
                     if key.startswith("optimizer/") and key.endswith(f"/{name}")
@@ -180,7 +176,7 @@ class LinEASState:
         """From now on only what moved so far moves on; the optimizer forgets."""
         identity = {"w": 1.0, "shift": 0.0}
         gradients = {name: p.grad for name, p in self.parameters().items()}
-        self.optimizer = self._new_optimizer()
+        self._optimizer = self._new_optimizer()
         for name, parameter in self.parameters().items():
             parameter.grad = gradients[name]
             self.left[name] = parameter.detach() != identity[name.rsplit("/", 1)[1]]

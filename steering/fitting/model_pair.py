@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ...kernels.numerics import row_norms
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.compatibility import require_fits
 from ...sae.language_model.model import LanguageModel
 from .affine_maps import aurocs
 from .fitted import FitReport, Fitted, FittedEdit
-from .trained_capture import TextBatch, in_order, site_activations, text_batches
+from .trained_capture import SiteEdit, TextBatch, in_order, site_activations, text_batches
 from .trained_config import ModelPairConfig
 from .trained_report import neutral_measures
 
@@ -96,11 +97,7 @@ def fit_model_pair(
     details["cosine_of_halves"] = {
         name: _cosine_of_halves(parts, config.seed) for name, parts in totals.items()
     }
-    details["norm"] = {name: float(direction.norm()) for name, direction in directions.items()}
-    begin = [] if first.bos_id is None else [first.bos_id]
-    unmeant = text_batches(
-        first, [begin + first.tokenize(text) for text in neutral], config.batch_size
-    )
+    details["norm"] = {name: float(row_norms(direction)) for name, direction in directions.items()}
     dtype = torch.promote_types(first.dtype, torch.float32)
     edits = {name: direction.to(dtype) for name, direction in directions.items()}
     report = FitReport(
@@ -108,7 +105,13 @@ def fit_model_pair(
         n_texts=len(kept),
         n_tokens=n_tokens,
         details=details,
-        **neutral_measures(first, {name: _adding(v_D) for name, v_D in edits.items()}, unmeant),
+        **neutral_measures(
+            first,
+            {name: _adding(v_D) for name, v_D in edits.items()},
+            neutral,
+            batch_size=config.batch_size,
+            max_length=config.max_length,
+        ),
     )
     return Fitted(
         method="model_pair",
@@ -157,8 +160,10 @@ def changed_latents(
             )
     means = sums / max(1, n_tokens)
     change_F = means[1] - means[0]
-    order: list[int] = change_F.abs().argsort(descending=True, stable=True)[:top].tolist()
-    return [(f, float(means[0, f]), float(means[1, f])) for f in order if change_F[f] != 0]
+    order = change_F.abs().argsort(descending=True, stable=True)[:top]
+    return [
+        (f, float(means[0, f]), float(means[1, f])) for f in map(int, order) if change_F[f] != 0
+    ]
 
 
 def _require_alike(first: LanguageModel, second: LanguageModel) -> None:
@@ -274,7 +279,7 @@ def _counted(
     return counted_BL
 
 
-def _cosine_of_halves(parts: Sequence[Float[Tensor, "N D"]], seed: int) -> float | None:
+def _cosine_of_halves(parts: Sequence[Float[Tensor, "_ D"]], seed: int) -> float | None:
     """Between the mean differences of two random halves of the texts; None of a single text."""
     parts = [part for part in parts if len(part)]
     if len(parts) < 2:
@@ -289,5 +294,8 @@ def _cosine_of_halves(parts: Sequence[Float[Tensor, "N D"]], seed: int) -> float
     return float(torch.nn.functional.cosine_similarity(halves[0], halves[1], dim=0))
 
 
-def _adding(v_D: Float[Tensor, "D"]) -> Any:
-    return lambda h_BLD: h_BLD + v_D.to(h_BLD)
+def _adding(v_D: Float[Tensor, "D"]) -> SiteEdit:
+    def edit(h_BLD: Tensor) -> Tensor:
+        return h_BLD + v_D.to(h_BLD)
+
+    return edit

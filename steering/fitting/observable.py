@@ -12,7 +12,12 @@ from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
 from .final_norm import final_norm, unembedded
 from .fitted import FitReport, Fitted, FittedEdit
-from .observable_gradients import boundary_gradients, mean_gradient, prompt_gradients
+from .observable_gradients import (
+    PromptGradient,
+    boundary_gradients,
+    mean_gradient,
+    prompt_gradients,
+)
 from .observables import Observable
 from .trained_capture import TextBatch, site_activations, text_batches
 from .trained_config import ObservableConfig
@@ -38,6 +43,8 @@ class ObservableDirection:
     """The gradient of the observable: logits for a unit of the activation."""
     n_prompts: int
     details: dict[str, Any]
+    gradients: tuple[PromptGradient, ...] = ()
+    """Of the prompts, where they were taken."""
 
 
 def observable_direction(
@@ -81,7 +88,7 @@ def observable_direction(
             **_agreement([mean_gradient([each], config.positions) for each in found]),
         }
         y_D = mean_gradient(found, config.positions)
-        return ObservableDirection(site, y_D, len(found), details)
+        return ObservableDirection(site, y_D, len(found), details, tuple(found))
     if not prompts:
         begin = [] if model.bos_id is None else [model.bos_id]
         prompts = [begin + model.tokenize(text) for text in OPENINGS]
@@ -101,6 +108,7 @@ def observable_direction(
             "observable_mean": sum(values) / len(values),
             **_agreement([mean_gradient([each], config.positions) for each in gradients]),
         },
+        tuple(gradients),
     )
 
 
@@ -146,7 +154,6 @@ def fit_observable(
             "earlier site or other tokens"
         )
     v_D = found.y_D / squared
-    rows = [tokens(text) for text in neutral]
     report = FitReport(
         method=f"observable ({config.how})",
         n_texts=found.n_prompts,
@@ -155,7 +162,8 @@ def fit_observable(
         **neutral_measures(
             model,
             {found.site: lambda h_BLD: h_BLD + v_D.to(h_BLD)},
-            text_batches(model, rows, config.batch_size),
+            neutral,
+            batch_size=config.batch_size,
         ),
     )
     edit = FittedEdit(kind="add", site=found.site, tensors={"v": v_D})

@@ -1,6 +1,6 @@
 """The gradient of an observable by the activation at a site, through the rest of the model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,8 @@ from .observables import Observable
 from .trained_capture import TextBatch, frozen
 from .trained_config import ObservablePositions
 
-_BISECTIONS = 60
+_MOST_STEPS = 60
+"""In search of the boundary; a few are enough unless the observable jumps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def boundary_gradients(
     """Gradients halfway between the prompts of each pair, where the observable is 0.
 
     The activations at the site are mixed, (1 - t) of one prompt and t of the other at all of its
-    tokens, and t is found by bisection.
+    tokens, and t is found by the Illinois variant of false position.
 
     Args:
         model: the language model.
@@ -87,18 +88,17 @@ def boundary_gradients(
             n_left_out += 1
             continue
         (low_BLD, _, _), (high_BLD, _, _) = ends
-        low, high = 0.0, 1.0
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            mixed_BLD = (1 - middle) * low_BLD + middle * high_BLD
-            value = float(_backward(model, site, observable, batches[0], mixed_BLD)[2][0])
-            if value * values[0] > 0:
-                low = middle
-            else:
-                high = middle
-            if value == 0 or high - low < 1e-12:
-                break
-        mixed_BLD = (1 - high) * low_BLD + high * high_BLD
+
+        def at(
+            t: float, low_BLD: Tensor = low_BLD, high_BLD: Tensor = high_BLD
+        ) -> Float[Tensor, "1 L D"]:
+            return (1 - t) * low_BLD + t * high_BLD
+
+        def value(t: float, batch: TextBatch = batches[0], at: _Mixed = at) -> float:
+            logits_1LV = _logits(model, site, batch, at(t))
+            return float(observable.value(logits_1LV[0, -1]))
+
+        mixed_BLD = at(_root(value, values[0], values[1]))
         h_BLD, gradient_BLD, value_B = _backward(model, site, observable, batches[0], mixed_BLD)
         found.append(PromptGradient(float(value_B[0]), h_BLD[0], gradient_BLD[0]))
     if not found:
@@ -119,6 +119,41 @@ def mean_gradient(
         for each in gradients
     ]
     return torch.stack(of_prompts).mean(0)
+
+
+_Mixed = Callable[[float], Tensor]
+
+
+def _root(function: Callable[[float], float], at_0: float, at_1: float) -> float:
+    """Where a function is 0 between 0 and 1, at which its signs differ."""
+    low, high, below, above = 0.0, 1.0, at_0, at_1
+    scale = max(abs(at_0), abs(at_1))
+    if scale == 0:
+        return 0.0
+    middle, side = 0.0, 0
+    for _ in range(_MOST_STEPS):
+        middle = (low * above - high * below) / (above - below)
+        value = function(middle)
+        if abs(value) <= 1e-12 * scale or high - low < 1e-15:
+            break
+        if (value > 0) == (above > 0):
+            high, above = middle, value
+            below *= 0.5 if side == 1 else 1.0
+            side = 1
+        else:
+            low, below = middle, value
+            above *= 0.5 if side == -1 else 1.0
+            side = -1
+    return middle
+
+
+@torch.no_grad()
+def _logits(
+    model: LanguageModel, site: str, batch: TextBatch, given_BLD: Float[Tensor, "B L D"]
+) -> Float[Tensor, "B L V"]:
+    """The logits as the model goes on with other activations at the site."""
+    with model.site(site).write(lambda h_BLD: given_BLD.to(h_BLD).clone()):
+        return model.run(batch.tokens_BL, batch.mask_BL)
 
 
 def _backward(

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...kernels.numerics import row_norms
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.compatibility import require_fits
 from ...sae.language_model.model import LanguageModel
-from .observable import OPENINGS, observable_direction
-from .observable_gradients import PromptGradient, prompt_gradients
+from .observable import observable_direction
+from .observable_gradients import PromptGradient
 from .observables import Observable
-from .trained_capture import text_batches
 from .trained_config import ObservableConfig
 
 _NULL_DRAWS = 20
@@ -94,24 +94,19 @@ def rank_by_observable(
         return begin + model.tokenize(text)
 
     observable = Observable.parse(config.observable, model)
-    rows = [tokens(text) for text in prompts or OPENINGS]
     found = observable_direction(
         model,
         observable,
         config,
-        prompts=rows,
+        prompts=[tokens(text) for text in prompts],
         pairs=[(tokens(first), tokens(second)) for first, second in pairs],
     )
     y_D = found.y_D.to(sae.W_dec)
     W_dec_FD = sae.W_dec.detach()
     effects_F = W_dec_FD @ y_D / sae.decoder_scale
     cosines_F = effects_F * sae.decoder_scale / _lengths(W_dec_FD, y_D)
-    attributions_F = None
-    if config.how == "gradient":
-        batches = text_batches(model, rows, config.batch_size)
-        gradients = prompt_gradients(model, site.name, observable, batches)
-        attributions_F = attributions(sae, gradients)
-    order = effects_F.abs().argsort(descending=True, stable=True)[:top].tolist()
+    attributions_F = attributions(sae, found.gradients) if config.how == "gradient" else None
+    order = effects_F.abs().argsort(descending=True, stable=True)[:top]
     return ObservableRanking(
         observable=config.observable,
         site=site.name,
@@ -123,7 +118,7 @@ def rank_by_observable(
                 cosine=float(cosines_F[number]),
                 attribution=None if attributions_F is None else float(attributions_F[number]),
             )
-            for number in order
+            for number in map(int, order)
         ),
         n_prompts=found.n_prompts,
         chance_cosine=_chance(W_dec_FD, seed),
@@ -148,7 +143,8 @@ def attributions(sae: SparseAutoencoder, gradients: Sequence[PromptGradient]) ->
 
 
 def _lengths(W_dec_FD: Float[Tensor, "F D"], y_D: Float[Tensor, "D"]) -> Float[Tensor, "F"]:
-    return (W_dec_FD.norm(dim=-1) * y_D.norm()).clamp(min=1e-30)
+    lengths_F = row_norms(W_dec_FD) * row_norms(y_D)
+    return torch.where(lengths_F > 0, lengths_F, 1)
 
 
 def _chance(W_dec_FD: Float[Tensor, "F D"], seed: int) -> float:

@@ -6,6 +6,7 @@ An observable is n . logits for a vector n over the vocabulary, such as 1 at ` h
 
 import re
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -47,7 +48,7 @@ class Observable:
         for sign, token in terms:
             sides[sign].append(_single_token(model, token))
         if common := set(sides["+"]) & set(sides["-"]):
-            shown = model.tokenizer.decode([min(common)])
+            shown = _decoded(model, min(common))
             raise InputError(
                 f"the observable {text!r} has {shown!r} on both sides; leave it out of one",
                 field="observable",
@@ -99,12 +100,16 @@ def coupling(
     return known_MD @ wanted_ND.T / squared_M[:, None]
 
 
+def _decoded(model: LanguageModel, token: int) -> str:
+    return cast(Any, model.tokenizer).decode([token])
+
+
 def _single_token(model: LanguageModel, text: str) -> int:
     ids = model.tokenize(text) if text else []
     if len(ids) == 1:
         return ids[0]
     other = text.removeprefix(" ") if text.startswith(" ") else f" {text}"
-    pieces = [model.tokenizer.decode([number]) for number in ids]
+    pieces = [_decoded(model, number) for number in ids]
     remedy = "name one token"
     if len(model.tokenize(other)) == 1:
         remedy = f"{other!r} is one, which is written with{'' if other[0] == ' ' else 'out'} "

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...kernels.numerics import row_norms
+
 
 def soft_threshold(u_D: Float[Tensor, "D"], threshold: float) -> Float[Tensor, "D"]:
     """The minimum over z of 1/2 |z - u|^2 + threshold |z|_1: each value moves to 0 by at most so
@@ -32,7 +34,6 @@ def sparse_group_step(
         u_D = soft_threshold(u_D, step * l1)
     if group:
         threshold = step * group * len(u_D) ** 0.5
-        size = u_D.norm()
-        shrunk = torch.where(size > threshold, 1 - threshold / size.clamp(min=1e-300), 0.0)
-        u_D = u_D * shrunk
+        size = float(row_norms(u_D))
+        u_D = u_D * (1 - threshold / size if size > threshold else 0.0)
     return u_D

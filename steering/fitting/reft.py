@@ -260,7 +260,9 @@ def _fitted(
         **neutral_measures(
             model,
             {site: lambda h_BLD: h_BLD + v_D.to(h_BLD)},
-            text_batches(model, rows(neutral), config.texts_per_step),
+            neutral,
+            batch_size=config.texts_per_step,
+            max_length=config.max_length,
         ),
     )
     edit = FittedEdit(kind="add", site=site, tensors={"v": v_D})

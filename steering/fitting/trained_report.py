@@ -1,8 +1,8 @@
 """What is measured of a fit: how it separates texts it was not fitted to, and what it costs."""
 
 import random
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 from ...kernels.numerics import row_norms
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
-from .affine_maps import aurocs
-from .trained_capture import SiteEdit, TextBatch, in_order, site_activations
+from .separation import separation
+from .shift import measure_shift
+from .trained_capture import SiteEdit, in_order, site_activations, text_batches, token_rows
 
 
 def held_out_split(
@@ -37,45 +38,48 @@ def held_out_split(
     return fitted, [rows[number] for number in sorted(held_out)]
 
 
-def separation(
+def separation_along(
     direction_D: Float[Tensor, "D"],
     positive_ND: Float[Tensor, "N D"],
     negative_MD: Float[Tensor, "M D"],
-) -> dict[str, float]:
-    """How far a direction tells two sets of rows apart.
-
-    Returns:
-        `auroc` of the projection, `d_prime` (gap of the means in pooled standard deviations; 0 if
-        nothing varies), `n_positive` and `n_negative`.
-    """
-    sides = [(rows.double() @ direction_D.double()) for rows in (positive_ND, negative_MD)]
-    deviation = torch.stack([side.var(correction=0) for side in sides]).mean().sqrt()
-    gap = sides[0].mean() - sides[1].mean()
-    return {
-        "auroc": float(aurocs(sides[0][:, None], sides[1][:, None])),
-        "d_prime": float(gap / deviation) if deviation > 0 else 0.0,
-        "n_positive": float(len(positive_ND)),
-        "n_negative": float(len(negative_MD)),
-    }
+) -> dict[str, float] | None:
+    """How far the projection on a direction tells two sets of rows apart; see `separation`."""
+    rows_ND = torch.cat([positive_ND, negative_MD]).double()
+    is_positive_N = torch.arange(len(rows_ND), device=rows_ND.device) < len(positive_ND)
+    return separation(rows_ND @ direction_D.double(), is_positive_N)
 
 
 @torch.no_grad()
 def neutral_measures(
-    model: LanguageModel, edits: Mapping[str, SiteEdit], batches: Sequence[TextBatch]
+    model: LanguageModel,
+    edits: Mapping[str, SiteEdit],
+    texts: Sequence[str],
+    *,
+    batch_size: int,
+    max_length: int | None = None,
 ) -> dict[str, Any]:
     """What edits do to texts that they are not meant for, at their content tokens.
 
     Args:
         model: the language model.
         edits: what changes the activation at each site, all at once.
-        batches: the texts; none are allowed.
+        texts: none are allowed.
+        batch_size: texts in one forward pass.
+        max_length: tokens read of each text, by default 256.
 
     Returns:
         `neutral_kl` and `change_norm` as in a `FitReport`; the norms are of all sites together,
         each beside the activation that it finds there. Nothing for no texts.
     """
-    if not batches or not edits:
+    if not texts or not edits:
         return {}
+    shift = measure_shift(
+        model,
+        lambda: written(model, edits),
+        texts,
+        batch_size=batch_size,
+        max_length=max_length,
+    )
     sizes: list[Tensor] = []
 
     def noted(edit: SiteEdit, content_BL: Tensor) -> SiteEdit:
@@ -87,40 +91,23 @@ def neutral_measures(
 
         return apply
 
-    divergences: list[Tensor] = []
-    for batch in batches:
-        base_NV = _log_probabilities(model, batch, {})
-        with_edits = {name: noted(edit, batch.content_BL) for name, edit in edits.items()}
-        steered_NV = _log_probabilities(model, batch, with_edits)
-        divergences.append((steered_NV.exp() * (steered_NV - base_NV)).sum(-1))
-    low, median, high = torch.cat(sizes).quantile(torch.tensor([0.05, 0.5, 0.95]).double()).tolist()
+    rows = token_rows(model, texts, max_length=max_length, of="neutral")
+    sites = in_order(model, list(edits))
+    for batch in text_batches(model, rows, batch_size):
+        with_sizes = {name: noted(edit, batch.content_BL) for name, edit in edits.items()}
+        site_activations(model, sites, batch, with_sizes)
+    quantiles = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device=sizes[0].device)
+    low, median, high = (float(q) for q in torch.cat(sizes).quantile(quantiles))
     return {
-        "neutral_kl": float(torch.cat(divergences).mean().clamp(min=0)),
+        "neutral_kl": shift.kl_base_steered,
         "change_norm": {"median": median, "p5": low, "p95": high},
     }
 
 
-def _log_probabilities(
-    model: LanguageModel, batch: TextBatch, edits: Mapping[str, SiteEdit]
-) -> Float[Tensor, "N V"]:
-    """Of the next token, at the content tokens, in float64."""
+@contextmanager
+def written(model: LanguageModel, edits: Mapping[str, SiteEdit]) -> Generator[None]:
+    """Within the context the model goes on with the edited activations."""
     with ExitStack() as stack:
-        for name in in_order(model, list(edits)) if edits else []:
-            stack.enter_context(model.site(name).write(edits[name]))
-        logits_BLV = model.logits(batch.tokens_BL, batch.mask_BL)
-    return logits_BLV[batch.content_BL].double().log_softmax(-1)
-
-
-@torch.no_grad()
-def activations_of(
-    model: LanguageModel,
-    sites: Sequence[str],
-    batches: Sequence[TextBatch],
-    edits: Mapping[str, SiteEdit] | None = None,
-) -> dict[str, list[Tensor]]:
-    """The activations [B, L, D] of each batch at each site, by name, without gradients."""
-    found: dict[str, list[Tensor]] = {name: [] for name in sites}
-    for batch in batches:
-        for name, acts_BLD in site_activations(model, sites, batch, edits).items():
-            found[name].append(acts_BLD)
-    return found
+        for name, edit in edits.items():
+            stack.enter_context(model.site(name).write(edit))
+        yield

@@ -11,9 +11,9 @@ from ...sae.language_model.model import LanguageModel
 from .affine_maps import transport_cost
 from .coordinates import SiteMap, mapped_coordinates
 from .fitted import FitReport
-from .trained_capture import TextBatch, pooled, text_batches, token_rows
+from .trained_capture import TextBatch, pooled
 from .trained_config import TextFit
-from .trained_report import neutral_measures, separation
+from .trained_report import neutral_measures, separation_along
 from .two_sets import TwoSets, samples
 
 
@@ -24,7 +24,7 @@ def transport_report(
     sets: TwoSets,
     *,
     moved: Mapping[str, float],
-    neutral: Sequence[str | Sequence[int]],
+    neutral: Sequence[str],
     config: TextFit,
     details: Mapping[str, Any],
 ) -> FitReport:
@@ -33,12 +33,8 @@ def transport_report(
     source = sets.source_out if held_out else sets.source
     target = sets.target_out if held_out else sets.target
     last = maps[-1].coordinates
-    unmeant: list[TextBatch] = []
-    if neutral:
-        rows = token_rows(model, neutral, max_length=config.max_length, of="neutral")
-        unmeant = text_batches(model, rows, config.batch_size)
     means = [samples(model, last, side, "mean").mean(0) for side in (sets.target, sets.source)]
-    apart = separation(
+    apart = separation_along(
         means[0] - means[1],
         samples(model, last, target, "mean"),
         samples(model, last, source, "mean"),
@@ -55,7 +51,13 @@ def transport_report(
             "costs_on_held_out_texts": held_out,
             **details,
         },
-        **neutral_measures(model, {each.site: each for each in maps}, unmeant),
+        **neutral_measures(
+            model,
+            {each.site: each for each in maps},
+            neutral,
+            batch_size=config.batch_size,
+            max_length=config.max_length,
+        ),
     )
 
 

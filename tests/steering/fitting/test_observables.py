@@ -18,7 +18,7 @@ from sparsteer.steering.fitting.observable_ranking import rank_by_observable
 from sparsteer.steering.fitting.observables import Observable, coupling
 from sparsteer.steering.fitting.trained_config import ObservableConfig
 
-from ..plain_families import QUICK, SIX, twins
+from ..plain_families import SIX, twins
 from .chains import letter, plain_model, without_blocks, wrapped
 
 SITE = "blocks.0.hook_resid_post"
@@ -70,7 +70,7 @@ def test_the_gradient_of_a_norm_is_that_of_autograd(centered: bool, width: int) 
 
 
 @pytest.mark.parametrize("family", SIX)
-@pytest.mark.slow_except(*QUICK)
+@pytest.mark.slow_except("gpt_neox")
 def test_the_final_norm_of_a_model_is_found(family: str) -> None:
     """The norm that was found and the unembedding give the logits of a last residual."""
     pair = twins(family, torch.float64)

@@ -93,7 +93,7 @@ def test_a_planted_direction_is_found(planted: LanguageModel) -> None:
     )
     (edit,) = fitted.edits
     v_D = edit.tensors["v"]
-    assert float(torch.nn.functional.cosine_similarity(v_D, PLANTED_D, dim=0)) > 0.9
+    assert float(torch.nn.functional.cosine_similarity(v_D, PLANTED_D, dim=0)) > 0.85
     assert float(v_D.norm()) == pytest.approx(fitted.report.details["max_activation"])
     assert losses[-1] < 0.7 * losses[0]
     assert fitted.report.separation is not None
