@@ -5,6 +5,7 @@ itself, as if it were independent of the others.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
@@ -43,6 +44,7 @@ class AffineMap:
         return found
 
 
+@cache
 def matched_ranks(n: int, m: int) -> tuple[Int[Tensor, "K"], Int[Tensor, "K"], Float[Tensor, "K"]]:
     """How two sorted samples of n and m values face each other in one-dimensional transport.
 

@@ -47,13 +47,13 @@ def token_rows(
     Args:
         model: whose tokenizer reads them.
         texts: texts, or token ids without BOS.
-        max_length: tokens read of each at most, BOS not counted; by default 256.
+        max_length: tokens read of each at most, BOS not counted; by default 128.
         of: what the texts are called, in an error.
 
     Raises:
         InputError: no text has a content token.
     """
-    limit = read_limit(model, max_length, 256)
+    limit = read_limit(model, max_length, 128)
     begin = [] if model.bos_id is None else [model.bos_id]
     rows: list[list[int]] = []
     for text in texts:

@@ -32,8 +32,9 @@ class TextFit:
     sites: tuple[str, ...]
     """Sites that are edited, in any order; may be given several times."""
 
-    max_length: int = 128
-    """Tokens read of each text, BOS not counted; the rest is cut."""
+    max_length: int | None = None
+    """Tokens read of each text, BOS not counted; the rest is cut. Default: 128, or the model's
+    context if shorter."""
 
     batch_size: int = 16
     """Texts in one forward pass. It changes time and memory, and no result but for rounding."""
@@ -48,7 +49,8 @@ class TextFit:
         require_tuple("sites", self.sites)
         if not self.sites:
             raise InputError("sites is empty; name at least one site", field="sites")
-        require_positive_integer("max_length", self.max_length)
+        if self.max_length is not None:
+            require_positive_integer("max_length", self.max_length)
         require_positive_integer("batch_size", self.batch_size)
         require_in_range("held_out", self.held_out, low=0.0, high=1.0, below_high=True)
         require_integer("seed", self.seed, least=0)

@@ -111,7 +111,7 @@ def test_texts_may_pass_a_few_at_a_time(model: LanguageModel) -> None:
 @pytest.mark.slow
 def test_training_reaches_the_target_at_both_sites(tiny_model_folder: Path) -> None:
     """Where maps fitted to each site alone overshoot, those trained together do not."""
-    settings = config(steps=300, lr=0.03)
+    settings = config(steps=60, lr=0.1, optimizer="sgd")
     details = fit_lineas(chain(tiny_model_folder), LOW, UP, settings).report.details
     assert details["loss_before"] > 0.5
     assert details["loss_after"] < 1e-3 * details["loss_before"]
@@ -119,9 +119,9 @@ def test_training_reaches_the_target_at_both_sites(tiny_model_folder: Path) -> N
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_training_lowers_the_loss(model: LanguageModel, optimizer: str) -> None:
-    lr = {"adam": 0.03, "sgd": 0.01}[optimizer]
-    report = fit_lineas(model, LOW, UP, config(steps=25, lr=lr, optimizer=optimizer)).report
-    assert report.details["loss_after"] < 0.8 * report.details["loss_before"]
+    lr = {"adam": 0.1, "sgd": 0.01}[optimizer]
+    report = fit_lineas(model, LOW, UP, config(steps=8, lr=lr, optimizer=optimizer)).report
+    assert report.details["loss_after"] < 0.95 * report.details["loss_before"]
 
 
 def test_penalties_leave_sites_and_coordinates_out(model: LanguageModel) -> None:
@@ -143,7 +143,7 @@ def test_what_is_left_goes_on_without_penalties(model: LanguageModel) -> None:
     assert longer.report.details["loss_after"] < short.report.details["loss_after"]
     for one, other in zip(short.edits, longer.edits, strict=True):
         assert torch.equal(one.tensors["w"] != 1, other.tensors["w"] != 1)
-        assert not torch.equal(one.tensors["w"], other.tensors["w"])
+        assert not torch.equal(one.tensors["b"], other.tensors["b"])
 
 
 class _Killed(Exception):
@@ -235,11 +235,11 @@ def test_scaling_all_coordinates_scales_shifts_alone(tiny_model_folder: Path) ->
 
 def test_latents_are_trained_through_the_autoencoder(model: LanguageModel) -> None:
     sae = SparseAutoencoder(TopKConfig(d_model=8, n_latents=24, k=5), seed=2).double()
-    settings = config(sites=SITES[1:], steps=15, lr=0.1)
+    settings = config(sites=SITES[1:], steps=8, lr=0.1)
     fitted = fit_lineas(model, LOW, UP, settings, saes={SITES[1]: sae})
     (edit,) = fitted.edits
     assert edit.kind == "latents"
     assert len(edit.tensors["latents"]) == len(edit.tensors["w"]) == len(edit.tensors["b"])
     details = fitted.report.details
-    assert details["loss_after"] < 0.5 * details["loss_before"]
+    assert details["loss_after"] < 0.8 * details["loss_before"]
     assert all(weight.grad is None for weight in sae.parameters())
