@@ -110,7 +110,6 @@ def fit_model_pair(
             {name: _adding(v_D) for name, v_D in edits.items()},
             neutral,
             batch_size=config.batch_size,
-            max_length=config.max_length,
         ),
     )
     return Fitted(
@@ -200,7 +199,7 @@ def _read(
     for number, text in enumerate(texts):
         ids = model.tokenize(text)
         answer = [] if answers is None else model.tokenize(answers[number])
-        room = config.max_length - len(answer)
+        room = min(config.max_length, model.max_context - len(begin)) - len(answer)
         if ids and room > 0:
             ids = begin + ids[:room]
             rows.append(_Text(ids + answer, len(ids)))

@@ -151,7 +151,8 @@ def _examples(
     found: dict[tuple[int, ...], _Example] = {}
     for prompt, response in positive:
         before = begin + model.tokenize(prompt)
-        ids = (before + model.tokenize(response))[: config.max_length + len(begin)]
+        longest = min(config.max_length + len(begin), model.max_context)
+        ids = (before + model.tokenize(response))[:longest]
         # Without BOS the first token has nothing before it from which it could be told.
         if len(ids) > max(1, len(before)):
             found[tuple(ids)] = _Example(ids, max(1, len(before)))
@@ -225,7 +226,8 @@ def _fitted(
     begin = [] if model.bos_id is None else [model.bos_id]
 
     def rows(texts: Sequence[str]) -> list[list[int]]:
-        return [begin + model.tokenize(text)[: config.max_length] for text in texts if text]
+        room = min(config.max_length, model.max_context - len(begin))
+        return [begin + model.tokenize(text)[:room] for text in texts if text]
 
     fired_N = _largest(model, site, w_D, [example.ids for example in examples])
     largest = float(fired_N.max())
@@ -262,7 +264,6 @@ def _fitted(
             {site: lambda h_BLD: h_BLD + v_D.to(h_BLD)},
             neutral,
             batch_size=config.texts_per_step,
-            max_length=config.max_length,
         ),
     )
     edit = FittedEdit(kind="add", site=site, tensors={"v": v_D})

@@ -38,6 +38,7 @@ def config(**given: Any) -> LinActConfig:
 
 
 @pytest.mark.parametrize("pool", ["mean", "none"])
+@pytest.mark.slow_except("mean")
 def test_a_planted_map_is_found_on_a_model(tiny_model_folder: Path, pool: str) -> None:
     fitted = fit_lin_act(chain(tiny_model_folder), LOW, UP, config(pool=pool))
     (edit,) = fitted.edits
@@ -51,6 +52,7 @@ def test_a_planted_map_is_found_on_a_model(tiny_model_folder: Path, pool: str) -
 
 
 @pytest.mark.parametrize("pool", ["mean", "none"])
+@pytest.mark.slow_except("mean")
 def test_only_one_site_after_the_other_reaches_the_target(
     tiny_model_folder: Path, pool: str
 ) -> None:
@@ -69,6 +71,7 @@ def test_only_one_site_after_the_other_reaches_the_target(
     assert after["at_once"] > 0.1
 
 
+@pytest.mark.slow
 def test_the_order_of_texts_and_batches_changes_nothing(tiny_model_folder: Path) -> None:
     model = wrapped(plain_model(tiny_model_folder), tiny_model_folder)
     one = fit_lin_act(model, LOW, UP, config(sites=SITES, batch_size=8))

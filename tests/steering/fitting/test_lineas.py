@@ -118,12 +118,14 @@ def test_training_reaches_the_target_at_both_sites(tiny_model_folder: Path) -> N
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.slow
 def test_training_lowers_the_loss(model: LanguageModel, optimizer: str) -> None:
     lr = {"adam": 0.1, "sgd": 0.01}[optimizer]
     report = fit_lineas(model, LOW, UP, config(steps=8, lr=lr, optimizer=optimizer)).report
     assert report.details["loss_after"] < 0.95 * report.details["loss_before"]
 
 
+@pytest.mark.slow
 def test_penalties_leave_sites_and_coordinates_out(model: LanguageModel) -> None:
     assert fit_lineas(model, LOW, UP, config(steps=1, l1=math.inf)).edits == ()
     assert fit_lineas(model, LOW, UP, config(steps=1, group=1e6)).edits == ()
@@ -134,6 +136,7 @@ def test_penalties_leave_sites_and_coordinates_out(model: LanguageModel) -> None
     assert 0 <= moved[1] < 1
 
 
+@pytest.mark.slow
 def test_what_is_left_goes_on_without_penalties(model: LanguageModel) -> None:
     given: dict[str, Any] = {"optimizer": "sgd", "l1": 4.0}
     short = fit_lineas(model, LOW, UP, config(**given))
@@ -167,7 +170,7 @@ def same(one: Fitted, other: Fitted) -> bool:
 
 @pytest.mark.parametrize("died_at", [3, 4, 5])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.slow_except("adam-5", "sgd-3")
+@pytest.mark.slow_except("adam-5")
 def test_training_that_was_interrupted_comes_to_the_same(
     model: LanguageModel, tmp_path: Path, died_at: int, optimizer: str
 ) -> None:
@@ -194,6 +197,7 @@ def test_training_that_was_interrupted_comes_to_the_same(
     assert same(again, expected)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_something_else_is_refused(model: LanguageModel, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     fit_lineas(model, LOW, UP, config(), checkpoint=folder)
@@ -206,6 +210,7 @@ def test_a_checkpoint_of_something_else_is_refused(model: LanguageModel, tmp_pat
         fit_lineas(model, LOW, UP, config(), checkpoint=folder)
 
 
+@pytest.mark.slow
 def test_seeds_decide_which_texts_are_taken(model: LanguageModel) -> None:
     one, again, other = (
         fit_lineas(model, LOW, UP, config(texts_per_step=4, seed=seed)) for seed in (1, 1, 2)
@@ -219,6 +224,7 @@ def test_a_loss_without_bound_is_said(model: LanguageModel) -> None:
         fit_lineas(model, LOW, UP, config(lr=1e300, optimizer="sgd", standardize=False))
 
 
+@pytest.mark.slow
 def test_scaling_all_coordinates_scales_shifts_alone(tiny_model_folder: Path) -> None:
     """With standardized coordinates; the blocks add nothing, so that the whole stream scales."""
     found: list[Fitted] = []
@@ -233,6 +239,7 @@ def test_scaling_all_coordinates_scales_shifts_alone(tiny_model_folder: Path) ->
         torch.testing.assert_close(other.tensors["b"], 100 * one.tensors["b"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_latents_are_trained_through_the_autoencoder(model: LanguageModel) -> None:
     sae = SparseAutoencoder(TopKConfig(d_model=8, n_latents=24, k=5), seed=2).double()
     settings = config(sites=SITES[1:], steps=8, lr=0.1)

@@ -59,6 +59,7 @@ def test_a_planted_bias_is_found_and_gives_the_second_model(tiny_model_folder: P
     assert fitted.report.neutral_kl is not None and fitted.report.neutral_kl > 0
 
 
+@pytest.mark.slow
 def test_swapping_the_models_negates_and_order_does_not_matter(tiny_model_folder: Path) -> None:
     first, second = changed(tiny_model_folder)
     there = fit_model_pair(first, second, TEXTS, config())
@@ -105,6 +106,7 @@ def test_texts_are_counted_by_who_is_right(tiny_model_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("tokens", ["last", "answer"])
+@pytest.mark.slow_except("answer")
 def test_only_the_tokens_that_are_asked_for_count(tiny_model_folder: Path, tokens: str) -> None:
     first, second = changed(tiny_model_folder)
     answers = ["ab"] * len(TEXTS)

@@ -139,6 +139,7 @@ def test_the_gradient_is_how_the_observable_grows(gpt2: LanguageModel, positions
     assert float(y_D @ step_D) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_directions_add_up_as_observables_do(gpt2: LanguageModel) -> None:
     rows = prompt_rows(gpt2)
     b_c = Observable((letter("b"),), (letter("c"),))
@@ -231,6 +232,7 @@ def test_features_are_ranked_by_what_they_do(gpt2: LanguageModel) -> None:
     assert again.features[0].attribution is None
 
 
+@pytest.mark.slow
 def test_attributions_are_how_the_observable_falls_without_a_latent(gpt2: LanguageModel) -> None:
     sae = SparseAutoencoder(TopKConfig(d_model=8, n_latents=12, k=4), seed=1).double()
     ranking = rank_by_observable(gpt2, sae, config(), top=12, prompts=PROMPTS)

@@ -22,7 +22,7 @@ from ..plain_families import QUICK, SIX, hooks, twins
 TEXTS = ["Where is it", "x y", "a b c a b"]
 
 families = pytest.mark.parametrize("family", SIX)
-quick = pytest.mark.slow_except(*QUICK)
+quick = pytest.mark.slow_except("gpt_neox")
 
 
 def both(family: str) -> list[LanguageModel]:
@@ -66,6 +66,7 @@ def test_gradients_are_those_of_finite_differences(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", QUICK)
+@quick
 def test_activations_are_those_that_sites_read(family: str) -> None:
     for model in both(family):
         rows = token_rows(model, TEXTS, max_length=None, of="")
