@@ -4,7 +4,9 @@ to those of the positive ones, in closed form; see `..lin_act`.
 Of several sites each is edited, in the model's order.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ....sae.language_model.model import LanguageModel
 from ...features.text_lists import read_text_list
@@ -23,9 +25,11 @@ class LinActMethod:
 
     takes: tuple[SourceKind, ...] = ("sets", "pairs")
     settings: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Settings of `LinActConfig` in place of its defaults."""
 
     def fit(self, model: LanguageModel, source: Source, config: FitConfig, say: Say) -> Fitted:
-        """Fit the map that is linear, to means over texts, one site after the other.
+        """Fit the maps; by default linear ones, to means over texts, one site after the other.
 
         Raises:
             InputError: as `fit_lin_act`.
@@ -35,7 +39,7 @@ class LinActMethod:
             config.neutral, config.text_field, what="--neutral"
         )
         say("fitting the map of each coordinate")
-        settings = LinActConfig(**text_fit_settings(model, config))
+        settings = LinActConfig(**{**text_fit_settings(model, config), **self.options})
         return fit_lin_act(model, negative, positive, settings, neutral=neutral or ())
 
 

@@ -5,8 +5,10 @@ Training is saved beside what is to be written, in a folder with `.training` beh
 same command goes on from there if it was interrupted.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ....sae.common.files import remove_folder
 from ....sae.language_model.model import LanguageModel
@@ -28,6 +30,8 @@ class LinEASMethod:
 
     takes: tuple[SourceKind, ...] = ("sets", "pairs")
     settings: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Settings of `LinEASConfig` in place of its defaults."""
 
     def fit(self, model: LanguageModel, source: Source, config: FitConfig, say: Say) -> Fitted:
         """Train the maps, or go on with a training that was interrupted.
@@ -50,7 +54,7 @@ class LinEASMethod:
             model,
             negative,
             positive,
-            LinEASConfig(**text_fit_settings(model, config)),
+            LinEASConfig(**{**text_fit_settings(model, config), **self.options}),
             neutral=neutral or (),
             checkpoint=checkpoint,
             progress=progress,

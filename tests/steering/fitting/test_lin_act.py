@@ -34,7 +34,8 @@ def chain(folder: Path) -> LanguageModel:
 
 
 def config(**given: Any) -> LinActConfig:
-    return LinActConfig(**{"sites": SITES[:1], "held_out": 0.0, "support": False, **given})
+    settings: dict[str, Any] = {"sites": SITES[:1], "held_out": 0.0, "support": False, **given}
+    return LinActConfig(**settings)
 
 
 @pytest.mark.parametrize("pool", ["mean", "none"])
@@ -123,7 +124,7 @@ def test_latents_in_place_of_coordinates(tiny_model_folder: Path) -> None:
     fitted = fit_lin_act(language_model, LOW, UP, config(), saes={SITES[0]: sae})
     (edit,) = fitted.edits
     assert edit.kind == "latents"
-    assert edit.tensors["latents"].tolist() == [0, 1, 2, 3, 4, 5, 7]  # 6 maps to itself
+    assert list(map(int, edit.tensors["latents"])) == [0, 1, 2, 3, 4, 5, 7]  # 6 maps to itself
     still = edit.tensors["latents"]
     torch.testing.assert_close(edit.tensors["w"], W_D[still], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(edit.tensors["b"], 3 * B_D.abs()[still], rtol=1e-9, atol=1e-9)

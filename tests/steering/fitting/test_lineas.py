@@ -26,7 +26,8 @@ from .test_lin_act import B_D, LOW, SITES, UP, W_D, chain
 
 
 def config(**given: Any) -> LinEASConfig:
-    return LinEASConfig(**{"sites": SITES, "held_out": 0.0, "steps": 4, **given})
+    settings: dict[str, Any] = {"sites": SITES, "held_out": 0.0, "steps": 4, **given}
+    return LinEASConfig(**settings)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,13 @@
 """Two models of one architecture: a planted change is found, and texts are told apart by it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import TopKConfig
@@ -40,7 +41,8 @@ def changed(folder: Path) -> tuple[LanguageModel, LanguageModel]:
 
 
 def config(**given: Any) -> ModelPairConfig:
-    return ModelPairConfig(**{"sites": (END, MIDDLE, PRE), "batch_size": 4, **given})
+    settings: dict[str, Any] = {"sites": (END, MIDDLE, PRE), "batch_size": 4, **given}
+    return ModelPairConfig(**settings)
 
 
 def test_a_planted_bias_is_found_and_gives_the_second_model(tiny_model_folder: Path) -> None:
@@ -51,7 +53,7 @@ def test_a_planted_bias_is_found_and_gives_the_second_model(tiny_model_folder: P
     assert not found[PRE].any()
     torch.testing.assert_close(found[MIDDLE], DELTA_D, rtol=1e-12, atol=1e-12)
     assert fitted.report.details["cosine_of_halves"][MIDDLE] == pytest.approx(1)
-    assert fitted.report.details["norm"][MIDDLE] == pytest.approx(float(DELTA_D.norm()))
+    assert fitted.report.details["norm"][MIDDLE] == pytest.approx(float(row_norms(DELTA_D)))
     tokens = torch.tensor([[1, *first.tokenize("feed")]])
     with first.site(MIDDLE).write(lambda h_BLD: h_BLD + found[MIDDLE]):
         steered = first.logits(tokens)
@@ -70,7 +72,7 @@ def test_swapping_the_models_negates_and_order_does_not_matter(tiny_model_folder
 
 def next_letter(model: LanguageModel, text: str) -> str:
     logits = model.logits(torch.tensor([[1, *model.tokenize(text)]]))
-    return model.tokenizer.decode([int(logits[0, -1].argmax())])
+    return cast(Any, model.tokenizer).decode([int(logits[0, -1].argmax())])
 
 
 def test_texts_are_counted_by_who_is_right(tiny_model_folder: Path) -> None:
@@ -124,7 +126,7 @@ def test_latents_that_change_are_named(tiny_model_folder: Path) -> None:
     first, second = changed(tiny_model_folder)
     sae = SparseAutoencoder(TopKConfig(d_model=8, n_latents=16, k=3), seed=2).double()
     with torch.no_grad():
-        sae.W_enc[5] = DELTA_D / DELTA_D.norm()
+        sae.W_enc[5] = DELTA_D / row_norms(DELTA_D)
     found = changed_latents(first, second, sae, MIDDLE, TEXTS, top=4)
     assert found[0][0] == 5
     assert found[0][2] > found[0][1]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.config import TopKConfig
@@ -30,7 +31,8 @@ def prompt_rows(model: LanguageModel) -> list[list[int]]:
 
 
 def config(**given: Any) -> ObservableConfig:
-    return ObservableConfig(**{"observable": "+a -b", "site": SITE, **given})
+    settings: dict[str, Any] = {"observable": "+a -b", "site": SITE, **given}
+    return ObservableConfig(**settings)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +194,7 @@ def test_a_fitted_push_adds_one_logit_to_first_order(gpt2: LanguageModel) -> Non
     assert (after - before) / len(PROMPTS) / 1e-5 == pytest.approx(1, rel=1e-3)
     assert fitted.report.neutral_kl is not None and fitted.report.neutral_kl > 0
     assert fitted.report.details["logits_per_unit"] == pytest.approx(
-        1 / float(edit.tensors["v"].norm())
+        1 / float(row_norms(edit.tensors["v"]))
     )
 
 
@@ -217,13 +219,13 @@ def test_features_are_ranked_by_what_they_do(gpt2: LanguageModel) -> None:
     y_D = observable_direction(gpt2, A_B, config(), prompts=prompt_rows(gpt2)).y_D
     with torch.no_grad():
         sae.input_scale.fill_(2.0)
-        sae.W_dec[7] = y_D / y_D.norm()
+        sae.W_dec[7] = y_D / row_norms(y_D)
         sae.W_dec[11] = -sae.W_dec[7]
     ranking = rank_by_observable(gpt2, sae, config(), top=5, prompts=PROMPTS)
     assert {feature.feature for feature in ranking.features[:2]} == {7, 11}
     by_number = {feature.feature: feature for feature in ranking.features}
     assert by_number[7].cosine == pytest.approx(1)
-    assert by_number[7].effect == pytest.approx(float(y_D.norm()) / 2)
+    assert by_number[7].effect == pytest.approx(float(row_norms(y_D)) / 2)
     assert by_number[11].effect == pytest.approx(-by_number[7].effect)
     assert 0.3 < ranking.chance_cosine < 1
     for feature in ranking.features:  # attribution: the activation's part times the gradient
@@ -262,7 +264,7 @@ def test_an_observable_is_read_as_it_is_written(tiny_model: LanguageModel) -> No
     (minus,) = tiny_model.tokenize("-")
     assert parsed("+- -a") == Observable((minus,), (a,))
     n_V = parsed("-b +a +c").weights(259, torch.zeros(1))
-    assert n_V[[a, b, c]].tolist() == [0.5, -1.0, 0.5]
+    assert list(map(float, n_V[[a, b, c]])) == [0.5, -1.0, 0.5]
     assert float(n_V.sum()) == 0
     assert float(parsed("+a").weights(259, torch.zeros(1).double()).sum()) == pytest.approx(0)
     for text, said in (

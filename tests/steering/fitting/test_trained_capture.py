@@ -91,7 +91,7 @@ def test_a_batch_holds_every_text_once_with_its_content(tiny_model: LanguageMode
     for batch in batches:
         for row, number in enumerate(batch.texts):
             tokens_L = batch.tokens_BL[row][batch.mask_BL[row]]
-            assert tokens_L.tolist() == rows[number]
+            assert list(map(int, tokens_L)) == rows[number]
             # BOS and the first token behind it do not count.
             assert int(batch.content_BL[row].sum()) == len(rows[number]) - 2
 
