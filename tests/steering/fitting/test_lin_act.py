@@ -112,6 +112,7 @@ def aligned_sae(scale: float) -> SparseAutoencoder:
     return sae
 
 
+@pytest.mark.slow
 def test_latents_in_place_of_coordinates(tiny_model_folder: Path) -> None:
     """Latents that read a coordinate move as it does, whatever the scale of the autoencoder."""
     model = without_blocks(plain_model(tiny_model_folder))

@@ -108,7 +108,7 @@ def test_texts_are_counted_by_who_is_right(tiny_model_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("tokens", ["last", "answer"])
-@pytest.mark.slow_except("answer")
+@pytest.mark.slow
 def test_only_the_tokens_that_are_asked_for_count(tiny_model_folder: Path, tokens: str) -> None:
     first, second = changed(tiny_model_folder)
     answers = ["ab"] * len(TEXTS)

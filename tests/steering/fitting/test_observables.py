@@ -72,7 +72,7 @@ def test_the_gradient_of_a_norm_is_that_of_autograd(centered: bool, width: int) 
 
 
 @pytest.mark.parametrize("family", SIX)
-@pytest.mark.slow_except("gpt_neox")
+@pytest.mark.slow
 def test_the_final_norm_of_a_model_is_found(family: str) -> None:
     """The norm that was found and the unembedding give the logits of a last residual."""
     pair = twins(family, torch.float64)

@@ -43,6 +43,7 @@ class _Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on(tiny_model_folder: Path, tmp_path: Path) -> None:
     model = chain(tiny_model_folder)
     source = sets_of(UP, LOW)
