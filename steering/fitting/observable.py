@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
+from ..texts import prompt_tokens
 from .final_norm import final_norm, unembedded
 from .fitted import FitReport, Fitted, FittedEdit
 from .observable_gradients import (
@@ -42,6 +43,8 @@ class ObservableDirection:
     y_D: Float[Tensor, "D"]
     """The gradient of the observable: logits for a unit of the activation."""
     n_prompts: int
+    n_tokens: int
+    """Of the prompts, BOS among them."""
     details: dict[str, Any]
     gradients: tuple[PromptGradient, ...] = ()
     """Of the prompts, where they were taken."""
@@ -88,22 +91,27 @@ def observable_direction(
             **_agreement([mean_gradient([each], config.positions) for each in found]),
         }
         y_D = mean_gradient(found, config.positions)
-        return ObservableDirection(site, y_D, len(found), details, tuple(found))
+        return ObservableDirection(
+            site, y_D, len(found), sum(len(each.h_LD) for each in found), details, tuple(found)
+        )
     if not prompts:
-        begin = [] if model.bos_id is None else [model.bos_id]
-        prompts = [begin + model.tokenize(text) for text in OPENINGS]
+        prompts = [prompt_tokens(model, text) for text in OPENINGS]
     batches = text_batches(model, prompts, config.batch_size)
+    n_tokens = sum(map(len, prompts))
     if config.how == "direct":
         norm = final_norm(model)
         sizes_N = norm.size(_last_residuals(model, batches))
         y_D = norm.boundary_direction(unembedded(model, observable)) / sizes_N.median()
-        return ObservableDirection(site, y_D, len(prompts), {"norm_size": float(sizes_N.median())})
+        return ObservableDirection(
+            site, y_D, len(prompts), n_tokens, {"norm_size": float(sizes_N.median())}
+        )
     gradients = prompt_gradients(model, site, observable, batches)
     values = [each.value for each in gradients]
     return ObservableDirection(
         site,
         mean_gradient(gradients, config.positions),
         len(prompts),
+        n_tokens,
         {
             "observable_mean": sum(values) / len(values),
             **_agreement([mean_gradient([each], config.positions) for each in gradients]),
@@ -134,18 +142,15 @@ def fit_observable(
     Raises:
         InputError: as `Observable.parse` and `observable_direction`, or the direction is 0.
     """
-    begin = [] if model.bos_id is None else [model.bos_id]
-
-    def tokens(text: str) -> list[int]:
-        return begin + model.tokenize(text)
-
     observable = Observable.parse(config.observable, model)
     found = observable_direction(
         model,
         observable,
         config,
-        prompts=[tokens(text) for text in prompts],
-        pairs=[(tokens(first), tokens(second)) for first, second in pairs],
+        prompts=[prompt_tokens(model, text) for text in prompts],
+        pairs=[
+            (prompt_tokens(model, first), prompt_tokens(model, second)) for first, second in pairs
+        ],
     )
     squared = float(found.y_D.double().square().sum())
     if not squared > 0:
@@ -157,7 +162,7 @@ def fit_observable(
     report = FitReport(
         method=f"observable ({config.how})",
         n_texts=found.n_prompts,
-        n_tokens=0,
+        n_tokens=found.n_tokens,
         details={**found.details, "logits_per_unit": squared**0.5},
         **neutral_measures(
             model,

@@ -13,6 +13,7 @@ from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.compatibility import require_fits
 from ...sae.language_model.model import LanguageModel
+from ..texts import prompt_tokens
 from .observable import observable_direction
 from .observable_gradients import PromptGradient
 from .observables import Observable
@@ -88,18 +89,15 @@ def rank_by_observable(
     require_fits(sae, site=site)
     if sae.config.transcoder:
         raise InputError("a transcoder's features are ranked at the site that it writes to only")
-    begin = [] if model.bos_id is None else [model.bos_id]
-
-    def tokens(text: str) -> list[int]:
-        return begin + model.tokenize(text)
-
     observable = Observable.parse(config.observable, model)
     found = observable_direction(
         model,
         observable,
         config,
-        prompts=[tokens(text) for text in prompts],
-        pairs=[(tokens(first), tokens(second)) for first, second in pairs],
+        prompts=[prompt_tokens(model, text) for text in prompts],
+        pairs=[
+            (prompt_tokens(model, first), prompt_tokens(model, second)) for first, second in pairs
+        ],
     )
     y_D = found.y_D.to(sae.W_dec)
     W_dec_FD = sae.W_dec.detach()
