@@ -112,7 +112,7 @@ def test_texts_may_pass_a_few_at_a_time(model: LanguageModel) -> None:
 @pytest.mark.slow
 def test_training_reaches_the_target_at_both_sites(tiny_model_folder: Path) -> None:
     """Where maps fitted to each site alone overshoot, those trained together do not."""
-    settings = config(steps=60, lr=0.1, optimizer="sgd")
+    settings = config(steps=200, lr=0.3)
     details = fit_lineas(chain(tiny_model_folder), LOW, UP, settings).report.details
     assert details["loss_before"] > 0.5
     assert details["loss_after"] < 1e-3 * details["loss_before"]
