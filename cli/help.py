@@ -20,6 +20,9 @@ TOPICS: dict[str, str] = {
     "auxk-fraction k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
     "clip-norm ema-decay",
+    "texts": "positive negative pairs scored neutral held-out allow-reporting-side",
+    "method": "pool answer-token edit-kind score center ridge penalty components variance "
+    "coverage edits-of",
     "steering": "feature picks strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
     "suite": "parts baselines baseline-l0 part-setting suite-out",

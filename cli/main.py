@@ -33,6 +33,7 @@ from ..steering.features.config import (
     SearchConfig,
     ShowConfig,
 )
+from ..steering.fitting.config import FitConfig
 from ..steering.labels.config import LabelConfig
 from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
@@ -61,6 +62,7 @@ from . import (
     serve,
     share,
     site,
+    steer,
     synthetic,
     train,
     verify,
@@ -140,6 +142,7 @@ VERBS: dict[str, Verb[Any]] = {
         action_help=pick.ACTION_HELP,
     ),
     "generate": Verb(config=GenerateConfig, run=generate.run, computes=True, positional=("run",)),
+    "steer fit": Verb(config=FitConfig, run=steer.fit, computes=True, positional=("method",)),
     "score": Verb(
         config=ScoreConfig,
         run=selection.score,

@@ -14,6 +14,7 @@ import torch
 from sparsteer.sae import LanguageModel, Origin, SparseAutoencoder, TopKConfig
 from sparsteer.steering import Intervention, Sampling, SteeredFeature, generate, steer
 from sparsteer.steering import registries as found_in
+from sparsteer.steering.fitting import FitConfig, fit
 
 from .toy_package import code_of, install
 
@@ -107,6 +108,35 @@ def test_edit_gate_and_direction_steer_one_site_together(
     assert torch.allclose(steered[mask], expected[mask], atol=1e-6)
     assert torch.equal(site.read(tokens, mask), base)
     assert Intervention.from_json(spec.to_json()) == spec
+
+
+def test_a_fitting_method_is_fitted(
+    tiny_model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[str, Any] = {"__name__": "the_page"}
+    exec(code_of("A fitting method"), names)
+    monkeypatch.setattr(found_in.FIT_METHODS, "_values", {})
+    found_in.FIT_METHODS.register("median_difference", names["METHOD"])
+    texts = {"positive": ["abc", "aab", "aba"], "negative": ["xyz", "zyx", "yyz"]}
+    for side, lines in texts.items():
+        (tmp_path / f"{side}.txt").write_text("\n".join(lines))
+    config = FitConfig(
+        method="median_difference",
+        model=tiny_model.name,
+        site=(SITE,),
+        positive=str(tmp_path / "positive.txt"),
+        negative=str(tmp_path / "negative.txt"),
+        held_out=0.0,
+        out=str(tmp_path / "fit"),
+    )
+    (edit,) = fit(config, tiny_model).edits
+    means = [
+        [tiny_model.site(SITE).read(tokens)[0, 2:].mean(dim=0) for tokens in map(ids, lines)]
+        for ids in [lambda text: torch.tensor([[1, *tiny_model.tokenize(text)]])]
+        for lines in texts.values()
+    ]
+    medians = [torch.stack(rows).median(dim=0).values for rows in means]
+    torch.testing.assert_close(edit.tensors["v"], medians[0] - medians[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

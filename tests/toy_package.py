@@ -12,6 +12,7 @@ MODULES = {
     "A steering edit": "toy_edit",
     "A gate": "toy_gate",
     "A direction": "toy_direction",
+    "A fitting method": "toy_fit",
     "A format of steering": "toy_format",
     "A toxicity scorer": "toy_scorer",
     "A selection method": "toy_method",
@@ -20,6 +21,7 @@ MODULES = {
 }
 """Of each section of the page, the module that its code is."""
 GROUPS = {"activations", "loss_terms", "edits", "gates", "directions", "scorers"} | {
+    "fit_methods",
     "selection_methods",
     "suite_parts",
     "steering_formats",

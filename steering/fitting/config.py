@@ -24,10 +24,13 @@ Pool = Literal["tokens", "texts", "last", "matched", "answer", "each"]
 EditKind = Literal["add", "project_out"]
 
 OF_METHODS = (
-    *("pool", "token", "edit", "score", "center", "ridge", "penalty", "components", "variance"),
-    *("coverage", "edits_of"),
+    *("pool", "answer_token", "edit_kind", "score", "center", "ridge", "penalty", "components"),
+    *("variance", "coverage", "edits_of"),
 )
 """Settings that go with some methods only; each method names its own."""
+
+
+_CENTERS = {"covariance": ("all", "group"), "principal_component": ("none", "pairs")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +38,7 @@ class FitConfig:
     """Fit a steering method to texts."""
 
     method: Annotated[str, FIT_METHODS]
-    """How: mean_difference, covariance (with a score), principal_component, whitened_mean, logistic
-    and caa give a direction; cast, dsas and ids a gate (docs/fitting.md says what each is)."""
+    """How the direction or the gate is found; docs/fitting.md says what each method is."""
 
     model: str
     """Language model, named as for `sparsteer cache`."""
@@ -77,11 +79,11 @@ class FitConfig:
     do not matter; answer, the first token in which a pair differs; each, every token as a row of
     its own. By default as the method is published."""
 
-    token: int | None = None
+    answer_token: int | None = None
     """With --pool answer: the token at this place counted from the text's end in place of the first
     that differs; -1 is the last."""
 
-    edit: EditKind = "add"
+    edit_kind: EditKind = "add"
     """What is done along the direction: add it, or project_out, which takes the activation's part
     along it away."""
 
@@ -156,7 +158,7 @@ class FitConfig:
         require_text_field("text_field", self.text_field)
         require_model_dtype(self.model_dtype)
         require_device_map(self.device_map, self.device)
-        for name, kind in (("pool", Pool), ("edit", EditKind)):
+        for name, kind in (("pool", Pool), ("edit_kind", EditKind)):
             if getattr(self, name) is not None:
                 require_choice(name, getattr(self, name), get_args(kind))
         require_in_range("held_out", self.held_out, low=0.0, high=0.9)
@@ -172,15 +174,22 @@ class FitConfig:
             require_positive_integer(name, getattr(self, name))
         if self.max_length is not None:
             require_positive_integer("max_length", self.max_length)
-        if self.token is not None:
-            if type(self.token) is not int or not -(10**6) <= self.token < 0:
-                raise wrong("token", self.token, "a whole number from -1 down")
-            if self.pool not in (None, "answer"):
-                raise InputError(
-                    f"token is {self.token}, but pool is {self.pool}; leave one of them out",
-                    field="token",
-                )
+        if self.answer_token is not None:
+            self._require_place(self.answer_token)
+        centers = _CENTERS.get(self.method, ())
+        if self.center is not None and centers:
+            require_choice("center", self.center, centers)
         self._require_one_source()
+
+    def _require_place(self, place: int) -> None:
+        """Raise an InputError unless a token's place is counted from the end, and asked for."""
+        if type(place) is not int or not -(10**6) <= place < 0:
+            raise wrong("answer_token", place, "a whole number from -1 down")
+        if self.pool not in (None, "answer"):
+            raise InputError(
+                f"answer_token is {place}, but pool is {self.pool}; leave one of them out",
+                field="answer_token",
+            )
 
     def _require_one_source(self) -> None:
         """Raise an InputError unless texts are given in one way."""

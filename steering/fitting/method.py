@@ -1,7 +1,7 @@
 """What a fitting method is."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ...sae.language_model.model import LanguageModel
 from .config import FitConfig
@@ -12,6 +12,7 @@ Say = Callable[[str], None]
 """Told sentences for a person."""
 
 
+@runtime_checkable
 class FitMethod(Protocol):
     """An entry of `FIT_METHODS`."""
 

@@ -19,7 +19,7 @@ from .capture import TextTokens, capture, require_finite_rows
 MOST_ROWS = 20_000
 """Rows of single tokens at most; of more a sample is drawn."""
 
-Weights = Sequence[Float[Tensor, "L"]]
+Weights = Sequence[Float[Tensor, "_"]]
 """For each text the weights of its tokens, BOS included, not negative."""
 
 

@@ -169,12 +169,12 @@ def _matched(
 
 
 def _answer(source: Source, texts: Sequence[TextTokens], config: FitConfig) -> Weights:
-    if config.token is not None:
-        return token_from_end(texts, config.token)
+    if config.answer_token is not None:
+        return token_from_end(texts, config.answer_token)
     if source.kind != "pairs":
         raise InputError(
-            "pool is 'answer', which compares the texts of a pair; give --pairs, or --token -1 for "
-            "each text's last token",
+            "pool is 'answer', which compares the texts of a pair; give --pairs, or with "
+            "--answer-token -1 take each text's last token",
             field="pool",
         )
     return answer_token(texts)

@@ -56,7 +56,7 @@ def separation(
 
 
 def published_layer_score(
-    positive_ND: Float[Tensor, "N D"], negative_ND: Float[Tensor, "N D"]
+    positive_PD: Float[Tensor, "P D"], negative_MD: Float[Tensor, "M D"]
 ) -> float:
     """The score of a layer by which the code of arXiv 2311.09433 chooses one, for comparison only.
 
@@ -67,10 +67,10 @@ def published_layer_score(
     coordinates are huge rather than where the sets differ.
 
     Args:
-        positive_ND, negative_ND: rows in pairs; of unlike numbers the first so many are taken.
+        positive_PD, negative_MD: rows in pairs; of unlike numbers the first so many are taken.
     """
-    n = min(len(positive_ND), len(negative_ND))
-    p_ND, n_ND = positive_ND[:n].softmax(dim=-1), negative_ND[:n].softmax(dim=-1)
+    n = min(len(positive_PD), len(negative_MD))
+    p_ND, n_ND = positive_PD[:n].softmax(dim=-1), negative_MD[:n].softmax(dim=-1)
     m_ND = (p_ND + n_ND) / 2
     logs_ND = m_ND.log().nan_to_num(neginf=0.0)  # a probability of 0 adds 0
     return float((m_ND * logs_ND - m_ND * m_ND).mean())

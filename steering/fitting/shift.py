@@ -97,6 +97,7 @@ def measure_shift(
     )
 
 
+@torch.no_grad()
 def next_token_entropies(
     model: LanguageModel, texts: Sequence[TextTokens], batch_size: int = 16
 ) -> Float[Tensor, "N"]:

@@ -88,7 +88,7 @@ class SiteMethod:
             InputError: the method cannot be fitted with it.
         """
         asked: Pool | None = config.pool
-        if asked is None and config.token is not None:
+        if asked is None and config.answer_token is not None:
             asked = "answer"
         if asked is None:
             return self.pools[0]
@@ -159,11 +159,11 @@ def _edits(
 ) -> tuple[FittedEdit, ...]:
     if found.direction_D is None:
         return ()
-    if config.edit == "project_out":
+    if config.edit_kind == "project_out":
         tensors = {"u": _stored(unit(found.direction_D), model)}
     else:
         tensors = {"v": _stored(found.direction_D, model)}
-    return (FittedEdit(kind=config.edit, site=site, tensors=tensors),)
+    return (FittedEdit(kind=config.edit_kind, site=site, tensors=tensors),)
 
 
 def _gate(gate: SiteGate, site: str, model: LanguageModel) -> FittedGate:

@@ -45,6 +45,10 @@ GOOD: dict[str, tuple[str, ...]] = {
     "verify": ("run",),
     "completion": ("bash",),
     "generate": ("run", "--feature", "3", "--prompt", "abc", "--max-new-tokens", "2"),
+    "steer fit": (
+        *("mean_difference", "--model", "model", "--site", _SITE, "--positive", "texts.txt"),
+        *("--negative", "others.txt", "--held-out", "0", "--out", "new"),
+    ),
     "score": ("rows.jsonl", "--target", "target.jsonl", "--run", "run", "--out", "new.jsonl"),
     "explain": ("explained.jsonl", "--row", "1", "--run", "run"),
     "select": ("scored.jsonl", "--count", "2", "--out", "new.jsonl"),

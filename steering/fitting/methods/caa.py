@@ -2,8 +2,8 @@
 token of the answer.
 
 A pair is one question with two answers, such as `(A` and `(B`. The published code reads the token
-before the last, the answer's letter in `(A)`: --token -2. By default it is the first token in which
-the two texts differ, which is that letter, wherever it stands.
+before the last, the answer's letter in `(A)`: --answer-token -2. By default it is the first token
+in which the two texts differ, which is that letter, wherever it stands.
 """
 
 from ..config import FitConfig
@@ -24,7 +24,7 @@ def fit_caa(examples: Examples, config: FitConfig) -> SiteFit:
 METHOD = SiteMethod(
     name="caa",
     takes=("pairs",),
-    settings=("pool", "token", "edit"),
+    settings=("pool", "answer_token", "edit_kind"),
     pools=("answer", "last"),
     fit_site=fit_caa,
 )

@@ -62,7 +62,7 @@ def _require_spread(centered_N: Tensor, scores_N: Tensor) -> None:
 METHOD = SiteMethod(
     name="covariance",
     takes=("scored", "sets", "texts"),
-    settings=("pool", "edit", "score", "center"),
+    settings=("pool", "edit_kind", "score", "center"),
     pools=("last", "texts"),
     fit_site=fit_covariance,
 )

@@ -34,7 +34,7 @@ def fit_logistic_direction(examples: Examples, config: FitConfig) -> SiteFit:
 METHOD = SiteMethod(
     name="logistic",
     takes=("sets", "pairs"),
-    settings=("pool", "edit", "penalty"),
+    settings=("pool", "edit_kind", "penalty"),
     pools=("texts", "last", "each"),
     fit_site=fit_logistic_direction,
 )

@@ -23,7 +23,7 @@ def fit_mean_difference(examples: Examples, config: FitConfig) -> SiteFit:
 METHOD = SiteMethod(
     name="mean_difference",
     takes=("sets", "pairs"),
-    settings=("pool", "token", "edit"),
+    settings=("pool", "answer_token", "edit_kind"),
     pools=("tokens", "texts", "last", "matched", "answer"),
     fit_site=fit_mean_difference,
 )

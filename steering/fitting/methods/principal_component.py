@@ -42,7 +42,7 @@ def fit_principal_component(examples: Examples, config: FitConfig) -> SiteFit:
 METHOD = SiteMethod(
     name="principal_component",
     takes=("pairs",),
-    settings=("pool", "token", "edit", "center"),
+    settings=("pool", "answer_token", "edit_kind", "center"),
     pools=("last", "texts", "answer"),
     fit_site=fit_principal_component,
 )

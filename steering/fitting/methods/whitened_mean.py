@@ -56,7 +56,7 @@ def _ledoit_wolf_ridge(within_ND: Float[Tensor, "N D"]) -> float:
 METHOD = SiteMethod(
     name="whitened_mean",
     takes=("sets", "pairs"),
-    settings=("pool", "edit", "ridge"),
+    settings=("pool", "edit_kind", "ridge"),
     pools=("texts", "last", "each"),
     fit_site=fit_whitened_mean,
 )

@@ -1,0 +1,103 @@
+"""The verb `steer fit`: a folder, a page for people, an object for programs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsteer.steering.fitting.saving import load_fitted
+
+from .conftest import SITES, Sparsteer
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    words = ("cat", "dog", "hen", "owl", "fox")
+    (folder / "positive.txt").write_text("\n".join(f"you {word} fool" for word in words))
+    (folder / "negative.txt").write_text("\n".join(f"the {word} sat" for word in words))
+    (folder / "neutral.txt").write_text("it is warm\nand dry")
+    return folder
+
+
+def words_for(method: str, model: Path, texts: Path, out: Path) -> tuple[object, ...]:
+    return (
+        *("steer", "fit", method, "--model", model, "--out", out),
+        *("--positive", texts / "positive.txt", "--negative", texts / "negative.txt"),
+    )
+
+
+def test_a_direction_is_fitted(
+    sparsteer: Sparsteer, tiny_model_folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    words = words_for("mean_difference", tiny_model_folder, texts, tmp_path / "fit")
+    neutral = ("--neutral", texts / "neutral.txt")
+    values = sparsteer(*words, "--site", *SITES, *neutral, "--json").values
+    assert (values["method"], values["out"]) == ("mean_difference", str(tmp_path / "fit"))
+    (edit,) = values["edits"]
+    assert edit["kind"] == "add" and edit["tensors"] == {"v": [32]} and values["gate"] is None
+    report = values["report"]
+    assert (report["n_texts"], report["separation"]["n_positive"]) == (6, 2)
+    assert report["neutral_kl"] == report["details"]["neutral"]["kl_base_steered"] > 0
+    assert set(report["change_norm"]) == {"median", "p5", "p95"}
+    assert [row["site"] for row in report["details"]["sites"]] == list(SITES)
+    written = json.loads((tmp_path / "fit" / "fitted.json").read_text())
+    assert written["report"] == report
+    assert written["edits"] == [{**edit, "tensors": {"v": "edits.0.v"}}]
+    (read,) = load_fitted(tmp_path / "fit").edits
+    assert read.tensors["v"].dtype == torch.float32
+    page = sparsteer(*words, "--site", *SITES, *neutral, "--force").out
+    for part in ("fitted to 6 texts", f"edit: add at {edit['site']}", "held-out separation: AUROC"):
+        assert part in page
+    assert "at strength 1 on 15 neutral tokens: KL " in page
+    assert f"written: {tmp_path / 'fit'}" in page
+
+
+def test_a_gate_says_that_it_steers_nothing_alone(
+    sparsteer: Sparsteer, tiny_model_folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    words = words_for("cast", tiny_model_folder, texts, tmp_path / "gate")
+    done = sparsteer(*words, "--site", SITES[0], "--neutral", texts / "neutral.txt")
+    assert f"gate: cosine at {SITES[0]}, threshold " in done.out
+    assert "on neutral texts the gate is open by " in done.out
+    assert "warning: this is a gate and no edit" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "METHOD and --model and --out are missing"),
+        (("mean",), "--model and --out are missing"),
+        (("mean", "--model", "m", "--out", "o"), "METHOD is 'mean', but must be one of mean_diff"),
+        (("caa", "--model", "m", "--out", "o"), "--positive is missing; give --positive and"),
+        (
+            ("caa", "--model", "m", "--out", "o", "--pairs", "no-such.jsonl"),
+            "no-such.jsonl",
+        ),
+        (
+            ("caa", "--model", "m", "--out", "o", "--pairs", "p", "--pool", "lasst"),
+            "--pool is 'lasst', but must be one of",
+        ),
+    ],
+)
+def test_wrong_words(sparsteer: Sparsteer, words: tuple[str, ...], sentence: str) -> None:
+    done = sparsteer("steer", "fit", *words)
+    assert done.status == 2
+    assert sentence in done.error
+
+
+def test_settings_of_other_methods_are_named_by_their_flags(
+    sparsteer: Sparsteer, texts: Path, tmp_path: Path
+) -> None:
+    words = words_for("logistic", Path("no-such-model"), texts, tmp_path / "fit")
+    done = sparsteer(*words, "--ridge", "0.1")
+    assert done.status == 2
+    assert done.error.startswith("--ridge does not go with logistic; leave it out")
+    done = sparsteer(*words_for("caa", Path("no-such-model"), texts, tmp_path / "fit"))
+    assert done.error.startswith("METHOD is caa, which is not fitted to texts given by --positive")
+
+
+def test_the_verb_needs_its_second_word(sparsteer: Sparsteer) -> None:
+    assert "steer needs one more word: steer fit" in sparsteer("steer").error
+    assert "--positive" in sparsteer("steer", "fit", "--help").out
