@@ -62,7 +62,8 @@ def observable_direction(
 
     - `direct`: the activation goes straight to the final norm. In closed form: the norm's gain
       times W_U^T n, centered for a LayerNorm, over the median size by which the norm divides at the
-      last tokens of the prompts. Layers between are ignored.
+      last tokens of the prompts. Layers between are ignored. How well the exact gradients there,
+      which are not on the boundary, agree with it is among the details.
     - `gradient`: back through all later layers at the prompts, averaged.
     - `boundary`: the same at points between pairs of prompts at which the observable is 0.
 
@@ -99,12 +100,14 @@ def observable_direction(
     batches = text_batches(model, prompts, config.batch_size)
     n_tokens = sum(map(len, prompts))
     if config.how == "direct":
-        norm = final_norm(model)
-        sizes_N = norm.size(_last_residuals(model, batches))
-        y_D = norm.boundary_direction(unembedded(model, observable)) / sizes_N.median()
-        return ObservableDirection(
-            site, y_D, len(prompts), n_tokens, {"norm_size": float(sizes_N.median())}
-        )
+        norm, u_H = final_norm(model), unembedded(model, observable)
+        h_ND = _last_residuals(model, batches)
+        size = norm.size(h_ND).median()
+        y_D = norm.boundary_direction(u_H) / size
+        exact_ND = norm.gradient(h_ND, u_H)
+        cosines_N = torch.nn.functional.cosine_similarity(exact_ND, y_D[None], dim=-1)
+        details = {"norm_size": float(size), "cosine_of_exact_gradients": float(cosines_N.mean())}
+        return ObservableDirection(site, y_D, len(prompts), n_tokens, details)
     gradients = prompt_gradients(model, site, observable, batches)
     values = [each.value for each in gradients]
     return ObservableDirection(

@@ -101,8 +101,9 @@ def test_the_direct_path_is_exact_where_no_block_is_behind(tiny_model_folder: Pa
     """The observable's part that a vector adds is y . v times the sizes of the norm, exactly."""
     model = wrapped(without_blocks(plain_model(tiny_model_folder, "gpt2"), 1), tiny_model_folder)
     rows = prompt_rows(model)
-    y_D = observable_direction(model, A_B, config(how="direct"), prompts=rows).y_D
-    norm = final_norm(model)
+    found = observable_direction(model, A_B, config(how="direct"), prompts=rows)
+    assert 0.5 < found.details["cosine_of_exact_gradients"] < 1
+    y_D, norm = found.y_D, final_norm(model)
     tokens = torch.tensor([rows[0]])
     bias = float(norm.bias_D @ unembedded(model, A_B))
     sizes_N = torch.stack(
