@@ -18,16 +18,19 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "token": ("on it", "share", "density"),
     "logit": ("place", "logit", "density"),
     "label": ("density",),
+    "observable": ("effect", "cosine", "attribution", "density"),
     "near": ("cosine", "density"),
 }
 """Beside the number of the feature, its label and its tokens."""
 
 
 def run(config: SearchConfig, terminal: Terminal) -> Report:
-    """Search features by a text that activates them, a token, a label, or a similar direction.
+    """Search features by a text that activates them, a token, a label, what they do to tokens, or
+    a similar direction.
 
-    RUN is the folder of a run with a feature index. Give one of --text, --token, --logit, --label
-    and --near. A text is read by the language model; the others need only the index.
+    RUN is the folder of a run with a feature index. Give one of --text, --token, --logit, --label,
+    --observable and --near. A text and an observable need the language model, the others only the
+    index.
     """
     from ..steering.features.searching import search_features
 
@@ -52,6 +55,7 @@ def _title(values: dict[str, Any], config: SearchConfig) -> str:
         "token": f"fire most on '{query}', by how many of their top examples are on it:",
         "logit": f"raise the logit of '{query}' most:",
         "label": f"have '{query}' in label or note:",
+        "observable": f"move '{query}' most, in logits for an activation of 1, to first order:",
         "near": f"have the decoder directions most similar to that of feature {query}:",
     }
     verb = what[values["by"]]
@@ -99,7 +103,13 @@ def _cell(column: str, feature: dict[str, Any]) -> str:
 
 
 def _context(values: dict[str, Any], config: SearchConfig) -> list[str]:
-    """What a search by text left out."""
+    """What a search by text left out; what chance gives in one by observable."""
+    if values["by"] == "observable":
+        return [
+            f"of a random direction the largest cosine with any feature is about "
+            f"{values['chance_cosine']:.3f}; gradients are the mean over "
+            f"{counted(values['n_prompts'], 'prompt')}"
+        ]
     if values["by"] != "text":
         return []
     lines: list[str] = []

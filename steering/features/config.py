@@ -193,6 +193,10 @@ class SearchConfig:
     label: str | None = None
     """Words: features whose label or note, a person's or a machine's, has all of them."""
 
+    observable: str | None = None
+    """Tokens, each behind its sign, such as `+ he - she`: features that raise the logits of some
+    over those of others most, or lower them, through all layers behind the site."""
+
     near: int | None = None
     """Number of a feature: those with the most similar decoder direction."""
 
@@ -207,22 +211,24 @@ class SearchConfig:
     shorter."""
 
     model: str | None = None
-    """With --text, the language model; by default the one that the autoencoder was trained on."""
+    """With --text or --observable, the language model; by default the one that the autoencoder was
+    trained on."""
 
     site: str | None = None
-    """With --text, the site in it; by default the one that the autoencoder was trained on."""
+    """With --text or --observable, the site in it; by default the one that the autoencoder was
+    trained on."""
 
     model_dtype: ModelDtype | None = None
-    """With --text, the dtype in which the language model runs: float32, bfloat16, float16, float64,
-    or auto for what its weights are stored as. By default as when the activations were read that
-    the autoencoder was trained on."""
+    """With --text or --observable, the dtype in which the language model runs: float32, bfloat16,
+    float16, float64, or auto for what its weights are stored as. By default as when the activations
+    were read that the autoencoder was trained on."""
 
     allow_other_weights: bool = False
-    """With --text, take a language model though its weights are not those that the autoencoder was
-    trained on, and say so; by default that is refused."""
+    """With --text or --observable, take a language model though its weights are not those that the
+    autoencoder was trained on, and say so; by default that is refused."""
 
     device: str = "auto"
-    """With --text, where to run: auto, cpu, cuda or cuda:N."""
+    """With --text or --observable, where to run: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         require_model_dtype(self.model_dtype)
@@ -233,7 +239,9 @@ class SearchConfig:
         given = [name for name in SEARCHES if getattr(self, name) is not None]
         if len(given) != 1:
             found = f"{' and '.join(given)} are given" if given else "what to search for is missing"
-            raise InputError(f"{found}; give one of --text, --token, --logit, --label and --near")
+            raise InputError(
+                f"{found}; give one of --text, --token, --logit, --label, --observable and --near"
+            )
         for name in SEARCHES[:-1]:
             if (words := getattr(self, name)) is not None:
                 require_text(name, words)
@@ -242,10 +250,11 @@ class SearchConfig:
         if self.near is not None:
             require_integer("near", self.near, least=0)
         if self.text is None:
-            self._refuse_what_a_text_needs(given[0])
+            self._refuse_what_a_model_needs(given[0])
 
-    def _refuse_what_a_text_needs(self, by: str) -> None:
-        for name in ("max_length", "model", "site", "model_dtype", "allow_other_weights", "device"):
+    def _refuse_what_a_model_needs(self, by: str) -> None:
+        names = ("model", "site", "model_dtype", "allow_other_weights", "device")
+        for name in ("max_length", *(() if by == "observable" else names)):
             if (value := getattr(self, name)) != getattr(SearchConfig, name):  # the default
                 raise InputError(
                     f"{name} is {value!r}, but goes with --text; leave it out of a search by {by}",
@@ -253,7 +262,7 @@ class SearchConfig:
                 )
 
 
-SEARCHES = ("text", "token", "logit", "label", "near")
+SEARCHES = ("text", "token", "logit", "label", "observable", "near")
 """What a search may be by, a field of `SearchConfig` each; the last is a number."""
 
 

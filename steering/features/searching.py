@@ -19,10 +19,11 @@ def search_features(
     """Search the features of a run.
 
     Returns:
-        `run`, `by` (text, token, logit, label or near), `query`, and `features`, best first: of
-        each what the search found (the fields of `TextMatch`, `TokenMatch`, `LogitMatch`,
-        `LabelMatch` or `Neighbor`) and what `described` adds. By text also the other fields of
-        `TextSearch`, `model`, `site` and `unit`.
+        `run`, `by` (one of `SEARCHES`), `query`, and `features`, best first: of each what the
+        search found (the fields of `TextMatch`, `TokenMatch`, `LogitMatch`, `LabelMatch`,
+        `RankedFeature` or `Neighbor`) and what `described` adds. By text also the other fields of
+        `TextSearch`, `model`, `site` and `unit`; by observable those of `ObservableRanking`, and
+        `model`.
 
     Raises:
         InputError: there is no run or index, no such token or feature, or run and language model
@@ -55,14 +56,34 @@ def search_features(
                 "features": described(index, picks, found["features"]),
             }
         )
+    if config.observable is not None:
+        return values | _by_observable(index, picks, config, config.observable, say)
     return values | {"features": described(index, picks, looked_up(index, picks, config))}
+
+
+def _by_observable(
+    index: FeatureIndex,
+    picks: Picks,
+    config: SearchConfig,
+    observable: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    from ..fitting.observable_ranking import rank_by_observable
+    from ..fitting.trained_config import ObservableConfig
+    from ..loading import load_run_of
+
+    loaded = load_run_of(config, say)
+    settings = ObservableConfig(observable=observable, site=loaded.site.name)
+    found = rank_by_observable(loaded.model, loaded.sae, settings, top=config.top).to_dict()
+    features = described(index, picks, found["features"])
+    return {"model": loaded.model.name, **found, "features": features}
 
 
 def looked_up(index: FeatureIndex, picks: Picks, config: SearchConfig) -> list[dict[str, Any]]:
     """What a search finds that needs no language model.
 
     Raises:
-        InputError: there is no such token or feature, or it is a search by text.
+        InputError: there is no such token or feature, or it is a search by text or observable.
     """
     if config.token is not None:
         found: Sequence[Any] = by_token(index, config.token, top=config.top)
@@ -73,7 +94,8 @@ def looked_up(index: FeatureIndex, picks: Picks, config: SearchConfig) -> list[d
     elif config.near is not None:
         found = by_neighbor(index, config.near, top=config.top)
     else:
-        raise InputError("a search by text needs the language model")
+        by = "text" if config.observable is None else "observable"
+        raise InputError(f"a search by {by} needs the language model")
     return [asdict(match) for match in found]
 
 

@@ -231,6 +231,12 @@ def test_search(sparsteer: Sparsteer, run: Path, cache: Path) -> None:
     for flag in ("--logit", "--promotes"):
         found = sparsteer(*words, flag, raised, "--top", 48, "--json").values["features"]
         assert 5 in [feature["feature"] for feature in found]
+    moved = sparsteer(*words, "--observable", "+a -b", "--top", 3, "--json").values
+    effects = [abs(feature["effect"]) for feature in moved["features"]]
+    assert len(effects) == 3 and effects == sorted(effects, reverse=True)
+    assert moved["how"] == "gradient" and 0 < moved["chance_cosine"] < 1
+    assert "of a random direction" in sparsteer(*words, "--observable", "+a -b").out
+    assert "'a' on both sides" in sparsteer(*words, "--observable", "+a -a").error
     assert "--near is -1" in sparsteer(*words, "--near", -1).error
     assert "what to search for is missing" in sparsteer(*words).error
     assert "there is no feature 48" in sparsteer(*words, "--near", 48).error
