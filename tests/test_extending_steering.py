@@ -130,12 +130,11 @@ def test_a_fitting_method_is_fitted(
         out=str(tmp_path / "fit"),
     )
     (edit,) = fit(config, tiny_model).edits
-    means = [
-        [tiny_model.site(SITE).read(tokens)[0, 2:].mean(dim=0) for tokens in map(ids, lines)]
-        for ids in [lambda text: torch.tensor([[1, *tiny_model.tokenize(text)]])]
-        for lines in texts.values()
-    ]
-    medians = [torch.stack(rows).median(dim=0).values for rows in means]
+    site, medians = tiny_model.site(SITE), list[torch.Tensor]()
+    for lines in texts.values():
+        rows = [torch.tensor([[1, *tiny_model.tokenize(line)]]) for line in lines]
+        means = [site.read(row)[0, 2:].mean(dim=0) for row in rows]
+        medians.append(torch.stack(means).median(dim=0).values)
     torch.testing.assert_close(edit.tensors["v"], medians[0] - medians[1], rtol=1e-4, atol=1e-5)
 
 

@@ -44,7 +44,7 @@ class FitReport:
 
     method: str
     n_texts: int
-    """Texts that were fitted to, or pairs of them."""
+    """Texts that were fitted to; of pairs both."""
     n_tokens: int
     """Content tokens of those texts."""
     separation: Mapping[str, float] | None = None
