@@ -29,7 +29,7 @@ def test_a_context_steers_as_an_intervention_given_to_generation_does(
 ):
     sae = SparseAutoencoder(TopKConfig(32, 64, 3), seed=1).double()
     feature = SteeredFeature(index=7, strength=4.0, sign=-1, max_activation=4.0)
-    spec = Intervention(
+    spec = Intervention.of_features(
         site="blocks.1.hook_resid_post", features=(feature,), tier=tier, threshold=0.05
     )
     sampling = Sampling(max_new_tokens=8, temperature=0.9, seed=5, batch_size=3)

@@ -55,7 +55,9 @@ def steering(
     model: LanguageModel, sae: SparseAutoencoder, tier: str, strength: float = 2.0
 ) -> Context:
     feature = SteeredFeature(index=7, strength=strength, sign=-1, max_activation=4.0)
-    intervention = Intervention(site=SITE, features=(feature,), tier=tier, threshold=0.05)
+    intervention = Intervention.of_features(
+        site=SITE, features=(feature,), tier=tier, threshold=0.05
+    )
     return lambda: steer(model, sae, intervention)
 
 
