@@ -25,8 +25,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def run(config: SearchConfig, terminal: Terminal) -> Report:
-    """Search features by a text that activates them, a token, a label, what they do to tokens, or
-    a similar direction.
+    """Search features by a text, a token, a label, what they make the model say, or a direction.
 
     RUN is the folder of a run with a feature index. Give one of --text, --token, --logit, --label,
     --observable and --near. A text and an observable need the language model, the others only the

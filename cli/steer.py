@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 
 def fit(config: FitConfig, terminal: Terminal) -> Report:
-    """Fit a direction, or a gate, to texts, and say how well it tells texts apart and what it
-    changes.
+    """Fit a direction or a gate to texts, and say how well it tells them apart.
 
     METHOD is how it is found. Give --positive and --negative, or --pairs, or --scored. Part of the
     texts is held out, and the separation is measured on it. With --neutral what steering at

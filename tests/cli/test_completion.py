@@ -65,6 +65,7 @@ def test_verbs_options_and_choices(tmp_path: Path) -> None:
             "build",
             "show",
             "list",
+            "shared",
             "search",
             "find",
             "label",

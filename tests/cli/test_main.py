@@ -162,7 +162,9 @@ def test_an_option_has_the_same_topic_in_every_verb() -> None:
     assert found["--seed"] == found["--device"] == found["--dry-run"] == {"run"}
     of_cache = topics(VERBS["cache"].options())
     assert "--batch-size" in [option.shown for option in of_cache["run"]]
-    assert {flag for flag, names in found.items() if len(names) > 1} == {"--batch-size", "--tokens"}
+    # What would be alone in its topic stands in the first box.
+    several = {flag for flag, names in found.items() if len(names - {""}) > 1}
+    assert several == {"--batch-size", "--tokens"}
 
 
 def test_help_says_what_may_be_left_out(sparsteer: Sparsteer) -> None:
