@@ -43,8 +43,11 @@ def _edits(values: Mapping[str, Any]) -> list[str]:
     lines = [f"edit: {edit['kind']} at {edit['site']}" for edit in values["edits"]]
     gate = values["gate"]
     if gate is not None:
-        settings = ", ".join(f"{name} {_shown(value)}" for name, value in gate["settings"].items())
-        lines.append(f"gate: {gate['kind']} at {gate['site']}" + (settings and f", {settings}"))
+        named = {"threshold": gate["threshold"], **gate["settings"]}
+        settings = ", ".join(f"{name} {_shown(value)}" for name, value in named.items())
+        lines.append(f"gate: {gate['kind']} at {gate['site']}, {settings}")
+    if (cap := values["cap"]) is not None:
+        lines.append(f"cap: at {cap['site']}, budget {_shown(cap['budget'])}")
     return lines
 
 
@@ -75,14 +78,16 @@ def _separation(found: Mapping[str, Any] | None) -> str:
 
 def _changes(report: Mapping[str, Any]) -> list[str]:
     """What was measured on neutral texts."""
-    neutral, norm = report["details"].get("neutral", {}), report["change_norm"]
-    if "mean_opening" in neutral:
-        return [
-            f"on neutral texts the gate is open by {_shown(neutral['mean_opening'])} on average"
-        ]
-    if not neutral or norm is None:
-        return ["what it changes on neutral texts: not measured; give --neutral FILE"]
+    details, norm = report["details"], report["change_norm"]
+    lines: list[str] = []
+    if "neutral_opening" in details:
+        opening = _shown(details["neutral_opening"])
+        lines.append(f"on neutral texts the gate is open by {opening} on average")
+    neutral = details.get("neutral")
+    if neutral is None or norm is None:
+        return lines or ["what it changes on neutral texts: not measured; give --neutral FILE"]
     return [
+        *lines,
         f"at strength 1 on {counted(neutral['n_tokens'], 'neutral token')}: KL "
         f"{report['neutral_kl']:.4g} nats (95% of tokens below {neutral['kl_p95']:.4g}), entropy "
         f"{neutral['entropy_change']:+.4g}, the likeliest token stays on "
@@ -94,7 +99,7 @@ def _changes(report: Mapping[str, Any]) -> list[str]:
 
 def _details(details: Mapping[str, Any]) -> list[str]:
     """What only this method says."""
-    elsewhere = ("sites", "neutral", "threshold", "budget")
+    elsewhere = ("sites", "neutral", "neutral_opening", "threshold", "budget")
     return [
         f"{name.replace('_', ' ')}: {_shown(value)}"
         for name, value in details.items()
@@ -111,11 +116,12 @@ def _shown(value: Any) -> str:
 
 
 def _warnings(values: Mapping[str, Any]) -> list[str]:
-    if values["gate"] is not None and not values["edits"]:
-        return [
-            "this is a gate and no edit, which steers nothing; give --edits-of DIR to join them"
-        ]
-    return []
+    if values["edits"]:
+        return []
+    if values["gate"] is None and values["cap"] is None:
+        return ["the maps change nothing, so this steers nothing"]
+    what = "gate" if values["cap"] is None else "cap"
+    return [f"this is a {what} and no edit, which steers nothing; give --edits-of DIR to join them"]
 
 
 def _grid(*headings: str) -> "Table":

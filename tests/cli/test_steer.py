@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sparsteer.steering.fitting.saving import load_fitted
+from sparsteer.steering.interventions.intervention import Intervention
 
 from .conftest import SITES, Sparsteer
 
@@ -42,9 +43,10 @@ def test_a_direction_is_fitted(
     assert report["neutral_kl"] == report["details"]["neutral"]["kl_base_steered"] > 0
     assert set(report["change_norm"]) == {"median", "p5", "p95"}
     assert [row["site"] for row in report["details"]["sites"]] == list(SITES)
-    written = json.loads((tmp_path / "fit" / "fitted.json").read_text())
+    written = json.loads((tmp_path / "fit" / "fit.json").read_text())
     assert written["report"] == report
-    assert written["edits"] == [{**edit, "tensors": {"v": "edits.0.v"}}]
+    steering = Intervention.load(tmp_path / "fit")
+    assert (steering.site, steering.edits[0].kind) == (edit["site"], "add")
     (read,) = load_fitted(tmp_path / "fit").edits
     assert read.tensors["v"].dtype == torch.float32
     page = sparsteer(*words, "--site", *SITES, *neutral, "--force").out

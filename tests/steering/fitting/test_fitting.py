@@ -3,6 +3,7 @@
 import json
 import random
 import string
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from sparsteer.kernels.numerics import row_norms
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.detox.prompts import prompts_of
-from sparsteer.steering.fitting.applying import applied
 from sparsteer.steering.fitting.config import FitConfig
 from sparsteer.steering.fitting.fitted import Fitted
 from sparsteer.steering.fitting.fitting import fit
 from sparsteer.steering.fitting.saving import load_fitted
 from sparsteer.steering.fitting.shift import measure_shift
+from sparsteer.steering.interventions.layout import places
 from sparsteer.steering.registries import FIT_METHODS
 
 from ..plain_families import Twins
@@ -65,8 +66,8 @@ def config_of(files: Path, method: str, out: Path, turned: str = "", **given: An
 
 
 def tensors_of(fitted: Fitted) -> dict[str, torch.Tensor]:
-    gate = {} if fitted.gate is None else {f"gate.{n}": t for n, t in fitted.gate.tensors.items()}
-    return gate | {name: t for edit in fitted.edits for name, t in edit.tensors.items()}
+    vectors = places(fitted.parts)
+    return {f"{p}.{n}": tensor for p, each in vectors.items() for n, tensor in each.tensors.items()}
 
 
 @pytest.mark.parametrize("method", FIT_METHODS.builtin)
@@ -85,7 +86,7 @@ def test_a_fit_is_written_read_and_the_same_for_texts_in_any_order(
         # A principal component of the gates has no sign of its own.
         torch.testing.assert_close(one.abs(), other.abs(), rtol=1e-6, atol=1e-9)
     assert (read.method, {edit.site for edit in read.edits} | {SITES[0]}) == (method, {SITES[0]})
-    assert (fitted.gate is None) == bool(fitted.edits)
+    assert (fitted.gate is None and fitted.cap is None) == bool(fitted.edits)
     report = fitted.report
     assert report.n_texts + (0 if report.separation is None else 4) >= 8
     assert report.neutral_kl is None and report.change_norm is None
@@ -101,7 +102,7 @@ def test_the_report_says_what_steering_changes(both: Twins, files: Path, tmp_pat
     assert (report.separation["n_positive"], report.separation["n_negative"]) == (2, 2)
     assert report.separation["auroc"] == 1.0
     assert [row["site"] for row in report.details["sites"]] == [SITES[1], SITES[0]]
-    shift = measure_shift(model, lambda: applied(model, fitted.edits), NEUTRAL)
+    shift = measure_shift(model, lambda: fitted.intervention.apply(model), NEUTRAL)
     assert report.neutral_kl == pytest.approx(shift.kl_base_steered)
     assert report.details["neutral"]["kl_p95"] == pytest.approx(shift.kl_p95)
     norm = length(fitted.edits[0].tensors["v"])
@@ -122,11 +123,13 @@ def test_a_gate_takes_the_edits_of_an_earlier_fit(both: Twins, files: Path, tmp_
     fitted = fit(gate, both.plain)
     assert fitted.gate is not None and fitted.gate.site == edit.site
     assert torch.equal(fitted.edits[0].tensors["u"], edit.tensors["u"])
-    assert fitted.report.neutral_kl is None
-    assert 0 < fitted.report.details["neutral"]["mean_opening"] < 1
+    kl = fit(replace(edits, neutral=given["neutral"], force=True), both.plain).report.neutral_kl
+    assert fitted.report.neutral_kl is not None and kl is not None
+    assert 0 < fitted.report.neutral_kl < kl
+    assert 0 < fitted.report.details["neutral_opening"] < 1
     none = config_of(files, "ids", tmp_path / "c", edits_of=str(tmp_path / "none"))
     fit(config_of(files, "cast", tmp_path / "none"), both.plain)
-    with pytest.raises(InputError, match="which has no edit"):
+    with pytest.raises(InputError, match="has a gate or a cap and no edit"):
         fit(none, both.plain)
     behind = config_of(files, "cast", tmp_path / "c", site=("blocks.2.hook_resid_post",), **given)
     with pytest.raises(InputError, match=r"site is blocks.2.hook_resid_post, which lies behind"):
@@ -159,7 +162,8 @@ def test_the_entropy_of_the_next_token_is_a_score(both: Twins, tmp_path: Path) -
     model, fitted = both.plain, fit(config, both.plain)
     assert fitted.report.details["score_mean"] > 0
     for strength in (-0.02, 0.02):
-        with_steering = partial(applied, model, fitted.edits, strength)
+        steering = fitted.intervention.scaled(strength)
+        with_steering = partial(steering.apply, model)
         shift = measure_shift(model, with_steering, texts[110:], last=True, batch_size=80)
         assert shift.entropy_change * strength > 0
 
@@ -226,10 +230,10 @@ def test_a_damaged_fit_is_refused(both: Twins, files: Path, tmp_path: Path) -> N
     vectors = out / "vectors.safetensors"
     content = vectors.read_bytes()
     vectors.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(InputError, match="its checksum differs"):
+    with pytest.raises(InputError, match="their digest differs"):
         load_fitted(out)
     vectors.write_bytes(content)
-    description = out / "fitted.json"
+    description = out / "fit.json"
     description.write_text(description.read_text().replace("caa", "cab", 1))
     with pytest.raises(InputError, match="has changed since it was written"):
         load_fitted(out)
