@@ -93,9 +93,9 @@ class Sampling:
 class GenerateConfig:
     """What to write with and without steering, and how to steer."""
 
-    run: FilePath
+    run: FilePath | None = None
     """Run folder with the autoencoder (`sae/`) and its feature index (`features/`), or the folder
-    of an autoencoder."""
+    of an autoencoder. An --intervention without features needs none: --model is enough."""
 
     prompt: tuple[AnyText, ...] = ()
     """Beginning of a text; may be given several times."""
@@ -187,6 +187,12 @@ class GenerateConfig:
         if not self.prompt and self.prompts is None:
             raise InputError(
                 "prompt is missing; give --prompt TEXT or --prompts FILE", field="prompt"
+            )
+        if self.run is None and (self.intervention is None or self.model is None):
+            raise InputError(
+                "run is missing; give the folder of a run, or --model with an --intervention that "
+                "has no features",
+                field="run",
             )
         if self.intervention is None:
             require_features(self.feature, self.picks, other=" or --intervention FILE")

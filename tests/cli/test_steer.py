@@ -49,6 +49,10 @@ def test_a_direction_is_fitted(
     assert (steering.site, steering.edits[0].kind) == (edit["site"], "add")
     (read,) = load_fitted(tmp_path / "fit").edits
     assert read.tensors["v"].dtype == torch.float32
+    given = ("--intervention", tmp_path / "fit", "--prompt", "a cat", "--max-new-tokens", 2)
+    written = sparsteer("generate", "--model", tiny_model_folder, *given, "--json").values
+    assert written["intervention"] == steering.to_dict() and written["run"] is None
+    assert "RUN is missing" in sparsteer("generate", *given).error
     page = sparsteer(*words, "--site", *SITES, *neutral, "--force").out
     for part in ("fitted to 6 texts", f"edit: add at {edit['site']}", "held-out separation: AUROC"):
         assert part in page
