@@ -73,8 +73,12 @@ def test_a_gate_says_that_it_steers_nothing_alone(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "METHOD and --model and --out are missing"),
-        (("mean",), "--model and --out are missing"),
+        ((), "METHOD and --out are missing"),
+        (("mean",), "--out is missing"),
+        (("caa", "--out", "o", "--pairs", "p"), "--model is missing; give --model M"),
+        (("lineas", "--model", "m", "--out", "o", "--steps", "0"), "--steps is 0"),
+        (("model_pair", "--models", "a", "--out", "o"), "--models names 1; give two"),
+        (("model_pair", "--models", "a", "b", "--out", "o"), "--texts is missing; give what"),
         (("mean", "--model", "m", "--out", "o"), "METHOD is 'mean', but must be one of mean_diff"),
         (("caa", "--model", "m", "--out", "o"), "--positive is missing; give --positive and"),
         (
