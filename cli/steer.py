@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def fit(config: FitConfig, terminal: Terminal) -> Report:
-    """Fit a direction, or a gate, to texts, and say how well it tells texts apart and what it
-    changes.
+    """Fit a direction, maps or a gate, and say how well it tells texts apart and what it changes.
 
-    METHOD is how it is found. Give --positive and --negative, or --pairs, or --scored. Part of the
-    texts is held out, and the separation is measured on it. With --neutral what steering at
-    strength 1 changes is measured.
+    METHOD is how it is found. Give --positive and --negative, or --pairs, or --scored, or
+    --observable, or --models with --texts. Part of the texts is held out, and the separation is
+    measured on it. With --neutral what steering at strength 1 changes is measured. The folder is
+    an intervention, which `generate --intervention` takes.
     """
     from ..steering.fitting.fitting import fit as fit_method
     from ..steering.fitting.saving import fitted_values

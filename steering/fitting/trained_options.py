@@ -1,9 +1,10 @@
 """Settings of fitted maps and trained directions as a verb takes them; imports no torch."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ...sae.common.paths import FilePath
+from ...sae.common.validation import require_choice
 from .trained_config import (
     ComparedTokens,
     KeptTexts,
@@ -51,9 +52,9 @@ class TrainedOptions:
     """With lin_act: incremental (default) fits each site with the maps of earlier ones switched on;
     at_once fits every site to the unedited model."""
 
-    support: bool | None = None
-    """With lin_act: leave values alone outside the range of the fitted negative ones. By default
-    with --map linear only."""
+    support: Literal["on", "off"] | None = None
+    """With lin_act: on leaves values alone outside the range of the fitted negative ones. By
+    default on with --map linear only."""
 
     support_quantile: float | None = None
     """With lin_act: the range goes from this quantile to 1 minus it; by default 0."""
@@ -67,8 +68,8 @@ class TrainedOptions:
     optimizer: Optimizer | None = None
     """With lineas: adam (default) or sgd."""
 
-    standardize: bool | None = None
-    """With lineas: measure coordinates in standard deviations of the negative texts (default)."""
+    standardize: bool = True
+    """With lineas: measure coordinates in standard deviations of the negative texts."""
 
     l1: float | None = None
     """With lineas: weight of the absolute values of w - 1 and of the shift; by default 0."""
@@ -109,8 +110,16 @@ class TrainedOptions:
     default 8."""
 
     def of_method(self, method: str) -> dict[str, Any]:
-        """The settings of a method that are given, as its configuration names them."""
+        """The settings of a method that are given, as its configuration names them.
+
+        Raises:
+            InputError: support is neither on nor off.
+        """
+        if self.support is not None:
+            require_choice("support", self.support, ("on", "off"))
         values = {name: getattr(self, name) for name in OF_METHOD[method] if name != "sae"}
+        if self.support is not None and "support" in values:
+            values["support"] = self.support == "on"
         return {_OTHER_NAMES.get(n, n): value for n, value in values.items() if value is not None}
 
     def require_right(self, method: str) -> None:

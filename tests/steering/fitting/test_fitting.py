@@ -20,9 +20,11 @@ from sparsteer.steering.fitting.fitted import Fitted
 from sparsteer.steering.fitting.fitting import fit
 from sparsteer.steering.fitting.saving import load_fitted
 from sparsteer.steering.fitting.shift import measure_shift
+from sparsteer.steering.interventions.intervention import Intervention
 from sparsteer.steering.interventions.layout import places
 from sparsteer.steering.registries import FIT_METHODS
 
+from ..interventions.cases import random_sae
 from ..plain_families import Twins
 from .conftest import NEGATIVE, POSITIVE, BiasedBy, length, randn
 
@@ -170,6 +172,23 @@ def test_a_gate_takes_the_edits_of_an_earlier_fit(both: Twins, files: Path, tmp_
     finally:
         with torch.no_grad():
             both.hf.transformer.ln_f.bias -= 1
+
+
+def test_latents_are_mapped_where_an_autoencoder_is_given(
+    both: Twins, files: Path, tmp_path: Path
+) -> None:
+    sae = random_sae(both.plain.d_model)
+    sae.save(tmp_path / "sae")
+    given = {"sae": str(tmp_path / "sae"), "neutral": str(files / "neutral.txt")}
+    config = config_of(files, "lin_act", tmp_path / "out", **given)
+    report = fit(config, both.plain).report
+    steering = Intervention.load(tmp_path / "out")
+    (edit,) = steering.edits
+    assert edit.kind == "latents" and {"low", "high"} < set(edit.tensors)
+    shift = measure_shift(both.plain, lambda: steering.apply(both.plain, sae), NEUTRAL)
+    assert report.neutral_kl == pytest.approx(shift.kl_base_steered, rel=1e-5) and shift.kl_p95 > 0
+    with pytest.raises(InputError, match="give the autoencoder"):
+        steering.apply(both.plain)
 
 
 def test_the_entropy_of_the_next_token_is_a_score(both: Twins, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_negative_texts_are_carried_to_positive_ones(
     model = chain(tiny_model_folder)
     source = sets_of(UP, LOW)
     method = LinActMethod()
-    (edit,) = method.fit(model, source, settings(tmp_path, "lin_act", support=False), print).edits
+    (edit,) = method.fit(model, source, settings(tmp_path, "lin_act", support="off"), print).edits
     torch.testing.assert_close(edit.tensors["w"], W_D, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(edit.tensors["b"], B_D, rtol=1e-9, atol=1e-9)
     (expected,) = fit_lin_act(model, LOW, UP, config()).edits
