@@ -89,7 +89,8 @@ def _changes(report: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         f"at strength 1 on {counted(neutral['n_tokens'], 'neutral token')}: KL "
-        f"{report['neutral_kl']:.4g} nats (95% of tokens below {neutral['kl_p95']:.4g}), entropy "
+        f"{report['neutral_kl']:.4g} nats (95% of tokens below "
+        f"{neutral['kl_steered_base_p95']:.4g}), entropy "
         f"{neutral['entropy_change']:+.4g}, the likeliest token stays on "
         f"{100 * neutral['top1_agreement']:.1f}%",
         f"length of the change beside the activation: median {norm['median']:.3g}, "

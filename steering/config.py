@@ -243,6 +243,10 @@ class SteeringChoice:
     """File of picks, or the run folder that has them; all but the rejected ones are steered, each
     with its strength."""
 
+    intervention: FilePath | None = None
+    """An intervention in place of the options for it: a JSON file or a folder, such as `steer fit`
+    writes; it must add one vector."""
+
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
     Default: 1, or the strength of each pick; with picks it is a factor of theirs."""

@@ -25,8 +25,8 @@ class FitReport:
     """On texts that were not fitted to: `auroc` of the projection on the direction, `d_prime`, and
     how many texts these are of, `n_positive` and `n_negative`; None where none were held out."""
     neutral_kl: float | None = None
-    """Mean KL divergence, in nats, of the steered model's next token from the base model's, at
-    strength 1 over the tokens of neutral texts; None where it was not measured."""
+    """Mean of KL(steered || base) of the next token, in nats, at strength 1 over the content tokens
+    of neutral texts; None where it was not measured."""
     change_norm: Mapping[str, float] | None = None
     """Length of the change at strength 1 as a fraction of the activation's norm, over tokens of
     neutral texts: `median`, `p5` and `p95`; None where it was not measured."""

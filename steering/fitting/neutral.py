@@ -68,7 +68,7 @@ def with_neutral(
     shift = measure_shift(model, steering, texts, batch_size=batch_size, max_length=max_length)
     report = dataclasses.replace(
         fitted.report,
-        neutral_kl=shift.kl_base_steered,
+        neutral_kl=shift.kl_steered_base,
         change_norm=change_norms(model, parts, texts, batch_size=batch_size, max_length=max_length),
         details={**fitted.report.details, "neutral": dataclasses.asdict(shift)},
     )

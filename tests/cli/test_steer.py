@@ -40,7 +40,7 @@ def test_a_direction_is_fitted(
     assert edit["kind"] == "add" and edit["tensors"] == {"v": [32]} and values["gate"] is None
     report = values["report"]
     assert (report["n_texts"], report["separation"]["n_positive"]) == (6, 2)
-    assert report["neutral_kl"] == report["details"]["neutral"]["kl_base_steered"] > 0
+    assert report["neutral_kl"] == report["details"]["neutral"]["kl_steered_base"] > 0
     assert set(report["change_norm"]) == {"median", "p5", "p95"}
     assert [row["site"] for row in report["details"]["sites"]] == list(SITES)
     written = json.loads((tmp_path / "fit" / "fit.json").read_text())

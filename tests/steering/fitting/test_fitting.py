@@ -132,8 +132,10 @@ def test_the_report_says_what_steering_changes(both: Twins, files: Path, tmp_pat
     assert report.separation["auroc"] == 1.0
     assert [row["site"] for row in report.details["sites"]] == [SITES[1], SITES[0]]
     shift = measure_shift(model, lambda: fitted.intervention.apply(model), NEUTRAL)
-    assert report.neutral_kl == pytest.approx(shift.kl_base_steered)
-    assert report.details["neutral"]["kl_p95"] == pytest.approx(shift.kl_p95)
+    assert report.neutral_kl == pytest.approx(shift.kl_steered_base)
+    assert report.details["neutral"]["kl_steered_base_p95"] == pytest.approx(
+        shift.kl_steered_base_p95
+    )
     norm = length(fitted.edits[0].tensors["v"])
     tokens = [torch.tensor([[1, *model.tokenize(text)]]) for text in NEUTRAL]
     acts = [model.site(fitted.edits[0].site).read(row)[0, 2:] for row in tokens]
@@ -186,7 +188,10 @@ def test_latents_are_mapped_where_an_autoencoder_is_given(
     (edit,) = steering.edits
     assert edit.kind == "latents" and {"low", "high"} < set(edit.tensors)
     shift = measure_shift(both.plain, lambda: steering.apply(both.plain, sae), NEUTRAL)
-    assert report.neutral_kl == pytest.approx(shift.kl_base_steered, rel=1e-5) and shift.kl_p95 > 0
+    assert (
+        report.neutral_kl == pytest.approx(shift.kl_steered_base, rel=1e-5)
+        and shift.kl_steered_base > 0
+    )
     with pytest.raises(InputError, match="give the autoencoder"):
         steering.apply(both.plain)
 

@@ -34,7 +34,11 @@ def test_nothing_shifts_nothing(both: Twins, kind: str) -> None:
     model: LanguageModel = getattr(both, kind)
     for steering in (nullcontext, lambda: applied(model, 0.0)):
         found = measure_shift(model, steering, TEXTS)
-        assert (found.kl_base_steered, found.kl_steered_base, found.kl_p95) == (0, 0, 0)
+        assert (found.kl_base_steered, found.kl_steered_base, found.kl_steered_base_p95) == (
+            0,
+            0,
+            0,
+        )
         assert (found.entropy_change, found.top1_agreement) == (0, 1)
         assert (found.n_texts, found.n_tokens) == (2, 30)
 
