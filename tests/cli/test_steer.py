@@ -9,6 +9,7 @@ import torch
 from sparsteer.steering.fitting.saving import load_fitted
 from sparsteer.steering.interventions.intervention import Intervention
 
+from ..steering.fitting.conftest import length
 from .conftest import SITES, Sparsteer
 
 
@@ -58,6 +59,19 @@ def test_a_direction_is_fitted(
         assert part in page
     assert "at strength 1 on 15 neutral tokens: KL " in page
     assert f"written: {tmp_path / 'fit'}" in page
+
+
+def test_a_direction_is_exported(
+    sparsteer: Sparsteer, tiny_model_folder: Path, run_folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    words = words_for("mean_difference", tiny_model_folder, texts, tmp_path / "fit")
+    sparsteer(*words, "--site", SITES[0])
+    v_D = load_fitted(tmp_path / "fit").edits[0].tensors["v"]
+    given = ("--intervention", tmp_path / "fit", "--out", tmp_path / "out", "--format", "lm-eval")
+    done = sparsteer("export", run_folder, *given, "--json")
+    assert done.values["norm"] == pytest.approx(length(v_D))
+    other = sparsteer("export", run_folder, *given, "--force", "--strength", 2)
+    assert other.error.startswith("--strength cannot stand beside --intervention")
 
 
 def test_a_gate_says_that_it_steers_nothing_alone(
