@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsteer.sae.autoencoder import SparseAutoencoder
+from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.fitting.saving import load_fitted
 from sparsteer.steering.interventions.intervention import Intervention
 
@@ -62,15 +64,17 @@ def test_a_direction_is_fitted(
 
 
 def test_a_direction_is_exported(
-    sparsteer: Sparsteer, tiny_model_folder: Path, run_folder: Path, texts: Path, tmp_path: Path
+    sparsteer: Sparsteer, tiny_model_folder: Path, texts: Path, tmp_path: Path
 ) -> None:
     words = words_for("mean_difference", tiny_model_folder, texts, tmp_path / "fit")
     sparsteer(*words, "--site", SITES[0])
     v_D = load_fitted(tmp_path / "fit").edits[0].tensors["v"]
+    SparseAutoencoder(TopKConfig(d_model=32, n_latents=8, k=2)).save(tmp_path / "sae")
     given = ("--intervention", tmp_path / "fit", "--out", tmp_path / "out", "--format", "lm-eval")
-    done = sparsteer("export", run_folder, *given, "--json")
+    words = ("export", tmp_path / "sae", "--model", tiny_model_folder, *given)
+    done = sparsteer(*words, "--json")
     assert done.values["norm"] == pytest.approx(length(v_D))
-    other = sparsteer("export", run_folder, *given, "--force", "--strength", 2)
+    other = sparsteer(*words, "--force", "--strength", 2)
     assert other.error.startswith("--strength cannot stand beside --intervention")
 
 
