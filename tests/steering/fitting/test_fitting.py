@@ -1,10 +1,7 @@
 """Whole fits, from files to a folder: for every method, what they say, and what is refused."""
 
 import json
-import random
-import string
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,29 +191,6 @@ def test_latents_are_mapped_where_an_autoencoder_is_given(
     )
     with pytest.raises(InputError, match="give the autoencoder"):
         steering.apply(both.plain)
-
-
-def test_the_entropy_of_the_next_token_is_a_score(both: Twins, tmp_path: Path) -> None:
-    """Along the direction that goes with it, unseen texts get another entropy."""
-    letters = random.Random(3)
-    texts = ["".join(letters.choices(string.ascii_letters, k=4)) for _ in range(150)]
-    (tmp_path / "texts.txt").write_text("\n".join(texts[:110]))
-    config = FitConfig(
-        method="covariance",
-        model="tiny",
-        site=("blocks.2.hook_resid_post",),
-        out=str(tmp_path / "out"),
-        scored=str(tmp_path / "texts.txt"),
-        score="entropy",
-        batch_size=110,
-    )
-    model, fitted = both.plain, fit(config, both.plain)
-    assert fitted.report.details["score_mean"] > 0
-    for strength in (-0.02, 0.02):
-        steering = fitted.intervention.scaled(strength)
-        with_steering = partial(steering.apply, model)
-        shift = measure_shift(model, with_steering, texts[110:], last=True, batch_size=80)
-        assert shift.entropy_change * strength > 0
 
 
 def test_short_texts_are_left_out_and_counted(both: Twins, tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 import copy
 import math
+import random
+import string
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from math import nan
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +17,9 @@ import torch
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.fitting.capture import tokenize_texts
+from sparsteer.steering.fitting.config import FitConfig
 from sparsteer.steering.fitting.fitted import fitted_edit
+from sparsteer.steering.fitting.fitting import fit
 from sparsteer.steering.fitting.shift import measure_shift, next_token_entropies
 from sparsteer.steering.interventions.intervention import Intervention
 
@@ -107,3 +113,26 @@ def test_what_cannot_be_compared_is_refused(both: Twins) -> None:
         measure_shift(both.plain, nullcontext, ["a", ""])
     with pytest.raises(InputError, match="steer less"):
         measure_shift(both.plain, lambda: both.plain.site(SITE).write(lambda h: h * nan), TEXTS)
+
+
+def test_the_entropy_of_the_next_token_is_a_score(both: Twins, tmp_path: Path) -> None:
+    """Along the direction that goes with it, unseen texts get another entropy."""
+    letters = random.Random(3)
+    texts = ["".join(letters.choices(string.ascii_letters, k=4)) for _ in range(150)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts[:110]))
+    config = FitConfig(
+        method="covariance",
+        model="tiny",
+        site=("blocks.2.hook_resid_post",),
+        out=str(tmp_path / "out"),
+        scored=str(tmp_path / "texts.txt"),
+        score="entropy",
+        batch_size=110,
+    )
+    model, fitted = both.plain, fit(config, both.plain)
+    assert fitted.report.details["score_mean"] > 0
+    for strength in (-0.02, 0.02):
+        steering = fitted.intervention.scaled(strength)
+        with_steering = partial(steering.apply, model)
+        shift = measure_shift(model, with_steering, texts[110:], last=True, batch_size=80)
+        assert shift.entropy_change * strength > 0
