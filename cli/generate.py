@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def run(config: GenerateConfig, terminal: Terminal) -> Report:
     """Continue prompts with and without steering, side by side, from the same random numbers.
 
-    RUN is the folder of a run. On a terminal the texts are shown while they are written.
+    RUN is the folder of a run; an --intervention without features needs --model alone. On a
+    terminal the texts are shown while they are written.
     """
     from rich.console import Group
 

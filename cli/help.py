@@ -20,10 +20,13 @@ TOPICS: dict[str, str] = {
     "auxk-fraction k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
     "clip-norm ema-decay",
-    "texts": "positive negative pairs scored neutral held-out allow-reporting-side",
+    "texts": "positive negative pairs scored observable models texts neutral held-out "
+    "allow-reporting-side",
     "method": "pool answer-token edit-kind score center ridge penalty components variance "
-    "coverage edits-of",
-    "steering": "feature picks strength tier threshold edit direction max-activation",
+    "coverage edits-of sae map order support support-quantile how positions keep compare",
+    "training": "steps epochs lr optimizer standardize l1 group post-steps texts-per-step largest "
+    "checkpoint-every",
+    "steering": "feature picks intervention strength tier threshold edit direction max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
     "filter": "min-firing min-density max-density max-cosine max-cofiring",
     "evidence": "outputs output-prompt group explain",

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 def fit(config: FitConfig, terminal: Terminal) -> Report:
-    """Fit a direction or a gate to texts, and say how well it tells them apart.
+    """Fit a direction, maps or a gate, and say how well it tells texts apart.
 
-    METHOD is how it is found. Give --positive and --negative, or --pairs, or --scored. Part of the
-    texts is held out, and the separation is measured on it. With --neutral what steering at
-    strength 1 changes is measured.
+    METHOD is how it is found. Give --positive and --negative, or --pairs, or --scored, or
+    --observable, or --models with --texts. Part of the texts is held out, and the separation is
+    measured on it. With --neutral what steering at strength 1 changes is measured. The folder is
+    an intervention, which `generate --intervention` takes.
     """
     from ..steering.fitting.fitting import fit as fit_method
     from ..steering.fitting.saving import fitted_values
@@ -42,8 +43,11 @@ def _edits(values: Mapping[str, Any]) -> list[str]:
     lines = [f"edit: {edit['kind']} at {edit['site']}" for edit in values["edits"]]
     gate = values["gate"]
     if gate is not None:
-        settings = ", ".join(f"{name} {_shown(value)}" for name, value in gate["settings"].items())
-        lines.append(f"gate: {gate['kind']} at {gate['site']}" + (settings and f", {settings}"))
+        named = {"threshold": gate["threshold"], **gate["settings"]}
+        settings = ", ".join(f"{name} {_shown(value)}" for name, value in named.items())
+        lines.append(f"gate: {gate['kind']} at {gate['site']}, {settings}")
+    if (cap := values["cap"]) is not None:
+        lines.append(f"cap: at {cap['site']}, budget {_shown(cap['budget'])}")
     return lines
 
 
@@ -74,16 +78,19 @@ def _separation(found: Mapping[str, Any] | None) -> str:
 
 def _changes(report: Mapping[str, Any]) -> list[str]:
     """What was measured on neutral texts."""
-    neutral, norm = report["details"].get("neutral", {}), report["change_norm"]
-    if "mean_opening" in neutral:
-        return [
-            f"on neutral texts the gate is open by {_shown(neutral['mean_opening'])} on average"
-        ]
-    if not neutral or norm is None:
-        return ["what it changes on neutral texts: not measured; give --neutral FILE"]
+    details, norm = report["details"], report["change_norm"]
+    lines: list[str] = []
+    if "neutral_opening" in details:
+        opening = _shown(details["neutral_opening"])
+        lines.append(f"on neutral texts the gate is open by {opening} on average")
+    neutral = details.get("neutral")
+    if neutral is None or norm is None:
+        return lines or ["what it changes on neutral texts: not measured; give --neutral FILE"]
     return [
+        *lines,
         f"at strength 1 on {counted(neutral['n_tokens'], 'neutral token')}: KL "
-        f"{report['neutral_kl']:.4g} nats (95% of tokens below {neutral['kl_p95']:.4g}), entropy "
+        f"{report['neutral_kl']:.4g} nats (95% of tokens below "
+        f"{neutral['kl_steered_base_p95']:.4g}), entropy "
         f"{neutral['entropy_change']:+.4g}, the likeliest token stays on "
         f"{100 * neutral['top1_agreement']:.1f}%",
         f"length of the change beside the activation: median {norm['median']:.3g}, "
@@ -93,7 +100,7 @@ def _changes(report: Mapping[str, Any]) -> list[str]:
 
 def _details(details: Mapping[str, Any]) -> list[str]:
     """What only this method says."""
-    elsewhere = ("sites", "neutral", "threshold", "budget")
+    elsewhere = ("sites", "neutral", "neutral_opening", "threshold", "budget")
     return [
         f"{name.replace('_', ' ')}: {_shown(value)}"
         for name, value in details.items()
@@ -110,11 +117,12 @@ def _shown(value: Any) -> str:
 
 
 def _warnings(values: Mapping[str, Any]) -> list[str]:
-    if values["gate"] is not None and not values["edits"]:
-        return [
-            "this is a gate and no edit, which steers nothing; give --edits-of DIR to join them"
-        ]
-    return []
+    if values["edits"]:
+        return []
+    if values["gate"] is None and values["cap"] is None:
+        return ["the maps change nothing, so this steers nothing"]
+    what = "gate" if values["cap"] is None else "cap"
+    return [f"this is a {what} and no edit, which steers nothing; give --edits-of DIR to join them"]
 
 
 def _grid(*headings: str) -> "Table":

@@ -93,9 +93,9 @@ class Sampling:
 class GenerateConfig:
     """What to write with and without steering, and how to steer."""
 
-    run: FilePath
+    run: FilePath | None = None
     """Run folder with the autoencoder (`sae/`) and its feature index (`features/`), or the folder
-    of an autoencoder."""
+    of an autoencoder. An --intervention without features needs none: --model is enough."""
 
     prompt: tuple[AnyText, ...] = ()
     """Beginning of a text; may be given several times."""
@@ -188,6 +188,12 @@ class GenerateConfig:
             raise InputError(
                 "prompt is missing; give --prompt TEXT or --prompts FILE", field="prompt"
             )
+        if self.run is None and (self.intervention is None or self.model is None):
+            raise InputError(
+                "run is missing; give the folder of a run, or --model with an --intervention that "
+                "has no features",
+                field="run",
+            )
         if self.intervention is None:
             require_features(self.feature, self.picks, other=" or --intervention FILE")
         else:
@@ -236,6 +242,10 @@ class SteeringChoice:
     picks: FilePath | None = None
     """File of picks, or the run folder that has them; all but the rejected ones are steered, each
     with its strength."""
+
+    intervention: FilePath | None = None
+    """An intervention in place of the options for it: a JSON file or a folder, such as `steer fit`
+    writes; it must add one vector."""
 
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.

@@ -76,11 +76,12 @@ FIT_METHODS: "Registry[FitMethod]" = Registry(
         name: f"{__package__}.fitting.methods.{name}:METHOD"
         for name in (
             *("mean_difference", "covariance", "principal_component", "whitened_mean", "logistic"),
-            *("caa", "cast", "dsas", "ids"),
+            *("caa", "cast", "dsas", "ids", "lin_act", "lineas", "observable", "model_pair"),
+            "reft_r1",
         )
     },
 )
-"""How a direction or a gate is fitted to texts."""
+"""How a direction, a map or a gate is fitted to texts, or to models."""
 
 SCORERS: "Registry[Scorer]" = Registry(
     "scorer",

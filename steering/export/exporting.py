@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.checksums import write_checked_json, write_sums
+from ...sae.common.errors import InputError
 from ...sae.fingerprint import sae_fingerprint
 from ...sae.interop.export import export_folder
 from ...sae.language_model.model import LanguageModel
 from ..config import SteeringChoice, require_features
+from ..fitting.saving import require_fitted_to
 from ..interventions.intervention import Intervention
 from ..interventions.steering import steer
 from ..loading import load_run
@@ -45,7 +47,7 @@ def export_steering(
         run: run folder with the autoencoder and its feature index, or the folder of an autoencoder.
         out: the folder, not there yet or empty, or with this very export.
         format: a name in `STEERING_FORMATS`: lm-eval, gguf, easysteer, hotwire, transformers.
-        choice: which features are steered, how far and where.
+        choice: which features are steered, how far and where, or an intervention.
         force: whether another export of steering that is at `out` is replaced.
         say: told what takes time.
 
@@ -54,8 +56,10 @@ def export_steering(
             intervention, or the folder has other content.
     """
     STEERING_FORMATS.require(format)
+    if choice.intervention is not None:
+        return _export_file(run, out, format, choice, force=force, say=say)
     require_constant(choice.tier)
-    require_features(choice.feature, choice.picks)
+    require_features(choice.feature, choice.picks, other=" or --intervention FILE")
     features = steered_features(run, choice, SparseAutoencoder.load(run), say)
     model, site, sae = load_run(
         run,
@@ -74,6 +78,40 @@ def export_steering(
         seed=0 if choice.direction == "decoder" else choice.seed,
     )
     return export_intervention(model, sae, intervention, out, format, force=force)
+
+
+def _export_file(
+    run: str,
+    out: str | Path,
+    format: str,
+    choice: SteeringChoice,
+    *,
+    force: bool,
+    say: Callable[[str], None],
+) -> ExportedSteering:
+    """Export an intervention that was written before, on the run's language model."""
+    for name in ("feature", "picks", "strength", "max_activation", "site", "tier", "direction"):
+        if name in choice.given():
+            raise InputError(
+                f"{name} cannot stand beside --intervention, whose file says it; leave one of them "
+                "out",
+                field=name,
+            )
+    assert choice.intervention is not None
+    given = Intervention.load(choice.intervention)
+    model, _, sae = load_run(
+        run,
+        model=choice.model,
+        site=given.site,
+        model_dtype=choice.model_dtype,
+        allow_other_weights=choice.allow_other_weights,
+        device=choice.device,
+        say=say,
+    )
+    if not choice.allow_other_weights:
+        require_fitted_to(choice.intervention, model)
+    own = sae if given.needs_autoencoder else None
+    return export_intervention(model, own, given, out, format, force=force)
 
 
 def export_intervention(

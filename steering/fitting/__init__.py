@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from .config import FitConfig as FitConfig
     from .fitted import FitReport as FitReport
     from .fitted import Fitted as Fitted
-    from .fitted import FittedEdit as FittedEdit
-    from .fitted import FittedGate as FittedGate
     from .fitting import fit as fit
     from .saving import load_fitted as load_fitted
     from .saving import save_fitted as save_fitted

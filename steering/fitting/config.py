@@ -18,6 +18,7 @@ from ...sae.common.validation import (
 from ...sae.config import ModelDtype, require_model_dtype
 from ...sae.device_map import require_device_map
 from ..registries import FIT_METHODS
+from .trained_options import OF_METHOD, TrainedOptions
 
 Pool = Literal["tokens", "texts", "last", "matched", "answer", "each"]
 EditKind = Literal["add", "project_out"]
@@ -25,6 +26,7 @@ EditKind = Literal["add", "project_out"]
 OF_METHODS = (
     *("pool", "answer_token", "edit_kind", "score", "center", "ridge", "penalty", "components"),
     *("variance", "coverage", "edits_of"),
+    *dict.fromkeys(name for names in OF_METHOD.values() for name in names if name != "penalty"),
 )
 """Settings that go with some methods only; each method names its own."""
 
@@ -33,26 +35,27 @@ _CENTERS = {"covariance": ("all", "group"), "principal_component": ("none", "pai
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """Fit a steering method to texts."""
+class FitConfig(TrainedOptions):
+    """Fit a steering method to texts, to an observable, or to two models."""
 
     method: Annotated[str, FIT_METHODS]
     """How the direction or the gate is found; docs/fitting.md says what each method is."""
 
-    model: str
-    """Language model, named as for `sparsteer cache`."""
+    model: str | None = None
+    """Language model, named as for `sparsteer cache`; with --models it is the first of them."""
 
     out: FilePath
-    """Folder for what was fitted: fitted.json and vectors.safetensors."""
+    """Folder for what was fitted: an intervention, which generate takes, and fit.json."""
 
     site: tuple[str, ...] = ()
-    """Sites to fit at; of several the one that tells the texts apart best is taken. By default the
-    residual after the middle layer, or with --edits-of the site of those."""
+    """Sites to fit at; of several the one that tells the texts apart best is taken, but lin_act,
+    lineas and model_pair edit each. By default the residual after the middle layer, or with
+    --edits-of the site of those."""
 
     positive: FilePath | None = None
     """Texts that have what the direction stands for: a .txt file with one on each line, or one in
     each row of a .jsonl, .ndjson, .json, .csv, .tsv, .parquet or .arrow file; also a folder of such
-    files or a quoted pattern."""
+    files or a quoted pattern. With reft_r1 rows with `response`, and `prompt` if there is one."""
 
     negative: FilePath | None = None
     """Texts that do not; with --positive."""
@@ -63,6 +66,17 @@ class FitConfig:
 
     scored: FilePath | None = None
     """Rows with `text` and a number `score`, for covariance."""
+
+    observable: str | None = None
+    """With observable: the tokens that are to come more often and less often, each behind its sign:
+    '+ he - she' for the words with a space before them, '+he -she' without."""
+
+    models: tuple[str, ...] = ()
+    """With model_pair: two models of one architecture, of which the first is to be steered."""
+
+    texts: FilePath | None = None
+    """With model_pair: what both models read, rows with `answer` where --keep or --compare needs
+    it. With observable: beginnings of texts at which gradients are taken; by default six."""
 
     neutral: FilePath | None = None
     """Texts of no special kind, on which is measured what steering at strength 1 changes; by
@@ -99,9 +113,10 @@ class FitConfig:
     """With whitened_mean: added to every coordinate's variance, as a fraction of their mean; by
     default the shrinkage of Ledoit and Wolf."""
 
-    penalty: float = 1.0
+    penalty: float | None = None
     """With logistic and dsas: coefficient of half the squared weights of standardized coordinates,
-    beside the summed loss."""
+    beside the summed loss; by default 1. With reft_r1: weight of the mean activation of tokens that
+    are not among the largest; by default 0.005."""
 
     components: int = 5
     """With dsas: principal components that the gate reads."""
@@ -151,7 +166,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         FIT_METHODS.require(self.method)
-        require_given("model", self.model)
+        self._require_model()
         require_given("device", self.device)
         require_tuple("site", self.site)
         require_text_field("text_field", self.text_field)
@@ -165,7 +180,9 @@ class FitConfig:
         require_in_range(
             "coverage", self.coverage, low=0.0, high=1.0, above_low=True, below_high=True
         )
-        require_positive("penalty", self.penalty)
+        if self.penalty is not None and self.method != "reft_r1":
+            require_positive("penalty", self.penalty)
+        self.require_right(self.method)
         if self.ridge is not None:
             require_positive("ridge", self.ridge)
         require_integer("seed", self.seed, least=0)
@@ -186,13 +203,27 @@ class FitConfig:
             require_choice("center", self.center, centers)
         self._require_one_source()
 
+    def _require_model(self) -> None:
+        if self.models and len(self.models) != 2:
+            raise InputError(
+                f"models names {len(self.models)}; give two, of which the first is to be steered",
+                field="models",
+            )
+        if self.models and self.model is not None:
+            raise InputError("model cannot stand beside --models; leave it out", field="model")
+        if not self.models and not self.model:
+            raise InputError("model is missing; give --model M", field="model")
+
     def _require_one_source(self) -> None:
-        """Raise an InputError unless texts are given in one way."""
-        given = [name for name in ("pairs", "scored") if getattr(self, name) is not None]
-        given += ["positive"] if self.positive or self.negative else []
+        """Raise an InputError unless what is fitted to is given in one way."""
+        given = ["positive"] if self.positive or self.negative else []
+        given += [n for n in ("scored", "observable", "models") if getattr(self, n)]
+        if self.pairs is not None and self.observable is None:
+            given.insert(0, "pairs")
         if not given:
             raise InputError(
-                "positive is missing; give --positive and --negative, or --pairs, or --scored",
+                "positive is missing; give --positive and --negative, or --pairs, or --scored, or "
+                "--observable, or --models",
                 field="positive",
             )
         if len(given) > 1:
@@ -202,6 +233,12 @@ class FitConfig:
             )
         if self.negative is not None and self.positive is None:
             raise InputError("negative is given without --positive; give both", field="negative")
+        if self.texts is not None and not (self.models or self.observable):
+            raise InputError(
+                "texts is given without --models or --observable; leave it out", field="texts"
+            )
+        if self.models and self.texts is None:
+            raise InputError("texts is missing; give what both models read", field="texts")
 
     def given(self) -> list[str]:
         """Settings of single methods that are not as they are by default."""

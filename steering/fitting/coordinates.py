@@ -12,8 +12,10 @@ from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.compatibility import require_fits
 from ...sae.language_model.model import LanguageModel
+from ..interventions.edits.latents import latent_activations
+from ..interventions.spec import Edit
 from .affine_maps import AffineMap
-from .fitted import FittedEdit
+from .fitted import fitted_edit
 from .trained_capture import SiteEdit, TextBatch, site_activations
 
 
@@ -41,7 +43,7 @@ class Coordinates(Protocol):
         """The activation with its coordinates changed by so much; differentiable."""
         ...
 
-    def fitted(self, mapped: AffineMap) -> FittedEdit:
+    def fitted(self, mapped: AffineMap) -> Edit:
         """A map of these coordinates as an edit."""
         ...
 
@@ -63,9 +65,9 @@ class Residual:
         """The sum."""
         return h_BLD + change_BLM.to(h_BLD)
 
-    def fitted(self, mapped: AffineMap) -> FittedEdit:
+    def fitted(self, mapped: AffineMap) -> Edit:
         """As a `diagonal` edit."""
-        return FittedEdit(kind="diagonal", site=self.site, tensors=mapped.tensors())
+        return fitted_edit("diagonal", self.site, mapped.tensors())
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +89,7 @@ class Latents:
 
     def read(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B L M"]:
         """The activations of these latents."""
-        codes = self.sae.encode(h_BLD)
-        columns_F = self.latents_M.new_full((self.sae.config.n_latents,), self.size)
-        columns_F[self.latents_M] = torch.arange(self.size, device=columns_F.device)
-        # The last column takes the latents that nobody asks for.
-        found = codes.values.new_zeros(*codes.values.shape[:-1], self.size + 1)
-        return found.scatter_add(-1, columns_F[codes.indices], codes.values)[..., :-1]
+        return latent_activations(self.sae, h_BLD, self.latents_M)[0]
 
     def write(
         self, h_BLD: Float[Tensor, "B L D"], change_BLM: Float[Tensor, "B L M"]
@@ -104,12 +101,12 @@ class Latents:
             change_BLD = change_BLD * self.sae.normalized(h_BLD)[1]
         return h_BLD + change_BLD.to(h_BLD)
 
-    def fitted(self, mapped: AffineMap) -> FittedEdit:
+    def fitted(self, mapped: AffineMap) -> Edit:
         """As a `latents` edit of the latents that it moves."""
         moves_M = (mapped.w_D != 1) | (mapped.b_D != 0)
         tensors = {name: tensor[moves_M] for name, tensor in mapped.tensors().items()}
         tensors["latents"] = self.latents_M[moves_M.to(self.latents_M.device)]
-        return FittedEdit(kind="latents", site=self.site, tensors=tensors)
+        return fitted_edit("latents", self.site, tensors)
 
 
 def coordinates_at(

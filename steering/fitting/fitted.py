@@ -1,4 +1,4 @@
-"""What fitting a steering method gives: edits, a gate, and what is known of them."""
+"""What fitting a steering method gives: the parts of an intervention, and what is known of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,36 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class FittedEdit:
-    """What an edit does at one site, in the units of the model's activations.
-
-    The tensors of each kind, with D the width of the site:
-
-    - `add`: `v` [D], so that h becomes h + v;
-    - `project_out`: `u` [D], of unit norm, so that h becomes h - (h.u) u;
-    - `diagonal`: `w` and `b` [D], so that h becomes w * h + b, and if only where it is within them,
-      coordinate by coordinate, `low` and `high` [D];
-    - `lowrank`: `R` and `W` [r, D] and `b` [r], so that h becomes h + R^T (W h + b - R h);
-    - `rotate`: `b1` and `b2` [D], an orthonormal basis of the plane of rotation;
-    - `latents`: `latents` [n], int64, and `w` and `b` [n], a map of each latent's activation.
-    """
-
-    kind: str
-    site: str
-    """Where, such as `blocks.15.hook_resid_post`."""
-    tensors: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class FittedGate:
-    """Where an edit applies, or how far it may go, read from the activations of one site."""
-
-    kind: str
-    site: str
-    tensors: Mapping[str, Tensor]
-    settings: Mapping[str, float | str] = field(default_factory=dict[str, float | str])
+from ..interventions.intervention import Intervention
+from ..interventions.layout import Parts
+from ..interventions.spec import Cap, Edit, Gate, Positions
+from ..interventions.vectors import Vectors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +25,8 @@ class FitReport:
     """On texts that were not fitted to: `auroc` of the projection on the direction, `d_prime`, and
     how many texts these are of, `n_positive` and `n_negative`; None where none were held out."""
     neutral_kl: float | None = None
-    """Mean KL divergence, in nats, of the steered model's next token from the base model's, at
-    strength 1 over the tokens of neutral texts; None where it was not measured."""
+    """Mean of KL(steered || base) of the next token, in nats, at strength 1 over the content tokens
+    of neutral texts; None where it was not measured."""
     change_norm: Mapping[str, float] | None = None
     """Length of the change at strength 1 as a fraction of the activation's norm, over tokens of
     neutral texts: `median`, `p5` and `p95`; None where it was not measured."""
@@ -64,9 +38,38 @@ class FitReport:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Fitted:
-    """A fitted method: what it does at strength 1, its gate if it has one, and its report."""
+    """A fitted method: what it does at strength 1, in the units of the model's activations."""
 
     method: str
-    edits: tuple[FittedEdit, ...]
-    gate: FittedGate | None = None
+    edits: tuple[Edit, ...]
+    """None where the method gives a gate or a cap alone, or where its maps change nothing."""
+    gate: Gate | None = None
+    """None is everywhere."""
+    cap: Cap | None = None
+    positions: Positions = "all"
     report: FitReport
+
+    @property
+    def parts(self) -> Parts:
+        """What an intervention is made of."""
+        return Parts(
+            edits=self.edits, gate=self.gate or Gate(), positions=self.positions, cap=self.cap
+        )
+
+    @property
+    def intervention(self) -> Intervention:
+        """The fit as what steers.
+
+        Raises:
+            InputError: it has no edit.
+        """
+        return Intervention.of_parts(self.parts, f"the fit of {self.method}")
+
+
+def fitted_edit(kind: str, site: str, tensors: Mapping[str, Tensor]) -> Edit:
+    """An edit with what was fitted; the class of its kind, among `EDITS`, says which tensors.
+
+    Raises:
+        InputError: a tensor holds NaN.
+    """
+    return Edit(kind=kind, site=site, vectors=Vectors(tensors))

@@ -11,13 +11,25 @@ from .config import FitConfig
 from .fitted import Fitted
 from .method import FitMethod
 from .saving import require_free, save_fitted
-from .sources import Source, read_pairs, read_scored, read_sets, read_texts
+from .sources import (
+    Source,
+    read_models_texts,
+    read_observable,
+    read_pairs,
+    read_responses,
+    read_scored,
+    read_sets,
+    read_texts,
+)
 
 _WAYS = {
     "sets": "--positive and --negative",
     "pairs": "--pairs",
     "scored": "--scored",
     "texts": "--positive alone",
+    "observable": "--observable",
+    "models": "--models",
+    "responses": "--positive with responses",
 }
 
 
@@ -40,13 +52,13 @@ def fit(
     """
     method = FIT_METHODS.get(config.method)
     require_free(config.out, force=config.force)
-    source = read_source(config)
+    source = read_source(config, responses="responses" in method.takes)
     require_goes_with(method, source, config)
     if not config.allow_reporting_side:
         require_no_reporting_prompts(source)
     if model is None:
         model = LanguageModel.load(
-            config.model,
+            config.model or config.models[0],
             device=config.device,
             dtype=config.model_dtype,
             device_map=config.device_map,
@@ -57,13 +69,24 @@ def fit(
     return fitted
 
 
-def read_source(config: FitConfig) -> Source:
+def read_source(config: FitConfig, *, responses: bool = False) -> Source:
     """The texts that the settings name.
+
+    Args:
+        config: the settings.
+        responses: whether the positive ones are responses to prompts.
 
     Raises:
         InputError: a file is missing or broken, or has not what is needed.
     """
     field = config.text_field
+    if config.observable is not None:
+        return read_observable(config.texts, config.pairs, field)
+    if config.models and config.texts is not None:
+        with_answers = config.keep in ("gain", "loss") or config.compare == "answer"
+        return read_models_texts(config.texts, field, with_answers=with_answers)
+    if responses and config.positive is not None:
+        return read_responses(config.positive, config.negative, field)
     if config.pairs is not None:
         return read_pairs(config.pairs)
     if config.scored is not None:
@@ -102,7 +125,7 @@ def require_goes_with(method: FitMethod, source: Source, config: FitConfig) -> N
 
 def require_no_reporting_prompts(source: Source) -> None:
     """Raise an InputError if texts are prompts on which toxicity is reported."""
-    if found := len(reporting_prompts_among(source.texts)):
+    if found := len(reporting_prompts_among(source.whole_texts)):
         raise InputError(
             f"{found:,} of {counted(len(source.texts), 'text')} are RealToxicityPrompts prompts of "
             "the reporting side: what is fitted to them would be judged on them; leave them out, "

@@ -9,6 +9,7 @@ from ...sae.language_model.model import LanguageModel
 from .affine_maps import AffineMap, aura_map, gaussian_map, linear_map, mean_map, with_support
 from .coordinates import Coordinates, SiteMap, coordinates_at
 from .fitted import Fitted
+from .neutral import with_neutral
 from .trained_capture import Pool, in_order
 from .trained_config import LinActConfig
 from .transport_report import transport_report
@@ -75,12 +76,14 @@ def fit_lin_act(
         list(edits.values()),
         sets,
         moved=moved,
-        neutral=neutral,
-        config=config,
         details={},
     )
-    return Fitted(
-        method="lin_act",
-        edits=tuple(each.fitted(mapped) for each, mapped in fitted),
-        report=report,
+    edits_of_sites = tuple(each.fitted(mapped) for each, mapped in fitted)
+    return with_neutral(
+        Fitted(method="lin_act", edits=edits_of_sites, report=report),
+        model,
+        neutral,
+        saes=saes,
+        batch_size=config.batch_size,
+        max_length=config.max_length,
     )

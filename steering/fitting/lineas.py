@@ -14,6 +14,7 @@ from .affine_maps import transport_cost
 from .coordinates import SiteMap, coordinates_at, mapped_coordinates
 from .fitted import Fitted
 from .lineas_state import LinEASState, TrainedMap, fingerprint_of
+from .neutral import with_neutral
 from .trained_capture import TextBatch, frozen, in_order, pooled, text_batches
 from .trained_config import LinEASConfig
 from .transport_report import deviations, transport_report
@@ -99,8 +100,6 @@ def fit_lineas(
         final,
         sets,
         moved=moved,
-        neutral=neutral,
-        config=config,
         details={
             "loss_before": state.losses[0] / n_coordinates,
             "loss_after": objective.value() / n_coordinates,
@@ -108,7 +107,14 @@ def fit_lineas(
         },
     )
     edits = tuple(each.fitted(affine[each.site]) for each in coordinates if moved[each.site])
-    return Fitted(method="lineas", edits=edits, report=report)
+    return with_neutral(
+        Fitted(method="lineas", edits=edits, report=report),
+        model,
+        neutral,
+        saes=saes,
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+    )
 
 
 class Objective:

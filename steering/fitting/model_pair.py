@@ -15,10 +15,10 @@ from ...sae.common.errors import InputError
 from ...sae.compatibility import require_fits
 from ...sae.language_model.model import LanguageModel
 from .affine_maps import aurocs
-from .fitted import FitReport, Fitted, FittedEdit
-from .trained_capture import SiteEdit, TextBatch, in_order, site_activations, text_batches
+from .fitted import FitReport, Fitted, fitted_edit
+from .neutral import with_neutral
+from .trained_capture import TextBatch, in_order, site_activations, text_batches
 from .trained_config import ModelPairConfig
-from .trained_report import neutral_measures
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,20 +105,13 @@ def fit_model_pair(
         n_texts=len(kept),
         n_tokens=n_tokens,
         details=details,
-        **neutral_measures(
-            first,
-            {name: _adding(v_D) for name, v_D in edits.items()},
-            neutral,
-            batch_size=config.batch_size,
-        ),
     )
-    return Fitted(
+    fitted = Fitted(
         method="model_pair",
-        edits=tuple(
-            FittedEdit(kind="add", site=name, tensors={"v": v_D}) for name, v_D in edits.items()
-        ),
+        edits=tuple(fitted_edit("add", name, {"v": v_D}) for name, v_D in edits.items()),
         report=report,
     )
+    return with_neutral(fitted, first, neutral, batch_size=config.batch_size)
 
 
 @torch.no_grad()
@@ -291,10 +284,3 @@ def _cosine_of_halves(parts: Sequence[Float[Tensor, "_ D"]], seed: int) -> float
         for half in (order[:middle], order[middle:])
     ]
     return float(torch.nn.functional.cosine_similarity(halves[0], halves[1], dim=0))
-
-
-def _adding(v_D: Float[Tensor, "D"]) -> SiteEdit:
-    def edit(h_BLD: Tensor) -> Tensor:
-        return h_BLD + v_D.to(h_BLD)
-
-    return edit

@@ -12,7 +12,8 @@ from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
 from ..texts import prompt_tokens
 from .final_norm import final_norm, unembedded
-from .fitted import FitReport, Fitted, FittedEdit
+from .fitted import FitReport, Fitted, fitted_edit
+from .neutral import with_neutral
 from .observable_gradients import (
     PromptGradient,
     boundary_gradients,
@@ -22,7 +23,6 @@ from .observable_gradients import (
 from .observables import Observable
 from .trained_capture import TextBatch, site_activations, text_batches
 from .trained_config import ObservableConfig
-from .trained_report import neutral_measures
 
 OPENINGS = (
     "When I got home last night,",
@@ -167,15 +167,10 @@ def fit_observable(
         n_texts=found.n_prompts,
         n_tokens=found.n_tokens,
         details={**found.details, "logits_per_unit": squared**0.5},
-        **neutral_measures(
-            model,
-            {found.site: lambda h_BLD: h_BLD + v_D.to(h_BLD)},
-            neutral,
-            batch_size=config.batch_size,
-        ),
     )
-    edit = FittedEdit(kind="add", site=found.site, tensors={"v": v_D})
-    return Fitted(method="observable", edits=(edit,), report=report)
+    edit = fitted_edit("add", found.site, {"v": v_D})
+    fitted = Fitted(method="observable", edits=(edit,), report=report)
+    return with_neutral(fitted, model, neutral, batch_size=config.batch_size)
 
 
 def _agreement(directions: Sequence[Float[Tensor, "D"]]) -> dict[str, float]:

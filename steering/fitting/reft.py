@@ -14,10 +14,11 @@ from ...kernels.numerics import at_least_float32
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
 from .affine_maps import aurocs
-from .fitted import FitReport, Fitted, FittedEdit
+from .fitted import FitReport, Fitted, fitted_edit
+from .neutral import with_neutral
 from .trained_capture import TextBatch, frozen, site_activations, text_batches
 from .trained_config import ReFTConfig
-from .trained_report import held_out_split, neutral_measures
+from .trained_report import held_out_split
 
 _CLIP_NORM = 1.0
 
@@ -259,15 +260,10 @@ def _fitted(
             "loss_last": losses[-1],
             "steps": len(losses),
         },
-        **neutral_measures(
-            model,
-            {site: lambda h_BLD: h_BLD + v_D.to(h_BLD)},
-            neutral,
-            batch_size=config.texts_per_step,
-        ),
     )
-    edit = FittedEdit(kind="add", site=site, tensors={"v": v_D})
-    return Fitted(method="reft_r1", edits=(edit,), report=report)
+    edit = fitted_edit("add", site, {"v": v_D})
+    fitted = Fitted(method="reft_r1", edits=(edit,), report=report)
+    return with_neutral(fitted, model, neutral, batch_size=config.texts_per_step)
 
 
 @torch.no_grad()

@@ -1,11 +1,13 @@
-"""A fit as a folder: `fitted.json`, and the tensors beside it in `vectors.safetensors`.
+"""A fit as a folder: an intervention with its vectors, and beside them `fit.json`.
+
+`intervention.json` and `vectors.safetensors` are those of `Intervention.save`, so that whatever
+takes an intervention takes the folder. `fit.json` says where they come from:
 
     {"version": 2, "method": "mean_difference",
      "model": {"name": "smollm2-135m", "weights_hash": "...", "d_model": 576},
-     "edits": [{"kind": "add", "site": "blocks.15.hook_resid_post", "tensors": {"v": "edits.0.v"}}],
-     "gate": null, "report": {...}, "files": {"vectors.safetensors": {...}}, "sha256": "..."}
+     "report": {...}, "sha256": "..."}
 
-Tensors stand under the names in the file.
+Where a gate was fitted alone, `intervention.json` has no edit.
 """
 
 from collections.abc import Mapping
@@ -13,18 +15,17 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor
-
-from ...sae.common.checksums import read_checked_json, record_of, recorded_files, write_checked_json
+from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
-from ...sae.common.files import atomic_folder, other_content
+from ...sae.common.files import atomic_folder, json_text, other_content, read_json
 from ...sae.common.paths import require_no_file_at
-from ...sae.common.tensor_files import load_tensors, save_tensors
 from ...sae.language_model.model import LanguageModel
-from .fitted import FitReport, Fitted, FittedEdit, FittedGate
+from ..interventions.folder import SPEC_FILE, read_vectors, write_files
+from ..interventions.layout import places, plain_values, read_parts
+from ..interventions.spec import Gate
+from .fitted import FitReport, Fitted
 
-FITTED_FILE = "fitted.json"
-VECTORS_FILE = "vectors.safetensors"
+FIT_FILE = "fit.json"
 _REMEDY = "fit it again, or copy the whole folder again"
 
 
@@ -35,7 +36,7 @@ def require_free(out: str | Path, *, force: bool) -> None:
     require_no_file_at(out)
     if not out.exists() or not any(out.iterdir()):
         return
-    if not (out / FITTED_FILE).is_file():
+    if not (out / FIT_FILE).is_file():
         raise InputError(f"{out} is a folder of something else than a fit; give another --out")
     if not force:
         raise other_content(out)
@@ -50,34 +51,11 @@ def save_fitted(
         InputError: something else is there, or another fit and `force` is not set.
     """
     require_free(out, force=force)
-    tensors: dict[str, Tensor] = {}
-    edits = [
-        {
-            "kind": edit.kind,
-            "site": edit.site,
-            "tensors": _named(edit.tensors, f"edits.{n}", tensors),
-        }
-        for n, edit in enumerate(fitted.edits)
-    ]
-    gate = fitted.gate
-    values = {
-        "method": fitted.method,
-        "model": _model(model),
-        "edits": edits,
-        "gate": None
-        if gate is None
-        else {
-            "kind": gate.kind,
-            "site": gate.site,
-            "settings": dict(gate.settings),
-            "tensors": _named(gate.tensors, "gate", tensors),
-        },
-        "report": asdict(fitted.report),
-    }
+    parts = fitted.parts
+    values = {"method": fitted.method, "model": _model(model), "report": asdict(fitted.report)}
     with atomic_folder(out) as folder:
-        save_tensors(folder / VECTORS_FILE, tensors)
-        files = recorded_files(folder, [VECTORS_FILE])
-        write_checked_json(folder / FITTED_FILE, {**values, "files": files})
+        write_files(folder, json_text(plain_values(parts)), places(parts))
+        write_checked_json(folder / FIT_FILE, values)
 
 
 def load_fitted(folder: str | Path, model: LanguageModel | None = None) -> Fitted:
@@ -91,50 +69,42 @@ def load_fitted(folder: str | Path, model: LanguageModel | None = None) -> Fitte
         InputError: there is no fit, a file is missing, broken or has changed, or it was fitted to
             another model.
     """
-    path = Path(folder) / FITTED_FILE
+    path = Path(folder) / FIT_FILE
     values = read_checked_json(path, "fit", remedy=_REMEDY)
-    tensors = load_tensors(
-        path.parent / VECTORS_FILE, _REMEDY, record=record_of(values, VECTORS_FILE)
-    )
-    made: object = values.get("model")
-    known = cast(dict[str, Any], made).get("weights_hash") if isinstance(made, dict) else None
-    if model is not None and known != model.weights_hash:
-        raise InputError(
-            f"{folder} was fitted to another model than {model.name}, or to other weights of it; "
-            "fit it to this one"
-        )
+    if model is not None:
+        _require_same_model(values, folder, model)
+    spec = Path(folder) / SPEC_FILE
+    read = read_json(spec, "intervention", remedy=_REMEDY)
+    parts = read_parts(read, str(folder), read_vectors(spec))
     try:
-        gate: Mapping[str, Any] | None = values["gate"]
         return Fitted(
             method=values["method"],
-            edits=tuple(
-                FittedEdit(
-                    kind=edit["kind"], site=edit["site"], tensors=_of(edit["tensors"], tensors)
-                )
-                for edit in values["edits"]
-            ),
-            gate=None
-            if gate is None
-            else FittedGate(
-                kind=gate["kind"],
-                site=gate["site"],
-                tensors=_of(gate["tensors"], tensors),
-                settings=gate["settings"],
-            ),
+            edits=parts.edits,
+            gate=None if parts.gate == Gate() else parts.gate,
+            cap=parts.cap,
+            positions=parts.positions,
             report=_report(values["report"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no description of a fit ({error!r}); {_REMEDY}") from None
 
 
-def fitted_values(fitted: Fitted) -> dict[str, Any]:
-    """What was fitted without its tensors, for a program: `method`, `edits` and `gate` with the
-    shapes of their tensors, and `report`."""
+def require_fitted_to(folder: str | Path, model: LanguageModel) -> None:
+    """Raise an InputError if the folder is a fit to another model, or to other weights of it; one
+    that says nothing of a model is taken."""
+    path = Path(folder) / FIT_FILE
+    if path.is_file():
+        _require_same_model(read_checked_json(path, "fit", remedy=_REMEDY), folder, model)
 
-    def shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+
+def fitted_values(fitted: Fitted) -> dict[str, Any]:
+    """What was fitted without its tensors, for a program: `method`, `edits`, `gate` and `cap` with
+    the shapes of their tensors, and `report`."""
+
+    def shapes(tensors: Mapping[str, Any]) -> dict[str, list[int]]:
         return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
-    gate = fitted.gate
+    gate, cap = fitted.gate, fitted.cap
     return {
         "method": fitted.method,
         "edits": [
@@ -146,9 +116,13 @@ def fitted_values(fitted: Fitted) -> dict[str, Any]:
         else {
             "kind": gate.kind,
             "site": gate.site,
+            "threshold": gate.threshold,
             "settings": dict(gate.settings),
             "tensors": shapes(gate.tensors),
         },
+        "cap": None
+        if cap is None
+        else {"site": cap.site, "budget": cap.budget, "tensors": shapes(cap.vectors.tensors)},
         "report": asdict(fitted.report),
     }
 
@@ -157,15 +131,16 @@ def _model(model: LanguageModel) -> dict[str, Any]:
     return {"name": model.source, "weights_hash": model.weights_hash, "d_model": model.d_model}
 
 
-def _named(own: Mapping[str, Tensor], prefix: str, tensors: dict[str, Tensor]) -> dict[str, str]:
-    """Put the tensors of an edit or gate among all of the file, and give their names there."""
-    names = {name: f"{prefix}.{name}" for name in own}
-    tensors |= {names[name]: tensor for name, tensor in own.items()}
-    return names
-
-
-def _of(names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensors[place] for name, place in names.items()}
+def _require_same_model(
+    values: Mapping[str, Any], folder: str | Path, model: LanguageModel
+) -> None:
+    made: object = values.get("model")
+    known = cast(dict[str, Any], made).get("weights_hash") if isinstance(made, dict) else None
+    if known != model.weights_hash:
+        raise InputError(
+            f"{folder} was fitted to another model than {model.name}, or to other weights of it; "
+            "fit it to this one"
+        )
 
 
 def _report(values: Mapping[str, Any]) -> FitReport:

@@ -35,9 +35,10 @@ class Shift:
     kl_base_steered: float
     """Mean of KL(p || q), the sum over tokens of p (log p - log q)."""
     kl_steered_base: float
-    """Mean of KL(q || p)."""
-    kl_p95: float
-    """What 95 percent of the tokens' KL(p || q) do not exceed."""
+    """Mean of KL(q || p), the direction of `evaluation.dose`, which counts a text's other tokens,
+    too."""
+    kl_steered_base_p95: float
+    """What 95 percent of the tokens' KL(q || p) do not exceed."""
     entropy: float
     """Mean entropy of the base model."""
     entropy_change: float
@@ -90,7 +91,7 @@ def measure_shift(
         n_tokens=len(entropies_N),
         kl_base_steered=float(values["kl_base_steered"].mean()),
         kl_steered_base=float(values["kl_steered_base"].mean()),
-        kl_p95=float(values["kl_base_steered"].quantile(0.95)),
+        kl_steered_base_p95=float(values["kl_steered_base"].quantile(0.95)),
         entropy=float(entropies_N.mean()),
         entropy_change=float((steered_N - entropies_N).mean()),
         top1_agreement=float(values["agrees"].mean()),

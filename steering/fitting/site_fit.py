@@ -14,10 +14,12 @@ from .examples import Examples
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SiteGate:
-    """A gate that was fitted at a site; see `FittedGate`."""
+    """A gate, or a cap, that was fitted at a site."""
 
     kind: str
+    """One of `GATES`, or `cap`, whose setting is the budget."""
     tensors: Mapping[str, Tensor]
+    threshold: float = 0.0
     settings: Mapping[str, float | str] = field(default_factory=dict[str, float | str])
     opening: Callable[[Float[Tensor, "N D"]], Float[Tensor, "N"]]
     """How far it is open for each row, from 0 to 1."""

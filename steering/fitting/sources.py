@@ -1,8 +1,8 @@
-"""The texts that a method is fitted to, from files: two sets, pairs, or texts with a score."""
+"""The texts that a method is fitted to, from files."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from ...sae.common.errors import InputError
 from ...training.data.row_files.opening import open_rows
 from ..features.text_lists import read_text_list
 
-SourceKind = Literal["sets", "pairs", "scored", "texts"]
+SourceKind = Literal["sets", "pairs", "scored", "texts", "observable", "models", "responses"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,9 @@ class Source:
 
     kind: SourceKind
     """`sets` of positive and negative texts; `pairs` of one and the other; `scored` texts; `texts`
-    of which nothing is known."""
+    of which nothing is known; `observable`, texts or pairs of texts at which its gradient is taken,
+    or none; `models`, what both read; `responses`, positive ones behind their prompts, and negative
+    texts."""
     texts: tuple[str, ...]
     """Of pairs those of the first, the positive before the negative, then those of the second."""
     scores: tuple[float, ...]
@@ -27,6 +29,16 @@ class Source:
     groups: tuple[int, ...]
     """Texts of one group belong together: a pair; scored texts of equal `group`; else each alone.
     They are on one side when some are held out."""
+    answers: tuple[str, ...] = ()
+    """What stands behind each text, "" where nothing does: of `models` the right continuation, of
+    `responses` the positive response. Empty where no text has any."""
+
+    @property
+    def whole_texts(self) -> tuple[str, ...]:
+        """The texts, each with what stands behind it."""
+        if not self.answers:
+            return self.texts
+        return tuple(text + answer for text, answer in zip(self.texts, self.answers, strict=True))
 
     @property
     def is_positive(self) -> tuple[bool, ...]:
@@ -179,6 +191,71 @@ def read_texts(path: str, text_field: str | None = None, *, what: str) -> Source
         InputError: the file is missing or broken, or has no text.
     """
     return plain_texts(read_text_list(path, text_field, what=what))
+
+
+def read_observable(texts: str | None, pairs: str | None, text_field: str | None = None) -> Source:
+    """Beginnings of texts, or pairs of them, or none.
+
+    Raises:
+        InputError: a file is missing or broken, both are given, or as `read_pairs`.
+    """
+    if texts is not None and pairs is not None:
+        raise InputError("texts cannot stand beside --pairs; give one of them", field="texts")
+    if pairs is not None:
+        return replace(read_pairs(pairs), kind="observable", scores=())
+    if texts is None:
+        return Source(kind="observable", texts=(), scores=(), groups=())
+    return replace(read_texts(texts, text_field, what="--texts"), kind="observable")
+
+
+def read_models_texts(
+    path: str, text_field: str | None = None, *, with_answers: bool = False
+) -> Source:
+    """Texts that two models read; with answers from rows with `text` and `answer`.
+
+    Raises:
+        InputError: the file is missing or broken, or has not what is needed.
+    """
+    if not with_answers:
+        return replace(read_texts(path, text_field, what="--texts"), kind="models")
+    rows = [
+        (_text(row, text_field or "text", place), _text(row, "answer", place))
+        for place, row in _rows(path, "--texts")
+    ]
+    texts, answers = zip(*dict.fromkeys(rows), strict=True) if rows else ((), ())
+    if not texts:
+        raise InputError("texts has no row; give at least one", field="texts")
+    return Source(
+        kind="models", texts=texts, scores=(), groups=tuple(range(len(texts))), answers=answers
+    )
+
+
+def read_responses(positive: str, negative: str | None, text_field: str | None = None) -> Source:
+    """Positive responses from rows with `response`, and `prompt` if there is one, and texts that
+    have not what the responses have.
+
+    Raises:
+        InputError: a file is missing or broken, or a row is not like that.
+    """
+    rows = [
+        (
+            _text(row, "prompt", place) if row.get("prompt") else "",
+            _text(row, "response", place),
+        )
+        for place, row in _rows(positive, "--positive")
+    ]
+    rows = list(dict.fromkeys(rows))
+    if not rows:
+        raise InputError("positive has no row; give at least one", field="positive")
+    others = [] if negative is None else read_text_list(negative, text_field, what="--negative")
+    others = list(dict.fromkeys(others))
+    return Source(
+        kind="responses",
+        texts=(*(prompt for prompt, _ in rows), *others),
+        scores=(1.0,) * len(rows) + (0.0,) * len(others),
+        groups=tuple(range(len(rows) + len(others))),
+        answers=(*(response for _, response in rows), *("" for _ in others)),
+    )
 
 
 def _numbered(n_texts: int, groups: Sequence[object] | None) -> tuple[int, ...]:

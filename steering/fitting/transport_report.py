@@ -12,8 +12,7 @@ from .affine_maps import transport_cost
 from .coordinates import SiteMap, mapped_coordinates
 from .fitted import FitReport
 from .trained_capture import TextBatch, pooled
-from .trained_config import TextFit
-from .trained_report import neutral_measures, separation_along
+from .trained_report import separation_along
 from .two_sets import TwoSets, samples
 
 
@@ -24,8 +23,6 @@ def transport_report(
     sets: TwoSets,
     *,
     moved: Mapping[str, float],
-    neutral: Sequence[str],
-    config: TextFit,
     details: Mapping[str, Any],
 ) -> FitReport:
     """What is known of maps at some sites; `moved` is the fraction of moved elements by site."""
@@ -51,13 +48,6 @@ def transport_report(
             "costs_on_held_out_texts": held_out,
             **details,
         },
-        **neutral_measures(
-            model,
-            {each.site: each for each in maps},
-            neutral,
-            batch_size=config.batch_size,
-            max_length=config.max_length,
-        ),
     )
 
 

@@ -25,15 +25,24 @@ def write_folder(path: Path, json_text: str, vectors: Mapping[str, Vectors]) -> 
     """
     if path.exists() and not _may_replace(path):
         raise InputError(f"{path} holds something else than an intervention; choose another path")
+    with atomic_folder(path) as folder:
+        write_files(folder, json_text, vectors)
+
+
+def write_files(folder: Path, json_text: str, vectors: Mapping[str, Vectors]) -> None:
+    """Write the two files, or the one where there are no vectors, into a folder that is there.
+
+    Raises:
+        InputError: of some vectors only the digest is known.
+    """
     tensors = {
         f"{place}.{name}": tensor
         for place, each in vectors.items()
         for name, tensor in each.tensors.items()
     }
-    with atomic_folder(path) as folder:
-        (folder / SPEC_FILE).write_text(json_text, encoding="utf-8")
-        if tensors:
-            save_tensors(folder / VECTORS_FILE, tensors)
+    (folder / SPEC_FILE).write_text(json_text, encoding="utf-8")
+    if tensors:
+        save_tensors(folder / VECTORS_FILE, tensors)
 
 
 def spec_file(path: Path) -> Path:

@@ -214,7 +214,23 @@ class Intervention:
             InputError: an unknown or missing key, named with the nearest right one, or a wrong
                 value.
         """
-        return cls._of(read_parts(values, where), where)
+        return cls.of_parts(read_parts(values, where), where)
+
+    @classmethod
+    def of_parts(cls, parts: Parts, where: str = "intervention") -> "Intervention":
+        """Put parts together.
+
+        Args:
+            parts: edits, gate, positions and cap.
+            where: what an error message begins with.
+
+        Raises:
+            InputError: there is no edit.
+        """
+        try:
+            return cls(edits=parts.edits, gate=parts.gate, positions=parts.positions, cap=parts.cap)
+        except InputError as error:
+            raise InputError(f"{where}: {error}", field=error.field) from None
 
     @classmethod
     def from_json(cls, text: str, where: str = "intervention") -> "Intervention":
@@ -254,18 +270,17 @@ class Intervention:
 
         file, where = spec_file(Path(path)), str(path)
         values = read_json(file, "intervention")
-        return cls._of(read_parts(values, where, read_vectors(file)), where)
+        parts = read_parts(values, where, read_vectors(file))
+        if not parts.edits:
+            raise InputError(
+                f"{where} has a gate or a cap and no edit, which steers nothing; fit it again with "
+                "--edits-of, the folder of an edit"
+            )
+        return cls.of_parts(parts, where)
 
     @property
     def _parts(self) -> Parts:
         return Parts(edits=self.edits, gate=self.gate, positions=self.positions, cap=self.cap)
-
-    @classmethod
-    def _of(cls, parts: Parts, where: str) -> "Intervention":
-        try:
-            return cls(edits=parts.edits, gate=parts.gate, positions=parts.positions, cap=parts.cap)
-        except InputError as error:
-            raise InputError(f"{where}: {error}", field=error.field) from None
 
 
 def _is_idle(edit: Edit) -> bool:

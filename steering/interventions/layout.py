@@ -112,6 +112,8 @@ def plain_values(parts: Parts) -> dict[str, Any]:
 
 def as_feature_steering(parts: Parts) -> FeatureSteering | None:
     """The parts as steering of one site with features, if they are no more than that."""
+    if not parts.edits:
+        return None
     edit, gate = parts.edits[0], parts.gate
     steering = FeatureSteering(
         site=edit.site,

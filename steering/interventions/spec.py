@@ -6,7 +6,7 @@ They are plain frozen values; `intervention.py` puts them together. Nothing here
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from ...sae.common.errors import InputError
 from ...sae.common.validation import (
@@ -127,6 +127,11 @@ class Gate:
             require_finite("threshold", self.threshold, "a number, or minus infinity for always")
         require_settings(self.settings)
 
+    @property
+    def tensors(self) -> Mapping[str, Any]:
+        """The tensors of its vectors by their names; none where it has no vectors."""
+        return {} if self.vectors is None else self.vectors.tensors
+
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
@@ -187,6 +192,11 @@ class Edit:
                 f"unit is {self.unit}, which only features have; give norm or raw", field="unit"
             )
         require_settings(self.settings)
+
+    @property
+    def tensors(self) -> Mapping[str, Any]:
+        """The tensors of its vectors by their names; none where it has no vectors."""
+        return {} if self.vectors is None else self.vectors.tensors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsteer.sae.autoencoder import SparseAutoencoder
+from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.fitting.saving import load_fitted
+from sparsteer.steering.interventions.intervention import Intervention
 
+from ..steering.fitting.conftest import length
 from .conftest import SITES, Sparsteer
 
 
@@ -39,19 +43,39 @@ def test_a_direction_is_fitted(
     assert edit["kind"] == "add" and edit["tensors"] == {"v": [32]} and values["gate"] is None
     report = values["report"]
     assert (report["n_texts"], report["separation"]["n_positive"]) == (6, 2)
-    assert report["neutral_kl"] == report["details"]["neutral"]["kl_base_steered"] > 0
+    assert report["neutral_kl"] == report["details"]["neutral"]["kl_steered_base"] > 0
     assert set(report["change_norm"]) == {"median", "p5", "p95"}
     assert [row["site"] for row in report["details"]["sites"]] == list(SITES)
-    written = json.loads((tmp_path / "fit" / "fitted.json").read_text())
+    written = json.loads((tmp_path / "fit" / "fit.json").read_text())
     assert written["report"] == report
-    assert written["edits"] == [{**edit, "tensors": {"v": "edits.0.v"}}]
+    steering = Intervention.load(tmp_path / "fit")
+    assert (steering.site, steering.edits[0].kind) == (edit["site"], "add")
     (read,) = load_fitted(tmp_path / "fit").edits
     assert read.tensors["v"].dtype == torch.float32
+    given = ("--intervention", tmp_path / "fit", "--prompt", "a cat", "--max-new-tokens", 2)
+    written = sparsteer("generate", "--model", tiny_model_folder, *given, "--json").values
+    assert written["intervention"] == steering.to_dict() and written["run"] is None
+    assert "RUN is missing" in sparsteer("generate", *given).error
     page = sparsteer(*words, "--site", *SITES, *neutral, "--force").out
     for part in ("fitted to 6 texts", f"edit: add at {edit['site']}", "held-out separation: AUROC"):
         assert part in page
     assert "at strength 1 on 15 neutral tokens: KL " in page
     assert f"written: {tmp_path / 'fit'}" in page
+
+
+def test_a_direction_is_exported(
+    sparsteer: Sparsteer, tiny_model_folder: Path, texts: Path, tmp_path: Path
+) -> None:
+    words = words_for("mean_difference", tiny_model_folder, texts, tmp_path / "fit")
+    sparsteer(*words, "--site", SITES[0])
+    v_D = load_fitted(tmp_path / "fit").edits[0].tensors["v"]
+    SparseAutoencoder(TopKConfig(d_model=32, n_latents=8, k=2)).save(tmp_path / "sae")
+    given = ("--intervention", tmp_path / "fit", "--out", tmp_path / "out", "--format", "lm-eval")
+    words = ("export", tmp_path / "sae", "--model", tiny_model_folder, *given)
+    done = sparsteer(*words, "--json")
+    assert done.values["norm"] == pytest.approx(length(v_D))
+    other = sparsteer(*words, "--force", "--strength", 2)
+    assert other.error.startswith("--strength cannot stand beside --intervention")
 
 
 def test_a_gate_says_that_it_steers_nothing_alone(
@@ -67,8 +91,12 @@ def test_a_gate_says_that_it_steers_nothing_alone(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "METHOD and --model and --out are missing"),
-        (("mean",), "--model and --out are missing"),
+        ((), "METHOD and --out are missing"),
+        (("mean",), "--out is missing"),
+        (("caa", "--out", "o", "--pairs", "p"), "--model is missing; give --model M"),
+        (("lineas", "--model", "m", "--out", "o", "--steps", "0"), "--steps is 0"),
+        (("model_pair", "--models", "a", "--out", "o"), "--models names 1; give two"),
+        (("model_pair", "--models", "a", "b", "--out", "o"), "--texts is missing; give what"),
         (("mean", "--model", "m", "--out", "o"), "METHOD is 'mean', but must be one of mean_diff"),
         (("caa", "--model", "m", "--out", "o"), "--positive is missing; give --positive and"),
         (

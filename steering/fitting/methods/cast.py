@@ -42,8 +42,8 @@ def fit_cast(examples: Examples, config: FitConfig) -> SiteFit:
     gate = SiteGate(
         kind="cosine",
         tensors={"c": found.direction_D},
+        threshold=threshold,
         settings={
-            "threshold": threshold,
             "scope": "per_input",
             "side": "above",
             "pool": "last" if config.pool == "last" else "mean",

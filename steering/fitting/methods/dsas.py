@@ -32,7 +32,7 @@ def fit_dsas(examples: Examples, config: FitConfig) -> SiteFit:
     variances_K, components_KD = leading_components(examples.rows_ND - mean_D)
     components_KD = components_KD[: config.components]
     columns_NK = (examples.rows_ND - mean_D) @ components_KD.T
-    weights_K, intercept = fit_logistic(columns_NK, examples.is_positive_N, config.penalty)
+    weights_K, intercept = fit_logistic(columns_NK, examples.is_positive_N, config.penalty or 1.0)
 
     def logits(rows_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
         return (rows_ND - mean_D) @ components_KD.T @ weights_K + intercept

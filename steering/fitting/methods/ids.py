@@ -82,4 +82,5 @@ METHOD = SiteMethod(
     settings=("pool", "variance", "coverage", "edits_of"),
     pools=("each", "texts"),
     fit_site=fit_ids,
+    at_edits=True,
 )

@@ -4,19 +4,18 @@ to those of the positive ones, in closed form; see `..lin_act`.
 Of several sites each is edited, in the model's order.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from ....sae.common.errors import InputError
 from ....sae.language_model.model import LanguageModel
-from ...features.text_lists import read_text_list
-from ..config import FitConfig
+from ..config import FitConfig, Pool
 from ..fitted import Fitted
 from ..lin_act import fit_lin_act
 from ..method import Say
 from ..sources import Source, SourceKind
 from ..trained_config import LinActConfig
-from ..transport_texts import of_sides, text_fit_settings
+from ..trained_options import OF_METHOD
+from ..transport_texts import mapped_autoencoders, neutral_texts, of_sides, text_fit_settings
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,7 @@ class LinActMethod:
     """An entry of `FIT_METHODS`."""
 
     takes: tuple[SourceKind, ...] = ("sets", "pairs")
-    settings: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Settings of `LinActConfig` in place of its defaults."""
+    settings: tuple[str, ...] = ("pool", *OF_METHOD["lin_act"])
 
     def fit(self, model: LanguageModel, source: Source, config: FitConfig, say: Say) -> Fitted:
         """Fit the maps; by default linear ones, to means over texts, one site after the other.
@@ -35,12 +32,32 @@ class LinActMethod:
             InputError: as `fit_lin_act`.
         """
         positive, negative = of_sides(source)
-        neutral = config.neutral and read_text_list(
-            config.neutral, config.text_field, what="--neutral"
+        settings = LinActConfig(
+            **text_fit_settings(model, config),
+            **config.of_method("lin_act"),
+            pool="none" if self.pool_of(config) == "each" else "mean",
         )
         say("fitting the map of each coordinate")
-        settings = LinActConfig(**{**text_fit_settings(model, config), **self.options})
-        return fit_lin_act(model, negative, positive, settings, neutral=neutral or ())
+        return fit_lin_act(
+            model,
+            negative,
+            positive,
+            settings,
+            saes=mapped_autoencoders(model, config, settings.sites),
+            neutral=neutral_texts(config),
+        )
+
+    def pool_of(self, config: FitConfig) -> Pool:
+        """What of a text is fitted to: its mean, or each token.
+
+        Raises:
+            InputError: something else is asked for.
+        """
+        if config.pool not in (None, "texts", "each"):
+            raise InputError(
+                f"pool is {config.pool!r}, but lin_act goes with texts, each", field="pool"
+            )
+        return config.pool or "texts"
 
 
 METHOD = LinActMethod()

@@ -21,7 +21,9 @@ def fit_logistic_direction(examples: Examples, config: FitConfig) -> SiteFit:
     """
     mean_D = examples.mean_difference()
     require_direction(mean_D)
-    weights_D, intercept = fit_logistic(examples.rows_ND, examples.is_positive_N, config.penalty)
+    weights_D, intercept = fit_logistic(
+        examples.rows_ND, examples.is_positive_N, config.penalty or 1.0
+    )
     require_direction(weights_D)
     right_N = (examples.rows_ND @ weights_D + intercept > 0) == examples.is_positive_N
     return along(

@@ -8,7 +8,6 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -26,9 +25,13 @@ def latent_activations(
     """Activations of some latents as encode gives them, in scaled units, and by what the decoded
     row is multiplied where the autoencoder normalizes each row."""
     codes = sae.encode(h_BLD.to(sae.W_enc.device))
-    same_BLPM = rearrange(codes.indices, "b l m -> b l 1 m") == rearrange(latents_P, "p -> p 1")
-    kept_BLPM = torch.where(same_BLPM, rearrange(codes.values, "b l m -> b l 1 m"), 0)
-    return kept_BLPM.sum(dim=3), codes.row_scale
+    n_asked = len(latents_P)
+    columns_F = latents_P.new_full((sae.config.n_latents,), n_asked)
+    columns_F[latents_P] = torch.arange(n_asked, device=columns_F.device)
+    # The last column takes the latents that nobody asks for.
+    acts_BLQ = codes.values.new_zeros(*codes.values.shape[:-1], n_asked + 1)
+    acts_BLQ = acts_BLQ.scatter_add(-1, columns_F[codes.indices], codes.values)
+    return acts_BLQ[..., :-1], codes.row_scale
 
 
 class LatentEdit(EditRule):
@@ -91,16 +94,26 @@ class Ablate(LatentEdit):
 
 
 class LatentMap(LatentEdit):
-    """Give each of some latents the activation w * a + b, as fitted."""
+    """Give each of some latents the activation w * a + b, as fitted.
+
+    Where `low` and `high` are given, in scaled units, a latent whose activation is outside of them
+    keeps it. Without autoencoder this is `Diagonal` (arXiv 2410.23054, 2503.10679).
+    """
 
     needs: ClassVar = {"latents": "P", "w": "P", "b": "P"}
+    may_have: ClassVar = {"low": "P", "high": "P"}
+    may_be_infinite: ClassVar = ("low", "high")
 
     def latents(self) -> Int[Tensor, "P"]:
         latents_P = self.tensors["latents"]
         if latents_P.is_floating_point():
             raise InputError("the vector latents holds no whole numbers; give numbers of latents")
-        for index in latents_P:
-            require_latent(int(index), self.sae)
+        seen: set[int] = set()
+        for index in map(int, latents_P):
+            require_latent(index, self.sae)
+            if index in seen:
+                raise InputError(f"latent {index} is mapped twice; give each once")
+            seen.add(index)
         return latents_P
 
     def vectors(self) -> Float[Tensor, "P D"]:
@@ -108,4 +121,11 @@ class LatentMap(LatentEdit):
         return rows_PD.to(at_least_float32(rows_PD.dtype))
 
     def target(self, acts_BLP: Float[Tensor, "B L P"]) -> Float[Tensor, "B L P"]:
-        return self.tensor("w", acts_BLP) * acts_BLP + self.tensor("b", acts_BLP)
+        mapped_BLP = self.tensor("w", acts_BLP) * acts_BLP + self.tensor("b", acts_BLP)
+        if "low" in self.tensors:
+            is_low_BLP = acts_BLP < self.tensor("low", acts_BLP)
+            mapped_BLP = torch.where(is_low_BLP, acts_BLP, mapped_BLP)
+        if "high" in self.tensors:
+            is_high_BLP = acts_BLP > self.tensor("high", acts_BLP)
+            mapped_BLP = torch.where(is_high_BLP, acts_BLP, mapped_BLP)
+        return mapped_BLP

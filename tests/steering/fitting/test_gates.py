@@ -37,7 +37,7 @@ def test_a_condition_is_found_with_its_threshold() -> None:
     assert (fires_N == held_out.is_positive_N).double().mean() > 0.95
     assert found.on_held_out(held_out)["f1"] > 0.95
     cosines_N = torch.nn.functional.cosine_similarity(held_out.rows_ND, c_D[None])
-    assert torch.equal(fires_N, cosines_N > float(found.gate.settings["threshold"]))
+    assert torch.equal(fires_N, cosines_N > found.gate.threshold)
 
 
 def test_a_condition_of_pairs_is_that_of_their_differences() -> None:
@@ -52,7 +52,7 @@ def test_the_cosine_forgets_the_scale_and_the_published_similarity_does_not() ->
     examples = two_sides()
     gates = [fit_cast(scaled(examples, factor), settings("cast")).gate for factor in (1.0, 0.01)]
     assert gates[0] is not None and gates[1] is not None
-    thresholds = [float(gate.settings["threshold"]) for gate in gates if gate is not None]
+    thresholds = [gate.threshold for gate in gates if gate is not None]
     assert thresholds[0] == pytest.approx(thresholds[1], abs=1e-12)
     torch.testing.assert_close(gates[0].tensors["c"], gates[1].tensors["c"])
 

@@ -122,7 +122,8 @@ def test_latents_in_place_of_coordinates(tiny_model_folder: Path) -> None:
     carry_letters(model, W_D, B_D.abs())
     language_model = wrapped(model, tiny_model_folder)
     sae = aligned_sae(3.0)
-    fitted = fit_lin_act(language_model, LOW, UP, config(), saes={SITES[0]: sae})
+    saes = {SITES[0]: sae}
+    fitted = fit_lin_act(language_model, LOW, UP, config(), saes=saes, neutral=LOW)
     (edit,) = fitted.edits
     assert edit.kind == "latents"
     assert list(map(int, edit.tensors["latents"])) == [0, 1, 2, 3, 4, 5, 7]  # 6 maps to itself
@@ -130,6 +131,7 @@ def test_latents_in_place_of_coordinates(tiny_model_folder: Path) -> None:
     torch.testing.assert_close(edit.tensors["w"], W_D[still], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(edit.tensors["b"], 3 * B_D.abs()[still], rtol=1e-9, atol=1e-9)
     assert fitted.report.details["cost_after"][SITES[0]] < 1e-18
+    assert fitted.report.neutral_kl is not None and fitted.report.neutral_kl > 0
 
 
 def test_the_report_measures_what_was_held_out(tiny_model_folder: Path) -> None:

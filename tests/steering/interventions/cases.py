@@ -72,6 +72,14 @@ def edits(width: int, site: str, rows_ND: Tensor) -> dict[str, Edit]:
         "latents": edit(
             "latents", latents=torch.tensor([3, 8, 20]), w=normal(3), b=normal(3, size=5)
         ),
+        "latents_support": edit(
+            "latents",
+            latents=torch.tensor([3, 8, 20]),
+            w=torch.tensor([2.0, 0.5, 1.5]).double(),
+            b=torch.tensor([4.0, 1.0, -1.0]).double(),
+            low=torch.tensor([0.0, 0.5, -torch.inf]).double(),
+            high=torch.tensor([1.0, 2.0, 0.0]).double(),
+        ),
         "diagonal": edit("diagonal", 0.8, w=normal(width), b=normal(width)),
         "diagonal_support": edit(
             "diagonal",

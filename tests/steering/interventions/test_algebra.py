@@ -69,7 +69,7 @@ CONFIGS: list[SAEConfig] = [
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=["topk", "layer_norm", "gated"])
-@pytest.mark.parametrize("kind", ["clamp", "min_clamp", "ablate", "latents"])
+@pytest.mark.parametrize("kind", ["clamp", "min_clamp", "ablate", "latents", "latents_support"])
 @torch.no_grad()
 def test_latent_edits_are_the_decoding_of_changed_codes_and_the_error_is_kept(
     h: Tensor, config: SAEConfig, kind: str
@@ -84,11 +84,13 @@ def test_latent_edits_are_the_decoding_of_changed_codes_and_the_error_is_kept(
     targets = torch.tensor([feature.amount for feature in steered], dtype=torch.float64)
     own = dense[..., latents]
     w, b = torch.tensor([[0.5, -1.0, 2.0], [0.3, 0.0, 4.0]], dtype=torch.float64)
+    low, high = own.flatten(0, -2).quantile(torch.tensor([0.3, 0.9]).double(), dim=0)
     become = {
         "clamp": targets.expand_as(own),
         "min_clamp": torch.maximum(own, targets),
         "ablate": torch.zeros_like(own),
         "latents": w * own + b,
+        "latents_support": torch.where((own >= low) & (own <= high), w * own + b, own),
     }[kind]
     changed = dense.clone()
     changed[..., latents] = become
@@ -96,9 +98,10 @@ def test_latent_edits_are_the_decoding_of_changed_codes_and_the_error_is_kept(
     whole = codes._replace(indices=every, values=dense, counts=None)
     new = whole._replace(values=changed)
     expected = h + sae.decode(new) - sae.decode(whole)
-    if kind == "latents":
+    if kind.startswith("latents"):
         tensors = {"latents": torch.tensor(latents), "w": w, "b": b}
-        found = edited(h, kind, sae, tensors=tensors)
+        tensors |= {"low": low, "high": high} if kind == "latents_support" else {}
+        found = edited(h, "latents", sae, tensors=tensors)
     else:
         found = edited(h, kind, sae, features=steered)
     assert torch.allclose(found, expected, rtol=1e-8, atol=1e-8)
