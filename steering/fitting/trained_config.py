@@ -120,12 +120,12 @@ class LinEASConfig(TextFit):
     they are. With sgd those whose gap between the sets is about below l1 / 2 standard deviations;
     with adam, whose steps have about one length, values below 1 leave out little."""
 
-    group: float = 0.0
+    group_l2: float = 0.0
     """Weight of the norms of w - 1 and of the shift at each site, times the root of the number of
     coordinates: sites that hardly help stay as they are."""
 
     post_steps: int = 0
-    """Further steps in which what is left moves without l1 and group, so that it is not shrunk."""
+    """Further steps in which what is left moves without l1 and group_l2: it is not shrunk."""
 
     texts_per_step: int | None = None
     """Texts of each set in one step, drawn with the seed; by default all. At least 4."""
@@ -141,7 +141,7 @@ class LinEASConfig(TextFit):
         require_positive("lr", self.lr)
         require_choice("optimizer", self.optimizer, get_args(Optimizer))
         require_boolean("standardize", self.standardize)
-        for name in ("l1", "group"):
+        for name in ("l1", "group_l2"):
             if not getattr(self, name) >= 0:
                 raise wrong(name, getattr(self, name), "a number of at least 0")
         if self.texts_per_step is not None:

@@ -23,7 +23,7 @@ from .trained_config import (
 OF_METHOD: dict[str, tuple[str, ...]] = {
     "lin_act": ("sae", "map", "order", "support", "support_quantile"),
     "lineas": (
-        *("sae", "steps", "lr", "optimizer", "standardize", "l1", "group", "post_steps"),
+        *("sae", "steps", "lr", "optimizer", "standardize", "l1", "group_l2", "post_steps"),
         *("texts_per_step", "checkpoint_every"),
     ),
     "observable": ("how", "positions"),
@@ -74,11 +74,11 @@ class TrainedOptions:
     l1: float | None = None
     """With lineas: weight of the absolute values of w - 1 and of the shift; by default 0."""
 
-    group: float | None = None
+    group_l2: float | None = None
     """With lineas: weight of the norms of w - 1 and of the shift at each site; by default 0."""
 
     post_steps: int | None = None
-    """With lineas: further steps without --l1 and --group; by default 0."""
+    """With lineas: further steps without --l1 and --group-l2; by default 0."""
 
     texts_per_step: int | None = None
     """With lineas: texts of each set in one step, by default all. With reft_r1: positive texts in

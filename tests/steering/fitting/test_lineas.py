@@ -129,7 +129,7 @@ def test_training_lowers_the_loss(model: LanguageModel, optimizer: str) -> None:
 @pytest.mark.slow
 def test_penalties_leave_sites_and_coordinates_out(model: LanguageModel) -> None:
     assert fit_lineas(model, LOW, UP, config(steps=1, l1=math.inf)).edits == ()
-    assert fit_lineas(model, LOW, UP, config(steps=1, group=1e6)).edits == ()
+    assert fit_lineas(model, LOW, UP, config(steps=1, group_l2=1e6)).edits == ()
     free = fit_lineas(model, LOW, UP, config(optimizer="sgd"))
     some = fit_lineas(model, LOW, UP, config(optimizer="sgd", l1=4.0))
     moved = [fitted.report.moved or 0.0 for fitted in (free, some)]
