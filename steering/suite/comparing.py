@@ -1,6 +1,5 @@
 """Probes of latents beside probes of principal components, from the scores that the suite keeps."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,6 +65,5 @@ def _l0(subject: Subject, parts: Mapping[str, Any]) -> float | None:
 
 
 def _scores(of_probing: Mapping[str, Any]) -> list[ProbeScore]:
-    names = [field.name for field in dataclasses.fields(ProbeScore)]
     rows = of_probing["details"]["scores"]
-    return [ProbeScore(**{name: row[name] for name in names}) for row in rows]
+    return [ProbeScore(**{**row, "columns": tuple(row["columns"])}) for row in rows]
