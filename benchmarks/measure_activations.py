@@ -82,10 +82,15 @@ def config_of(choice: Choice, seed: int, arguments: argparse.Namespace) -> Train
         keep_checkpoints=1,
         **choice.trainer,
     )
+    return run_of(choice, trainer, arguments)
+
+
+def run_of(choice: Choice, trainer: TrainerConfig, arguments: argparse.Namespace) -> TrainConfig:
+    """The run of a choice, in RUNS."""
     return TrainConfig(
         cache=arguments.cache,
         site=arguments.site,
-        out=str(Path(arguments.runs) / f"{choice.kind}-{choice.setting:g}-seed{seed}"),
+        out=str(Path(arguments.runs) / f"{choice.kind}-{choice.setting:g}-seed{trainer.seed}"),
         n_latents=arguments.latents,
         trainer=trainer,
         **choice.options,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from measure_activations import NESTED, Choice
+from measure_activations import NESTED, Choice, run_of
 from results_file import RESULTS, machine
 
 from sparsteer.app.report.markdown import suite_tables
@@ -48,14 +48,7 @@ def config_of(choice: Choice, seed: int, arguments: argparse.Namespace) -> Train
         keep_checkpoints=1,
         **choice.trainer,
     )
-    return TrainConfig(
-        cache=arguments.cache,
-        site=arguments.site,
-        out=str(Path(arguments.runs) / f"{choice.kind}-{choice.setting:g}-seed{seed}"),
-        n_latents=arguments.latents,
-        trainer=trainer,
-        **choice.options,
-    )
+    return run_of(choice, trainer, arguments)
 
 
 def main() -> None:

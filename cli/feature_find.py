@@ -38,7 +38,7 @@ def run(config: FindConfig, terminal: Terminal) -> Report:
     shown = (
         _title(values, config),
         _table(values, index),
-        *_left_out(values, config),
+        *_excluded(values, config),
         *_context(values),
         *_group(values["group"], config.run),
         *_explained(values["features"]),
@@ -102,15 +102,15 @@ def _quoted(texts: Sequence[str]) -> str:
     return " ".join(f"'{visible(text)}'" for text in texts)
 
 
-def _left_out(values: dict[str, Any], config: FindConfig) -> list[str]:
+def _excluded(values: dict[str, Any], config: FindConfig) -> list[str]:
     lines: list[str] = []
-    if values["density_left_out"]:
+    if values["density_excluded"]:
         limits = [
             *([f"less than {percent(config.min_density)}"] if config.min_density > 0 else []),
             *([f"more than {percent(config.max_density)}"] if config.max_density < 1 else []),
         ]
         lines.append(
-            f"left out: {counted(values['density_left_out'], 'feature')} more that fire on "
+            f"left out: {counted(values['density_excluded'], 'feature')} more that fire on "
             f"{' or '.join(limits)} of the rows of the index"
         )
     if duplicates := values["duplicates"]:

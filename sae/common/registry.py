@@ -109,22 +109,22 @@ class Registry(Generic[T]):
 class _Part(Registry[T]):
     """A registry but for some names; what is registered in either is in both."""
 
-    def __init__(self, whole: Registry[T], left_out: Collection[str], remedy: str) -> None:
+    def __init__(self, whole: Registry[T], excluded: Collection[str], remedy: str) -> None:
         super().__init__(whole.kind, "")
-        self._whole, self._left_out, self._remedy = whole, frozenset(left_out), remedy
+        self._whole, self._excluded, self._remedy = whole, frozenset(excluded), remedy
 
     @property
     def builtin(self) -> tuple[str, ...]:
-        return tuple(name for name in self._whole.builtin if name not in self._left_out)
+        return tuple(name for name in self._whole.builtin if name not in self._excluded)
 
     def register(self, name: str, value: T) -> None:
         self._whole.register(name, value)
 
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name in self._whole.names() if name not in self._left_out)
+        return tuple(name for name in self._whole.names() if name not in self._excluded)
 
     def require(self, name: str) -> str:
-        if name in [*self._left_out]:
+        if name in [*self._excluded]:
             raise InputError(
                 f"{self.kind} is {name!r}, which needs fitted vectors; {self._remedy}",
                 field=self.kind,

@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,6 +22,7 @@ from ..common.files import nearest
 from ..device_map import parsed_device_map
 from . import checks
 from .bridge_network import BridgeNetwork
+from .head import hidden_and_head, next_token_losses
 from .loading import bridged, load_plain, load_tokenizer
 from .locating import locate
 from .long_texts import text_pieces
@@ -34,9 +34,6 @@ from .spread_loading import home_of, load_spread
 from .weights_hash import loaded_weights_hash, stored_weights_hash
 
 _DTYPES = {str(d)[6:]: d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
-
-_LOGITS_AT_ONCE = 1 << 24
-"""Values of the logits held at once while losses are computed: 64 MB in float32."""
 
 
 class LanguageModel:
@@ -436,21 +433,14 @@ class LanguageModel:
         Raises InputError if the rows are longer than the model's context.
         """
         hidden_BLD, head = self.before_head(tokens, attention_mask)
-        tokens = tokens.to(self.device, torch.int64)
-        counted_BT = torch.ones_like(tokens[:, 1:], dtype=torch.bool)
-        if attention_mask is not None:
-            real_BL = attention_mask.to(self.device)
-            counted_BT = real_BL[:, 1:] & real_BL[:, :-1]
-        hidden_ND = hidden_BLD[:, :-1][counted_BT]
-        targets_N = tokens[:, 1:][counted_BT]
-        losses_N = torch.empty(len(targets_N), dtype=self._wide, device=self.device)
-        at_once = max(1, _LOGITS_AT_ONCE // self.network.n_vocab)
-        for start in range(0, len(targets_N), at_once):
-            part = slice(start, start + at_once)
-            logits_NV = head(hidden_ND[part]).to(losses_N.dtype)
-            losses_N[part] = cross_entropy(logits_NV, targets_N[part], reduction="none")
-        losses_BT = losses_N.new_zeros(counted_BT.shape)
-        return losses_BT.masked_scatter(counted_BT, losses_N)
+        return next_token_losses(
+            hidden_BLD,
+            head,
+            tokens.to(self.device, torch.int64),
+            None if attention_mask is None else attention_mask.to(self.device),
+            n_vocab=self.network.n_vocab,
+            dtype=at_least_float32(self.dtype),
+        )
 
     def run(
         self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
@@ -474,37 +464,18 @@ class LanguageModel:
         queued = tokens.to(self.device, torch.int64, non_blocking=tokens.is_pinned())
         return self.network(queued, mask, use_cache=False)
 
-    @property
-    def _wide(self) -> torch.dtype:
-        """At least float32, for sums of exponentials."""
-        return at_least_float32(self.dtype)
-
     @torch.no_grad()
     def before_head(
         self, tokens: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"] | None = None
     ) -> tuple[Float[Tensor, "B L H"], Callable[[Tensor], Tensor]]:
         """What the logits are computed from, and the function that computes them, row by row.
 
-        So nobody needs hold the logits of all positions at once. The model's own head runs on the
-        first position alone, which shows whether the model does something to the logits behind the
-        unembedding, such as capping them; then the logits themselves and the identity are given.
-        Edits made with `Site.write` apply.
+        So nobody needs hold the logits of all positions at once; see `hidden_and_head`. Edits made
+        with `Site.write` apply.
 
         Raises InputError if the rows are longer than the model's context.
         """
-        head = self.network.head
-        taken: list[Tensor] = []
-
-        def take(hidden_BLD: Tensor) -> Tensor:
-            taken.append(hidden_BLD)
-            return hidden_BLD[:1, :1]
-
-        with self.network.head_hooked(take):
-            first = self.run(tokens, attention_mask)
-        (hidden_BLD,) = taken
-        if torch.equal(head(hidden_BLD[:1, :1]), first):
-            return hidden_BLD, head
-        return self.run(tokens, attention_mask), torch.nn.Identity()
+        return hidden_and_head(self.network, lambda: self.run(tokens, attention_mask))
 
 
 def _nothing(message: str) -> None:

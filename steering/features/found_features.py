@@ -61,7 +61,7 @@ class Search:
     """By what the features were found; the same as `rank_by` unless that is of the output."""
     considered: int
     """Features that fire in enough of the positive texts to be ranked."""
-    density_left_out: int
+    density_excluded: int
     """How many more do, but were left out for the fraction of the index's rows on which they
     fire."""
     duplicates: tuple[Duplicate, ...]

@@ -201,7 +201,7 @@ def find_features(
         rank_by=rank_by,
         candidates_by=by,
         considered=len(order_C),
-        density_left_out=n_firing - len(order_C),
+        density_excluded=n_firing - len(order_C),
         duplicates=tuple(duplicates),
         outputs_measured=len(effects),
         positive=_text_set(sides[0]),

@@ -86,9 +86,9 @@ def observable_direction(
                 "how is boundary, which needs pairs of prompts; give them, or take gradient",
                 field="how",
             )
-        found, n_left_out = boundary_gradients(model, site, observable, pairs)
+        found, n_excluded = boundary_gradients(model, site, observable, pairs)
         details: dict[str, Any] = {
-            "pairs_without_two_signs": n_left_out,
+            "pairs_without_two_signs": n_excluded,
             **_agreement([mean_gradient([each], config.positions) for each in found]),
         }
         y_D = mean_gradient(found, config.positions)

@@ -74,7 +74,7 @@ def boundary_gradients(
         InputError: the prompts of a pair differ in length, or no pair has two signs.
     """
     found: list[PromptGradient] = []
-    n_left_out = 0
+    n_excluded = 0
     for first, second in pairs:
         if len(first) != len(second):
             raise InputError(
@@ -85,7 +85,7 @@ def boundary_gradients(
         ends = [_backward(model, site, observable, batch, None) for batch in batches]
         values = [float(value_B[0]) for _, _, value_B in ends]
         if values[0] * values[1] > 0:
-            n_left_out += 1
+            n_excluded += 1
             continue
         (low_BLD, _, _), (high_BLD, _, _) = ends
 
@@ -106,7 +106,7 @@ def boundary_gradients(
             "no pair of prompts has an observable of both signs; give prompts that call for the "
             "tokens on either side"
         )
-    return found, n_left_out
+    return found, n_excluded
 
 
 def mean_gradient(

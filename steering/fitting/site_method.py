@@ -64,7 +64,7 @@ class SiteMethod:
             say(f"{chosen} tells the texts apart best")
         examples = read.by_site[chosen]
         found = self.fit_site(examples.take(~read.is_held_out_N), config)
-        details |= dict(found.details) | _left_out(read)
+        details |= dict(found.details) | _excluded(read)
         held_out = examples.take(read.is_held_out_N)
         if found.on_held_out is not None and len(held_out):
             details["held_out"] = dict(found.on_held_out(held_out))
@@ -203,6 +203,6 @@ def _vectors(tensors: Mapping[str, Tensor], model: LanguageModel) -> Vectors:
     return Vectors({name: tensor.to(dtype) for name, tensor in tensors.items()})
 
 
-def _left_out(read: ReadExamples) -> dict[str, int]:
+def _excluded(read: ReadExamples) -> dict[str, int]:
     counts = {"without_content": read.without_content, "truncated": read.truncated}
     return {name: count for name, count in counts.items() if count}

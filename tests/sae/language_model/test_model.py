@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.fetching.fetch import cached_path
-from sparsteer.sae.language_model import model as model_module
+from sparsteer.sae.language_model import head as head_module
 from sparsteer.sae.language_model.model import LanguageModel
 
 # transformers leaves the types of its entry points open.
@@ -101,7 +101,7 @@ def loss_from_all_logits(model: LanguageModel, tokens: Tensor, mask: Tensor) -> 
 def test_loss_of_next_tokens(
     tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch, side: str, at_once: int
 ) -> None:
-    monkeypatch.setattr(model_module, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(head_module, "LOGITS_AT_ONCE", at_once)
     tokens, mask = padded([9, 2, 1, 6], side)
     losses = tiny_model.next_token_loss(tokens, mask)
     expected = loss_from_all_logits(tiny_model, tokens, mask)
@@ -123,7 +123,7 @@ def test_loss_of_other_architectures(other_model: LanguageModel) -> None:
 def test_loss_never_holds_all_logits(
     tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_module, "_LOGITS_AT_ONCE", 259 * 5)
+    monkeypatch.setattr(head_module, "LOGITS_AT_ONCE", 259 * 5)
     rows: list[int] = []
 
     def watch(module: object, inputs: object, output: Tensor) -> None:

@@ -91,7 +91,7 @@ def test_densities_leave_features_out_before_they_are_ranked(loaded: LoadedRun) 
     )
     inside = [f for f in everything.features if 0.2 <= density_F[f.feature] <= 0.6]
     assert list(found.features) == inside and found.considered == len(inside)
-    assert found.density_left_out == everything.considered - len(inside) > 0
+    assert found.density_excluded == everything.considered - len(inside) > 0
     assert found.chance <= everything.chance
     with pytest.raises(InputError, match="min_density and max_density need density_F"):
         find_features(loaded, POSITIVE, NEGATIVE, max_density=0.5)

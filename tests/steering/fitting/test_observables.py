@@ -161,8 +161,8 @@ def test_between_two_prompts_the_observable_is_nothing(gpt2: LanguageModel) -> N
     values = [float(A_B.value(gpt2.logits(torch.tensor([row]))[0, -1])) for row in rows]
     up, down = rows[values.index(max(values))], rows[values.index(min(values))]
     assert max(values) > 0 > min(values)
-    found, n_left_out = boundary_gradients(gpt2, SITE, A_B, [(up, down), (up, up)])
-    assert n_left_out == 1
+    found, n_excluded = boundary_gradients(gpt2, SITE, A_B, [(up, down), (up, up)])
+    assert n_excluded == 1
     assert abs(found[0].value) < 1e-9
     y_D = observable_direction(gpt2, A_B, config(how="boundary"), pairs=[(up, down)]).y_D
     torch.testing.assert_close(y_D, found[0].gradient_LD.sum(0))
