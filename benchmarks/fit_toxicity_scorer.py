@@ -20,12 +20,15 @@ from sparsteer.steering.detox.ngram_fit import fit_ngram_classifier
 from sparsteer.steering.detox.ngram_scorer import WEIGHTS_FILE
 from sparsteer.training.data.row_files.opening import open_rows
 
+HELD_OUT = 1500
+"""Sentences of ParaDetox that are not fitted to."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--paradetox", required=True)
     parser.add_argument("--ordinary", nargs="+", required=True)
-    parser.add_argument("--held-out", type=int, default=1500)
+    parser.add_argument("--held-out", type=int, default=HELD_OUT)
     parser.add_argument("--out", type=Path, default=WEIGHTS_FILE)
     options = parser.parse_args()
     fitted, _ = split(paradetox_rows(options.paradetox), options.held_out)

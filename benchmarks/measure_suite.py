@@ -5,17 +5,17 @@ and the raw activation, and a dictionary that ships.
         [--latents 4096] [--seeds 3] [--contexts 16] [--rows 16384] [--site SITE]
         [--beside smollm2-135m-default] [--parts held_out probing ...]
 
-Batch size, learning rate and dead window are the rule's. The same command goes on where it was
-interrupted; each autoencoder is a run in RUNS, and the suite's page lies in RUNS/suite.
+Batch size, learning rate and dead window are the defaults (docs/training.md). The same command goes
+on where it was interrupted; each autoencoder is a run in RUNS, and the suite's page lies in
+RUNS/suite.
 """
 
 import argparse
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from measure_activations import NESTED, Choice, run_of
-from results_file import RESULTS, machine
+from results_file import write_texts
 
 from sparsteer.app.report.markdown import suite_tables
 from sparsteer.app.report.suite_page import write_suite_page
@@ -24,7 +24,7 @@ from sparsteer.steering.suite.runner import run_suite
 from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.cache.reader import ActivationCache
 from sparsteer.training.evaluation.config import EvalSettings
-from sparsteer.training.train import train_grid
+from sparsteer.training.train import train
 from sparsteer.training.trainer_config import TrainerConfig
 
 PARTS = ("held_out", "classes", "probing", "meaning", "stability")
@@ -70,7 +70,7 @@ def main() -> None:
         for l0 in arguments.l0:
             for choice in choices(l0):
                 config = config_of(choice, seed, arguments)
-                train_grid([config], say=print)
+                train(config, say=print)
                 trained.append(config.out)
     suite = SuiteSettings(
         parts=tuple(arguments.parts),
@@ -85,16 +85,13 @@ def main() -> None:
     )
     result = run_suite([*arguments.beside, *trained], settings, suite, say=print)
     write_suite_page(result, with_plots=True)
-    path = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-suite.md"
-    texts = ["# suite", f"{datetime.now(UTC):%Y-%m-%d}: {machine()}", note(arguments)]
-    path.write_text("\n\n".join([*texts, *suite_tables(result)]) + "\n", encoding="utf-8")
-    print(path)
+    print(write_texts("suite", [note(arguments), *suite_tables(result)]))
 
 
 def note(arguments: argparse.Namespace) -> str:
     """What was trained and measured."""
-    cache = ActivationCache(arguments.cache).manifest
-    site = arguments.site or cache.sites[0]
+    opened = ActivationCache(arguments.cache)
+    cache, site = opened.manifest, opened.site_name(arguments.site)
     return (
         f"{arguments.latents:,} latents, {arguments.tokens:,} tokens, {arguments.seeds} seeds of "
         f"the initial directions; {site} of {cache.model}, {cache.corpus.dataset}, "

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fit_toxicity_scorer import paradetox_rows, split
+from fit_toxicity_scorer import HELD_OUT, paradetox_rows, split
 from results_file import write_table
 
 from sparsteer.sae.fetching.fetch import fetch
@@ -28,7 +28,6 @@ metrics: Any = import_module("sklearn.metrics")  # without types
 TEXTS = ("text", "test_case")
 LABELS = ("is_toxic", "label_gold", "toxic", "bad")
 TOXIC = {"toxic", "hateful", "true", "1", "bad"}
-HELD_OUT = 1500
 N_SPANS, N_WORDS = 1500, 40
 MOST_TEXTS = 6000
 

@@ -3,6 +3,7 @@
 import platform
 import sys
 import tomllib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,12 +73,19 @@ def write_table(
     folder: Path = RESULTS,
 ) -> Path:
     """Write `FOLDER/DATE-NAME.md`, print it, and return its path."""
-    lines = [f"# {name}", "", f"{datetime.now(UTC):%Y-%m-%d}: {machine()}", ""]
-    lines += [f"Command: `python {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}`", ""]
-    lines += ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
-    lines += ["", *notes, ""]
-    path = folder / f"{datetime.now(UTC):%Y-%m-%d}-{name}.md"
+    table = ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
+    path = write_texts(name, ["\n".join(table), "\n".join(notes)], folder)
+    print(path.read_text(encoding="utf-8"))
+    return path
+
+
+def write_texts(name: str, texts: Sequence[str], folder: Path = RESULTS) -> Path:
+    """Write `FOLDER/DATE-NAME.md`: machine and command, then the texts, each a paragraph or a
+    table; return its path."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    head = [f"# {name}", f"{today}: {machine()}", f"Command: `python {command}`"]
+    path = folder / f"{today}-{name}.md"
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines), encoding="utf-8")
-    print("\n".join(lines))
+    path.write_text("\n\n".join([*head, *texts]) + "\n", encoding="utf-8")
     return path

@@ -211,3 +211,14 @@ def _plain(value: Any) -> Any:
             return str(value)
         case _:
             return value
+
+
+def headed_grid(*headings: str) -> "Table":
+    """A table with these columns; those that begin with > are aligned on the right."""
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        right = heading.startswith(">")
+        grid.add_column(heading.removeprefix(">"), justify="right" if right else "left")
+    return grid

@@ -29,10 +29,10 @@ class ExportOptions:
 
     format: Annotated[str, LAYOUTS, STEERING_FORMATS] = "saelens"
     """Of an autoencoder: saelens is what SAELens 6 loads from disk; circuit-tracer has transcoders;
-    sparsteer is this tool's own, with batch_topk as jumprelu. Of steering with --feature or
-    --picks: lm-eval, a file for its model type steered; gguf, a control vector for llama.cpp and
-    repeng; easysteer and hotwire, vectors for vLLM; transformers, the language model with the
-    vector in a bias. Installed packages may have others."""
+    sparsteer is this tool's own, with batch_topk as jumprelu. Of steering with --feature, --picks
+    or --intervention: lm-eval, a file for its model type steered; gguf, a control vector for
+    llama.cpp and repeng; easysteer and hotwire, vectors for vLLM; transformers, the language model
+    with the vector in a bias. Installed packages may have others."""
 
     dtype: ExportDtype = "float32"
     """What the weights of an autoencoder are stored in; int8, a quarter of float32, goes with
@@ -43,7 +43,7 @@ class ExportOptions:
 
 
 def run(options: ExportOptions, terminal: Terminal) -> Report:
-    """Write an autoencoder, or steering with its features, for other tools.
+    """Write an autoencoder, steering with its features or an intervention for other tools.
 
     SAE is the folder of an autoencoder, or of the run that trained it. batch_topk becomes jumprelu
     with the threshold that it learned in training. A format of steering holds one vector, which is

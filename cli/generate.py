@@ -52,10 +52,14 @@ def run(config: GenerateConfig, terminal: Terminal) -> Report:
 def _about(
     spec: "Intervention", base: dict[str, Any], steered: dict[str, Any], prompt_tokens: int
 ) -> list[str]:
-    """Where a gated tier steered, why the texts are the same if they are, and whether the steered
+    """Where a gate let it steer, why the texts are the same if they are, and whether the steered
     one is likely broken."""
     n_steered, said = steered["steered_tokens"], list[str]()
-    somewhere = spec.tier != "constant" or spec.positions != "all"
+    somewhere = (
+        spec.tier != "constant"
+        or spec.positions != "all"
+        or any(edit.gate is not None for edit in spec.edits)
+    )
     if somewhere and n_steered:
         said.append(
             f"tokens steered: {count(n_steered)}, the first is number {steered['steered_from']} "

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from ..sae.common.wording import count, counted
 from ..training.evaluation.site.site_advice import recommendation, token_name
 from ..training.evaluation.site.site_check_config import SiteCheckConfig
-from .console import Report, Terminal, table
+from .console import Report, Terminal, headed_grid, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from ..training.evaluation.site.site_findings import Carriers, SiteFindings
 
@@ -80,7 +79,7 @@ def _title(found: "SiteFindings") -> str:
 
 
 def _norms(found: "SiteFindings") -> "RenderableType":
-    grid = _grid("rows", ">number", ">median norm", ">largest", ">with massive values")
+    grid = headed_grid("rows", ">number", ">median norm", ">largest", ">with massive values")
     for name, kind in found.kinds.items():
         grid.add_row(
             _KINDS[name],
@@ -127,7 +126,7 @@ def _coordinates_title(found: "SiteFindings") -> str:
 
 
 def _coordinates(found: "SiteFindings") -> "RenderableType":
-    grid = _grid(
+    grid = headed_grid(
         ">coordinate",
         ">largest",
         ">excluded",
@@ -158,7 +157,7 @@ def _coordinates(found: "SiteFindings") -> "RenderableType":
 
 
 def _geometry(found: "SiteFindings") -> "RenderableType":
-    grid = _grid("rows", ">number", ">input scale", ">ratio", ">cosine", ">centered")
+    grid = headed_grid("rows", ">number", ">input scale", ">ratio", ">cosine", ">centered")
     names: Mapping[str, str] = _GEOMETRY
     for name, one in found.geometry.items():
         grid.add_row(
@@ -169,15 +168,4 @@ def _geometry(found: "SiteFindings") -> "RenderableType":
             f"{one.mean_cosine:.3f}",
             f"{one.mean_cosine_centered:.3f}",
         )
-    return grid
-
-
-def _grid(*headings: str) -> "Table":
-    """A table with these columns; those that begin with > are aligned on the right."""
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        right = heading.startswith(">")
-        grid.add_column(heading.removeprefix(">"), justify="right" if right else "left")
     return grid

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..sae.common.wording import count, counted
 from ..steering.fitting.config import FitConfig
-from .console import Report, Terminal
+from .console import Report, Terminal, headed_grid
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 
 def fit(config: FitConfig, terminal: Terminal) -> Report:
@@ -28,7 +27,7 @@ def fit(config: FitConfig, terminal: Terminal) -> Report:
     report: dict[str, Any] = values["report"]
     shown: list[RenderableType] = [
         f"{values['method']}, fitted to {counted(report['n_texts'], 'text')} with "
-        f"{counted(report['n_tokens'], 'content token')}",
+        f"{counted(report['n_tokens'], 'token')}",
         *_edits(values),
         *_sites(report["details"].get("sites", [])),
         _separation(report["separation"]),
@@ -55,7 +54,7 @@ def _sites(rows: Sequence[Mapping[str, Any]]) -> "list[RenderableType]":
     """The sites that were compared; nothing if there was one."""
     if not rows:
         return []
-    grid = _grid("site", ">AUROC", ">d'", ">published score")
+    grid = headed_grid("site", ">AUROC", ">d'", ">published score")
     for row in rows:
         names = ("auroc", "d_prime", "published_layer_score")
         grid.add_row(row["site"], *(_shown(row.get(name)) for name in names))
@@ -123,14 +122,3 @@ def _warnings(values: Mapping[str, Any]) -> list[str]:
         return ["the maps change nothing, so this steers nothing"]
     what = "gate" if values["cap"] is None else "cap"
     return [f"this is a {what} and no edit, which steers nothing; give --edits-of DIR to join them"]
-
-
-def _grid(*headings: str) -> "Table":
-    """A table with these columns; those that begin with > are aligned on the right."""
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        right = heading.startswith(">")
-        grid.add_column(heading.removeprefix(">"), justify="right" if right else "left")
-    return grid

@@ -197,7 +197,7 @@ class GenerateConfig:
         if self.intervention is None:
             require_features(self.feature, self.picks, other=" or --intervention FILE")
         else:
-            self._require_nothing_beside_intervention()
+            require_nothing_beside_intervention(self)
         if self.text_field is not None and self.prompts is None:
             raise InputError(
                 f"text_field is {self.text_field!r}, but there is no --prompts; leave it out",
@@ -216,20 +216,22 @@ class GenerateConfig:
         if self.threshold != -math.inf:
             require_finite("threshold", self.threshold, "a number, or -inf to fire everywhere")
 
-    def _require_nothing_beside_intervention(self) -> None:
-        for each in fields(self):
-            if each.name in _IN_INTERVENTION and getattr(self, each.name) != each.default:
-                raise InputError(
-                    f"{each.name} cannot stand beside --intervention, whose file says it; leave "
-                    "one of them out",
-                    field=each.name,
-                )
-
 
 _IN_INTERVENTION = {
     *("feature", "picks", "strength", "tier", "threshold"),
-    *("edit", "direction", "max_activation", "site"),
+    *("edit", "direction", "seed", "max_activation", "site"),
 }
+
+
+def require_nothing_beside_intervention(config: "GenerateConfig | SteeringChoice") -> None:
+    """Raise an InputError if the settings say what the file of an intervention says, too."""
+    for each in fields(config):
+        if each.name in _IN_INTERVENTION and getattr(config, each.name) != each.default:
+            raise InputError(
+                f"{each.name} cannot stand beside --intervention, whose file says it; leave one "
+                "of them out",
+                field=each.name,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,9 +38,7 @@ class RunSettings(Protocol):
     def device(self) -> str: ...
 
 
-def load_run_of(
-    config: RunSettings, say: Callable[[str], None], *, device_map: str | None = None
-) -> LoadedRun:
+def load_run_of(config: RunSettings, say: Callable[[str], None]) -> LoadedRun:
     """The run that a verb's settings name, as `load_run` loads it."""
     return load_run(
         config.run,
@@ -49,7 +47,6 @@ def load_run_of(
         model_dtype=config.model_dtype,
         allow_other_weights=config.allow_other_weights,
         device=config.device,
-        device_map=device_map,
         say=say,
     )
 

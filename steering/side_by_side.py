@@ -148,8 +148,9 @@ def _loaded_for(
             "folder of its run, too",
             field="run",
         )
+    assert config.model is not None  # the configuration has a run or a model
     model = LanguageModel.load(
-        config.model or "",
+        config.model,
         device=config.device,
         dtype=config.model_dtype or "float32",
         device_map=config.device_map,

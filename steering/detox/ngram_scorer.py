@@ -2,9 +2,9 @@
 
 A text becomes the set of its words, pairs of neighboring words and runs of three to five characters
 of a word, each hashed to one of 2^18 numbers; its score is the logistic function of a bias plus the
-sum of their weights divided by the square root of how many there are. It was fitted on other texts
-than alt-profanity-check was; what it was fitted on, and how well it does, is in `ngrams/README.md`.
-It sees no meaning: what is insulting without a telling word is missed.
+sum of their weights divided by the square root of how many there are. It was fitted on other labels
+and partly other texts than alt-profanity-check was; `ngrams/README.md` says on which, and how well
+it does. It sees no meaning: what is insulting without a telling word is missed.
 """
 
 import re

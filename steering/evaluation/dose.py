@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
 from ...training.evaluation.probing.result import Interval
 from .reading import Steered, TokenFigures, read_continuations, read_texts, text_tokens
-from .statistics import ratio_over_prompts
 
 PERCENTILE = 95
 
@@ -82,12 +80,11 @@ def dose_of(figures: TokenFigures) -> Dose:
     Raises:
         InputError: there is no token.
     """
-    tokens_P = figures.tokens_P.numpy()
-    if not tokens_P.sum():
-        raise InputError("there is no token to measure the dose at; give longer texts")
-    kl_P = figures.sums(figures.kl_N).numpy()
+    mean = figures.per_token(
+        figures.kl_N, "there is no token to measure the dose at; give longer texts"
+    )
     return Dose(
-        mean=ratio_over_prompts(kl_P[tokens_P > 0], tokens_P[tokens_P > 0]),
+        mean=mean,
         p95=float(np.percentile(figures.kl_N.numpy(), PERCENTILE)),
-        tokens=int(tokens_P.sum()),
+        tokens=len(figures.kl_N),
     )

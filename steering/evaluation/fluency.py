@@ -11,7 +11,6 @@ from ...sae.language_model.model import LanguageModel
 from ...training.evaluation.probing.result import Interval
 from ..generation import repetition_of
 from .reading import Steered, TokenFigures, perplexity, read_continuations, read_texts, text_tokens
-from .statistics import ratio_over_prompts
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,10 @@ def perplexity_of(figures: TokenFigures) -> Interval:
     Raises:
         InputError: there is no token.
     """
-    tokens_P = figures.tokens_P.numpy()
-    if not tokens_P.sum():
-        raise InputError("no continuation has a token, so there is no perplexity; generate longer")
-    # In a resample of prompts without any token nothing would be left to divide by.
-    losses_P = figures.sums(figures.base_loss_N).numpy()
-    loss = ratio_over_prompts(losses_P[tokens_P > 0], tokens_P[tokens_P > 0])
+    loss = figures.per_token(
+        figures.base_loss_N,
+        "no continuation has a token, so there is no perplexity; generate longer",
+    )
     return Interval(*(perplexity(nats) for nats in (loss.mean, loss.low, loss.high)))
 
 
@@ -110,19 +107,16 @@ def cost_of(figures: TokenFigures) -> NeutralCost:
     Raises:
         InputError: there is no token.
     """
-    tokens_P = figures.tokens_P.numpy()
-    if not tokens_P.sum():
-        raise InputError("no text has two tokens, so there is no perplexity; give longer texts")
-    some_P = tokens_P > 0
-    base_P = figures.sums(figures.base_loss_N).numpy()[some_P]
-    more_P = figures.sums(figures.steered_loss_N).numpy()[some_P] - base_P
-    log_ratio = ratio_over_prompts(more_P, tokens_P[some_P])
-    base_loss = float(base_P.sum() / tokens_P.sum())
+    log_ratio = figures.per_token(
+        figures.steered_loss_N - figures.base_loss_N,
+        "no text has two tokens, so there is no perplexity; give longer texts",
+    )
+    base_loss = float(figures.base_loss_N.mean())
     return NeutralCost(
         base_perplexity=perplexity(base_loss),
         perplexity=perplexity(base_loss + log_ratio.mean),
         ratio=Interval(*(perplexity(n) for n in (log_ratio.mean, log_ratio.low, log_ratio.high))),
-        tokens=int(tokens_P.sum()),
+        tokens=len(figures.kl_N),
     )
 
 

@@ -21,8 +21,10 @@ from ...kernels.numerics import at_least_float32
 from ...sae.common.errors import InputError
 from ...sae.language_model.kv_cache import new_cache
 from ...sae.language_model.model import LanguageModel
+from ...training.evaluation.probing.result import Interval
 from ..errors import TooStrong
 from ..texts import left_padded
+from .statistics import ratio_over_prompts
 
 Steered = Callable[[], AbstractContextManager[Any]]
 """Begins to steer: within the context that it gives the model is steered; the context of
@@ -58,6 +60,17 @@ class TokenFigures:
     def tokens_P(self) -> Float[Tensor, "P"]:
         """How many tokens each prompt's texts have."""
         return self.sums(torch.ones_like(self.kl_N))
+
+    def per_token(self, values_N: Float[Tensor, "N"], without_tokens: str) -> Interval:
+        """The mean of one of the figures over tokens, with its bootstrap interval over prompts.
+
+        Raises InputError with the sentence `without_tokens` if there is no token.
+        """
+        tokens_P = self.tokens_P.numpy()
+        if not tokens_P.sum():
+            raise InputError(without_tokens)
+        # In a resample of prompts without any token nothing would be left to divide by.
+        return ratio_over_prompts(self.sums(values_N).numpy()[tokens_P > 0], tokens_P[tokens_P > 0])
 
 
 @torch.no_grad()

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.checksums import write_checked_json, write_sums
-from ...sae.common.errors import InputError
 from ...sae.fingerprint import sae_fingerprint
 from ...sae.interop.export import export_folder
 from ...sae.language_model.model import LanguageModel
-from ..config import SteeringChoice, require_features
+from ..config import SteeringChoice, require_features, require_nothing_beside_intervention
 from ..fitting.saving import require_fitted_to
 from ..interventions.intervention import Intervention
 from ..interventions.steering import steer
@@ -90,13 +89,7 @@ def _export_file(
     say: Callable[[str], None],
 ) -> ExportedSteering:
     """Export an intervention that was written before, on the run's language model."""
-    for name in ("feature", "picks", "strength", "max_activation", "site", "tier", "direction"):
-        if name in choice.given():
-            raise InputError(
-                f"{name} cannot stand beside --intervention, whose file says it; leave one of them "
-                "out",
-                field=name,
-            )
+    require_nothing_beside_intervention(choice)
     assert choice.intervention is not None
     given = Intervention.load(choice.intervention)
     model, _, sae = load_run(

@@ -101,8 +101,8 @@ def require_constant(tier: str, edit: str = "add") -> None:
     """Raise an InputError unless a gate and an edit add the same at every token."""
     if tier != "constant":
         raise InputError(
-            f"tier is {tier}, which asks the autoencoder at every token whether a feature fires, "
-            "and an exported vector is added to every token; choose --tier constant",
+            f"tier is {tier}, which steers some tokens only, and an exported vector is added to "
+            "every token; only constant can be exported",
             field="tier",
         )
     if edit != "add":

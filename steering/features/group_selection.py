@@ -124,9 +124,10 @@ def select_group(
     taken = _different(texts, is_positive_N)
     y = is_positive_N.numpy()[taken]
     _require_enough(int(y.sum()), int((~y).sum()))
-    n_fits = (_SHUFFLES + 1) * STEPS + (0 if size else FOLDS * STEPS)
-    say(f"choosing a group of features: at most {n_fits} fits to {len(y):,} texts")
     train, held_out = stratified_folds(y, _PARTS, seed)[0]
+    # A path and a fit each for the group and the shuffled labels; one feature; random groups.
+    n_fits = (_SHUFFLES + 1) * (STEPS + 1) + 1 + _RANDOM_GROUPS + (0 if size else FOLDS * STEPS)
+    say(f"choosing a group of features: at most {n_fits} fits to {len(train):,} texts")
     X, names = _columns(pooled, len(texts), candidates_C, taken, train)
     training, testing = LabeledTexts(X[train], y[train]), LabeledTexts(X[held_out], y[held_out])
     path: tuple[PathPoint, ...] = ()

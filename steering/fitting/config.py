@@ -136,11 +136,12 @@ class FitConfig(TrainedOptions):
     measured; 0 fits to all."""
 
     seed: int = 0
-    """Seed of the choice of what is held out, and of tokens where there are more than 20,000."""
+    """Seed of the choice of what is held out, and, of methods that fit to one site, of tokens where
+    there are more than 20,000."""
 
     max_length: int | None = None
-    """Tokens read of each text, BOS not counted; by default 256, or the model's context if
-    shorter."""
+    """Tokens read of each text, BOS not counted; by default 256, with lin_act, lineas and reft_r1
+    128, or the model's context if shorter. observable reads its prompts whole."""
 
     batch_size: int = 16
     """Texts in one forward pass."""

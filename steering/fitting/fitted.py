@@ -20,10 +20,12 @@ class FitReport:
     n_texts: int
     """Texts that were fitted to; of pairs both."""
     n_tokens: int
-    """Content tokens of those texts."""
+    """Tokens of those texts that count: content tokens; with reft_r1 and observable all, with
+    BOS."""
     separation: Mapping[str, float] | None = None
-    """On texts that were not fitted to: `auroc` of the projection on the direction, `d_prime`, and
-    how many texts these are of, `n_positive` and `n_negative`; None where none were held out."""
+    """On texts that were not fitted to: `auroc` of the projection on the direction, `d_prime`
+    where it is measured, and how many texts these are of, `n_positive` and `n_negative`; None where
+    none were held out."""
     neutral_kl: float | None = None
     """Mean of KL(steered || base) of the next token, in nats, at strength 1 over the content tokens
     of neutral texts; None where it was not measured."""
@@ -42,7 +44,7 @@ class Fitted:
 
     method: str
     edits: tuple[Edit, ...]
-    """None where the method gives a gate or a cap alone, or where its maps change nothing."""
+    """Empty where the method gives a gate or a cap alone, or where its maps change nothing."""
     gate: Gate | None = None
     """None is everywhere."""
     cap: Cap | None = None

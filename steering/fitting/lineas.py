@@ -54,7 +54,7 @@ def fit_lineas(
         A `diagonal` edit for each site with a map that is not the identity, or one of `latents`
         where it has an autoencoder. The report is as of `fit_lin_act`; its details also have the
         loss at the beginning and at the end for a coordinate, `loss_before` and `loss_after`, on
-        the texts that were trained on.
+        the texts that were trained on; with `texts_per_step` the first is of one step's texts.
 
     Raises:
         InputError: as `fit_lin_act`; the checkpoint is of something else; or the loss is NaN.

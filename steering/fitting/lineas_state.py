@@ -47,7 +47,7 @@ class TrainedMap(nn.Module):
 
     @torch.no_grad()
     def proximal_step(self, config: LinEASConfig, step: float) -> None:
-        """Pull w - 1 and the shift towards 0 as l1 and group say; each of the two is a group."""
+        """Pull w - 1 and the shift towards 0 as l1 and group_l2 say; each of the two is a group."""
         weights = {"l1": config.l1, "group": config.group_l2}
         if any(weights.values()):
             self.w_M.copy_(1 + sparse_group_step(self.w_M - 1, step=step, **weights))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ...kernels.numerics import row_norms
+from ...kernels.numerics import at_least_float32, row_norms
 from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
 from ...sae.compatibility import require_fits
@@ -98,7 +98,7 @@ def fit_model_pair(
         name: _cosine_of_halves(parts, config.seed) for name, parts in totals.items()
     }
     details["norm"] = {name: float(row_norms(direction)) for name, direction in directions.items()}
-    dtype = torch.promote_types(first.dtype, torch.float32)
+    dtype = at_least_float32(first.dtype)
     edits = {name: direction.to(dtype) for name, direction in directions.items()}
     report = FitReport(
         method="model_pair",

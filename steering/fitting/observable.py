@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...kernels.numerics import at_least_float32
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
 from ..texts import prompt_tokens
@@ -193,4 +194,4 @@ def _last_residuals(model: LanguageModel, batches: Sequence[TextBatch]) -> Float
         last_B = batch.mask_BL.sum(1).to(acts_BLD.device) - 1
         rows.append(acts_BLD[torch.arange(len(last_B), device=last_B.device), last_B])
     joined_ND = torch.cat(rows)
-    return joined_ND.to(torch.promote_types(joined_ND.dtype, torch.float32))
+    return joined_ND.to(at_least_float32(joined_ND.dtype))

@@ -161,12 +161,7 @@ def _examples(
         raise InputError(
             "no positive text has a response within max_length; give texts, or a larger max_length"
         )
-    fitted, held_out = held_out_split([list(ids) for ids in found], config.held_out, config.seed)
-    fitted_ids, held_out_ids = ({tuple(ids) for ids in part} for part in (fitted, held_out))
-    return (
-        [example for ids, example in found.items() if ids in fitted_ids],
-        [example for ids, example in found.items() if ids in held_out_ids],
-    )
+    return held_out_split(list(found.values()), config.held_out, config.seed)
 
 
 def _backward(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...kernels.numerics import at_least_float32
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
-from ..encoding import first_tokens, only_characters, read_limit
+from ..encoding import first_tokens, read_limit
 
 SiteEdit = Callable[[Tensor], Tensor]
 """From the activation [B, L, D] at a site to the one that the model goes on with."""
@@ -57,7 +57,7 @@ def token_rows(
     begin = [] if model.bos_id is None else [model.bos_id]
     rows: list[list[int]] = []
     for text in texts:
-        ids = first_tokens(model, only_characters(text), limit)[0] if isinstance(text, str) else []
+        ids = first_tokens(model, text, limit)[0] if isinstance(text, str) else []
         row = begin + (ids if isinstance(text, str) else list(text[:limit]))
         if row and not model.excluded_tokens(torch.tensor([row])).all():
             rows.append(row)
@@ -123,7 +123,7 @@ def site_activations(
     """
     found: dict[str, Tensor] = {}
     wanted = set(sites)
-    edits = {name: edit for name, edit in (edits or {}).items()}
+    edits = dict(edits or {})
 
     def keeping(name: str) -> SiteEdit:
         def edit(h_BLD: Tensor) -> Tensor:

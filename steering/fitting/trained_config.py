@@ -30,7 +30,7 @@ class TextFit:
     """What fits to two sets of texts have in common."""
 
     sites: tuple[str, ...]
-    """Sites that are edited, in any order; may be given several times."""
+    """Sites that are edited, in any order; several may be given."""
 
     max_length: int | None = None
     """Tokens read of each text, BOS not counted; the rest is cut. Default: 128, or the model's
@@ -183,7 +183,7 @@ class ModelPairConfig:
     arXiv 2511.20233)."""
 
     sites: tuple[str, ...]
-    """Sites of the directions; may be given several times."""
+    """Sites of the directions; several may be given."""
 
     keep: KeptTexts = "all"
     """Which texts count: all; disagree, where the models' likeliest next token behind the text

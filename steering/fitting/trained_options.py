@@ -38,7 +38,7 @@ _OTHER_NAMES = {"compare": "tokens", "largest": "k"}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedOptions:
-    """Settings of single methods; None is the method's own default."""
+    """Settings of single methods; None is the method's own default, but for standardize."""
 
     sae: FilePath | None = None
     """With lin_act and lineas: run folder of an autoencoder, whose latents are mapped at its site

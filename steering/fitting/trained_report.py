@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -10,10 +11,10 @@ from torch import Tensor
 from ...sae.common.errors import InputError
 from .separation import separation
 
+T = TypeVar("T")
 
-def held_out_split(
-    rows: Sequence[list[int]], fraction: float, seed: int
-) -> tuple[list[list[int]], list[list[int]]]:
+
+def held_out_split(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
     """Texts to fit to, and those held out: a fraction of them rounded down, drawn with the seed.
 
     Raises:

@@ -30,17 +30,19 @@ def transport_report(
     source = sets.source_out if held_out else sets.source
     target = sets.target_out if held_out else sets.target
     last = maps[-1].coordinates
-    means = [samples(model, last, side, "mean").mean(0) for side in (sets.target, sets.source)]
-    apart = separation_along(
-        means[0] - means[1],
-        samples(model, last, target, "mean"),
-        samples(model, last, source, "mean"),
-    )
+    apart = None
+    if held_out:
+        means = [samples(model, last, side, "mean").mean(0) for side in (sets.target, sets.source)]
+        apart = separation_along(
+            means[0] - means[1],
+            samples(model, last, target, "mean"),
+            samples(model, last, source, "mean"),
+        )
     return FitReport(
         method=method,
         n_texts=sets.n_texts,
         n_tokens=sets.n_tokens,
-        separation=apart if held_out else None,
+        separation=apart,
         moved=sum(moved.values()) / len(moved),
         details={
             "moved_by_site": dict(moved),

@@ -1,6 +1,5 @@
 """The one vector that an intervention adds, where it adds one."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -54,6 +53,6 @@ def _vector(edit: Edit, sae: SparseAutoencoder | None) -> Float[Tensor, "D"]:
     elif edit.vectors is None:
         raise InputError("add needs the vector v; fit it, or give the folder of an intervention")
     else:
-        given: Tensor = torch.as_tensor(edit.vectors.tensors["v"])
+        given: Tensor = edit.tensors["v"]
         vector_D = given.to(at_least_float32(given.dtype))
     return vector_D if edit.strength == 1 else edit.strength * vector_D

@@ -4,7 +4,7 @@ An intervention changes activations h of a language model at one or several site
 form h' = h + gate * strength * (T(h) - h). With features of an autoencoder and the edit `add`, a
 feature's decoder direction is added to the residual stream, so whatever the autoencoder does not
 explain stays as it is; the three tiers of that follow arXiv 2505.14536.
-Nothing here imports torch until an intervention is applied.
+Reading, writing and describing a specification imports no torch.
 """
 
 import dataclasses

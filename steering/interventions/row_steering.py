@@ -218,13 +218,13 @@ class _RowsAtSite:
             return change_BLD
         change_BLD = change_BLD.repeat(1, h_BLD.shape[1], 1)
         for prepared, rows in self._groups.items():
+            going = [row for row in rows if row not in batch.errors]
             try:
-                going = [row for row in rows if row not in batch.errors]
                 if going:
                     self._change_group(prepared, going, h_BLD, change_BLD)
             # An edit may be anybody's, and may fail in any way: its rows end with what it raised.
             except Exception as error:
-                batch.errors.update(dict.fromkeys(rows, error))
+                batch.errors.update(dict.fromkeys(going, error))
         return change_BLD
 
     def _change_group(

@@ -40,7 +40,7 @@ class Rule:
         may_have: the same of tensors that may be left out.
         may_be_infinite: the tensors whose values may be infinite.
         settings: the settings that it takes, each with its default.
-        needs_features: whether it works with features of an autoencoder. False takes none.
+        needs_features: whether it works with features of an autoencoder.
         needs_autoencoder: whether it needs an autoencoder though it may have no features.
     """
 
@@ -63,7 +63,7 @@ class Rule:
 
         Raises:
             InputError: a vector is missing, unknown or of another shape, a setting is unknown or of
-                another kind, or features or the autoencoder are missing or more than is needed.
+                another kind, or features or the autoencoder are missing.
         """
         self.kind, self.context = kind, context
         self._settings = _checked_settings(kind, self.settings, settings)

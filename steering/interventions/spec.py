@@ -155,7 +155,7 @@ class Edit:
     unit: Unit | None = None
     """What strengths are multiples of: `max_activation` or `p99` of each feature, `norm` of the
     activation at that very token, or `raw`. By default max_activation where there are features,
-    else raw, which is the only one for kinds other than add and the clamps."""
+    else raw; other kinds than add and the clamps take no p99 and no norm."""
 
     features: tuple[SteeredFeature, ...] = ()
     """Latents, each with a strength of its own: the signed size of what `add` adds, or the

@@ -81,12 +81,12 @@ class TokenWatch:
         given |= given.get("kwargs", {})
         tokens_BL, mask = given.get("input_ids"), given.get("attention_mask")
         if tokens_BL is None:
-            raise ValueError("a gated tier needs the tokens; call the model with input_ids")
+            raise ValueError("a gate needs the tokens; call the model with input_ids")
         n_given = 0 if self._tokens_BT is None else self._tokens_BT.shape[1]
         if mask is not None:
             if not isinstance(mask, Tensor) or mask.ndim != 2:
                 raise ValueError(
-                    "a gated tier needs an attention_mask of two dimensions; generate without "
+                    "a gate needs an attention_mask of two dimensions; generate without "
                     "cache_implementation"
                 )
             n_given = mask.shape[1] - tokens_BL.shape[1]
@@ -99,7 +99,7 @@ class TokenWatch:
             mask = torch.ones_like(tokens_BT)
         if mask.shape != tokens_BT.shape:
             raise ValueError(
-                f"attention_mask has shape {list(mask.shape)}; a gated tier needs that of all "
+                f"attention_mask has shape {list(mask.shape)}; a gate needs that of all "
                 f"tokens so far, {list(tokens_BT.shape)}"
             )
         self._tokens_BT = tokens_BT
@@ -129,6 +129,6 @@ class TokenWatch:
 
 def _refuse_reordering(beam_indices: object) -> None:
     raise ValueError(
-        "beam search exchanges the rows of a batch between passes, and a gated tier follows each "
-        "row; generate with num_beams=1, or steer with the constant tier"
+        "beam search exchanges the rows of a batch between passes, and a gate follows each row, as "
+        "do positions; generate with num_beams=1, or steer all positions with the gate constant"
     )

@@ -7,8 +7,8 @@ LONGEST_LABEL = 100
 """Characters of the longest answer that is taken for a label."""
 MOST_WORDS = 15
 
-_THOUGHTS = re.compile(r"^\s*<(think|thinking|thought)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_OPEN_THOUGHTS = re.compile(r"^\s*<(think|thinking|thought)>", re.IGNORECASE)
+THOUGHTS = re.compile(r"^\s*<(think|thinking|thought)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_OPENTHOUGHTS = re.compile(r"^\s*<(think|thinking|thought)>", re.IGNORECASE)
 _HEADING = re.compile(
     r"^[*_#\s]*(label|answer|explanation|description)[*_]*\s*:[*_]*\s*", re.IGNORECASE
 )
@@ -115,7 +115,7 @@ def _without_thoughts(answer: str) -> str:
 
     Raises BadAnswer if they do not end.
     """
-    text = _THOUGHTS.sub("", answer)
+    text = THOUGHTS.sub("", answer)
     if _OPEN_THOUGHTS.match(text):
         raise BadAnswer("thoughts without an answer")
     return text

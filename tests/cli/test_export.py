@@ -140,7 +140,7 @@ def test_steering_is_exported_with_the_options_of_generate(
         (("--format", "gguf", "--feature", 99), "there is no feature 99"),
         (
             ("--format", "gguf", "--feature", 1, "--tier", "per_token"),
-            "--tier is per_token, which asks the autoencoder at every token",
+            "--tier is per_token, which steers some tokens only",
         ),
         (
             ("--format", "hotwire", "--feature", 1, "--site", "blocks.1.hook_attn_out"),

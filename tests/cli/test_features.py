@@ -183,7 +183,7 @@ def test_find_more(sparsteer: Sparsteer, run: Path, cache: Path, tmp_path: Path)
     assert values["features"][0]["texts"][0]["role"] == "for"
     shown = sparsteer(*words)
     assert "measuring what 6 features do to the next token" in shown.err
-    assert "choosing a group of features: at most 144 fits to 28 texts" in shown.err
+    assert "choosing a group of features: at most 171 fits to 18 texts" in shown.err
     first = values["features"][0]
     for part in (
         f"by output_score, of the 6 best by auroc_mean of {values['considered']} that fire",

@@ -62,7 +62,7 @@ class Saved(BaseModel):
 @router.get("/search")
 def search_page(request: Request) -> Response:
     """The form; what it finds is asked for by the page."""
-    return page(request, "search.html")
+    return page(request, "search.html", outputs=_OUTPUTS)
 
 
 @router.post("/api/search")

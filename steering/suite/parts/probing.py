@@ -54,7 +54,8 @@ PROBING = Part(
     heading="sparse probing",
     reading="Accuracy on held-out texts of probes that tell two labels apart by so many latents, "
     "chosen on other texts; chance is 0.5, and a probe of all coordinates of the activation is "
-    "the ceiling. Means over tasks and splits.",
+    "the ceiling. Above PCA is accuracy less that of as many principal components, on the same "
+    "tasks and splits. Means over tasks and splits.",
     options=ProbingSettings,
     depends_on=("cache", "model"),
     needs_model=True,

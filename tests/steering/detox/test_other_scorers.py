@@ -1,11 +1,13 @@
 """Scorers that ask something else: a classifier of transformers, a service, a judge."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sparsteer.sae.common.errors import InputError
 from sparsteer.steering.detox.classifier_scorer import ClassifierScorer
@@ -61,11 +63,20 @@ def test_a_classifier_scores_each_text_by_its_label(classifier_folder: Path):
 
 @pytest.mark.slow
 def test_classifiers_without_the_label_or_without_safetensors_are_refused(
-    classifier_folder: Path, tiny_model_folder: Path, tmp_path: Path
+    classifier_folder: Path, tmp_path: Path
 ):
     with pytest.raises(InputError, match="toxic, severe_toxic, obscene"):
         ClassifierScorer.load(str(classifier_folder), label="rude")
-    with pytest.raises(InputError):
+    pickled = tmp_path / "pickled"
+    shutil.copytree(classifier_folder, pickled)
+    weights = load_file(pickled / "model.safetensors")
+    (pickled / "model.safetensors").unlink()
+    torch.save(weights, pickled / "pytorch_model.bin")
+    with pytest.raises(
+        InputError, match="holds no safetensors weights, and pickled weights are never loaded"
+    ):
+        ClassifierScorer.load(str(pickled))
+    with pytest.raises(InputError, match="nothing"):
         ClassifierScorer.load(str(tmp_path / "nothing"))
 
 

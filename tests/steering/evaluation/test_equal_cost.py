@@ -56,5 +56,5 @@ def test_the_front_is_what_nothing_beats():
         )
         assert same != beaten
     assert front([], []) == []
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="equally many finite"):
         front([1.0], [float("nan")])
