@@ -18,6 +18,7 @@ from ..sae.common.wording import count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_OF_PACE = 30.0

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+import numpy as np
+
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
 from ...training.evaluation.probing.result import Interval
@@ -52,5 +54,5 @@ def identity_costs(model: LanguageModel, steered: Steered = nullcontext) -> dict
     texts = text_tokens(model, list(NEUTRAL_SENTENCES.values()))
     figures = read_texts(model, texts, steered)
     more_P = figures.sums(figures.steered_loss_N - figures.base_loss_N) / figures.tokens_P
-    costs = dict(zip(NEUTRAL_SENTENCES, more_P.tolist(), strict=True))
+    costs = dict(zip(NEUTRAL_SENTENCES, np.asarray(more_P).tolist(), strict=True))
     return dict(sorted(costs.items(), key=lambda item: -item[1]))

@@ -8,7 +8,7 @@ LONGEST_LABEL = 100
 MOST_WORDS = 15
 
 THOUGHTS = re.compile(r"^\s*<(think|thinking|thought)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_OPENTHOUGHTS = re.compile(r"^\s*<(think|thinking|thought)>", re.IGNORECASE)
+_OPEN_THOUGHTS = re.compile(r"^\s*<(think|thinking|thought)>", re.IGNORECASE)
 _HEADING = re.compile(
     r"^[*_#\s]*(label|answer|explanation|description)[*_]*\s*:[*_]*\s*", re.IGNORECASE
 )

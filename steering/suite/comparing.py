@@ -65,5 +65,5 @@ def _l0(subject: Subject, parts: Mapping[str, Any]) -> float | None:
 
 
 def _scores(of_probing: Mapping[str, Any]) -> list[ProbeScore]:
-    rows = of_probing["details"]["scores"]
-    return [ProbeScore(**{**row, "columns": tuple(row["columns"])}) for row in rows]
+    rows: list[dict[str, Any]] = of_probing["details"]["scores"]
+    return [ProbeScore(**dict(row, columns=tuple(row["columns"]))) for row in rows]

@@ -174,7 +174,9 @@ def test_beam_search_is_for_the_constant_tier() -> None:
             if tier == "constant":
                 assert len(both.hf.generate(**batch, **GREEDY, num_beams=2)) == len(PROMPTS)
                 continue
-            with pytest.raises(ValueError, match="generate with num_beams=1, or steer with the"):
+            with pytest.raises(
+                ValueError, match="generate with num_beams=1, or steer all positions with the"
+            ):
                 both.hf.generate(**batch, **GREEDY, num_beams=2)
         assert hooks(both.hf) == 0
 

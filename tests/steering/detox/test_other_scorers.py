@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] - partly untyped
 
 from sparsteer.sae.common.errors import InputError
 from sparsteer.steering.detox.classifier_scorer import ClassifierScorer
