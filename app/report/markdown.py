@@ -55,3 +55,18 @@ def suite_tables(result: Mapping[str, Any]) -> Iterator[str]:
                     for name, figures in found
                 ],
             )
+            if warnings := _warnings(result, part):
+                yield "\n".join(f"- {sentence}." for sentence in warnings)
+
+
+def _warnings(result: Mapping[str, Any], part: str) -> list[str]:
+    """What a part warns of, each sentence once, with whom it is about unless that is all."""
+    of_all = [one for one in result["autoencoders"] if part in one["parts"]]
+    about: dict[str, list[str]] = {}
+    for one in of_all:
+        for sentence in one["parts"][part]["warnings"]:
+            about.setdefault(sentence, []).append(one["name"])
+    return [
+        sentence if len(names) == len(of_all) else f"{', '.join(names)}: {sentence}"
+        for sentence, names in about.items()
+    ]
