@@ -45,4 +45,4 @@ def test_its_figures_are_those_that_its_card_shows(name: str) -> None:
         assert f"### {title}" in card
         if "fvu" in found:
             assert f"| {found['fvu']:.4f}" in card
-            assert found["language_model"]["loss_recovered"] >= 0.98
+            assert found["language_model"]["loss_recovered"] >= 0.97
