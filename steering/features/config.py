@@ -157,7 +157,7 @@ class ListConfig:
     """Folder of the run, or of its feature index."""
 
     by: Statistic = "interest"
-    """What they are sorted by: interest (rare, and usually strong by the feature's own measure),
+    """What they are sorted by: interest (rare, and strong by its own measure and beside others),
     the largest, 99th-percentile, median or mean activation where the feature fires, or the fraction
     of rows on which it fires."""
 

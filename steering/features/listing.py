@@ -60,15 +60,23 @@ def list_features(config: ListConfig) -> dict[str, Any]:
 def interest(index: FeatureIndex) -> Float[np.ndarray, "F"]:
     """How much each feature promises to mean something, 0 to 1: a first order to look at them in.
 
-    Three factors: mean activation where it fires as a fraction of its own largest one, never its
-    size; rarity, log(1 / density) / log(rows); and fired / (fired + 10), as a few firings say
-    little. 0 for a feature that never fires.
+    Four factors: mean activation where it fires as a fraction of its own largest one; rarity,
+    log(1 / density) / log(rows); its largest activation beside the median feature's, max / (max +
+    median), for what never gets far above the least activation there is fires at anything; and
+    fired / (fired + 10), as a few firings say little. 0 for a feature that never fires.
     """
     fired = index.statistics["fired"].astype(np.float64)
-    largest, mean = (index.statistics[f"{name}_activation"] for name in ("max", "mean"))
-    share = np.divide(mean, largest, out=np.zeros_like(fired), where=fired > 0).clip(max=1)
-    density = np.where(fired > 0, index.statistics["density"], 1)
-    return share * rarity(density, index.manifest["rows"]) * fired / (fired + _FEW_FIRINGS)
+    largest, mean = (
+        index.statistics[f"{name}_activation"].astype(np.float64) for name in ("max", "mean")
+    )
+    fires = fired > 0
+    usual = np.median(largest[fires]) if fires.any() else 1.0
+    share = np.divide(mean, largest, out=np.zeros_like(fired), where=fires).clip(max=1)
+    density = np.where(fires, index.statistics["density"], 1)
+    strength = largest / (largest + usual)
+    return (
+        share * rarity(density, index.manifest["rows"]) * strength * fired / (fired + _FEW_FIRINGS)
+    )
 
 
 def rarity(density_N: Float[np.ndarray, "N"], n_rows: int) -> Float[np.ndarray, "N"]:
