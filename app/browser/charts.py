@@ -11,7 +11,7 @@ from html import escape
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 440, 236
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 10, 26, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 10, 38, 44
 _RUG_ROW = 13
 
 
@@ -173,13 +173,14 @@ def _bars(
 
 
 def _marks(frame: Frame, marks: Sequence[Mark]) -> Iterator[str]:
-    """Lines whose names stand side by side: one that would touch the last is moved up."""
-    end = [0.0, 0.0]
+    """Lines whose names stand side by side: one that would touch the last is moved up, at most to
+    the third row."""
+    end = [0.0, 0.0, 0.0]
     for mark in sorted(marks, key=lambda mark: mark.value):
         at = frame.across(mark.value)
         half = 3.4 * len(mark.name)
         middle = min(max(at, half), WIDTH - half)
-        row = 0 if middle - half >= end[0] else 1
+        row = next((row for row, taken in enumerate(end) if middle - half >= taken), 2)
         end[row] = middle + half + 4
         y = _TOP - 4 - 12 * row
         yield f'<path class="mark" d="M{at:.1f} {frame.floor:.1f}V{_TOP}"/>'

@@ -1,7 +1,8 @@
 """What a run says of itself: autoencoder, language model, data and held-out measures.
 
 A run that was trained here has settings, metrics and an environment; an imported autoencoder has
-what its files and its check said. What is not known is left out.
+what its files and its check said, and a dictionary that ships what its evaluation printed. What is
+not known is left out.
 """
 
 import json
@@ -11,14 +12,19 @@ from typing import Any, cast
 
 from ...sae.common.checksums import read_checked_json
 from ...sae.common.errors import InputError
+from ...sae.common.files import read_json
+from ...sae.common.shipped import RECORD as DICTIONARY
+from ...sae.common.shipped import shipped_folder
 from ...sae.common.wording import count, counted, duration, percent
 from ...sae.interop.importing import RECORD
 from ...steering.features.index import FeatureIndex
+from ...steering.features.shipped_run import name_of_shipped
 from ...training.run import RunFolder
-from ..report.measures import of_rows
+from ..report.measures import Measure, measures, of_rows
 from .numbers import rate
 
 _REMEDY = "restore it, or train or import again"
+_COPY = "install sparsteer again"
 
 _CHECKED = ("fvu", "explained_variance", "l0", "dead_fraction")
 
@@ -126,8 +132,15 @@ def held_out_facts(run: Path) -> list[Fact]:
     """How well it rewrites rows that it was not trained on; of an import, rows of its check.
 
     Raises:
-        InputError: the run's metrics or the record of its import are damaged.
+        InputError: the run's metrics, the record of its import or the dictionary that ships are
+            damaged.
     """
+    shipped = name_of_shipped(run)
+    if shipped is not None:
+        return [
+            Fact(name, value, _WHY.get(name, how))
+            for name, value, how in _evaluation_of_shipped(shipped)
+        ]
     summary = _summary(run)
     if summary:
         return [
@@ -177,6 +190,18 @@ def _summary(run: Path) -> dict[str, Any] | None:
     """The end of the training; None if it was not here or has not ended."""
     lines = RunFolder(run).metrics()
     return lines[-1].get("summary") if lines else None
+
+
+def _evaluation_of_shipped(name: str) -> list[Measure]:
+    """The first evaluation of a dictionary that ships, which is on held-out text of its own
+    sources."""
+    folder = shipped_folder(name)
+    record = read_checked_json(folder / DICTIONARY, "dictionary's record", remedy=_COPY)
+    for file in record.get("evaluations", {}).values():
+        found = read_json(folder / file, "evaluation")
+        if "fvu" in found:
+            return measures(found)
+    return []
 
 
 def _check_of_import(run: Path) -> dict[str, float]:

@@ -44,6 +44,13 @@ def shipped_run(name: str) -> Path:
     return run
 
 
+def name_of_shipped(run: Path) -> str | None:
+    """The name of the dictionary whose run this is; None for any other run."""
+    if not (run / _UNPACKED).is_file():
+        return None
+    return read_checked_json(run / _UNPACKED, "record of a dictionary", remedy=_REMOVE)["name"]
+
+
 def _is_whole(run: Path, index: dict[str, object]) -> bool:
     """Whether the run has its autoencoder and, by size and checksum of what was unpacked, this
     index or one that was built in its place."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sparsteer.app.browser.config import ServeConfig
+from sparsteer.app.browser.facts import held_out_facts
 from sparsteer.app.browser.session import Session
 from sparsteer.app.publish.dictionary import DictionaryParts, write_dictionary
 from sparsteer.cli.main import main
@@ -281,6 +282,9 @@ def test_every_verb_takes_the_name(
     assert Session(ServeConfig(run=NAME, device="cpu"), print).run == folder_of(NAME)
     assert (folder_of(NAME) / "picks.json").is_file()
     assert not (tmp_path / NAME).exists()
+    facts = {fact.name: fact.value for fact in held_out_facts(folder_of(NAME))}
+    first = next(iter(read_json(made.out / "dictionary.json", "record")["evaluations"].values()))
+    assert facts["FVU"].startswith(f"{read_json(made.out / first, 'evaluation')['fvu']:.4f}")
 
 
 def test_what_would_write_into_it_is_refused(
