@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def pushed_toward(
     model: LanguageModel, token: int
 ) -> Callable[[float], Callable[[], AbstractContextManager[object]]]:
     """At a strength, so far along the output embedding of a token."""
-    head: Any = model.network.model.get_output_embeddings()
+    head = cast(Any, model.network.model.get_output_embeddings())
     toward_D: Tensor = head.weight[token].detach()
     return lambda strength: (
         lambda: model.site(SITE).write(lambda h_BLD: h_BLD + strength * toward_D)
