@@ -82,11 +82,11 @@ def test_a_rise_of_perplexity_is_given_in_percent(
     sparsteer: Sparsteer, tiny_model_folder: Path, folder: Path, prompts: Path
 ) -> None:
     words = ("steer", "calibrate", folder, "--model", tiny_model_folder, "--neutral", prompts)
-    percent = sparsteer(*words, "--perplexity", "100%", "--json").values
-    fraction = sparsteer(*words, "--perplexity", "1", "--json").values
-    assert percent["budget"] == fraction["budget"] == {"kind": "perplexity", "target": 1.0}
+    percent = sparsteer(*words, "--perplexity", "2%", "--json").values
+    fraction = sparsteer(*words, "--perplexity", "0.02", "--json").values
+    assert percent["budget"] == fraction["budget"] == {"kind": "perplexity", "target": 0.02}
     assert percent["strength"] == fraction["strength"]
-    assert percent["cost"] == pytest.approx(1, rel=0.11)
+    assert percent["cost"] == pytest.approx(0.02, rel=0.11)
 
 
 def test_a_cost_out_of_reach_is_a_warning(
