@@ -92,8 +92,8 @@ class LatentTable:
     ) -> Float[Tensor, "R L P"]:
         """The latents' activations as encode gives them, in scaled units.
 
-        0 where it is not asked, and at positions where none of the row's latents is above its
-        threshold.
+        0 where it is not asked. Where none of the row's latents is above its threshold they are
+        below it, or 0 unseen.
 
         Args:
             h_RLD: raw activations.
@@ -103,9 +103,7 @@ class LatentTable:
         h_RLD, asked_RL = h_RLD.to(sae.W_enc.device), asked_RL.to(sae.W_enc.device)
         if queued.is_queued(sae.W_enc.device):
             every_RLP = few_activations(sae, h_RLD, self.latents_RP).to(sae.W_enc.dtype)
-            passes_RLP = every_RLP > self.thresholds_RP[:, None]
-            meant_RL1 = rearrange(asked_RL & passes_RLP.any(dim=2), "r l -> r l 1")
-            return torch.where(meant_RL1, every_RLP, 0).to(device)
+            return torch.where(rearrange(asked_RL, "r l -> r l 1"), every_RLP, 0).to(device)
         if sae.values_are_pre_activations:
             asked_RL = asked_RL & self._may_pass(h_RLD)
         acts_RLP = h_RLD.new_zeros(*asked_RL.shape, self.latents_RP.shape[1], dtype=sae.W_enc.dtype)

@@ -215,7 +215,7 @@ class _RowsAtSite:
             return None
         change_BLD = self._constant(h_BLD)
         if self._adding:
-            batch.open_BL[self._chosen(list(self._adding), h_BLD)] = True
+            batch.open_BL[self._chosen(list(self._adding), h_BLD)] |= True
         if not self._groups:
             return change_BLD
         change_BLD = change_BLD.repeat(1, h_BLD.shape[1], 1)
