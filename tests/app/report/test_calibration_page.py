@@ -67,4 +67,4 @@ def test_page_and_drawing_are_written(result: dict[str, Any], tmp_path: Path) ->
     words = ["".join(n.itertext()).strip() for n in drawn.iter() if n.tag.endswith("}text")]
     assert "minus the strength (multiple of the intervention's own)" in words
     assert "-4" in words
-    assert "<svg" in paths[0].read_text() and "http" not in paths[0].read_text()
+    assert "<svg" in paths[0].read_text() and "://" not in paths[0].read_text()
