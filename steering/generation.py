@@ -136,7 +136,8 @@ class Generation:
         logits_BV = self._next_logits()
         chosen_B = self._choose(logits_BV)
         # Together, since the host waits for each copy.
-        chosen, numbers = torch.stack([chosen_B, are_numbers(logits_BV).to(chosen_B)]).tolist()
+        both_2B = torch.stack([chosen_B, are_numbers(logits_BV).to(chosen_B)]).cpu()
+        chosen, numbers = (list(map(int, part_B)) for part_B in both_2B)
         if not all(numbers):
             raise not_numbers(self._model, self._intervention)
         for row, token in enumerate(chosen):

@@ -17,9 +17,9 @@ from ...sae.common.validation import (
 from ...sae.config import ModelDtype, require_model_dtype
 from ...sae.device_map import require_device_map
 from ..config import Sampling
-from .budget import BUDGET_KINDS, Budget, fraction_of
+from .budget import BUDGET_KINDS, Budget, BudgetKind, fraction_of
 
-_FRACTIONS = tuple(kind for kind in BUDGET_KINDS if kind != "kl")
+_FRACTIONS: tuple[BudgetKind, ...] = tuple(kind for kind in BUDGET_KINDS if kind != "kl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ class CalibrateConfig:
         if self.kl is not None:
             require_positive("kl", self.kl)
             return Budget("kl", self.kl)
-        kind = next(name for name in _FRACTIONS if getattr(self, name) is not None)
+        kind: BudgetKind = next(name for name in _FRACTIONS if getattr(self, name) is not None)
         return Budget(kind, fraction_of(kind, getattr(self, kind)))
 
     @property

@@ -61,7 +61,7 @@ class Waits(TorchDispatchMode):
     )
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - untyped
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -221,7 +221,8 @@ def test_edits_of_latents_have_the_gradients_of_encode(on_queue: Callable[[], No
 
     def gradient() -> Tensor:
         leaf = rows.clone().requires_grad_()
-        (latent_activations(sae, leaf, numbers)[0] * weights).sum().backward()
+        total = (latent_activations(sae, leaf, numbers)[0] * weights).sum()
+        total.backward()  # pyright: ignore[reportUnknownMemberType] - untyped
         assert leaf.grad is not None
         return leaf.grad
 
