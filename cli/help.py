@@ -22,6 +22,8 @@ TOPICS: dict[str, str] = {
     "clip-norm ema-decay",
     "texts": "positive negative pairs scored observable models texts neutral held-out "
     "allow-reporting-side",
+    "questions": "concept unrelated restated reminders words n-words limit",
+    "needle": "value-vectors needle noise draws",
     "method": "pool answer-token edit-kind score center ridge penalty components variance "
     "coverage edits-of sae map order support support-quantile how positions keep compare",
     "training": "steps epochs lr optimizer standardize l1 group-l2 post-steps texts-per-step "
