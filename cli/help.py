@@ -33,7 +33,7 @@ TOPICS: dict[str, str] = {
     "filter": "min-firing min-density max-density max-cosine max-cofiring",
     "evidence": "outputs output-prompt group explain",
     "suite": "parts baselines baseline-l0 part-setting suite-out",
-    "server": "port host expose allowed-host token-limit prompt-limit",
+    "server": "port host expose allowed-host interventions token-limit prompt-limit",
     "run": "slots queue grid seed data-seed device device-map precision cuda-graph shards "
     "shard-optimizer log-every log-seconds eval-every eval-minutes eval-rows checkpoint-every "
     "checkpoint-minutes keep-checkpoints track dry-run gpu force part-rows prefix top",
