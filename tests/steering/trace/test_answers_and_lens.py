@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,8 @@ def test_a_row_of_the_unembedding_raises_its_own_token(model: LanguageModel) -> 
     """Of the vector that the norm's gain turns into a token's row, as far as LayerNorm lets."""
     lens = LogitLens(model)
     gain_D = lens._norm.gain_D  # pyright: ignore[reportPrivateUsage]
-    head: torch.Tensor = model.network.model.get_output_embeddings().weight.detach()
+    original: Any = model.network.model
+    head: torch.Tensor = original.get_output_embeddings().weight.detach()
     token = int(head.square().sum(dim=1).argmax())
     top_NT = lens.top_tokens(torch.stack([head[token] / gain_D, randn(model.d_model)]), 3)
     assert int(top_NT[0, 0]) == token and top_NT.shape == (2, 3)

@@ -35,10 +35,18 @@ def added(v_D: torch.Tensor, site: str = SITE, strength: float = 1.0) -> Interve
 
 
 def concept_questions(model: LanguageModel) -> Questions:
-    return asked(
-        *(model, "concept", TEXTS["concept"], nullcontext),
-        **{"chat": False, "max_new_tokens": 4, "batch_size": 2},
-    )
+    texts = TEXTS["concept"]
+    return asked(model, "concept", texts, nullcontext, chat=False, max_new_tokens=4, batch_size=2)
+
+
+def directions(
+    model: LanguageModel,
+    spec: Intervention,
+    sae: SparseAutoencoder | None = None,
+    kinds: tuple[str, str] = ("concept", "unrelated"),
+) -> torch.Tensor:
+    concept, other = ([prompt_tokens(model, text) for text in TEXTS[kind]] for kind in kinds)
+    return concept_directions(model, spec, sae, concept, other, lambda: spec.apply(model, sae))
 
 
 def look(model: LanguageModel, questions: Questions, spec: Intervention | None, n: int) -> Passed:
@@ -66,8 +74,12 @@ def test_what_passes_is_what_one_pass_over_the_text_gives(model: LanguageModel) 
         zip(questions.rows, questions.answer_tokens, strict=True)
     ):
         seen: list[torch.Tensor] = []
+
+        def note(module: object, inputs: tuple[torch.Tensor], seen: Any = seen) -> None:
+            seen.append(inputs[0][0])
+
         module: Any = projections[2].module
-        hook = module.register_forward_pre_hook(lambda m, inputs, s=seen: s.append(inputs[0][0]))
+        hook = module.register_forward_pre_hook(note)
         tokens_1L = torch.tensor([[*row, *answer[:-1]]])
         with spec.apply(model):
             residual_LD = model.site("blocks.2.hook_resid_pre").read(tokens_1L)[0]
@@ -125,29 +137,20 @@ def test_kept_activation_is_the_least_squares_factor(model: LanguageModel) -> No
 
 def test_the_direction_is_what_the_intervention_adds_whichever_way(model: LanguageModel) -> None:
     v_D = randn(model.d_model, seed=4)
-    rows = [[prompt_tokens(model, text) for text in TEXTS[kind]] for kind in TEXTS]
-    found = [
-        concept_directions(model, spec, None, *rows, lambda spec=spec: spec.apply(model))
-        for spec in (added(v_D), added(-3 * v_D))
-    ]
+    found = [directions(model, spec) for spec in (added(v_D), added(-3 * v_D))]
     assert torch.allclose(found[0], found[1])
-    assert float((found[0][0] @ v_D).abs()) == pytest.approx(length(v_D))
-    swapped = concept_directions(
-        model, added(v_D), None, rows[1], rows[0], lambda: added(v_D).apply(model)
-    )
+    assert abs(float(found[0][0] @ v_D)) == pytest.approx(length(v_D))
+    swapped = directions(model, added(v_D), kinds=("unrelated", "concept"))
     assert torch.allclose(swapped, -found[0])
     with pytest.raises(InputError, match="changes nothing"):
-        idle = added(v_D, strength=0.0)
-        concept_directions(model, idle, None, *rows, lambda: idle.apply(model))
+        directions(model, added(v_D, strength=0.0))
 
 
 def test_features_are_their_decoder_rows(model: LanguageModel) -> None:
     sae = SparseAutoencoder(TopKConfig(model.d_model, 20, 4), seed=2).double()
     features = tuple(SteeredFeature(index=n, strength=-2.0, max_activation=1.0) for n in (4, 9))
     spec = Intervention.of_features(site=SITE, features=features)
-    rows = [[prompt_tokens(model, text) for text in TEXTS[kind]] for kind in TEXTS]
-    found = concept_directions(model, spec, sae, *rows, lambda: spec.apply(model, sae))
-    assert torch.allclose(found, sae.W_dec.detach()[[4, 9]])
+    assert torch.allclose(directions(model, spec, sae), sae.W_dec.detach()[[4, 9]])
 
 
 def test_a_planted_concept_is_traced() -> None:

@@ -54,7 +54,11 @@ def test_the_needle_takes_away_exactly_what_the_neurons_write(family: str) -> No
     vectors = [ValueVector(layer, neuron, 1.0) for neuron in neurons]
     seen: list[torch.Tensor] = []
     module: Any = projections[layer].module
-    hook = module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+
+    def note(module: object, inputs: tuple[torch.Tensor]) -> None:
+        seen.append(inputs[0].clone())
+
+    hook = module.register_forward_pre_hook(note)
     site = model.site(f"blocks.{layer}.hook_resid_post")
     before_BLD = site.read(TOKENS)
     hook.remove()
