@@ -28,7 +28,8 @@ TOPICS: dict[str, str] = {
     "coverage edits-of sae map order support support-quantile how positions keep compare",
     "training": "steps epochs lr optimizer standardize l1 group-l2 post-steps texts-per-step "
     "largest",
-    "steering": "feature picks intervention strength tier threshold edit direction max-activation",
+    "steering": "feature picks intervention interventions strength tier threshold edit direction "
+    "max-activation",
     "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
     "filter": "min-firing min-density max-density max-cosine max-cofiring",
     "evidence": "outputs output-prompt group explain",

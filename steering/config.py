@@ -16,6 +16,7 @@ from ..sae.common.validation import (
 )
 from ..sae.config import ModelDtype, require_model_dtype
 from ..sae.device_map import require_device_map
+from .interventions.named import named_paths
 from .registries import DIRECTIONS, FEATURE_EDITS, FEATURE_GATES
 
 _LEAST_TEMPERATURE = 1e-5
@@ -119,6 +120,10 @@ class GenerateConfig:
     """An intervention in place of the options for it: a JSON file, such as the playground saves, or
     a folder with vectors, as `steer fit` and Intervention.save write."""
 
+    interventions: tuple[str, ...] = ()
+    """NAME=PATH: a saved intervention in place of --intervention, under a name; may be given
+    several times, and a text is written under each."""
+
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
     Default: 1, or the strength of each pick; with picks it is a factor of theirs."""
@@ -188,16 +193,28 @@ class GenerateConfig:
             raise InputError(
                 "prompt is missing; give --prompt TEXT or --prompts FILE", field="prompt"
             )
-        if self.run is None and (self.intervention is None or self.model is None):
+        saved = self.intervention is not None or bool(self.interventions)
+        if self.run is None and (not saved or self.model is None):
             raise InputError(
                 "run is missing; give the folder of a run, or --model with an --intervention that "
                 "has no features",
                 field="run",
             )
-        if self.intervention is None:
-            require_features(self.feature, self.picks, other=" or --intervention FILE")
-        else:
+        if "base" in named_paths(self.interventions, "interventions"):
+            raise InputError(
+                "interventions has the name 'base', which is that of the unsteered text; give "
+                "another",
+                field="interventions",
+            )
+        if self.interventions and self.intervention is not None:
+            raise InputError(
+                "interventions cannot stand beside --intervention; give all of them by names",
+                field="interventions",
+            )
+        if saved:
             require_nothing_beside_intervention(self)
+        else:
+            require_features(self.feature, self.picks, other=" or --intervention FILE")
         if self.text_field is not None and self.prompts is None:
             raise InputError(
                 f"text_field is {self.text_field!r}, but there is no --prompts; leave it out",
