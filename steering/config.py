@@ -16,7 +16,7 @@ from ..sae.common.validation import (
 )
 from ..sae.config import ModelDtype, require_model_dtype
 from ..sae.device_map import require_device_map
-from .interventions.named import named_paths
+from .interventions.named import has_saved
 from .registries import DIRECTIONS, FEATURE_EDITS, FEATURE_GATES
 
 _LEAST_TEMPERATURE = 1e-5
@@ -121,8 +121,7 @@ class GenerateConfig:
     a folder with vectors, as `steer fit` and Intervention.save write."""
 
     interventions: tuple[str, ...] = ()
-    """NAME=PATH: a saved intervention in place of --intervention, under a name; may be given
-    several times, and a text is written under each."""
+    """NAME=PATH, may be given several times: saved interventions, and a text under each."""
 
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
@@ -193,23 +192,12 @@ class GenerateConfig:
             raise InputError(
                 "prompt is missing; give --prompt TEXT or --prompts FILE", field="prompt"
             )
-        saved = self.intervention is not None or bool(self.interventions)
+        saved = has_saved(self.intervention, self.interventions)
         if self.run is None and (not saved or self.model is None):
             raise InputError(
                 "run is missing; give the folder of a run, or --model with an --intervention that "
                 "has no features",
                 field="run",
-            )
-        if "base" in named_paths(self.interventions, "interventions"):
-            raise InputError(
-                "interventions has the name 'base', which is that of the unsteered text; give "
-                "another",
-                field="interventions",
-            )
-        if self.interventions and self.intervention is not None:
-            raise InputError(
-                "interventions cannot stand beside --intervention; give all of them by names",
-                field="interventions",
             )
         if saved:
             require_nothing_beside_intervention(self)
@@ -234,10 +222,9 @@ class GenerateConfig:
             require_finite("threshold", self.threshold, "a number, or -inf to fire everywhere")
 
 
-_IN_INTERVENTION = {
-    *("feature", "picks", "strength", "tier", "threshold"),
-    *("edit", "direction", "seed", "max_activation", "site"),
-}
+_IN_INTERVENTION = frozenset(
+    "feature picks strength tier threshold edit direction seed max_activation site".split()
+)
 
 
 def require_nothing_beside_intervention(config: "GenerateConfig | SteeringChoice") -> None:

@@ -33,3 +33,26 @@ def named_paths(given: Sequence[str], field: str) -> dict[str, Path]:
             raise InputError(f"{field} has the name {name!r} twice; give each its own", field=field)
         found[name] = Path(path).expanduser()
     return found
+
+
+def has_saved(one: str | None, several: Sequence[str]) -> bool:
+    """Whether a saved intervention is given, alone or by names.
+
+    Args:
+        one: the option `intervention`.
+        several: the option `interventions`.
+
+    Raises:
+        InputError: both are given, or a name is wrong or that of the unsteered text.
+    """
+    if "base" in named_paths(several, "interventions"):
+        raise InputError(
+            "interventions has the name 'base', which is that of the unsteered text; give another",
+            field="interventions",
+        )
+    if several and one is not None:
+        raise InputError(
+            "interventions cannot stand beside --intervention; give all of them by names",
+            field="interventions",
+        )
+    return bool(several) or one is not None
