@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def run(config: GenerateConfig, terminal: Terminal) -> Report:
     """Continue prompts with and without steering, side by side, from the same random numbers.
 
-    RUN is the folder of a run; an --intervention without features needs --model alone. On a
-    terminal the texts are shown while they are written.
+    RUN is the folder of a run; an --intervention without features needs --model alone. With
+    --interventions NAME=PATH, given several times, a text is written under each. On a terminal the
+    texts are shown while they are written.
     """
     from rich.console import Group
 
@@ -38,6 +39,8 @@ def run(config: GenerateConfig, terminal: Terminal) -> Report:
     one = next(iter(specs.values()))
     tier = "under each tier" if every else one.tier
     shown: list[RenderableType] = [f"steered {tier}: {one.pushes}"]
+    if config.interventions:
+        shown = [f"{name}: steered {spec.tier}: {spec.pushes}" for name, spec in specs.items()]
     for result in values["results"]:
         base = result["base"]
         steered = result["steered"] if every else {"steered": result["steered"]}

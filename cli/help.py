@@ -22,19 +22,22 @@ TOPICS: dict[str, str] = {
     "clip-norm ema-decay",
     "texts": "positive negative pairs scored observable models texts neutral held-out "
     "allow-reporting-side",
+    "questions": "concept unrelated restated reminders words n-words limit",
+    "needle": "value-vectors needle noise draws",
     "method": "pool answer-token edit-kind score center ridge penalty components variance "
     "coverage edits-of sae map order support support-quantile how positions keep compare",
     "cost": "kl perplexity continuation-perplexity repetition statistic start tolerance "
     "evaluations",
     "training": "steps epochs lr optimizer standardize l1 group-l2 post-steps texts-per-step "
     "largest",
-    "steering": "feature picks intervention strength tier threshold edit direction max-activation",
+    "steering": "feature picks intervention interventions strength tier threshold edit direction "
+    "max-activation",
     "sampling": "n-prompts continuations max-new-tokens temperature top-p top-k min-p "
     "repetition-penalty stop kv-cache",
     "filter": "min-firing min-density max-density max-cosine max-cofiring",
     "evidence": "outputs output-prompt group explain",
     "suite": "parts baselines baseline-l0 part-setting suite-out",
-    "server": "port host expose allowed-host token-limit prompt-limit",
+    "server": "port host expose allowed-host interventions token-limit prompt-limit",
     "run": "slots queue grid seed data-seed device device-map precision cuda-graph shards "
     "shard-optimizer log-every log-seconds eval-every eval-minutes eval-rows checkpoint-every "
     "checkpoint-minutes keep-checkpoints track dry-run gpu force part-rows prefix top",

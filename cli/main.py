@@ -39,6 +39,7 @@ from ..steering.fitting.config import FitConfig
 from ..steering.labels.config import LabelConfig
 from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
+from ..steering.trace.config import TraceConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.evaluation.perplexity_l0_config import PerplexityL0Config
 from ..training.evaluation.site.site_check_config import SiteCheckConfig
@@ -68,6 +69,7 @@ from . import (
     share,
     site,
     steer,
+    steer_trace,
     synthetic,
     train,
     verify,
@@ -155,6 +157,9 @@ VERBS: dict[str, Verb[Any]] = {
     "steer fit": Verb(config=FitConfig, run=steer.fit, computes=True, positional=("method",)),
     "steer calibrate": Verb(
         config=CalibrateConfig, run=calibrate.run, computes=True, positional=("intervention",)
+    ),
+    "steer trace": Verb(
+        config=TraceConfig, run=steer_trace.run, computes=True, positional=("intervention",)
     ),
     "score": Verb(
         config=ScoreConfig,

@@ -16,6 +16,7 @@ from ..sae.common.validation import (
 )
 from ..sae.config import ModelDtype, require_model_dtype
 from ..sae.device_map import require_device_map
+from .interventions.named import has_saved
 from .registries import DIRECTIONS, FEATURE_EDITS, FEATURE_GATES
 
 _LEAST_TEMPERATURE = 1e-5
@@ -119,6 +120,9 @@ class GenerateConfig:
     """An intervention in place of the options for it: a JSON file, such as the playground saves, or
     a folder with vectors, as `steer fit` and Intervention.save write."""
 
+    interventions: tuple[str, ...] = ()
+    """NAME=PATH, may be given several times: saved interventions, and a text under each."""
+
     strength: float | None = None
     """Size of the change, in multiples of a feature's largest activation; negative suppresses.
     Default: 1, or the strength of each pick; with picks it is a factor of theirs."""
@@ -188,16 +192,17 @@ class GenerateConfig:
             raise InputError(
                 "prompt is missing; give --prompt TEXT or --prompts FILE", field="prompt"
             )
-        if self.run is None and (self.intervention is None or self.model is None):
+        saved = has_saved(self.intervention, self.interventions)
+        if self.run is None and (not saved or self.model is None):
             raise InputError(
                 "run is missing; give the folder of a run, or --model with an --intervention that "
                 "has no features",
                 field="run",
             )
-        if self.intervention is None:
-            require_features(self.feature, self.picks, other=" or --intervention FILE")
-        else:
+        if saved:
             require_nothing_beside_intervention(self)
+        else:
+            require_features(self.feature, self.picks, other=" or --intervention FILE")
         if self.text_field is not None and self.prompts is None:
             raise InputError(
                 f"text_field is {self.text_field!r}, but there is no --prompts; leave it out",
@@ -217,10 +222,9 @@ class GenerateConfig:
             require_finite("threshold", self.threshold, "a number, or -inf to fire everywhere")
 
 
-_IN_INTERVENTION = {
-    *("feature", "picks", "strength", "tier", "threshold"),
-    *("edit", "direction", "seed", "max_activation", "site"),
-}
+_IN_INTERVENTION = frozenset(
+    "feature picks strength tier threshold edit direction seed max_activation site".split()
+)
 
 
 def require_nothing_beside_intervention(config: "GenerateConfig | SteeringChoice") -> None:

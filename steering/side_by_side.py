@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ..sae.autoencoder import SparseAutoencoder
@@ -18,6 +19,7 @@ from .features.text_lists import read_text_list
 from .fitting.saving import require_fitted_to
 from .generation import Continuation, Generation, in_room
 from .interventions.intervention import Intervention
+from .interventions.named import named_paths
 from .interventions.spec import SteeredFeature
 from .loading import load_for_intervention, load_run
 from .registries import FEATURE_GATES
@@ -25,7 +27,7 @@ from .texts import prompt_tokens
 
 Watch = Callable[[list[tuple[str, dict[str, str]]]], None]
 """Told the batch that is being written: of each row the prompt, and by their names the texts so
-far: `base` and `steered`, or `base` and each tier."""
+far: `base` and `steered`, or `base` and each tier or named intervention."""
 
 
 def side_by_side(
@@ -45,7 +47,8 @@ def side_by_side(
         `run`, `model`, `site`, `intervention` (as `Intervention.from_dict` reads it), the settings,
         and for each prompt in `results` its text, its number of tokens and the continuations `base`
         and `steered`: a `Continuation`'s values with `repetition` and `likely_incoherent`. With all
-        tiers there are `interventions`, one by the name of each tier, in place of `intervention`,
+        tiers, or interventions under names, there are `interventions`, one by the name of each, in
+        place of `intervention`,
         and `steered` is an object with a continuation by the name of each.
 
     Raises:
@@ -57,12 +60,13 @@ def side_by_side(
     (model, site, sae), interventions = _loaded_and_steered(config, say)
     rows = [prompt_tokens(model, prompt, chat=config.chat) for prompt in prompts]
     sampling = in_room(config.sampling, model, rows, say=say)
+    several = config.tier == "all" or bool(config.interventions)
     results: list[dict[str, Any]] = []
     for start in range(0, len(prompts), sampling.batch_size):
         batch = rows[start : start + sampling.batch_size]
         generations = {"base": Generation(model, batch, sampling, use_cache=config.kv_cache)}
         for tier, intervention in interventions.items():
-            generations["steered" if len(interventions) == 1 else tier] = Generation(
+            generations[tier if several else "steered"] = Generation(
                 model,
                 batch,
                 sampling,
@@ -83,7 +87,7 @@ def side_by_side(
         found = {name: map(_plain, each.results()) for name, each in generations.items()}
         for text, row in zip(texts, batch, strict=True):
             written = {name: next(each) for name, each in found.items()}
-            if len(interventions) > 1:
+            if several:
                 written = {"base": written.pop("base"), "steered": written}
             results.append({"prompt": text, "prompt_tokens": len(row), **written})
     plain = {tier: intervention.to_dict() for tier, intervention in interventions.items()}
@@ -92,11 +96,7 @@ def side_by_side(
         "model": model.name,
         "model_dtype": model.dtype_name,
         "site": site.name,
-        **(
-            {"interventions": plain}
-            if config.tier == "all"
-            else {"intervention": next(iter(plain.values()))}
-        ),
+        **({"interventions": plain} if several else {"intervention": next(iter(plain.values()))}),
         "chat": config.chat,
         "kv_cache": config.kv_cache and model.kv_cache_works,
         **dataclasses.asdict(sampling),
@@ -107,12 +107,20 @@ def side_by_side(
 def _loaded_and_steered(
     config: GenerateConfig, say: Callable[[str], None]
 ) -> tuple[tuple[LanguageModel, Site, SparseAutoencoder | None], dict[str, Intervention]]:
-    """What the settings load, and how they steer: an intervention by the name of each tier."""
+    """What the settings load, and how they steer: an intervention by the name of each tier, or by
+    its own name."""
+    paths: dict[str, Path] = named_paths(config.interventions, "interventions")
     if config.intervention is not None:
-        given = Intervention.load(config.intervention)
+        paths["steered"] = Path(config.intervention)
+    if paths:
+        given = {name: Intervention.load(path) for name, path in paths.items()}
+        # What asks for most: one with features needs the run, any other only the model.
+        name = next(
+            (name for name, each in given.items() if each.needs_autoencoder), next(iter(given))
+        )
         model, sae = load_for_intervention(
-            given,
-            config.intervention,
+            given[name],
+            str(paths[name]),
             run=config.run,
             model=config.model,
             model_dtype=config.model_dtype,
@@ -122,8 +130,9 @@ def _loaded_and_steered(
             say=say,
         )
         if not config.allow_other_weights:
-            require_fitted_to(config.intervention, model)
-        return (model, model.site(given.site), sae), {given.tier: given}
+            for path in paths.values():
+                require_fitted_to(path, model)
+        return (model, model.site(next(iter(given.values())).site), sae), given
     assert config.run is not None  # as the settings have checked
     features = steered_features(config.run, config, SparseAutoencoder.load(config.run), say)
     loaded = load_run(

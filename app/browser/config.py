@@ -13,6 +13,7 @@ from ...sae.common.validation import (
     require_tuple,
 )
 from ...sae.config import ModelDtype, require_model_dtype
+from ...steering.interventions.named import named_paths
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine can reach."""
@@ -52,6 +53,10 @@ class ServeConfig:
     scores: tuple[FilePath, ...] = ()
     """File of scored rows for the selection page; may be given several times. Those beside the run
     and in its folder are found."""
+
+    interventions: tuple[str, ...] = ()
+    """NAME=PATH: a saved intervention, such as the folder of `steer fit`, that programs may steer
+    with by this name; may be given several times. Requests can name no path."""
 
     slots: int = 16
     """Texts generated at once, in one forward pass."""
@@ -93,6 +98,7 @@ class ServeConfig:
         for name in ("slots", "queue", "token_limit", "prompt_limit"):
             require_positive_integer(name, getattr(self, name))
         require_tuple("allowed_host", self.allowed_host)
+        named_paths(self.interventions, "interventions")
         _require_host("host", self.host)
         for name in self.allowed_host:
             _require_host("allowed_host", name)

@@ -14,8 +14,10 @@ from ...sae.common.text import error_sentence
 from ...steering.features.index import FeatureIndex
 from ...steering.features.pick_store import PickStore
 from ...steering.features.run_folder import run_folder
+from ...steering.interventions.named import named_paths
 from .config import ServeConfig
 from .newest_run import newest_run
+from .saved_interventions import SavedInterventions
 
 if TYPE_CHECKING:
     from ...steering.loading import LoadedRun
@@ -31,6 +33,7 @@ class Session:
 
     Attributes:
         config: the settings.  run: the folder of the run.  index: its feature index.
+        saved: the interventions that requests can name.
         token: what a browser or program must know to be answered.
     """
 
@@ -42,12 +45,14 @@ class Session:
             say: sentences for a person.
 
         Raises:
-            InputError: there is no run, or it has no whole feature index.
+            InputError: there is no run, it has no whole feature index, or an intervention that is
+                to be used by name cannot be read.
         """
         self.config = config
         self.run: Path = newest_run() if config.run is None else run_folder(config.run)
         self.index = FeatureIndex.of_run(self.run)
         self.index.require_files()
+        self.saved = SavedInterventions(named_paths(config.interventions, "interventions"))
         self.token = secrets.token_urlsafe(32)
         self._say = say
         self._loaded: Future[LoadedRun] = Future()
@@ -161,5 +166,8 @@ class Session:
             self._loaded.set_exception(error)
             self._say(error_sentence(f"the language model cannot be read: {error}"))
         else:
+            allowed = config.allow_other_weights
+            for sentence in self.saved.check(loaded, allow_other_weights=allowed):
+                self._say(error_sentence(sentence))
             self._loaded.set_result(loaded)
             _ = self.engine  # finds out what the model can before somebody waits for it

@@ -10,6 +10,8 @@ from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
 from sparsteer.steering.fitting.saving import load_fitted
 from sparsteer.steering.interventions.intervention import Intervention
+from sparsteer.steering.interventions.spec import Edit
+from sparsteer.steering.interventions.vectors import Vectors
 
 from ..steering.fitting.conftest import length
 from .conftest import SITES, Sparsteer
@@ -129,3 +131,30 @@ def test_settings_of_other_methods_are_named_by_their_flags(
 def test_the_verb_needs_its_second_word(sparsteer: Sparsteer) -> None:
     assert "steer needs one more word: steer calibrate or steer fit" in sparsteer("steer").error
     assert "--positive" in sparsteer("steer", "fit", "--help").out
+
+
+def test_texts_are_written_under_interventions_by_their_names(
+    sparsteer: Sparsteer, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    for name, size in (("weak", 0.0), ("strong", 60.0)):
+        v_D = size * torch.randn(32, generator=torch.Generator().manual_seed(0))
+        edit = Edit(site=SITES[0], vectors=Vectors({"v": v_D}))
+        Intervention(edits=(edit,)).save(tmp_path / name)
+    prompt = ("--model", tiny_model_folder, "--prompt", "a cat", "--max-new-tokens", 6)
+    named = ("--interventions", *(f"{name}={tmp_path / name}" for name in ("weak", "strong")))
+    values = sparsteer("generate", *prompt, *named, "--json").values
+    assert list(values["interventions"]) == ["weak", "strong"] and "intervention" not in values
+    (found,) = values["results"]
+    assert found["steered"]["weak"]["tokens"] == found["base"]["tokens"]
+    assert found["steered"]["strong"]["tokens"] != found["base"]["tokens"]
+    alone = sparsteer("generate", *prompt, "--intervention", tmp_path / "strong", "--json").values
+    assert alone["results"][0]["steered"] == found["steered"]["strong"]
+    one = sparsteer("generate", *prompt, *named[:2], "--json").values
+    assert list(one["results"][0]["steered"]) == ["weak"]
+    assert "strong: steered constant: add at" in sparsteer("generate", *prompt, *named).out
+    both = sparsteer("generate", *prompt, *named, "--intervention", tmp_path / "weak")
+    assert "--interventions cannot stand beside --intervention" in both.error
+    base = sparsteer("generate", *prompt, "--interventions", f"base={tmp_path / 'weak'}")
+    assert "which is that of the unsteered text" in base.error
+    more = sparsteer("generate", *prompt, *named, "--strength", 2)
+    assert "--strength cannot stand beside --intervention" in more.error

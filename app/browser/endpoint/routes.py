@@ -28,9 +28,12 @@ COMPLETION_TOKENS = 16
 
 @router.get("/v1/models")
 async def models(request: Request) -> Response:
-    """The one model that is served."""
-    name = session_of(request).model_name
-    model = {"id": name, "object": "model", "created": 0, "owned_by": "sparsteer"}
+    """The one model that is served, and the interventions that requests can name."""
+    session = session_of(request)
+    model = {
+        **{"id": session.model_name, "object": "model", "created": 0, "owned_by": "sparsteer"},
+        **({"interventions": session.saved.names} if session.saved.names else {}),
+    }
     metrics_of(request).requests.labels("/v1/models", "200").inc()
     return JSONResponse({"object": "list", "data": [model]})
 

@@ -19,16 +19,22 @@ def asked_intervention(session: Session, body: Body) -> Intervention | None:
     """How the request is to be steered; None where it says nothing of it.
 
     Raises:
-        InputError: it is no intervention, or there are no such picks.
+        InputError: it is no intervention, or there are no such picks, or none of that name.
     """
     steering = dict(body.steering or {})
     if body.picks is not None:
         if "features" in steering:
             raise InputError("picks cannot stand beside steering.features; give one", field="picks")
+        if "intervention" in steering:
+            raise InputError(
+                "picks cannot stand beside steering.intervention; give one", field="picks"
+            )
         steering["features"] = [
             {"index": pick.feature, "strength": pick.strength}
             for pick in _picked(session, body.picks)
         ]
+    if "intervention" in steering:
+        return session.saved.asked(_with_numbers(steering))
     return intervention_of(session, _with_numbers(steering)) if steering else None
 
 

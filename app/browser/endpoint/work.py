@@ -12,6 +12,7 @@ from ....steering.config import Sampling
 from ....steering.interventions.intervention import Intervention
 from ....steering.serving import Engine, GenerationRequest, TokenEvent, TokenStream
 from ..playground_settings import require_few_tokens, require_short_prompt
+from ..saved_interventions import applied
 from ..session import Session
 from .body import Body
 from .errors import UnknownModel
@@ -98,10 +99,10 @@ class Work:
 
     @property
     def applied(self) -> dict[str, Any]:
-        """What repeats the answer: the seed, and the intervention in full if there is one."""
+        """What repeats the answer: the seed, and how it was steered if it was."""
         values: dict[str, Any] = {"sparsteer": {"seed": self.sampling.seed}}
         if self.intervention is not None:
-            values["steering"] = self.intervention.to_dict()
+            values["steering"] = applied(self.body.steering, self.intervention)
         return values
 
     def cancel(self) -> None:

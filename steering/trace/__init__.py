@@ -1,0 +1,1 @@
+"""Is what a model knows still there when it is steered away from it?"""
