@@ -4,15 +4,16 @@ What was found lies in `calibration.json` of the study's folder: of each setting
 cost, and every strength that was tried.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
-from ...sae.common.errors import InputError
+from ..errors import NoDose
 from ..evaluation.budget import Budget
 from ..evaluation.calibration import Calibration, Evaluation
+from ..evaluation.reading import Steered
 from ..evaluation.strength import CostTexts, cost_function, find_strength
 from ..interventions.steering import steer
 from .arm import Arm, Cost, Setting
@@ -63,16 +64,18 @@ def calibrated(
         known: what was found before; this is added.
 
     Raises:
-        InputError: no strength has a cost to go by, such as where a gate never opens.
+        NoDose: no strength has a cost to go by, such as where a gate never opens.
+        InputError: there are no texts to measure the cost on.
     """
     if cost.kind == "strength":
         return Setting(arm=arm, cost=cost, strength=cost.target)
     name = Setting(arm=arm, cost=cost).name
     if name not in known.by_setting:
+        study.say(f"choosing the strength of {name}")
         known.add(name, _found(study, steering, cost))
     values = known.by_setting[name]
     if values.get("failed"):
-        raise InputError(f"{name}: {values['failed']}")
+        raise NoDose(values["failed"])
     return Setting(
         arm=arm,
         cost=cost,
@@ -86,9 +89,10 @@ def calibrated(
 def _found(study: StudyContext, steering: ArmSteering, cost: Cost) -> dict[str, Any]:
     """What `calibration.json` says of a setting: `strength`, `dose`, `reached`, `evaluations`; or
     why it `failed`."""
+    function = _cost_function(study, steering, cost)
     try:
-        found = _solved(study, steering, cost)
-    except InputError as error:
+        found = _solved(study, steering, cost, function)
+    except NoDose as error:
         return {"failed": str(error), "evaluations": []}
     return {
         "strength": found.strength,
@@ -98,18 +102,18 @@ def _found(study: StudyContext, steering: ArmSteering, cost: Cost) -> dict[str, 
     }
 
 
-def _solved(study: StudyContext, steering: ArmSteering, cost: Cost) -> Calibration:
+def _cost_function(
+    study: StudyContext, steering: ArmSteering, cost: Cost
+) -> Callable[[float], float]:
     config, texts = study.config, study.texts
-    assert cost.kind != "strength"  # which nothing is solved for
-    budget = Budget(cost.kind, cost.target)
 
-    def steered_at(strength: float) -> Any:
+    def steered_at(strength: float) -> Steered:
         intervention = steering.at(strength)
         return lambda: steer(study.model, study.sae, intervention)
 
-    function = cost_function(
+    return cost_function(
         study.model,
-        budget,
+        _budget(cost),
         steered_at,
         CostTexts(
             prompts=texts.tuning_prompts,
@@ -120,16 +124,25 @@ def _solved(study: StudyContext, steering: ArmSteering, cost: Cost) -> Calibrati
         ),
     )
 
+
+def _solved(
+    study: StudyContext, steering: ArmSteering, cost: Cost, function: Callable[[float], float]
+) -> Calibration:
     def report(one: Evaluation) -> None:
         dose = "breaks the model" if one.dose is None else f"costs {one.dose:.3g}"
-        study.say(f"strength {one.strength:.4g} {dose}")
+        study.say(f"  strength {one.strength:.4g} {dose}")
 
     return find_strength(
-        budget,
+        _budget(cost),
         function,
         start=steering.start,
         largest=steering.largest or LARGEST,
-        tolerance=config.tolerance,
-        most=config.most_evaluations,
+        tolerance=study.config.tolerance,
+        most=study.config.most_evaluations,
         report=report,
     )
+
+
+def _budget(cost: Cost) -> Budget:
+    assert cost.kind != "strength"  # which nothing is solved for
+    return Budget(cost.kind, cost.target)
