@@ -20,6 +20,10 @@ TOPICS: dict[str, str] = {
     "auxk-fraction k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
     "clip-norm ema-decay",
+    "compared": "methods tiers edits cost picks features group lineas-steps draws prefix scorer",
+    "read": "prompts tuning-prompts tuning-size requests questions problems n-questions shots "
+    "n-prompts fit-texts neutral-texts neutral-tokens",
+    "chosen": "tolerance most-evaluations",
     "texts": "positive negative pairs scored observable models texts neutral held-out "
     "allow-reporting-side",
     "method": "pool answer-token edit-kind score center ridge penalty components variance "
@@ -27,7 +31,8 @@ TOPICS: dict[str, str] = {
     "training": "steps epochs lr optimizer standardize l1 group-l2 post-steps texts-per-step "
     "largest",
     "steering": "feature picks intervention strength tier threshold edit direction max-activation",
-    "sampling": "max-new-tokens temperature top-p top-k min-p repetition-penalty stop kv-cache",
+    "sampling": "continuations max-new-tokens temperature top-p top-k min-p repetition-penalty "
+    "stop kv-cache",
     "filter": "min-firing min-density max-density max-cosine max-cofiring",
     "evidence": "outputs output-prompt group explain",
     "suite": "parts baselines baseline-l0 part-setting suite-out",

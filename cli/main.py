@@ -38,6 +38,7 @@ from ..steering.fitting.config import FitConfig
 from ..steering.labels.config import LabelConfig
 from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
+from ..steering.study.config import StudyConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.evaluation.perplexity_l0_config import PerplexityL0Config
 from ..training.evaluation.site.site_check_config import SiteCheckConfig
@@ -66,6 +67,7 @@ from . import (
     share,
     site,
     steer,
+    study,
     synthetic,
     train,
     verify,
@@ -151,6 +153,20 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "generate": Verb(config=GenerateConfig, run=generate.run, computes=True, positional=("run",)),
     "steer fit": Verb(config=FitConfig, run=steer.fit, computes=True, positional=("method",)),
+    "steer eval": Verb(
+        config=study.ConceptStudyConfig,
+        run=study.concept,
+        computes=True,
+        positional=("run",),
+        resumes="from the last batch of continuations",
+    ),
+    "detox eval": Verb(
+        config=StudyConfig,
+        run=study.detox,
+        computes=True,
+        positional=("run",),
+        resumes="from the last batch of continuations",
+    ),
     "score": Verb(
         config=ScoreConfig,
         run=selection.score,

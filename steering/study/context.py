@@ -171,9 +171,7 @@ class StudyContext:
         Raises:
             InputError: no latent of the group speaks for the positive texts.
         """
-        members = [one for one in self._found["group"] if one["weight"] > 0]
-        units = {one["feature"]: self.index.max_activation(one["feature"]) for one in members}
-        members = [one for one in members if units[one["feature"]] > 0]
+        members = self._group_members()
         if not members:
             raise InputError(
                 "no feature of the group is more active in the positive texts; give more texts, or "
@@ -184,7 +182,7 @@ class StudyContext:
             SteeredFeature(
                 index=one["feature"],
                 strength=-one["weight"] / most,
-                max_activation=units[one["feature"]],
+                max_activation=self.index.max_activation(one["feature"]),
             )
             for one in members
         )
@@ -195,8 +193,16 @@ class StudyContext:
         if "sae" in self.config.chosen_methods:
             chosen |= {feature.index for feature in self.features()}
         if "sae_group" in self.config.chosen_methods:
-            chosen |= {feature.index for feature in self.group()}
+            chosen |= {one["feature"] for one in self._group_members()}
         return chosen
+
+    def _group_members(self) -> list[dict[str, Any]]:
+        """Those that speak for the positive texts and fire somewhere in the index."""
+        return [
+            one
+            for one in self._found["group"]
+            if one["weight"] > 0 and self.index.max_activation(one["feature"]) > 0
+        ]
 
     @cached_property
     def _found(self) -> dict[str, Any]:

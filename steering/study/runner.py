@@ -17,6 +17,7 @@ from ..interventions.intervention import Intervention
 from ..interventions.steering import steer
 from ..registries import SCORERS, STUDY_METHODS
 from .arm import Arm, Setting
+from .arms.choosing import chosen_arms
 from .arms.method import ArmSteering
 from .calibrating import Calibrations, calibrated
 from .comparing import compare_rows
@@ -96,29 +97,6 @@ def run_study(
         }
         write_json(folder / RESULT, result)
     return result
-
-
-def chosen_arms(config: StudyConfig) -> list[Arm]:
-    """The arms of the chosen methods, the unsteered model first.
-
-    Without a run the methods that need one are left out.
-
-    Raises:
-        InputError: a method that is named needs a run, and there is none.
-    """
-    arms: list[Arm] = []
-    for name in config.chosen_methods:
-        method = STUDY_METHODS.get(name)
-        if method.needs_run and config.run is None:
-            if name in config.methods:
-                raise InputError(
-                    f"methods names {name}, which steers with features of an autoencoder; give the "
-                    "folder of its run, or leave it out",
-                    field="methods",
-                )
-            continue
-        arms += method.arms(config)
-    return arms
 
 
 def _rows_of(
