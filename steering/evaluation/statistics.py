@@ -8,9 +8,10 @@ they continue the same prompts from the same random numbers.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ...sae.common.errors import InputError
 from ...training.evaluation.probing.result import Interval, bootstrap
@@ -167,12 +168,21 @@ def _resampled_sums(values_VP: Float[np.ndarray, "V P"]) -> Float[np.ndarray, "V
     """The sums of each row over 10,000 samples of the P prompts, with replacement; the same samples
     each time."""
     n = values_VP.shape[1]
+    if n * _DRAWS <= _AT_ONCE:
+        return values_VP @ _resamples(n).T
     generator, parts = np.random.default_rng(0), list[np.ndarray]()
     at_once = max(1, _AT_ONCE // n)
     for start in range(0, _DRAWS, at_once):
         draws = min(at_once, _DRAWS - start)
         parts.append(values_VP @ generator.multinomial(n, _alike(n), size=draws).T)
     return np.concatenate(parts, axis=1)
+
+
+@lru_cache(maxsize=2)
+def _resamples(n: int) -> Int[np.ndarray, "S P"]:
+    """How often each of n prompts is in each sample. They take longer to draw than to use, and a
+    study makes hundreds of comparisons over the same prompts."""
+    return np.random.default_rng(0).multinomial(n, _alike(n), size=_DRAWS)
 
 
 def _alike(n: int) -> Float[np.ndarray, "n"]:
