@@ -1,7 +1,11 @@
-"""The error of a model that is steered too far, for callers that try a smaller strength then."""
+"""Errors of steering at some strength, for callers that go on from there."""
 
 from ..sae.common.errors import InputError
 
 
 class TooStrong(InputError):
     """The steered model's logits are no numbers any more: the strength is too large."""
+
+
+class NoDose(InputError):
+    """Of the strengths that were tried none changes the model without breaking it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...sae.common.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from .budget import Budget as Budget
     from .calibration import Calibration as Calibration
     from .calibration import calibrate as calibrate
     from .continuations import sample_continuations as sample_continuations
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
     from .statistics import holm as holm
     from .statistics import mean_over_prompts as mean_over_prompts
     from .statistics import ratio_over_prompts as ratio_over_prompts
+    from .strength import CostTexts as CostTexts
+    from .strength import cost_function as cost_function
+    from .strength import find_strength as find_strength
+    from .strength import scaled_steering as scaled_steering
     from .toxicity_figures import ToxicityFigures as ToxicityFigures
     from .toxicity_figures import toxicity_figures as toxicity_figures
 

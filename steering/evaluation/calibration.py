@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...sae.common.errors import InputError
 from ...sae.common.validation import require_finite, require_positive, require_positive_integer
-from ..errors import TooStrong
+from ..errors import NoDose, TooStrong
 
 _LARGEST_STEP = math.log(16)
 """Between two strengths, while nothing is known to be too strong, as a logarithm."""
@@ -46,6 +46,7 @@ def calibrate(
     target: float,
     *,
     start: float = 1.0,
+    largest: float | None = None,
     exponent: float = 2.0,
     tolerance: float = 0.1,
     most: int = 6,
@@ -63,14 +64,16 @@ def calibrate(
             breaks it raises `TooStrong`, or gives NaN or infinity.
         target: above 0.
         start: a first guess, whose sign all strengths have.
+        largest: size that no strength exceeds, such as 1 for an edit that leads to a value; where
+            the dose at it is too small, that is the answer, unmet. None is no limit.
         exponent: of the dose over the strength where that is small.
         tolerance: a dose from target / (1 + tolerance) to target * (1 + tolerance) is near enough.
         most: evaluations.
         report: told of each evaluation.
 
     Raises:
-        InputError: a setting is out of its range, or no strength that was tried has a dose above 0
-            without breaking the model.
+        InputError: a setting is out of its range.
+        NoDose: no strength that was tried has a dose above 0 without breaking the model.
     """
     for name, value in (("target", target), ("exponent", exponent), ("tolerance", tolerance)):
         require_positive(name, value)
@@ -78,18 +81,23 @@ def calibrate(
     require_finite("start", start)
     if start == 0:
         raise InputError("start is 0, but must be a strength; give 1", field="start")
+    if largest is not None:
+        require_positive("largest", largest)
     made: list[Evaluation] = []
-    log_strength = math.log(abs(start))
+    log_largest = math.inf if largest is None else math.log(largest)
+    log_strength = min(math.log(abs(start)), log_largest)
     while True:
-        strength = math.copysign(math.exp(log_strength), start)
+        strength = math.exp(log_strength)
+        strength = math.copysign(strength if largest is None else min(strength, largest), start)
         made.append(Evaluation(strength, _measured(dose, strength)))
         report(made[-1])
         found = made[-1].dose
         if found and abs(math.log(found / target)) <= math.log1p(tolerance):
             break
-        if len(made) == most:
+        is_too_weak = found is not None and found <= target
+        if len(made) == most or (is_too_weak and log_strength == log_largest):
             break
-        log_strength = _next(made, target, exponent)
+        log_strength = min(_next(made, target, exponent), log_largest)
     return _best(made, target, tolerance)
 
 
@@ -106,7 +114,7 @@ def _best(made: Sequence[Evaluation], target: float, tolerance: float) -> Calibr
     if not usable:
         tried = ", ".join(f"{each.strength:g}" for each in made)
         why = "broke the model" if any(each.dose is None for each in made) else "changed nothing"
-        raise InputError(
+        raise NoDose(
             f"no strength of {tried} has a dose to go by, for each {why}; give another start, or "
             "check that the gate ever opens"
         )

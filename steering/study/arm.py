@@ -14,9 +14,11 @@ Family = Literal["none", "sae", "other", "random", "prompt"]
 """Kinds of ways to steer: not at all, by an autoencoder's latents, by what is fitted without one,
 at random, by a text before the prompt."""
 
-CostKind = Literal["kl", "perplexity", "strength"]
+CostKind = Literal["kl", "perplexity", "continuation_perplexity", "repetition", "strength"]
 
-_COST = re.compile(r"(?P<kind>[a-z]+)=(?P<number>[0-9.eE+-]+)(?P<percent>%?)")
+_FRACTIONS = ("perplexity", "continuation_perplexity", "repetition")
+
+_COST = re.compile(r"(?P<kind>[a-z_]+)=(?P<number>[0-9.eE+-]+)(?P<percent>%?)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,10 @@ class Cost:
 
     kind: CostKind
     """`kl`: the 95th percentile of KL(steered || unsteered) over generated tokens, in nats;
-    `perplexity`: the rise of the perplexity of neutral text, as a fraction; `strength`: no cost,
-    but the strength itself."""
+    `perplexity`: the rise of the perplexity of neutral text, as a fraction;
+    `continuation_perplexity`: the rise of the unsteered model's perplexity of what is written, as a
+    fraction; `repetition`: the rise of the fraction of repeated runs of three tokens; `strength`:
+    no cost, but the strength itself."""
     target: float
     """0.1 is 10 % of perplexity, or 0.1 nats."""
 
@@ -37,8 +41,8 @@ class Cost:
     @property
     def name(self) -> str:
         """As it is written on the command line: `kl=0.3`, `perplexity=10%`."""
-        if self.kind == "perplexity":
-            return f"perplexity={100 * self.target:g}%"
+        if self.kind in _FRACTIONS:
+            return f"{self.kind}={100 * self.target:g}%"
         return f"{self.kind}={self.target:g}"
 
     @classmethod

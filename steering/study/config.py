@@ -17,6 +17,7 @@ from ...sae.common.validation import (
 )
 from ...sae.config import ModelDtype, require_model_dtype
 from ..config import Sampling
+from ..features.find_config import group_size
 from ..registries import FEATURE_EDITS, FEATURE_GATES, SCORERS, STUDY_METHODS
 from .arm import Cost
 
@@ -49,10 +50,18 @@ class StudyConfig:
 
     cost: tuple[str, ...] = ("perplexity=10%", "kl=0.3")
     """What each may cost, by which its strength is chosen: perplexity=10% of neutral text, kl=0.3
-    nats (95th percentile over generated tokens), or strength=1 for the strength itself."""
+    nats (95th percentile over generated tokens), continuation_perplexity=10%, repetition=5%, or
+    strength=1 for the strength itself."""
 
     features: int = 4
     """Without --picks: how many features are steered."""
+
+    group: str = "auto"
+    """Size of the group of features of the method sae_group: a number, or auto for as many as
+    cross-validation says."""
+
+    lineas_steps: int = 200
+    """Gradient steps of the method lineas."""
 
     draws: int = 10
     """Random directions, and random latents, that the others are held against."""
@@ -151,7 +160,7 @@ class StudyConfig:
 
     small: bool = False
     """Sizes that a laptop does in minutes, in place of the defaults: 8 prompts, 4 continuations, 3
-    draws, 8 neutral texts, 20 questions. What is given beside it wins."""
+    draws, 20 steps of lineas, 8 neutral texts, 20 questions. What is given beside it wins."""
 
     model_dtype: ModelDtype | None = None
     """Dtype in which the language model runs: float32, bfloat16, float16, float64, or auto for what
@@ -170,7 +179,15 @@ class StudyConfig:
             self._make_small()
         self._require_names()
         for name in (
-            *("features", "draws", "n_prompts", "continuations", "max_new_tokens", "batch_size"),
+            *(
+                "features",
+                "lineas_steps",
+                "draws",
+                "n_prompts",
+                "continuations",
+                "max_new_tokens",
+                "batch_size",
+            ),
             *("fit_texts", "tuning_size", "neutral_texts", "n_questions", "most_evaluations"),
         ):
             require_positive_integer(name, getattr(self, name))
@@ -183,6 +200,7 @@ class StudyConfig:
         require_model_dtype(self.model_dtype)
         require_given("device", self.device)
         require_text_field("text_field", self.text_field)
+        group_size(self.group)
         _ = self.sampling
         if self.run is None and self.model is None:
             raise InputError("run is missing; give the folder of a run, or --model M", field="run")
@@ -243,6 +261,7 @@ SMALL = {
     "n_prompts": 8,
     "continuations": 4,
     "draws": 3,
+    "lineas_steps": 20,
     "neutral_texts": 8,
     "n_questions": 20,
     "fit_texts": 64,

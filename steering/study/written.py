@@ -10,7 +10,8 @@ class Written:
     prompts: list[str]
     """P beginnings of texts, without what an arm puts before them."""
     prompt_tokens: list[list[int]]
-    """The tokens that the model was given for each, with what an arm puts before them."""
+    """The tokens of each, BOS included and without what an arm puts before them: what every arm's
+    continuations are judged behind."""
     texts_PN: list[list[str]]
     """N continuations of each."""
     tokens_PN: list[list[list[int]]]
