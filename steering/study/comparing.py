@@ -1,13 +1,13 @@
 """Ways to steer compared: with the unsteered model, with random pushes, and with each other."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from ..evaluation.statistics import Comparison, compare, compare_with_draws, holm
+from ..suite.store import finite
 from .arm import Cost
 from .conditions import AtCost, at_chosen_cost, at_measured_cost
 from .config import StudyConfig
@@ -17,6 +17,7 @@ from .rows import PER_PROMPT, StudyRow, read_rows
 
 _LEAST_P_VALUE = 1 / 10_001
 _LEVEL = 0.05
+_FEW_PROMPTS = 30
 
 
 def compare_rows(rows: Sequence[Mapping[str, Any]], config: StudyConfig) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], config: StudyConfig) -> dict
         ],
         "cautions": list(_cautions(comparisons, at_costs, unsteered)),
     }
-    return cast(dict[str, Any], _finite(found))
+    return cast(dict[str, Any], finite(found))
 
 
 def _at_costs(rows: Sequence[StudyRow], unsteered: StudyRow, costs: Sequence[Cost]) -> list[AtCost]:
@@ -173,19 +174,11 @@ def _cautions(
         cautions.append(
             f"{n_prompts} prompts are few: intervals of the bootstrap are too narrow for so few"
         )
+    for name, known in (unsteered.values["capability"] or {}).items():
+        if known["ci"][0] <= known["chance"]:
+            cautions.append(
+                f"unsteered the model answers {known['accuracy']:.1%} of {name}, which is no more "
+                f"than by chance ({known['chance']:.1%}), so that they do not tell what steering "
+                "costs"
+            )
     return cautions
-
-
-_FEW_PROMPTS = 30
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case dict():
-            return {str(k): _finite(v) for k, v in cast(dict[Any, Any], value).items()}
-        case list() | tuple():
-            return [_finite(item) for item in cast(Sequence[Any], value)]
-        case _:
-            return value

@@ -130,6 +130,7 @@ def test_rows_that_cost_more_than_the_budget_are_left_out():
     assert left_out[0] == {"how": "chosen", "cost": TEN.name, "arms": [SAE.name]}
 
 
+@pytest.mark.slow
 def test_the_order_of_rows_and_the_number_of_a_draw_change_nothing():
     rows = made_study(draws=2)
     one = compare_rows(rows, ONE_COST)
@@ -146,6 +147,14 @@ def test_one_draw_has_no_spread():
     assert not chosen(found, relation="random")
     assert at(found, "chosen", TEN.name)["met"]["above_random"] is None
     assert any("only one draw" in caution for caution in found["cautions"])
+
+
+def test_questions_that_are_answered_by_chance_are_named():
+    known = {"accuracy": 0.26, "ci": [0.2, 0.3], "chance": 0.25}
+    base = made_row(NONE, capability={"mmlu": known})
+    assert any("no more than by chance" in one for one in compare_rows([base], CONFIG)["cautions"])
+    better = made_row(NONE, capability={"mmlu": {**known, "ci": [0.3, 0.4]}})
+    assert compare_rows([better], CONFIG)["cautions"] == []
 
 
 def test_fronts_hold_what_no_other_point_beats(found: dict[str, Any]):
