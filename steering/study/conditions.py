@@ -19,7 +19,7 @@ from .rows import StudyRow
 How = Literal["chosen", "measured"]
 """Whether the cost is the one that strengths were chosen for, or the one that was measured."""
 
-_LEAST_SHARE = 0.5
+_LEAST_SHARE = 0.7
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,9 @@ _JUDGED = {
 }
 """By the kind of cost, what has to hold there."""
 
+_SPENT = 0.9
+"""Of the cost, at which the goal can be judged: where steering costs less it can do less."""
+
 
 def goal_at(at: AtCost, unsteered: StudyRow) -> dict[str, Any] | None:
     """The verdict at one cost.
@@ -49,8 +52,8 @@ def goal_at(at: AtCost, unsteered: StudyRow) -> dict[str, Any] | None:
         `standard_errors` by which the best way is below it), `other` (name of the best way without
         an autoencoder), `ratio`, `ratio_interval`, `ratio_otherwise`; and `met`, for each of `cut`,
         `above_random` and `beside_best` whether it holds on all scorers, None where there is
-        nothing to compare with; `judged`, those of them that the goal asks for at this cost. None
-        where no way with an autoencoder has the cost.
+        nothing to compare with; `judged`, those of them that the goal asks for at this cost, where
+        it is spent. None where no way with an autoencoder has the cost.
     """
     own, others = at.of_family("sae"), at.of_family("other")
     if not own:
@@ -81,8 +84,15 @@ def goal_at(at: AtCost, unsteered: StudyRow) -> dict[str, Any] | None:
                 ]
             ),
         },
-        "judged": list(_JUDGED.get(at.cost.kind, ())),
+        "judged": _judged(at),
     }
+
+
+def _judged(at: AtCost) -> list[str]:
+    """What the goal asks for; of a cost in perplexity only where it is spent."""
+    if at.cost.kind != "kl" and at.level < _SPENT * at.cost.target:
+        return []
+    return list(_JUDGED.get(at.cost.kind, ()))
 
 
 def _of_scorer(

@@ -94,9 +94,7 @@ def made_row(
         "fire_rate": 1.0 if arm.tier == "constant" else 0.1,
         "fire_rate_texts": 1.0,
         "intervals": {"perplexity": [11.0, 14.0], "neutral_ratio": [1 + rise / 2, 1 + 2 * rise]},
-        "samples": [
-            {"prompt": "They said <b>that</b>", "text": f" {arm.name} wrote this.", "scores": {}}
-        ],
+        "warnings": [],
         "per_prompt": {
             "emt": {s: scores[i].max(1).tolist() for i, s in enumerate(SCORERS)},
             "mean": {s: scores[i].mean(1).tolist() for i, s in enumerate(SCORERS)},
