@@ -50,7 +50,7 @@ def test_a_study_is_printed_and_written(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["detox", "eval", "--out", "o"], "run is missing"),
+        (["detox", "eval", "--out", "o"], "RUN is missing"),
         (["detox", "eval", "r", "--out", "o", "--cost", "dose=3"], "--cost is 'dose=3'"),
         (["detox", "eval", "r", "--out", "o", "--positive", "p"], "without --negative"),
         (["steer", "eval", "r", "--out", "o"], "--positive"),
