@@ -154,7 +154,7 @@ def _row(
         prefix=steering.prefix,
         progress=lambda done, total: progress(setting.name, done, total),
     )
-    figures = measure(
+    row = measure(
         study.model,
         setting,
         _steered(study, intervention),
@@ -164,8 +164,9 @@ def _row(
         config,
         study.folder,
         study.say,
+        neutral=study.texts.neutral,
     )
-    return {**setting.values(), **figures}, written
+    return row, written
 
 
 def _steered(study: StudyContext, intervention: Intervention | None) -> Steered:

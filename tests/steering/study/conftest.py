@@ -30,6 +30,7 @@ class StudyFiles:
     negative: str
     prompts: str
     neutral: str
+    questions: tuple[str, ...]
 
 
 def _written(path: Path, texts: Sequence[str]) -> str:
@@ -58,12 +59,17 @@ def study_files(tiny_model: LanguageModel, tmp_path_factory: pytest.TempPathFact
         run=str(run), cache=str(cache), examples=2, neighbors=2, logits=2, device="cpu"
     )
     build_index(build, model=tiny_model)
+    questions = folder / "colors.jsonl"
+    asked = [{"question": f"Is {thing} red?", "choices": ["yes", "no"]} for thing in THINGS[:4]]
+    rows = [json.dumps({**row, "answer": number % 2}) for number, row in enumerate(asked)]
+    questions.write_text("\n".join(rows))
     return StudyFiles(
         run=str(run),
         positive=_written(folder / "positive.jsonl", positive),
         negative=_written(folder / "negative.jsonl", negative),
         prompts=_written(folder / "prompts.jsonl", ["He said", "They saw a", "Why not"]),
         neutral=_written(folder / "neutral.jsonl", neutral),
+        questions=(str(questions),),
     )
 
 
@@ -84,6 +90,7 @@ def make_config(study_files: StudyFiles, tmp_path: Path) -> MakeConfig:
             "group": "8",
             "lineas_steps": 2,
             "most_evaluations": 3,
+            "shots": 1,
             "scorer": ("toxicity-ngrams",),
             "cost": ("kl=0.3",),
             "device": "cpu",
