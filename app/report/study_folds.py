@@ -5,7 +5,7 @@ from typing import Any
 
 from ...sae.common.wording import counted
 from .markup import Child, Html, join, table, tag
-from .study_rows import DASH, interval, shown_cost
+from .study_rows import DASH, interval
 
 WARNING = "Sample continuations: they may be offensive, and are shown as the model wrote them"
 
@@ -19,7 +19,7 @@ def comparisons(result: Mapping[str, Any]) -> Iterator[Html]:
         rows: list[list[Child]] = [
             [
                 one["arm"],
-                shown_cost(one["cost"]),
+                one["cost"] or DASH,
                 one["scorer"],
                 one["against"],
                 f"{one['own']:.3f}",

@@ -136,8 +136,8 @@ def _held(met: bool | None) -> Html:
 
 
 def _table(one: StudyTable) -> Html:
-    # An interval stays on one line.
-    rows = [[name, *(cell.replace(", ", ",\u00a0") for cell in cells)] for name, cells in one.lines]
+    # Each cell stays on one line.
+    rows = [[name, *(cell.replace(" ", "\u00a0") for cell in cells)] for name, cells in one.lines]
     return table(["Way to steer", *map(_capital, one.columns)], rows, class_="plain")
 
 
