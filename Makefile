@@ -15,7 +15,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help .venv lock docs notebooks screenshots demo test test-slow test-download test-gpu check audit fix \
-	dictionary bench bench-kernels bench-screening roofline compile-table gpu-check bench-serve bench-training bench-caching check-interop \
+	dictionary bench bench-kernels bench-screening roofline compile-table gpu-check bench-serve bench-steering bench-training bench-caching check-interop \
 	check-steering-exports study-detox clean
 
 help: ## this list
@@ -119,6 +119,11 @@ gpu-check: ## all that a GPU can show, under 8 minutes; OUT=FOLDER WHEELS=FOLDER
 # Without RUN a run of 16,384 latents is made.
 bench-serve: .venv ## the server against its goals, and under load; RUN=FOLDER; minutes
 	$(BIN)/python benchmarks/bench_serve.py $(if $(RUN),--run $(RUN))
+
+# Without RUN the autoencoder is a random one of 16,384 latents.
+bench-steering: .venv ## what steering adds to a token's time, into docs/steering.md; RUN=FOLDER; minutes
+	$(BIN)/python benchmarks/bench_steering.py $(if $(RUN),--run $(RUN))
+	$(BIN)/python benchmarks/fill_docs.py docs/steering.md
 
 # Stopped, it goes on with the next case; CASES="real-4608-32 made-up-12288-32" takes some.
 bench-training: .venv ## a step beside PyTorch and three toolkits, in .peers/; minutes; CASES=...

@@ -28,11 +28,13 @@ TOPICS: dict[str, str] = {
     "allow-reporting-side",
     "method": "pool answer-token edit-kind score center ridge penalty components variance "
     "coverage edits-of sae map order support support-quantile how positions keep compare",
+    "cost": "kl perplexity continuation-perplexity repetition statistic start tolerance "
+    "evaluations",
     "training": "steps epochs lr optimizer standardize l1 group-l2 post-steps texts-per-step "
     "largest",
     "steering": "feature picks intervention strength tier threshold edit direction max-activation",
-    "sampling": "continuations max-new-tokens temperature top-p top-k min-p repetition-penalty "
-    "stop kv-cache",
+    "sampling": "n-prompts continuations max-new-tokens temperature top-p top-k min-p "
+    "repetition-penalty stop kv-cache",
     "filter": "min-firing min-density max-density max-cosine max-cofiring",
     "evidence": "outputs output-prompt group explain",
     "suite": "parts baselines baseline-l0 part-setting suite-out",

@@ -24,6 +24,7 @@ from ..sae.common.errors import InputError
 from ..sae.common.files import nearest
 from ..sae.common.text import error_sentence
 from ..steering.config import GenerateConfig
+from ..steering.evaluation.calibrate_config import CalibrateConfig
 from ..steering.features.config import (
     TAKEN_BY_ACTION,
     BuildConfig,
@@ -45,6 +46,7 @@ from ..training.evaluation.site.site_check_config import SiteCheckConfig
 from ..training.runtime.threads import default_threads, use_threads
 from . import (
     cache,
+    calibrate,
     completion,
     demo,
     doctor,
@@ -153,6 +155,9 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "generate": Verb(config=GenerateConfig, run=generate.run, computes=True, positional=("run",)),
     "steer fit": Verb(config=FitConfig, run=steer.fit, computes=True, positional=("method",)),
+    "steer calibrate": Verb(
+        config=CalibrateConfig, run=calibrate.run, computes=True, positional=("intervention",)
+    ),
     "steer eval": Verb(
         config=study.ConceptStudyConfig,
         run=study.concept,

@@ -85,7 +85,8 @@ class DecodingRows:
         if goes_on_B is None:
             goes_on_B = torch.ones_like(chosen_B, dtype=torch.bool)
         self.tokens_BT = torch.cat([self.tokens_BT, chosen_B[:, None]], dim=1)
-        self.mask_BT = torch.cat([self.mask_BT, goes_on_B.to(self.mask_BT)[:, None]], dim=1)
+        goes_on_B = goes_on_B.to(self.mask_BT, non_blocking=True)
+        self.mask_BT = torch.cat([self.mask_BT, goes_on_B[:, None]], dim=1)
 
     def join(self, other: "DecodingRows") -> None:
         """Put the other's rows behind these, which have as many tokens unread; the shorter are

@@ -133,8 +133,14 @@ class Generation:
             InputError: the intervention is so strong that the model's logits are not numbers.
             ArithmeticError: they are not numbers though nothing is steered.
         """
-        chosen_B = self._choose(self._next_logits())
-        for row, token in enumerate(map(int, chosen_B.cpu())):
+        logits_BV = self._next_logits()
+        chosen_B = self._choose(logits_BV)
+        # Together, since the host waits for each copy.
+        both_2B = torch.stack([chosen_B, are_numbers(logits_BV).to(chosen_B)]).cpu()
+        chosen, numbers = (list(map(int, part_B)) for part_B in both_2B)
+        if not all(numbers):
+            raise not_numbers(self._model, self._intervention)
+        for row, token in enumerate(chosen):
             if self._ended[row]:
                 continue
             if token in self._stop_ids:
@@ -144,8 +150,8 @@ class Generation:
             self._look_for_stop(row)
         self._n_steps += 1
         # What stands behind the end of a row is masked, whatever it is.
-        goes_on_B = torch.tensor([ended is None for ended in self._ended])
-        self._rows.append(chosen_B, goes_on_B)
+        go_on = [ended is None for ended in self._ended]
+        self._rows.append(chosen_B, None if all(go_on) else torch.tensor(go_on))
 
     def text(self, row: int) -> str:
         """The row's continuation so far, without a character whose bytes are not complete."""
@@ -175,8 +181,6 @@ class Generation:
         logits_BV = self._rows.read()
         for error in self._rows.steering.errors.values():
             raise error
-        if not are_numbers(logits_BV).all():
-            raise not_numbers(self._model, self._intervention)
         return logits_BV
 
     def _choose(self, logits_BV: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:

@@ -10,6 +10,7 @@ from ..sae.config import ModelDtype
 from ..sae.language_model.model import LanguageModel
 from ..sae.language_model.reloading import load_again
 from ..sae.language_model.sites import Site
+from .interventions.intervention import Intervention
 
 
 class LoadedRun(NamedTuple):
@@ -110,3 +111,60 @@ def load_run(
     place = language_model.site(site or (origin.site if origin else None))
     require_fits(sae, of=of, site=place)
     return LoadedRun(language_model, place, sae.to(language_model.device))
+
+
+def load_for_intervention(
+    intervention: Intervention,
+    where: str,
+    *,
+    run: str | None,
+    model: str | None,
+    model_dtype: ModelDtype | None = None,
+    allow_other_weights: bool = False,
+    device: str = "auto",
+    device_map: str | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> tuple[LanguageModel, SparseAutoencoder | None]:
+    """Load what an intervention steers: the language model, and the autoencoder of the run if one
+    is named.
+
+    Args:
+        intervention: how it is steered.
+        where: the intervention's file or folder, for an error.
+        run: the run folder of its features, or None.
+        model: the language model, which must be named where there is no run.
+        model_dtype, allow_other_weights, device, device_map, say: as for `load_run`; without a run
+            the model runs in float32 by default.
+
+    Raises:
+        InputError: the intervention has features, and no run is named; neither is named; or as
+            `load_run`.
+    """
+    if run is not None:
+        loaded = load_run(
+            run,
+            model=model,
+            site=intervention.site,
+            model_dtype=model_dtype,
+            allow_other_weights=allow_other_weights,
+            device=device,
+            device_map=device_map,
+            say=say,
+        )
+        return loaded.model, loaded.sae
+    if intervention.needs_autoencoder:
+        raise InputError(
+            f"{where} steers with features, which are an autoencoder's; give the folder of its "
+            "run, too",
+            field="run",
+        )
+    if model is None:
+        raise InputError("model is missing; name the language model", field="model")
+    language_model = LanguageModel.load(
+        model,
+        device=device,
+        dtype=model_dtype or "float32",
+        device_map=device_map,
+        progress=say,
+    )
+    return language_model, None

@@ -78,13 +78,10 @@ class RowSampler:
             for noise_V, row in zip(noise_RV, drawn, strict=True):
                 noise_V.exponential_(generator=self._noise[row])
             noise_RV.log_()
-            if len(drawn) == len(scores_BV):
-                scores_BV -= noise_RV
-            else:
-                scores_BV[drawn] -= noise_RV
+            scores_BV[self._settings.index(drawn)] -= noise_RV
         chosen_B = scores_BV.argmax(dim=-1)
         for row in self._settings.penalized:
-            self._seen_in_row(row, scores_BV.shape[1])[chosen_B[row]] = True
+            self._seen_in_row(row, scores_BV.shape[1]).index_fill_(0, chosen_B[row : row + 1], True)
         return chosen_B
 
     def scores(self, logits_BV: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
@@ -94,31 +91,30 @@ class RowSampler:
         if scores_BV is logits_BV:
             scores_BV = scores_BV.clone()
         if rows := settings.penalized:
-            scores_RV = scores_BV[rows]
+            chosen = settings.index(rows)
+            scores_RV = scores_BV[chosen]
             n_vocab = scores_BV.shape[1]
             seen_RV = torch.stack([self._seen_in_row(row, n_vocab) for row in rows])
             penalty_R1 = settings.column("repetition_penalty", rows)
             less_RV = torch.where(scores_RV < 0, scores_RV * penalty_R1, scores_RV / penalty_R1)
-            scores_BV[rows] = torch.where(seen_RV, less_RV, scores_RV)
+            scores_BV[chosen] = torch.where(seen_RV, less_RV, scores_RV)
         if rows := settings.drawn:
-            temperature_R1 = settings.column("temperature", rows)
-            if len(rows) == len(scores_BV):
-                scores_BV /= temperature_R1
-            else:
-                scores_BV[rows] /= temperature_R1
+            scores_BV[settings.index(rows)] /= settings.column("temperature", rows)
         if rows := settings.with_top_k:
             k_R1 = settings.column("top_k", rows).long().clamp(max=scores_BV.shape[1])
-            best_RK = scores_BV[rows].topk(int(settings.largest_k(scores_BV.shape[1]))).values
-            scores_BV[rows] = _without(
-                scores_BV[rows], scores_BV[rows] < best_RK.gather(1, k_R1 - 1)
-            )
+            chosen = settings.index(rows)
+            scores_RV = scores_BV[chosen]
+            best_RK = scores_RV.topk(int(settings.largest_k(scores_BV.shape[1]))).values
+            scores_BV[chosen] = _without(scores_RV, scores_RV < best_RK.gather(1, k_R1 - 1))
         if rows := settings.with_top_p:
-            scores_BV[rows] = _top_p(scores_BV[rows], settings.column("top_p", rows))
+            chosen = settings.index(rows)
+            scores_BV[chosen] = _top_p(scores_BV[chosen], settings.column("top_p", rows))
         if rows := settings.with_min_p:
-            scores_RV = scores_BV[rows]
+            chosen = settings.index(rows)
+            scores_RV = scores_BV[chosen]
             p_RV = scores_RV.softmax(dim=-1)
             least_R1 = settings.column("min_p", rows) * p_RV.amax(dim=-1, keepdim=True)
-            scores_BV[rows] = _without(scores_RV, p_RV < least_R1)
+            scores_BV[chosen] = _without(scores_RV, p_RV < least_R1)
         return scores_BV
 
     def _seen_in_row(self, row: int, n_vocab: int) -> Bool[Tensor, "V"]:
@@ -138,6 +134,7 @@ class _Settings:
     def __init__(self, samplings: Sequence[Sampling], device: torch.device) -> None:
         self._samplings, self._device = samplings, device
         self._columns: dict[str, Float[Tensor, "R 1"]] = {}
+        self._indices: dict[tuple[int, ...], Tensor] = {}
         rows = list(enumerate(samplings))
         self.drawn = [row for row, each in rows if each.temperature != 0]
         self.penalized = [row for row, each in rows if each.repetition_penalty != 1]
@@ -152,6 +149,15 @@ class _Settings:
             column_R = torch.tensor(values, dtype=torch.float64, device=self._device)
             self._columns[name] = rearrange(column_R, "r -> r 1")
         return self._columns[name]
+
+    def index(self, rows: Sequence[int]) -> slice | Tensor:
+        """What takes these rows of a batch; the device is told of their numbers once, since the
+        host waits for each copy of a list."""
+        if len(rows) == len(self._samplings):
+            return slice(None)
+        if tuple(rows) not in self._indices:
+            self._indices[tuple(rows)] = torch.tensor(list(rows), device=self._device)
+        return self._indices[tuple(rows)]
 
     def largest_k(self, n_vocab: int) -> int:
         return min(n_vocab, max(self._samplings[row].top_k for row in self.with_top_k))

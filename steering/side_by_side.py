@@ -19,7 +19,7 @@ from .fitting.saving import require_fitted_to
 from .generation import Continuation, Generation, in_room
 from .interventions.intervention import Intervention
 from .interventions.spec import SteeredFeature
-from .loading import LoadedRun, load_run
+from .loading import load_for_intervention, load_run
 from .registries import FEATURE_GATES
 from .texts import prompt_tokens
 
@@ -110,13 +110,32 @@ def _loaded_and_steered(
     """What the settings load, and how they steer: an intervention by the name of each tier."""
     if config.intervention is not None:
         given = Intervention.load(config.intervention)
-        model, sae = _loaded_for(given, config, say)
+        model, sae = load_for_intervention(
+            given,
+            config.intervention,
+            run=config.run,
+            model=config.model,
+            model_dtype=config.model_dtype,
+            allow_other_weights=config.allow_other_weights,
+            device=config.device,
+            device_map=config.device_map,
+            say=say,
+        )
         if not config.allow_other_weights:
             require_fitted_to(config.intervention, model)
         return (model, model.site(given.site), sae), {given.tier: given}
     assert config.run is not None  # as the settings have checked
     features = steered_features(config.run, config, SparseAutoencoder.load(config.run), say)
-    loaded = _load(config.run, config.site, config, say)
+    loaded = load_run(
+        config.run,
+        model=config.model,
+        site=config.site,
+        model_dtype=config.model_dtype,
+        allow_other_weights=config.allow_other_weights,
+        device=config.device,
+        device_map=config.device_map,
+        say=say,
+    )
     return loaded, {
         tier: Intervention.of_features(
             site=loaded.site.name,
@@ -129,49 +148,6 @@ def _loaded_and_steered(
         )
         for tier in (FEATURE_GATES.names() if config.tier == "all" else (config.tier,))
     }
-
-
-def _loaded_for(
-    given: Intervention, config: GenerateConfig, say: Callable[[str], None]
-) -> tuple[LanguageModel, SparseAutoencoder | None]:
-    """The language model, and the autoencoder of the run if one is named.
-
-    Raises:
-        InputError: the intervention has features, and no run is named; or as `load_run`.
-    """
-    if config.run is not None:
-        loaded = _load(config.run, given.site, config, say)
-        return loaded.model, loaded.sae
-    if given.needs_autoencoder:
-        raise InputError(
-            f"{config.intervention} steers with features, which are an autoencoder's; give the "
-            "folder of its run, too",
-            field="run",
-        )
-    assert config.model is not None  # the configuration has a run or a model
-    model = LanguageModel.load(
-        config.model,
-        device=config.device,
-        dtype=config.model_dtype or "float32",
-        device_map=config.device_map,
-        progress=say,
-    )
-    return model, None
-
-
-def _load(
-    run: str, site: str | None, config: GenerateConfig, say: Callable[[str], None]
-) -> LoadedRun:
-    return load_run(
-        run,
-        model=config.model,
-        site=site,
-        model_dtype=config.model_dtype,
-        allow_other_weights=config.allow_other_weights,
-        device=config.device,
-        device_map=config.device_map,
-        say=say,
-    )
 
 
 def intervention_of_picks(

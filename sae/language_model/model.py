@@ -105,6 +105,7 @@ class LanguageModel:
         embedded = [i for i in self._fill_ids if i < self.n_embedded]
         self.pad_id = next(iter(embedded), 0)
         self.special_ids = tuple(dict.fromkeys(embedded))
+        self._special_ids_by_device: dict[torch.device, Tensor] = {}
         self._hash_weights = hash_weights
         self._say = say
         self._original: PreTrainedModel | None = None
@@ -404,11 +405,18 @@ class LanguageModel:
         real = attention_mask
         if real is None:
             real = torch.ones_like(tokens, dtype=torch.bool)
-        ids = torch.tensor(self.special_ids, dtype=tokens.dtype, device=tokens.device)
+        ids = self._special_ids_on(tokens.device).to(tokens.dtype)
         special = torch.isin(tokens, ids)
         content = real & ~special
         first = content & (content.cumsum(dim=1) == 1)
         return ~content | first
+
+    def _special_ids_on(self, device: torch.device) -> Int[Tensor, "S"]:
+        """`special_ids` on a device, copied there once: the host would wait for each copy."""
+        if device not in self._special_ids_by_device:
+            ids = torch.tensor(self.special_ids, dtype=torch.int64, device=device)
+            self._special_ids_by_device[device] = ids
+        return self._special_ids_by_device[device]
 
     @torch.no_grad()
     def logits(

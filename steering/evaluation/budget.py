@@ -4,6 +4,7 @@ torch."""
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ...sae.common.errors import InputError
 from ...sae.common.validation import require_choice, require_positive
 
 BudgetKind = Literal["kl", "perplexity", "continuation_perplexity", "repetition"]
@@ -39,3 +40,20 @@ class Budget:
         """Whether it is measured on text that is given; the other kinds are measured on what is
         written after prompts."""
         return self.kind == "perplexity"
+
+
+def fraction_of(name: str, text: str) -> float:
+    """The fraction that a text such as `10%` or `0.1` gives, above 0.
+
+    Raises:
+        InputError: it is no such number; the message begins with `name`.
+    """
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        raise InputError(
+            f"{name} is {text!r}, but must be a fraction such as 10% or 0.1", field=name
+        ) from None
+    require_positive(name, value)
+    return value

@@ -9,6 +9,7 @@ from torch import Tensor
 from ...sae.autoencoder import SparseAutoencoder
 from .firing import LatentTable
 from .gates.tiers import FiringGate
+from .row_choice import RowChoice
 from .token_watch import SeenTokens
 
 RowAndGate = tuple[int, int]
@@ -33,6 +34,7 @@ class AskedLatents:
         """
         self._gates, self._watching = gates, watching
         self._sae = next((gate.sae for gate in gates.values()), sae)
+        self._chosen = RowChoice()
         self._table: tuple[tuple[tuple[int, int], ...], LatentTable] | None = None
 
     def ask(
@@ -64,7 +66,7 @@ class AskedLatents:
         for row, place in places.items():
             if row not in gated:  # It is only watched, at the last position.
                 asked_RL[place, :-1] = False
-        acts_RLP = table.activations(h_BLD[list(asked)], asked_RL)
+        acts_RLP = table.activations(h_BLD[self._chosen(list(asked), h_BLD)], asked_RL)
         above_RLP = acts_RLP > table.thresholds_RP[:, None].to(acts_RLP)
         for (row, number), part in parts.items():
             fires[row, number] = above_RLP[places[row], :, part].any(dim=1)

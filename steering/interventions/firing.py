@@ -2,7 +2,8 @@
 
 A latent that does not survive the autoencoder's selection has activation 0, so encode itself is
 asked, but only about positions where one of the latents could pass: an activation is relu(pre) or
-0, and the pre-activations of a few latents cost next to nothing.
+0, and the pre-activations of a few latents cost next to nothing. To know these positions a GPU
+would be waited for, so there all are asked (`few_latents.py`).
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from ...kernels.numerics import row_norms
 from ...sae.autoencoder import SparseAutoencoder
+from . import queued
+from .few_latents import few_activations
 
 
 class FiringLatents:
@@ -35,12 +38,28 @@ class FiringLatents:
 
     def fires(self, h_ND: Float[Tensor, "N D"]) -> Bool[Tensor, "N"]:
         """Which of some raw activations fire; equal to what `sae.encode` of them all would say."""
+        asked_N = torch.ones(len(h_ND), dtype=torch.bool, device=h_ND.device)
+        return self.fires_where(h_ND[None], asked_N[None])[0]
+
+    def fires_where(
+        self, h_BLD: Float[Tensor, "B L D"], asked_BL: Bool[Tensor, "B L"]
+    ) -> Bool[Tensor, "B L"]:
+        """Which raw activations fire, of those that are asked about; the others do not.
+
+        Args:
+            h_BLD: raw activations.
+            asked_BL: on the same device.
+        """
         if self.always:
-            return torch.ones(len(h_ND), dtype=torch.bool, device=h_ND.device)
-        table = LatentTable(self._sae, [self.latents], [self.thresholds])
-        asked_1N = torch.ones(1, len(h_ND), dtype=torch.bool, device=h_ND.device)
-        acts_1NP = table.activations(h_ND[None], asked_1N)
-        return (acts_1NP[0] > table.thresholds_RP.to(acts_1NP)).any(dim=1)
+            return asked_BL.clone()
+        h_1ND = rearrange(h_BLD, "b l d -> 1 (b l) d")
+        acts_1NP = self._table.activations(h_1ND, rearrange(asked_BL, "b l -> 1 (b l)"))
+        fires_1N = (acts_1NP > self._table.thresholds_RP.to(acts_1NP)).any(dim=2)
+        return fires_1N.view(asked_BL.shape)
+
+    @cached_property
+    def _table(self) -> "LatentTable":
+        return LatentTable(self._sae, [self.latents], [self.thresholds])
 
 
 class LatentTable:
@@ -73,8 +92,8 @@ class LatentTable:
     ) -> Float[Tensor, "R L P"]:
         """The latents' activations as encode gives them, in scaled units.
 
-        0 where it is not asked, and at positions where none of the row's latents is above its
-        threshold.
+        0 where it is not asked. Where none of the row's latents is above its threshold they are
+        below it, or 0 unseen.
 
         Args:
             h_RLD: raw activations.
@@ -82,6 +101,9 @@ class LatentTable:
         """
         sae, device = self._sae, h_RLD.device
         h_RLD, asked_RL = h_RLD.to(sae.W_enc.device), asked_RL.to(sae.W_enc.device)
+        if queued.is_queued(sae.W_enc.device):
+            every_RLP = few_activations(sae, h_RLD, self.latents_RP).to(sae.W_enc.dtype)
+            return torch.where(rearrange(asked_RL, "r l -> r l 1"), every_RLP, 0).to(device)
         if sae.values_are_pre_activations:
             asked_RL = asked_RL & self._may_pass(h_RLD)
         acts_RLP = h_RLD.new_zeros(*asked_RL.shape, self.latents_RP.shape[1], dtype=sae.W_enc.dtype)

@@ -17,6 +17,7 @@ from .gates.base import GateRule
 from .gates.scores import ScoreGate
 from .gates.tiers import FiringGate
 from .prepared import OpenAt, PreparedIntervention
+from .row_choice import RowChoice
 from .steering import steered_site
 from .token_watch import SeenTokens
 
@@ -175,6 +176,7 @@ class _RowsAtSite:
             else:
                 self._groups.setdefault(prepared, []).append(number)
         self._added_B1D: Tensor | None = None
+        self._chosen = RowChoice()
         firing = {
             (row, number): gate
             for row, numbers in self._gates.items()
@@ -213,7 +215,7 @@ class _RowsAtSite:
             return None
         change_BLD = self._constant(h_BLD)
         if self._adding:
-            batch.open_BL[list(self._adding)] = True
+            batch.open_BL[self._chosen(list(self._adding), h_BLD)] |= True
         if not self._groups:
             return change_BLD
         change_BLD = change_BLD.repeat(1, h_BLD.shape[1], 1)
@@ -236,7 +238,7 @@ class _RowsAtSite:
     ) -> None:
         """Write what an intervention adds to its rows into the change."""
         batch, shape = self._batch, (len(rows), *h_BLD.shape[1:])
-        chosen = self._chosen(rows)
+        chosen = self._chosen(rows, h_BLD)
         opened = {
             number: self._opened(prepared, rows, number)
             for number in {edit.gate for edit in prepared.edits[self.site.name]}
@@ -284,15 +286,11 @@ class _RowsAtSite:
         for (_, number), (gate, rows) in self._asked_together.items():
             content_RL = torch.cat([batch.seen[row].content_BL for row in rows]).to(h_BLD.device)
             try:
-                opened_RL = gate.open_tokens(h_BLD[self._chosen(rows)], content_RL)
+                opened_RL = gate.open_tokens(h_BLD[self._chosen(rows, h_BLD)], content_RL)
             except Exception:  # They are asked row by row, and what that raises ends the row.
                 continue
             found |= {(row, number): opened_RL[n : n + 1] for n, row in enumerate(rows)}
         return found
-
-    def _chosen(self, rows: list[int]) -> list[int] | slice:
-        """What takes these rows of a batch: a list is copied to the device in each pass."""
-        return slice(None) if rows == list(range(len(self._batch.rows))) else rows
 
     def _constant(self, h_BLD: Float[Tensor, "B L D"]) -> Float[Tensor, "B 1 D"]:
         """The vectors of the rows to which one is added everywhere, zeros for the others."""

@@ -13,6 +13,7 @@ import pytest
 from sparsteer.app.browser.server import Running
 from sparsteer.app.browser.session import Session
 from sparsteer.cli.main import VERBS, main
+from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
 
 from .wrong_inputs import Case, deviations, report, report_in_processes
 from .wrong_values import GOOD, file_cases, make_odd_files, option_cases
@@ -47,6 +48,9 @@ def world(
     (folder / "target.jsonl").write_text('{"text": "abc bcd"}\n{"text": "aab"}\n')
     scored = [{**row, "sparsteer_score": row["n"] / 4} for row in rows]
     (folder / "scored.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scored))
+    push = SteeredFeature(index=3, strength=1.0, max_activation=5.0)
+    steering = Intervention.of_features(site="blocks.1.hook_resid_post", features=(push,))
+    (folder / "steering.json").write_text(steering.to_json())
     make_odd_files(folder / "odd")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARSTEER_THREADS", "1")

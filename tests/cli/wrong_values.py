@@ -50,6 +50,10 @@ GOOD: dict[str, tuple[str, ...]] = {
         *("mean_difference", "--model", "model", "--site", _SITE, "--positive", "texts.txt"),
         *("--negative", "others.txt", "--held-out", "0", "--out", "new"),
     ),
+    "steer calibrate": (
+        *("steering.json", "--run", "run", "--kl", "0.01", "--prompts", "texts.txt"),
+        *("--n-prompts", "2", "--max-new-tokens", "2", "--evaluations", "2", "--out", "new"),
+    ),
     "score": ("rows.jsonl", "--target", "target.jsonl", "--run", "run", "--out", "new.jsonl"),
     "explain": ("explained.jsonl", "--row", "1", "--run", "run"),
     "select": ("scored.jsonl", "--count", "2", "--out", "new.jsonl"),

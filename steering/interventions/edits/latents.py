@@ -8,12 +8,15 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ....kernels.numerics import at_least_float32
 from ....sae.autoencoder import SparseAutoencoder
 from ....sae.common.errors import InputError
+from .. import queued
+from ..few_latents import few_activations, has_own_thresholds
 from ..rules import Context, require_latent
 from ..spec import Edit, Unit
 from .base import EditRule
@@ -24,7 +27,17 @@ def latent_activations(
 ) -> tuple[Float[Tensor, "B L P"], Float[Tensor, "B L 1"] | None]:
     """Activations of some latents as encode gives them, in scaled units, and by what the decoded
     row is multiplied where the autoencoder normalizes each row."""
-    codes = sae.encode(h_BLD.to(sae.W_enc.device))
+    h_BLD = h_BLD.to(sae.W_enc.device)
+    if (
+        queued.is_queued(h_BLD.device)
+        and sae.config.normalize_activations == "none"
+        and has_own_thresholds(sae)
+    ):
+        latents_1P = rearrange(latents_P, "p -> 1 p")
+        rows_1ND = rearrange(h_BLD, "b l d -> 1 (b l) d")
+        acts_1NP = few_activations(sae, rows_1ND, latents_1P)
+        return acts_1NP.view(*h_BLD.shape[:2], len(latents_P)), None
+    codes = sae.encode(h_BLD)
     n_asked = len(latents_P)
     columns_F = latents_P.new_full((sae.config.n_latents,), n_asked)
     columns_F[latents_P] = torch.arange(n_asked, device=columns_F.device)

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import ClassVar
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -75,10 +74,7 @@ class GateRule(Rule, ABC):
     def fires(self, h_BLD: Float[Tensor, "B L D"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
         """Where any of the features exceeds its threshold; padding, special tokens and a text's
         first token never do."""
-        fires_BL = torch.zeros_like(seen.content_BL)
-        rows_ND = h_BLD[seen.content_BL.to(h_BLD.device)]
-        fires_BL[seen.content_BL] = self.firing.fires(rows_ND).to(fires_BL.device)
-        return fires_BL
+        return self.firing.fires_where(h_BLD, seen.content_BL.to(h_BLD.device))
 
 
 def gate_rule(gate: Gate, context: Context) -> GateRule:

@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .. import queued
 from ..rules import Context
 from ..spec import Gate
 from ..token_watch import SeenTokens
@@ -61,8 +62,10 @@ class PerInput(FiringGate):
         self._on_B: Tensor | None = None
 
     def stays_open(self, seen: SeenTokens) -> bool:
-        """Once every row is switched on."""
-        return seen.continues and self._on_B is not None and bool(self._on_B.all())
+        """Once every row is switched on; a device that would be waited for is not asked."""
+        if not seen.continues or self._on_B is None or queued.is_queued(self._on_B.device):
+            return False
+        return bool(self._on_B.all())
 
     def open_where(self, fires_BL: Bool[Tensor, "B L"], seen: SeenTokens) -> Bool[Tensor, "B L"]:
         """A prompt token switches its whole row on; a later one what follows it, itself included.
