@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --
 
 .PHONY: help .venv lock docs notebooks screenshots demo test test-slow test-download test-gpu check audit fix \
 	dictionary bench bench-kernels bench-screening roofline compile-table gpu-check bench-serve bench-steering bench-training bench-caching check-interop \
-	check-steering-exports clean
+	check-steering-exports study-detox clean
 
 help: ## this list
 	@awk -F ':.* ## ' '/^[a-z.-]+:.* ## / {printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -132,6 +132,13 @@ bench-training: .venv ## a step beside PyTorch and three toolkits, in .peers/; m
 
 bench-caching: .venv ## rows a second of the shuffled reader, and of caching against the model alone
 	$(BIN)/python benchmarks/bench_activation_cache.py --write-tokens 8000
+
+# Stopped, it goes on with the next batch of continuations; hours on a CPU.
+study-detox: .venv ## ways to steer at equal cost, into docs/detox.md; RUN=FOLDER OUT=FOLDER
+	$(BIN)/sparsteer detox eval --config recipes/detox-smollm2.yaml $(or $(RUN),smollm2-135m-default) \
+		--out $(or $(OUT),studies/detox)
+	$(BIN)/python benchmarks/write_detox_results.py $(or $(OUT),studies/detox)
+	$(BIN)/python benchmarks/fill_docs.py docs/detox.md
 
 # OPENAI is a checkout of github.com/openai/sparse_autoencoder, which is in no registry.
 check-interop: .venv ## other libraries' autoencoders here and ours there, in .peers/; OPENAI=CHECKOUT

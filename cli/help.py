@@ -20,6 +20,10 @@ TOPICS: dict[str, str] = {
     "auxk-fraction k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
     "clip-norm ema-decay",
+    "compared": "methods tiers edits cost picks features group lineas-steps draws prefix scorer",
+    "read": "prompts tuning-prompts tuning-size requests questions problems n-questions shots "
+    "n-prompts fit-texts neutral-texts neutral-tokens",
+    "chosen": "tolerance most-evaluations",
     "texts": "positive negative pairs scored observable models texts neutral held-out "
     "allow-reporting-side",
     "questions": "concept unrelated restated reminders words n-words limit",

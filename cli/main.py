@@ -39,6 +39,7 @@ from ..steering.fitting.config import FitConfig
 from ..steering.labels.config import LabelConfig
 from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
+from ..steering.study.config import StudyConfig
 from ..steering.trace.config import TraceConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.evaluation.perplexity_l0_config import PerplexityL0Config
@@ -70,6 +71,7 @@ from . import (
     site,
     steer,
     steer_trace,
+    study,
     synthetic,
     train,
     verify,
@@ -160,6 +162,20 @@ VERBS: dict[str, Verb[Any]] = {
     ),
     "steer trace": Verb(
         config=TraceConfig, run=steer_trace.run, computes=True, positional=("intervention",)
+    ),
+    "steer eval": Verb(
+        config=study.ConceptStudyConfig,
+        run=study.concept,
+        computes=True,
+        positional=("run",),
+        resumes="from the last batch of continuations",
+    ),
+    "detox eval": Verb(
+        config=StudyConfig,
+        run=study.detox,
+        computes=True,
+        positional=("run",),
+        resumes="from the last batch of continuations",
     ),
     "score": Verb(
         config=ScoreConfig,

@@ -34,8 +34,11 @@ class SuiteTable:
     """What rich prints for a suite."""
 
     names: tuple[str, ...]
+    """The headings of the lines."""
     parts: tuple[tuple[str, tuple[Column, ...]], ...]
     """The heading and the columns of each part."""
+    what: str = "autoencoder"
+    """What a line is of."""
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         for heading, columns in self.parts:
@@ -58,13 +61,13 @@ class SuiteTable:
 
     @property
     def _name_width(self) -> int:
-        return min(_WIDEST_NAME, max(map(len, (*self.names, "autoencoder"))))
+        return min(_WIDEST_NAME, max(map(len, (*self.names, self.what))))
 
     def _table(self, columns: Sequence[Column]) -> "Table":
         from rich.table import Table
 
         grid = Table(box=None, pad_edge=False, padding=(0, _BETWEEN, 0, 0), header_style="bold")
-        grid.add_column("autoencoder", overflow="fold", width=self._name_width, vertical="bottom")
+        grid.add_column(self.what, overflow="fold", width=self._name_width, vertical="bottom")
         for column in columns:
             lines = "\n".join(column.heading.split())
             grid.add_column(lines, justify="right", no_wrap=True, vertical="bottom")

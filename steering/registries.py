@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .interventions.edits.base import EditRule
     from .interventions.gates.base import GateRule
     from .selection.methods import Method
+    from .study.arms.method import StudyMethod
     from .suite.part import Part
 
 EDITS: "Registry[type[EditRule]]" = Registry(
@@ -133,3 +134,22 @@ SUITE_PARTS: "Registry[Part]" = Registry(
     },
 )
 """What the evaluation suite measures, in the order in which it is shown."""
+
+STUDY_METHODS: "Registry[StudyMethod]" = Registry(
+    "method",
+    "sparsteer.study_methods",
+    {
+        "none": f"{__package__}.study.arms.plain:NONE",
+        "sae": f"{__package__}.study.arms.features:SAE",
+        "sae_group": f"{__package__}.study.arms.features:SAE_GROUP",
+        "mean_difference": f"{__package__}.study.arms.fitted:MEAN_DIFFERENCE",
+        "project_out": f"{__package__}.study.arms.fitted:PROJECT_OUT",
+        "lineas": f"{__package__}.study.arms.fitted:LINEAS",
+        "cast": f"{__package__}.study.arms.fitted:CAST",
+        "dsas": f"{__package__}.study.arms.fitted:DSAS",
+        "random_direction": f"{__package__}.study.arms.at_random:RANDOM_DIRECTION",
+        "random_latent": f"{__package__}.study.arms.at_random:RANDOM_LATENT",
+        "prompt": f"{__package__}.study.arms.plain:PROMPT",
+    },
+)
+"""What a study of steering compares, in the order in which it is shown."""

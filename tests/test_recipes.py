@@ -10,6 +10,7 @@ from sparsteer.cli.arguments import parse
 from sparsteer.cli.cache import CacheOptions
 from sparsteer.cli.main import VERBS, find_verb
 from sparsteer.cli.train import TrainOptions
+from sparsteer.steering.study.config import StudyConfig
 from sparsteer.training.grid import grid_configs, parse_grid
 
 ROOT = Path(__file__).parents[1]
@@ -32,12 +33,15 @@ def test_there_are_recipes_for_every_model() -> None:
 def test_its_command_is_accepted(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     words = command(recipe)
-    assert words[1:3] == ["--config", f"recipes/{recipe.name}"]
     name, rest = find_verb(words, VERBS)
+    assert rest[:2] == ["--config", f"recipes/{recipe.name}"]
     options, _ = parse(f"sparsteer {name}", VERBS[name], rest)
     if recipe.stem.endswith("-cache"):
         assert isinstance(options, CacheOptions)
         assert options.cache.held_out_rows > 0
+        return
+    if isinstance(options, StudyConfig):
+        assert options.n_prompts >= 200
         return
     assert isinstance(options, TrainOptions)
     configs = [options.train]

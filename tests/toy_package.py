@@ -15,6 +15,7 @@ MODULES = {
     "A fitting method": "toy_fit",
     "A format of steering": "toy_format",
     "A toxicity scorer": "toy_scorer",
+    "A way to steer in a study": "toy_way",
     "A selection method": "toy_method",
     "A part of the evaluation suite": "toy_part",
     "A file layout": "toy_layout",
@@ -23,6 +24,7 @@ MODULES = {
 GROUPS = {"activations", "loss_terms", "edits", "gates", "directions", "scorers"} | {
     "fit_methods",
     "selection_methods",
+    "study_methods",
     "suite_parts",
     "steering_formats",
     "layouts",

@@ -1,9 +1,7 @@
 """The stages that use an autoencoder: find features, steer with them, select data."""
 
-import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable
 from typing import Any
 
 from ...sae.common.errors import InputError
@@ -70,6 +68,7 @@ def _is_indexed(demo: Demo) -> bool:
 
 
 def _find(demo: Demo) -> Result:
+    from ...steering.detox.fragments import fragments
     from ...steering.detox.prompts import prompts_of
     from ...steering.features.search import find_features
 
@@ -107,24 +106,6 @@ def _window(example: Any) -> Result:
         "peak": example.texts[example.peak],
         "after": "".join(example.texts[example.peak + 1 :]),
     }
-
-
-def fragments(texts: Iterable[str], words: Sequence[int], seed: int) -> list[str]:
-    """For each number of words, a run of so many from a random place of another text.
-
-    Where there are fewer texts than numbers they come again; a text that is too short is taken
-    whole.
-    """
-    rng = random.Random(seed)
-    sources = list(islice((found for text in texts if (found := text.split())), len(words)))
-    if not sources:
-        raise InputError("the corpus has no text with a word; give another --dataset")
-    cut: list[str] = []
-    for number, n_words in enumerate(words):
-        source = sources[number % len(sources)]
-        start = rng.randrange(max(1, len(source) - n_words + 1))
-        cut.append(" ".join(source[start : start + n_words]))
-    return cut
 
 
 def _texts(config: DemoConfig) -> Iterable[str]:

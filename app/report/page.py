@@ -67,6 +67,8 @@ footer { border-top: 1px solid var(--line); margin-top: 2.5rem; }
   .numbers th, .numbers td { border: 0; padding: 0.1rem 0.4rem 0.1rem 0; white-space: normal; }
   .numbers td:nth-child(2), .numbers td:nth-child(3) { font-size: 0.9rem; white-space: normal; }
   .numbers td:last-child { grid-column: 1 / -1; }
+  .plain tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
+  .plain td, .plain th { padding-right: 1rem; }
   .facts tr { display: block; padding: 0.3rem 0; border-bottom: 1px solid var(--line); }
   .facts th, .facts td { display: block; border: 0; padding: 0; }
   .facts thead { display: none; }

@@ -294,13 +294,13 @@ class Plot:
         self.axes.set_xlabel(x)
         self.axes.set_ylabel(y)
 
-    def legend_below(self) -> None:
+    def legend_below(self, columns: int = 1) -> None:
         """The legend under the axes, where it hides nothing; the figure grows by its height."""
         names = self.axes.get_legend_handles_labels()[1]
-        n_lines = sum(name.count("\n") + 1 for name in names)
+        n_lines = math.ceil(sum(name.count("\n") + 1 for name in names) / columns)
         width, height = self._size
         self._figure.set_size_inches(width, height + 0.2 * n_lines)
-        cast(Any, self._figure).legend(loc="outside lower left")
+        cast(Any, self._figure).legend(loc="outside lower left", ncols=columns)
 
     def note(self, text: str, x: float | int, y: float | int, **where: Any) -> None:
         """Text at a point of the data, or of what `xycoords` says, moved by `xytext` points."""

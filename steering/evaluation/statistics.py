@@ -6,11 +6,12 @@ they continue the same prompts from the same random numbers.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ...sae.common.errors import InputError
 from ...training.evaluation.probing.result import Interval, bootstrap
@@ -151,28 +152,65 @@ def _comparison(differences_P: Float[np.ndarray, "P"], means_S: np.ndarray) -> C
 
 
 def _sign_flip(differences_P: Float[np.ndarray, "P"]) -> float:
-    generator = np.random.default_rng(2)
     observed = abs(differences_P.sum())
     # Sums of the same numbers in another order differ by rounding.
     observed -= 1e-12 * float(np.abs(differences_P).sum())
-    extreme, at_once = 0, max(1, _AT_ONCE // len(differences_P))
-    for start in range(0, _DRAWS, at_once):
-        n = min(at_once, _DRAWS - start)
-        signs_SP = generator.integers(2, size=(n, len(differences_P))) * 2 - 1
-        extreme += int((np.abs(signs_SP @ differences_P) >= observed).sum())
+    extreme = sum(
+        int((np.abs(signs_SP @ differences_P) >= observed).sum())
+        for signs_SP in _signs(len(differences_P))
+    )
     return (1 + extreme) / (1 + _DRAWS)
 
 
 def _resampled_sums(values_VP: Float[np.ndarray, "V P"]) -> Float[np.ndarray, "V S"]:
     """The sums of each row over 10,000 samples of the P prompts, with replacement; the same samples
     each time."""
-    n = values_VP.shape[1]
-    generator, parts = np.random.default_rng(0), list[np.ndarray]()
+    parts = [values_VP @ samples_SP.T for samples_SP in _resamples(values_VP.shape[1])]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+_Tables = Iterable[Int[np.ndarray, "S P"]]
+
+
+def _resamples(n: int) -> _Tables:
+    """How often each of n prompts is in each sample."""
+    return _kept_resamples(n) if n * _DRAWS <= _AT_ONCE else _drawn_resamples(n)
+
+
+def _signs(n: int) -> _Tables:
+    """1 or -1 for each of n prompts and each flip."""
+    return _kept_signs(n) if n * _DRAWS <= _AT_ONCE else _drawn_signs(n)
+
+
+# A study makes hundreds of comparisons over the same prompts, and drawing the tables takes longer
+# than using them.
+@lru_cache(maxsize=2)
+def _kept_resamples(n: int) -> _Tables:
+    return tuple(_drawn_resamples(n))
+
+
+@lru_cache(maxsize=2)
+def _kept_signs(n: int) -> _Tables:
+    return tuple(_drawn_signs(n))
+
+
+def _drawn_resamples(n: int) -> Iterator[Int[np.ndarray, "S P"]]:
+    generator = np.random.default_rng(0)
+    for size in _sizes(n):
+        yield generator.multinomial(n, _alike(n), size=size)
+
+
+def _drawn_signs(n: int) -> Iterator[Int[np.ndarray, "S P"]]:
+    generator = np.random.default_rng(2)
+    for size in _sizes(n):
+        yield generator.integers(2, size=(size, n)) * 2 - 1
+
+
+def _sizes(n: int) -> Iterator[int]:
+    """How many of the draws are held at once."""
     at_once = max(1, _AT_ONCE // n)
     for start in range(0, _DRAWS, at_once):
-        draws = min(at_once, _DRAWS - start)
-        parts.append(values_VP @ generator.multinomial(n, _alike(n), size=draws).T)
-    return np.concatenate(parts, axis=1)
+        yield min(at_once, _DRAWS - start)
 
 
 def _alike(n: int) -> Float[np.ndarray, "n"]:

@@ -62,16 +62,17 @@ def as_saved(measured: Measured, about: Mapping[str, Any]) -> dict[str, Any]:
         "details": dict(measured.details),
         "warnings": list(measured.warnings),
     }
-    return cast(dict[str, Any], json.loads(json.dumps(_finite(values))))
+    return cast(dict[str, Any], json.loads(json.dumps(finite(values))))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain values, with None for NaN and infinity, which JSON lacks."""
     match value:
         case float():
             return value if math.isfinite(value) else None
         case dict():
-            return {str(k): _finite(v) for k, v in cast(dict[Any, Any], value).items()}
+            return {str(k): finite(v) for k, v in cast(dict[Any, Any], value).items()}
         case list() | tuple():
-            return [_finite(item) for item in cast(list[Any], value)]
+            return [finite(item) for item in cast(list[Any], value)]
         case _:
             return value

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from sparsteer.app.demo.application import fragments
 from sparsteer.app.demo.config import DEMO_ACTIVATIONS, DemoConfig
 from sparsteer.app.demo.pipeline import STAGES, run_demo
 from sparsteer.app.demo.report import render
@@ -24,6 +23,7 @@ from sparsteer.app.report.markup import Html, tag
 from sparsteer.sae import InputError
 from sparsteer.sae.common import shipped
 from sparsteer.sae.common.locks import hold_folder
+from sparsteer.steering.detox.fragments import fragments
 from sparsteer.steering.interventions.intervention import TIERS
 from sparsteer.training.config import TrainConfig
 from sparsteer.training.data.prompt_sides import side_of

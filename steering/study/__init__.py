@@ -1,0 +1,1 @@
+"""Studies of steering: several ways to steer, at equal cost, on the same prompts and seeds."""

@@ -1,0 +1,1 @@
+"""The ways to steer that a study knows by name."""
