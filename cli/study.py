@@ -1,7 +1,7 @@
 """The verbs `detox eval` and `steer eval`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from ..sae.common.paths import FilePath
@@ -14,16 +14,16 @@ from .console import Report, Terminal
 class ConceptStudyConfig(StudyConfig):
     """Compare ways to steer a model away from a concept, at equal cost."""
 
-    prompts: FilePath
+    prompts: FilePath = field()
     """Beginnings of texts that are continued and reported on."""
 
-    positive: FilePath
+    positive: FilePath = field()
     """Texts that have the concept, to which directions, gates and picks are fitted."""
 
-    negative: FilePath
+    negative: FilePath = field()
     """Texts that have not."""
 
-    scorer: tuple[Annotated[str, SCORERS], ...]
+    scorer: tuple[Annotated[str, SCORERS], ...] = field()
     """What says from 0 to 1 how much of the concept a text has; a package of your own adds one
     (docs/extending.md). None of them may have chosen anything."""
 

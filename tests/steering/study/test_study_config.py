@@ -12,7 +12,8 @@ from sparsteer.steering.study.config import SMALL, StudyConfig
 
 
 def config(**given: Any) -> StudyConfig:
-    return StudyConfig(**{"run": "run", "out": "out", **given})
+    settings: dict[str, Any] = {"run": "run", "out": "out", **given}
+    return StudyConfig(**settings)
 
 
 @pytest.mark.parametrize(

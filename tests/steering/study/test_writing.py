@@ -50,7 +50,11 @@ def test_an_interrupted_file_becomes_the_same(
     part, path = tmp_path / "cut.part.jsonl", tmp_path / "cut.jsonl"
     part.write_bytes(content[: int(cut * len(content))])
     written: list[int] = []
-    write(tiny_model, path, progress=lambda done, total: written.append(done))
+
+    def progress(done: int, total: int) -> None:
+        written.append(done)
+
+    write(tiny_model, path, progress=progress)
     assert path.read_bytes() == content
     assert not part.exists()
     if cut == 1.0:
