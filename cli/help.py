@@ -20,7 +20,8 @@ TOPICS: dict[str, str] = {
     "auxk-fraction k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
     "clip-norm ema-decay",
-    "compared": "methods tiers edits cost picks features group lineas-steps draws prefix scorer",
+    "compared": "methods tiers edits cost picks features group least-cosine lineas-steps draws "
+    "prefix scorer",
     "read": "prompts tuning-prompts tuning-size requests questions problems n-questions shots "
     "n-prompts fit-texts neutral-texts neutral-tokens",
     "chosen": "tolerance most-evaluations",

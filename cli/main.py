@@ -41,6 +41,7 @@ from ..steering.recognition.config import QuizConfig, QuizScoreConfig
 from ..steering.selection.config import ExplainConfig, ScoreConfig, SelectConfig
 from ..steering.study.config import StudyConfig
 from ..steering.trace.config import TraceConfig
+from ..steering.widths.config import WidthsConfig
 from ..training.distributed.torchrun import is_main_process, is_reported_by_main_process
 from ..training.evaluation.perplexity_l0_config import PerplexityL0Config
 from ..training.evaluation.site.site_check_config import SiteCheckConfig
@@ -75,6 +76,7 @@ from . import (
     synthetic,
     train,
     verify,
+    widths,
 )
 from .arguments import Verb, parse, wants_help, with_flag
 from .console import Report, Terminal, print_json, write_report
@@ -175,6 +177,13 @@ VERBS: dict[str, Verb[Any]] = {
         run=study.detox,
         computes=True,
         positional=("run",),
+        resumes="from the last batch of continuations",
+    ),
+    "detox widths": Verb(
+        config=WidthsConfig,
+        run=widths.run,
+        computes=True,
+        positional=("runs",),
         resumes="from the last batch of continuations",
     ),
     "score": Verb(

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..sae.autoencoder import SparseAutoencoder
 from ..sae.common.errors import InputError
 from ..sae.common.wording import counted
 from ..sae.language_model.model import LanguageModel
 from .config import Sampling
 from .decoding import DecodingRows
 from .errors import TooStrong
+from .interventions.autoencoders import Autoencoders
 from .interventions.intervention import Intervention
 from .interventions.prepared import PreparedIntervention
 from .interventions.row_steering import RowSteering, SteeredRow
@@ -80,7 +80,7 @@ class Generation:
         sampling: Sampling,
         *,
         intervention: Intervention | None = None,
-        sae: SparseAutoencoder | None = None,
+        sae: Autoencoders | None = None,
         use_cache: bool = True,
     ) -> None:
         """Take the prompts as token ids, BOS included (see `prompt_tokens`).
@@ -92,7 +92,7 @@ class Generation:
                 max_new_tokens of None is that of `in_room` for these prompts.
             intervention: how to steer; with features it needs `sae`. None generates what the model
                 would.
-            sae: the autoencoder of the intervention's features.
+            sae: the autoencoder of the intervention's features, or that of each site, by name.
             use_cache: False gives the model the whole text anew at each step, which is slower. That
                 is also done where the model's cache does not give the same tokens.
 
@@ -202,7 +202,7 @@ def generate(
     sampling: Sampling,
     *,
     intervention: Intervention | None = None,
-    sae: SparseAutoencoder | None = None,
+    sae: Autoencoders | None = None,
     use_cache: bool = True,
 ) -> list[Continuation]:
     """Continue each prompt and return the continuations in the prompts' order.

@@ -142,6 +142,7 @@ STUDY_METHODS: "Registry[StudyMethod]" = Registry(
         "none": f"{__package__}.study.arms.plain:NONE",
         "sae": f"{__package__}.study.arms.features:SAE",
         "sae_group": f"{__package__}.study.arms.features:SAE_GROUP",
+        "sae_group_mean": f"{__package__}.study.arms.group_mean:SAE_GROUP_MEAN",
         "mean_difference": f"{__package__}.study.arms.fitted:MEAN_DIFFERENCE",
         "project_out": f"{__package__}.study.arms.fitted:PROJECT_OUT",
         "lineas": f"{__package__}.study.arms.fitted:LINEAS",

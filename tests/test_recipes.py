@@ -10,19 +10,26 @@ from sparsteer.cli.arguments import parse
 from sparsteer.cli.cache import CacheOptions
 from sparsteer.cli.main import VERBS, find_verb
 from sparsteer.cli.train import TrainOptions
+from sparsteer.sae.interop.catalog import entry
 from sparsteer.steering.study.config import StudyConfig
 from sparsteer.training.grid import grid_configs, parse_grid
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+PUBLIC_STUDIES = [r for r in RECIPES if r.stem in ("detox-gpt2-small", "detox-gemma-2-2b")]
 D_MODEL = {"smollm2": 576, "gpt2-small": 768, "pythia-70m": 512, "gemma-2-2b": 2304}
 
 
-def command(recipe: Path) -> list[str]:
-    """The words behind `sparsteer` in the recipe's own comment."""
+def commands(recipe: Path) -> list[list[str]]:
+    """The words behind each `sparsteer` in the recipe's own comment."""
     comment = "\n".join(line[1:] for line in recipe.read_text().splitlines() if line[:1] == "#")
-    (found,) = re.findall(r"^ +sparsteer (.+)$", comment.replace("\\\n", " "), re.MULTILINE)
-    return shlex.split(found)
+    found = re.findall(r"^ +sparsteer (.+)$", comment.replace("\\\n", " "), re.MULTILINE)
+    return [shlex.split(line) for line in found]
+
+
+def command(recipe: Path) -> list[str]:
+    """The last of them, which takes the recipe; what comes before prepares it."""
+    return commands(recipe)[-1]
 
 
 def test_there_are_recipes_for_every_model() -> None:
@@ -33,9 +40,14 @@ def test_there_are_recipes_for_every_model() -> None:
 def test_its_command_is_accepted(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     words = command(recipe)
+    for before in commands(recipe)[:-1]:
+        name, rest = find_verb(before, VERBS)
+        parse(f"sparsteer {name}", VERBS[name], rest)
     name, rest = find_verb(words, VERBS)
     assert rest[:2] == ["--config", f"recipes/{recipe.name}"]
     options, _ = parse(f"sparsteer {name}", VERBS[name], rest)
+    if isinstance(options, StudyConfig):
+        return
     if recipe.stem.endswith("-cache"):
         assert isinstance(options, CacheOptions)
         assert options.cache.held_out_rows > 0
@@ -62,7 +74,21 @@ def test_the_cache_has_every_row_that_training_sees(model: str) -> None:
         assert options.train.trainer.tokens <= held_in
 
 
+@pytest.mark.parametrize("recipe", PUBLIC_STUDIES, ids=lambda recipe: recipe.stem)
+def test_a_study_has_the_index_of_its_run_built_from_the_right_site(recipe: Path) -> None:
+    cache, build, study = commands(recipe)
+    options, _ = parse("", VERBS["cache"], _whole(cache[1:]))
+    settings, _ = parse("", VERBS["detox eval"], _whole(study[2:]))
+    known = entry(settings.run)
+    assert known is not None and options.cache.site == (known.origin.site,)
+    assert build[2] == settings.run and build[-1] == options.cache.out
+
+
 def words_of(name: str) -> list[str]:
     """The words behind the verb, with the recipe's whole path."""
-    words = command(ROOT / "recipes" / f"{name}.yaml")[1:]
+    return _whole(command(ROOT / "recipes" / f"{name}.yaml")[1:])
+
+
+def _whole(words: list[str]) -> list[str]:
+    """The words with the recipe's whole path."""
     return [str(ROOT / word) if word.startswith("recipes/") else word for word in words]

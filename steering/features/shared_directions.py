@@ -165,7 +165,7 @@ def shared_directions(
             say(f"reading {run}")
         is_own = number == 0
         other = own if is_own else SparseAutoencoder.load(run)
-        _require_same_site(own, config.run, other, run)
+        require_same_site(own, config.run, other, run)
         found = shared_direction(
             own.W_dec[config.feature],
             other.W_dec,
@@ -184,9 +184,11 @@ def shared_directions(
     }
 
 
-def _require_same_site(
+def require_same_site(
     own: SparseAutoencoder, run: str, other: SparseAutoencoder, other_run: str
 ) -> None:
+    """Raise an InputError if the autoencoders of two runs are of other widths of the residual
+    stream or of other sites, where directions do not compare."""
     if own.config.d_model != other.config.d_model:
         raise InputError(
             f"{run} is of width {own.config.d_model} and {other_run} of {other.config.d_model}, "

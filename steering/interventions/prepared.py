@@ -9,20 +9,19 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from ...sae.autoencoder import SparseAutoencoder
 from ...sae.common.errors import InputError
-from ...sae.compatibility import require_fits
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.network import SITE_KINDS
 from ...sae.language_model.sites import Site
 from ..registries import GATES
+from .autoencoders import Autoencoders, autoencoder_at, gate_of, require_autoencoders
 from .cap import CapRule
 from .edits.adding import Add
 from .edits.base import EditRule, edit_rule
 from .gates.base import GateRule, gate_rule
 from .intervention import Intervention
 from .positions import positions_of
-from .rules import Context, require_latent
+from .rules import Context
 from .spec import Edit, Gate
 from .token_watch import SeenTokens
 
@@ -66,10 +65,9 @@ class PreparedEdit:
 
 @dataclass(frozen=True, eq=False)
 class PreparedIntervention:
-    """An intervention that fits a model and an autoencoder, and its sites, edits and gates."""
+    """An intervention that fits a model and autoencoders, and its sites, edits and gates."""
 
     intervention: Intervention
-    sae: SparseAutoencoder | None
     sites: tuple[Site, ...]
     """Where something is read or written, in the model's order."""
     gates: tuple[PreparedGate, ...]
@@ -80,22 +78,30 @@ class PreparedIntervention:
 
     @classmethod
     def of(
-        cls, intervention: Intervention, model: LanguageModel, sae: SparseAutoencoder | None
+        cls, intervention: Intervention, model: LanguageModel, saes: Autoencoders | None
     ) -> "PreparedIntervention":
-        """Raises InputError where the intervention does not fit the model or the autoencoder."""
+        """Raises InputError where the intervention does not fit the model or an autoencoder."""
         sites = {name: model.site(name) for name in intervention.sites}
         if intervention.needs_autoencoder:
-            _require_fit(intervention, sae, sites)
-        contexts = {name: Context(s.width, model.device, sae) for name, s in sites.items()}
+            require_autoencoders(intervention, saes, sites)
+        contexts = {
+            name: Context(site.width, model.device, autoencoder_at(saes, name))
+            for name, site in sites.items()
+        }
         gates: dict[Gate, int] = {}
         prepared: list[PreparedGate] = []
         edits: dict[str, list[PreparedEdit]] = {}
-        for edit in sorted(intervention.edits, key=lambda each: _order(sites[each.site])):
-            gate = _resolved(edit, intervention)
+        in_order = sorted(intervention.edits, key=lambda each: _order(sites[each.site]))
+        common = intervention.gate
+        if isinstance(saes, Mapping):
+            common = gate_of(intervention, in_order[0].site)
+        for edit in in_order:
+            gate = _resolved(edit, common, intervention)
             number = gates.setdefault(gate, len(gates))
             if number == len(prepared):
                 place = model.site(gate.site or edit.site)
-                context = Context(place.width, model.device, sae)
+                own_sae = autoencoder_at(saes, place.name)
+                context = Context(place.width, model.device, own_sae)
                 prepared.append(PreparedGate(gate, place, context))
                 prepared[-1].begin()  # which checks it
             if _order(prepared[number].site) > _order(sites[edit.site]):
@@ -117,7 +123,6 @@ class PreparedIntervention:
         ordered = tuple(sorted(sites.values(), key=_order))
         return cls(
             intervention,
-            sae,
             ordered,
             tuple(prepared),
             {name: tuple(each) for name, each in edits.items()},
@@ -175,9 +180,9 @@ class PreparedIntervention:
         return total
 
 
-def _resolved(edit: Edit, intervention: Intervention) -> Gate:
-    """The gate of an edit: its features and its site are given."""
-    gate = edit.gate or intervention.gate
+def _resolved(edit: Edit, common: Gate, intervention: Intervention) -> Gate:
+    """The gate of an edit, its own or the common one: its features and its site are given."""
+    gate = edit.gate or common
     own = edit.gate is not None
     features = edit.features if own else intervention.features
     if gate.kind == "constant":
@@ -189,23 +194,3 @@ def _resolved(edit: Edit, intervention: Intervention) -> Gate:
 def _order(site: Site) -> tuple[int, int]:
     """By which sites are sorted as a pass reaches them."""
     return site.layer, SITE_KINDS.index(site.name.rpartition("hook_")[2])
-
-
-def _require_fit(
-    intervention: Intervention, sae: SparseAutoencoder | None, sites: Mapping[str, Site]
-) -> None:
-    """Raise an InputError unless the autoencoder has the features and fits the sites."""
-    if sae is None:
-        raise InputError(
-            "the intervention steers with features, which are an autoencoder's; give the "
-            "autoencoder, too"
-        )
-    if sae.config.transcoder:
-        raise InputError(
-            "a transcoder reads one site and writes another, and steering has one site; give an "
-            "autoencoder of the site to be steered"
-        )
-    for site in sites.values():
-        require_fits(sae, site=site)
-    for feature in intervention.features:
-        require_latent(feature.index, sae)

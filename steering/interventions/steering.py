@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...sae.autoencoder import SparseAutoencoder
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site
+from .autoencoders import Autoencoders
 from .intervention import Intervention
 from .prepared import OpenAt, PreparedIntervention
 from .token_watch import SeenTokens, TokenWatch
@@ -20,7 +20,7 @@ from .token_watch import SeenTokens, TokenWatch
 
 def steer(
     model: LanguageModel | PreTrainedModel,
-    sae: SparseAutoencoder | None,
+    sae: Autoencoders | None,
     intervention: Intervention,
     *,
     prompt_columns: int | None = None,
@@ -38,7 +38,8 @@ def steer(
     Args:
         model: the language model; one of transformers is taken as by
             `LanguageModel.from_transformers` without a tokenizer.
-        sae: the autoencoder whose latents the features are; None where there are no features.
+        sae: the autoencoder whose latents the features are, or by their names that of each site at
+            which there are features; None where there are none.
         intervention: what is steered, where and when.
         prompt_columns: columns of a text that count as prompt, padding included; None means all
             that the first pass of a text is given. Only generation without a cache, which gives
@@ -67,7 +68,7 @@ class SteeringRun:
         self,
         intervention: Intervention,
         model: LanguageModel,
-        sae: SparseAutoencoder | None,
+        sae: Autoencoders | None,
         *,
         prompt_columns: int | None = None,
     ) -> None:

@@ -42,6 +42,8 @@ PICKS = "picks.json"
 _FOUND = "features.json"
 _TEXTS = "texts"
 _FITS = "fits"
+_OF_GROUP = {"sae_group", "sae_group_mean"}
+"""Methods that steer with the group."""
 
 _MAX_DENSITY = 0.1
 _MAX_COSINE = 0.9
@@ -161,7 +163,7 @@ class StudyContext:
         """
         picks = self.config.picks
         if picks is None:
-            _ = self._found  # which writes the picks
+            _ = self.found  # which writes the picks
             picks = str(self.folder / PICKS)
         return steered_features(self._run, _Chosen(picks), self._autoencoder, self.say)
 
@@ -192,7 +194,7 @@ class StudyContext:
         chosen: set[int] = set()
         if "sae" in self.config.chosen_methods:
             chosen |= {feature.index for feature in self.features()}
-        if "sae_group" in self.config.chosen_methods:
+        if not _OF_GROUP.isdisjoint(self.config.chosen_methods):
             chosen |= {one["feature"] for one in self._group_members()}
         return chosen
 
@@ -200,18 +202,18 @@ class StudyContext:
         """Those that speak for the positive texts and fire somewhere in the index."""
         return [
             one
-            for one in self._found["group"]
+            for one in self.found["group"]
             if one["weight"] > 0 and self.index.max_activation(one["feature"]) > 0
         ]
 
     @cached_property
-    def _found(self) -> dict[str, Any]:
+    def found(self) -> dict[str, Any]:
         """The features that tell the texts apart: `features`, and the members of the `group`."""
         path = self.folder / _FOUND
         if path.exists():
             return read_checked_json(path, "features of the study")
         self.say(f"looking for features in {len(self.texts.positive):,} positive texts")
-        wants_group = "sae_group" in self.config.chosen_methods
+        wants_group = not _OF_GROUP.isdisjoint(self.config.chosen_methods)
         search = find_features(
             LoadedRun(self.model, self.site, self._autoencoder),
             self.texts.positive,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from jaxtyping import Float
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
@@ -99,7 +100,7 @@ def measure(
     )
     kept = _Kept(folder / FOLDER / f"{setting.name}.json", one, say)
     scores = {
-        name: kept.part(f"scores of {name}", {}, partial(scores_of, one, name))["scores"]
+        name: kept.part(_scores_by(name), {}, partial(scores_of, one, name))["scores"]
         for name in scorers
     }
     row: dict[str, Any] = {**setting.values(), **_of_texts(one), **_of_scores(one, scores), **EMPTY}
@@ -115,6 +116,24 @@ def measure(
 def _neutral_of(config: StudyConfig) -> tuple[str, ...]:
     """Read once for all rows of a study."""
     return study_texts(config).neutral
+
+
+def kept_scores(folder: Path, setting: str, scorer: str) -> Float[np.ndarray, "P N"]:
+    """The scores of a setting's continuations, N of each of P prompts, as `measure` kept them.
+
+    Args:
+        folder: of the study.
+        setting: its name.
+        scorer: a name that it was measured with.
+
+    Raises:
+        InputError: it was not measured so, or the file has changed since it was written.
+    """
+    path = folder / FOLDER / f"{setting}.json"
+    parts, name = _read_parts(path), _scores_by(scorer)
+    if name not in parts:
+        raise InputError(f"{path} has no scores of {scorer}; measure it with that scorer")
+    return np.array(parts[name]["values"]["scores"], dtype=np.float64)
 
 
 def _of_texts(one: Measuring) -> dict[str, Any]:
@@ -175,8 +194,7 @@ class _Kept:
         }
         self._parts: dict[str, dict[str, Any]] = {}
         if path.exists():
-            remedy = "remove it, and the same command measures it again"
-            self._parts = read_checked_json(path, "figures of a setting", remedy=remedy)["parts"]
+            self._parts = _read_parts(path)
 
     def part(
         self, name: str, more: Mapping[str, Any], measured: Callable[[], dict[str, Any]]
@@ -193,6 +211,17 @@ class _Kept:
             self._parts[name] = {"key": key, "values": values}
             write_checked_json(self._path, {"parts": self._parts})
         return self._parts[name]["values"]
+
+
+def _read_parts(path: Path) -> dict[str, dict[str, Any]]:
+    """The parts that a file keeps."""
+    remedy = "remove it, and the same command measures it again"
+    return read_checked_json(path, "figures of a setting", remedy=remedy)["parts"]
+
+
+def _scores_by(scorer: str) -> str:
+    """The name of the part that has a scorer's scores."""
+    return f"scores of {scorer}"
 
 
 def _hash(values: Any) -> str:
