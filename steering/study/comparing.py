@@ -174,7 +174,8 @@ def _cautions(
         cautions.append(
             f"{n_prompts} prompts are few: intervals of the bootstrap are too narrow for so few"
         )
-    for name, known in (unsteered.values["capability"] or {}).items():
+    capability: Mapping[str, Mapping[str, Any]] = unsteered.values["capability"] or {}
+    for name, known in capability.items():
         if known["ci"][0] <= known["chance"]:
             cautions.append(
                 f"unsteered the model answers {known['accuracy']:.1%} of {name}, which is no more "

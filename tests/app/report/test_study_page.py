@@ -152,10 +152,11 @@ def test_the_page_replaces_its_own_alone(
 def test_the_terminal_shows_what_the_page_does(result: dict[str, Any]):
     from rich.console import Console
 
-    console = Console(width=80, file=io.StringIO())
+    written = io.StringIO()
+    console = Console(width=80, file=written)
     for item in study_table(result):
         console.print(item)
-    shown = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    shown = written.getvalue()
     assert max(map(len, shown.splitlines())) <= 80
     for words in ("at a KL of 0.3 nats:", SAE.name, "unsteered", "cuts the score by"):
         assert words in shown
