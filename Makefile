@@ -121,7 +121,7 @@ bench-serve: .venv ## the server against its goals, and under load; RUN=FOLDER; 
 	$(BIN)/python benchmarks/bench_serve.py $(if $(RUN),--run $(RUN))
 
 # Without RUN the autoencoder is a random one of 16,384 latents.
-bench-steering: .venv ## what steering adds to a token's time, into docs/steering.md; RUN=FOLDER; minutes
+bench-steering: .venv ## what steering adds to a token, into docs/steering.md; RUN=FOLDER; minutes
 	$(BIN)/python benchmarks/bench_steering.py $(if $(RUN),--run $(RUN))
 	$(BIN)/python benchmarks/fill_docs.py docs/steering.md
 

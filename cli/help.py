@@ -20,19 +20,17 @@ TOPICS: dict[str, str] = {
     "auxk-fraction k-aux dead-after-tokens loss-term",
     "optimizer": "tokens training-tokens batch-size lr warmup-fraction decay-fraction beta1 beta2 "
     "clip-norm ema-decay",
-    "compared": "methods tiers edits cost picks features group least-cosine lineas-steps draws "
-    "prefix scorer",
+    "compared": "methods tiers edits cost features least-cosine lineas-steps draws prefix scorer",
     "read": "prompts tuning-prompts tuning-size requests questions problems n-questions shots "
     "n-prompts fit-texts neutral-texts neutral-tokens",
-    "chosen": "tolerance most-evaluations",
     "texts": "positive negative pairs scored observable models texts neutral held-out "
     "allow-reporting-side",
     "questions": "concept unrelated restated reminders words n-words limit",
-    "needle": "value-vectors needle noise draws",
+    "needle": "value-vectors needle noise",
     "method": "pool answer-token edit-kind score center ridge penalty components variance "
     "coverage edits-of sae map order support support-quantile how positions keep compare",
     "cost": "kl perplexity continuation-perplexity repetition statistic start tolerance "
-    "evaluations",
+    "evaluations most-evaluations",
     "training": "steps epochs lr optimizer standardize l1 group-l2 post-steps texts-per-step "
     "largest",
     "steering": "feature picks intervention interventions strength tier threshold edit direction "
@@ -42,10 +40,10 @@ TOPICS: dict[str, str] = {
     "filter": "min-firing min-density max-density max-cosine max-cofiring",
     "evidence": "outputs output-prompt group explain",
     "suite": "parts baselines baseline-l0 part-setting suite-out",
-    "server": "port host expose allowed-host interventions token-limit prompt-limit",
+    "server": "port host expose allowed-host token-limit prompt-limit",
     "run": "slots queue grid seed data-seed device device-map precision cuda-graph shards "
     "shard-optimizer log-every log-seconds eval-every eval-minutes eval-rows checkpoint-every "
-    "checkpoint-minutes keep-checkpoints track dry-run gpu force part-rows prefix top",
+    "checkpoint-minutes keep-checkpoints track dry-run gpu force part-rows top",
 }
 """The options of each topic, in the order in which help shows them."""
 

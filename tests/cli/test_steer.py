@@ -129,7 +129,10 @@ def test_settings_of_other_methods_are_named_by_their_flags(
 
 
 def test_the_verb_needs_its_second_word(sparsteer: Sparsteer) -> None:
-    assert "steer needs one more word: steer calibrate or steer fit" in sparsteer("steer").error
+    assert (
+        "steer needs one more word: steer calibrate or steer eval or steer fit or steer trace"
+        in sparsteer("steer").error
+    )
     assert "--positive" in sparsteer("steer", "fit", "--help").out
 
 
