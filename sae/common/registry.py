@@ -93,8 +93,7 @@ class Registry(Generic[T]):
         return self._values[name]
 
     def version(self, name: str) -> str | None:
-        """The version of the installed package that brings an entry; None of others, and of one
-        that `register` has put in its place."""
+        """The version of the installed package that brings an entry; None of others."""
         entry = self._installed.get(name)
         if name in self._builtin or entry is None or entry.dist is None:
             return None
