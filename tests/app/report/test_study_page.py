@@ -114,7 +114,7 @@ def test_the_verdict_in_sentences(result: dict[str, Any]):
 
 
 def test_a_verdict_that_cost_too_much_is_not_one(result: dict[str, Any]):
-    goal = {**result["goal"][0], "measured_cost": 0.15, "judged": []}
+    goal: dict[str, Any] = {**result["goal"][0], "measured_cost": 0.15, "judged": []}
     assert list(goal_lines(goal))[1].endswith(
         "cost 15.0%, which is more than 10.0%, so it is not judged"
     )

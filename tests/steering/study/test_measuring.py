@@ -229,6 +229,9 @@ def test_nothing_is_measured_twice(model: LanguageModel, config: StudyConfig):
         )
         return row, [sentence.rpartition("measuring ")[2] for sentence in said]
 
+    def consonants(texts: Sequence[str]) -> list[float]:
+        return [1 - share for share in vowels(texts)]
+
     texts = written(model, pushed(model))
     first, measured = again()
     every = ["scores of vowels", "continuations", "neutral", "gate", "capability", "refusals"]
@@ -239,7 +242,7 @@ def test_nothing_is_measured_twice(model: LanguageModel, config: StudyConfig):
     assert asked == [probes, 6, probes]  # the texts once
     _, measured = again(scorers={"vowels": counting, "other": vowels})
     assert measured == ["scores of other"]
-    _, measured = again(scorers={"vowels": lambda texts: [1 - x for x in vowels(texts)]})
+    _, measured = again(scorers={"vowels": consonants})
     assert measured == ["scores of vowels"]  # another one of that name
     _, measured = again()
     assert measured == ["scores of vowels"]
