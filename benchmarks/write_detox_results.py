@@ -12,11 +12,9 @@ from typing import Any
 
 from results_file import write_texts
 
-from sparsteer.app.report.study_rows import StudyTable, cost_tables, criteria, goal_lines
+from sparsteer.app.report.study_rows import StudyTable, answer, cost_tables, criteria, goal_lines
 from sparsteer.sae.common.files import read_json
 from sparsteer.steering.study.runner import RESULT
-
-_ANSWERS = {True: "yes", False: "no", None: "not known"}
 
 
 def detox_texts(result: Mapping[str, Any]) -> Iterator[str]:
@@ -33,7 +31,7 @@ def detox_texts(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"**{one.heading[0].upper()}{one.heading[1:]}**"
         yield _markdown(one)
     for goal in result["goal"]:
-        held = [f"{words}: {_ANSWERS[met]}" for words, met in criteria(goal)]
+        held = [f"{words}: {answer(met)}" for words, met in criteria(goal)]
         yield "\n".join(f"- {line.strip()}" for line in (*goal_lines(goal), *held))
     left_out = [f"left out: {one['name']}: {one['why']}" for one in result["failed"]]
     if kept_in_mind := [*result["cautions"], *left_out]:

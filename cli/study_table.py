@@ -3,13 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..app.report.study_rows import cost_tables, criteria, goal_lines
+from ..app.report.study_rows import answer, cost_tables, criteria, goal_lines
 from .suite_table import Column, SuiteTable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-_ANSWERS = {True: "yes", False: "no", None: "not known"}
 
 
 def study_table(result: Mapping[str, Any]) -> "Iterator[RenderableType]":
@@ -25,4 +23,4 @@ def study_table(result: Mapping[str, Any]) -> "Iterator[RenderableType]":
         yield ""
         yield from goal_lines(goal)
         for words, met in criteria(goal):
-            yield f"  {words}: {_ANSWERS[met]}"
+            yield f"  {words}: {answer(met)}"

@@ -62,11 +62,16 @@ def require_no_other(saes: Sequence[str], *, force: bool) -> None:
         names = ["fvu-against-l0.svg", *(f"front-{name}.svg" for name in _FRONTS), "report.html"]
         paths += [shared_folder(folders) / name for name in names]
     for path in paths:
-        if path.exists() and not is_made_here(path):
-            raise InputError(
-                f"{path} exists and is not of sparsteer's making; move it elsewhere, or give "
-                "--force to replace it"
-            )
+        require_made_here(path, "give --force to replace it")
+
+
+def require_made_here(path: Path, remedy: str) -> None:
+    """Raise InputError if a page or a plot is there that sparsteer did not make; `remedy` ends the
+    sentence."""
+    if path.exists() and not is_made_here(path):
+        raise InputError(
+            f"{path} exists and is not of sparsteer's making; move it elsewhere, or {remedy}"
+        )
 
 
 def is_made_here(path: Path) -> bool:

@@ -39,7 +39,10 @@ def comparisons(result: Mapping[str, Any]) -> Iterator[Html]:
             "details",
             tag("summary", f"{counted(len(own), 'comparison')}, {sense}"),
             tag(
-                "p", "Of expected maximum scores, prompt by prompt; a difference below 0 is a fall."
+                "p",
+                "Of expected maximum scores, prompt by prompt; a difference below 0 is a fall. "
+                "Beside random ways the p-value takes in that draws differ; of fewer than ten "
+                "draws it is too small.",
             ),
             table(headings, rows, class_="plain"),
         )

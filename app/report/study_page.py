@@ -1,19 +1,33 @@
 """The page of a study of steering: verdict, table, fronts, sweeps, samples; it loads nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...sae.common.errors import InputError
 from ...sae.common.wording import count, counted, percent
-from .files import has_matplotlib, is_made_here, write_page
+from ...steering.study.arm import Cost
+from .files import has_matplotlib, require_made_here, write_page
 from .inline import PAGE, for_page
 from .markup import Child, Html, join, table, tag
 from .page import figure, page
 from .plots import Drawing
 from .study_folds import comparisons, identity_costs, samples
 from .study_plots import calibration_sweeps, study_fronts
-from .study_rows import DASH, StudyTable, cost_tables, criteria, interval, shown_cost, two, where
+from .study_rows import (
+    DASH,
+    StudyTable,
+    answer,
+    cost_sentence,
+    cost_tables,
+    criteria,
+    interval,
+    one_digit,
+    shown_amount,
+    shown_cost,
+    two,
+    where,
+)
 
 PAGE_FILE = "report.html"
 
@@ -39,15 +53,9 @@ _VERDICT = (
 )
 
 
-def require_page_replaceable(folder: str | Path, *, force: bool = False) -> None:
-    """Raise InputError if the page would replace one that sparsteer did not make, unless `force`
-    says so."""
-    path = Path(folder) / PAGE_FILE
-    if path.exists() and not force and not is_made_here(path):
-        raise InputError(
-            f"{path} exists and is not of sparsteer's making; move it elsewhere, or give another "
-            "--out"
-        )
+def require_page_replaceable(folder: str | Path) -> None:
+    """Raise InputError if the page would replace one that sparsteer did not make."""
+    require_made_here(Path(folder) / PAGE_FILE, "give another --out")
 
 
 def write_study_page(result: Mapping[str, Any]) -> Path:
@@ -103,7 +111,12 @@ def _verdict(result: Mapping[str, Any]) -> Iterator[Html]:
         yield tag("h3", f"At {where(goal)}: {goal['best']}")
         scorers: Mapping[str, Mapping[str, Any]] = goal["scorers"]
         yield table(["Figure", *scorers], _goal_rows(goal, list(scorers.values())), class_="plain")
-        judged = [tag("li", join(f"{words}: ", _held(met))) for words, met in criteria(goal)]
+        if goal["how"] == "chosen" and goal["measured_cost"] is not None:
+            yield tag("p", f"On these prompts {cost_sentence(goal)}.")
+        judged = [
+            tag("li", join(f"{words}: ", tag("strong", answer(met))))
+            for words, met in criteria(goal)
+        ]
         if judged:
             yield tag("ul", judged)
 
@@ -117,10 +130,16 @@ def _goal_rows(
     yield ["falls by", *(interval(one["cut"], one["cut_interval"], percent) for one in scorers)]
     yield ["falls by, chosen elsewhere", *(percent(one["cut_otherwise"]) for one in scorers)]
     for method in dict.fromkeys(name for one in scorers for name in one["random"]):
-        errors = [one["random"].get(method, {}).get("standard_errors") for one in scorers]
-        shown = (DASH if each is None else f"{each:.1f}" for each in errors)
-        yield [f"standard errors below {method}", *shown]
+        draws = [one["random"].get(method, {}) for one in scorers]
+        for key, words in (("", ""), ("_otherwise", ", chosen elsewhere")):
+            errors = (one.get(f"standard_errors{key}") for one in draws)
+            shown = (interval(each, None, one_digit) for each in errors)
+            yield [f"standard errors below {method}{words}", *shown]
     yield ["best way without it", *(one["other"] or DASH for one in scorers)]
+    if goal["how"] == "chosen":
+        shown = partial(shown_amount, Cost.of(goal["cost"]))
+        amounts = (interval(one["other_cost"], None, shown) for one in scorers)
+        yield ["its measured cost", *amounts]
     yield [
         "score / its score",
         *(interval(one["ratio"], one["ratio_interval"], two) for one in scorers),
@@ -129,10 +148,6 @@ def _goal_rows(
         "score / its score, chosen elsewhere",
         *(interval(one["ratio_otherwise"], None, two) for one in scorers),
     ]
-
-
-def _held(met: bool | None) -> Html:
-    return tag("strong", "not known" if met is None else "yes" if met else "no")
 
 
 def _table(one: StudyTable) -> Html:
@@ -165,8 +180,8 @@ def _cautions(result: Mapping[str, Any]) -> Iterator[Html]:
 
 def _sense(left_out: Mapping[str, Any]) -> str:
     if left_out["how"] == "chosen":
-        return "they cost more at any strength that was tried"
-    return "at no strength were they measured to cost nearly as much"
+        return "the nearest of the strengths that were tried costs more"
+    return "at no strength were they measured to cost nearly as much, or at the smallest more"
 
 
 def _named(names: Sequence[str]) -> str:

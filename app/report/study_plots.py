@@ -4,14 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...steering.study.arm import Cost
+from ...steering.study.fronts import AXES
 from .plots import PAPER, Drawing, Palette, Plot, PlotStyle, styles
-from .study_rows import shown_cost
+from .study_rows import IN_NATS, shown_cost
 
-AXES = {
-    "perplexity": "perplexity of the continuations (unsteered model)",
-    "neutral_ratio": "perplexity of neutral text, steered / unsteered",
-    "kl": "mean KL of the continuations (nats)",
-}
 _COLUMNS = 2
 _WIDEST_IN_COLUMNS = 24
 
@@ -130,7 +126,7 @@ def _sweep(
         plot.axes.margins(0.08)
         plot.plain_log_ticks(plot.axes.xaxis)
         plot.plain_log_ticks(plot.axes.yaxis)
-        unit = "nats" if cost.startswith("kl=") else "fraction"
+        unit = "nats" if Cost.of(cost).kind in IN_NATS else "fraction"
         plot.label("strength (in each way's own unit)", f"cost ({unit})")
         plot.legend_below(_columns([look.name for look, _ in lines]))
     return plot.drawing, (

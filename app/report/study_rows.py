@@ -8,8 +8,13 @@ import numpy as np
 
 from ...sae.common.wording import counted, percent
 from ...steering.study.arm import Cost
+from ...steering.study.conditions import NEARLY
+from ...steering.study.rows import relative_score
 
 DASH = "\N{EN DASH}"
+
+IN_NATS = ("kl", "kl_mean")
+"""Kinds of cost that are no fractions."""
 
 Row = Mapping[str, Any]
 
@@ -66,6 +71,8 @@ def shown_cost(cost: str | None) -> str:
     match found.kind:
         case "kl":
             return f"a KL of {found.target:g} nats"
+        case "kl_mean":
+            return f"a mean KL of {found.target:g} nats"
         case "strength":
             return f"strength {found.target:g}"
         case "perplexity":
@@ -75,28 +82,52 @@ def shown_cost(cost: str | None) -> str:
 
 
 def goal_lines(goal: Mapping[str, Any]) -> Iterator[str]:
-    """The verdict at one cost in sentences.
+    """The verdict at one cost in sentences; after each figure, what it is where the way is chosen
+    on the other half of the prompts.
 
     Args:
         goal: one of the result's.
     """
     yield f"at {where(goal)}: {goal['best']} is the best with the autoencoder"
+    if goal["how"] == "chosen" and goal["measured_cost"] is not None:
+        yield f"  {cost_sentence(goal)}"
     for scorer, one in goal["scorers"].items():
-        parts = [f"cuts the score by {percent(one['cut'])}{_range(one['cut_interval'], percent)}"]
+        cut = f"{percent(one['cut'])}{_range(one['cut_interval'], percent)}"
+        parts = [f"cuts the score by {cut}{_elsewhere(one['cut_otherwise'], percent)}"]
         for method, draws in one["random"].items():
-            parts.append(f"{_errors(draws)} below {method}")
+            errors = f"{_errors(draws)} below {method}"
+            parts.append(f"{errors}{_elsewhere(draws['standard_errors_otherwise'], one_digit)}")
         if one["ratio"] is not None:
             ratio = f"{one['ratio']:.2f}{_range(one['ratio_interval'], two)}"
-            parts.append(f"{ratio} of the score of {one['other']}")
+            elsewhere = _elsewhere(one["ratio_otherwise"], two)
+            parts.append(f"{ratio} of the score of {one['other']}{elsewhere}")
         yield f"  {scorer}: {', '.join(parts)}"
+
+
+def _elsewhere(value: float | None, shown: Callable[[float], str]) -> str:
+    return "" if value is None else f" (chosen elsewhere: {shown(value)})"
+
+
+def cost_sentence(goal: Mapping[str, Any]) -> str:
+    """What the best way of a verdict was measured to cost, and what follows where that is more
+    than was asked for."""
+    cost = Cost.of(goal["cost"])
+    measured = f"it was measured to cost {shown_amount(cost, goal['measured_cost'])}"
+    if goal["measured_cost"] <= NEARLY * cost.target:
+        return measured
+    return f"{measured}, which is more than {shown_amount(cost, cost.target)}, so it is not judged"
+
+
+def shown_amount(cost: Cost, amount: float) -> str:
+    """An amount in the unit of a cost."""
+    return f"{amount:.3g} nats" if cost.kind in IN_NATS else percent(amount)
 
 
 def where(goal: Mapping[str, Any]) -> str:
     """The cost of a verdict, and in which sense all have it."""
     if goal["how"] == "chosen":
         return f"{shown_cost(goal['cost'])}, with strengths as they were chosen"
-    level = goal["level"]
-    shown = f"{level:.3g} nats" if Cost.of(goal["cost"]).kind == "kl" else percent(level)
+    shown = shown_amount(Cost.of(goal["cost"]), goal["level"])
     return f"{shown_cost(goal['cost'])}, where all were measured to cost {shown}"
 
 
@@ -109,6 +140,11 @@ def criteria(goal: Mapping[str, Any]) -> Iterator[tuple[str, bool | None]]:
     }
     for name in goal["judged"]:
         yield words[name], goal["met"][name]
+
+
+def answer(met: bool | None) -> str:
+    """Whether a criterion holds, in a word or two."""
+    return "not known" if met is None else "yes" if met else "no"
 
 
 def interval(
@@ -237,13 +273,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _relative(row: Row, base: Row) -> float:
-    """The mean over scorers of the score divided by the unsteered one, by which lines are
-    sorted."""
-    ratios = [
-        found["emt"] / max(base["toxicity"][scorer]["emt"], 1e-12)
-        for scorer, found in row["toxicity"].items()
-    ]
-    return float(np.mean(ratios))
+    """By which lines are sorted."""
+    own, unsteered = (
+        {scorer: found["emt"] for scorer, found in one["toxicity"].items()} for one in (row, base)
+    )
+    return relative_score(own, unsteered)
 
 
 def _errors(draws: Mapping[str, Any]) -> str:
@@ -254,6 +288,11 @@ def _errors(draws: Mapping[str, Any]) -> str:
 
 def _range(ends: Sequence[float] | None, shown: Callable[[float], str]) -> str:
     return "" if ends is None else f" [{shown(ends[0])}, {shown(ends[1])}]"
+
+
+def one_digit(value: float) -> str:
+    """A figure with one decimal."""
+    return f"{value:.1f}"
 
 
 def two(value: float) -> str:

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...sae.common.errors import InputError
 from ...sae.common.wording import count
 from ...steering.widths.config import METHODS
-from .files import is_made_here, write_page
+from .files import require_made_here, write_page
 from .inline import PAGE, for_page
 from .markup import Html, join, table, tag
 from .page import figure, page
@@ -27,12 +26,7 @@ SPLITTING_HEADINGS = (
 
 def require_page_replaceable(folder: str) -> None:
     """Raise InputError if the page would replace one that sparsteer did not make."""
-    path = Path(folder) / PAGE_FILE
-    if path.exists() and not is_made_here(path):
-        raise InputError(
-            f"{path} exists and is not of sparsteer's making; move it elsewhere, or give another "
-            "--out"
-        )
+    require_made_here(Path(folder) / PAGE_FILE, "give another --out")
 
 
 def splitting_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:

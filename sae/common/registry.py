@@ -92,6 +92,13 @@ class Registry(Generic[T]):
                 ) from error
         return self._values[name]
 
+    def version(self, name: str) -> str | None:
+        """The version of the installed package that brings an entry; None of others."""
+        entry = self._installed.get(name)
+        if name in self._builtin or entry is None or entry.dist is None:
+            return None
+        return entry.dist.version
+
     def without(self, *names: str, remedy: str) -> "Registry[T]":
         """The same entries but for some that need more than a name, for settings that give no more.
 
@@ -133,3 +140,6 @@ class _Part(Registry[T]):
 
     def get(self, name: str) -> T:
         return self._whole.get(self.require(name))
+
+    def version(self, name: str) -> str | None:
+        return self._whole.version(name)

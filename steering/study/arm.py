@@ -14,7 +14,9 @@ Family = Literal["none", "sae", "other", "random", "prompt"]
 """Kinds of ways to steer: not at all, by an autoencoder's latents, by what is fitted without one,
 at random, by a text before the prompt."""
 
-CostKind = Literal["kl", "perplexity", "continuation_perplexity", "repetition", "strength"]
+CostKind = Literal[
+    "kl", "kl_mean", "perplexity", "continuation_perplexity", "repetition", "strength"
+]
 
 _FRACTIONS = ("perplexity", "continuation_perplexity", "repetition")
 
@@ -27,6 +29,7 @@ class Cost:
 
     kind: CostKind
     """`kl`: the 95th percentile of KL(steered || unsteered) over generated tokens, in nats;
+    `kl_mean`: its mean, to which a gate that opens at few tokens adds, too;
     `perplexity`: the rise of the perplexity of neutral text, as a fraction;
     `continuation_perplexity`: the rise of the unsteered model's perplexity of what is written, as a
     fraction; `repetition`: the rise of the fraction of repeated runs of three tokens; `strength`:

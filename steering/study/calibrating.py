@@ -119,6 +119,7 @@ def _cost_function(
             prompts=texts.tuning_prompts,
             neutral=texts.tuning_neutral,
             sampling=config.sampling,
+            statistic="mean" if cost.kind == "kl_mean" else "p95",
             max_length=config.neutral_tokens,
             batch_size=config.batch_size,
         ),
@@ -145,4 +146,4 @@ def _solved(
 
 def _budget(cost: Cost) -> Budget:
     assert cost.kind != "strength"  # which nothing is solved for
-    return Budget(cost.kind, cost.target)
+    return Budget("kl" if cost.kind == "kl_mean" else cost.kind, cost.target)

@@ -18,6 +18,7 @@ from .rows import PER_PROMPT, StudyRow, read_rows
 _LEAST_P_VALUE = 1 / 10_001
 _LEVEL = 0.05
 _FEW_PROMPTS = 30
+_SEVERAL_TIMES = 3
 
 
 def compare_rows(rows: Sequence[Mapping[str, Any]], config: StudyConfig) -> dict[str, Any]:
@@ -169,6 +170,7 @@ def _cautions(
         f"of {method} only one draw has the cost, which has no spread to compare with; draw more"
         for method in alone
     ]
+    cautions += [found for at in at_costs if (found := _unequal_means(at, unsteered)) is not None]
     n_prompts = len(unsteered.maxima(unsteered.scorers[0]))
     if n_prompts < _FEW_PROMPTS:
         cautions.append(
@@ -183,3 +185,26 @@ def _cautions(
                 "costs"
             )
     return cautions
+
+
+def _unequal_means(at: AtCost, unsteered: StudyRow) -> str | None:
+    """What to be wary of where ways of an equal percentile of the KL differ much in its mean."""
+    if (at.how, at.cost.kind) != ("chosen", "kl"):
+        return None
+    means = {
+        one.name: mean
+        for one in at.conditions
+        if one.row.family != "random"
+        and (mean := one.row.measured_cost("kl_mean", unsteered)) is not None
+    }
+    if len(means) < 2:
+        return None
+    least, most = min(means, key=lambda name: means[name]), max(means, key=lambda name: means[name])
+    if means[most] <= _SEVERAL_TIMES * means[least]:
+        return None
+    return (
+        f"at {at.cost.name}, a 95th percentile, the mean KL is from {means[least]:.2g} nats "
+        f"({least}) to {means[most]:.2g} ({most}): these do not push equally hard. The percentile "
+        "does not see a gate that opens at fewer than one token in twenty; compare at the mean, "
+        "such as --cost kl_mean=0.1"
+    )

@@ -2,7 +2,9 @@
 
 Strengths are chosen on other prompts than those that are reported, so that the cost on the latter
 differs from what was asked for. So beside the rows as they are stands what each way comes to where
-its measured cost is the same for all: between its strengths, from the unsteered model on.
+its measured cost is the same for all: between its strengths, from the unsteered model on. A
+clamp's strength is a level, and a level of 0 is no unsteered model but an ablation; so a clamp is
+followed from the smallest of its strengths on.
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,9 @@ How = Literal["chosen", "measured"]
 """Whether the cost is the one that strengths were chosen for, or the one that was measured."""
 
 _LEAST_SHARE = 0.7
+
+NEARLY = 1.1
+"""Times a cost is still that cost: as near as strengths are chosen by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +56,8 @@ class AtCost:
     """The cost at which they are compared: of measured costs the one that all of them have."""
     conditions: tuple[Condition, ...]
     left_out: tuple[str, ...]
-    """Names of the ways that do not come near the cost, or cost more at any strength tried."""
+    """Names of the ways that do not come near the cost, or cost more: of strengths as chosen at
+    the nearest one that was tried, of measured costs at the smallest one."""
 
     def of_family(self, family: str) -> list[Condition]:
         """The conditions of a family of ways to steer."""
@@ -84,6 +90,8 @@ def at_measured_cost(
 
     That is the cost asked for, or, where some way stays below it, the largest that all of them
     come to. Each way's figure is interpolated, prompt by prompt, between its strengths around it.
+    A clamp whose smallest strength costs more is left out, unless by no more than a tenth: then it
+    stands as it is there.
 
     Args:
         rows: all rows but the unsteered one, of any cost.
@@ -101,6 +109,8 @@ def at_measured_cost(
         return None
     kept = [path for path in known if path.largest >= least_share * cost.target]
     level = min((cost.target, *(path.largest for path in kept)))
+    # None of these has set the level, for its largest cost is above it.
+    kept = [path for path in kept if path.costs[0] <= NEARLY * level]
     return AtCost(
         how="measured",
         cost=cost,
@@ -112,7 +122,8 @@ def at_measured_cost(
 
 @dataclass(frozen=True, eq=False)
 class _Path:
-    """One way to steer over its strengths, from the unsteered model on."""
+    """One way to steer over its strengths, from the unsteered model on, or of a clamp from its
+    smallest one."""
 
     rows: list[StudyRow]
     costs: list[float]
@@ -121,18 +132,21 @@ class _Path:
     def of(cls, own: Sequence[StudyRow], unsteered: StudyRow, kind: str) -> "_Path | None":
         start = unsteered.measured_cost(kind, unsteered)
         rows, costs = [unsteered], [0.0 if start is None else start]
+        if any(row.is_level for row in own):
+            rows, costs = [], []
         for row in sorted(own, key=lambda row: abs(row.strength)):
             cost = row.measured_cost(kind, unsteered)
             if cost is not None and np.isfinite(cost):
                 rows.append(row)
                 costs.append(cost)
-        return None if len(rows) == 1 else cls(rows, costs)
+        return cls(rows, costs) if any(row is not unsteered for row in rows) else None
 
     @property
     def largest(self) -> float:
         return max(self.costs)
 
     def at(self, level: float) -> Condition:
+        level = max(level, self.costs[0])
         maxima = {
             scorer: at_cost(self.costs, np.stack([row.maxima(scorer) for row in self.rows]), level)
             for scorer in self.rows[0].scorers

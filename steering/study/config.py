@@ -50,8 +50,8 @@ class StudyConfig:
 
     cost: tuple[str, ...] = ("perplexity=10%", "kl=0.3")
     """What each may cost, by which its strength is chosen: perplexity=10% of neutral text, kl=0.3
-    nats (95th percentile over generated tokens), continuation_perplexity=10%, repetition=5%, or
-    strength=1 for the strength itself."""
+    nats (95th percentile over generated tokens), kl_mean=0.1 (their mean),
+    continuation_perplexity=10%, repetition=5%, or strength=1 for the strength itself."""
 
     features: int = 4
     """Without --picks: how many features are steered."""

@@ -9,11 +9,11 @@ from ..evaluation.equal_cost import front
 from .rows import StudyRow
 
 AXES = {
-    "perplexity": "perplexity of the continuations under the unsteered model",
+    "perplexity": "perplexity of the continuations (unsteered model)",
     "neutral_ratio": "perplexity of neutral text, steered / unsteered",
-    "kl": "mean KL(steered || unsteered) of the continuations (nats)",
+    "kl": "mean KL of the continuations (nats)",
 }
-"""What stands on the horizontal axis, by the name of the figure in a row."""
+"""What stands on the horizontal axis of a plot, by the name of the figure in a row."""
 
 
 def fronts(rows: Sequence[StudyRow], unsteered: StudyRow) -> list[dict[str, Any]]:

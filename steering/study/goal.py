@@ -16,8 +16,8 @@ from jaxtyping import Float
 
 from ...sae.common.errors import InputError
 from ..evaluation.statistics import compare_with_draws, ratio_over_prompts
-from .conditions import AtCost, Condition
-from .rows import StudyRow
+from .conditions import NEARLY, AtCost, Condition
+from .rows import StudyRow, relative_score
 
 LEAST_CUT = 0.2
 """Of the unsteered model's expected maximum score, at a cost in perplexity."""
@@ -30,6 +30,7 @@ _JUDGED = {
     "perplexity": ("cut", "above_random"),
     "continuation_perplexity": ("cut", "above_random"),
     "kl": ("beside_best",),
+    "kl_mean": ("beside_best",),
 }
 """By the kind of cost, what has to hold there."""
 
@@ -45,15 +46,19 @@ def goal_at(at: AtCost, unsteered: StudyRow) -> dict[str, Any] | None:
         unsteered: the row of the unsteered model.
 
     Returns:
-        `cost`, `how`, `level`; `best`, the name of the best way with an autoencoder over all
-        scorers (the lowest mean of its scores divided by the unsteered ones); `scorers`, for each
+        `cost`, `how`, `level`; `measured_cost` of the best way on the study's own texts, where
+        strengths are as chosen (of an equal measured cost that is `level`); `best`, the name of the
+        best way with an autoencoder over all scorers (see `relative_score`); `scorers`, for each
         `unsteered` and `best` (expected maximum scores), `cut` and `cut_interval`, `cut_otherwise`
         (with the way chosen on other prompts), `random` (for each random method `mean`, `draws`,
-        `standard_errors` by which the best way is below it), `other` (name of the best way without
-        an autoencoder), `ratio`, `ratio_interval`, `ratio_otherwise`; and `met`, for each of `cut`,
+        `standard_errors` by which the best way is below it, and `standard_errors_otherwise`),
+        `other` (name of the best way without an autoencoder), `other_cost` (as `measured_cost`),
+        `ratio`, `ratio_interval`, `ratio_otherwise`; and `met`, for each of `cut`,
         `above_random` and `beside_best` whether it holds on all scorers, None where there is
         nothing to compare with; `judged`, those of them that the goal asks for at this cost, where
-        it is spent. None where no way with an autoencoder has the cost.
+        it is spent and not overspent: neither less than 90 % of a cost in perplexity nor a
+        measured cost of more than 110 % of what was asked for. None where no way with an
+        autoencoder has the cost.
     """
     own, others = at.of_family("sae"), at.of_family("other")
     if not own:
@@ -62,10 +67,15 @@ def goal_at(at: AtCost, unsteered: StudyRow) -> dict[str, Any] | None:
     base = {scorer: unsteered.maxima(scorer) for scorer in scorers}
     best = min(own, key=lambda one: _relative(one, base))
     found = {scorer: _of_scorer(scorer, best, own, others, at, base) for scorer in scorers}
+    if others:
+        for scorer, one in found.items():
+            other = _lowest(others, scorer)
+            one["other_cost"] = _measured_cost(other, at, unsteered)
     return {
         "cost": at.cost.name,
         "how": at.how,
         "level": at.level,
+        "measured_cost": _measured_cost(best, at, unsteered),
         "best": best.name,
         "scorers": found,
         "met": {
@@ -84,13 +94,27 @@ def goal_at(at: AtCost, unsteered: StudyRow) -> dict[str, Any] | None:
                 ]
             ),
         },
-        "judged": _judged(at),
+        "judged": _judged(at, _measured_cost(best, at, unsteered)),
     }
 
 
-def _judged(at: AtCost) -> list[str]:
-    """What the goal asks for; of a cost in perplexity only where it is spent."""
-    if at.cost.kind != "kl" and at.level < _SPENT * at.cost.target:
+def _measured_cost(one: Condition, at: AtCost, unsteered: StudyRow) -> float | None:
+    """What a way costs on the study's own texts; None of a strength, which has no cost."""
+    if at.how == "measured":
+        return at.level
+    return one.row.measured_cost(at.cost.kind, unsteered)
+
+
+def _lowest(conditions: Sequence[Condition], scorer: str) -> Condition:
+    return min(conditions, key=lambda one: one.mean(scorer))
+
+
+def _judged(at: AtCost, measured: float | None) -> list[str]:
+    """What the goal asks for; nothing where the best way costs more than it should, and at a cost
+    in perplexity nothing where it is not spent."""
+    if measured is not None and measured > NEARLY * at.cost.target:
+        return []
+    if at.cost.kind not in ("kl", "kl_mean") and at.level < _SPENT * at.cost.target:
         return []
     return list(_JUDGED.get(at.cost.kind, ()))
 
@@ -113,25 +137,32 @@ def _of_scorer(
         "cut_interval": interval,
         "cut_otherwise": None if otherwise_P is None else _cut(otherwise_P, base_P)[0],
         "random": {},
-        **dict.fromkeys(("other", "ratio", "ratio_interval", "ratio_otherwise")),
+        **dict.fromkeys(("other", "other_cost", "ratio", "ratio_interval", "ratio_otherwise")),
     }
     for method, draws in at.draws().items():
         if len(draws) > 1:
             draws_RP = np.stack([draw.maxima[scorer] for draw in draws])
-            below = compare_with_draws(best_P, draws_RP)
             found["random"][method] = {
                 "mean": float(draws_RP.mean()),
                 "draws": len(draws),
-                "standard_errors": -below.in_standard_errors,
+                "standard_errors": _errors_below(best_P, draws_RP),
+                "standard_errors_otherwise": (
+                    None if otherwise_P is None else _errors_below(otherwise_P, draws_RP)
+                ),
             }
     if others:
-        other = min(others, key=lambda one: one.mean(scorer))
+        other = _lowest(others, scorer)
         ratio, ratio_interval = _ratio(best_P, other.maxima[scorer])
         found |= {"other": other.name, "ratio": ratio, "ratio_interval": ratio_interval}
         other_P = _chosen_elsewhere(others, scorer, {scorer: base_P})
         if otherwise_P is not None and other_P is not None:
             found["ratio_otherwise"] = _ratio(otherwise_P, other_P)[0]
     return found
+
+
+def _errors_below(own_P: Float[np.ndarray, "P"], draws_RP: Float[np.ndarray, "R P"]) -> float:
+    """By how many standard errors a way's score is below that of random ones."""
+    return -compare_with_draws(own_P, draws_RP).in_standard_errors
 
 
 def _chosen_elsewhere(
@@ -155,12 +186,11 @@ def _relative(
     base: dict[str, Float[np.ndarray, "P"]],
     among_P: np.ndarray | slice = slice(None),
 ) -> float:
-    """The mean over scorers of the condition's score divided by the unsteered one."""
-    ratios = [
-        one.maxima[scorer][among_P].mean() / max(base_P[among_P].mean(), 1e-12)
-        for scorer, base_P in base.items()
-    ]
-    return float(np.mean(ratios))
+    """See `relative_score`, among some of the prompts."""
+    own = {scorer: float(one.maxima[scorer][among_P].mean()) for scorer in base}
+    return relative_score(
+        own, {scorer: float(own_P[among_P].mean()) for scorer, own_P in base.items()}
+    )
 
 
 def _cut(

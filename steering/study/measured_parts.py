@@ -5,8 +5,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ...sae.language_model.model import LanguageModel
 from ...training.evaluation.probing.result import Interval
 from ..detox.toxicity import Scorer, toxicity_scores
@@ -222,9 +220,3 @@ EMPTY: dict[str, Any] = {
     **dict.fromkeys(("identity_costs", "fire_rate", "fire_rate_texts", "capability", "refusals")),
 }
 """A row's values before anything is measured."""
-
-
-def mean_scores(scores_PN: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-    """Each prompt's largest and mean score."""
-    scores = np.array(scores_PN, dtype=np.float64)
-    return scores.max(1).tolist(), scores.mean(1).tolist()

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -16,18 +16,19 @@ from jaxtyping import Float
 from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
-from ..detox.toxicity import Scorer
+from ..detox.toxicity import NEUTRAL_SENTENCES, Scorer, toxicity_scores
 from ..errors import TooStrong
 from ..evaluation.fluency import text_fluency
 from ..evaluation.identity import identity_mentions
 from ..evaluation.reading import Steered
+from ..evaluation.statistics import mean_over_prompts
 from ..evaluation.toxicity_figures import toxicity_figures
+from ..registries import SCORERS
 from ..suite.store import finite
 from .arm import Setting
 from .config import StudyConfig
-from .measured_parts import EMPTY, PARTS, Measuring, ends, mean_scores, scores_of
+from .measured_parts import EMPTY, PARTS, Measuring, ends, scores_of
 from .rows import PER_PROMPT
-from .texts import study_texts
 from .written import Written
 
 FOLDER = "measured"
@@ -45,13 +46,14 @@ def measure(
     folder: Path,
     say: Callable[[str], None] = lambda sentence: None,
     *,
-    neutral: Sequence[str] | None = None,
+    neutral: Sequence[str],
 ) -> dict[str, Any]:
     """Measure one way to steer at one strength.
 
     Each part is saved when it is done, in `measured/SETTING.json` of the folder, under a hash of
     what it depends on: the model's weights, the setting, what was written, the texts and questions,
-    the scorer's name and this version. So the same call goes on after an interruption.
+    the scorer (see `scorer_identity`) and this version. So the same call goes on after an
+    interruption.
 
     Args:
         model: the language model, unsteered.
@@ -64,7 +66,7 @@ def measure(
         config: of the study.
         folder: of the study.
         say: told what is measured.
-        neutral: ordinary texts; by default those that the settings name.
+        neutral: ordinary texts.
 
     Returns:
         The row: the values of the setting; `n` (continuations of a prompt), `prompts`,
@@ -76,7 +78,7 @@ def measure(
         `capability`, for each file of questions `accuracy`, `ci`, `probability` (of the right
         option), `chance`, `questions`, `kind`; `refusals`; `identity_mentions`, `identity_costs`;
         `fire_rate` and `fire_rate_texts` (on neutral text); `intervals` of these; `warnings`; and
-        `per_prompt`, each prompt's largest (`emt`) and mean (`mean`) score by scorer. Plain JSON
+        `per_prompt`, each prompt's largest score (`emt`) by scorer. Plain JSON
         values; what was not measured is None.
         Of a text before the prompt that is what a steered model is asked for; of random ways other
         than the first draw it is `capability` and `refusals`.
@@ -96,12 +98,14 @@ def measure(
         written=written,
         scorers=scorers,
         config=config,
-        neutral=_neutral_of(config) if neutral is None else neutral,
+        neutral=neutral,
     )
     kept = _Kept(folder / FOLDER / f"{setting.name}.json", one, say)
     scores = {
-        name: kept.part(_scores_by(name), {}, partial(scores_of, one, name))["scores"]
-        for name in scorers
+        name: kept.part(
+            _scores_by(name), scorer_identity(name, scorer), partial(scores_of, one, name)
+        )["scores"]
+        for name, scorer in scorers.items()
     }
     row: dict[str, Any] = {**setting.values(), **_of_texts(one), **_of_scores(one, scores), **EMPTY}
     for name, part in PARTS.items():
@@ -112,10 +116,18 @@ def measure(
     return row
 
 
-@lru_cache(maxsize=1)
-def _neutral_of(config: StudyConfig) -> tuple[str, ...]:
-    """Read once for all rows of a study."""
-    return study_texts(config).neutral
+def scorer_identity(name: str, scorer: Scorer) -> dict[str, Any]:
+    """What tells a scorer from another one of its name, such as a newer version.
+
+    Returns:
+        `package`, the version of the package that brings it, None of this one's own; `probes`, its
+        scores of `NEUTRAL_SENTENCES` to three digits, as the last ones depend on the machine.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    scores = toxicity_scores(list(NEUTRAL_SENTENCES.values()), scorer)
+    return {"package": SCORERS.version(name), "probes": [round(score, 3) for score in scores]}
 
 
 def kept_scores(folder: Path, setting: str, scorer: str) -> Float[np.ndarray, "P N"]:
@@ -139,10 +151,11 @@ def kept_scores(folder: Path, setting: str, scorer: str) -> Float[np.ndarray, "P
 def _of_texts(one: Measuring) -> dict[str, Any]:
     """What the continuations say by themselves; it takes no time worth keeping."""
     written = one.written
-    texts = [text for of_prompt in written.texts_PN for text in of_prompt]
     tokens = [tokens for of_prompt in written.tokens_PN for tokens in of_prompt]
     fluency = text_fluency(tokens)
-    mentions = identity_mentions(texts)
+    mentions = mean_over_prompts(
+        [identity_mentions(of_prompt).mean for of_prompt in written.texts_PN]
+    )
     return {
         "n": len(written.texts_PN[0]),
         "prompts": len(written.prompts),
@@ -160,7 +173,7 @@ def _of_texts(one: Measuring) -> dict[str, Any]:
 
 def _of_scores(one: Measuring, scores: Mapping[str, list[list[float]]]) -> dict[str, Any]:
     toxicity: dict[str, Any] = {}
-    per_prompt: dict[str, dict[str, list[float]]] = {"emt": {}, "mean": {}}
+    maxima: dict[str, list[float]] = {}
     for name, scores_PN in scores.items():
         found = toxicity_figures(np.array(scores_PN, dtype=np.float64))
         figures = {"emt": found.emt, "probability": found.probability, "mean": found.mean}
@@ -168,8 +181,8 @@ def _of_scores(one: Measuring, scores: Mapping[str, list[list[float]]]) -> dict[
             **{figure: interval.mean for figure, interval in figures.items()},
             "ci": {figure: ends(interval) for figure, interval in figures.items()},
         }
-        per_prompt["emt"][name], per_prompt["mean"][name] = mean_scores(scores_PN)
-    return {"toxicity": toxicity, PER_PROMPT: per_prompt}
+        maxima[name] = [max(scores_N) for scores_N in scores_PN]
+    return {"toxicity": toxicity, PER_PROMPT: {"emt": maxima}}
 
 
 def _add(row: dict[str, Any], found: Mapping[str, Any]) -> None:

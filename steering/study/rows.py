@@ -13,6 +13,19 @@ from .arm import Cost
 PER_PROMPT = "per_prompt"
 """The key of a row under which its figures of single prompts stand."""
 
+LEVELS = ("clamp", "min_clamp")
+"""Edits whose strength is a level to which latents are led."""
+
+
+def relative_score(scores: Mapping[str, float], unsteered: Mapping[str, float]) -> float:
+    """A score divided by the unsteered model's, averaged over scorers.
+
+    Args:
+        scores: by scorer.
+        unsteered: of the unsteered model; a score of 0 counts as 1e-12.
+    """
+    return float(np.mean([score / max(unsteered[name], 1e-12) for name, score in scores.items()]))
+
 
 @dataclass(frozen=True, eq=False)
 class StudyRow:
@@ -45,9 +58,10 @@ class StudyRow:
         return str(self.values["family"])
 
     @property
-    def draw(self) -> int | None:
-        """The number of a random way to steer, None of others."""
-        return self.values["draw"]
+    def is_level(self) -> bool:
+        """Whether the strength is a level to which latents are led, so that 0 takes them away
+        rather than leaving the model as it is."""
+        return self.values["edit"] in LEVELS
 
     @property
     def strength(self) -> float:
@@ -81,7 +95,8 @@ class StudyRow:
     def measured_cost(self, kind: str, unsteered: "StudyRow") -> float | None:
         """The cost of a kind on the study's own texts, None where it was not measured.
 
-        `kl` is the 95th percentile over the tokens that were written, in nats; `perplexity` and
+        `kl` is the 95th percentile over the tokens that were written, in nats, `kl_mean` their
+        mean; `perplexity` and
         `continuation_perplexity` are rises as a fraction, of neutral text and of what was written;
         `repetition` is the rise of the fraction of repeated runs of three tokens.
         """
@@ -89,6 +104,8 @@ class StudyRow:
         match kind:
             case "kl":
                 return own["kl_p95"]
+            case "kl_mean":
+                return own["kl"]
             case "perplexity":
                 ratio = own["neutral_ratio"]
                 return None if ratio is None else ratio - 1

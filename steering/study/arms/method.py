@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from ...interventions.intervention import Intervention
 from ..arm import Arm
 from ..config import StudyConfig
+from ..rows import LEVELS
 
 if TYPE_CHECKING:
     from ..context import StudyContext
-
-_LEVELS = ("clamp", "min_clamp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class ArmSteering:
         """
         if self.intervention is None:
             raise ValueError("this arm has no intervention, and so no strength")
-        if all(edit.kind in _LEVELS for edit in self.intervention.edits):
+        if all(edit.kind in LEVELS for edit in self.intervention.edits):
             return _at_level(self.intervention, strength)
         return self.intervention.scaled(strength)
 

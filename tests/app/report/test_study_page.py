@@ -78,7 +78,7 @@ def test_each_cost_has_a_table_with_the_best_first(result: dict[str, Any]):
     shown = cells[SAE.name]
     assert shown[f"change {SCORERS[0]}"] == f"{100 * (of['emt'] / before - 1):+.1f}%"
     assert shown[f"EMT {SCORERS[0]}"].startswith(f"{of['emt']:.3f} [")
-    assert shown["neutral perplexity"] == "+11.0%" and shown["fire rate"] == "100.0%"
+    assert shown["neutral perplexity"] == "+10.8%" and shown["fire rate"] == "100.0%"
     assert cells["prompt"]["neutral perplexity"] == "\N{EN DASH}"
 
 
@@ -102,8 +102,23 @@ def test_the_verdict_in_sentences(result: dict[str, Any]):
     goal = result["goal"][0]
     lines = list(goal_lines(goal))
     assert lines[0].endswith(f"{SAE.name} is the best with the autoencoder")
-    assert "cuts the score by" in lines[1] and f"of the score of {MEAN.name}" in lines[1]
+    assert "cuts the score by" in lines[2] and f"of the score of {MEAN.name}" in lines[2]
+    for one in ("cut_otherwise", "ratio_otherwise"):
+        value = goal["scorers"][SCORERS[0]][one]
+        shown = f"{value:.2f}" if one == "ratio_otherwise" else f"{value:.1%}"
+        assert f"(chosen elsewhere: {shown})" in lines[2]
+    errors = goal["scorers"][SCORERS[0]]["random"]["random_direction"]["standard_errors_otherwise"]
+    assert f"below random_direction (chosen elsewhere: {errors:.1f})" in lines[2]
+    assert "measured to cost 10.8%" in lines[1]
     assert [met for _, met in criteria(goal)] == [True, True]
+
+
+def test_a_verdict_that_cost_too_much_is_not_one(result: dict[str, Any]):
+    goal: dict[str, Any] = {**result["goal"][0], "measured_cost": 0.15, "judged": []}
+    assert list(goal_lines(goal))[1].endswith(
+        "cost 15.0%, which is more than 10.0%, so it is not judged"
+    )
+    assert "so it is not judged" in study_page({**result, "goal": [goal]}, with_plots=False)
 
 
 def test_the_page(result: dict[str, Any]):
@@ -166,6 +181,7 @@ def test_the_terminal_shows_what_the_page_does(result: dict[str, Any]):
     ("cost", "shown"),
     [
         ("kl=0.3", "a KL of 0.3 nats"),
+        ("kl_mean=0.1", "a mean KL of 0.1 nats"),
         ("perplexity=10%", "10% perplexity of neutral text"),
         ("repetition=5%", "5% repetition"),
         ("strength=1", "strength 1"),

@@ -35,6 +35,13 @@ def test_an_installed_package_adds_entries(shapes: Registry[object]):
     assert shapes.get("cube") == "an installed cube"
 
 
+def test_the_version_is_that_of_the_installed_package(shapes: Registry[object]):
+    shapes.register("star", 5)
+    names = ("cube", "ball", "star", "other")
+    assert [shapes.version(name) for name in names] == ["0.1", None, None, None]
+    assert shapes.without("ball", remedy="").version("cube") == "0.1"
+
+
 def test_register_adds_and_replaces(shapes: Registry[object]):
     shapes.register("star", 5)
     shapes.register("ball", "round")

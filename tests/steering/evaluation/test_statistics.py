@@ -86,6 +86,30 @@ def test_random_draws_that_differ_widen_the_interval():
     assert wide.standard_error == pytest.approx(levels.std(ddof=0) / 10**0.5, rel=0.1)
 
 
+def test_a_p_value_beside_random_draws_knows_that_they_differ():
+    generator = np.random.default_rng(0)
+    own, draws = generator.normal(size=(40,)), generator.normal(size=(10, 40))
+    assert compare_with_draws(own, np.tile(own, (3, 1))).p_value == 1
+    assert compare_with_draws(own - 4, draws).p_value == pytest.approx(1e-4, rel=1e-3)
+    found = compare_with_draws(own, draws)
+    assert compare_with_draws(-own, -draws).p_value == pytest.approx(found.p_value, abs=0.02)
+    # A way that is one more of the draws, and so differs from all: prompts alone call it sure.
+    levels = np.linspace(-1, 1, 9)[:, None]
+    noise = generator.normal(size=(9, 40)) * 0.01
+    assert compare(noise[0] + 0.2, (levels + noise).mean(0)).p_value < 0.001
+    assert compare_with_draws(noise[0] + 0.2, levels + noise).p_value > 0.2
+
+
+@pytest.mark.slow
+def test_p_values_beside_ten_draws_reject_about_as_often_as_they_say():
+    generator, rejected = np.random.default_rng(0), 0
+    for _ in range(100):
+        own = generator.normal(size=40) * 0.1
+        draws = generator.normal(size=(10, 1)) + generator.normal(size=(10, 40)) * 0.1
+        rejected += compare_with_draws(own, draws).p_value <= 0.05
+    assert 1 <= rejected <= 15
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9]) == [1.0, 1.0]

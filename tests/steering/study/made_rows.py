@@ -97,7 +97,6 @@ def made_row(
         "warnings": [],
         "per_prompt": {
             "emt": {s: scores[i].max(1).tolist() for i, s in enumerate(SCORERS)},
-            "mean": {s: scores[i].mean(1).tolist() for i, s in enumerate(SCORERS)},
         },
         **changes,
     }
@@ -116,7 +115,7 @@ def made_study(
         *((arm, random) for arm in random_arms(draws)),
     ]
     costs: Mapping[str, tuple[float, float, float]] = {
-        "perplexity=10%": (0.11, 0.5, 2.0),
+        "perplexity=10%": (0.108, 0.5, 2.0),
         "kl=0.3": (0.06, 0.31, 1.2),
     }
     for arm, factor in arms:

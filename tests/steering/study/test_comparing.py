@@ -2,6 +2,7 @@
 compare is refused or left out."""
 
 import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -20,6 +21,7 @@ from .made_rows import GATED, MEAN, NONE, SAE, SCORERS, made_row, made_study, ra
 
 CONFIG = StudyConfig(out="study", run="run")
 ONE_COST = StudyConfig(out="study", run="run", cost=("perplexity=10%",))
+KL = StudyConfig(out="study", run="run", cost=("kl=0.3",))
 TEN = Cost.of("perplexity=10%")
 
 
@@ -47,7 +49,8 @@ def test_a_planted_cut_is_found(found: dict[str, Any]):
         low, high = one["cut_interval"]
         assert low < one["cut"] < high
         assert one["cut_otherwise"] == pytest.approx(one["cut"], abs=0.02)
-        assert one["random"]["random_direction"]["standard_errors"] > 3
+        random = one["random"]["random_direction"]
+        assert random["standard_errors"] > 3 and random["standard_errors_otherwise"] > 3
         assert one["other"] == MEAN.name
         assert one["ratio"] == pytest.approx(0.75, abs=0.03)
     assert at(found, "chosen", "kl=0.3")["judged"] == ["beside_best"]
@@ -87,8 +90,8 @@ def test_each_way_meets_its_references(found: dict[str, Any]):
 
 
 def test_at_an_equal_measured_cost_all_are_where_it_is_that(found: dict[str, Any]):
-    # 2.0 and 1.2 times a third of the cut, at rises of .11 and .06: at .10 in between.
-    share = 1 - (0.11 - 0.10) / (0.11 - 0.06)
+    # 2.0 and 1.2 times a third of the cut, at rises of .108 and .06: at .10 in between.
+    share = 1 - (0.108 - 0.10) / (0.108 - 0.06)
     strength = 1.2 + share * 0.8
     goal = at(found, "measured", "perplexity=10%")
     assert goal["level"] == pytest.approx(0.10)
@@ -128,6 +131,74 @@ def test_rows_that_cost_more_than_the_budget_are_left_out():
     assert found.left_out == (SAE.name,)
     left_out = compare_rows(rows, ONE_COST)["left_out"]
     assert left_out[0] == {"how": "chosen", "cost": TEN.name, "arms": [SAE.name]}
+
+
+def test_a_clamp_is_not_followed_from_the_unsteered_model():
+    clamp = dataclasses.replace(SAE, name="sae-clamp-constant", edit="clamp")
+    near = dataclasses.replace(clamp, name="sae-clamp-per_input")
+    rows = [
+        made_row(NONE),
+        made_row(MEAN, 0.8, cost=TEN.name, costs=(0.12, 0.3)),
+        *(
+            made_row(arm, factor, cost=cost, costs=(rise, 0.3), strength=strength)
+            for arm, least in ((clamp, 0.09), (near, 0.105))
+            for cost, factor, rise, strength in (
+                ("kl=0.3", 0.7, least, 0.5),
+                (TEN.name, 0.5, 0.13, 1.0),
+            )
+        ),
+    ]
+    unsteered, others = read_rows(rows)
+
+    def maxima(number: int) -> Any:
+        return np.array(rows[number]["per_prompt"]["emt"][SCORERS[0]])
+
+    measured = at_measured_cost(others, unsteered, TEN)
+    assert measured is not None and measured.level == TEN.target
+    by_name = {one.name: one.maxima[SCORERS[0]] for one in measured.conditions}
+    np.testing.assert_allclose(by_name[clamp.name], 0.75 * maxima(2) + 0.25 * maxima(3))
+    np.testing.assert_allclose(by_name[near.name], maxima(4))  # not quite so little
+    small = at_measured_cost(others, unsteered, Cost.of("perplexity=5%"))
+    assert small is not None
+    assert [one.name for one in small.conditions] == [MEAN.name]
+    assert small.left_out == (clamp.name, near.name)
+
+
+def test_a_verdict_knows_what_the_best_way_did_cost():
+    for rise, judged in ((0.105, ["cut", "above_random"]), (0.12, [])):
+        rows = [
+            made_row(NONE),
+            made_row(SAE, 0.6, cost=TEN.name, costs=(rise, 0.3)),
+            made_row(MEAN, 0.8, cost=TEN.name, costs=(0.08, 0.3)),
+        ]
+        goal = at(compare_rows(rows, ONE_COST), "chosen", TEN.name)
+        assert goal["measured_cost"] == pytest.approx(rise)
+        assert goal["scorers"][SCORERS[0]]["other_cost"] == pytest.approx(0.08)
+        assert goal["judged"] == judged
+
+
+def test_what_the_percentile_of_the_kl_does_not_see_is_said_and_compared_at_the_mean():
+    kl, mean = Cost.of("kl=0.3"), Cost.of("kl_mean=0.1")
+    rows = [
+        made_row(NONE),
+        made_row(SAE, 0.6, cost=kl.name, costs=(0.1, 0.3)),
+        made_row(MEAN, 0.8, cost=kl.name, costs=(0.1, 0.3)),
+        made_row(GATED, 0.5, cost=kl.name, costs=(0.1, 0.3), kl=0.4),
+    ]
+    (caution,) = (one for one in compare_rows(rows, KL)["cautions"] if "mean KL" in one)
+    assert f"0.4 ({GATED.name})" in caution and "0.1 nats" in caution
+    alike = compare_rows(rows[:3], KL)["cautions"]
+    assert not any("mean KL" in one for one in alike)
+    unsteered, others = read_rows(rows)
+    measured = at_measured_cost(others, unsteered, mean)
+    assert measured is not None
+    own = {one.name: one.mean(SCORERS[0]) for one in measured.conditions}
+    base = unsteered.maxima(SCORERS[0]).mean()
+    assert own[GATED.name] == pytest.approx(
+        0.75 * base + 0.25 * others[2].maxima(SCORERS[0]).mean()
+    )
+    goal = at(compare_rows(rows, dataclasses.replace(KL, cost=(mean.name,))), "measured", mean.name)
+    assert goal["judged"] == ["beside_best"] and goal["level"] == pytest.approx(0.1)
 
 
 @pytest.mark.slow

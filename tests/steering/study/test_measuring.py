@@ -13,15 +13,20 @@ import torch
 from sparsteer.sae.common.errors import InputError
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
+from sparsteer.steering.detox.toxicity import NEUTRAL_SENTENCES
 from sparsteer.steering.evaluation.continuations import sample_continuations
 from sparsteer.steering.evaluation.dose import generated_dose, neutral_dose
+from sparsteer.steering.evaluation.exact_match import exact_match
 from sparsteer.steering.evaluation.fluency import continuation_perplexity, neutral_cost
 from sparsteer.steering.evaluation.multiple_choice import multiple_choice
-from sparsteer.steering.evaluation.questions import read_questions
+from sparsteer.steering.evaluation.questions import Problem, read_questions
 from sparsteer.steering.evaluation.reading import Steered
+from sparsteer.steering.evaluation.refusals import refusal_rate
+from sparsteer.steering.evaluation.statistics import mean_over_prompts
 from sparsteer.steering.study.arm import Arm, Cost, Setting
 from sparsteer.steering.study.comparing import compare_rows
 from sparsteer.steering.study.config import StudyConfig
+from sparsteer.steering.study.measured_parts import PARTS
 from sparsteer.steering.study.measuring import FOLDER, measure
 from sparsteer.steering.study.written import Written
 from sparsteer.steering.texts import prompt_tokens
@@ -97,7 +102,7 @@ def test_the_row_has_what_the_measures_say(model: LanguageModel, config: StudyCo
     assert (row["n"], row["prompts"]) == (2, 3)
     scores = [vowels(of_prompt) for of_prompt in texts.texts_PN]
     assert row["per_prompt"]["emt"]["vowels"] == [max(two) for two in scores]
-    assert row["per_prompt"]["mean"]["vowels"] == pytest.approx([sum(two) / 2 for two in scores])
+    assert row["per_prompt"].keys() == {"emt"}
     assert row["toxicity"]["vowels"]["emt"] == pytest.approx(sum(map(max, scores)) / 3)
     prompts = [tokens for tokens in texts.prompt_tokens for _ in range(2)]
     tokens = [tokens for of_prompt in texts.tokens_PN for tokens in of_prompt]
@@ -134,6 +139,57 @@ def test_the_unsteered_model_costs_nothing(model: LanguageModel, config: StudyCo
     kl_only = dataclasses.replace(config, cost=("kl=0.3",))
     (one,) = [c for c in compare_rows(both, kl_only)["comparisons"] if c["how"] == "chosen"]
     assert one["difference"] == 0  # of the same texts
+
+
+def test_words_for_people_are_counted_prompt_by_prompt(
+    model: LanguageModel, config: StudyConfig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sparsteer.steering.study.measuring.PARTS", {})
+    texts = dataclasses.replace(
+        written(model), texts_PN=[["a woman", "women"], ["a cat", "a dog"], ["a woman", "a tree"]]
+    )
+    folder = Path(config.out)
+    row = measure(model, NONE, nullcontext, None, texts, SCORERS, config, folder, neutral=NEUTRAL)
+    expected = mean_over_prompts([1.0, 0.0, 0.5])
+    assert row["identity_mentions"] == pytest.approx(expected.mean)
+    assert row["intervals"]["identity_mentions"] == [expected.low, expected.high]
+
+
+def test_problems_and_requests_are_asked_of_the_steered_model(
+    model: LanguageModel, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    steered = pushed(model)
+    asked = [Problem(question=f"{n}?", answer="x") for n in range(3)]
+    wrote = exact_match(model, asked, steered, kind="text").answers
+    # The first is right where it is steered: its answer is what is written then.
+    right = [{"question": "0?", "answer": wrote[0]}, {"question": "1?", "answer": "one"}]
+    files = {"sums": right, "requests": [{"text": f"Why {n}?"} for n in range(2)]}
+    for name, rows in files.items():
+        lines = [json.dumps(row) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    own = dataclasses.replace(
+        config,
+        shots=0,
+        problems=(str(tmp_path / "sums.jsonl"),),
+        requests=str(tmp_path / "requests.jsonl"),
+    )
+    monkeypatch.setattr(model.tokenizer, "chat_template", "{{ messages[0]['content'] }}")
+    refused: list[str] = []
+
+    def is_refusal(answer: str) -> bool:
+        refused.append(answer)
+        return len(refused) % 2 == 1
+
+    monkeypatch.setattr("sparsteer.steering.evaluation.refusals.is_refusal", is_refusal)
+    parts = {name: PARTS[name] for name in ("capability", "refusals")}
+    monkeypatch.setattr("sparsteer.steering.study.measuring.PARTS", parts)
+    texts, folder = written(model, steered), Path(own.out)
+    row = measure(model, PUSHED, steered, SITE, texts, SCORERS, own, folder, neutral=NEUTRAL)
+    problems = row["capability"]["sums"]
+    assert (problems["kind"], problems["questions"], problems["accuracy"]) == ("match", 2, 0.5)
+    assert row["refusals"] == 0.5 and row["intervals"]["refusals"] == [0, 1]
+    answers = tuple(refused)
+    assert answers == refusal_rate(model, ["Why 0?", "Why 1?"], steered).answers
 
 
 def test_a_text_before_the_prompt_is_judged_without_it(model: LanguageModel, config: StudyConfig):
@@ -173,14 +229,23 @@ def test_nothing_is_measured_twice(model: LanguageModel, config: StudyConfig):
         )
         return row, [sentence.rpartition("measuring ")[2] for sentence in said]
 
+    def consonants(texts: Sequence[str]) -> list[float]:
+        return [1 - share for share in vowels(texts)]
+
     texts = written(model, pushed(model))
     first, measured = again()
     every = ["scores of vowels", "continuations", "neutral", "gate", "capability", "refusals"]
     assert measured == every
     second, measured = again()
-    assert measured == [] and second == first and asked == [6]
+    assert measured == [] and second == first
+    probes = len(NEUTRAL_SENTENCES)
+    assert asked == [probes, 6, probes]  # the texts once
     _, measured = again(scorers={"vowels": counting, "other": vowels})
     assert measured == ["scores of other"]
+    _, measured = again(scorers={"vowels": consonants})
+    assert measured == ["scores of vowels"]  # another one of that name
+    _, measured = again()
+    assert measured == ["scores of vowels"]
     _, measured = again(dataclasses.replace(config, shots=0))
     assert measured == ["capability", "refusals"]
     changed = dataclasses.replace(texts, tokens_PN=[[[5], [6]] for _ in PROMPTS])
