@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...sae.common.errors import InputError
 from ...sae.common.wording import count, counted, percent
-from .files import has_matplotlib, is_made_here, write_page
+from .files import has_matplotlib, write_page
 from .inline import PAGE, for_page
 from .markup import Child, Html, join, table, tag
 from .page import figure, page
@@ -37,17 +36,6 @@ _VERDICT = (
     "the same prompts, which flatters it; in the lines “chosen elsewhere” the way is chosen on "
     "one half of the prompts and judged on the other."
 )
-
-
-def require_page_replaceable(folder: str | Path, *, force: bool = False) -> None:
-    """Raise InputError if the page would replace one that sparsteer did not make, unless `force`
-    says so."""
-    path = Path(folder) / PAGE_FILE
-    if path.exists() and not force and not is_made_here(path):
-        raise InputError(
-            f"{path} exists and is not of sparsteer's making; move it elsewhere, or give another "
-            "--out"
-        )
 
 
 def write_study_page(result: Mapping[str, Any]) -> Path:

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...sae.common.errors import InputError
 from ...sae.common.wording import counted
-from .files import is_made_here, write_page
+from .files import write_page
 from .fronts import FVU_AXIS, RECOVERED_AXIS, Point, family_of, front
 from .inline import PAGE, for_page
 from .markup import Child, Html, join, table, tag
@@ -21,17 +20,6 @@ _FRONTS = (
     ("held_out", "loss_recovered", RECOVERED_AXIS, "upper left is better"),
 )
 """Part, figure, axis, and how to read the front."""
-
-
-def require_page_replaceable(folder: Path, *, force: bool) -> None:
-    """Raise InputError if the page would replace one that sparsteer did not make, unless `force`
-    says so."""
-    path = folder / PAGE_FILE
-    if path.exists() and not force and not is_made_here(path):
-        raise InputError(
-            f"{path} exists and is not of sparsteer's making; move it elsewhere, or give --force "
-            "to replace it"
-        )
 
 
 def write_suite_page(result: Mapping[str, Any], *, with_plots: bool) -> Path:
