@@ -10,6 +10,7 @@ from sparsteer.app.report.widths_page import write_widths_page
 from sparsteer.sae import LanguageModel
 from sparsteer.sae.common.errors import InputError
 from sparsteer.steering.study.config import StudyConfig
+from sparsteer.steering.study.context import StudyContext
 from sparsteer.steering.study.measuring import kept_scores
 from sparsteer.steering.widths.config import METHODS
 from sparsteer.steering.widths.runner import run_widths
@@ -72,17 +73,11 @@ def test_a_dictionary_without_a_latent_of_the_concept_ends_nothing(
     """The narrow one has none, so that the wide one is the reference."""
     left_out = {"name": "sae-add", "why": "no feature fires"}
 
-    class Context:
-        def __init__(self, study: StudyConfig, *given: Any, **named: Any) -> None:
-            del given, named
-            self._is_narrow = Path(study.out).name == "narrow"
-
-        @property
-        def found(self) -> dict[str, Any]:
-            if self._is_narrow:
-                raise InputError("no feature fires in any text")
-            best = {"feature": 7, "auroc_mean": 0.9, "firing_positive": 0.5, "firing_negative": 0.0}
-            return {"features": [best], "group": [{"feature": 9, "weight": 1.0}]}
+    def found(context: StudyContext) -> dict[str, Any]:
+        if context.folder.name == "narrow":
+            raise InputError("no feature fires in any text")
+        best = {"feature": 7, "auroc_mean": 0.9, "firing_positive": 0.5, "firing_negative": 0.0}
+        return {"features": [best], "group": [{"feature": 9, "weight": 1.0}]}
 
     def run_study(study: StudyConfig, *given: Any, **named: Any) -> dict[str, Any]:
         del study, given, named
@@ -93,7 +88,7 @@ def test_a_dictionary_without_a_latent_of_the_concept_ends_nothing(
         del given
 
     runner = "sparsteer.steering.widths.runner"
-    monkeypatch.setattr(f"{runner}.StudyContext", Context)
+    monkeypatch.setattr(StudyContext, "found", property(found))
     monkeypatch.setattr(f"{runner}.run_study", run_study)
     monkeypatch.setattr(f"{runner}.require_indexes", no_indexes)
     result = run_widths(make_config())
