@@ -88,4 +88,5 @@ def test_what_costs_more_than_it_may_is_not_compared(made_up: MadeUp) -> None:
     # A gate that hardly opens costs less, which is within what it may.
     below = made_up.study("below", scores, reached=False, dose=0.1)
     assert len(compare_widths([below], **SETTINGS)) == 3
-    assert compare_widths([below], **{**SETTINGS, "tiers": ["per_token"]}) == []
+    other: dict[str, Any] = {**SETTINGS, "tiers": ["per_token"]}
+    assert compare_widths([below], **other) == []
