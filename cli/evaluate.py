@@ -93,13 +93,17 @@ def run(options: EvalOptions, terminal: Terminal) -> Report:
 
 def _suite(options: EvalOptions, terminal: Terminal) -> Report:
     """Measure with the suite, and write its page."""
-    from ..app.report.files import has_matplotlib
-    from ..app.report.suite_page import require_page_replaceable, write_suite_page
+    from ..app.report.files import has_matplotlib, require_page_replaceable
+    from ..app.report.suite_page import PAGE_FILE, write_suite_page
     from ..steering.suite.runner import run_suite, suite_folder
     from .suite_table import suite_table
 
     suite = options.suite_settings
-    require_page_replaceable(suite_folder(options.sae, suite), force=options.force)
+    require_page_replaceable(
+        suite_folder(options.sae, suite) / PAGE_FILE,
+        force=options.force,
+        remedy="give --force to replace it",
+    )
     try:
         with terminal.progress("measuring", "units") as update:
             result = run_suite(

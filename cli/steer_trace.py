@@ -21,7 +21,7 @@ def run(config: TraceConfig, terminal: Terminal) -> Report:
     INTERVENTION is a JSON file or a folder, such as `steer fit` writes. Questions about the concept
     and unrelated ones are answered by the model as it is, steered, with the MLP value vectors
     nearest to the concept's direction taken away (the needle), and with others taken away. The
-    table has how far answers change, how active the concept's neurons still are, and how likely its
+    table has how far answers change, how much the concept's neurons still write, and how likely its
     words are behind each layer.
     """
     from ..steering.trace.tracing import trace
@@ -101,8 +101,8 @@ def _insides(conditions: Sequence[Mapping[str, Any]]) -> "list[RenderableType]":
         kept.add_row(_name(each), _interval(each["kept_before"]), _interval(each["kept"]))
         lens.add_row(_name(each), *(f"{each['lens'][layer]['mean']:.2g}" for layer in layers))
     return [
-        "what is left of the activation of these neurons at questions about the concept (1 is all "
-        "of it):",
+        "what is left of what these neurons write along their value vectors, at questions about "
+        "the concept (1 is all of it):",
         kept,
         "",
         "probability of the concept's tokens behind layers, by the logit lens, and behind the last "

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from ..sae.common.paths import FilePath
@@ -47,12 +48,12 @@ def concept(config: ConceptStudyConfig, terminal: Terminal) -> Report:
 
 
 def _study(config: StudyConfig, terminal: Terminal) -> Report:
-    from ..app.report.files import has_matplotlib
-    from ..app.report.study_page import require_page_replaceable, write_study_page
+    from ..app.report.files import has_matplotlib, require_page_replaceable
+    from ..app.report.study_page import PAGE_FILE, write_study_page
     from ..steering.study.runner import run_study
     from .study_table import study_table
 
-    require_page_replaceable(config.out)
+    require_page_replaceable(Path(config.out) / PAGE_FILE)
     with terminal.progress("writing", "continuations") as update:
         result = run_study(
             config,

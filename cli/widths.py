@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..steering.widths.config import WidthsConfig
-from .console import Report, Terminal
+from .console import Report, Terminal, headed_grid
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,11 +19,11 @@ def run(config: WidthsConfig, terminal: Terminal) -> Report:
     along the group's mean direction, at one cost. How many latents share the concept's direction
     says how far it is split.
     """
-    from ..app.report.files import has_matplotlib
-    from ..app.report.widths_page import require_page_replaceable, write_widths_page
+    from ..app.report.files import has_matplotlib, require_page_replaceable
+    from ..app.report.widths_page import PAGE_FILE, write_widths_page
     from ..steering.widths.runner import run_widths
 
-    require_page_replaceable(config.out)
+    require_page_replaceable(Path(config.out) / PAGE_FILE)
     with terminal.progress("writing", "continuations") as update:
         result = run_widths(
             config,
@@ -48,6 +48,7 @@ def report_of(result: Mapping[str, Any], page: Path) -> Report:
 def _tables(result: Mapping[str, Any]) -> "list[RenderableType]":
     from ..app.report.widths_page import (
         SPLITTING_HEADINGS,
+        about_reference,
         splitting_rows,
         steering_headings,
         steering_rows,
@@ -55,8 +56,7 @@ def _tables(result: Mapping[str, Any]) -> "list[RenderableType]":
 
     shown: list[RenderableType] = [
         f"latents with a cosine of at least {result['least_cosine']:g} share a direction; "
-        f"{result['reference']} is the narrowest dictionary, and cosines are with the difference "
-        "of means:",
+        f"{about_reference(result)}, and cosines are with the difference of means:",
         _grid(SPLITTING_HEADINGS, splitting_rows(result)),
     ]
     for cost in result["costs"]:
@@ -69,12 +69,8 @@ def _tables(result: Mapping[str, Any]) -> "list[RenderableType]":
 
 
 def _grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> "RenderableType":
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, heading in enumerate(headings):
-        words = number < 1 or heading == "steered with"
-        grid.add_column(heading, justify="left" if words else "right", vertical="bottom")
+    words = (headings[0], "steered with")
+    grid = headed_grid(*(each if each in words else f">{each}" for each in headings))
     for row in rows:
         grid.add_row(*row)
     return grid

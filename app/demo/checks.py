@@ -7,7 +7,7 @@ from ...sae.common.errors import InputError
 from ...sae.fetching.fetch import ARTIFACTS, fetch, is_fetched
 from ...training.data.cache.reader import ActivationCache
 from ...training.data.corpus import open_corpus
-from ..report.files import is_made_here
+from ..report.files import require_page_replaceable
 from .application import instruction_rows
 from .config import DEMO_ACTIVATIONS, OWN, DemoConfig
 
@@ -25,11 +25,7 @@ def require_possible(config: DemoConfig, say: Callable[[str], None]) -> None:
         InputError: device, model, text or instruction rows are not there or do not suit; sizes do
             not suit the model; or another page is where the report goes.
     """
-    if config.report.exists() and not is_made_here(config.report):
-        raise InputError(
-            f"{config.report} exists and is not of sparsteer's making; move it elsewhere, or give "
-            "another --out"
-        )
+    require_page_replaceable(config.report)
     resolve_device(config.device)
     for name in fetched_names(config):
         if not is_fetched(name):

@@ -62,21 +62,28 @@ def require_no_other(saes: Sequence[str], *, force: bool) -> None:
         names = ["fvu-against-l0.svg", *(f"front-{name}.svg" for name in _FRONTS), "report.html"]
         paths += [shared_folder(folders) / name for name in names]
     for path in paths:
-        require_made_here(path, "give --force to replace it")
-
-
-def require_made_here(path: Path, remedy: str) -> None:
-    """Raise InputError if a page or a plot is there that sparsteer did not make; `remedy` ends the
-    sentence."""
-    if path.exists() and not is_made_here(path):
-        raise InputError(
-            f"{path} exists and is not of sparsteer's making; move it elsewhere, or {remedy}"
-        )
+        require_page_replaceable(path, remedy="give --force to replace it")
 
 
 def is_made_here(path: Path) -> bool:
     """Whether a page or a plot says that sparsteer made it."""
     return path.is_file() and _MADE_HERE[path.suffix].encode() in path.read_bytes()
+
+
+def require_page_replaceable(
+    path: Path, *, force: bool = False, remedy: str = "give another --out"
+) -> None:
+    """Raise InputError if a page at `path` would replace a file that sparsteer did not make.
+
+    Args:
+        path: where the page goes.
+        force: replace whatever is there.
+        remedy: what the sentence offers besides moving the file.
+    """
+    if path.exists() and not force and not is_made_here(path):
+        raise InputError(
+            f"{path} exists and is not of sparsteer's making; move it elsewhere, or {remedy}"
+        )
 
 
 def write_plots(results: Sequence[Mapping[str, Any]]) -> list[Path]:

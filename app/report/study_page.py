@@ -7,7 +7,7 @@ from typing import Any
 
 from ...sae.common.wording import count, counted, percent
 from ...steering.study.arm import Cost
-from .files import has_matplotlib, require_made_here, write_page
+from .files import has_matplotlib, write_page
 from .inline import PAGE, for_page
 from .markup import Child, Html, join, table, tag
 from .page import figure, page
@@ -51,11 +51,6 @@ _VERDICT = (
     "the same prompts, which flatters it; in the lines “chosen elsewhere” the way is chosen on "
     "one half of the prompts and judged on the other."
 )
-
-
-def require_page_replaceable(folder: str | Path) -> None:
-    """Raise InputError if the page would replace one that sparsteer did not make."""
-    require_made_here(Path(folder) / PAGE_FILE, "give another --out")
 
 
 def write_study_page(result: Mapping[str, Any]) -> Path:

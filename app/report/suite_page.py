@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...sae.common.wording import counted
-from .files import require_made_here, write_page
+from .files import write_page
 from .fronts import FVU_AXIS, RECOVERED_AXIS, Point, family_of, front
 from .inline import PAGE, for_page
 from .markup import Child, Html, join, table, tag
@@ -20,13 +20,6 @@ _FRONTS = (
     ("held_out", "loss_recovered", RECOVERED_AXIS, "upper left is better"),
 )
 """Part, figure, axis, and how to read the front."""
-
-
-def require_page_replaceable(folder: Path, *, force: bool) -> None:
-    """Raise InputError if the page would replace one that sparsteer did not make, unless `force`
-    says so."""
-    if not force:
-        require_made_here(folder / PAGE_FILE, "give --force to replace it")
 
 
 def write_suite_page(result: Mapping[str, Any], *, with_plots: bool) -> Path:

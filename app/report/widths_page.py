@@ -6,11 +6,12 @@ from typing import Any
 
 from ...sae.common.wording import count
 from ...steering.widths.config import METHODS
-from .files import require_made_here, write_page
+from .files import write_page
 from .inline import PAGE, for_page
 from .markup import Html, join, table, tag
 from .page import figure, page
 from .plots import PAPER, Drawing, Palette, Plot, styles
+from .study_rows import DASH
 
 PAGE_FILE = "widths.html"
 
@@ -24,21 +25,20 @@ SPLITTING_HEADINGS = (
 """Of `splitting_rows`; both cosines are with the difference of means."""
 
 
-def require_page_replaceable(folder: str) -> None:
-    """Raise InputError if the page would replace one that sparsteer did not make."""
-    require_made_here(Path(folder) / PAGE_FILE, "give another --out")
-
-
 def splitting_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """How each dictionary shares out the concept, as text under `SPLITTING_HEADINGS`."""
+    """How each dictionary shares out the concept, as text under `SPLITTING_HEADINGS`; dashes where
+    no latent tells the texts apart."""
     rows: list[tuple[str, ...]] = []
     for run in result["runs"]:
-        split, best = run["splitting"], run["best"]
+        split, best, width = run["splitting"], run["best"], count(run["n_latents"])
+        if best is None:
+            rows.append((run["name"], width, *[DASH] * (len(SPLITTING_HEADINGS) - 2)))
+            continue
         own, reference = split["own_best"], split["reference_best"]
         rows.append(
             (
                 run["name"],
-                count(run["n_latents"]),
+                width,
                 str(best["feature"]),
                 f"{best['auroc']:.3f}",
                 count(own["count"]),
@@ -48,10 +48,20 @@ def splitting_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 count(split["difference"]["count"]),
                 f"{split['best_cosine']:+.2f}",
                 count(len(run["group"])),
-                "\N{EN DASH}" if split["group_cosine"] is None else f"{split['group_cosine']:+.2f}",
+                DASH if split["group_cosine"] is None else f"{split['group_cosine']:+.2f}",
             )
         )
     return rows
+
+
+def about_reference(result: Mapping[str, Any]) -> str:
+    """In a clause, which dictionary the others are held against."""
+    reference, narrowest = result["reference"], result["runs"][0]["name"]
+    if reference is None:
+        return "in no dictionary a latent tells the texts apart"
+    if reference == narrowest:
+        return f"{reference} is the narrowest dictionary"
+    return f"{reference} is the narrowest dictionary in which a latent tells the texts apart"
 
 
 def steering_headings(result: Mapping[str, Any]) -> tuple[str, ...]:
@@ -154,8 +164,8 @@ def widths_page(result: Mapping[str, Any], drawings: Sequence[Drawing]) -> str:
     )
     shared = (
         f"Latents share a direction where the cosine is at least {result['least_cosine']:g}; by "
-        "chance is how many share that of a random latent. Equal directions do not say that the "
-        "latents fire on the same texts."
+        f"chance is how many share that of a random latent; {about_reference(result)}. Equal "
+        "directions do not say that the latents fire on the same texts."
     )
     figures = [
         figure(for_page(drawing), f"{drawing.label}. The level line is the unsteered model.")
@@ -200,7 +210,7 @@ def _steering_row(
     return (
         run,
         words,
-        f"{strengths[0]:.3g}{missed}" if single else f"\N{EN DASH}{missed}",
+        f"{strengths[0]:.3g}{missed}" if single else f"{DASH}{missed}",
         *(f"{_mean_emt(found, scorer):.3f}" for scorer in result["scorers"]),
         _mean_perplexity(found),
     )
@@ -209,7 +219,7 @@ def _steering_row(
 def _mean_perplexity(found: Sequence[Mapping[str, Any]]) -> str:
     values = [row["neutral_perplexity"] for row in found]
     known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.2f}" if known else "\N{EN DASH}"
+    return f"{sum(known) / len(known):.2f}" if known else DASH
 
 
 def _mean_emt(found: Sequence[Mapping[str, Any]], scorer: str) -> float:

@@ -53,7 +53,8 @@ class CalibrateConfig:
     """Run folder with the autoencoder, where the intervention has features."""
 
     model: str | None = None
-    """Language model; by default the one that the autoencoder was trained on."""
+    """Language model; by default the one that the autoencoder of --run was trained on, or that the
+    intervention was fitted to."""
 
     prompts: FilePath | None = None
     """File of prompts: .txt with one on each line, or one in each row of a .jsonl, .ndjson, .json,
@@ -163,11 +164,6 @@ class CalibrateConfig:
                 f"continuations is {self.continuations}, but at temperature 0 all are one; give a "
                 "temperature, or one continuation",
                 field="continuations",
-            )
-        if self.run is None and self.model is None:
-            raise InputError(
-                "model is missing; give --model M, or --run RUN for an intervention with features",
-                field="model",
             )
         _ = self.sampling
 

@@ -20,7 +20,7 @@ from ...sae.common.paths import require_no_file_at
 from ...sae.language_model.model import LanguageModel
 from ..detox.prompts import prompts_of, reporting_prompts_among
 from ..features.text_lists import read_text_list
-from ..fitting.saving import FIT_FILE, require_fitted_to
+from ..fitting.saving import FIT_FILE, model_fitted_to, require_fitted_to
 from ..interventions.folder import write_files
 from ..interventions.intervention import Intervention
 from ..loading import load_for_intervention
@@ -66,13 +66,14 @@ def calibrate_intervention(
             "strengths",
             field="intervention",
         )
+    named = _model_named(config, intervention) if model is None else None
     prompts, neutral = _texts(config, say)
     if model is None:
         model, sae = load_for_intervention(
             intervention,
             config.intervention,
             run=config.run,
-            model=config.model,
+            model=named,
             model_dtype=config.model_dtype,
             allow_other_weights=config.allow_other_weights,
             device=config.device,
@@ -132,6 +133,20 @@ def require_calibration_free(out: str | Path, *, force: bool) -> None:
         raise InputError(f"{out} is a folder of something else; give another --out", field="out")
     if not force:
         raise other_content(out)
+
+
+def _model_named(config: CalibrateConfig, intervention: Intervention) -> str | None:
+    """The language model to load; None where the autoencoder says which, or is missing."""
+    if config.model is not None or config.run is not None or intervention.needs_autoencoder:
+        return config.model
+    fitted_to = model_fitted_to(config.intervention)
+    if fitted_to is None:
+        raise InputError(
+            f"model is missing, and {config.intervention} has no fit.json that names one; give "
+            "--model M",
+            field="model",
+        )
+    return fitted_to
 
 
 def _texts(

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from ...sae.common.errors import InputError
 from ...sae.language_model.model import LanguageModel
 from ...training.evaluation.probing.result import Interval
-from ..config import Sampling
-from ..generation import Generation, in_room
 from ..texts import prompt_tokens
+from .greedy import greedy_answers
 from .reading import Steered
 from .statistics import mean_over_prompts
 
@@ -88,17 +87,9 @@ def refusal_rate(
     if not requests:
         raise InputError("there are no requests; give at least one")
     rows = [prompt_tokens(model, request, chat=chat) for request in requests]
-    sampling = in_room(Sampling(max_new_tokens=max_new_tokens), model, rows)
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-    answers: dict[int, str] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        with steered():
-            generation = Generation(model, [rows[number] for number in batch], sampling)
-            while not generation.done:
-                generation.step()
-        texts = [each.text for each in generation.results()]
-        answers.update(zip(batch, texts, strict=True))
-    in_order = tuple(answers[number] for number in range(len(rows)))
-    rate = mean_over_prompts([float(is_refusal(answer)) for answer in in_order])
-    return RefusalRate(rate=rate, answers=in_order)
+    answers = greedy_answers(
+        model, rows, steered, max_new_tokens=max_new_tokens, batch_size=batch_size
+    )
+    texts = tuple(answer.text for answer in answers)
+    rate = mean_over_prompts([float(is_refusal(text)) for text in texts])
+    return RefusalRate(rate=rate, answers=texts)

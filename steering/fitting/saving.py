@@ -97,6 +97,17 @@ def require_fitted_to(folder: str | Path, model: LanguageModel) -> None:
         _require_same_model(read_checked_json(path, "fit", remedy=_REMEDY), folder, model)
 
 
+def model_fitted_to(folder: str | Path) -> str | None:
+    """The name under which the language model was loaded that the folder was fitted to; None where
+    the folder is no fit. Raises InputError if `fit.json` is broken or has changed."""
+    path = Path(folder) / FIT_FILE
+    if not path.is_file():
+        return None
+    made: object = read_checked_json(path, "fit", remedy=_REMEDY).get("model")
+    name = cast(dict[str, Any], made).get("name") if isinstance(made, dict) else None
+    return name if isinstance(name, str) and name else None
+
+
 def fitted_values(fitted: Fitted) -> dict[str, Any]:
     """What was fitted without its tensors, for a program: `method`, `edits`, `gate` and `cap` with
     the shapes of their tensors, and `report`."""

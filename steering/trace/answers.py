@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...sae.language_model.model import LanguageModel
-from ..config import Sampling
+from ..evaluation.greedy import greedy_answers
 from ..evaluation.reading import Steered
-from ..generation import Generation, in_room
 from ..texts import prompt_tokens
 
 CONCEPT, UNRELATED, RESTATED, REMINDED = "concept", "unrelated", "restated", "reminded"
@@ -26,42 +25,6 @@ class Questions:
     """The token ids of each, BOS or the chat template included."""
     answers: tuple[str, ...]
     answer_tokens: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model says to a question, as text and token ids."""
-
-    text: str
-    tokens: tuple[int, ...]
-
-
-def greedy_answers(
-    model: LanguageModel,
-    rows: Sequence[Sequence[int]],
-    steered: Steered,
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-) -> list[Answer]:
-    """The likeliest answer, token by token, to each question.
-
-    Raises:
-        InputError: a question leaves no room for so many tokens.
-        TooStrong: the steered model's logits are no numbers.
-    """
-    sampling = in_room(Sampling(max_new_tokens=max_new_tokens), model, rows)
-    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-    found: dict[int, Answer] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        with steered():
-            generation = Generation(model, [rows[number] for number in batch], sampling)
-            while not generation.done:
-                generation.step()
-        for number, text in zip(batch, generation.results(), strict=True):
-            found[number] = Answer(text.text, text.tokens)
-    return [found[number] for number in range(len(rows))]
 
 
 def asked(

@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...sae.language_model.model import LanguageModel
+from ..evaluation.greedy import greedy_answers
 from ..evaluation.reading import read_continuations
 from ..evaluation.statistics import mean_over_prompts
 from . import figures
-from .answers import CONCEPT, UNRELATED, Questions, greedy_answers, rouge_l
+from .answers import CONCEPT, UNRELATED, Questions, rouge_l
 from .arms import NEEDLE, NONE, STEERED, TraceArm
 from .lens import LogitLens
 from .reading import Passed, passed
@@ -55,7 +56,7 @@ def conditions(
         `conditions`: for each name `answers` by kind of questions (`rouge_l` and `same` against the
         untouched model's answers, `loss_rise` of these in nats a token), `selectivity` (loss_rise
         about the concept less that of unrelated questions), `recovered` by kind, `kept` and
-        `kept_before` (the share of the neurons' activation that is left, behind the steering and
+        `kept_before` (the share of what the neurons write that is left, behind the steering and
         before it), `lens` (the probability of the concept's tokens behind each layer). `answers`:
         for each question the texts.
     """
@@ -158,12 +159,12 @@ def _same(text: str, reference: str) -> float:
 def _kept(
     base: Passed, draws: Sequence[Passed], norms_V: Tensor, chosen_V: Tensor
 ) -> dict[str, Any] | None:
-    """The share of activation that is left; of several draws all their tokens together."""
+    """The share of what neurons write that is left; of several draws all their tokens together."""
     if len(draws) == 1:
         return figures.plain(figures.kept_activation(base, draws[0], norms_V, chosen_V))
-    mean_NV = torch.stack([draw.activations_NV for draw in draws]).mean(dim=0)
+    mean_NV = torch.stack([draw.written_NV for draw in draws]).mean(dim=0)
     whole = Passed(
-        activations_NV=mean_NV,
+        written_NV=mean_NV,
         questions_N=base.questions_N,
         masses_AL=base.masses_AL,
         questions_A=base.questions_A,

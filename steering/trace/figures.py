@@ -30,12 +30,14 @@ def loss_rises(figures: TokenFigures) -> Float[np.ndarray, "Q"]:
 def kept_activation(
     base: Passed, other: Passed, norms_V: Float[Tensor, "V"], chosen_V: Bool[Tensor, "V"]
 ) -> Interval | None:
-    """How much of some neurons' activation is left: 1 is all of it, 0 nothing, below 0 it has
+    """How much is left of what some neurons write: 1 is all of it, 0 nothing, below 0 it has
     turned round.
 
-    It is the factor c that brings c * (the untouched model's activations) nearest to the others, in
-    least squares over tokens and neurons, each neuron's activation times the length of its value
-    vector: sum(w a a') / sum(w a a) with w the squared length. The interval is over questions.
+    It is the factor c that brings c * (what the untouched model's neurons write along their value
+    vectors) nearest to what the others write along the same, in least squares over tokens and
+    neurons: sum(w a a') / sum(w a a) with a as `Passed.written_NV` and w the squared length of the
+    untouched value vector. So a value vector set to 0 leaves 0, whatever its neuron's activation.
+    The interval is over questions.
 
     Args:
         base: of the untouched model.
@@ -47,8 +49,8 @@ def kept_activation(
         The factor; None where no neuron is chosen, or none of them is active.
     """
     weights_V = torch.where(chosen_V, norms_V.double().square(), 0.0)
-    products_N = (base.activations_NV * other.activations_NV) @ weights_V
-    squares_N = base.activations_NV.square() @ weights_V
+    products_N = (base.written_NV * other.written_NV) @ weights_V
+    squares_N = base.written_NV.square() @ weights_V
     n_questions = int(base.questions_N.max()) + 1
     sums_2Q = torch.zeros(2, n_questions, dtype=torch.float64)
     for sums_Q, values_N in zip(sums_2Q, (products_N, squares_N), strict=True):
@@ -110,9 +112,10 @@ def answer_figures(
 
 def recovered(of_set: Mapping[str, Any], of_concept: Mapping[str, Any]) -> float | None:
     """What part of the damage to answers about the concept other questions about it undo: 1 less
-    the ratio of their rises in loss; None where answers about the concept are not damaged."""
-    whole = of_concept["loss_rise"]["mean"]
-    return 1 - of_set["loss_rise"]["mean"] / whole if whole > 0 else None
+    the ratio of their rises in loss; None where the interval of the concept's rise reaches to 0 or
+    below, so that the damage, by which is divided, is not sure."""
+    whole = of_concept["loss_rise"]
+    return 1 - of_set["loss_rise"]["mean"] / whole["mean"] if whole["ci"][0] > 0 else None
 
 
 def plain(interval: Interval | None) -> dict[str, Any] | None:

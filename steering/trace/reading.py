@@ -26,8 +26,10 @@ from .value_vectors import DownProjection, ValueVector
 class Passed:
     """What was seen in a model; on the CPU, in float64."""
 
-    activations_NV: Float[Tensor, "N V"]
-    """Of each of V neurons at the N content tokens of questions and answers."""
+    written_NV: Float[Tensor, "N V"]
+    """What each of V neurons writes along the untouched model's value vector of it, at the N
+    content tokens of questions and answers: its activation, times the value vector that it has now
+    projected on the untouched one, in units of that; the activation where it is the same."""
     questions_N: Int[Tensor, "N"]
     """Of which question each token is."""
     masses_AL: Float[Tensor, "A L"]
@@ -83,7 +85,7 @@ def passed(
             found[number] = (own_LV[content_L], torch.stack(masses, dim=1))
     numbers = sorted(found)
     return Passed(
-        activations_NV=torch.cat([found[number][0] for number in numbers]),
+        written_NV=torch.cat([found[number][0] for number in numbers]),
         questions_N=_repeated(numbers, [len(found[number][0]) for number in numbers]),
         masses_AL=torch.cat([found[number][1] for number in numbers]),
         questions_A=_repeated(numbers, [len(found[number][1]) for number in numbers]),
@@ -118,16 +120,25 @@ def _watching(
     for number, vector in enumerate(vectors):
         by_layer.setdefault(vector.layer, []).append(number)
     last = max(by_layer, default=-1)
+    own_rows = {
+        each.layer: _rows(each, vectors, by_layer[each.layer])
+        for each in projections
+        if each.layer in by_layer
+    }
     parts: dict[int, Tensor] = {}
 
-    def neurons_of(layer: int) -> Callable[..., None]:
-        numbers = by_layer[layer]
+    def neurons_of(projection: DownProjection) -> Callable[..., None]:
+        layer = projection.layer
+        numbers, own_ND = by_layer[layer], own_rows[projection.layer]
         neurons = [vectors[number].neuron for number in numbers]
+        squares_N = own_ND.square().sum(1)
+        along_N = (_rows(projection, vectors, numbers) * own_ND).sum(1)
+        shares_N = torch.where(squares_N > 0, along_N / squares_N, 1.0)
 
         def note(module: object, inputs: tuple[Any, ...]) -> None:
             if is_being_asked():
                 return
-            acts_BTN = inputs[0][..., neurons].double().cpu()
+            acts_BTN = inputs[0][..., neurons].double().cpu() * shares_N
             for place, number in enumerate(numbers):
                 parts[number] = acts_BTN[..., place]
             if layer == last:
@@ -148,7 +159,7 @@ def _watching(
                 stack.enter_context(steered())
                 for each in projections:
                     if each.layer in by_layer:
-                        hook = neurons_of(each.layer)
+                        hook = neurons_of(each)
                         stack.callback(each.module.register_forward_pre_hook(hook).remove)
                 for layer in range(n_read):
                     # The next layer's input is what all edits behind this layer have left.
@@ -159,6 +170,13 @@ def _watching(
         return both
 
     yield seen, within
+
+
+def _rows(
+    projection: DownProjection, vectors: Sequence[ValueVector], numbers: Sequence[int]
+) -> Float[Tensor, "N D"]:
+    """The value vectors that the neurons have now."""
+    return torch.stack([projection.rows_FD[vectors[n].neuron].double().cpu() for n in numbers])
 
 
 def _batches(

@@ -3,9 +3,9 @@
 Steering changes no parameter, so what holds the concept is still there; the question is whether the
 model still computes it. It is asked four ways, each beside a needle, which changes the concept's
 own parameters: are answers about the concept changed, and others not; do other ways to ask bring
-them back; are the neurons that write the concept still active; and do the layers, read by the logit
-lens, still favor its words. After ConceptVectors (Hong et al., Intrinsic Test of Unlearning Using
-Parametric Knowledge Traces, arXiv 2406.11614), whose own measures compare parameters.
+them back; do its neurons still write the concept; and do the layers, read by the logit lens, still
+favor its words. After ConceptVectors (Hong et al., Intrinsic Test of Unlearning Using Parametric
+Knowledge Traces, arXiv 2406.11614), whose own measures compare parameters.
 """
 
 from collections.abc import Callable, Mapping, Sequence

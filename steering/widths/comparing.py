@@ -55,9 +55,10 @@ def compare_widths(
     tiers: Sequence[str],
     costs: Sequence[str],
     scorers: Sequence[str],
+    reference: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Every way to steer of each dictionary beside the others of it, and beside the same of the
-    first dictionary.
+    """Every way to steer of each dictionary beside the others of it, and beside the same of one
+    dictionary.
 
     What is compared is each prompt's largest score among its continuations. P-values are adjusted
     by Holm's method over all comparisons together.
@@ -65,9 +66,10 @@ def compare_widths(
     Args:
         studies: those of the dictionaries, the narrowest first, on the same prompts.
         tiers, costs, scorers: names; what has no row within a cost is not compared.
+        reference: name of the dictionary that the others are held against, by default the first.
 
     Returns:
-        Of each comparison `relation` (`method` within a dictionary, `width` beside the first one),
+        Of each comparison `relation` (`method` within a dictionary, `width` beside the reference),
         `cost`, `tier`, `scorer`, `run` and `method`, `other_run` and `other_method`, the means
         `own` and `other`, the fields of a `Comparison` with `standard_errors`, and `p_holm`. Plain
         JSON values, with None for infinity.
@@ -75,10 +77,13 @@ def compare_widths(
     Raises:
         InputError: as `compare`, or scores are missing.
     """
+    held_against = next(
+        (study for study in studies if study.name == reference), next(iter(studies), None)
+    )
     found: list[dict[str, Any]] = []
     for cost in costs:
         for tier in tiers:
-            for relation, own, other in _pairs(studies):
+            for relation, own, other in _pairs(studies, held_against):
                 rows = [side.study.row(side.method, tier, cost) for side in (own, other)]
                 if rows[0] is None or rows[1] is None:
                     continue
@@ -108,10 +113,12 @@ def compare_widths(
     return found
 
 
-def _pairs(studies: Sequence[RunStudy]) -> Iterator[tuple[str, _Side, _Side]]:
+def _pairs(
+    studies: Sequence[RunStudy], reference: RunStudy | None
+) -> Iterator[tuple[str, _Side, _Side]]:
     for study in studies:
         for other, own in combinations(METHODS, 2):
             yield "method", _Side(study, own), _Side(study, other)
-        if study is not studies[0]:
+        if reference is not None and study is not reference:
             for method in METHODS:
-                yield "width", _Side(study, method), _Side(studies[0], method)
+                yield "width", _Side(study, method), _Side(reference, method)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...sae.common.errors import InputError
 from ...sae.common.files import write_json
 from ...sae.common.locks import hold_folder
 from ...sae.fingerprint import sae_fingerprint
@@ -14,7 +15,7 @@ from ..study.context import StudyContext
 from ..study.runner import run_study
 from ..study.texts import study_texts
 from .comparing import RunStudy, compare_widths
-from .config import WidthsConfig
+from .config import METHODS, WidthsConfig
 from .runs import WidthsRun, opened_runs, require_indexes, require_model
 from .splitting import ReferenceLatent, difference_of_means, splitting
 
@@ -47,12 +48,14 @@ def run_widths(
         progress: see `Progress`.
 
     Returns:
-        `folder`, `model`, `site`, `reference` (the name of the narrowest dictionary), `costs`,
-        `tiers`, `scorers`, `least_cosine`; `runs`, of each, the narrowest first, `name`, `run`,
-        `sae` (its fingerprint), `n_latents`, `activation`, `best` (`feature`, `auroc`,
-        `firing_positive`, `firing_negative`), `group` (its latents), `splitting` (see `Splitting`),
-        `rows` and `against_random` (of its study) and `failed`; and `comparisons`, as
-        `compare_widths` gives them. The same is written as widths.json.
+        `folder`, `model`, `site`, `reference` (the name of the narrowest dictionary in which a
+        latent tells the texts apart; None where there is none), `costs`, `tiers`, `scorers`,
+        `least_cosine`; `runs`, of each, the narrowest first, `name`, `run`, `sae` (its
+        fingerprint), `n_latents`, `activation`, `best` (`feature`, `auroc`, `firing_positive`,
+        `firing_negative`; None where no latent tells the texts apart), `group` (its latents),
+        `splitting` (see `Splitting`; None likewise), `rows` and `against_random` (of its study)
+        and `failed`; and `comparisons`, as `compare_widths` gives them. The same is written as
+        widths.json.
 
     Raises:
         InputError: as `run_study`; runs are missing, of other sites or of other models; or a run
@@ -72,11 +75,12 @@ def run_widths(
             for run, study in zip(runs, studies, strict=True)
         ]
         found = _split(runs, studies, results, loaded, config, say)
+        reference = next((one["name"] for one in found if one["best"] is not None), None)
         result = {
             "folder": str(folder),
             "model": loaded.model.name,
             "site": loaded.site.name,
-            "reference": runs[0].name,
+            "reference": reference,
             "costs": [cost.name for cost in studies[0].costs],
             "tiers": list(config.tiers),
             "scorers": list(config.scorer),
@@ -90,6 +94,7 @@ def run_widths(
                 tiers=config.tiers,
                 costs=[cost.name for cost in studies[0].costs],
                 scorers=config.scorer,
+                reference=reference,
             ),
         }
         write_json(folder / RESULT, result)
@@ -138,26 +143,22 @@ def _split(
     found: list[dict[str, Any]] = []
     for run, study, result in zip(runs, studies, results, strict=True):
         context = StudyContext(study, texts, Path(study.out), model=loaded.model, say=say)
-        best = context.found["features"][0]
-        group = [member["feature"] for member in context.found["group"] if member["weight"] > 0]
-        W_dec_FD = run.sae.W_dec.detach()
-        shared = splitting(
-            W_dec_FD,
-            best["feature"],
-            group,
-            reference=reference,
-            difference_D=difference_D,
-            least_cosine=config.least_cosine,
-            seed=config.seed,
-        )
-        reference = reference or ReferenceLatent(W_dec_FD, best["feature"])
-        found.append(
-            {
-                "name": run.name,
-                "run": run.run,
-                "sae": sae_fingerprint(run.sae),
-                "n_latents": run.n_latents,
-                "activation": run.sae.config.activation,
+        chosen, failed = _chosen(context, result)
+        told: dict[str, Any] = {"best": None, "group": [], "splitting": None}
+        if chosen is not None:
+            best, W_dec_FD = chosen["features"][0], run.sae.W_dec.detach()
+            group = [member["feature"] for member in chosen["group"] if member["weight"] > 0]
+            shared = splitting(
+                W_dec_FD,
+                best["feature"],
+                group,
+                reference=reference,
+                difference_D=difference_D,
+                least_cosine=config.least_cosine,
+                seed=config.seed,
+            )
+            reference = reference or ReferenceLatent(W_dec_FD, best["feature"])
+            told = {
                 "best": {
                     "feature": best["feature"],
                     "auroc": best["auroc_mean"],
@@ -166,11 +167,36 @@ def _split(
                 },
                 "group": group,
                 "splitting": shared.to_dict(),
+            }
+        found.append(
+            {
+                "name": run.name,
+                "run": run.run,
+                "sae": sae_fingerprint(run.sae),
+                "n_latents": run.n_latents,
+                "activation": run.sae.config.activation,
+                **told,
                 "rows": result["rows"],
                 "against_random": [
                     one for one in result["comparisons"] if one["relation"] == "random"
                 ],
-                "failed": result["failed"],
+                "failed": failed,
             }
         )
     return found
+
+
+def _chosen(
+    context: StudyContext, result: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, list[dict[str, str]]]:
+    """The latents that were chosen in a dictionary, and what was left out of its study; None where
+    no latent tells the texts apart, and then why."""
+    failed = list(result["failed"])
+    try:
+        return context.found, failed
+    except InputError as error:
+        if any(row["method"] in METHODS for row in result["rows"]):
+            raise  # there were latents when the study was made
+        if all(one["why"] != str(error) for one in failed):
+            failed.append({"name": METHODS["sae"], "why": str(error)})
+        return None, failed

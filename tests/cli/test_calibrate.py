@@ -8,6 +8,7 @@ import torch
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.config import TopKConfig
+from sparsteer.steering.detox.prompts import Prompt
 from sparsteer.steering.interventions.intervention import Intervention, SteeredFeature
 from sparsteer.steering.interventions.spec import Edit
 from sparsteer.steering.interventions.vectors import Vectors
@@ -61,6 +62,37 @@ def test_a_strength_is_found_written_and_steered_with(
 
 
 @pytest.mark.slow
+def test_a_fit_names_its_model(
+    sparsteer: Sparsteer, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, words in (("positive", "you fool\nan old fool"), ("negative", "a dog\nthe cat")):
+        (tmp_path / f"{name}.txt").write_text(words)
+    texts = ("--positive", tmp_path / "positive.txt", "--negative", tmp_path / "negative.txt")
+    fit = tmp_path / "fit"
+    words = ("--model", tiny_model_folder, "--site", SITES[1], *texts, "--held-out", 0)
+    assert sparsteer("steer", "fit", "mean_difference", *words, "--out", fit).status == 0
+
+    def three(side: str) -> list[Prompt]:
+        return [
+            Prompt(text=text, attributes=(side,)) for text in ("you are", "the cat sat", "it is")
+        ]
+
+    monkeypatch.setattr("sparsteer.steering.evaluation.calibrated.prompts_of", three)
+    found = sparsteer("steer", "calibrate", fit, "--kl", "0.5", "--json").values
+    assert found["model"]["name"] == str(tiny_model_folder)
+    assert found["strength"] > 0 and found["budget"] == {"kind": "kl", "target": 0.5}
+    named = ("--model", tiny_model_folder)
+    again = sparsteer("steer", "calibrate", fit, *named, "--kl", "0.5", "--json").values
+    assert again == found
+
+
+def test_what_is_no_fit_needs_a_model(sparsteer: Sparsteer, folder: Path) -> None:
+    done = sparsteer("steer", "calibrate", folder, *COST)
+    assert done.status == 2
+    assert f"--model is missing, and {folder} has no fit.json that names one" in done.error
+
+
+@pytest.mark.slow
 def test_features_need_their_run(
     sparsteer: Sparsteer, tiny_model_folder: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -107,8 +139,6 @@ def test_a_cost_out_of_reach_is_a_warning(
         (("f", "--kl", "0"), "--kl is 0"),
         (("f", "--perplexity", "ten"), "--perplexity is 'ten', but must be a fraction such as 10%"),
         (("f", "--perplexity", "10%"), "--neutral is missing"),
-        (("f", "--perplexity", "10%", "--neutral", "n"), "--model is missing"),
-        (("f", "--kl", "1"), "--model is missing; give --model M, or --run RUN"),
         (("f", "--kl", "1", "--neutral", "n"), "--neutral is given without --perplexity"),
         (("f", "--kl", "1", "--text-field", "a"), "--text-field is 'a', but there is no --prompts"),
         (

@@ -63,7 +63,7 @@ def test_a_page_for_people(sparsteer: Sparsteer, tiny_model_folder: Path, folder
         "3 MLP value vectors",
         "rise in the loss of the untouched model's own answers",
         "likeness of the answers",
-        "what is left of the activation",
+        "what is left of what these neurons write",
         "probability of the concept's tokens",
     ):
         assert part in done.out

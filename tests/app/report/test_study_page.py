@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from sparsteer.app.report.files import require_page_replaceable
 from sparsteer.app.report.study_page import (
     PAGE_FILE,
-    require_page_replaceable,
     study_page,
     write_study_page,
 )
@@ -156,12 +156,12 @@ def test_the_page_replaces_its_own_alone(
     result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("sparsteer.app.report.study_page.has_matplotlib", lambda: False)
-    require_page_replaceable(tmp_path)
+    require_page_replaceable(tmp_path / PAGE_FILE)
     assert write_study_page(result) == tmp_path / PAGE_FILE
-    require_page_replaceable(str(tmp_path))
+    require_page_replaceable(tmp_path / PAGE_FILE)
     (tmp_path / PAGE_FILE).write_text("mine")
     with pytest.raises(InputError, match="not of sparsteer's making"):
-        require_page_replaceable(tmp_path)
+        require_page_replaceable(tmp_path / PAGE_FILE)
 
 
 def test_the_terminal_shows_what_the_page_does(result: dict[str, Any]):

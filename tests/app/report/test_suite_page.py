@@ -7,13 +7,14 @@ from xml.etree import ElementTree
 
 import pytest
 
+from sparsteer.app.report.files import require_page_replaceable
 from sparsteer.app.report.fronts import Point, front, fronts_of
 from sparsteer.app.report.inline import PAGE
 from sparsteer.app.report.measures import suite_figure
 from sparsteer.app.report.plots import Drawing
 from sparsteer.app.report.suite_page import (
+    PAGE_FILE,
     fronts,
-    require_page_replaceable,
     suite_page,
     write_suite_page,
 )
@@ -144,11 +145,11 @@ def test_figures_as_they_are_shown(given: dict[str, Any] | None, shown: str) -> 
 
 
 def test_the_page_replaces_its_own_alone(result: dict[str, Any], tmp_path: Path) -> None:
-    require_page_replaceable(tmp_path, force=False)
+    require_page_replaceable(tmp_path / PAGE_FILE)
     path = write_suite_page(copy.deepcopy(result), with_plots=False)
     assert "<svg" not in path.read_text()
-    require_page_replaceable(tmp_path, force=False)
+    require_page_replaceable(tmp_path / PAGE_FILE)
     path.write_text("mine")
     with pytest.raises(InputError, match="not of sparsteer's making"):
-        require_page_replaceable(tmp_path, force=False)
-    require_page_replaceable(tmp_path, force=True)
+        require_page_replaceable(tmp_path / PAGE_FILE)
+    require_page_replaceable(tmp_path / PAGE_FILE, force=True)

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from sparsteer.app.report.files import require_page_replaceable
+from sparsteer.app.report.study_rows import DASH
 from sparsteer.app.report.widths_page import (
     PAGE_FILE,
     RANDOM,
     SPLITTING_HEADINGS,
+    about_reference,
     comparison_rows,
-    require_page_replaceable,
     splitting_rows,
     steering_headings,
     steering_rows,
@@ -98,6 +100,19 @@ def test_rows_say_what_was_found(result: dict[str, Any]) -> None:
     assert (scorer, difference, p) == (SCORER, "+0.100 [+0.050, +0.150]", "0.0123")
 
 
+def test_a_dictionary_without_a_latent_of_the_concept_is_shown(result: dict[str, Any]) -> None:
+    result["runs"][0].update(best=None, group=[], splitting=None)
+    assert about_reference(result) == "narrow is the narrowest dictionary"
+    result["reference"] = "wide<b>"
+    assert "in which a latent tells the texts apart" in about_reference(result)
+    narrow, wide = splitting_rows(result)
+    assert narrow[:2] == ("narrow", "1,024") and set(narrow[2:]) == {DASH}
+    assert len(narrow) == len(wide) == len(SPLITTING_HEADINGS)
+    assert "1,024" in widths_page(result, [])
+    result["reference"] = None
+    assert "in no dictionary" in about_reference(result)
+
+
 def test_the_page_escapes_names_and_is_replaced_by_its_like_alone(
     result: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -105,10 +120,10 @@ def test_the_page_escapes_names_and_is_replaced_by_its_like_alone(
     assert "wide&lt;b&gt;" in text and "<b>" not in text
     path = write_widths_page(result, with_plots=False)
     assert path == tmp_path / PAGE_FILE
-    require_page_replaceable(str(tmp_path))
+    require_page_replaceable(tmp_path / PAGE_FILE)
     path.write_text("mine")
     with pytest.raises(InputError, match="not of sparsteer's making"):
-        require_page_replaceable(str(tmp_path))
+        require_page_replaceable(tmp_path / PAGE_FILE)
 
 
 @pytest.mark.slow

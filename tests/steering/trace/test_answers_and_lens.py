@@ -9,9 +9,10 @@ import torch
 
 from sparsteer.sae.language_model.model import LanguageModel
 from sparsteer.steering.config import Sampling
+from sparsteer.steering.evaluation.greedy import greedy_answers
 from sparsteer.steering.generation import generate
 from sparsteer.steering.texts import prompt_tokens
-from sparsteer.steering.trace.answers import greedy_answers, rouge_l
+from sparsteer.steering.trace.answers import rouge_l
 from sparsteer.steering.trace.lens import LogitLens, mass_of, overlap, tokens_of_words
 
 from ..fitting.conftest import randn

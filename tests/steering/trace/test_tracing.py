@@ -19,6 +19,7 @@ from sparsteer.steering.trace import figures
 from sparsteer.steering.trace.answers import Questions, asked
 from sparsteer.steering.trace.directions import concept_directions
 from sparsteer.steering.trace.lens import LogitLens
+from sparsteer.steering.trace.needle import needle
 from sparsteer.steering.trace.reading import Passed, passed
 from sparsteer.steering.trace.tracing import trace_of
 from sparsteer.steering.trace.value_vectors import ValueVector, down_projections
@@ -67,7 +68,7 @@ def test_what_passes_is_what_one_pass_over_the_text_gives(model: LanguageModel) 
     questions = concept_questions(model)
     spec = added(5 * randn(model.d_model, seed=1))
     together, alone = look(model, questions, spec, 3), look(model, questions, spec, 1)
-    for name in ("activations_NV", "questions_N", "masses_AL", "questions_A"):
+    for name in ("written_NV", "questions_N", "masses_AL", "questions_A"):
         assert torch.allclose(getattr(together, name), getattr(alone, name), atol=1e-9)
     projections, lens = down_projections(model), LogitLens(model)
     for number, (row, answer) in enumerate(
@@ -87,7 +88,7 @@ def test_what_passes_is_what_one_pass_over_the_text_gives(model: LanguageModel) 
         hook.remove()
         content_L = ~model.excluded_tokens(tokens_1L)[0]
         of_text = together.questions_N == number
-        acts_N = together.activations_NV[of_text, 2]
+        acts_N = together.written_NV[of_text, 2]
         assert torch.allclose(acts_N, seen[-1][content_L, 5], atol=1e-9)
         of_answer = together.questions_A == number
         behind_A = lens.mass(residual_LD[-len(answer) :], torch.tensor([40, 41]))
@@ -101,7 +102,7 @@ def test_neurons_up_to_the_site_keep_all_and_those_behind_do_not(model: Language
     questions = concept_questions(model)
     base = look(model, questions, None, 3)
     steered = look(model, questions, added(30 * randn(model.d_model, seed=1)), 3)
-    assert torch.equal(base.activations_NV[:, :2], steered.activations_NV[:, :2])
+    assert torch.equal(base.written_NV[:, :2], steered.written_NV[:, :2])
     norms_V = torch.ones(3)
     before, behind = (
         figures.kept_activation(base, steered, norms_V, torch.tensor(chosen))
@@ -117,7 +118,7 @@ def test_kept_activation_is_the_least_squares_factor(model: LanguageModel) -> No
 
     def with_activations(acts_NV: torch.Tensor) -> Passed:
         return Passed(
-            activations_NV=acts_NV,
+            written_NV=acts_NV,
             questions_N=base.questions_N,
             masses_AL=base.masses_AL,
             questions_A=base.questions_A,
@@ -126,13 +127,39 @@ def test_kept_activation_is_the_least_squares_factor(model: LanguageModel) -> No
     norms_V, every = torch.tensor([1.0, 0.5, 3.0]), torch.ones(3).bool()
     for factor in (0.0, 0.3, -2.0):
         found = figures.kept_activation(
-            base, with_activations(factor * base.activations_NV), norms_V, every
+            base, with_activations(factor * base.written_NV), norms_V, every
         )
         assert found is not None and found.mean == pytest.approx(factor)
-    other = with_activations(randn(*base.activations_NV.shape))
+    other = with_activations(randn(*base.written_NV.shape))
     found = figures.kept_activation(base, other, norms_V, every)
-    a, b = (norms_V * each.activations_NV for each in (base, other))
+    a, b = (norms_V * each.written_NV for each in (base, other))
     assert found is not None and found.mean == pytest.approx(float((a * b).sum() / (a * a).sum()))
+
+
+def test_a_noisy_needle_keeps_what_it_writes_along_the_value_vector() -> None:
+    model, chosen = own(), [ValueVector(0, 3, 1.0)]
+    questions, projections = concept_questions(model), down_projections(model)
+    before_D = projections[0].rows_FD[3].clone()
+
+    def noisy() -> Any:
+        return needle(projections, chosen, "noise", noise=0.4, seed=1)
+
+    with noisy():
+        share = float(projections[0].rows_FD[3] @ before_D / before_D.square().sum())
+    base, changed = (
+        passed(
+            model,
+            questions,
+            steered,
+            projections=projections,
+            vectors=chosen,
+            lens=LogitLens(model),
+            tokens_T=torch.tensor([40, 41]),
+        )
+        for steered in (nullcontext, noisy)
+    )
+    assert abs(share - 1) > 0.05
+    assert torch.allclose(changed.written_NV, share * base.written_NV)
 
 
 def test_the_direction_is_what_the_intervention_adds_whichever_way(model: LanguageModel) -> None:
@@ -176,6 +203,9 @@ def test_a_planted_concept_is_traced() -> None:
         assert none["answers"][kind]["questions"] == len(texts[kind])
     assert none["kept_before"]["mean"] == 1 == steered["kept_before"]["mean"]
     assert none["kept"] is None  # no layer lies behind the last
+    # The concept's only vector is 0 under the needle; the control changes others of its layer.
+    assert needle["kept_before"] == {"mean": 0.0, "ci": [0.0, 0.0]}
+    assert control["kept_before"]["mean"] == 1
     assert steered["lens"][:-1] == none["lens"][:-1]
     assert steered["lens"][-1] != none["lens"][-1]
     assert needle["lens"][0] == none["lens"][0] and needle["lens"][1] != none["lens"][1]
@@ -205,8 +235,13 @@ def test_differences_of_means_and_recovery() -> None:
     assert (found.mean, found.low, found.high) == (3, 2, 4)
     swapped = figures.difference_of_means([1.0, 1.0, 1.0], [3.0, 5.0])
     assert swapped.mean == -3
-    rises = {name: {"loss_rise": {"mean": mean}} for name, mean in (("a", 0.5), ("b", 2.0))}
-    assert figures.recovered(rises["a"], rises["b"]) == 0.75
-    assert figures.recovered(rises["a"], {"loss_rise": {"mean": 0.0}}) is None
+
+    def rise(mean: float, low: float) -> dict[str, Any]:
+        return {"loss_rise": {"mean": mean, "ci": [low, mean + 1]}}
+
+    assert figures.recovered(rise(0.5, 0.1), rise(2.0, 1.0)) == 0.75
+    assert figures.recovered(rise(0.5, -1.0), rise(2.0, 1.0)) == 0.75
+    for unsure in (rise(0.0, 0.0), rise(1e-6, -0.2), rise(0.3, 0.0)):
+        assert figures.recovered(rise(0.5, 0.1), unsure) is None
     draws = [np.array([1.0, 2.0]), np.array([3.0, 0.0])]
     assert figures.averaged(draws).tolist() == [2.0, 1.0]

@@ -68,6 +68,19 @@ def test_comparisons_pair_prompts_and_find_a_planted_difference(made_up: MadeUp)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_widths_are_held_against_the_reference(made_up: MadeUp) -> None:
+    draw = np.random.default_rng(2)
+    studies = [
+        made_up.study(name, {method: draw.random((5, 2)) for method in ways})
+        for name, ways in (("empty", ()), ("narrow", METHODS), ("wide", METHODS))
+    ]
+    found = compare_widths(studies, **SETTINGS, reference="narrow")
+    widths = [one for one in found if one["relation"] == "width"]
+    assert [(one["run"], one["other_run"]) for one in widths] == [("wide", "narrow")] * 3
+    # The first one has nothing to be held against.
+    assert {one["relation"] for one in compare_widths(studies, **SETTINGS)} == {"method"}
+
+
 def test_what_costs_more_than_it_may_is_not_compared(made_up: MadeUp) -> None:
     scores = {method: np.random.default_rng(1).random((9, 2)) for method in METHODS}
     over = made_up.study("over", scores, reached=False, dose=0.9)
@@ -75,4 +88,5 @@ def test_what_costs_more_than_it_may_is_not_compared(made_up: MadeUp) -> None:
     # A gate that hardly opens costs less, which is within what it may.
     below = made_up.study("below", scores, reached=False, dose=0.1)
     assert len(compare_widths([below], **SETTINGS)) == 3
-    assert compare_widths([below], **{**SETTINGS, "tiers": ["per_token"]}) == []
+    other: dict[str, Any] = {**SETTINGS, "tiers": ["per_token"]}
+    assert compare_widths([below], **other) == []

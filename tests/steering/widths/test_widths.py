@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sparsteer.app.report.widths_page import write_widths_page
 from sparsteer.sae import LanguageModel
 from sparsteer.sae.common.errors import InputError
+from sparsteer.steering.study.config import StudyConfig
+from sparsteer.steering.study.context import StudyContext
 from sparsteer.steering.study.measuring import kept_scores
 from sparsteer.steering.widths.config import METHODS
 from sparsteer.steering.widths.runner import run_widths
@@ -62,6 +65,40 @@ def test_every_dictionary_is_steered_with_at_the_same_cost(
     assert files_in(tmp_path / "out") == before
     assert any("building the feature index" in sentence for sentence in said)
     assert not any("measuring scores" in sentence for sentence in said_again)
+
+
+def test_a_dictionary_without_a_latent_of_the_concept_ends_nothing(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The narrow one has none, so that the wide one is the reference."""
+    left_out = {"name": "sae-add", "why": "no feature fires"}
+
+    def found(context: StudyContext) -> dict[str, Any]:
+        if context.folder.name == "narrow":
+            raise InputError("no feature fires in any text")
+        best = {"feature": 7, "auroc_mean": 0.9, "firing_positive": 0.5, "firing_negative": 0.0}
+        return {"features": [best], "group": [{"feature": 9, "weight": 1.0}]}
+
+    def run_study(study: StudyConfig, *given: Any, **named: Any) -> dict[str, Any]:
+        del study, given, named
+        row = {"method": "none", "tier": "constant", "cost": None}
+        return {"rows": [row], "comparisons": [], "failed": [left_out]}
+
+    def no_indexes(*given: Any) -> None:
+        del given
+
+    runner = "sparsteer.steering.widths.runner"
+    monkeypatch.setattr(StudyContext, "found", property(found))
+    monkeypatch.setattr(f"{runner}.run_study", run_study)
+    monkeypatch.setattr(f"{runner}.require_indexes", no_indexes)
+    result = run_widths(make_config())
+    narrow, wide = result["runs"]
+    assert narrow["best"] is None and narrow["splitting"] is None and narrow["group"] == []
+    why = {"name": "best latent", "why": "no feature fires in any text"}
+    assert narrow["failed"] == [left_out, why]
+    assert result["reference"] == "wide" and wide["best"]["feature"] == 7
+    assert wide["splitting"]["reference_best"] == wide["splitting"]["own_best"]
+    assert result["comparisons"] == []
 
 
 def test_runs_are_found_in_a_folder_and_sorted_by_width(make_config: MakeConfig) -> None:
