@@ -92,7 +92,7 @@ def run_study(
             **compare_rows(rows, config),
             **_about(study),
             "failed": failed,
-            "calibration": known.by_setting,
+            "calibration": known.of([name for arm in arms for name in _names(arm, config)]),
             "samples": samples,
         }
         write_json(folder / RESULT, result)
@@ -173,6 +173,11 @@ def _steered(study: StudyContext, intervention: Intervention | None) -> Steered:
     if intervention is None:
         return nullcontext
     return lambda: steer(study.model, study.sae, intervention)
+
+
+def _names(arm: Arm, config: StudyConfig) -> list[str]:
+    """Of the settings that an arm may have, one for each cost."""
+    return [Setting(arm=arm, cost=cost).name for cost in config.costs]
 
 
 def _samples(written: Written) -> list[dict[str, str]]:
