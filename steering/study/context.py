@@ -174,7 +174,18 @@ class StudyContext:
         Raises:
             NotDefined: no latent of the group speaks for the positive texts, or there is no group.
         """
-        members = self._group_members()
+        if self.found["no_group"] is not None:
+            raise NotDefined(self.found["no_group"])
+        members = [
+            one
+            for one in self.found["group"]
+            if one["weight"] > 0 and self.index.max_activation(one["feature"]) > 0
+        ]
+        if not members:
+            raise NotDefined(
+                "no feature of the group is more active in the positive texts; give more texts, or "
+                "leave sae_group out"
+            )
         most = max(one["weight"] for one in members)
         return tuple(
             SteeredFeature(
@@ -193,22 +204,6 @@ class StudyContext:
             with suppress(NotDefined):
                 chosen |= {feature.index for feature in steered()}
         return chosen
-
-    def _group_members(self) -> list[dict[str, Any]]:
-        """Those that speak for the positive texts and fire somewhere in the index."""
-        if self.found["no_group"] is not None:
-            raise NotDefined(self.found["no_group"])
-        members = [
-            one
-            for one in self.found["group"]
-            if one["weight"] > 0 and self.index.max_activation(one["feature"]) > 0
-        ]
-        if not members:
-            raise NotDefined(
-                "no feature of the group is more active in the positive texts; give more texts, or "
-                "leave sae_group out"
-            )
-        return members
 
     @property
     def found(self) -> dict[str, Any]:
