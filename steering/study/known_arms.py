@@ -28,7 +28,7 @@ class KnownArms:
 
         Raises:
             InputError: the folder has results of the arm when it steered otherwise, as after a
-                fit or `features.json` was changed or removed.
+                fit or `features.json` was changed, or on a device that rounds otherwise.
         """
         digest = _digest(steering)
         known = self._digests.setdefault(arm.name, digest)
