@@ -55,6 +55,11 @@ def chat_tokens(model: LanguageModel, messages: Sequence[Mapping[str, str]]) -> 
     return _fitting(model, text, messages[-1]["content"] if messages else "", [])
 
 
+def has_chat_template(model: LanguageModel) -> bool:
+    """Whether messages can be put to the model as its tokenizer writes them."""
+    return bool(cast(Any, model.tokenizer).chat_template)
+
+
 def _fitting(model: LanguageModel, text: str, prompt: str, tokens: list[int]) -> list[int]:
     """The tokens and those of the text, which must fit; errors name the prompt."""
     ids, n_tokens = first_tokens(model, text, model.max_context)

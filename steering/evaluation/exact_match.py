@@ -30,6 +30,9 @@ Kind = Literal["number", "text"]
 """What is compared: the last number of the answer, or its text without case, articles and
 punctuation."""
 
+MAX_NEW_TOKENS = 128
+"""Of an answer, by default."""
+
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -56,7 +59,7 @@ def exact_match(
     *,
     examples: Sequence[Problem] = (),
     kind: Kind = "number",
-    max_new_tokens: int = 128,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 16,
 ) -> MatchResult:
     """Let a model write answers.
@@ -79,19 +82,8 @@ def exact_match(
     require_integer("max_new_tokens", max_new_tokens, least=1)
     if not problems:
         raise InputError("there are no problems; give at least one")
+    prompts = answered_prompts(problems, examples, kind)
     known = [answer_in(problem.answer, kind) for problem in problems]
-    for problem, answer in zip(problems, known, strict=True):
-        if not answer:
-            raise InputError(
-                f"the answer {problem.answer!r} has no {kind} to compare with; compare texts, or "
-                "mend it"
-            )
-        if problem in examples:
-            raise InputError(
-                f"the problem {problem.question[:60]!r} is one of the examples, too; take others"
-            )
-    shown = "".join(f"Question: {one.question}\nAnswer: {one.answer}\n\n" for one in examples)
-    prompts = [f"{shown}Question: {problem.question}\nAnswer:" for problem in problems]
     sampling = Sampling(
         max_new_tokens=max_new_tokens, stop=("\n\n", "\nQuestion:"), batch_size=batch_size
     )
@@ -103,6 +95,28 @@ def exact_match(
         ),
         answers=tuple(written),
     )
+
+
+def answered_prompts(
+    problems: Sequence[Problem], examples: Sequence[Problem], kind: Kind
+) -> list[str]:
+    """What the model continues: each problem behind the examples and their answers.
+
+    Raises:
+        InputError: a problem is among the examples, or its answer has nothing to compare with.
+    """
+    for problem in problems:
+        if not answer_in(problem.answer, kind):
+            raise InputError(
+                f"the answer {problem.answer!r} has no {kind} to compare with; compare texts, or "
+                "mend it"
+            )
+        if problem in examples:
+            raise InputError(
+                f"the problem {problem.question[:60]!r} is one of the examples, too; take others"
+            )
+    shown = "".join(f"Question: {one.question}\nAnswer: {one.answer}\n\n" for one in examples)
+    return [f"{shown}Question: {problem.question}\nAnswer:" for problem in problems]
 
 
 def answer_in(text: str, kind: Kind) -> str:

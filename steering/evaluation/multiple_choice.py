@@ -90,15 +90,7 @@ def multiple_choice(
             model's context, or the model has no working cache.
         TooStrong: the steered model's logits are no numbers.
     """
-    require_choice("style", style, ("letters", "texts"))
-    require_integer("shots", shots, least=0)
-    if not questions:
-        raise InputError("there are no questions; give at least one")
-    prompts = [_prompt(one, examples or questions, shots, style) for one in questions]
-    rows: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
-    for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
-        for option, text in enumerate(_scored(question, style)):
-            rows[number, option] = _tokens(model, prompt, f" {text}")
+    rows = option_rows(model, questions, style=style, shots=shots, examples=examples)
     likelihoods = _log_likelihoods(model, list(rows.values()), steered, batch_size)
     of_row = dict(zip(rows, likelihoods, strict=True))
     correct: list[bool] = []
@@ -117,6 +109,42 @@ def multiple_choice(
         right_probability_Q=np.array(probability),
         chance=float(np.mean([1 / len(question.options) for question in questions])),
     )
+
+
+def option_rows(
+    model: LanguageModel,
+    questions: Sequence[Question],
+    *,
+    style: Style = "letters",
+    shots: int = 0,
+    examples: Sequence[Question] = (),
+) -> dict[tuple[int, int], tuple[list[int], list[int]]]:
+    """The tokens of each question, with what stands before it, and of each of its options.
+
+    Args:
+        model, questions, style, shots, examples: see `multiple_choice`.
+
+    Returns:
+        By the numbers of question and option.
+
+    Raises:
+        InputError: as `multiple_choice`.
+    """
+    require_choice("style", style, ("letters", "texts"))
+    require_integer("shots", shots, least=0)
+    if not questions:
+        raise InputError("there are no questions; give at least one")
+    if not model.kv_cache_works:
+        raise InputError(
+            f"{model.name} has no key-value cache that works, and options are read with one; take "
+            "another language model"
+        )
+    prompts = [_prompt(one, examples or questions, shots, style) for one in questions]
+    rows: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
+    for number, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
+        for option, text in enumerate(_scored(question, style)):
+            rows[number, option] = _tokens(model, prompt, f" {text}")
+    return rows
 
 
 def _scored(question: Question, style: Style) -> Sequence[str]:
@@ -171,11 +199,6 @@ def _log_likelihoods(
 ) -> list[float]:
     """The log-likelihood of each continuation. Those of one token behind the same prompt, such as
     letters, are read off one prediction."""
-    if not model.kv_cache_works:
-        raise InputError(
-            f"{model.name} has no key-value cache that works, and options are read with one; take "
-            "another language model"
-        )
     found: dict[int, float] = {}
     single: dict[tuple[int, ...], list[int]] = {}
     longer: list[int] = []

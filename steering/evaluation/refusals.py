@@ -20,6 +20,9 @@ from .greedy import greedy_answers
 from .reading import Steered
 from .statistics import mean_over_prompts
 
+MAX_NEW_TOKENS = 48
+"""Of an answer, by default."""
+
 _LOOKED_AT = 160
 """Characters at the beginning of an answer; further on the phrases are mostly part of an answer."""
 
@@ -63,7 +66,7 @@ def refusal_rate(
     steered: Steered = nullcontext,
     *,
     chat: bool = True,
-    max_new_tokens: int = 48,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 16,
 ) -> RefusalRate:
     """Let a model answer requests, greedily, and count refusals.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...sae.common.errors import InputError
 from ...training.evaluation.probing.tasks import hash_of
+from ..errors import NotDefined
 from .sources import Source, SourceKind
 
 _LEAST = 4
@@ -50,11 +51,11 @@ class Examples:
         """The rows of positive and of negative texts.
 
         Raises:
-            InputError: there are none of one side.
+            NotDefined: there are none of one side.
         """
         positive_N = self.is_positive_N
         if not positive_N.any() or positive_N.all():
-            raise InputError(
+            raise NotDefined(
                 "of the texts that are fitted to none is left on one side; give more texts with "
                 "at least two tokens each"
             )
@@ -64,7 +65,7 @@ class Examples:
         """The weighted mean of the positive rows minus that of the negative ones.
 
         Raises:
-            InputError: there are none of one side.
+            NotDefined: there are none of one side.
         """
         self.sides()
         positive_N = self.is_positive_N

@@ -16,6 +16,7 @@ from ...sae.common.checksums import read_checked_json, recorded_files, write_che
 from ...sae.common.errors import InputError
 from ...sae.common.files import atomic_folder
 from ...sae.common.tensor_files import load_tensors, save_tensors
+from ..errors import NotDefined
 from .affine_maps import AffineMap
 from .proximal import sparse_group_step
 from .trained_config import LinEASConfig
@@ -99,7 +100,7 @@ class LinEASState:
         """One step along the gradients that are there, and its proximal step.
 
         Raises:
-            InputError: loss or a parameter is NaN or infinite.
+            NotDefined: loss or a parameter is NaN or infinite.
         """
         in_main_part = self.step < self.config.steps
         if self.step == self.config.steps:
@@ -119,7 +120,7 @@ class LinEASState:
         self.losses.append(loss)
         finite = all(bool(parameter.isfinite().all()) for parameter in self.parameters().values())
         if not math.isfinite(loss) or not finite:
-            raise InputError(
+            raise NotDefined(
                 f"the loss is {loss} at step {self.step}; give a smaller lr than {self.config.lr:g}"
             )
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...sae.common.errors import InputError
+from ..errors import NotDefined
 
 
 def fit_logistic(
@@ -24,12 +25,13 @@ def fit_logistic(
         penalty: coefficient of half the squared weights beside the summed loss.
 
     Raises:
-        InputError: scikit-learn is not installed, or all rows are the same.
+        InputError: scikit-learn is not installed.
+        NotDefined: all rows are the same.
     """
     mean_D, scale_D = rows_ND.mean(dim=0), rows_ND.std(dim=0)
     varies_D = scale_D > 1e-9 * rows_ND.abs().max(dim=0).values
     if not bool(varies_D.any()):
-        raise InputError(
+        raise NotDefined(
             "the two sides have the same activations here, so nothing tells them apart; give other "
             "texts, or a later --site"
         )

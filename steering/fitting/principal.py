@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...kernels.numerics import row_norms
-from ...sae.common.errors import InputError
+from ..errors import NotDefined
 from .examples import unit
 
 _linalg: Any = torch.linalg  # untyped
@@ -41,7 +41,7 @@ def principal_direction(
         centered: whether the rows' mean is taken off them first.
 
     Raises:
-        InputError: there is no such direction: the rows are all 0 (after centering: all the same),
+        NotDefined: there is no such direction: the rows are all 0 (after centering: all the same),
             two directions are equally long, or it is orthogonal to `toward_D`.
     """
     if centered:
@@ -49,7 +49,7 @@ def principal_direction(
     size = float(rows_ND.abs().max()) if len(rows_ND) else 0.0
     scale = max(size, float(toward_D.abs().max()))
     if size <= _LEAST * scale or size == 0:
-        raise InputError(
+        raise NotDefined(
             "the differences of the pairs are all the same, so centered on their mean nothing is "
             "left that has a principal component; leave --center out, or give mean_difference"
             if centered
@@ -58,7 +58,7 @@ def principal_direction(
         )
     values_K, vectors_KD = _right_singular(rows_ND)
     if len(values_K) > 1 and float(values_K[0] - values_K[1]) <= _LEAST * float(values_K[0]):
-        raise InputError(
+        raise NotDefined(
             "the two largest principal components are equally large, so the first is not defined; "
             "give more texts, or another method"
         )
@@ -66,7 +66,7 @@ def principal_direction(
     product = float(direction_D @ toward_D)
     length = float(row_norms(toward_D))
     if abs(product) <= _LEAST * length or length == 0:
-        raise InputError(
+        raise NotDefined(
             "the principal component is orthogonal to the mean difference, which would tell its "
             "sign; give another method"
         )

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from ...sae.common.errors import InputError
+from ..errors import NotDefined
 from .config import FitConfig
 from .examples import Examples
 
@@ -42,14 +42,14 @@ class SiteFit:
 
 
 SiteFunction = Callable[[Examples, FitConfig], SiteFit]
-"""From the rows at a site to what is found there; raises InputError where it is not defined."""
+"""From the rows at a site to what is found there; raises NotDefined where it is not defined."""
 
 
 def along(direction_D: Float[Tensor, "D"], **details: Any) -> SiteFit:
     """The fit that is a direction; texts are told apart by their projection on it.
 
     Raises:
-        InputError: it is 0 or not finite, so there is no direction.
+        NotDefined: it is 0 or not finite, so there is no direction.
     """
     require_direction(direction_D)
     return SiteFit(
@@ -58,9 +58,9 @@ def along(direction_D: Float[Tensor, "D"], **details: Any) -> SiteFit:
 
 
 def require_direction(direction_D: Float[Tensor, "D"]) -> None:
-    """Raise InputError unless the vector is finite and not 0."""
+    """Raise NotDefined unless the vector is finite and not 0."""
     if not bool(direction_D.isfinite().all()) or not bool(direction_D.any()):
-        raise InputError(
+        raise NotDefined(
             "the two sides have the same activations here, so there is no direction between them; "
             "give other texts, or a later --site"
         )

@@ -4,7 +4,8 @@ Imports no torch.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isclose
 from typing import Any, Literal, cast, get_args
 
 from ...sae.common.errors import InputError
@@ -52,8 +53,11 @@ class Cost:
     def of(cls, word: str) -> "Cost":
         """Read `KIND=NUMBER`, where the number may be in percent.
 
+        Costs are told apart by their names, so that the target is what its name reads back as.
+
         Raises:
-            InputError: the word is not of that form, or the number is not above 0.
+            InputError: the word is not of that form, or the number is not above 0 or has more
+                digits than a name has.
         """
         found = _COST.fullmatch(word)
         try:
@@ -65,7 +69,16 @@ class Cost:
                 f"cost is {word!r}; write kl=0.3, perplexity=10% or strength=1", field="cost"
             )
         target = number / 100 if found["percent"] else number
-        return cls(kind=cast(CostKind, found["kind"]), target=target)
+        read = cls(kind=cast(CostKind, found["kind"]), target=target)
+        named = float(read.name.removeprefix(f"{read.kind}=").removesuffix("%"))
+        named = named / 100 if read.kind in _FRACTIONS else named
+        if not isclose(named, target, rel_tol=1e-12):
+            raise InputError(
+                f"cost is {word!r}, of more than the six digits that tell costs apart; write "
+                f"{read.name}",
+                field="cost",
+            )
+        return replace(read, target=named)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,11 @@ def spread(found: Sequence[Question], n: int) -> tuple[Question, ...]:
     return tuple(found[number * len(found) // n] for number in range(n))
 
 
+def shots_of(config: StudyConfig, examples: Sequence[Question]) -> int:
+    """How many answered questions stand before each; as many as there are others, at most."""
+    return min(config.shots, len(examples) - 1)
+
+
 def kind_of(problems: Sequence[Problem]) -> Kind:
     """Numbers are compared where each known answer has one, else texts."""
     numbers = all(answer_in(problem.answer, "number") for problem in problems)

@@ -4,7 +4,7 @@ What was found lies in `calibration.json` of the study's folder: of each setting
 cost, and every strength that was tried.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,10 @@ class Calibrations:
         """Keep a setting's, and write all, whole."""
         self.by_setting[name] = dict(values)
         write_checked_json(self._path, {"settings": self.by_setting})
+
+    def of(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What was found of these settings, in this order; the file may have others."""
+        return {name: self.by_setting[name] for name in names if name in self.by_setting}
 
 
 def calibrated(

@@ -75,7 +75,7 @@ class StudyConfig:
 
     tuning_prompts: FilePath | None = None
     """Beginnings of texts on which strengths are chosen; by default RealToxicityPrompts, of the
-    other side, or with --prompts the texts of --positive."""
+    other side, or with --positive some of its texts; either way such as nothing is fitted to."""
 
     positive: FilePath | None = None
     """Texts that have what is to be steered away from, to which directions, gates and picks are
@@ -228,7 +228,12 @@ class StudyConfig:
             FEATURE_EDITS.require(name)
         for name in self.scorer:
             SCORERS.require(name)
-        _ = self.costs
+        names = [cost.name for cost in self.costs]
+        for name, word in zip(names, self.cost, strict=True):
+            if names.count(name) > 1:
+                raise InputError(
+                    f"cost names {name} more than once, also as {word}; name it once", field="cost"
+                )
 
     def _make_small(self) -> None:
         for each in dataclasses.fields(self):

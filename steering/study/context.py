@@ -5,7 +5,8 @@ Whatever is fitted or found lies in the study's folder, and is read from there t
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,9 @@ from ...sae.compatibility import require_fits
 from ...sae.fingerprint import sae_fingerprint
 from ...sae.language_model.model import LanguageModel
 from ...sae.language_model.sites import Site
+from ..errors import NotDefined
 from ..features.find_config import group_size
+from ..features.found_features import FoundFeature, Search
 from ..features.index import FeatureIndex
 from ..features.picks import Pick, Picks
 from ..features.search import find_features
@@ -42,9 +45,6 @@ PICKS = "picks.json"
 _FOUND = "features.json"
 _TEXTS = "texts"
 _FITS = "fits"
-_OF_GROUP = {"sae_group", "sae_group_mean"}
-"""Methods that steer with the group."""
-
 _MAX_DENSITY = 0.1
 _MAX_COSINE = 0.9
 """Of picks that are found: none fires on more of the rows of the index, and no two are as alike."""
@@ -159,7 +159,8 @@ class StudyContext:
         """The picks as steered features, each with its own strength.
 
         Raises:
-            InputError: as `steered_features`, or none is found.
+            InputError: as `steered_features`.
+            NotDefined: none is found.
         """
         picks = self.config.picks
         if picks is None:
@@ -171,11 +172,17 @@ class StudyContext:
         """The group that tells the texts apart, each suppressed in proportion to its weight.
 
         Raises:
-            InputError: no latent of the group speaks for the positive texts.
+            NotDefined: no latent of the group speaks for the positive texts, or there is no group.
         """
-        members = self._group_members()
+        if self.found["no_group"] is not None:
+            raise NotDefined(self.found["no_group"])
+        members = [
+            one
+            for one in self.found["group"]
+            if one["weight"] > 0 and self.index.max_activation(one["feature"]) > 0
+        ]
         if not members:
-            raise InputError(
+            raise NotDefined(
                 "no feature of the group is more active in the positive texts; give more texts, or "
                 "leave sae_group out"
             )
@@ -190,31 +197,54 @@ class StudyContext:
         )
 
     def chosen_latents(self) -> set[int]:
-        """The latents that any arm of the study steers with."""
+        """The latents that any arm steers with, whether its method is asked for or not, so that
+        they stay the same when a method is added."""
         chosen: set[int] = set()
-        if "sae" in self.config.chosen_methods:
-            chosen |= {feature.index for feature in self.features()}
-        if not _OF_GROUP.isdisjoint(self.config.chosen_methods):
-            chosen |= {one["feature"] for one in self._group_members()}
+        for steered in (self.features, self.group):
+            with suppress(NotDefined):
+                chosen |= {feature.index for feature in steered()}
         return chosen
 
-    def _group_members(self) -> list[dict[str, Any]]:
-        """Those that speak for the positive texts and fire somewhere in the index."""
-        return [
-            one
-            for one in self.found["group"]
-            if one["weight"] > 0 and self.index.max_activation(one["feature"]) > 0
-        ]
+    @property
+    def found(self) -> dict[str, Any]:
+        """The features that tell the texts apart: `features`, the members of the `group`, and
+        `no_group`, why there is none.
+
+        Raises:
+            NotDefined: no feature does.
+        """
+        if not self._found["features"]:
+            raise NotDefined(
+                "no feature fires in a tenth of the positive texts and on less than "
+                f"{_MAX_DENSITY:.0%} of all tokens; give --picks FILE"
+            )
+        return self._found
 
     @cached_property
-    def found(self) -> dict[str, Any]:
-        """The features that tell the texts apart: `features`, and the members of the `group`."""
+    def _found(self) -> dict[str, Any]:
+        """All are looked for at once, whichever methods are asked for, as others may be added."""
         path = self.folder / _FOUND
         if path.exists():
             return read_checked_json(path, "features of the study")
         self.say(f"looking for features in {len(self.texts.positive):,} positive texts")
-        wants_group = not _OF_GROUP.isdisjoint(self.config.chosen_methods)
-        search = find_features(
+        no_group: str | None = None
+        try:
+            search = self._search(group_size(self.config.group))
+        except InputError as error:
+            if error.field != "group":
+                raise
+            no_group = str(error)
+            search = self._search(None)
+        if search.features:
+            self._picks_of(search.features).save(self.folder / PICKS)
+        group = search.group.features if search.group is not None else ()
+        members = [asdict(member) for member in group]
+        values = {**search.to_dict(), "group": members, "no_group": no_group}
+        write_checked_json(path, values)
+        return values
+
+    def _search(self, group: int | None) -> Search:
+        return find_features(
             LoadedRun(self.model, self.site, self._autoencoder),
             self.texts.positive,
             self.texts.negative,
@@ -223,17 +253,15 @@ class StudyContext:
             min_density=1e-9,  # one that fires nowhere in the index has no unit
             max_density=_MAX_DENSITY,
             max_cosine=_MAX_COSINE,
-            group=group_size(self.config.group) if wants_group else None,
+            group=group,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             say=self.say,
         )
-        if not search.features:
-            raise InputError(
-                "no feature fires in a tenth of the positive texts and on less than "
-                f"{_MAX_DENSITY:.0%} of all tokens; give --picks FILE"
-            )
-        picks = Picks(
+
+    def _picks_of(self, features: Sequence[FoundFeature]) -> Picks:
+        """Each suppressed alike."""
+        return Picks(
             sae_fingerprint(self._autoencoder),
             tuple(
                 Pick(
@@ -243,14 +271,9 @@ class StudyContext:
                     strength=-1.0,
                     label_source="machine",
                 )
-                for found in search.features
+                for found in features
             ),
         )
-        picks.save(self.folder / PICKS)
-        group = search.group.features if search.group is not None else ()
-        values = {**search.to_dict(), "group": [asdict(member) for member in group]}
-        write_checked_json(path, values)
-        return values
 
     def _text_file(self, name: str) -> Path:
         """Texts of the study in a file of their own."""

@@ -16,9 +16,9 @@ from ..evaluation.identity import identity_costs
 from ..evaluation.multiple_choice import multiple_choice
 from ..evaluation.reading import Steered, read_continuations, read_texts, text_tokens
 from ..evaluation.refusals import refusal_rate
-from ..texts import prompt_tokens
+from ..texts import has_chat_template, prompt_tokens
 from .arm import Setting
-from .asked import asked_of, kind_of
+from .asked import asked_of, kind_of, shots_of
 from .config import StudyConfig
 from .written import Written
 
@@ -146,7 +146,7 @@ def capability(one: Measuring) -> dict[str, Any]:
             one.model,
             questions,
             one.steered,
-            shots=min(config.shots, len(asked.examples[name]) - 1),
+            shots=shots_of(config, asked.examples[name]),
             examples=asked.examples[name],
             batch_size=config.batch_size,
         )
@@ -179,11 +179,18 @@ def capability(one: Measuring) -> dict[str, Any]:
 
 
 def refusals(one: Measuring) -> dict[str, Any]:
-    """How many harmless requests are refused; None where there are none."""
+    """How many harmless requests are refused; None where there are none. They are put as a user's
+    messages where the model has a chat template, else as they are."""
     requests = asked_of(one.config).requests
     if not requests:
         return {"refusals": None, "intervals": {}}
-    found = refusal_rate(one.model, requests, one.steered, batch_size=one.config.batch_size)
+    found = refusal_rate(
+        one.model,
+        requests,
+        one.steered,
+        chat=has_chat_template(one.model),
+        batch_size=one.config.batch_size,
+    )
     return {"refusals": found.rate.mean, "intervals": {"refusals": ends(found.rate)}}
 
 

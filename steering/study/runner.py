@@ -6,12 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ...sae.common.errors import InputError
 from ...sae.common.files import write_json
 from ...sae.common.locks import hold_folder
 from ...sae.language_model.model import LanguageModel
 from ..detox.toxicity import Scorer, toxicity_scores
-from ..errors import NoDose, TooStrong
+from ..errors import NoDose, NotDefined, TooStrong
 from ..evaluation.reading import Steered
 from ..interventions.intervention import Intervention
 from ..interventions.steering import steer
@@ -19,11 +18,13 @@ from ..registries import SCORERS, STUDY_METHODS
 from .arm import Arm, Setting
 from .arms.choosing import chosen_arms
 from .arms.method import ArmSteering
+from .asking import require_askable
 from .calibrating import Calibrations, calibrated
 from .comparing import compare_rows
 from .config import StudyConfig
 from .context import StudyContext
 from .identity import require_same_study
+from .known_arms import KnownArms
 from .measuring import measure
 from .texts import StudyTexts, study_texts
 from .writing import FOLDER, write_continuations
@@ -67,7 +68,8 @@ def run_study(
 
     Raises:
         InputError: a method needs a run and there is none, a scorer cannot be used, texts are
-            missing or not apart, or the folder holds another study.
+            missing or not apart, what is asked does not fit the model, or the folder holds another
+            study or an arm that steered otherwise.
     """
     arms = chosen_arms(config)
     scorers = {name: SCORERS.get(name) for name in config.scorer}
@@ -80,19 +82,21 @@ def run_study(
         require_same_study(study)
         if any(STUDY_METHODS.get(arm.method).needs_run for arm in arms):
             _ = study.index  # missing, it is said now
-        known = Calibrations(folder)
+        require_askable(study.model, config)
+        kept, known = KnownArms(folder), Calibrations(folder)
         rows: list[dict[str, Any]] = []
         samples: dict[str, Any] = {}
         failed: list[dict[str, str]] = []
         for arm in arms:
-            for name, row, written in _rows_of(study, arm, known, scorers, progress, failed):
+            found = _rows_of(study, arm, kept, known, scorers, progress, failed)
+            for name, row, written in found:
                 rows.append(row)
                 samples[name] = _samples(written)
         result = {
             **compare_rows(rows, config),
             **_about(study),
             "failed": failed,
-            "calibration": known.by_setting,
+            "calibration": known.of([name for arm in arms for name in _names(arm, config)]),
             "samples": samples,
         }
         write_json(folder / RESULT, result)
@@ -102,6 +106,7 @@ def run_study(
 def _rows_of(
     study: StudyContext,
     arm: Arm,
+    arms: KnownArms,
     known: Calibrations,
     scorers: Mapping[str, Scorer],
     progress: Progress,
@@ -110,12 +115,11 @@ def _rows_of(
     """The rows of an arm, one for each cost; what cannot be measured is told to `failed`."""
     try:
         steering = STUDY_METHODS.get(arm.method).steering(arm, study)
-    except InputError as error:
-        if arm.family == "none":
-            raise
+    except NotDefined as error:
         failed.append({"name": arm.name, "why": str(error)})
         study.say(f"left out: {arm.name}: {error}")
         return []
+    arms.require_same(arm, steering)
     found: list[tuple[str, dict[str, Any], Written]] = []
     for cost in study.config.costs if steering.intervention is not None else (None,):
         setting = Setting(arm=arm, cost=cost)
@@ -173,6 +177,11 @@ def _steered(study: StudyContext, intervention: Intervention | None) -> Steered:
     if intervention is None:
         return nullcontext
     return lambda: steer(study.model, study.sae, intervention)
+
+
+def _names(arm: Arm, config: StudyConfig) -> list[str]:
+    """Of the settings that an arm may have, one for each cost."""
+    return [Setting(arm=arm, cost=cost).name for cost in config.costs]
 
 
 def _samples(written: Written) -> list[dict[str, str]]:

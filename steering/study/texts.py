@@ -1,6 +1,7 @@
 """The texts of a study: what is fitted to, what strengths are chosen on, what is reported on.
 
-They are apart: no text that anything is fitted to or chosen on is reported on.
+They are apart: no text that anything is fitted to or chosen on is reported on, and no positive
+text that is fitted to is one on which strengths are chosen.
 """
 
 import random
@@ -77,19 +78,25 @@ def _prompts(config: StudyConfig) -> list[str]:
 
 
 def _concept_texts(config: StudyConfig) -> tuple[list[str], list[str]]:
-    """What is fitted to, and the prompts on which strengths are chosen; different ones where there
-    are enough."""
+    """What is fitted to, and the prompts on which strengths are chosen: other texts, which are set
+    aside first, at most half of all."""
     if config.positive is None:
         found = [prompt.text for prompt in prompts_of("tuning")]  # in the order of a hash
     else:
         texts = _read(config, "positive")
         found = _drawn(texts, len(texts), config.seed)
-    positive = found[: config.fit_texts]
     if config.tuning_prompts is not None:
         path, field = config.tuning_prompts, config.text_field
         others = read_text_list(path, field, what="--tuning-prompts", prompts=True)
-        return positive, _drawn(others, config.tuning_size, config.seed)
-    return positive, (found[config.fit_texts :] or found)[: config.tuning_size]
+        return found[: config.fit_texts], _drawn(others, config.tuning_size, config.seed)
+    if len(found) < 2:
+        raise InputError(
+            f"positive has {counted(len(found), 'text')}; give at least two, one to fit to and one "
+            "to choose strengths on, or give --tuning-prompts",
+            field="positive",
+        )
+    n_tuning = min(config.tuning_size, len(found) // 2)
+    return found[n_tuning:][: config.fit_texts], found[:n_tuning]
 
 
 def _neutral_texts(config: StudyConfig, ordinary: Iterator[str]) -> tuple[list[str], list[str]]:
@@ -134,7 +141,14 @@ def _drawn(texts: Sequence[str], n: int, seed: int) -> list[str]:
 
 
 def _require_apart(texts: StudyTexts) -> None:
-    """Raise an InputError if what is reported on was fitted to or chosen on."""
+    """Raise an InputError if what is reported on was fitted to or chosen on, or strengths are
+    chosen on what is fitted to."""
+    if both := set(texts.positive) & set(texts.tuning_prompts):
+        raise InputError(
+            f"tuning_prompts has {counted(len(both), 'text')} of positive, so that strengths would "
+            "be chosen on what is fitted to; take them out",
+            field="tuning_prompts",
+        )
     reported = {"prompts": set(texts.prompts), "neutral": set(texts.neutral)}
     for each in fields(texts):
         if each.name in reported:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ....kernels.numerics import row_norms
-from ....sae.common.errors import InputError
 from ...directions.random_latents import draw_latents
+from ...errors import NotDefined
 from ...interventions.intervention import Intervention
 from ...interventions.spec import Edit, SteeredFeature
 from ...interventions.vectors import Vectors
@@ -58,7 +58,7 @@ class RandomMethod:
 
 @dataclass(frozen=True)
 class RandomLatent(RandomMethod):
-    """Latents that fire somewhere, none of them steered by another arm, with a random sign."""
+    """Latents that fire somewhere, neither picks nor of the group, with a random sign."""
 
     needs_run: bool = True
 
@@ -67,7 +67,7 @@ class RandomLatent(RandomMethod):
         draw = arm.draw or 0
         alive = [number for number, unit in enumerate(units.tolist()) if unit > 0]
         if not alive:
-            raise InputError("no feature of the index ever fires; build it on more tokens")
+            raise NotDefined("no feature of the index ever fires; build it on more tokens")
         latents, signs = draw_latents(
             alive, besides=study.chosen_latents(), n=draw + 1, seed=study.config.seed
         )

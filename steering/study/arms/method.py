@@ -75,6 +75,7 @@ class StudyMethod(Protocol):
         """How one of its arms steers; what it is fitted to is fitted when it is first asked for.
 
         Raises:
-            InputError: the fit is not defined for the texts, or something is missing.
+            NotDefined: it is not defined for the texts; the study goes on without the arm.
+            InputError: something is missing or broken, which ends the study.
         """
         ...

@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sparsteer.sae import LanguageModel
+from sparsteer.sae.common.checksums import read_checked_json, write_checked_json
 from sparsteer.sae.common.errors import InputError
+from sparsteer.steering.errors import NotDefined
 from sparsteer.steering.study import runner
 from sparsteer.steering.study.arm import Arm
 from sparsteer.steering.study.arms.method import ArmSteering
@@ -40,13 +43,11 @@ def test_a_study_has_a_row_for_each_arm_and_cost(
 ) -> None:
     config = make_config(methods=FEW, edits=("add",), tiers=("constant",))
     result = run_study(config, tiny_model)
-    failed = [one["name"] for one in result["failed"]]
-    assert sorted([*failed, *(row["name"] for row in result["rows"])]) == sorted(
-        [
-            *("none", "prompt", "sae-add-constant@kl-0.3", "mean_difference@kl-0.3"),
-            *("random_direction-0@kl-0.3", "random_direction-1@kl-0.3"),
-        ]
-    )
+    assert result["failed"] == []
+    assert [row["name"] for row in result["rows"]] == [
+        *("none", "sae-add-constant@kl-0.3", "mean_difference@kl-0.3"),
+        *("random_direction-0@kl-0.3", "random_direction-1@kl-0.3", "prompt"),
+    ]
     assert {"rows", "comparisons", "fronts", "goal"} <= set(result)
     rows = {row["name"]: row for row in result["rows"]}
     assert rows["none"]["toxicity"].keys() == {"toxicity-ngrams"}
@@ -91,6 +92,117 @@ def test_an_interrupted_study_becomes_the_same(
 
     monkeypatch.setattr("sparsteer.steering.study.writing.generate", never)
     run_study(config("cut"), tiny_model)
+
+
+GROUPED = ("sae", "sae_group", "random_latent")
+AT_ONE = {"edits": ("add",), "tiers": ("constant",), "draws": 1, "cost": ("strength=1",)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sentence", ["looking for features", "choosing the strength", "measuring"])
+def test_a_study_of_latents_is_stopped_at_each_kind_of_step_and_becomes_the_same(
+    make_config: MakeConfig, tiny_model: LanguageModel, tmp_path: Path, sentence: str
+) -> None:
+    def config(name: str) -> StudyConfig:
+        given = {**AT_ONE, "cost": ("kl=0.3",)}
+        return make_config(out=str(tmp_path / name), methods=GROUPED, **given)
+
+    whole = run_study(config("whole"), tiny_model)
+    assert whole["failed"] == []
+    n_heard = 0
+
+    def stop(said: str) -> None:
+        nonlocal n_heard
+        n_heard += sentence in said
+        if n_heard == (1 if sentence == "looking for features" else 3):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_study(config("cut"), tiny_model, say=stop)
+    run_study(config("cut"), tiny_model)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_methods_that_are_added_steer_as_if_all_were_asked_for_at_once(
+    make_config: MakeConfig, tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    def run(name: str, *methods: str) -> dict[str, Any]:
+        config = make_config(out=str(tmp_path / name), methods=methods, **AT_ONE)
+        return run_study(config, tiny_model)
+
+    at_once = run("once", *GROUPED)
+    run("later", "random_latent")
+    run("later", "sae", "random_latent")
+    later = run("later", *GROUPED)
+    assert later["failed"] == [] and later["rows"] == at_once["rows"]
+    assert content(tmp_path / "later") == content(tmp_path / "once")
+    alone = run("later", "sae")
+    assert [row["arm"] for row in alone["rows"]] == ["none", "sae-add-constant"]
+
+
+def test_strengths_of_other_settings_are_no_part_of_the_result(
+    make_config: MakeConfig, tiny_model: LanguageModel
+) -> None:
+    given = {"methods": ("mean_difference",), "most_evaluations": 1}
+    run_study(make_config(cost=("kl=0.3", "kl=0.2"), **given), tiny_model)
+    result = run_study(make_config(cost=("kl=0.2",), **given), tiny_model)
+    assert list(result["calibration"]) == ["mean_difference@kl-0.2"]
+
+
+def test_what_is_asked_is_read_before_anything_is_written(
+    make_config: MakeConfig, tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text("Tell me more. " * 50)
+    for requests, message in ((str(tmp_path / "no.txt"), "no.txt"), (str(long), "tokens")):
+        with pytest.raises(InputError, match=message):
+            run_study(make_config(methods=("prompt",), requests=requests), tiny_model)
+    assert not (tmp_path / "out" / "continuations").exists()
+
+
+@pytest.mark.slow
+def test_problems_and_requests_are_asked_of_a_model_without_a_chat_template(
+    make_config: MakeConfig, tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    problems, requests = tmp_path / "sums.jsonl", tmp_path / "requests.txt"
+    sums = [{"question": f"{n} + 1?", "answer": str(n + 1)} for n in range(3)]
+    problems.write_text("\n".join(map(json.dumps, sums)))
+    requests.write_text("How do I boil an egg?\nTell me a story.")
+    config = make_config(
+        methods=("prompt",), problems=(str(problems),), requests=str(requests), batch_size=4
+    )
+    none, _ = run_study(config, tiny_model)["rows"]
+    assert none["capability"]["sums"]["questions"] == 2  # one stands before them
+    assert none["capability"].keys() == {"colors", "sums"}
+    assert 0 <= none["refusals"] <= 1
+
+
+def test_a_broken_fit_ends_the_study_and_a_changed_one_is_refused(
+    make_config: MakeConfig, tiny_model: LanguageModel, tmp_path: Path
+) -> None:
+    config = make_config(methods=("mean_difference",), cost=("strength=1",))
+    run_study(config, tiny_model)
+    arms = tmp_path / "out" / "arms.json"
+    kept = read_checked_json(arms, "arms")["arms"]
+    write_checked_json(arms, {"arms": {**kept, "mean_difference": "0" * 64}})
+    with pytest.raises(InputError, match="mean_difference does not steer as when"):
+        run_study(config, tiny_model)
+    write_checked_json(arms, {"arms": kept})
+    (tmp_path / "out" / "fits" / "mean_difference" / "fit.json").write_text("{")
+    with pytest.raises(InputError, match=r"fit\.json"):
+        run_study(config, tiny_model)
+
+
+def test_a_way_that_the_texts_do_not_define_is_left_out(
+    make_config: MakeConfig, tiny_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def undefined(*words: object, **more: object) -> None:
+        raise NotDefined("the sides are alike")
+
+    monkeypatch.setattr(StudyContext, "fitted", undefined)
+    result = run_study(make_config(methods=("mean_difference",)), tiny_model)
+    assert result["failed"] == [{"name": "mean_difference", "why": "the sides are alike"}]
 
 
 def test_methods_may_be_added_and_other_settings_are_refused(

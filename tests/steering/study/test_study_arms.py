@@ -122,6 +122,26 @@ def test_texts_are_apart_and_drawn_by_the_seed(make_config: MakeConfig) -> None:
     assert study_texts(make_config(fit_texts=5, seed=1)) != texts
 
 
+@pytest.mark.parametrize(("size", "expected"), [(2, 2), (16, 10), (1000, 10)])
+def test_strengths_are_chosen_on_texts_that_are_set_aside_first(
+    make_config: MakeConfig, size: int, expected: int
+) -> None:
+    config = make_config(tuning_size=size)
+    assert config.fit_texts > 21  # so that all 21 texts would be fitted to
+    texts = study_texts(config)
+    assert len(texts.tuning_prompts) == expected
+    assert len(texts.positive) == 21 - expected
+    assert not set(texts.positive) & set(texts.tuning_prompts)
+
+
+def test_strengths_are_not_chosen_on_texts_that_are_given_and_fitted_to(
+    make_config: MakeConfig,
+) -> None:
+    config = make_config()
+    with pytest.raises(InputError, match=r"tuning_prompts has 2 texts of positive"):
+        study_texts(make_config(tuning_prompts=config.positive))
+
+
 def test_prompts_that_are_fitted_to_are_refused(make_config: MakeConfig) -> None:
     config = make_config()
     with pytest.raises(InputError, match=r"prompts has \d+ texts of"):

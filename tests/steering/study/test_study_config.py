@@ -38,6 +38,14 @@ def test_what_is_no_cost_is_refused(word: str) -> None:
         Cost.of(word)
 
 
+def test_a_cost_with_more_digits_than_its_name_is_refused() -> None:
+    with pytest.raises(InputError, match=r"six digits .* write kl=0\.123457$"):
+        Cost.of("kl=0.1234567")
+    for word in ("kl=0.123456", "perplexity=0.123456", "perplexity=7%", "repetition=29%"):
+        cost = Cost.of(word)
+        assert Cost.of(cost.name) == cost
+
+
 def test_settings_of_one_arm_have_names_of_their_own_that_are_files() -> None:
     arm = Arm(name="sae-add-constant", method="sae", family="sae")
     costs = [Cost.of(word) for word in ("kl=0.3", "kl=0.03", "perplexity=10%", "repetition=10%")]
@@ -60,6 +68,10 @@ def test_small_sets_sizes_that_are_not_given() -> None:
         ({"positive": "x"}, "positive is given without --negative"),
         ({"cost": ()}, "cost is empty"),
         ({"cost": ("kl=1", "kl=1")}, "more than once"),
+        (
+            {"cost": ("perplexity=10%", "perplexity=0.1")},
+            "cost names perplexity=10% more than once",
+        ),
         ({"methods": ("lineass",)}, "did you mean lineas"),
         ({"temperature": 0.0}, "temperature"),
         ({"group": "few"}, "group is 'few'"),
