@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...sae.common.errors import InputError
 from ...sae.common.files import write_json
 from ...sae.common.locks import hold_folder
 from ...sae.fingerprint import sae_fingerprint
 from ...sae.language_model.model import LanguageModel
+from ..errors import NotDefined
 from ..loading import LoadedRun, load_run
 from ..study.config import StudyConfig
 from ..study.context import StudyContext
@@ -194,9 +194,7 @@ def _chosen(
     failed = list(result["failed"])
     try:
         return context.found, failed
-    except InputError as error:
-        if any(row["method"] in METHODS for row in result["rows"]):
-            raise  # there were latents when the study was made
+    except NotDefined as error:
         if all(one["why"] != str(error) for one in failed):
             failed.append({"name": METHODS["sae"], "why": str(error)})
         return None, failed

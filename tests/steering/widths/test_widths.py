@@ -9,6 +9,7 @@ import pytest
 from sparsteer.app.report.widths_page import write_widths_page
 from sparsteer.sae import LanguageModel
 from sparsteer.sae.common.errors import InputError
+from sparsteer.steering.errors import NotDefined
 from sparsteer.steering.study.config import StudyConfig
 from sparsteer.steering.study.context import StudyContext
 from sparsteer.steering.study.measuring import kept_scores
@@ -75,7 +76,7 @@ def test_a_dictionary_without_a_latent_of_the_concept_ends_nothing(
 
     def found(context: StudyContext) -> dict[str, Any]:
         if context.folder.name == "narrow":
-            raise InputError("no feature fires in any text")
+            raise NotDefined("no feature fires in any text")
         best = {"feature": 7, "auroc_mean": 0.9, "firing_positive": 0.5, "firing_negative": 0.0}
         return {"features": [best], "group": [{"feature": 9, "weight": 1.0}]}
 
