@@ -162,7 +162,7 @@ def test_what_a_vector_cannot_hold_is_refused(
 
     for tier in ("per_input", "per_token"):
         said = refused(two_features(tier=tier))
-        assert f"tier is {tier}, which asks the autoencoder" in said
+        assert f"tier is {tier}, which steers some tokens only" in said
     assert "site is blocks.1.hook_mlp_out" in refused(two_features("blocks.1.hook_mlp_out"))
     assert "before the first block" in refused(two_features("blocks.0.hook_resid_pre"))
     assert "no site 'blocks.9.hook_resid_post'" in refused(two_features("blocks.9.hook_resid_post"))
