@@ -209,9 +209,12 @@ def test_a_recipe_runs_from_the_hub_to_its_result(
         *("--most-evaluations", "2", "--cost", "kl=0.3", "--device", "cpu"),
         *("--out", str(tmp_path / "out")),
     ]
+    out = ""
     for words in (cache, build, study):
-        assert main([*words, "--json"]) == 0, capsys.readouterr().err
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+        status = main([*words, "--json"])
+        out, err = capsys.readouterr()
+        assert status == 0, err
+    result = json.loads(out)
     assert result["model"] == one.model and result["site"] == one.site
     assert {row["method"] for row in result["rows"]} == {"none", "sae", "mean_difference"}
     assert any(one.repository in asked for asked in hub.requests)
