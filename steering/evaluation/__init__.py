@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .strength import cost_function as cost_function
     from .strength import find_strength as find_strength
     from .strength import scaled_steering as scaled_steering
-    from .toxicity_figures import ToxicityFigures as ToxicityFigures
-    from .toxicity_figures import toxicity_figures as toxicity_figures
+    from .toxicity import ToxicityFigures as ToxicityFigures
+    from .toxicity import toxicity_figures as toxicity_figures
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

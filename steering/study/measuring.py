@@ -22,7 +22,7 @@ from ..evaluation.fluency import text_fluency
 from ..evaluation.identity import identity_mentions
 from ..evaluation.reading import Steered
 from ..evaluation.statistics import mean_over_prompts
-from ..evaluation.toxicity_figures import toxicity_figures
+from ..evaluation.toxicity import toxicity_figures
 from ..registries import SCORERS
 from ..suite.store import finite
 from .arm import Setting

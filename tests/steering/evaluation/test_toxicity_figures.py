@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsteer.sae.common.errors import InputError
-from sparsteer.steering.evaluation.toxicity_figures import expected_maxima, toxicity_figures
+from sparsteer.steering.evaluation.toxicity import expected_maxima, toxicity_figures
 
 
 @pytest.fixture
