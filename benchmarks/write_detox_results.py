@@ -33,8 +33,8 @@ def detox_texts(result: Mapping[str, Any]) -> Iterator[str]:
     for goal in result["goal"]:
         held = [f"{words}: {answer(met)}" for words, met in criteria(goal)]
         yield "\n".join(f"- {line.strip()}" for line in (*goal_lines(goal), *held))
-    left_out = [f"left out: {one['name']}: {one['why']}" for one in result["failed"]]
-    if kept_in_mind := [*result["cautions"], *left_out]:
+    failed = [f"left out: {one['name']}: {one['why']}" for one in result["failed"]]
+    if kept_in_mind := [*result["cautions"], *failed]:
         yield "\n".join(f"- {line}" for line in kept_in_mind)
 
 

@@ -164,7 +164,7 @@ def _cautions(result: Mapping[str, Any]) -> Iterator[Html]:
         *(f"left out: {one['name']}: {one['why']}" for one in result["failed"]),
         *(
             f"not compared at {shown_cost(one['cost'])} ({_sense(one)}): {', '.join(one['arms'])}"
-            for one in result["left_out"]
+            for one in result["excluded"]
         ),
         *(f"{row['name']}: {text}" for row in result["rows"] for text in row["warnings"]),
     ]
@@ -173,8 +173,8 @@ def _cautions(result: Mapping[str, Any]) -> Iterator[Html]:
         yield tag("section", tag("h2", "Cautions"), tag("ul", items), class_="notice")
 
 
-def _sense(left_out: Mapping[str, Any]) -> str:
-    if left_out["how"] == "chosen":
+def _sense(excluded: Mapping[str, Any]) -> str:
+    if excluded["how"] == "chosen":
         return "the nearest of the strengths that were tried costs more"
     return "at no strength were they measured to cost nearly as much, or at the smallest more"
 

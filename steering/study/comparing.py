@@ -43,7 +43,7 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], config: StudyConfig) -> dict
         (`none`, `random` or `best_other`), `own` and `other` (expected maximum scores) and the
         fields of a `Comparison` with `standard_errors`, `p_holm` and `relative` (own / other - 1,
         None where other is 0); `fronts`, as `fronts` gives them; `goal`, as `goal_at` gives it for
-        each cost; `left_out`, for each cost the ways that were not compared; `cautions`,
+        each cost; `excluded`, for each cost the ways that were not compared; `cautions`,
         sentences. Plain JSON values, with None for infinity.
 
     Raises:
@@ -63,10 +63,10 @@ def compare_rows(rows: Sequence[Mapping[str, Any]], config: StudyConfig) -> dict
         "comparisons": comparisons,
         "fronts": fronts(others, unsteered),
         "goal": [goal for goal in goals if goal is not None],
-        "left_out": [
-            {"how": at.how, "cost": at.cost.name, "arms": list(at.left_out)}
+        "excluded": [
+            {"how": at.how, "cost": at.cost.name, "arms": list(at.excluded)}
             for at in at_costs
-            if at.left_out
+            if at.excluded
         ],
         "cautions": list(_cautions(comparisons, at_costs, unsteered)),
     }

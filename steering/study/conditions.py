@@ -55,7 +55,7 @@ class AtCost:
     level: float
     """The cost at which they are compared: of measured costs the one that all of them have."""
     conditions: tuple[Condition, ...]
-    left_out: tuple[str, ...]
+    excluded: tuple[str, ...]
     """Names of the ways that do not come near the cost, or cost more: of strengths as chosen at
     the nearest one that was tried, of measured costs at the smallest one."""
 
@@ -79,7 +79,7 @@ def at_chosen_cost(rows: Sequence[StudyRow], cost: Cost) -> AtCost:
         cost=cost,
         level=cost.target,
         conditions=tuple(_as_measured(row) for row in own if row.within_budget),
-        left_out=tuple(row.arm for row in own if not row.within_budget),
+        excluded=tuple(row.arm for row in own if not row.within_budget),
     )
 
 
@@ -116,7 +116,7 @@ def at_measured_cost(
         cost=cost,
         level=level,
         conditions=tuple(path.at(level) for path in kept),
-        left_out=tuple(path.rows[-1].arm for path in known if path not in kept),
+        excluded=tuple(path.rows[-1].arm for path in known if path not in kept),
     )
 
 

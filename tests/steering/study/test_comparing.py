@@ -111,7 +111,7 @@ def test_one_that_stays_below_the_cost_sets_the_level_unless_it_is_far_below():
     assert measured is not None
     assert measured.level == pytest.approx(0.08)
     assert [one.name for one in measured.conditions] == [SAE.name, MEAN.name]
-    assert measured.left_out == (GATED.name,)
+    assert measured.excluded == (GATED.name,)
     base, own = (np.array(row["per_prompt"]["emt"][SCORERS[0]]) for row in (rows[0], rows[3]))
     np.testing.assert_allclose(
         measured.conditions[1].maxima[SCORERS[0]], base / 3 + 2 * own / 3, rtol=1e-12
@@ -128,9 +128,9 @@ def test_rows_that_cost_more_than_the_budget_are_left_out():
     _, others = read_rows(rows)
     found = at_chosen_cost(others, TEN)
     assert [one.name for one in found.conditions] == [GATED.name]
-    assert found.left_out == (SAE.name,)
-    left_out = compare_rows(rows, ONE_COST)["left_out"]
-    assert left_out[0] == {"how": "chosen", "cost": TEN.name, "arms": [SAE.name]}
+    assert found.excluded == (SAE.name,)
+    excluded = compare_rows(rows, ONE_COST)["excluded"]
+    assert excluded[0] == {"how": "chosen", "cost": TEN.name, "arms": [SAE.name]}
 
 
 def test_a_clamp_is_not_followed_from_the_unsteered_model():
@@ -161,7 +161,7 @@ def test_a_clamp_is_not_followed_from_the_unsteered_model():
     small = at_measured_cost(others, unsteered, Cost.of("perplexity=5%"))
     assert small is not None
     assert [one.name for one in small.conditions] == [MEAN.name]
-    assert small.left_out == (clamp.name, near.name)
+    assert small.excluded == (clamp.name, near.name)
 
 
 def test_a_verdict_knows_what_the_best_way_did_cost():
