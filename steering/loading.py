@@ -124,6 +124,7 @@ def load_for_intervention(
     device: str = "auto",
     device_map: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
+    remedy: str = "give the folder of its run with --run",
 ) -> tuple[LanguageModel, SparseAutoencoder | None]:
     """Load what an intervention steers: the language model, and the autoencoder of the run if one
     is named.
@@ -135,6 +136,7 @@ def load_for_intervention(
         model: the language model, which must be named where there is no run.
         model_dtype, allow_other_weights, device, device_map, say: as for `load_run`; without a run
             the model runs in float32 by default.
+        remedy: how a run is named, for an error.
 
     Raises:
         InputError: the intervention has features, and no run is named; neither is named; or as
@@ -154,8 +156,7 @@ def load_for_intervention(
         return loaded.model, loaded.sae
     if intervention.needs_autoencoder:
         raise InputError(
-            f"{where} steers with features, which are an autoencoder's; give the folder of its "
-            "run, too",
+            f"{where} steers with features, which are an autoencoder's; {remedy}",
             field="run",
         )
     if model is None:

@@ -128,6 +128,7 @@ def _loaded_and_steered(
             device=config.device,
             device_map=config.device_map,
             say=say,
+            remedy="give the folder of its run, too",
         )
         if not config.allow_other_weights:
             for path in paths.values():

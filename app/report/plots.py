@@ -289,6 +289,21 @@ class Plot:
         how = {"color": style.color, "linestyle": style.dashes, "linewidth": 1.6}
         self.axes.plot(x, y, label=f"{style.shown}, training", **how)
 
+    def marked_line(
+        self, style: PlotStyle, points: Sequence[tuple[float | int, float | int]]
+    ) -> None:
+        """A thin line through measured points, each with its mark, in their looks."""
+        self.axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            color=style.color,
+            linestyle=style.dashes,
+            linewidth=1,
+            marker=style.marker,
+            markersize=5,
+            label=style.shown,
+        )
+
     def label(self, x: str, y: str) -> None:
         """Name both axes, with units."""
         self.axes.set_xlabel(x)

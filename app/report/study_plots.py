@@ -86,16 +86,7 @@ def _front(
         for name, look in looks.items():
             own = sorted((one["x"], one["y"]) for one in points if one["arm"] == name)
             if own:
-                plot.axes.plot(
-                    [x for x, _ in own],
-                    [y for _, y in own],
-                    color=look.color,
-                    linestyle=look.dashes,
-                    linewidth=1,
-                    marker=look.marker,
-                    markersize=5,
-                    label=look.shown,
-                )
+                plot.marked_line(look, own)
         plot.axes.margins(x=0.08, y=0.08)
         plot.label(axis, f"expected maximum, {scorer}")
         plot.legend_below(_columns(looks))
@@ -108,16 +99,7 @@ def _sweep(
     wanted = shown_cost(cost)
     with Plot(f"Cost against strength, for {wanted}", palette, height=3.4) as plot:
         for look, points in lines:
-            plot.axes.plot(
-                [strength for strength, _ in points],
-                [dose for _, dose in points],
-                color=look.color,
-                linestyle=look.dashes,
-                linewidth=1,
-                marker=look.marker,
-                markersize=5,
-                label=look.shown,
-            )
+            plot.marked_line(look, points)
         plot.axes.axhline(
             Cost.of(cost).target, color=palette.neutral, linewidth=1, linestyle="dotted"
         )

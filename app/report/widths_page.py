@@ -130,15 +130,7 @@ def width_plots(result: Mapping[str, Any], palette: Palette = PAPER) -> Iterator
                 title = f"{scorer} against the number of latents, at {cost}, {tier}"
                 with Plot(title, palette) as plot:
                     for look, points in zip(looks, _lines(result, cost, tier, scorer), strict=True):
-                        plot.axes.plot(
-                            [width for width, _ in points],
-                            [emt for _, emt in points],
-                            color=look.color,
-                            linestyle=look.dashes,
-                            linewidth=1.2,
-                            marker=look.marker,
-                            label=look.shown,
-                        )
+                        plot.marked_line(look, points)
                     base = _unsteered(result)["toxicity"][scorer]["emt"]
                     plot.axes.axhline(base, color=palette.neutral, linewidth=1)
                     plot.axes.set_xscale("log")

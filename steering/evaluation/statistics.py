@@ -126,6 +126,23 @@ def compare_with_draws(
     return _comparison(differences_P, means_S, _as_extreme(differences_P.mean(), means_S, shrink))
 
 
+def unpaired_difference(
+    own: Sequence[float] | Float[np.ndarray, "P"], other: Sequence[float] | Float[np.ndarray, "Q"]
+) -> Interval:
+    """The mean over some prompts minus that over others, with its 95 % bootstrap interval; both
+    are resampled, each independently of the other.
+
+    Raises InputError if there are none of one kind, or a value is no finite number.
+    """
+    generator = np.random.default_rng(0)
+    means: list[np.ndarray] = []
+    for values_P in (_finite(own, "values"), _finite(other, "values")):
+        n = len(values_P)
+        means.append(generator.multinomial(n, _alike(n), size=_DRAWS) @ values_P / n)
+    low, high = np.percentile(means[0] - means[1], _PERCENTILES)
+    return Interval(float(np.mean(own) - np.mean(other)), float(low), float(high))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order of the given ones.
 

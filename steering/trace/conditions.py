@@ -11,7 +11,7 @@ from torch import Tensor
 from ...sae.language_model.model import LanguageModel
 from ..evaluation.greedy import greedy_answers
 from ..evaluation.reading import read_continuations
-from ..evaluation.statistics import mean_over_prompts
+from ..evaluation.statistics import mean_over_prompts, unpaired_difference
 from . import figures
 from .answers import CONCEPT, UNRELATED, Questions, rouge_l
 from .arms import NEEDLE, NONE, STEERED, TraceArm
@@ -140,7 +140,7 @@ def _answers(
             for measure in (rouge_l, _same)
         )
         of_kind[kind] = figures.answer_figures(rouge, same, averaged[kind])
-    apart = figures.difference_of_means(averaged[CONCEPT], averaged[UNRELATED])
+    apart = unpaired_difference(averaged[CONCEPT], averaged[UNRELATED])
     return {
         "answers": of_kind,
         "selectivity": figures.plain(apart),

@@ -13,8 +13,6 @@ from ..evaluation.reading import TokenFigures
 from ..evaluation.statistics import mean_over_prompts, ratio_over_prompts
 from .reading import Passed
 
-_DRAWS = 10_000
-
 
 def loss_rises(figures: TokenFigures) -> Float[np.ndarray, "Q"]:
     """For each question with an answer, by how much the loss of the untouched model's answer rises,
@@ -69,22 +67,6 @@ def mean_masses(seen: Passed) -> Float[Tensor, "Q L"]:
     sums_QL.index_add_(0, seen.questions_A, seen.masses_AL)
     counts_Q = torch.bincount(seen.questions_A, minlength=n_questions)
     return sums_QL[counts_Q > 0] / counts_Q[counts_Q > 0, None]
-
-
-def difference_of_means(
-    one: Sequence[float] | Float[np.ndarray, "P"], other: Sequence[float] | Float[np.ndarray, "Q"]
-) -> Interval:
-    """The mean of one sample minus that of another, with its 95 % bootstrap interval; the samples
-    are resampled independently, being of different questions."""
-    generator = np.random.default_rng(0)
-    means: list[np.ndarray] = []
-    for values in (one, other):
-        values_P = np.asarray(values, dtype=np.float64)
-        n = len(values_P)
-        counts_SP = generator.multinomial(n, np.full(n, 1 / n), size=_DRAWS)
-        means.append(counts_SP @ values_P / n)
-    low, high = np.percentile(means[0] - means[1], (2.5, 97.5))
-    return Interval(float(np.mean(one) - np.mean(other)), float(low), float(high))
 
 
 def averaged(draws: Sequence[Float[np.ndarray, "Q"]]) -> Float[np.ndarray, "Q"]:

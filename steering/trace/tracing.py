@@ -26,7 +26,7 @@ from ..features.vocabulary import Vocabulary, token_bytes
 from ..fitting.saving import require_fitted_to
 from ..interventions.intervention import Intervention
 from ..interventions.prepared import PreparedIntervention
-from ..loading import load_run
+from ..loading import load_for_intervention
 from .answers import CONCEPT, REMINDED, RESTATED, UNRELATED, Questions, asked
 from .arms import trace_arms
 from .conditions import conditions
@@ -64,7 +64,16 @@ def trace(config: TraceConfig, *, say: Callable[[str], None] = lambda text: None
         raise other_content(Path(config.out))
     intervention = Intervention.load(config.intervention)
     texts = _texts(config)
-    model, sae = _loaded(config, intervention, say)
+    model, sae = load_for_intervention(
+        intervention,
+        config.intervention,
+        run=config.run,
+        model=config.model,
+        model_dtype=config.model_dtype,
+        allow_other_weights=config.allow_other_weights,
+        device=config.device,
+        say=say,
+    )
     if not config.allow_other_weights:
         require_fitted_to(config.intervention, model)
     found = {
@@ -210,31 +219,6 @@ def _texts(config: TraceConfig) -> dict[str, list[str]]:
         reminders = "\n\n".join(read_text_list(config.reminders, what="--reminders"))
         texts[REMINDED] = [f"{reminders}\n\n{question}" for question in texts[CONCEPT]]
     return texts
-
-
-def _loaded(
-    config: TraceConfig, intervention: Intervention, say: Callable[[str], None]
-) -> tuple[LanguageModel, SparseAutoencoder | None]:
-    if config.run is not None:
-        model, _, sae = load_run(
-            config.run,
-            model=config.model,
-            site=intervention.site,
-            model_dtype=config.model_dtype,
-            allow_other_weights=config.allow_other_weights,
-            device=config.device,
-            say=say,
-        )
-        return model, sae
-    if intervention.needs_autoencoder:
-        raise InputError(
-            f"{config.intervention} steers with features, which are an autoencoder's; give the "
-            "folder of its run with --run",
-            field="run",
-        )
-    dtype = config.model_dtype or "float32"
-    model = LanguageModel.load(config.model or "", device=config.device, dtype=dtype, progress=say)
-    return model, None
 
 
 def _require_answers(questions: Mapping[str, Questions]) -> None:

@@ -102,7 +102,7 @@ def test_features_need_their_run(
     path = tmp_path / "spec.json"
     path.write_text(spec.to_json())
     words = ("steer", "calibrate", path, "--model", tiny_model_folder, "--prompts", prompts, *COST)
-    assert "give the folder of its run, too" in sparsteer(*words).error
+    assert "give the folder of its run with --run" in sparsteer(*words).error
     found = sparsteer(*words, "--run", tmp_path / "sae", "--json").values
     assert found["met"]
     (edit,) = Intervention.from_dict(found["scaled"]).edits

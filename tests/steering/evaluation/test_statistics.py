@@ -10,6 +10,7 @@ from sparsteer.steering.evaluation.statistics import (
     holm,
     mean_over_prompts,
     ratio_over_prompts,
+    unpaired_difference,
 )
 
 
@@ -31,6 +32,19 @@ def test_what_is_compared_with_itself_does_not_differ():
     assert found.p_value == 1
     assert found.in_standard_errors == 0
     assert compare(values + 1, values).in_standard_errors > 1e6
+
+
+def test_the_means_of_other_prompts_are_resampled_apart():
+    found = unpaired_difference([3.0, 5.0], [1.0, 1.0, 1.0])
+    assert (found.mean, found.low, found.high) == (3, 2, 4)
+    assert unpaired_difference([1.0, 1.0, 1.0], [3.0, 5.0]).mean == -3
+    generator = np.random.default_rng(1)
+    own, other = generator.normal(size=100), generator.normal(size=400)
+    found = unpaired_difference(own, other)
+    error = np.hypot(own.std() / 10, other.std() / 20)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+    with pytest.raises(InputError, match="which is no number"):
+        unpaired_difference([1.0, np.nan], [1.0])
 
 
 def test_the_standard_error_is_that_of_a_mean_of_paired_differences():
