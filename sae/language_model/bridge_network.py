@@ -70,7 +70,8 @@ class BridgeNetwork(Network):
     ) -> Float[Tensor, "..."]:
         """The bridge derives positions from the mask."""
         bridge: Any = self.bridge
-        return bridge(tokens, attention_mask=attention_mask, **given)
+        with self.few_positions(given):
+            return bridge(tokens, attention_mask=attention_mask, **given)
 
     @contextmanager
     def asked(self) -> Generator[None]:

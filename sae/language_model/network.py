@@ -1,8 +1,8 @@
 """A causal language model that runs and can be hooked, whatever hooks it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -73,6 +73,14 @@ class Network(ABC):
 
         Positions follow the mask. Tokens may continue a cache, whose columns the mask has, too.
         """
+
+    def few_positions(self, given: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Within the context, the head reads a copy where a pass gives the logits of few positions.
+
+        Of a batch of last positions, which do not lie side by side in memory, PyTorch's `linear`
+        would multiply a copy of the head's weights for each row.
+        """
+        return self.head_hooked(Tensor.contiguous) if "logits_to_keep" in given else nullcontext()
 
     @contextmanager
     def asked(self) -> Generator[None]:

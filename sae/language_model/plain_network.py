@@ -113,7 +113,8 @@ class PlainNetwork(Network):
             if self._takes_positions and bool((attention_mask.diff(dim=1) > 0).any()):
                 positions = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
                 given["position_ids"] = positions[:, -tokens.shape[1] :]
-        return network(tokens, **given).logits
+        with self.few_positions(given):
+            return network(tokens, **given).logits
 
     @cached_property
     def _takes_positions(self) -> bool:

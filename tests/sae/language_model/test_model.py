@@ -138,6 +138,24 @@ def test_loss_never_holds_all_logits(
     assert max(rows) == 5 and sum(rows) == 4 * 7 + 2  # two more to compare the heads
 
 
+def test_logits_of_few_positions_take_no_copies_of_the_head(tiny_model: LanguageModel) -> None:
+    """`linear` makes one for each row, of rows that do not lie side by side."""
+    bridge: Any = tiny_model.bridge
+    plain = LanguageModel.from_transformers(bridge.original_model, tiny_model.tokenizer)
+    tokens = random_tokens(4, 8)
+    read: list[Tensor] = []
+    linear = bridge.unembed.original_component
+    handle = linear.register_forward_hook(lambda module, inputs, logits: read.append(inputs[0]))
+    try:
+        last = [m.network(tokens, logits_to_keep=1).squeeze(1) for m in (tiny_model, plain)]
+    finally:
+        handle.remove()
+    assert [acts.shape for acts in read] == [(4, 1, tiny_model.d_model)] * 2
+    assert all(acts.is_contiguous() for acts in read)
+    for found in last:
+        torch.testing.assert_close(found, tiny_model.logits(tokens)[:, -1])
+
+
 def test_loss_of_rows_without_a_next_token(tiny_model: LanguageModel) -> None:
     assert tiny_model.next_token_loss(random_tokens(3, 1)).shape == (3, 0)
     tokens, mask = random_tokens(2, 3), torch.zeros(2, 3, dtype=torch.bool)
