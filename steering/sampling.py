@@ -16,6 +16,9 @@ from torch import Tensor
 
 from .config import Sampling
 
+_SORTED_FIRST = 4096
+"""Likeliest tokens among which top_p is looked for before all are sorted."""
+
 
 class RowSampler:
     """Chooses the next token of every row of a batch.
@@ -168,10 +171,35 @@ def _without(scores_RV: Float[Tensor, "R V"], out_RV: Bool[Tensor, "R V"]) -> Te
 
 
 def _top_p(scores_RV: Float[Tensor, "R V"], top_p_R1: Float[Tensor, "R 1"]) -> Float[Tensor, "R V"]:
-    sorted_RV, order_RV = scores_RV.sort(dim=-1)
-    out_RV = sorted_RV.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p_R1
-    out_RV[:, -1] = False
-    return _without(scores_RV, out_RV.scatter(1, order_RV, out_RV))
+    """Only the likeliest tokens, and those as likely as the last of them, whose probabilities
+    together reach top_p.
+
+    On a CPU few tokens are sorted first: all of them take as long there as the model's own pass. A
+    GPU sorts faster than the host could ask it whether few were enough.
+    """
+    n_vocab = scores_RV.shape[1]
+    total_R1 = scores_RV.logsumexp(dim=-1, keepdim=True)
+    n_sorted = min(_SORTED_FIRST, n_vocab) if scores_RV.device.type == "cpu" else n_vocab
+    best_RK, kept_RK = _likeliest(scores_RV, total_R1, top_p_R1, n_sorted)
+    if n_sorted < n_vocab and bool(kept_RK[:, -1].any()):
+        best_RK, kept_RK = _likeliest(scores_RV, total_R1, top_p_R1, n_vocab)
+    least_R1 = best_RK.masked_fill(~kept_RK, math.inf).amin(dim=-1, keepdim=True)
+    return _without(scores_RV, scores_RV < least_R1)
+
+
+def _likeliest(
+    scores_RV: Float[Tensor, "R V"],
+    total_R1: Float[Tensor, "R 1"],
+    top_p_R1: Float[Tensor, "R 1"],
+    k: int,
+) -> tuple[Float[Tensor, "R k"], Bool[Tensor, "R k"]]:
+    """The k highest scores, falling, and which are kept: the first, and those above which there is
+    less than top_p."""
+    best_RK = scores_RV.topk(k, dim=-1).values
+    p_RK = (best_RK - total_R1).exp()
+    kept_RK = p_RK.cumsum(dim=-1) - p_RK < top_p_R1
+    kept_RK[:, 0] = True
+    return best_RK, kept_RK
 
 
 def noise_of(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import TopPLogitsWarper
 
 from sparsteer.sae.autoencoder import SparseAutoencoder
 from sparsteer.sae.common.errors import InputError
@@ -69,6 +70,18 @@ def test_tokens_as_likely_as_the_last_of_the_top_are_kept() -> None:
     assert kept.nonzero()[:, 0].tolist() == [1, 2, 3, 4, 5]
     even: Any = scores_of(logits, temperature=1.0, min_p=1.0) > -math.inf
     assert even.nonzero()[:, 0].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("spread", [6.0, 1.0, 0.01])
+def test_top_p_looks_beyond_the_tokens_that_it_sorts_first(spread: float) -> None:
+    """Peaked rows reach it among few tokens, flat ones among none but all."""
+    logits = torch.randn(3, 9000, dtype=torch.float64) * spread
+    logits[1, 4000:] = -math.inf
+    expected: Any = TopPLogitsWarper(0.9)(None, logits)
+    settings = Sampling(temperature=1.0, top_p=0.9)
+    assert torch.equal(RowSampler([settings] * 3, [[0]] * 3).scores(logits), expected)
+    for row in range(3):
+        assert torch.equal(scores_of(logits[row], temperature=1.0, top_p=0.9), expected[row])
 
 
 def texts(model: LanguageModel, settings: dict[str, Any], at_once: int) -> list[Continuation]:
