@@ -18,13 +18,15 @@ def require_positive_integer(field: str, value: object) -> None:
     require_integer(field, value, least=1)
 
 
-def require_integer(field: str, value: object, *, least: int) -> None:
-    """Raise an InputError unless the value is an integer of at least so much, and one that a tensor
-    of integers can hold."""
+def require_integer(field: str, value: object, *, least: int, most: int | None = None) -> None:
+    """Raise an InputError unless the value is an integer of at least so much, at most so much, and
+    one that a tensor of integers can hold."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise wrong(field, value, f"a whole number of at least {least}")
     if value > _LARGEST_INTEGER:
         raise InputError(f"{field} is {value}, but must be at most 2^63 - 1", field=field)
+    if most is not None and value > most:
+        raise InputError(f"{field} is {value:,}; give at most {most:,}", field=field)
 
 
 def require_in_range(

@@ -16,7 +16,7 @@ from ...sae.common.validation import (
     require_tuple,
 )
 from ...sae.config import ModelDtype, require_model_dtype
-from ..config import Sampling
+from ..config import MOST_DRAWS, Sampling
 from ..features.find_config import group_size
 from ..registries import FEATURE_EDITS, FEATURE_GATES, SCORERS, STUDY_METHODS
 from .arm import Cost
@@ -182,7 +182,6 @@ class StudyConfig:
             *(
                 "features",
                 "lineas_steps",
-                "draws",
                 "n_prompts",
                 "continuations",
                 "max_new_tokens",
@@ -191,6 +190,7 @@ class StudyConfig:
             *("fit_texts", "tuning_size", "neutral_texts", "n_questions", "most_evaluations"),
         ):
             require_positive_integer(name, getattr(self, name))
+        require_integer("draws", self.draws, least=1, most=MOST_DRAWS)
         require_integer("neutral_tokens", self.neutral_tokens, least=2)
         require_integer("shots", self.shots, least=0)
         require_positive("tolerance", self.tolerance)

@@ -15,6 +15,7 @@ from ...sae.common.validation import (
     require_tuple,
 )
 from ...sae.config import ModelDtype, require_model_dtype
+from ..config import MOST_DRAWS
 
 Needle = Literal["zero", "noise"]
 """What the needle does to a value vector."""
@@ -122,8 +123,9 @@ class TraceConfig:
             raise InputError("words has an empty one; give words of the concept", field="words")
         require_choice("needle", self.needle, get_args(Needle))
         require_positive("noise", self.noise)
-        for name in ("n_words", "value_vectors", "draws", "max_new_tokens", "batch_size"):
+        for name in ("n_words", "value_vectors", "max_new_tokens", "batch_size"):
             require_positive_integer(name, getattr(self, name))
+        require_integer("draws", self.draws, least=1, most=MOST_DRAWS)
         if self.limit is not None:
             require_positive_integer("limit", self.limit)
         require_integer("seed", self.seed, least=0)
