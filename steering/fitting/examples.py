@@ -12,7 +12,7 @@ from ...training.evaluation.probing.tasks import hash_of
 from ..errors import NotDefined
 from .sources import Source, SourceKind
 
-_LEAST = 4
+LEAST_TO_HOLD_OUT = 4
 """Texts, pairs or groups of each side of which some can be held out."""
 
 
@@ -102,10 +102,10 @@ def held_out_groups(source: Source, fraction: float, seed: int) -> set[int]:
     hashes = _hashes(source, seed)
     held_out: set[int] = set()
     for side in _sides(source):
-        if len(side) < _LEAST:
+        if len(side) < LEAST_TO_HOLD_OUT:
             raise InputError(
                 f"held_out is {fraction:g}, but there are only {len(side)} {_called(source)}; give "
-                f"at least {_LEAST}, or --held-out 0 to fit to all of them",
+                f"at least {LEAST_TO_HOLD_OUT}, or --held-out 0 to fit to all of them",
                 field="held_out",
             )
         n_held_out = min(max(1, round(fraction * len(side))), len(side) - 2)

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ...sae.common.checksums import read_checked_json, write_checked_json
 from ...sae.common.errors import InputError
+from ...sae.common.locks import is_leftover
 from ...sae.fingerprint import sae_fingerprint
 from ..features.picks import Picks
 from .config import StudyConfig
@@ -24,6 +27,20 @@ _SETTINGS = (
 )
 """What fits, strengths and continuations depend on. Methods, costs, draws and scorers may be added
 to a study."""
+
+
+def require_free_or_study(folder: Path) -> None:
+    """Raise an InputError if a folder holds anything but a study, or studies in folders of it; a
+    study begins with its settings."""
+    if not folder.is_dir():
+        return
+    content = [item for item in folder.iterdir() if not is_leftover(item)]
+    begun = any(os.path.isfile(place / FILE) for place in (folder, *content))
+    if content and not begun:
+        raise InputError(
+            f"{folder} exists and holds no study; give another --out or an empty folder",
+            field="out",
+        )
 
 
 def require_same_study(study: StudyContext) -> None:

@@ -23,7 +23,7 @@ from .calibrating import Calibrations, calibrated
 from .comparing import compare_rows
 from .config import StudyConfig
 from .context import StudyContext
-from .identity import require_same_study
+from .identity import require_free_or_study, require_same_study
 from .known_arms import KnownArms
 from .measuring import measure
 from .texts import StudyTexts, study_texts
@@ -76,13 +76,14 @@ def run_study(
     for scorer in scorers.values():
         toxicity_scores(["a word"], scorer)  # missing, it is said now and not after hours
     folder = Path(config.out)
+    require_free_or_study(folder)
     with hold_folder(folder):
         texts = study_texts(config)
         study = StudyContext(config, texts, folder, model=model, say=say)
-        require_same_study(study)
         if any(STUDY_METHODS.get(arm.method).needs_run for arm in arms):
             _ = study.index  # missing, it is said now
         require_askable(study.model, config)
+        require_same_study(study)
         kept, known = KnownArms(folder), Calibrations(folder)
         rows: list[dict[str, Any]] = []
         samples: dict[str, Any] = {}

@@ -15,6 +15,7 @@ from ...training.data.corpus import open_corpus
 from ..detox.fragments import fragments
 from ..detox.prompts import prompts_of, reporting_prompts_among
 from ..features.text_lists import read_text_list
+from ..fitting.examples import LEAST_TO_HOLD_OUT
 from .config import StudyConfig
 
 ORDINARY = "news"
@@ -67,6 +68,15 @@ def study_texts(config: StudyConfig) -> StudyTexts:
         tuning_neutral=tuple(tuning_neutral),
     )
     _require_apart(texts)
+    for name in ("positive", "negative"):
+        own: tuple[str, ...] = getattr(texts, name)
+        if len(own) < LEAST_TO_HOLD_OUT:
+            raise InputError(
+                f"{name} has {counted(len(own), 'text')} left to fit to, of which some are held "
+                f"out; give at least {LEAST_TO_HOLD_OUT}, beside those that strengths are chosen "
+                "on",
+                field=name,
+            )
     return texts
 
 

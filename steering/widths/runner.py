@@ -12,6 +12,7 @@ from ..errors import NotDefined
 from ..loading import LoadedRun, load_run
 from ..study.config import StudyConfig
 from ..study.context import StudyContext
+from ..study.identity import require_free_or_study
 from ..study.runner import run_study
 from ..study.texts import study_texts
 from .comparing import RunStudy, compare_widths
@@ -63,6 +64,7 @@ def run_widths(
     """
     runs = opened_runs(config)
     folder = Path(config.out)
+    require_free_or_study(folder)
     with hold_folder(folder):
         loaded = _loaded(runs[0], config, say)
         for run in runs[1:]:

@@ -41,6 +41,12 @@ def world(
     shutil.copytree(run_folder, folder / "run")
     (folder / "texts.txt").write_text("aaa bb aab\nba ab aaaa\nabab bbba aa\n")
     (folder / "others.txt").write_text("jih ghi\nhhij gigi jj\niij hgj hhh\n")
+    (folder / "rude.txt").write_text("aab\nbba\nabb\nbaa\naba\nbab\naaab\nbbba\n")
+    (folder / "kind.txt").write_text("ghi\nhig\nigh\njig\nghj\nhij\ngggh\njjji\n")
+    (folder / "prompts.txt").write_text("abba\ngigi\n")
+    (folder / "neutral.txt").write_text("cdef fed dec\nfeed ded cef\ncede fee def\n")
+    question = {"question": "ab ba?", "choices": ["aa", "jj"], "answer": 0}
+    (folder / "questions.jsonl").write_text(json.dumps(question) + "\n")
     rows: list[dict[str, Any]] = [
         {"text": text, "n": n} for n, text in enumerate(("abc de", "hij", "aab ba", "jj i"))
     ]
@@ -76,10 +82,6 @@ def world(
 def _not_now(session: Session) -> None: ...
 
 
-STUDIES = {"steer eval", "steer trace", "detox eval", "detox widths"}
-"""Whose wrong values are not tried here yet; each does seconds of work for right ones."""
-
-
 @pytest.mark.slow
 def test_the_good_words_are_right(world: Path) -> None:
     """Else every wrong value would be hidden behind another mistake."""
@@ -87,7 +89,7 @@ def test_the_good_words_are_right(world: Path) -> None:
         if name not in ("fetch", "demo"):
             found = deviations(Case(name, [*name.split(), *words], is_wrong=False), world)
             assert not found, (name, found)
-    assert set(GOOD) | {"doctor"} | STUDIES >= set(VERBS), "a new verb needs good words"
+    assert set(GOOD) | {"doctor"} >= set(VERBS), "a new verb needs good words"
 
 
 @pytest.mark.slow

@@ -17,6 +17,13 @@ _SITE = "blocks.1.hook_resid_post"
 _SMALL = ("--n-latents", "48", "--k", "4", "--tokens", "400", "--batch-size", "50")
 _STREAM = ("--model", "model", "--dataset", "text.jsonl", "--context-length", "32")
 
+_TEXTS = (
+    *("--positive", "rude.txt", "--negative", "kind.txt", "--neutral", "neutral.txt"),
+    *("--prompts", "prompts.txt", "--questions", "questions.jsonl"),
+    *("--scorer", "toxicity-ngrams", "--cost", "strength=1", "--small", "--n-prompts", "2"),
+    *("--continuations", "1", "--max-new-tokens", "2", "--draws", "2", "--out", "new"),
+)
+
 GOOD: dict[str, tuple[str, ...]] = {
     "fetch": ("no-such-name",),
     "site check": (*_STREAM, "--tokens", "200"),
@@ -54,6 +61,13 @@ GOOD: dict[str, tuple[str, ...]] = {
         *("steering.json", "--run", "run", "--kl", "0.01", "--prompts", "texts.txt"),
         *("--n-prompts", "2", "--max-new-tokens", "2", "--evaluations", "2", "--out", "new"),
     ),
+    "steer trace": (
+        *("steering.json", "--run", "run", "--concept", "texts.txt", "--unrelated", "others.txt"),
+        *("--max-new-tokens", "2", "--value-vectors", "2", "--draws", "1", "--limit", "2"),
+    ),
+    "steer eval": ("run", *_TEXTS, "--methods", "mean_difference", "--n-questions", "1"),
+    "detox eval": ("run", *_TEXTS, "--methods", "mean_difference", "--n-questions", "1"),
+    "detox widths": ("run", *_TEXTS),
     "score": ("rows.jsonl", "--target", "target.jsonl", "--run", "run", "--out", "new.jsonl"),
     "explain": ("explained.jsonl", "--row", "1", "--run", "run"),
     "select": ("scored.jsonl", "--count", "2", "--out", "new.jsonl"),
@@ -138,7 +152,7 @@ _ODD_PATH = {
 _NO_DEVICE = ("meta", "privateuseone", "cuda:99", "cpu:-1", "xla", "mps:1", "gpu", "2**64")
 _WITHOUT_END = (
     *("tokens", "training-tokens", "max-new-tokens", "prompts", "shuffle-buffer"),
-    "samples",
+    *("samples", "continuations"),
 )
 """Amounts of work: a large one is right, and never done."""
 
