@@ -77,7 +77,8 @@ def test_top_p_looks_beyond_the_tokens_that_it_sorts_first(spread: float) -> Non
     """Peaked rows reach it among few tokens, flat ones among none but all."""
     logits = torch.randn(3, 9000, dtype=torch.float64) * spread
     logits[1, 4000:] = -math.inf
-    expected: Any = TopPLogitsWarper(0.9)(None, logits)
+    warper: Any = TopPLogitsWarper(0.9)
+    expected = warper(None, logits)
     settings = Sampling(temperature=1.0, top_p=0.9)
     assert torch.equal(RowSampler([settings] * 3, [[0]] * 3).scores(logits), expected)
     for row in range(3):

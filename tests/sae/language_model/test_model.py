@@ -145,7 +145,11 @@ def test_logits_of_few_positions_take_no_copies_of_the_head(tiny_model: Language
     tokens = random_tokens(4, 8)
     read: list[Tensor] = []
     linear = bridge.unembed.original_component
-    handle = linear.register_forward_hook(lambda module, inputs, logits: read.append(inputs[0]))
+
+    def watch(module: object, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        read.append(inputs[0])
+
+    handle = linear.register_forward_hook(watch)
     try:
         last = [m.network(tokens, logits_to_keep=1).squeeze(1) for m in (tiny_model, plain)]
     finally:
