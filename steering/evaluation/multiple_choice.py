@@ -27,6 +27,10 @@ Style = Literal["letters", "texts"]
 """What is scored: the letter of an option behind a list of all, as in MMLU, or the option's own
 text behind the question alone, at which small models do better."""
 
+_TOKENS_AT_ONCE = 1 << 13
+"""Tokens, padding included, of the prompts and options of a batch: attention grows with the square
+of the longest."""
+
 _LOGITS_AT_ONCE = 1 << 24
 
 
@@ -235,17 +239,21 @@ def _batches(
     asked: Sequence[list[int]],
     batch_size: int,
 ) -> list[list[list[int]]]:
-    """What is asked together: of like lengths, and so that the logits fit into memory."""
+    """What is asked together: of like lengths, and so that logits and attention fit into memory."""
     batches: list[list[list[int]]] = []
+    longest = 0
     for numbers in asked:
-        length = len(rows[numbers[0]][1])
-        fit = max(1, min(batch_size, _LOGITS_AT_ONCE // (length * model.network.n_vocab)))
-        if model.wrong_padding:
-            fit = 1
+        prompt, added = rows[numbers[0]]
+        longest = max(longest, len(prompt) + len(added))
+        fit = min(
+            *(batch_size, _TOKENS_AT_ONCE // longest),
+            _LOGITS_AT_ONCE // (len(added) * model.network.n_vocab),
+        )
         # A batch of letters and one of longer options differ in their number of passes.
-        alike = batches and (len(rows[batches[-1][0][0]][1]) == 1) == (length == 1)
-        if alike and len(batches[-1]) < fit:
+        alike = batches and (len(rows[batches[-1][0][0]][1]) == 1) == (len(added) == 1)
+        if alike and len(batches[-1]) < fit and not model.wrong_padding:
             batches[-1].append(numbers)
         else:
             batches.append([numbers])
+            longest = len(prompt) + len(added)
     return batches
