@@ -79,12 +79,14 @@ def write_table(
     return path
 
 
-def write_texts(name: str, texts: Sequence[str], folder: Path = RESULTS) -> Path:
-    """Write `FOLDER/DATE-NAME.md`: machine and command, then the texts, each a paragraph or a
-    table; return its path."""
+def write_texts(
+    name: str, texts: Sequence[str], folder: Path = RESULTS, *, command: str | None = None
+) -> Path:
+    """Write `FOLDER/DATE-NAME.md`: machine and command (by default the one that runs), then the
+    texts, each a paragraph or a table; return its path."""
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    head = [f"# {name}", f"{today}: {machine()}", f"Command: `python {command}`"]
+    command = command or " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    head = [f"# {name}", f"{today}: {machine()}", f"Command: `{command}`"]
     path = folder / f"{today}-{name}.md"
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join([*head, *texts]) + "\n", encoding="utf-8")

@@ -47,7 +47,7 @@ def _markdown(one: StudyTable) -> str:
 def main() -> None:
     (folder,) = sys.argv[1:]
     result = read_json(Path(folder) / RESULT, "result of the study")
-    path = write_texts("detox", list(detox_texts(result)))
+    path = write_texts("detox", list(detox_texts(result)), command="make study-detox")
     print(path.read_text(encoding="utf-8"))
 
 
