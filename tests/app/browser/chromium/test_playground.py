@@ -65,7 +65,7 @@ def test_base_and_steered_texts_part_and_are_what_the_endpoint_gives(
 
 
 def test_stop_ends_the_text_and_frees_the_server(visit: Visit, server: Served) -> None:
-    page, _ = steering_with(visit, "rain and ", tokens=450)
+    page, _ = steering_with(visit, "rain and ", tokens=400)
     page.get_by_role("button", name="Write", exact=True).click()
     expect(column(page, "Base")).to_have_text(re.compile("."), timeout=LOADED)
     page.get_by_role("button", name="Stop", exact=True).click()
@@ -83,7 +83,7 @@ def test_stop_ends_the_text_and_frees_the_server(visit: Visit, server: Served) -
 
 
 def test_a_page_that_is_left_stops_what_it_asked_for(visit: Visit, server: Served) -> None:
-    page, _ = steering_with(visit, "rain and ", tokens=450)
+    page, _ = steering_with(visit, "rain and ", tokens=400)
     page.get_by_role("button", name="Write", exact=True).click()
     expect(column(page, "Base")).to_have_text(re.compile("."), timeout=LOADED)
     page.goto(server.url + "/")
