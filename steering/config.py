@@ -19,6 +19,9 @@ from ..sae.device_map import require_device_map
 from .interventions.named import has_saved
 from .registries import DIRECTIONS, FEATURE_EDITS, FEATURE_GATES
 
+MOST_CONTINUATIONS = 10_000
+"""Continuations of a prompt, at most."""
+
 MOST_DRAWS = 1_000
 """Random draws in one comparison, at most: each is steered with and measured like any other way."""
 

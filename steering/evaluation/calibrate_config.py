@@ -16,7 +16,7 @@ from ...sae.common.validation import (
 )
 from ...sae.config import ModelDtype, require_model_dtype
 from ...sae.device_map import require_device_map
-from ..config import Sampling
+from ..config import MOST_CONTINUATIONS, Sampling
 from .budget import BUDGET_KINDS, Budget, BudgetKind, fraction_of
 
 _FRACTIONS: tuple[BudgetKind, ...] = tuple(kind for kind in BUDGET_KINDS if kind != "kl")
@@ -146,8 +146,9 @@ class CalibrateConfig:
         require_choice(
             "statistic", self.statistic, get_args(type(self).__annotations__["statistic"])
         )
-        for name in ("n_prompts", "continuations", "max_new_tokens", "evaluations", "max_length"):
+        for name in ("n_prompts", "max_new_tokens", "evaluations", "max_length"):
             require_positive_integer(name, getattr(self, name))
+        require_integer("continuations", self.continuations, least=1, most=MOST_CONTINUATIONS)
         require_positive_integer("batch_size", self.batch_size)
         require_integer("seed", self.seed, least=0)
         require_finite("start", self.start)

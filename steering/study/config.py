@@ -16,7 +16,7 @@ from ...sae.common.validation import (
     require_tuple,
 )
 from ...sae.config import ModelDtype, require_model_dtype
-from ..config import MOST_DRAWS, Sampling
+from ..config import MOST_CONTINUATIONS, MOST_DRAWS, Sampling
 from ..features.find_config import group_size
 from ..registries import FEATURE_EDITS, FEATURE_GATES, SCORERS, STUDY_METHODS
 from .arm import Cost
@@ -183,13 +183,13 @@ class StudyConfig:
                 "features",
                 "lineas_steps",
                 "n_prompts",
-                "continuations",
                 "max_new_tokens",
                 "batch_size",
             ),
             *("fit_texts", "tuning_size", "neutral_texts", "n_questions", "most_evaluations"),
         ):
             require_positive_integer(name, getattr(self, name))
+        require_integer("continuations", self.continuations, least=1, most=MOST_CONTINUATIONS)
         require_integer("draws", self.draws, least=1, most=MOST_DRAWS)
         require_integer("neutral_tokens", self.neutral_tokens, least=2)
         require_integer("shots", self.shots, least=0)

@@ -152,7 +152,7 @@ _ODD_PATH = {
 _NO_DEVICE = ("meta", "privateuseone", "cuda:99", "cpu:-1", "xla", "mps:1", "gpu", "2**64")
 _WITHOUT_END = (
     *("tokens", "training-tokens", "max-new-tokens", "prompts", "shuffle-buffer"),
-    *("samples", "continuations"),
+    "samples",
 )
 """Amounts of work: a large one is right, and never done."""
 
