@@ -245,10 +245,8 @@ def _batches(
     for numbers in asked:
         prompt, added = rows[numbers[0]]
         longest = max(longest, len(prompt) + len(added))
-        fit = min(
-            *(batch_size, _TOKENS_AT_ONCE // longest),
-            _LOGITS_AT_ONCE // (len(added) * model.network.n_vocab),
-        )
+        fit_logits = _LOGITS_AT_ONCE // (len(added) * model.network.n_vocab)
+        fit = min(batch_size, _TOKENS_AT_ONCE // longest, fit_logits)
         # A batch of letters and one of longer options differ in their number of passes.
         alike = batches and (len(rows[batches[-1][0][0]][1]) == 1) == (len(added) == 1)
         if alike and len(batches[-1]) < fit and not model.wrong_padding:
