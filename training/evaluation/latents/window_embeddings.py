@@ -117,9 +117,9 @@ def window_embeddings(
     return _whitened(means_NH, alone_N | ~rows.kept, seed).masked_fill(alone_N[:, None], 0)
 
 
-def _whitened(means_NH: Float[Tensor, "N H"], left_out_N: Tensor, seed: int) -> Tensor:
+def _whitened(means_NH: Float[Tensor, "N H"], excluded_N: Tensor, seed: int) -> Tensor:
     """Unit vectors of the means, whitened by those of random rows."""
-    usable_N = (~left_out_N).nonzero()[:, 0]
+    usable_N = (~excluded_N).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(seed)
     chosen = usable_N[torch.randperm(len(usable_N), generator=generator)[:_ROWS_FOR_SCALE]]
     some_MH = means_NH[chosen].double()
